@@ -1,0 +1,23 @@
+"""What every test stands on: one torch thread a process, known seeds, repeatable property tests."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; before torch reads it
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# The same examples in every run, and no clock: a test that fails here fails everywhere.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Start every test at the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
