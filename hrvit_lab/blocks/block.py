@@ -1,0 +1,45 @@
+"""One transformer block: attention beside a shortcut, then a feed-forward network, both residual.
+
+Source: arXiv 2111.01236, section 3.2.
+"""
+
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from hrvit_lab.blocks.recompute import adapt_momentum, run
+
+
+class Block(nn.Module):
+    """``x + drop_path(attention(LN x) + shortcut(x))``, then ``x + drop_path(ffn(LN x))``.
+
+    Args:
+        dim: channels C.
+        attention, shortcut, ffn: modules (B, H, W, C) → (B, H, W, C).
+        drop_path: probability that a sample skips a residual.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(
+        self, dim: int, attention: nn.Module, shortcut: nn.Module, ffn: nn.Module, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attn_norm = nn.LayerNorm(dim)
+        self.attn = attention
+        self.shortcut = shortcut
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.ffn = ffn
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.grad_checkpointing = False
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Recompute attention and feed-forward network in the backward pass."""
+        if enable != self.grad_checkpointing:
+            self.grad_checkpointing = enable
+            adapt_momentum((self.attn, self.ffn), recompute=enable)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        y_BHWC = run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)
+        x_BHWC = x_BHWC + self.drop_path(y_BHWC + self.shortcut(x_BHWC))
+        y_BHWC = run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)
+        return x_BHWC + self.drop_path(y_BHWC)

@@ -1,0 +1,42 @@
+"""MixCFN: a feed-forward network with depthwise 3×3 and 5×5 convolutions on halves of its hidden channels.
+
+Source: arXiv 2111.01236, section 3.2.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.blocks.tokens import conv_tokens, depthwise
+from hrvit_lab.cost.ffn import hidden_width
+
+
+class MixCFN(nn.Module):
+    """Linear, two depthwise convolutions side by side, GELU, linear.
+
+    The halves are kept apart from the first linear to the last: each takes its rows of one weight and its columns of
+    the other, so nothing is split or concatenated in memory.
+
+    Args:
+        dim: channels C.
+        mlp_ratio: hidden channels are int(C · ratio), an even number.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, dim: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = hidden_width(dim, mlp_ratio)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.conv3 = depthwise(hidden // 2, 3)
+        self.conv5 = depthwise(hidden // 2, 5)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        w1a, w1b = self.fc1.weight.chunk(2)
+        b1a, b1b = self.fc1.bias.chunk(2)
+        w2a, w2b = self.fc2.weight.chunk(2, dim=1)
+        a_nc = F.gelu(conv_tokens(self.conv3, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
+        b_nc = F.gelu(conv_tokens(self.conv5, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
+        y_nc = torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t())
+        return y_nc.view(x_BHWC.shape)

@@ -1,0 +1,490 @@
+"""The configuration of a variant: frozen, validated, hashable, with presets and pure transforms.
+
+A config says what network is built and nothing about how it is trained or measured. Fields that belong to a branch
+(``widths``, ``attention``, …) are tuples with one entry a branch, finest first; a single value stands for all of them.
+"""
+
+import difflib
+import hashlib
+import json
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hrvit_lab.cost import ATTENTION, FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
+from hrvit_lab.cost.ops import halved
+
+MAX_BRANCHES = 5
+FINEST_STRIDE = 4
+MAX_TEXT_BYTES = 64 * 1024
+PER_BRANCH: dict[str, tuple[Any, ...]] = {
+    "widths": (32, 64, 128, 256, 512),
+    "head_dims": (32,) * 5,
+    "window_sizes": (1, 2, 7, 7, 7),
+    "mlp_ratios": (4.0,) * 5,
+    "attention": ("cross_shaped",) * 5,
+    "ffn": ("mixcfn",) * 5,
+    "head_widths": (32, 64, 128, 256, 512),
+}
+"""Fields with one entry a branch, and b1's entries for up to five branches: the defaults."""
+TABLES: dict[str, Mapping[str, Any]] = {
+    "attention": ATTENTION,
+    "ffn": FFNS,
+    "shortcut": SHORTCUT,
+    "patch_embed": PATCH_EMBED,
+    "fusion": FUSION,
+    "stem": STEM,
+    "head": HEAD,
+}
+"""Fields that name a variant, and the table of names each admits."""
+
+
+class ConfigError(ValueError):
+    """What a user asked for is not possible; the message names the field, the value and the remedy."""
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class HRViTConfig(BaseModel):
+    """One variant of HRViT. The defaults are the published b1's.
+
+    Attributes:
+        name: a label for people; equal networks may differ in it.
+        depths: blocks of every stage and branch, ``depths[stage][branch]``; a stage's length is its number of branches,
+            1 to 5, and a branch once begun stays.
+        widths: channels per branch.
+        head_dims: channels per attention head, per branch; half a width below it gives one head of that half.
+        window_sizes: stripe width in tokens, per branch.
+        mlp_ratios: hidden over outer width of the feed-forward network, per branch.
+        attention, ffn: variant names, per branch.
+        shortcut, patch_embed, fusion, stem, head: variant names.
+        stem_width: output channels of the stem.
+        in_chans: channels of the input image.
+        num_classes: outputs of the head; 0 leaves out the last linear.
+        head_widths: inner width of the classification head's bottleneck, per branch.
+        head_features: channels before the classifier.
+        drop_rate: dropout before the classifier.
+        proj_drop_rate: dropout after the attention's output projection.
+        drop_path_rate: stochastic depth of the last block; linear from 0 at the first.
+        grad_checkpointing: recompute attention, FFN and the head's bottlenecks in the backward pass.
+
+    Raises:
+        ConfigError: (a ValueError) naming field, value and remedy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    name: str = Field(default="", max_length=100)
+    depths: tuple[tuple[Annotated[Count, Field(le=64)], ...], ...] = (
+        (1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 2), (1, 1, 2, 2),
+    )  # fmt: skip
+    widths: tuple[Annotated[Count, Field(le=4096)], ...]
+    head_dims: tuple[Annotated[Count, Field(le=1024)], ...]
+    window_sizes: tuple[Annotated[Count, Field(le=1024)], ...]
+    mlp_ratios: tuple[Annotated[float, Field(gt=0, le=16)], ...]
+    attention: tuple[str, ...]
+    ffn: tuple[str, ...]
+    shortcut: str = "des"
+    patch_embed: str = "efficient"
+    fusion: str = "dense"
+    stem: str = "two_conv"
+    head: str = "classifier"
+    stem_width: Annotated[Count, Field(le=1024)] = 64
+    in_chans: Annotated[Count, Field(le=64)] = 3
+    num_classes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
+    head_widths: tuple[Annotated[Count, Field(le=2048)], ...]
+    head_features: Annotated[Count, Field(le=16384)] = 2048
+    drop_rate: Rate = 0.0
+    proj_drop_rate: Rate = 0.0
+    drop_path_rate: Rate = 0.0
+    grad_checkpointing: bool = False
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigError(one_sentence(error)) from None
+
+    # -- validation -----------------------------------------------------------------------------------------------
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_branch(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Let one value stand for every branch, and b1's where none is given."""
+        depths = fields.get("depths", cls.model_fields["depths"].default)
+        try:
+            branches = max(len(stage) for stage in depths)
+        except (TypeError, ValueError):
+            branches = MAX_BRANCHES  # the field's own check says what is wrong with it
+        entries = {}
+        for field, defaults in PER_BRANCH.items():
+            value = fields.get(field, defaults[:branches])
+            scalar = isinstance(value, str | int | float)
+            entries[field] = (value,) * min(branches, MAX_BRANCHES) if scalar else value
+        return fields | entries
+
+    @field_validator(*(name for name in TABLES if name not in PER_BRANCH))
+    @classmethod
+    def _known_variant(cls, value: str, info: Any) -> str:
+        return _known(info.field_name, value)
+
+    @field_validator("attention", "ffn")
+    @classmethod
+    def _known_variants(cls, values: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        return tuple(_known(info.field_name, value) for value in values)
+
+    @field_validator("depths")
+    @classmethod
+    def _growing(cls, depths: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        if not 1 <= len(depths) <= 32:
+            raise ValueError(f"has {len(depths)} stages; give 1 to 32")
+        previous = 1
+        for s, stage in enumerate(depths):
+            if not 1 <= len(stage) <= MAX_BRANCHES:
+                raise ValueError(f"has {len(stage)} branches in stage {s}; give 1 to {MAX_BRANCHES}")
+            if len(stage) < previous:
+                raise ValueError(
+                    f"loses a branch in stage {s} ({previous} before, {len(stage)} there); "
+                    "a branch once begun must stay: give every later stage at least as many depths"
+                )
+            previous = len(stage)
+        return depths
+
+    @model_validator(mode="after")
+    def _branches_agree(self) -> Self:
+        for field in PER_BRANCH:
+            given = len(getattr(self, field))
+            if given != self.num_branches:
+                raise ValueError(
+                    f"{field} = {getattr(self, field)!r} has {given} entries for {self.num_branches} branches; "
+                    f"give {self.num_branches} entries, or a single value for all"
+                )
+        if reason := STEM[self.stem].width_rule(self.stem_width):
+            raise ValueError(f"stem_width = {self.stem_width}: {reason}; use {self.stem_width + 1}")
+        for branch, width in enumerate(self.widths):
+            if refusal := self._width_refusal(branch, width):
+                near = " or ".join(map(str, nearest(width, self._width_accepts(branch)))) or "another width"
+                raise ValueError(f"widths[{branch}] = {width}{refusal}; use {near}")
+        return self
+
+    def _width_refusal(self, branch: int, width: int) -> str | None:
+        """Why this branch's parts cannot have this width, beside which other field, or None."""
+        head_dim, ratio = self.head_dims[branch], self.mlp_ratios[branch]
+        reasons = {
+            f" with head_dims[{branch}] = {head_dim}": ATTENTION[self.attention[branch]].width_rule(width, head_dim),
+            "": SHORTCUT[self.shortcut].width_rule(width),
+            f" with mlp_ratios[{branch}] = {ratio:g}": FFNS[self.ffn[branch]].width_rule(width, ratio),
+        }
+        return next((f"{beside}: {reason}" for beside, reason in reasons.items() if reason), None)
+
+    def _width_accepts(self, branch: int) -> Callable[[int], bool]:
+        return lambda width: self._width_refusal(branch, width) is None
+
+    # -- what it says ---------------------------------------------------------------------------------------------
+
+    @property
+    def num_branches(self) -> int:
+        """Branches of the last stage."""
+        return len(self.depths[-1])
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels per token, per branch."""
+        return tuple(FINEST_STRIDE * 2**branch for branch in range(self.num_branches))
+
+    @property
+    def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
+        """Stochastic depth of block ``j`` in stage ``s``, ``[s][j]``, shared by the stage's branches."""
+        lengths = [max(stage) for stage in self.depths]
+        last = max(sum(lengths) - 1, 1)
+        starts = [sum(lengths[:s]) for s in range(len(lengths))]
+        return tuple(
+            tuple(self.drop_path_rate * (start + j) / last for j in range(length))
+            for start, length in zip(starts, lengths, strict=True)
+        )
+
+    def map_sizes(self, resolution: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """Height and width in tokens of every branch, at an input of ``resolution`` pixels.
+
+        Raises:
+            ConfigError: if the input is smaller than the coarsest branch's stride.
+        """
+        height, width = self.check_resolution(resolution)
+        size = halved(halved(height)), halved(halved(width))
+        sizes = [size]
+        for _ in range(1, self.num_branches):
+            size = halved(size[0]), halved(size[1])
+            sizes.append(size)
+        return tuple(sizes)
+
+    def check_resolution(self, resolution: int | tuple[int, int]) -> tuple[int, int]:
+        """``(height, width)`` in pixels, if the network accepts it.
+
+        Raises:
+            ConfigError: if a side is smaller than the coarsest branch's stride.
+        """
+        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        if min(height, width) < self.strides[-1]:
+            raise ConfigError(
+                f"resolution = {height}×{width} is too small: the coarsest of {self.num_branches} branches has stride "
+                f"{self.strides[-1]}; use at least {self.strides[-1]} pixels a side, or fewer branches"
+            )
+        return height, width
+
+    @cached_property
+    def id(self) -> str:
+        """12 hex digits: equal for equal networks, whatever they are called."""
+        return hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def _identity(self) -> dict[str, Any]:
+        """What the built network depends on; settings that it never reads are left out."""
+        branches = [
+            [
+                width,
+                self.attention[b],
+                ATTENTION[self.attention[b]].identity(width, self.head_dims[b], self.window_sizes[b]),
+                self.ffn[b],
+                FFNS[self.ffn[b]].identity(width, self.mlp_ratios[b]),
+            ]
+            for b, width in enumerate(self.widths)
+        ]
+        head = HEAD[self.head].identity(self.head_widths, self.head_features, self.num_classes, self.drop_rate)
+        several_blocks = sum(max(stage) for stage in self.depths) > 1
+        return {
+            "depths": self.depths,
+            "branches": branches,
+            "shortcut": self.shortcut,
+            "patch_embed": self.patch_embed,
+            "fusion": self.fusion if self.num_branches > 1 else None,
+            "stem": [self.stem, self.stem_width, self.in_chans],
+            "head": [self.head, head],
+            "proj_drop_rate": self.proj_drop_rate,
+            "drop_path_rate": self.drop_path_rate if several_blocks else 0.0,
+            "grad_checkpointing": self.grad_checkpointing,
+        }
+
+    # -- to and from text -----------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings; ``from_dict`` gives the same config back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "HRViTConfig":
+        """Validate a mapping of fields; ``preset`` may name the preset to start from.
+
+        Raises:
+            ConfigError: naming the field, its value and the remedy.
+        """
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"a config must be a mapping of fields, not {type(fields).__name__}; see HRViTConfig")
+        changes = {str(key): value for key, value in fields.items()}
+        base = changes.pop("preset", None)
+        return preset(base).replace(**changes) if base is not None else cls(**changes)
+
+    def to_yaml(self) -> str:
+        """YAML text; ``from_yaml`` gives the same config back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "HRViTConfig":
+        """Read a config (or ``preset:`` and changes) from YAML of at most 64 KiB.
+
+        Raises:
+            ConfigError: for broken YAML (with its line) or an invalid config.
+        """
+        return cls.from_dict(read_yaml(text, "the config"))
+
+    def to_json(self) -> str:
+        """JSON text; ``from_json`` gives the same config back."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> "HRViTConfig":
+        """Read a config from JSON of at most 64 KiB (YAML is a superset of it)."""
+        return cls.from_yaml(text)
+
+    def replace(self, **changes: Any) -> "HRViTConfig":
+        """A new config with some fields changed, validated again."""
+        return HRViTConfig(**(self.model_dump() | changes))
+
+
+def diff(a: HRViTConfig, b: HRViTConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two configs differ, with both values."""
+    return {
+        field: (getattr(a, field), getattr(b, field))
+        for field in HRViTConfig.model_fields
+        if getattr(a, field) != getattr(b, field)
+    }
+
+
+# -- sentences --------------------------------------------------------------------------------------------------------
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` or the list of known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"use one of {', '.join(names)}"
+
+
+def one_sentence(error: ValidationError) -> str:
+    """The first problem of a pydantic error: field, value, remedy."""
+    first = error.errors(include_url=False)[0]
+    location = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"unknown field {location!r}; {suggest(location, HRViTConfig.model_fields)}"
+    if not location:
+        return message
+    return f"{location} = {_short(first['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _short(value: Any) -> str:
+    """A bounded ``repr``: nested YAML aliases would make a full one grow without end."""
+    shortener = reprlib.Repr()
+    shortener.maxlevel, shortener.maxtuple, shortener.maxlist, shortener.maxstring = 3, 8, 8, 60
+    text = shortener.repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without anchors: a few aliases of aliases would unfold to more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str, what: str) -> Any:
+    """Parse YAML of at most 64 KiB: plain values, no aliases, nothing that is not data.
+
+    Args:
+        what: how errors call the text.
+    Raises:
+        ConfigError: for text that is too long or no YAML, with the line.
+    """
+    if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; keep only the fields that matter")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
+        raise ConfigError(f"{what} is broken YAML{where}: {problem}; correct that line") from None
+    except (RecursionError, ValueError):  # nested too deep; a number of thousands of digits, a date that is none
+        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+
+
+def _known(field: str, value: str) -> str:
+    if value not in TABLES[field]:
+        raise ValueError(f"unknown variant; {suggest(value, TABLES[field])}")
+    return value
+
+
+# -- presets ----------------------------------------------------------------------------------------------------------
+
+_B3_DEPTHS = ((1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 3), (1, 1, 6, 3))
+_B2_DEPTHS = ((1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 2), (1, 1, 6, 2))
+_SMALL_DEPTHS = ((1,), (1, 1), (1, 1, 1), (1, 1, 2), (1, 1, 2, 1), (1, 1, 1, 1))
+
+PRESETS: dict[str, HRViTConfig] = {
+    config.name: config
+    for config in (
+        HRViTConfig(name="hrvit_b1"),
+        HRViTConfig(
+            name="hrvit_b2", depths=_B2_DEPTHS, widths=(48, 96, 240, 384), head_dims=24, mlp_ratios=(2, 3, 3, 3)
+        ),
+        HRViTConfig(name="hrvit_b3", depths=_B3_DEPTHS, widths=(64, 128, 256, 512), mlp_ratios=2),
+        # Ours: the same topology, small enough to train on a laptop's CPU.
+        HRViTConfig(
+            name="hrvit_nano", depths=_SMALL_DEPTHS, widths=(8, 16, 32, 64), head_dims=8, window_sizes=(1, 2, 4, 4),
+            mlp_ratios=2, stem_width=16, head_widths=(4, 8, 16, 32), head_features=128,
+        ),
+        HRViTConfig(
+            name="hrvit_micro", depths=_SMALL_DEPTHS, widths=(16, 32, 64, 128), head_dims=16, window_sizes=(1, 2, 7, 7),
+            mlp_ratios=3, stem_width=32, head_widths=(8, 16, 32, 64), head_features=512,
+        ),
+    )
+}  # fmt: skip
+"""Published variants (b1 to b3, arXiv 2111.01236) and two of ours for a CPU (nano, micro)."""
+
+
+def preset(name: str) -> HRViTConfig:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: with the nearest names, if there is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; {suggest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+# -- transforms -------------------------------------------------------------------------------------------------------
+
+
+def with_branches(config: HRViTConfig, num_branches: int) -> HRViTConfig:
+    """The same network with its coarsest branches dropped, or coarser ones added.
+
+    An added branch begins in the last stage, as deep there as its neighbour, twice as wide, with its other settings.
+
+    Raises:
+        ConfigError: unless 1 ≤ ``num_branches`` ≤ 5.
+    """
+    if not 1 <= num_branches <= MAX_BRANCHES:
+        raise ConfigError(f"branches = {num_branches} is out of range; use 1 to {MAX_BRANCHES}")
+    depths = [stage[:num_branches] for stage in config.depths]
+    per_branch = {field: tuple(getattr(config, field))[:num_branches] for field in PER_BRANCH}
+    for _ in range(config.num_branches, num_branches):
+        depths[-1] += depths[-1][-1:]
+        for field, values in per_branch.items():
+            doubles = field in ("widths", "head_widths")
+            per_branch[field] = (*values, values[-1] * 2 if doubles else values[-1])
+    return config.replace(depths=tuple(depths), **per_branch)
+
+
+def scale_depths(config: HRViTConfig, factor: float) -> HRViTConfig:
+    """Multiply every depth, at least one block staying.
+
+    Raises:
+        ConfigError: if a depth leaves its bounds.
+    """
+    return config.replace(depths=tuple(tuple(max(1, round(d * factor)) for d in stage) for stage in config.depths))
+
+
+def scale_widths(config: HRViTConfig, factor: float) -> HRViTConfig:
+    """Multiply every branch's width, each rounded to the nearest that its parts accept.
+
+    Raises:
+        ConfigError: if no width near the wanted one works.
+    """
+    widths = []
+    for branch, width in enumerate(config.widths):
+        target = width * factor
+        candidates = valid_widths(config, branch, max(1, int(target / 2)), max(2, int(target * 2)))
+        if not candidates:
+            raise ConfigError(f"widths[{branch}] = {target:.1f}: no width near it works; use another factor")
+        widths.append(min(candidates, key=lambda candidate: abs(candidate - target)))
+    return config.replace(widths=tuple(widths))
+
+
+def valid_widths(config: HRViTConfig, branch: int, low: int, high: int) -> list[int]:
+    """Widths from ``low`` to ``high`` that the parts of this branch accept."""
+    return list(filter(config._width_accepts(branch), range(low, high + 1)))
+
+
+def nearest(value: int, accepts: Callable[[int], bool], reach: int = 256) -> list[int]:
+    """The nearest accepted integers below and above ``value``, within ``reach``."""
+    below = next((v for v in range(value - 1, max(0, value - reach), -1) if accepts(v)), None)
+    above = next((v for v in range(value + 1, value + reach) if accepts(v)), None)
+    return [v for v in (below, above) if v is not None]

@@ -1,0 +1,60 @@
+"""Closed-form costs, width rules and identities of the feed-forward variants."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hrvit_lab.cost.ops import Costs, convolution, linear
+
+
+class FFN(NamedTuple):
+    """One row of the ``FFN`` table.
+
+    Attributes:
+        label: for people.
+        source: paper and section.
+        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map.
+        width_rule: ``(dim, mlp_ratio)`` → why this pair does not work, or None.
+        identity: ``(dim, mlp_ratio)`` → the settings that matter to the network built.
+    """
+
+    label: str
+    source: str
+    cost: Callable[[int, float, int, int], Costs]
+    width_rule: Callable[[int, float], str | None]
+    identity: Callable[[int, float], tuple[object, ...]]
+
+
+def hidden_width(dim: int, mlp_ratio: float) -> int:
+    """Hidden channels of a feed-forward network: ``int(dim · mlp_ratio)``."""
+    return int(dim * mlp_ratio)
+
+
+def mixcfn_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """Linear, depthwise 3×3 beside 5×5 on halves of the channels, linear."""
+    pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
+    half = hidden // 2
+    return (
+        linear("ffn", dim, hidden, pixels),
+        convolution("ffn", half, half, 3, pixels, groups=half),
+        convolution("ffn", half, half, 5, pixels, groups=half),
+        linear("ffn", hidden, dim, pixels),
+    )
+
+
+def mixcfn_width_rule(dim: int, mlp_ratio: float) -> str | None:
+    """Both kernels take half of the hidden channels."""
+    hidden = hidden_width(dim, mlp_ratio)
+    if hidden < 2 or hidden % 2:
+        return f"MixCFN splits its hidden channels in halves, and int({dim} × {mlp_ratio:g}) = {hidden} is not even"
+    return None
+
+
+FFNS: dict[str, FFN] = {
+    "mixcfn": FFN(
+        "MixCFN (3×3 + 5×5)",
+        "arXiv 2111.01236, section 3.2",
+        mixcfn_cost,
+        mixcfn_width_rule,
+        lambda dim, mlp_ratio: (hidden_width(dim, mlp_ratio),),
+    ),
+}

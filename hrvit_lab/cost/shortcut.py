@@ -1,0 +1,44 @@
+"""Closed-form costs and width rules of the shortcut variants."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hrvit_lab.cost.ops import Costs, linear
+
+
+class Shortcut(NamedTuple):
+    """One row of the ``SHORTCUT`` table: label, source, ``(dim, height, width)`` → costs, ``dim`` → refusal or None."""
+
+    label: str
+    source: str
+    cost: Callable[[int, int, int], Costs]
+    width_rule: Callable[[int], str | None]
+
+
+def kronecker_factors(dim: int) -> tuple[int, int]:
+    """Sizes ``(k, p)`` of the two factors of a ``dim`` → ``dim`` map, ``k · p`` = ``dim`` where that divides.
+
+    >>> kronecker_factors(32), kronecker_factors(240)
+    ((4, 8), (15, 16))
+    """
+    exponent = dim.bit_length() - 1
+    p = 2 ** (exponent - exponent // 2)
+    return dim // p, p
+
+
+def des_cost(dim: int, height: int, width: int) -> Costs:
+    """Diversity-enhanced shortcut: a p → p and a k → k linear, on k and p rows per token."""
+    k, p = kronecker_factors(dim)
+    pixels = height * width
+    return linear("des", p, p, k * pixels), linear("des", k, k, p * pixels)
+
+
+def des_width_rule(dim: int) -> str | None:
+    """The width must factor into k · p."""
+    k, p = kronecker_factors(dim)
+    return f"DES needs a width divisible by {p}" if k * p != dim else None
+
+
+SHORTCUT: dict[str, Shortcut] = {
+    "des": Shortcut("DES (Kronecker, GELU)", "arXiv 2111.01236, section 3.2", des_cost, des_width_rule),
+}

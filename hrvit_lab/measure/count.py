@@ -1,0 +1,232 @@
+"""What a network costs: parameters, multiply-accumulates and activations.
+
+A config is counted in closed form (``hrvit_lab.cost``), without building anything. Any other module is counted by
+running it once on the meta device and counting each operator it dispatches; an operator that this file does not know
+is an error, never a silent 0.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.module_tracker import ModuleTracker
+
+from hrvit_lab.blocks import use_explicit_attention
+from hrvit_lab.config import HRViTConfig, preset
+from hrvit_lab.cost import Cost
+from hrvit_lab.cost.ledger import Row, ledger
+from hrvit_lab.measure.workload import input_channels
+from hrvit_lab.model import HRViT
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Costs of one forward pass of one image.
+
+    Attributes:
+        rows: where each cost stands; the sums below are over them.
+        resolution: (height, width) of the input in pixels.
+    """
+
+    rows: tuple[Row, ...]
+    resolution: tuple[int, int]
+
+    @property
+    def params(self) -> int:
+        """Learned parameters; running statistics of BatchNorms are none."""
+        return sum(row.cost.params for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Exact multiply-accumulates of convolutions, linears and both products of attention. FLOPs are twice that."""
+        return sum(row.cost.macs for row in self.rows)
+
+    @property
+    def macs_padded(self) -> int:
+        """The same with attention windows padded to full size, as the published release runs them."""
+        return sum(row.cost.macs_padded for row in self.rows)
+
+    @property
+    def macs_paper(self) -> int:
+        """As the paper counts: convolutions, linears and half of the padded attention products."""
+        attention = sum(row.cost.macs_padded for row in self.rows if row.cost.operator == "attention")
+        return self.macs_padded - attention // 2
+
+    @property
+    def activations(self) -> int:
+        """Elements in the outputs of the counted operators; attention's are its scores and its output."""
+        return sum(row.cost.activations for row in self.rows)
+
+    def frame(self) -> pd.DataFrame:
+        """Every row: stage, branch, part, operator, params, macs, macs_padded, activations."""
+        records = [{"stage": row.stage, "branch": row.branch} | row.cost._asdict() for row in self.rows]
+        return pd.DataFrame(records, columns=["stage", "branch", *Cost._fields])
+
+    def table(self, by: str) -> pd.DataFrame:
+        """Sums by ``"operator"``, ``"branch"``, ``"stage"`` or ``"part"``, in the network's order.
+
+        Raises:
+            ValueError: for another grouping.
+        """
+        if by not in ("operator", "branch", "stage", "part"):
+            raise ValueError(f"by = {by!r} is no grouping; use operator, branch, stage or part")
+        numbers = ["params", "macs", "macs_padded", "activations"]
+        return self.frame().groupby(by, sort=False)[numbers].sum().reset_index()
+
+
+def count(model: nn.Module | HRViTConfig | str, resolution: int | tuple[int, int] = 224) -> Counts:
+    """Parameters, MACs and activations of one image.
+
+    Args:
+        model: a preset's name, a config or an HRViT, counted in closed form; or any module that takes (1, C, H, W),
+            counted by running it on the meta device with its attention written out.
+        resolution: pixels, a side or (height, width).
+    Raises:
+        ConfigError: for an unknown preset, or a resolution that an HRViT does not accept.
+        UncountedOperator: if a module dispatches an operator whose cost is unknown.
+
+    >>> f"{count('hrvit_b1', 224).macs / 1e9:.4f} GMACs"
+    '2.7756 GMACs'
+    """
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if isinstance(model, str):
+        model = preset(model)
+    elif isinstance(model, HRViT):
+        model = model.config
+    if isinstance(model, HRViTConfig):
+        return Counts(ledger(model, (height, width)), (height, width))
+    return dispatch_count(model, (height, width))
+
+
+# -- counting what a module dispatches --------------------------------------------------------------------------------
+
+
+class UncountedOperator(RuntimeError):
+    """An operator ran whose multiply-accumulates nobody defined."""
+
+
+def _convolution(out: Tensor, x: Tensor, weight: Tensor, *_: Any) -> tuple[str, int]:
+    transposed = bool(_[4])
+    return "convolution", (x if transposed else out).numel() * prod(weight.shape[1:])
+
+
+def _addmm(out: Tensor, bias: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
+    return "linear", a.shape[0] * a.shape[1] * b.shape[1]
+
+
+def _mm(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
+    return "linear", a.shape[0] * a.shape[1] * b.shape[1]
+
+
+def _bmm(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
+    return "attention", a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
+
+
+def _baddbmm(out: Tensor, bias: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
+    return _bmm(out, a, b)
+
+
+COUNTED: dict[Any, Callable[..., tuple[str, int]]] = {
+    aten.convolution.default: _convolution,
+    aten.addmm.default: _addmm,
+    aten.mm.default: _mm,
+    aten.bmm.default: _bmm,
+    aten.baddbmm.default: _baddbmm,
+}
+"""Operators with multiply-accumulates: ``(output, *arguments)`` → kind and MACs."""
+
+# fmt: off
+FREE_NAMES = (
+    "_adaptive_avg_pool2d _local_scalar_dense _native_batch_norm_legit _native_batch_norm_legit_no_training "
+    "_softmax _to_copy _unsafe_view adaptive_max_pool2d amax amin arange argmax as_strided_ avg_pool2d bernoulli_ "
+    "cat clone constant_pad_nd copy_ cumsum detach_ empty empty_like fill_ flip full full_like gather hardswish "
+    "hardswish_ im2col index index_select lift_fresh linalg_vector_norm linspace masked_fill_ "
+    "max_pool2d_with_indices mean meshgrid native_batch_norm native_dropout native_group_norm native_layer_norm "
+    "new_empty new_ones new_zeros ones ones_like pixel_shuffle pixel_unshuffle reflection_pad2d repeat resize_ "
+    "roll scalar_tensor stack sum topk upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean "
+    "zeros zeros_like"
+)
+# fmt: on
+FREE = frozenset(getattr(aten, name) for name in FREE_NAMES.split())
+"""Operators without multiply-accumulates in this convention, beside views and pointwise ones."""
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Counts what runs inside it: ``rows[(module, operator)] = [macs, activations]``, and every operator in ``calls``.
+
+    Raises:
+        UncountedOperator: at an operator that is neither counted nor known to be free.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[tuple[str, str], list[int]] = {}
+        self.calls: Counter[str] = Counter()
+        self._tracker = ModuleTracker()
+
+    def __enter__(self) -> "OperatorCounter":
+        self._tracker.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._tracker.__exit__(*error)
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        decomposed = func.decompose(*args, **(kwargs or {})) if func not in COUNTED else NotImplemented
+        if decomposed is not NotImplemented:
+            return decomposed
+        out = func(*args, **(kwargs or {}))
+        self.calls[str(func)] += 1
+        if func in COUNTED:
+            operator, macs = COUNTED[func](out, *args)
+            # A product added onto a full-size operand continues that output; it makes no new activation.
+            continued = func is aten.addmm.default and args[0].shape == out.shape
+            entry = self.rows.setdefault((self._module(), operator), [0, 0])
+            entry[0] += macs
+            entry[1] += 0 if continued else out.numel()
+        elif not _is_free(func):
+            raise UncountedOperator(
+                f"operator {func} has no known cost; add it to COUNTED or FREE in {__name__.replace('.', '/')}.py"
+            )
+        return out
+
+    def _module(self) -> str:
+        """Deepest module running, without the root's name."""
+        deepest = max(self._tracker.parents - {"Global"}, key=lambda name: name.count("."), default="")
+        return deepest.partition(".")[2]
+
+
+def _is_free(func: Any) -> bool:
+    return func.overloadpacket in FREE or func.is_view or torch.Tag.pointwise in func.tags
+
+
+def dispatch_count(model: nn.Module, resolution: tuple[int, int]) -> Counts:
+    """Count a module by running it once on the meta device, on a copy, in evaluation mode.
+
+    The rows' ``part`` is the name of the module that ran, their ``stage`` its first component.
+    """
+    meta = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), use_explicit_attention(meta), OperatorCounter() as counter:
+        meta(torch.empty(1, input_channels(meta), *resolution, device="meta"))
+    return Counts(tuple(_rows(meta, counter.rows.items())), resolution)
+
+
+def _rows(model: nn.Module, counted: Iterable[tuple[tuple[str, str], list[int]]]) -> Iterable[Row]:
+    for (module, operator), (macs, activations) in counted:
+        yield Row(module.partition(".")[0], 0, Cost(module, operator, 0, macs, macs, activations))
+    for name, child in model.named_children():
+        params = sum(p.numel() for p in child.parameters())
+        yield Row(name, 0, Cost(name, "parameters", params, 0, 0, 0))
+    own = sum(p.numel() for p in model.parameters(recurse=False))
+    if own:
+        yield Row("model", 0, Cost("model", "parameters", own, 0, 0, 0))

@@ -1,0 +1,125 @@
+"""Random configurations for property tests: valid ones small enough to run, invalid ones with a known broken field."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from hrvit_lab.config import HRViTConfig
+
+
+def random_fields(rng: random.Random) -> dict[str, Any]:
+    """Fields that are valid by the specification's rules, drawn without asking the validation."""
+    branches = rng.randint(1, 5)
+    counts = sorted(rng.randint(1, branches) for _ in range(rng.randint(1, 3)))
+    counts[-1] = branches
+    head_dims = [rng.choice((2, 4, 8, 16)) for _ in range(branches)]
+    # Multiples of 8 up to 56 factor for DES (p = 4 or 8); half of them must hold whole heads.
+    widths = [rng.choice([w for w in range(8, 57, 8) if w // 2 < d or (w // 2) % d == 0]) for d in head_dims]
+    return {
+        "depths": tuple(tuple(rng.choice((1, 1, 1, 2)) for _ in range(n)) for n in counts),
+        "widths": tuple(widths),
+        "head_dims": tuple(head_dims),
+        "window_sizes": tuple(rng.randint(1, 9) for _ in range(branches)),
+        "mlp_ratios": tuple(rng.choice((0.5, 1, 1.5, 2, 3)) for _ in range(branches)),
+        "stem_width": 2 * rng.randint(1, 16),
+        "in_chans": rng.randint(1, 4),
+        "num_classes": rng.choice((0, 2, 10)),
+        "head": rng.choice(("classifier", "classifier", "none")),
+        "head_widths": tuple(rng.randint(1, 8) for _ in range(branches)),
+        "head_features": rng.randint(1, 32),
+        "drop_rate": rng.choice((0.0, 0.1)),
+        "proj_drop_rate": rng.choice((0.0, 0.1)),
+        "drop_path_rate": rng.choice((0.0, 0.2)),
+        "grad_checkpointing": rng.random() < 0.2,
+    }
+
+
+def random_config(rng: random.Random) -> HRViTConfig:
+    """A small valid config; raises if the validation refuses what the specification admits."""
+    return HRViTConfig(**random_fields(rng))
+
+
+def odd_resolution(rng: random.Random, config: HRViTConfig) -> tuple[int, int]:
+    """Odd sides from the coarsest stride up, unequal."""
+    low = config.strides[-1] | 1
+    height = rng.randrange(low, low + 64, 2)
+    return height, height + 2 * rng.randint(1, 16)
+
+
+def _set(field: str, value: Any) -> Callable[[random.Random, dict[str, Any]], str]:
+    def spoil(rng: random.Random, fields: dict[str, Any]) -> str:
+        fields[field] = value
+        return field
+
+    return spoil
+
+
+def _set_one(field: str, *values: Any) -> Callable[[random.Random, dict[str, Any]], str]:
+    def spoil(rng: random.Random, fields: dict[str, Any]) -> str:
+        entries = list(fields[field])
+        entries[rng.randrange(len(entries))] = rng.choice(values)
+        fields[field] = tuple(entries)
+        return field
+
+    return spoil
+
+
+def _lengthen(field: str) -> Callable[[random.Random, dict[str, Any]], str]:
+    def spoil(rng: random.Random, fields: dict[str, Any]) -> str:
+        fields[field] = (*fields[field], fields[field][-1])
+        return field
+
+    return spoil
+
+
+def _vanishing_branch(rng: random.Random, fields: dict[str, Any]) -> str:
+    last = fields["depths"][-1]
+    fields["depths"] = (*fields["depths"], (*last, 1)[: len(last)], last[:-1]) if len(last) > 1 else ((1, 1), (1,))
+    return "depths"
+
+
+def _unknown_field(rng: random.Random, fields: dict[str, Any]) -> str:
+    fields["window_sises"] = 7
+    return "window_sises"
+
+
+SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
+    _set_one("widths", 7, 9, 33),  # odd: no halves
+    _set_one("widths", 0, -8, 10**6, "wide", 8.5, None),
+    _set_one("widths", 34, 42, 70),  # no k · p
+    _set_one("head_dims", 0, -1, "x"),
+    _set_one("window_sizes", 0, -7, 1.5, "big"),
+    _set_one("mlp_ratios", 0, -1, 1e9, float("nan"), 0.01),
+    _lengthen("widths"),
+    _lengthen("head_dims"),
+    _lengthen("window_sizes"),
+    _lengthen("head_widths"),
+    _vanishing_branch,
+    _unknown_field,
+    _set("depths", ()),
+    _set("depths", ((1,), (1,) * 6)),
+    _set("depths", ((0,),)),
+    _set("depths", ((1,), ())),
+    _set("depths", 3),
+    _set("attention", "cross_shape"),
+    _set("ffn", "mlpp"),
+    _set("shortcut", ""),
+    _set("fusion", 3),
+    _set("stem", "none"),
+    _set("head", "clasifier"),
+    _set("patch_embed", None),
+    _set("stem_width", 15),
+    _set("in_chans", 0),
+    _set("num_classes", -1),
+    _set("num_classes", True),
+    _set("drop_path_rate", 1.0),
+    _set("drop_rate", -0.1),
+    _set("head_features", 0),
+)
+
+
+def random_invalid_fields(rng: random.Random) -> tuple[dict[str, Any], str]:
+    """Fields spoiled in one place, and the name of the field that is to blame."""
+    fields = random_fields(rng)
+    blamed = rng.choice(SPOILERS)(rng, fields)
+    return fields, blamed

@@ -1,0 +1,156 @@
+"""Every part against a naive loop or a hand count."""
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab import PRESETS, blocks, cost, create_model, heads
+from hrvit_lab.blocks import DES, CrossShapedAttention, MixCFN, use_explicit_attention
+from hrvit_lab.blocks.cross_shaped import stripe_attention
+from hrvit_lab.config import TABLES
+
+
+def naive_stripes(q: Tensor, v: Tensor, stripe: int, num_heads: int) -> Tensor:
+    """Token by token: every token attends to the tokens of its stripe."""
+    B, H, W, C = q.shape
+    d = C // num_heads
+    out = torch.zeros_like(q)
+    for b in range(B):
+        for y in range(H):
+            top = y // stripe * stripe
+            rows = range(top, min(top + stripe, H))
+            for x in range(W):
+                for head in range(num_heads):
+                    channels = slice(head * d, (head + 1) * d)
+                    keys = torch.stack([v[b, r, c, channels] for r in rows for c in range(W)])
+                    weights = (keys @ q[b, y, x, channels] / math.sqrt(d)).softmax(0)
+                    out[b, y, x, channels] = weights @ keys
+    return out
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("height", "width", "stripe"), [(5, 3, 2), (4, 4, 4), (3, 5, 7), (6, 2, 1)])
+def test_stripes_match_a_loop_over_tokens(height: int, width: int, stripe: int, fused: bool) -> None:
+    q, v = torch.randn(2, 2, height, width, 8)
+    expected = naive_stripes(q, v, stripe, num_heads=2)
+    torch.testing.assert_close(stripe_attention(q, v, stripe, 2, fused=fused), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_sees_its_row_and_column_stripes_only() -> None:
+    attention = CrossShapedAttention(8, 4, 2).eval()
+    nn.init.ones_(attention.norm.weight)
+    nn.init.zeros_(attention.parallel_conv.weight)  # leave attention alone
+    x = torch.randn(1, 6, 6, 8, requires_grad=True)
+    attention(x)[0, 2, 3].sum().backward()
+    assert x.grad is not None
+    seen = x.grad[0].abs().sum(-1) > 0
+    expected = torch.zeros(6, 6, dtype=torch.bool)
+    expected[2:4] = True  # the horizontal stripe of row 2
+    expected[:, 2:4] = True  # the vertical stripe of column 3
+    assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("name", blocks.ATTENTION)
+def test_fused_equals_explicit(name: str) -> None:
+    attention = blocks.ATTENTION[name](16, 4, 3, 0.0).eval()
+    for module in attention.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.ones_(module.weight)
+    x = torch.randn(2, 7, 5, 16)
+    fused = attention(x)
+    with use_explicit_attention(attention):
+        explicit = attention(x)
+    assert fused.abs().max() > 1e-3
+    torch.testing.assert_close(fused, explicit, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [8, 24, 32, 240])
+def test_des_is_a_kronecker_map(dim: int) -> None:
+    des = DES(dim)
+    with torch.no_grad():
+        for linear in (des.right, des.left):
+            linear.bias.zero_()
+    x = torch.randn(1, 2, 3, dim)
+    # Between the two factors stands GELU; for a huge positive input it is the identity.
+    with torch.no_grad():
+        des.right.weight.abs_()
+        des.left.weight.abs_()
+    x = x.abs() * 100
+    dense = torch.kron(des.left.weight, des.right.weight)
+    torch.testing.assert_close(des(x), x @ dense.t(), atol=1e-2, rtol=1e-4)
+
+
+def test_mixcfn_matches_its_definition() -> None:
+    ffn = MixCFN(8, 3)
+    x = torch.randn(2, 5, 7, 8)
+    hidden = ffn.fc1(x).permute(0, 3, 1, 2)
+    a, b = hidden.chunk(2, dim=1)
+    mixed = F.gelu(torch.cat([ffn.conv3(a), ffn.conv5(b)], dim=1)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(ffn(x), ffn.fc2(mixed), atol=1e-5, rtol=1e-5)
+
+
+def test_tables_name_the_same_variants() -> None:
+    modules: dict[str, Mapping[str, object]] = {
+        "attention": blocks.ATTENTION,
+        "ffn": blocks.FFNS,
+        "shortcut": blocks.SHORTCUT,
+        "patch_embed": blocks.PATCH_EMBED,
+        "fusion": blocks.FUSION,
+        "stem": blocks.STEM,
+        "head": heads.HEAD,
+    }
+    assert {field: set(table) for field, table in modules.items()} == {
+        field: set(table) for field, table in TABLES.items()
+    }
+    assert set(cost.ATTENTION) == set(blocks.ATTENTION)
+
+
+def test_attention_starts_silent_and_can_be_woken() -> None:
+    """The attention's BatchNorm starts at zero, so at first no gradient reaches what stands before it."""
+    model = create_model("hrvit_nano", num_classes=4)
+    image = torch.randn(2, 3, 64, 64)
+    model(image).square().sum().backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent and all(".attn." in name or ".attn_norm." in name for name in silent)
+    for module in model.modules():
+        if isinstance(module, CrossShapedAttention):
+            nn.init.ones_(module.norm.weight)
+    model.zero_grad()
+    model(image).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    # A bias before a BatchNorm moves nothing; every other parameter now has a gradient.
+    still = [name for name, p in model.named_parameters() if p.grad.abs().max() < 1e-9]  # type: ignore[union-attr]
+    assert all(name.endswith("bias") for name in still), still
+
+
+def test_checkpointing_changes_memory_but_neither_gradients_nor_statistics() -> None:
+    image = torch.randn(4, 3, 64, 64)
+    states, grads = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = create_model("hrvit_nano", num_classes=4, grad_checkpointing=recompute)
+        model(image).square().mean().backward()
+        states.append({k: v for k, v in model.state_dict().items() if "num_batches" not in k})
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    for name, gradient in grads[0].items():
+        torch.testing.assert_close(gradient, grads[1][name], atol=1e-6, rtol=1e-4)
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=1e-4)
+    model.set_grad_checkpointing(False)
+    momenta = {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)}
+    assert all(momentum == pytest.approx(0.1) for momentum in momenta)
+
+
+def test_presets_run_on_any_shape() -> None:
+    model = create_model("hrvit_nano", num_classes=3).eval()
+    for height, width in ((32, 32), (33, 200), (97, 41)):
+        with torch.no_grad():
+            assert model(torch.randn(1, 3, height, width)).shape == (1, 3)
+    with pytest.raises(ValueError, match="too small"):
+        model(torch.randn(1, 3, 31, 64))
+    assert PRESETS["hrvit_nano"].num_classes == 1000  # presets are not changed by what is built from them

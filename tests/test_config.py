@@ -1,0 +1,203 @@
+"""The config: identity, text, errors, transforms."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hrvit_lab import PRESETS, ConfigError, HRViTConfig, diff, preset
+from hrvit_lab.config import scale_depths, scale_widths, valid_widths, with_branches
+from hrvit_lab.cost.ledger import ledger
+
+B1 = PRESETS["hrvit_b1"]
+
+
+def test_defaults_are_b1() -> None:
+    assert HRViTConfig(name="hrvit_b1") == B1
+
+
+def test_defaults_are_b1s_first_branches() -> None:
+    config = HRViTConfig(depths=((1,), (1, 1)))
+    assert config.widths == (32, 64) and config.window_sizes == (1, 2) and config.head_widths == (32, 64)
+    assert HRViTConfig(depths=((1,) * 5,)).widths[-1] == 512
+
+
+def test_scalars_stand_for_every_branch() -> None:
+    config = B1.replace(window_sizes=7, head_dims=16, attention="cross_shaped")
+    assert config.window_sizes == (7, 7, 7, 7)
+    assert config.head_dims == (16, 16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another"},
+        {"attention": "cross_shaped"},
+        {"head_dims": (64, 32, 32, 32)},  # half of 32 channels is one head of 16 either way
+        {"mlp_ratios": (4.001, 4, 4, 4)},  # int(32 · 4.001) is 128 too
+    ],
+)
+def test_networks_that_are_equal_have_equal_ids(changes: dict) -> None:
+    assert B1.replace(**changes).id == B1.id
+
+
+@pytest.mark.parametrize(
+    ("base", "changes"),
+    [
+        ({"depths": ((1,),)}, {"drop_path_rate": 0.3}),  # the only block is the first, whose rate is 0
+        ({"head": "none"}, {"num_classes": 7, "head_features": 5, "head_widths": 3, "drop_rate": 0.5}),
+    ],
+)
+def test_settings_that_nothing_reads_do_not_count(base: dict, changes: dict) -> None:
+    assert HRViTConfig(**base).id == HRViTConfig(**(base | changes)).id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"window_sizes": (1, 2, 7, 9)},
+        {"widths": (32, 64, 128, 320)},
+        {"head_dims": (32, 16, 32, 32)},
+        {"mlp_ratios": 3},
+        {"depths": ((1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 2), (1, 1, 2, 3))},
+        {"stem_width": 32},
+        {"num_classes": 10},
+        {"drop_path_rate": 0.1},
+        {"grad_checkpointing": True},
+        {"in_chans": 1},
+        {"head": "none"},
+    ],
+)
+def test_networks_that_differ_have_different_ids(changes: dict) -> None:
+    assert B1.replace(**changes).id != B1.id
+
+
+def test_ids_of_presets_differ_and_do_not_depend_on_the_process() -> None:
+    assert len({config.id for config in PRESETS.values()}) == len(PRESETS)
+    code = "from hrvit_lab.config import PRESETS; print(*[c.id for c in PRESETS.values()])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == [config.id for config in PRESETS.values()]
+
+
+def test_diff_and_replace() -> None:
+    changed = B1.replace(stem_width=32, window_sizes=7)
+    assert diff(B1, changed) == {"stem_width": (64, 32), "window_sizes": ((1, 2, 7, 7), (7, 7, 7, 7))}
+    assert diff(B1, B1) == {}
+    with pytest.raises(ValueError, match="frozen"):
+        B1.stem_width = 32  # type: ignore[misc]
+
+
+def test_a_preset_can_be_the_base_of_a_mapping() -> None:
+    assert HRViTConfig.from_dict({"preset": "hrvit_nano", "num_classes": 10}) == preset("hrvit_nano").replace(
+        num_classes=10
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"widths": (30, 64, 128, 256)}, ["widths[0]", "30", "28 or 32"]),
+        ({"head_dims": 24}, ["widths[1]", "64", "48 or 96"]),
+        ({"widths": (33, 64, 128, 256)}, ["widths[0]", "33", "even", "32"]),
+        ({"window_sizes": 0}, ["window_sizes[0]", "0", "greater than or equal to 1"]),
+        ({"widths": (32, 64)}, ["widths", "2 entries", "4 branches"]),
+        ({"depths": ((1, 1), (1,))}, ["depths", "loses a branch", "stage 1"]),
+        ({"attention": "cross_shape"}, ["attention", "cross_shape", "did you mean 'cross_shaped'"]),
+        ({"width": 3}, ["unknown field 'width'", "widths"]),
+        ({"stem_width": 63}, ["stem_width", "63", "64"]),
+        ({"mlp_ratios": (0.3, 4, 4, 4)}, ["widths[0]", "MixCFN", "9"]),
+    ],
+)
+def test_errors_name_field_value_and_remedy(changes: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        B1.replace(**changes)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_suggested_widths_are_accepted() -> None:
+    for width, remedies in ((30, (28, 32)), (132, (128, 192))):
+        branch = 0 if width == 30 else 2
+        for remedy in remedies:
+            widths = list(B1.widths)
+            widths[branch] = remedy
+            B1.replace(widths=tuple(widths))
+
+
+def test_input_too_small_names_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"resolution = 31×64 is too small.*at least 32"):
+        B1.check_resolution((31, 64))
+    assert B1.map_sizes(32)[-1] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("widths: [1\nb: 2", "line 2"),
+        ("- 1\n- 2", "mapping"),
+        ("widths: !!python/object/apply:os.system [ls]", "broken YAML"),
+        ("x: " + "a" * 70_000, "larger than 64 KiB"),
+        ("depths: {a: 1}", "depths"),
+        ("x: " + "[" * 5000, "nested too deep"),
+        ("stem_width: " + "9" * 5000, "impossible number"),
+        ("name: \x00", "broken YAML"),
+    ],
+)
+def test_untrusted_text_is_one_sentence(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        HRViTConfig.from_yaml(text)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_aliases_are_refused_before_they_unfold() -> None:
+    bomb = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{n}: &{n} [{','.join(['*' + m] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    with pytest.raises(ConfigError, match="line 2: aliases"):
+        HRViTConfig.from_yaml(bomb + "depths: *i")
+
+
+def test_branches_are_dropped_and_added() -> None:
+    nano = PRESETS["hrvit_nano"]
+    assert with_branches(nano, 4) == nano
+    assert with_branches(nano, 2).depths == ((1,), (1, 1), (1, 1), (1, 1), (1, 1), (1, 1))
+    five = with_branches(nano, 5)
+    assert (
+        five.widths == (8, 16, 32, 64, 128)
+        and five.depths[-1] == (1, 1, 1, 1, 1)
+        and five.depths[:-1] == nano.depths[:-1]
+    )
+    for n in (0, 6):
+        with pytest.raises(ConfigError, match=f"branches = {n}"):
+            with_branches(nano, n)
+
+
+def test_widths_scale_to_the_nearest_that_work() -> None:
+    for factor in (0.5, 0.9, 1.3, 2.0):
+        scaled = scale_widths(B1, factor)
+        for branch, (width, base) in enumerate(zip(scaled.widths, B1.widths, strict=True)):
+            ours = abs(width - base * factor)
+            assert all(abs(w - base * factor) >= ours for w in valid_widths(B1, branch, 2, 1000))
+    assert scale_widths(B1, 1.0) == B1
+
+
+def test_depths_scale_and_never_vanish() -> None:
+    assert scale_depths(B1, 0.1).depths == tuple((1,) * len(stage) for stage in B1.depths)
+    assert scale_depths(B1, 2).depths[4] == (2, 2, 12, 4)
+
+
+def test_drop_path_grows_linearly_over_all_stages() -> None:
+    rates = [rate for stage in B1.replace(drop_path_rate=0.2).drop_path_rates for rate in stage]
+    assert len(rates) == 1 + 1 + 6 + 6 + 6 + 2
+    assert rates == pytest.approx([0.2 * i / 21 for i in range(22)])
+
+
+def test_ledger_needs_no_torch() -> None:
+    """Costs are arithmetic: composing them imports neither torch nor timm."""
+    code = (
+        "import sys, types; sys.modules['hrvit_lab'] = m = types.ModuleType('hrvit_lab'); m.__path__ = ['hrvit_lab'];"
+        "from hrvit_lab.cost.ledger import ledger; from hrvit_lab.config import PRESETS; ledger(PRESETS['hrvit_b1']);"
+        "print('torch' in sys.modules, 'timm' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False", "False"]
+    assert sum(row.cost.params for row in ledger(B1)) == 19_685_152

@@ -1,0 +1,42 @@
+"""Exported graphs compute what the network computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import reference_tensor
+
+from hrvit_lab import create_model
+from hrvit_lab.model import HRViT
+
+
+@pytest.fixture(scope="module")
+def model() -> HRViT:
+    """nano with weights that let attention speak (at initialisation its BatchNorm is zero)."""
+    model = create_model("hrvit_nano", num_classes=10).eval()
+    model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
+    return model
+
+
+def test_torch_export_agrees(model: HRViT) -> None:
+    image = torch.randn(1, 3, 64, 96)
+    exported = torch.export.export(model, (image,)).module()
+    other = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(other), model(other), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (104, 72)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_onnx_runtime_agrees(model: HRViT, tmp_path: Path, height: int, width: int) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(model, (torch.randn(1, 3, height, width),), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    image = torch.randn(1, 3, height, width)
+    (ours,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        expected = model(image).numpy()
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(ours - expected).max() < 1e-4
