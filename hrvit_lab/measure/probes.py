@@ -1,0 +1,87 @@
+"""Probes: from a config to the numbers of one trial.
+
+A probe returns one flat dict: metric keys (and their ``_p10`` and ``_p90``) with numbers in base units, and
+what is kept beside them under ``samples`` or ``curves``. It raises what goes wrong; whoever runs trials
+records it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hrvit_lab.config import HRViTConfig
+from hrvit_lab.measure.count import count
+from hrvit_lab.measure.latency import measure_latency
+from hrvit_lab.measure.memory import measure_peak_memory
+from hrvit_lab.model import HRViT, build
+from hrvit_lab.train import seeded
+
+
+@dataclass(frozen=True)
+class ProbeInput:
+    """What a trial is asked to measure, picklable.
+
+    Attributes:
+        config: the network.
+        resolution: height and width of the input in pixels, for costs and clocks.
+        seed: of initial weights and training.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        data: arguments of ``load_dataset``: ``name``, ``resolution`` and, for files elsewhere, ``root``.
+        train: fields of ``TrainOptions``.
+        latency: arguments of ``measure_latency`` beside model, resolution and device.
+    """
+
+    config: HRViTConfig
+    resolution: tuple[int, int]
+    seed: int = 0
+    device: str = "cpu"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    latency: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_seeded(config: HRViTConfig, seed: int) -> HRViT:
+    """The network with initial weights that depend on ``seed`` alone."""
+    with seeded(seed):
+        return build(config)
+
+
+def cost_probe(asked: ProbeInput) -> dict[str, Any]:
+    """Closed-form costs; no weights are made."""
+    counts = count(asked.config, asked.resolution)
+    return {
+        "params": counts.params,
+        "macs": counts.macs,
+        "macs_padded": counts.macs_padded,
+        "macs_paper": counts.macs_paper,
+        "activations": counts.activations,
+    }
+
+
+def latency_probe(asked: ProbeInput) -> dict[str, Any]:
+    """Median wall time of a batch, its 10th and 90th percentiles, throughput; the rest under samples."""
+    result = measure_latency(
+        build_seeded(asked.config, asked.seed),
+        asked.resolution,
+        device=asked.device,
+        **asked.latency,
+    )
+    return {
+        "latency_ms": result.median_ms,
+        "latency_ms_p10": result.percentile_ms(10),
+        "latency_ms_p90": result.percentile_ms(90),
+        "throughput_img_s": result.throughput_img_s,
+        "samples": result.to_dict(),
+    }
+
+
+def memory_probe(asked: ProbeInput) -> dict[str, Any]:
+    """Peak memory of inference at the batch size and dtype that latency is measured with."""
+    same_as_latency = {key: asked.latency[key] for key in ("batch_size", "dtype") if key in asked.latency}
+    peak_mib = measure_peak_memory(
+        build_seeded(asked.config, asked.seed),
+        asked.resolution,
+        device=asked.device,
+        **same_as_latency,
+    )
+    return {"peak_memory_mib": peak_mib}

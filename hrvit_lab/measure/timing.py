@@ -1,0 +1,130 @@
+"""How long one call takes: a stopwatch, a warm-up, a series of samples. Knows nothing about models.
+
+Only the stopwatches touch a clock; everything after them is arithmetic on the samples they return, so that
+several competitors can share one loop and tests can replace the clock.
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+Clock = Callable[[], float]
+"""Monotonic seconds, e.g. ``time.perf_counter``."""
+
+
+class Sample(NamedTuple):
+    """One timed call.
+
+    Attributes:
+        wall_ms: time on the host's clock until the result is there.
+        device_ms: time between two CUDA events around the call, waits for launches included; None on the CPU.
+    """
+
+    wall_ms: float
+    device_ms: float | None = None
+
+
+Stopwatch = Callable[[], Sample]
+"""Makes one call and says how long it took."""
+
+
+def cpu_stopwatch(run: Callable[[], object], clock: Clock) -> Stopwatch:
+    """A stopwatch for work that is done when ``run`` returns."""
+
+    def measure() -> Sample:
+        start = clock()
+        run()
+        return Sample((clock() - start) * 1e3)
+
+    return measure
+
+
+def cuda_stopwatch(run: Callable[[], object], clock: Clock, device: torch.device) -> Stopwatch:
+    """A stopwatch for work that is queued on ``device``'s current stream: host time and device time apart."""
+    start_event, end_event = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+    def measure() -> Sample:
+        torch.cuda.synchronize(device)
+        start = clock()
+        start_event.record(torch.cuda.current_stream(device))
+        run()
+        end_event.record(torch.cuda.current_stream(device))
+        torch.cuda.synchronize(device)
+        return Sample((clock() - start) * 1e3, start_event.elapsed_time(end_event))
+
+    return measure
+
+
+def is_steady(samples_ms: Sequence[float], *, window: int, tolerance: float) -> bool:
+    """Whether the rolling median has stopped moving.
+
+    Steady means: the medians of ``window`` runs, taken at each of the last ``window`` + 1 positions, lie
+    within a factor 1 + ``tolerance`` of each other. A single slow run does not move a median, a trend does.
+
+    Example:
+        >>> is_steady([9.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0], window=3, tolerance=0.05)
+        False
+        >>> is_steady([9.0, 5.0, 1.0, 1.0, 7.0, 1.0, 1.0, 1.0], window=3, tolerance=0.05)
+        True
+    """
+    if len(samples_ms) < 2 * window:
+        return False
+    ends = range(len(samples_ms) - window, len(samples_ms) + 1)
+    medians = [median(samples_ms[end - window : end]) for end in ends]
+    return max(medians) <= (1 + tolerance) * min(medians)
+
+
+def warm_up(
+    measure: Stopwatch, *, window: int, tolerance: float, max_runs: int, max_seconds: float
+) -> tuple[list[Sample], bool]:
+    """Run until steady, or until a bound on runs or measured seconds is met.
+
+    Returns:
+        The samples, and whether the last of them were steady.
+    """
+    samples: list[Sample] = []
+    steady = False
+    while not steady and len(samples) < max_runs and _seconds(samples) < max_seconds:
+        samples.append(measure())
+        steady = is_steady([sample.wall_ms for sample in samples], window=window, tolerance=tolerance)
+    return samples, steady
+
+
+def collect(measure: Stopwatch, *, min_runs: int, max_runs: int, max_seconds: float) -> list[Sample]:
+    """Sample until ``max_runs``, or until ``max_seconds`` have been measured in at least ``min_runs``."""
+    samples: list[Sample] = []
+    while len(samples) < max_runs and (len(samples) < min_runs or _seconds(samples) < max_seconds):
+        samples.append(measure())
+    return samples
+
+
+def _seconds(samples: Sequence[Sample]) -> float:
+    return sum(sample.wall_ms for sample in samples) / 1e3
+
+
+@contextmanager
+def garbage_collector_paused() -> Iterator[None]:
+    """Collect now, not inside a timed call; afterwards the collector is as it was."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def intra_op_threads(threads: int | None) -> Iterator[int]:
+    """Let torch use ``threads`` CPU threads inside (None: as many as now); yields the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

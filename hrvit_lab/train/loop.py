@@ -1,0 +1,282 @@
+"""Short, seeded training: the accuracy proxy. One function, ``fit``, no global state left behind."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hrvit_lab.config import ConfigError
+from hrvit_lab.train.data import ImageData
+
+EVAL_BATCH_SIZE = 128
+
+
+class TrainOptions(BaseModel):
+    """How to train: AdamW, linear warm-up, then a cosine down to 1 % of the peak, gradients clipped by value.
+
+    So does the paper (arXiv 2111.01236), whose mixing, erasing and RandAugment are left out: they pay over
+    hundreds of epochs, not over four. The defaults suit digits at 32 × 32, where each of the 8 × 8 pixels
+    is one token of the finest branch. Fields and their units are described in ``TrainOptions.model_fields``.
+
+    Raises:
+        pydantic.ValidationError: (a ValueError) naming field, value and bound.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(4, ge=1, le=10_000, description="passes over the training images")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images per step, at most")
+    learning_rate: float = Field(6e-3, gt=0, le=10, description="peak learning rate")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decay; norms and biases get none")
+    warmup_epochs: float = Field(1.0, ge=0, le=10_000, description="epochs of linear warm-up from 0")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass spread over all classes")
+    grad_clip_value: float | None = Field(1.0, gt=0, description="bound on each gradient element")
+    max_shift: float = Field(0.0, ge=0, le=0.5, description="random shift, as a share of the image's side")
+    train_limit: int | None = Field(None, ge=1, description="train on so many images only")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads; part of what makes figures repeat")
+
+
+class Epoch(TypedDict):
+    """A row of the training curves.
+
+    Both losses are plain cross-entropies (no smoothing), means over images, so that they can be compared;
+    top-1 is in percent. The training figures are gathered while the weights move, and on shifted images.
+    """
+
+    epoch: int
+    learning_rate: float  # of its last step
+    train_loss: float
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    seconds: float  # wall time, validation included
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave.
+
+    Attributes:
+        curves: one row for each epoch.
+        top1: validation top-1 in percent after the *last* epoch. Not of the best one: picking an epoch by the
+            validation set is a look at the answer, and it favours noisy curves and long runs.
+        val_loss: mean cross-entropy over the validation images after the last epoch.
+        train_images, val_images: how many images were used.
+        seconds: wall time of all epochs.
+    """
+
+    curves: list[Epoch]
+    top1: float
+    val_loss: float
+    train_images: int
+    val_images: int
+    seconds: float
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+def fit(
+    model: nn.Module,
+    data: ImageData,
+    options: TrainOptions,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> TrainResult:
+    """Train ``model`` in place on the device it is on, and leave it in evaluation mode.
+
+    The same weights, data, options and seed give the same figures, to the bit on a CPU. Initial weights
+    repeat if the model is built under the seed::
+
+        with seeded(seed):
+            model = build(config)
+        result = fit(model, data, TrainOptions(), seed)
+
+    Args:
+        model: (B, 3, H, W) to logits (B, data.num_classes).
+        on_epoch: called with each finished row of the curves.
+        on_step: called after each step with (steps done, steps in all).
+    Raises:
+        TrainingDiverged: a loss was not finite; says in which epoch and step.
+        ConfigError: the model has another number of classes than the data.
+    """
+    data = data.limited(options.train_limit)
+    device = next(model.parameters()).device
+    num_images = len(data.train_labels)
+    steps_per_epoch = math.ceil(num_images / options.batch_size)
+    total_steps = steps_per_epoch * options.epochs
+    warmup_steps = round(steps_per_epoch * options.warmup_epochs)
+    optimizer = make_optimizer(model, options)
+    generator = torch.Generator().manual_seed(seed)  # of order and shifts: no network can disturb them
+    curves: list[Epoch] = []
+    with seeded(seed, device), _deterministic(options.threads):
+        for epoch in range(1, options.epochs + 1):
+            start = time.perf_counter()
+            model.train()
+            loss_sum, correct, rate = 0.0, 0, 0.0
+            # Parts of nearly equal size: every image is seen, no last batch of one image upsets a BatchNorm.
+            parts = torch.randperm(num_images, generator=generator).tensor_split(steps_per_epoch)
+            for step, index in enumerate(parts, start=(epoch - 1) * steps_per_epoch + 1):
+                rate = learning_rate(step, total_steps, warmup_steps, options.learning_rate)
+                x_BCHW = data.inputs(data.train_images[index].to(device))
+                x_BCHW = random_shift(x_BCHW, options.max_shift, generator)
+                labels = data.train_labels[index].to(device)
+                logits = model(x_BCHW)
+                _check_logits(logits, data)
+                loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
+                if not math.isfinite(loss.item()):
+                    raise TrainingDiverged(_diverged("training", epoch, step, options))
+                _update(model, optimizer, loss, rate, options.grad_clip_value)
+                loss_sum += F.cross_entropy(logits.detach(), labels, reduction="sum").item()
+                correct += int((logits.argmax(1) == labels).sum())
+                if on_step is not None:
+                    on_step(step, total_steps)
+            val_loss, val_top1 = evaluate(model, data)
+            if not math.isfinite(val_loss):
+                raise TrainingDiverged(_diverged("validation", epoch, epoch * steps_per_epoch, options))
+            row: Epoch = {
+                "epoch": epoch,
+                "learning_rate": rate,
+                "train_loss": loss_sum / num_images,
+                "train_top1": 100.0 * correct / num_images,
+                "val_loss": val_loss,
+                "val_top1": val_top1,
+                "seconds": time.perf_counter() - start,
+            }
+            curves.append(row)
+            if on_epoch is not None:
+                on_epoch(row)
+    model.eval()
+    return TrainResult(
+        curves=curves,
+        top1=curves[-1]["val_top1"],
+        val_loss=curves[-1]["val_loss"],
+        train_images=num_images,
+        val_images=len(data.val_labels),
+        seconds=sum(row["seconds"] for row in curves),
+    )
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: ImageData) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 in percent over all validation images, in evaluation mode.
+
+    The model's mode is put back. Sums run over images, so the last, smaller batch weighs what it should.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    loss_sum, correct = 0.0, 0
+    for images, labels in zip(
+        data.val_images.split(EVAL_BATCH_SIZE), data.val_labels.split(EVAL_BATCH_SIZE), strict=True
+    ):
+        logits = model(data.inputs(images.to(device)))
+        _check_logits(logits, data)
+        loss_sum += F.cross_entropy(logits, labels.to(device), reduction="sum").item()
+        correct += int((logits.argmax(1) == labels.to(device)).sum())
+    model.train(was_training)
+    num_images = len(data.val_labels)
+    return loss_sum / num_images, 100.0 * correct / num_images
+
+
+def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
+    """The rate of a step, 1 to ``total_steps``.
+
+    Linear up to ``peak`` at the last warm-up step, then a cosine that reaches 1 % of it at the last step.
+    """
+    if step <= warmup_steps:
+        return peak * step / warmup_steps
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels, not norms and biases (parameters of one dimension)."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=options.learning_rate,
+        fused=True,  # one call instead of hundreds of small ones: these networks have many small tensors
+    )
+
+
+def random_shift(x_BCHW: Tensor, max_shift: float, generator: torch.Generator) -> Tensor:
+    """Move each image by its own whole number of pixels; the edge is repeated into what opens up.
+
+    Args:
+        x_BCHW: images, (B, C, H, W).
+        max_shift: largest move, either way, as a share of the side: it means the same at every resolution.
+        generator: on the CPU.
+    Returns:
+        (B, C, H, W), another tensor unless the largest move is under half a pixel.
+    """
+    batch, channels, height, width = x_BCHW.shape
+    reach_y, reach_x = round(max_shift * height), round(max_shift * width)
+    if reach_y == reach_x == 0:
+        return x_BCHW
+    shift_y = torch.randint(-reach_y, reach_y + 1, (batch, 1), generator=generator)
+    shift_x = torch.randint(-reach_x, reach_x + 1, (batch, 1), generator=generator)
+    rows = (torch.arange(height) + shift_y).clamp(0, height - 1).to(x_BCHW.device)
+    columns = (torch.arange(width) + shift_x).clamp(0, width - 1).to(x_BCHW.device)
+    shifted = x_BCHW.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+    return shifted.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Torch's random numbers start from ``seed`` inside, and go on outside as if nothing had been drawn."""
+    device = torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _deterministic(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.deterministic = before[1]
+
+
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip_value: float | None
+) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    loss.backward()
+    if clip_value is not None:
+        nn.utils.clip_grad_value_(model.parameters(), clip_value)
+    optimizer.step()
+
+
+def _check_logits(logits: Tensor, data: ImageData) -> None:
+    if logits.ndim != 2 or logits.shape[1] != data.num_classes:
+        raise ConfigError(
+            f"num_classes: the model gives logits of shape {tuple(logits.shape)} but {data.name} has "
+            f"{data.num_classes} classes; build it with num_classes={data.num_classes}"
+        )
+
+
+def _diverged(which: str, epoch: int, step: int, options: TrainOptions) -> str:
+    return (
+        f"the {which} loss is not finite in epoch {epoch}, step {step}; "
+        f"lower learning_rate ({options.learning_rate:g}) or raise warmup_epochs ({options.warmup_epochs:g})"
+    )

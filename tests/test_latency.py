@@ -1,0 +1,261 @@
+"""Latency: exact on a fake clock, near the truth on the real one, and nothing left behind."""
+
+import copy
+import gc
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hrvit_lab import create_model
+from hrvit_lab.measure import OutOfDeviceMemory, measure_latency
+from hrvit_lab.measure.workload import prepare
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+class FakeClock:
+    """Seconds that pass only in ``pass_ms``. A deep copy is the same clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_ms(self, milliseconds: float) -> None:
+        self.now += milliseconds / 1e3
+
+    def __deepcopy__(self, memo: object) -> "FakeClock":
+        return self
+
+
+class Timed(nn.Module):
+    """Takes ``time_ms(n)`` on its n-th run, whatever the input."""
+
+    def __init__(self, wait: Callable[[float], None], time_ms: Callable[[int], float]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.wait, self.time_ms, self.runs = wait, time_ms, 0
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self.wait(self.time_ms(self.runs))
+        self.runs += 1
+        return x_BCHW
+
+
+class Spy(nn.Module):
+    """Keeps what it was run on and how, in a list that copies share."""
+
+    seen: list[dict[str, object]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(5, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        Spy.seen.append(
+            {
+                "input": x_BCHW.clone(),
+                "layout": x_BCHW.is_contiguous(memory_format=torch.channels_last),
+                "weight_layout": self.conv.weight.is_contiguous(memory_format=torch.channels_last),
+                "weight_dtype": self.conv.weight.dtype,
+                "training": any(module.training for module in self.modules()),
+                "inference": torch.is_inference_mode_enabled(),
+                "threads": torch.get_num_threads(),
+                "collector": gc.isenabled(),
+            }
+        )
+        return self.norm(self.conv(x_BCHW))
+
+
+@pytest.fixture
+def spy() -> Spy:
+    Spy.seen = []
+    return Spy()
+
+
+def test_a_fake_clock_gives_exact_statistics() -> None:
+    clock = FakeClock()
+    # Ten runs of 8 ms are steady at once; the timed ones take 1, 2, … 20 ms.
+    model = Timed(clock.pass_ms, lambda run: 8.0 if run < 10 else run - 9.0)
+    result = measure_latency(model, 8, batch_size=4, min_runs=20, max_runs=20, clock=clock)
+    expected = np.arange(1.0, 21.0)
+    assert result.steady
+    assert result.warmup_samples_ms == pytest.approx([8.0] * 10)
+    assert result.samples_ms == pytest.approx(expected)
+    assert result.median_ms == pytest.approx(10.5)
+    for q in (10, 50, 90, 99):
+        assert result.percentile_ms(q) == pytest.approx(np.quantile(expected, q / 100))
+    assert result.throughput_img_s == pytest.approx(4 / 10.5e-3)
+    assert result.device_samples_ms == ()
+    assert result.device_median_ms is None
+
+
+def test_a_restless_model_is_reported_as_such() -> None:
+    clock = FakeClock()
+    model = Timed(clock.pass_ms, lambda run: 100.0 * 1.1**run)
+    result = measure_latency(model, 8, min_runs=3, max_seconds=0, max_warmup_seconds=2, clock=clock)
+    assert not result.steady
+    assert len(result.samples_ms) == 3
+
+
+def test_a_sleep_of_20_ms_is_measured_as_20_ms() -> None:
+    model = Timed(lambda ms: time.sleep(ms / 1e3), lambda _: 20.0)
+    result = measure_latency(model, 8, min_runs=15, max_runs=15)
+    assert result.median_ms == pytest.approx(20.0, rel=0.15)
+    assert min(result.samples_ms) >= 20.0
+
+
+class Products(nn.Module):
+    """Multiplies a matrix with itself so many times: work of a known proportion."""
+
+    matrix: Tensor
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.register_buffer("matrix", torch.randn(384, 384))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        for _ in range(self.times):
+            x_BCHW = self.matrix @ self.matrix
+        return x_BCHW
+
+
+def test_a_planted_slowdown_of_2_is_seen() -> None:
+    """On this thread's own clock, which stands still while other programs have the core."""
+    once, twice = (
+        measure_latency(Products(times), 8, threads=1, min_runs=20, max_runs=20, clock=time.thread_time)
+        for times in (5, 10)
+    )
+    assert twice.median_ms / once.median_ms == pytest.approx(2, rel=0.15)
+
+
+def test_the_model_runs_as_asked(spy: Spy) -> None:
+    result = measure_latency(
+        spy, (6, 9), batch_size=2, dtype="bfloat16", memory_format="channels_last", threads=2, max_runs=10
+    )
+    for run in Spy.seen:
+        assert run["input"].shape == (2, 5, 6, 9)  # type: ignore[attr-defined]
+        assert run["input"].dtype == run["weight_dtype"] == torch.bfloat16  # type: ignore[attr-defined]
+        assert run["layout"] and run["weight_layout"] and run["inference"]
+        assert not run["training"] and not run["collector"]
+        assert run["threads"] == 2
+    assert (result.dtype, result.memory_format, result.threads) == ("bfloat16", "channels_last", 2)
+    assert (result.resolution, result.batch_size, result.device) == ((6, 9), 2, "cpu")
+    assert len(Spy.seen) == len(result.samples_ms) + len(result.warmup_samples_ms)
+
+
+def test_the_input_is_noise_that_repeats(spy: Spy) -> None:
+    inputs = [prepare(spy, 64, batch_size=2, device="cpu", seed=seed).images_BCHW for seed in (0, 0, 1)]
+    assert inputs[0].mean().item() == pytest.approx(0, abs=0.05)
+    assert inputs[0].std().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(inputs[0], inputs[1])
+    assert not torch.equal(inputs[0], inputs[2])
+
+
+def test_nothing_is_left_behind(spy: Spy) -> None:
+    spy.train()
+    spy.norm.eval()  # a mixed state, which one flag could not restore
+    state = copy.deepcopy(spy.state_dict())
+    random_state = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    measure_latency(spy, 8, dtype="float16", memory_format="channels_last", threads=threads + 1, max_runs=10)
+    assert spy.training and spy.conv.training and not spy.norm.training
+    assert spy.conv.weight.dtype == torch.float32
+    assert not spy.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for name, tensor in spy.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.get_num_threads() == threads
+    assert gc.isenabled() and not torch.is_inference_mode_enabled()
+
+
+def test_no_memory_is_an_error_that_says_what_was_tried(spy: Spy) -> None:
+    with pytest.raises(
+        OutOfDeviceMemory, match=r"batch 10000000000 at 64×64, float32, contiguous, on "
+    ) as caught:
+        measure_latency(spy, 64, batch_size=10**10)
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_an_error_of_the_model_stays_itself() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        measure_latency(nn.Linear(7, 7), 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "tpu"}, "device 'tpu' is unknown; use cpu, cuda or cuda:N"),
+        ({"device": "cuda:x"}, "device 'cuda:x' is unknown"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not present: torch sees"),
+        ({"dtype": "int8"}, "dtype 'int8' is unknown; use one of float32, bfloat16, float16"),
+        ({"memory_format": "nchw"}, "memory_format 'nchw' is unknown; use one of contiguous, channels_last"),
+        ({"batch_size": 0}, "batch_size is 0; use at least 1"),
+        ({"threads": 0}, "threads is 0; use at least 1"),
+        ({"min_runs": 5, "max_runs": 4}, "min_runs 5 and max_runs 4"),
+        ({"min_runs": 0}, "min_runs 0"),
+    ],
+)
+def test_impossible_settings_are_named(spy: Spy, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure_latency(spy, 8, **settings)  # type: ignore[arg-type]
+    assert Spy.seen == []
+
+
+def test_the_result_is_json_with_everything_in_it(spy: Spy) -> None:
+    result = measure_latency(spy, 8, max_runs=12)
+    record = json.loads(json.dumps(result.to_dict()))
+    assert record["samples_ms"] == list(result.samples_ms)
+    assert record["runs"] == len(result.samples_ms)
+    assert record["min_ms"] == min(result.samples_ms) <= record["p10_ms"] <= record["p50_ms"]
+    assert record["p50_ms"] == record["median_ms"] == float(np.median(result.samples_ms))
+    assert record["p50_ms"] <= record["p90_ms"] <= record["p99_ms"] <= max(result.samples_ms)
+    assert record["device_name"]
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_the_network_is_timed_at_an_odd_size() -> None:
+    result = measure_latency(create_model("hrvit_micro"), (50, 70), max_runs=10, max_seconds=1)
+    assert result.resolution == (50, 70)
+    assert 0 < min(result.samples_ms) <= result.median_ms
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_cuda_keeps_device_time_and_wall_time_apart() -> None:
+    result = measure_latency(create_model("hrvit_micro"), 64, device="cuda", max_runs=30)
+    assert len(result.device_samples_ms) == len(result.samples_ms)
+    for device_ms, wall_ms in zip(result.device_samples_ms, result.samples_ms, strict=True):
+        assert 0 < device_ms <= wall_ms
+    assert result.device_name == torch.cuda.get_device_name()
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_cuda_waits_for_the_work() -> None:
+    """Queueing a big product takes microseconds: a time of that size would mean that nobody waited."""
+
+    class Product(nn.Module):
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            return x_BCHW @ x_BCHW
+
+    n, batch = 4096, 8
+    result = measure_latency(Product(), n, batch_size=batch, device="cuda", max_runs=20)
+    at_a_petaflop_ms = 2 * 3 * batch * n**3 / 1e15 * 1e3
+    assert result.median_ms > at_a_petaflop_ms
+    assert result.device_median_ms is not None and result.device_median_ms > at_a_petaflop_ms
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_cuda_out_of_memory_is_the_same_error(spy: Spy) -> None:
+    with pytest.raises(OutOfDeviceMemory, match="batch 100000 at 1024×1024"):
+        prepare(spy, 1024, batch_size=100_000, device="cuda")

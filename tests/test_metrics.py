@@ -1,0 +1,155 @@
+"""The tables of metrics and probes: whole, consistent, and true to what the probes return."""
+
+import json
+import math
+import pickle
+
+import pytest
+import torch
+
+from hrvit_lab.config import preset
+from hrvit_lab.measure import METRICS, PROBES, Metric, ProbeInput, format_value, measure_peak_memory
+from hrvit_lab.measure.count import count
+from hrvit_lab.measure.metric import si_scale
+from hrvit_lab.measure.probes import build_seeded
+from hrvit_lab.model import create_model
+from hrvit_lab.train import TrainOptions, fit, load_dataset
+
+CONFIG = preset("hrvit_nano")
+ASKED = ProbeInput(
+    config=CONFIG,
+    resolution=(32, 48),
+    seed=3,
+    data={"name": "digits", "resolution": [32, 32], "root": None},
+    train={"epochs": 2, "train_limit": 48, "batch_size": 16},
+    latency={"batch_size": 2, "max_runs": 12},
+)
+
+
+@pytest.fixture(scope="module", params=PROBES)
+def probed(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return request.param, PROBES[request.param](ASKED)
+
+
+def test_a_probe_returns_its_groups_metrics_as_numbers(probed: tuple[str, dict[str, object]]) -> None:
+    group, values = probed
+    for key in (key for key, metric in METRICS.items() if metric.group == group):
+        value = values[key]
+        assert isinstance(value, int | float) and math.isfinite(value), key
+    json.dumps(values, allow_nan=False)
+
+
+def test_a_probes_other_keys_are_spreads_and_attachments(probed: tuple[str, dict[str, object]]) -> None:
+    """Whatever else were a metric by name would be a column without a label."""
+    group, values = probed
+    own = {key for key, metric in METRICS.items() if metric.group == group}
+    others = {key.removesuffix("_p10").removesuffix("_p90") for key in values} - own
+    assert others <= {"samples", "curves", "train_loss"}
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_every_metric_is_described(metric: Metric) -> None:
+    assert METRICS[metric.key] is metric
+    assert metric.group in PROBES
+    assert metric.label and metric.doc.endswith(".")
+    assert metric.better in ("higher", "lower")
+    for unit, suffix in (("ms", "_ms"), ("MiB", "_mib"), ("s", "_seconds"), ("img/s", "_img_s")):
+        assert (metric.unit == unit) is metric.key.endswith(suffix), "a unit is part of the name"
+    assert metric.measured is (metric.group != "cost")
+    assert metric.per_seed is (metric.group == "accuracy")
+
+
+def test_metrics_of_one_group_agree_on_seeds() -> None:
+    """A trial is one probe call, so its group runs for every seed or for one."""
+    for group in PROBES:
+        assert len({metric.per_seed for metric in METRICS.values() if metric.group == group}) <= 1
+
+
+def test_accuracy_is_called_a_proxy() -> None:
+    assert all("(proxy)" in METRICS[key].label for key in ("top1", "val_loss"))
+
+
+def test_costs_are_those_of_the_network() -> None:
+    values = PROBES["cost"](ASKED)
+    counts = count(create_model("hrvit_nano"), (32, 48))
+    assert values["params"] == sum(p.numel() for p in create_model("hrvit_nano").parameters())
+    assert (values["macs"], values["activations"]) == (counts.macs, counts.activations)
+    assert values["macs_paper"] < values["macs"] <= values["macs_padded"]
+
+
+def test_latency_options_reach_the_clock() -> None:
+    values = PROBES["latency"](ASKED)
+    samples = values["samples"]
+    assert (samples["batch_size"], samples["resolution"], samples["runs"]) == (2, (32, 48), 12)
+    assert values["latency_ms_p10"] <= values["latency_ms"] <= values["latency_ms_p90"]
+    assert values["throughput_img_s"] == pytest.approx(2 / (values["latency_ms"] / 1e3))
+
+
+def test_memory_is_that_of_the_batch_that_is_timed() -> None:
+    expected = measure_peak_memory(create_model("hrvit_nano"), (32, 48), batch_size=2)
+    assert PROBES["memory"](ASKED) == {"peak_memory_mib": expected}
+
+
+def test_accuracy_is_that_of_a_training_from_the_seed() -> None:
+    values = PROBES["accuracy"](ASKED)
+    data = load_dataset("digits", resolution=(32, 32), train_limit=48)
+    torch.manual_seed(3)
+    model = create_model("hrvit_nano", num_classes=10)
+    expected = fit(model, data, TrainOptions(epochs=2, batch_size=16), seed=3)
+    assert (values["top1"], values["val_loss"]) == (expected.top1, expected.val_loss)
+    assert values["train_loss"] == expected.curves[-1]["train_loss"]
+    assert [row["epoch"] for row in values["curves"]] == [1, 2]
+
+
+def test_weights_depend_on_the_seed_alone_and_the_global_stream_goes_on() -> None:
+    state = torch.get_rng_state()
+    first, again, other = (build_seeded(CONFIG, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_what_is_asked_travels_to_another_process() -> None:
+    assert pickle.loads(pickle.dumps(ASKED)) == ASKED
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "spread", "text"),
+    [
+        ("params", 13_500_000, None, "13.5 M"),
+        ("params", 32_486_408, None, "32.5 M"),
+        ("params", 999, None, "999"),
+        ("params", 0, None, "0"),
+        ("params", 999_999, None, "1.00 M"),
+        ("macs", 2_775_573_440, None, "2.78 G"),
+        ("macs", 412_300, None, "412 k"),
+        ("latency_ms", 12.345, None, "12.3 ms"),
+        ("latency_ms", 0.98765, None, "0.988 ms"),
+        ("latency_ms", 9.999, None, "10.0 ms"),
+        ("throughput_img_s", 12_345.6, None, "12346 img/s"),
+        ("peak_memory_mib", 81.494, None, "81.5 MiB"),
+        ("top1", 96.4375, 0.31, "96.4 ± 0.3 %"),
+        ("top1", 100.0, 0.0, "100.0 ± 0.0 %"),
+        ("top1", 9.0, 1.26, "9.0 ± 1.3 %"),
+        ("val_loss", 0.12345, 0.0123, "0.123 ± 0.012 nats"),
+        ("top1", 96.4, math.nan, "96.4 %"),
+        ("latency_ms", math.nan, None, "–"),
+    ],
+)
+def test_values_read_as_people_write_them(key: str, value: float, spread: float | None, text: str) -> None:
+    assert format_value(METRICS[key], value, spread) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "prefix"),
+    [
+        (12, 1, ""),
+        (1000, 1e3, "k"),
+        (999.6, 1e3, "k"),
+        (2.5e9, 1e9, "G"),
+        (3e15, 1e12, "T"),
+        (-5e6, 1e6, "M"),
+    ],
+)
+def test_prefixes(value: float, scale: float, prefix: str) -> None:
+    assert si_scale(value) == (scale, prefix)
