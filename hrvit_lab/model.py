@@ -6,6 +6,7 @@ Source: arXiv 2111.01236.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -186,7 +187,8 @@ def build(config: HRViTConfig) -> HRViT:
     )
     model = HRViT(config, STEM[config.stem](config.in_chans, config.stem_width), fusions, stages, head)
     model.set_grad_checkpointing(config.grad_checkpointing)
-    return model
+    # As the maps are laid out; else every convolution would copy its weights first.
+    return model.to(memory_format=torch.channels_last)
 
 
 def _block(config: HRViTConfig, branch: int, drop_path: float) -> Block:

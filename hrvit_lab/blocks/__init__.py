@@ -24,7 +24,7 @@ FFNS: dict[str, Callable[[int, float], nn.Module]] = {"mixcfn": MixCFN}
 """``(dim, mlp_ratio)`` → feed-forward network."""
 
 SHORTCUT: dict[str, Callable[[int], nn.Module]] = {"des": DES}
-"""``(dim,)`` → shortcut beside attention."""
+"""``(dim,)`` → shortcut beside attention, which adds itself onto it."""
 
 PATCH_EMBED: dict[str, Callable[[int, int], nn.Module]] = {"efficient": EfficientPatchEmbed}
 """``(c_in, dim)`` → what opens a branch in a stage."""

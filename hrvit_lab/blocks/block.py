@@ -14,7 +14,8 @@ class Block(nn.Module):
 
     Args:
         dim: channels C.
-        attention, shortcut, ffn: modules (B, H, W, C) → (B, H, W, C).
+        attention, ffn: modules (B, H, W, C) → (B, H, W, C).
+        shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C).
         drop_path: probability that a sample skips a residual.
 
     Shape: (B, H, W, C) → (B, H, W, C).
@@ -40,6 +41,6 @@ class Block(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         y_BHWC = run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)
-        x_BHWC = x_BHWC + self.drop_path(y_BHWC + self.shortcut(x_BHWC))
+        x_BHWC = x_BHWC + self.drop_path(self.shortcut(x_BHWC, y_BHWC))
         y_BHWC = run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)
         return x_BHWC + self.drop_path(y_BHWC)

@@ -34,6 +34,11 @@ def stripe_attention(q_BHWC: Tensor, v_BHWC: Tensor, stripe: int, num_heads: int
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
+def _transposed(x_BHWC: Tensor) -> Tensor:
+    """(B, H, W, C) → (B, W, H, C), laid out anew once, so that every window of it is a view."""
+    return x_BHWC.transpose(1, 2).contiguous()
+
+
 class CrossShapedAttention(nn.Module):
     """Cross-shaped attention with a parallel convolution and an output BatchNorm that starts at zero.
 
@@ -45,6 +50,8 @@ class CrossShapedAttention(nn.Module):
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
+
+    batch_norms = (("proj", "norm"),)
 
     def __init__(self, dim: int, head_dim: int, window_size: int, proj_drop: float = 0.0) -> None:
         super().__init__()
@@ -64,7 +71,7 @@ class CrossShapedAttention(nn.Module):
         q_rows, q_columns = q_BHWC.chunk(2, dim=-1)
         v_rows, v_columns = v_BHWC.chunk(2, dim=-1)
         rows = self._stripes(q_rows, v_rows)
-        columns = self._stripes(q_columns.transpose(1, 2), v_columns.transpose(1, 2)).transpose(1, 2)
+        columns = self._stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
         parallel = conv_tokens(self.parallel_conv, F.hardswish(v_BHWC))
         y_BHWC = F.hardswish(torch.cat((rows, columns), dim=-1) + parallel)
         return batch_norm_tokens(self.norm, self.proj_drop(self.proj(y_BHWC)))

@@ -3,19 +3,25 @@
 Source: arXiv 2111.01236, section 3.2.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.cost.shortcut import kronecker_factors
 
+DENSE_UP_TO = 64
+"""Widths whose factors are so small that, served, one full matrix takes less time than many tiny ones."""
+
 
 class DES(nn.Module):
     """C channels as a k × p matrix: a linear on p, GELU, a linear on k.
 
+    A shortcut adds itself onto attention's output, so that the sum costs no operator of its own.
+
     Args:
         dim: channels C, divisible by p (``kronecker_factors``).
 
-    Shape: (B, H, W, C) → (B, H, W, C).
+    Shape: (B, H, W, C), and onto (B, H, W, C) → (B, H, W, C).
     """
 
     def __init__(self, dim: int) -> None:
@@ -24,7 +30,38 @@ class DES(nn.Module):
         self.right = nn.Linear(self.p, self.p)
         self.left = nn.Linear(self.k, self.k)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        y_nkp = self.right(x_BHWC.reshape(-1, self.k, self.p))
-        y_npk = self.left(F.gelu(y_nkp.transpose(1, 2)))
-        return y_npk.transpose(1, 2).reshape(x_BHWC.shape)
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
+        y_nkp = F.gelu(self.right(x_BHWC.reshape(-1, self.k, self.p)))
+        left_nkk = self.left.weight.expand(len(y_nkp), self.k, self.k)
+        onto_nkp = onto_BHWC.reshape(-1, self.k, self.p)
+        if self.left.bias is not None:
+            onto_nkp = onto_nkp + self.left.bias[:, None]
+        return torch.baddbmm(onto_nkp, left_nkk, y_nkp).view(x_BHWC.shape)
+
+    def take_bias(self) -> Tensor:
+        """The bias that this adds to every token, (C,); from now on it doesn't."""
+        bias_C = self.left.bias.detach().repeat_interleave(self.p)
+        self.left.bias = None  # type: ignore[assignment]
+        return bias_C
+
+    def served(self) -> nn.Module:
+        """What computes the same in the least time (after ``take_bias``)."""
+        return DenseDES(self) if self.k * self.p <= DENSE_UP_TO else self
+
+
+class DenseDES(nn.Module):
+    """DES with both factors written out as C × C matrices: more multiply-accumulates, fewer and larger products.
+
+    Shape: as DES.
+    """
+
+    def __init__(self, des: DES) -> None:
+        super().__init__()
+        identity_k, identity_p = (torch.eye(n).to(des.left.weight) for n in (des.k, des.p))
+        self.register_buffer("right", torch.kron(identity_k, des.right.weight.detach()))
+        self.register_buffer("bias", des.right.bias.detach().repeat(des.k))
+        self.register_buffer("left", torch.kron(des.left.weight.detach(), identity_p).t().contiguous())
+
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
+        y_nc = F.gelu(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))  # type: ignore[arg-type]
+        return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)  # type: ignore[arg-type]

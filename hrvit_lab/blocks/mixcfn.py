@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from hrvit_lab.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.cost.ffn import hidden_width
 
+FEW_TOKENS = 1024
+"""Below so many tokens in a batch, served, one 5×5 convolution takes less time than a 3×3 and a 5×5."""
+
 
 class MixCFN(nn.Module):
     """Linear, two depthwise convolutions side by side, GELU, linear.
@@ -40,3 +43,30 @@ class MixCFN(nn.Module):
         b_nc = F.gelu(conv_tokens(self.conv5, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
         y_nc = torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t())
         return y_nc.view(x_BHWC.shape)
+
+    def served(self) -> nn.Module:
+        """What computes the same in the least time."""
+        return ServedMixCFN(self)
+
+
+class ServedMixCFN(nn.Module):
+    """MixCFN that, on small maps, runs both kernels as one 5×5 convolution, the 3×3 padded with zeros.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, ffn: MixCFN) -> None:
+        super().__init__()
+        self.halves = ffn
+        half = ffn.conv3.out_channels
+        self.conv = depthwise(2 * half, 5).to(ffn.conv3.weight)
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            self.conv.weight[:half, :, 1:4, 1:4] = ffn.conv3.weight
+            self.conv.weight[half:] = ffn.conv5.weight
+            self.conv.bias.copy_(torch.cat((ffn.conv3.bias, ffn.conv5.bias)))  # type: ignore[union-attr,arg-type]
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        if x_BHWC.shape[:3].numel() >= FEW_TOKENS:
+            return self.halves(x_BHWC)
+        return self.halves.fc2(F.gelu(conv_tokens(self.conv, self.halves.fc1(x_BHWC))))

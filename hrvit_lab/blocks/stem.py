@@ -15,6 +15,8 @@ class TwoConvStem(nn.Module):
     Shape: (B, C_in, H, W) → (B, ⌈⌈H/2⌉/2⌉, ⌈⌈W/2⌉/2⌉, stem_width).
     """
 
+    batch_norms = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, in_chans: int, stem_width: int) -> None:
         super().__init__()
         mid = stem_width // 2

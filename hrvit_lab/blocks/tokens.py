@@ -25,7 +25,7 @@ def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
     return nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
 
-def batch_norm_tokens(norm: nn.BatchNorm1d, x_BHWC: Tensor) -> Tensor:
+def batch_norm_tokens(norm: nn.Module, x_BHWC: Tensor) -> Tensor:
     """BatchNorm over batch and tokens: (B, H, W, C) → (B, H, W, C)."""
     return norm(x_BHWC.reshape(-1, x_BHWC.shape[-1])).view(x_BHWC.shape)
 

@@ -19,6 +19,8 @@ class Bottleneck(nn.Module):
     Shape: (B, c_in, H, W) → (B, 4 · inner, H, W).
     """
 
+    batch_norms = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
     def __init__(self, c_in: int, inner: int) -> None:
         super().__init__()
         out = EXPANSION * inner
