@@ -81,7 +81,23 @@ def test_des_is_a_kronecker_map(dim: int) -> None:
         des.left.weight.abs_()
     x = x.abs() * 100
     dense = torch.kron(des.left.weight, des.right.weight)
-    torch.testing.assert_close(des(x), x @ dense.t(), atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(des(x, torch.zeros_like(x)), x @ dense.t(), atol=1e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dim", [8, 32, 128, 240])
+def test_des_adds_itself_onto_what_it_is_given(dim: int) -> None:
+    des = DES(dim)
+    x, onto = torch.randn(2, 2, 3, 5, dim)
+    before = onto.clone()
+    matrix = x.unflatten(-1, (des.k, des.p))
+    hidden = F.gelu(matrix @ des.right.weight.t() + des.right.bias)
+    expected = onto + (des.left.weight @ hidden + des.left.bias[:, None]).flatten(-2)
+    torch.testing.assert_close(des(x, onto), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(onto, before)
+    served = DES(dim)
+    served.load_state_dict(des.state_dict())
+    bias = served.take_bias()
+    torch.testing.assert_close(served.served()(x, onto + bias), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_mixcfn_matches_its_definition() -> None:

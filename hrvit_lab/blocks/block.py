@@ -41,6 +41,6 @@ class Block(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         y_BHWC = run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)
-        x_BHWC = x_BHWC + self.drop_path(self.shortcut(x_BHWC, y_BHWC))
+        x_BHWC = self.drop_path(self.shortcut(x_BHWC, y_BHWC)).add_(x_BHWC)
         y_BHWC = run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)
-        return x_BHWC + self.drop_path(y_BHWC)
+        return self.drop_path(y_BHWC).add_(x_BHWC)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.blocks.attend import attend
+from hrvit_lab.blocks.inplace import hardswish_over
 from hrvit_lab.blocks.tokens import batch_norm_tokens, conv_tokens, depthwise
 
 
@@ -73,7 +74,7 @@ class CrossShapedAttention(nn.Module):
         rows = self._stripes(q_rows, v_rows)
         columns = self._stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
         parallel = conv_tokens(self.parallel_conv, F.hardswish(v_BHWC))
-        y_BHWC = F.hardswish(torch.cat((rows, columns), dim=-1) + parallel)
+        y_BHWC = hardswish_over(torch.cat((rows, columns), dim=-1).add_(parallel))
         return batch_norm_tokens(self.norm, self.proj_drop(self.proj(y_BHWC)))
 
     def _stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.inplace import gelu_over
 from hrvit_lab.cost.shortcut import kronecker_factors
 
 DENSE_UP_TO = 64
@@ -31,7 +32,7 @@ class DES(nn.Module):
         self.left = nn.Linear(self.k, self.k)
 
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
-        y_nkp = F.gelu(self.right(x_BHWC.reshape(-1, self.k, self.p)))
+        y_nkp = gelu_over(self.right(x_BHWC.reshape(-1, self.k, self.p)))
         left_nkk = self.left.weight.expand(len(y_nkp), self.k, self.k)
         onto_nkp = onto_BHWC.reshape(-1, self.k, self.p)
         if self.left.bias is not None:
@@ -63,5 +64,5 @@ class DenseDES(nn.Module):
         self.register_buffer("left", torch.kron(des.left.weight.detach(), identity_p).t().contiguous())
 
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
-        y_nc = F.gelu(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))  # type: ignore[arg-type]
+        y_nc = gelu_over(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))  # type: ignore[arg-type]
         return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.inplace import gelu_over
 from hrvit_lab.blocks.tokens import to_image, to_tokens
 
 
@@ -49,11 +50,15 @@ class DenseFusion(nn.Module):
         images = [to_image(x_BHWC) for x_BHWC in maps]
         fused = []
         for i, paths in enumerate(self.paths):
-            terms = []
+            total = images[i] if i < len(images) else None
             for j, path in enumerate(cast(nn.ModuleList, paths)):
-                y_BCHW = path(images[j])
-                terms.append(F.interpolate(y_BCHW, size=images[i].shape[-2:], mode="nearest") if j > i else y_BCHW)
-            fused.append(to_tokens(F.gelu(sum(terms[1:], start=terms[0]))))
+                if j != i:
+                    y_BCHW = path(images[j])
+                    if j > i:
+                        y_BCHW = F.interpolate(y_BCHW, size=images[i].shape[-2:], mode="nearest")
+                    total = y_BCHW if total is None else y_BCHW.add_(total)
+            assert total is not None
+            fused.append(to_tokens(gelu_over(total) if len(images) > 1 else F.gelu(total)))
         return fused
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.inplace import gelu_over
 from hrvit_lab.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.cost.ffn import hidden_width
 
@@ -39,8 +40,8 @@ class MixCFN(nn.Module):
         w1a, w1b = self.fc1.weight.chunk(2)
         b1a, b1b = self.fc1.bias.chunk(2)
         w2a, w2b = self.fc2.weight.chunk(2, dim=1)
-        a_nc = F.gelu(conv_tokens(self.conv3, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
-        b_nc = F.gelu(conv_tokens(self.conv5, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
+        a_nc = gelu_over(conv_tokens(self.conv3, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
+        b_nc = gelu_over(conv_tokens(self.conv5, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
         y_nc = torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t())
         return y_nc.view(x_BHWC.shape)
 
@@ -69,4 +70,4 @@ class ServedMixCFN(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         if x_BHWC.shape[:3].numel() >= FEW_TOKENS:
             return self.halves(x_BHWC)
-        return self.halves.fc2(F.gelu(conv_tokens(self.conv, self.halves.fc1(x_BHWC))))
+        return self.halves.fc2(gelu_over(conv_tokens(self.conv, self.halves.fc1(x_BHWC))))

@@ -26,5 +26,5 @@ class TwoConvStem(nn.Module):
         self.bn2 = nn.BatchNorm2d(stem_width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = F.relu(self.bn1(self.conv1(channels_last(x_BCHW))))
-        return to_tokens(F.relu(self.bn2(self.conv2(x_BCHW))))
+        x_BCHW = F.relu_(self.bn1(self.conv1(channels_last(x_BCHW))))
+        return to_tokens(F.relu_(self.bn2(self.conv2(x_BCHW))))

@@ -33,9 +33,9 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(c_in, out, 1, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = F.relu(self.bn1(self.conv1(x_BCHW)))
-        y_BCHW = F.relu(self.bn2(self.conv2(y_BCHW)))
-        return F.relu(self.bn3(self.conv3(y_BCHW)) + self.shortcut(x_BCHW))
+        y_BCHW = F.relu_(self.bn1(self.conv1(x_BCHW)))
+        y_BCHW = F.relu_(self.bn2(self.conv2(y_BCHW)))
+        return F.relu_(self.bn3(self.conv3(y_BCHW)).add_(self.shortcut(x_BCHW)))
 
 
 class ClassifierHead(nn.Module):
@@ -84,7 +84,7 @@ class ClassifierHead(nn.Module):
     def forward(self, maps: list[Tensor], pre_logits: bool = False) -> Tensor:
         y_BCHW = run(self.bottlenecks[0], maps[0], recompute=self.grad_checkpointing)
         for downsample, bottleneck, x_BCHW in zip(self.downsamples, self.bottlenecks[1:], maps[1:], strict=True):
-            finer = F.relu(downsample(y_BCHW))
+            finer = F.relu_(downsample(y_BCHW))
             y_BCHW = run(bottleneck, x_BCHW, recompute=self.grad_checkpointing) + finer
-        y_BC = self.drop(F.relu(self.features(y_BCHW)).mean(dim=(2, 3)))
+        y_BC = self.drop(F.relu_(self.features(y_BCHW)).mean(dim=(2, 3)))
         return y_BC if pre_logits else self.classifier(y_BC)

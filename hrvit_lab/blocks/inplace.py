@@ -1,0 +1,18 @@
+"""Activations that overwrite a tensor nobody else holds, where no gradient asks for what stood there.
+
+A fresh tensor of several MiB costs a page fault every 4 KiB; on a CPU that can take longer than the arithmetic.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gelu_over(x: Tensor) -> Tensor:
+    """Exact GELU of a tensor that the caller gives away, any shape."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def hardswish_over(x: Tensor) -> Tensor:
+    """Hardswish of a tensor that the caller gives away, any shape."""
+    return F.hardswish(x, inplace=not torch.is_grad_enabled())

@@ -1,0 +1,56 @@
+"""deploy(): the same outputs in fewer operators, the plain model untouched."""
+
+import pytest
+import torch
+from operators import count_real_operators
+from reference import reference_input, reference_state_dict
+from torch import nn
+
+from hrvit_lab import create_model, load_published
+from hrvit_lab.deploy import deploy
+from hrvit_lab.model import HRViT
+
+
+@pytest.fixture(scope="module")
+def plain() -> HRViT:
+    model = create_model("hrvit_b1").eval()
+    load_published(model, reference_state_dict())
+    return model
+
+
+@pytest.fixture(scope="module")
+def served(plain: HRViT) -> HRViT:
+    return deploy(plain)
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (288, 288), (512, 512), (64, 96)])
+def test_outputs_are_those_of_the_plain_model(plain: HRViT, served: HRViT, height: int, width: int) -> None:
+    image = reference_input(height, width)
+    with torch.no_grad():
+        expected = plain(image)
+        assert (served(image) - expected).abs().max() < 1e-5
+    assert expected.abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("resolution", "at_most"), [(224, 1050), (512, 1250)])
+def test_real_operators(served: HRViT, resolution: int, at_most: int) -> None:
+    assert count_real_operators(served, reference_input(resolution, resolution)) <= at_most
+
+
+def test_no_batch_norm_is_left_and_the_plain_model_is_untouched() -> None:
+    model = create_model("hrvit_nano").train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    served = deploy(model)
+    assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in served.modules())
+    assert model.training and not served.training
+    after = model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
+    """The served feed-forward network runs differently on few and on many tokens."""
+    for shape in ((3, 3, 64, 64), (2, 3, 160, 96)):
+        image = torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(served(image), plain(image), atol=2e-5, rtol=1e-4)
