@@ -103,9 +103,7 @@ def test_inputs_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
 
 
 def test_mean_and_std_are_numpys() -> None:
-    images = torch.randint(
-        0, 256, (7, 3, 11, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.randint(0, 256, (7, 3, 11, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     values = images.numpy() / 255
     mean, std = mean_and_std(images)
     np.testing.assert_allclose(mean, values.mean((0, 2, 3)), rtol=1e-12)
@@ -128,12 +126,10 @@ def test_train_limit_keeps_a_balanced_part_of_the_same_images() -> None:
     assert counts.sum() == 95
     assert set(counts.tolist()) == {9, 10}
     known = {
-        (image.tobytes(), int(label))
-        for image, label in zip(data.train_images.numpy(), data.train_labels, strict=True)
+        (image.tobytes(), int(label)) for image, label in zip(data.train_images.numpy(), data.train_labels, strict=True)
     }
     kept = {
-        (image.tobytes(), int(label))
-        for image, label in zip(part.train_images.numpy(), part.train_labels, strict=True)
+        (image.tobytes(), int(label)) for image, label in zip(part.train_images.numpy(), part.train_labels, strict=True)
     }
     assert len(kept) == 95 and kept <= known
     assert torch.equal(part.val_images, data.val_images)
@@ -186,9 +182,7 @@ def broken_idx(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.parametrize(
-    "name", ["short", "header", "empty", "cut.gz", "text.gz", "huge", "long", "labels", "floats"]
-)
+@pytest.mark.parametrize("name", ["short", "header", "empty", "cut.gz", "text.gz", "huge", "long", "labels", "floats"])
 def test_broken_idx_is_one_sentence_with_the_file(tmp_path: Path, name: str) -> None:
     path = broken_idx(tmp_path)[name]
     with pytest.raises(ConfigError, match=f"{name}.*") as caught:
@@ -215,12 +209,8 @@ def test_fashion_mnist_from_a_folder(tmp_path: Path) -> None:
     assert data.num_classes == 10
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"), [((0, 1), "5 train images, 2 labels"), ((0, 1, 2, 3, 10), "is 10")]
-)
-def test_fashion_mnist_that_does_not_fit_together(
-    tmp_path: Path, labels: tuple[int, ...], message: str
-) -> None:
+@pytest.mark.parametrize(("labels", "message"), [((0, 1), "5 train images, 2 labels"), ((0, 1, 2, 3, 10), "is 10")])
+def test_fashion_mnist_that_does_not_fit_together(tmp_path: Path, labels: tuple[int, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_dataset("fashion_mnist", resolution=28, root=write_fashion(tmp_path, labels))
 
@@ -303,19 +293,13 @@ def test_folder_names_a_broken_image(tmp_path: Path) -> None:
 
 def test_folder_refuses_a_format_that_needs_another_program(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
-    (root / "val" / "red" / "1.png").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
-    )
+    (root / "val" / "red" / "1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     with pytest.raises(ConfigError, match=r"1\.png cannot be decoded"):
         load_dataset("folder", resolution=8, root=root)
 
 
-@pytest.mark.parametrize(
-    "limit", [1000, 500]
-)  # 1,200 pixels: above the warning's limit, above the error's (twice it)
-def test_folder_refuses_a_decompression_bomb(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
+@pytest.mark.parametrize("limit", [1000, 500])  # 1,200 pixels: above the warning's limit, above the error's (twice it)
+def test_folder_refuses_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     root = write_folder(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ConfigError, match=r"0\.png cannot be decoded .*exceeds limit"):
@@ -327,9 +311,7 @@ def test_folder_that_would_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(data_module, "MAX_BYTES", 6 * 3 * 8 * 8)
     with pytest.raises(ConfigError, match="use a lower resolution, a train_limit"):
         load_dataset("folder", resolution=8, root=root)
-    assert (
-        len(load_dataset("folder", resolution=8, root=root, train_limit=4).train_labels) == 4
-    )  # 4 + 2 images fit
+    assert len(load_dataset("folder", resolution=8, root=root, train_limit=4).train_labels) == 4  # 4 + 2 images fit
 
 
 def test_folder_with_other_classes_in_val(tmp_path: Path) -> None:

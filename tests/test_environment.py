@@ -25,9 +25,7 @@ KEYS = {
 def test_it_is_json_and_complete() -> None:
     found = json.loads(json.dumps(environment()))
     assert set(found) == KEYS
-    assert (
-        found["versions"].items() >= {"python": platform.python_version(), "torch": torch.__version__}.items()
-    )
+    assert found["versions"].items() >= {"python": platform.python_version(), "torch": torch.__version__}.items()
     assert {"timm", "numpy"} <= set(found["versions"])
     assert 1 <= found["physical_cores"] <= found["logical_cores"] == os.cpu_count()
     assert found["torch_threads"] == torch.get_num_threads()
@@ -67,9 +65,7 @@ def test_another_projects_checkout_is_not_ours(tmp_path: Path) -> None:
     for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "theirs"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     code = "import environment, json; print(json.dumps(environment.environment()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=package, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert (found["git_commit"], found["git_dirty"]) == (None, None)
 

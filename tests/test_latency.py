@@ -178,9 +178,7 @@ def test_nothing_is_left_behind(spy: Spy) -> None:
 
 
 def test_no_memory_is_an_error_that_says_what_was_tried(spy: Spy) -> None:
-    with pytest.raises(
-        OutOfDeviceMemory, match=r"batch 10000000000 at 64×64, float32, contiguous, on "
-    ) as caught:
+    with pytest.raises(OutOfDeviceMemory, match=r"batch 10000000000 at 64×64, float32, contiguous, on ") as caught:
         measure_latency(spy, 64, batch_size=10**10)
     assert isinstance(caught.value, MemoryError)
 

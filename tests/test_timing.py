@@ -42,9 +42,7 @@ def test_a_stopwatch_reads_the_clock_around_the_call() -> None:
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=0, max_size=30), st.integers(1, 5), st.floats(0, 0.5))
-def test_steady_is_what_numpy_says_of_the_rolling_medians(
-    samples: list[float], window: int, tolerance: float
-) -> None:
+def test_steady_is_what_numpy_says_of_the_rolling_medians(samples: list[float], window: int, tolerance: float) -> None:
     if len(samples) < 2 * window:
         expected = False
     else:
@@ -70,9 +68,7 @@ def test_steady_by_hand(samples: list[float], steady: bool) -> None:
 
 def test_warm_up_ends_as_soon_as_the_median_is_steady() -> None:
     falling = [9.0, 7.0, 5.0, 3.0]
-    samples, steady = warm_up(
-        scripted(falling + [1.0] * 100), window=3, tolerance=0.05, max_runs=100, max_seconds=10
-    )
+    samples, steady = warm_up(scripted(falling + [1.0] * 100), window=3, tolerance=0.05, max_runs=100, max_seconds=10)
     assert steady
     # The last four medians of three must all be 1: the oldest has at most one sample from before the plateau.
     assert [sample.wall_ms for sample in samples] == [*falling, *[1.0] * 5]
@@ -81,9 +77,7 @@ def test_warm_up_ends_as_soon_as_the_median_is_steady() -> None:
 @pytest.mark.parametrize(("max_runs", "max_seconds", "runs"), [(7, 1e9, 7), (10**9, 0.05, 4)])
 def test_warm_up_gives_up_at_either_bound(max_runs: int, max_seconds: float, runs: int) -> None:
     restless = (10.0 * 1.2**k for k in range(1000))  # 10 + 12 + 14.4 = 36.4 ms, with the next 53.7 ms
-    samples, steady = warm_up(
-        scripted(restless), window=5, tolerance=0.05, max_runs=max_runs, max_seconds=max_seconds
-    )
+    samples, steady = warm_up(scripted(restless), window=5, tolerance=0.05, max_runs=max_runs, max_seconds=max_seconds)
     assert (len(samples), steady) == (runs, False)
 
 

@@ -99,16 +99,12 @@ def test_linear_model_meets_scikit_learns_logistic_regression(digits: ImageData)
     theirs = 100 * probe.score(x_val, digits.val_labels)
     assert theirs > 90
     assert result.top1 == pytest.approx(theirs, abs=2)
-    assert result.curves[-1]["train_top1"] == pytest.approx(
-        100 * probe.score(x_train, digits.train_labels), abs=2
-    )
+    assert result.curves[-1]["train_top1"] == pytest.approx(100 * probe.score(x_train, digits.train_labels), abs=2)
 
 
 def test_shuffled_labels_cannot_be_learned(digits: ImageData) -> None:
     """Were validation images or labels to leak into the training, this would be far above chance."""
-    shuffled = digits.train_labels[
-        torch.randperm(len(digits.train_labels), generator=torch.Generator().manual_seed(0))
-    ]
+    shuffled = digits.train_labels[torch.randperm(len(digits.train_labels), generator=torch.Generator().manual_seed(0))]
     data = ImageData(**{**vars(digits), "train_labels": shuffled})
     _, result = train(SmallCNN, data, QUICK)
     assert result.top1 < 25
@@ -149,9 +145,7 @@ def test_top1_is_a_hand_count() -> None:
 
 
 def test_evaluation_is_scikit_learns_image_by_image(digits: ImageData) -> None:
-    assert len(digits.val_labels) % EVAL_BATCH_SIZE, (
-        "the last batch must be a partial one, or this shows too little"
-    )
+    assert len(digits.val_labels) % EVAL_BATCH_SIZE, "the last batch must be a partial one, or this shows too little"
     model, _ = train(SmallCNN, digits, QUICK)
     loss, top1 = evaluate(model, digits)
     p = probabilities(model, digits.inputs(digits.val_images))
@@ -192,9 +186,7 @@ def test_every_image_is_seen_once_an_epoch(digits: ImageData) -> None:
 
     data = digits.limited(101)
     fit(Spy(), data, TrainOptions(epochs=1, batch_size=10, max_shift=0), 0)
-    assert [len(batch) for batch in seen] == [10, 10] + [9] * 9 or sorted(map(len, seen)) == [9] * 9 + [
-        10
-    ] * 2
+    assert [len(batch) for batch in seen] == [10, 10] + [9] * 9 or sorted(map(len, seen)) == [9] * 9 + [10] * 2
     ours = sorted(torch.cat(seen).tolist())
     theirs = sorted(data.inputs(data.train_images)[:, 0].flatten(1).tolist())
     assert ours == theirs
@@ -214,9 +206,7 @@ def test_same_seed_repeats_to_the_bit_and_another_does_not(digits: ImageData) ->
 
 
 def test_hrvit_repeats_to_the_bit() -> None:
-    config = HRViTConfig.from_dict(
-        {"preset": "hrvit_nano", "num_classes": 10, "drop_path_rate": 0.2, "drop_rate": 0.2}
-    )
+    config = HRViTConfig.from_dict({"preset": "hrvit_nano", "num_classes": 10, "drop_path_rate": 0.2, "drop_rate": 0.2})
     data = load_dataset("digits", resolution=32)
     options = TrainOptions(epochs=1, batch_size=20, train_limit=40)
     results = []
@@ -307,9 +297,7 @@ def test_shift_is_a_crop_of_the_padded_image(height: int, width: int, max_shift:
     ry, rx = round(max_shift * height), round(max_shift * width)
     for image, moved in zip(x.numpy(), shifted.numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (ry, ry), (rx, rx)), mode="edge")
-        crops = [
-            padded[:, y : y + height, x : x + width] for y in range(2 * ry + 1) for x in range(2 * rx + 1)
-        ]
+        crops = [padded[:, y : y + height, x : x + width] for y in range(2 * ry + 1) for x in range(2 * rx + 1)]
         assert any(np.array_equal(moved, crop) for crop in crops)
 
 
@@ -343,9 +331,7 @@ def test_divergence_names_epoch_and_step(digits: ImageData) -> None:
             self.calls += self.training
             return super().forward(x) * (math.inf if self.calls == 10 else 1)
 
-    with pytest.raises(
-        TrainingDiverged, match=r"training loss .* epoch 2, step 10; lower learning_rate"
-    ) as caught:
+    with pytest.raises(TrainingDiverged, match=r"training loss .* epoch 2, step 10; lower learning_rate") as caught:
         fit(BlowsUp(), digits, QUICK, 0)  # 7 steps an epoch
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value), "workers hand it on"
 

@@ -154,16 +154,12 @@ def train(options: argparse.Namespace) -> int:
             f"[bold]{label}: {last['val_top1']:.2f} %[/] after {len(run.curves)} epochs, seed "
             f"{options.seed}; the most frequent class alone gives {data.majority_top1:.2f} %"
         )
-        console.print(
-            "A figure for comparing networks on this data set and budget; it says nothing about ImageNet."
-        )
+        console.print("A figure for comparing networks on this data set and budget; it says nothing about ImageNet.")
         console.print(f"Wrote curves.csv, result.json, model.safetensors and config.yaml in {run.folder}")
     return code
 
 
-def follow(
-    run: Run, data: ImageData, train_options: TrainOptions, seed: int, console: Console
-) -> tuple[str, int]:
+def follow(run: Run, data: ImageData, train_options: TrainOptions, seed: int, console: Console) -> tuple[str, int]:
     """Train with a progress bar and a line an epoch; returns how it ended and the exit code."""
     columns = (
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), RateColumn(), TextColumn("time left"),
@@ -206,9 +202,7 @@ def read_config(model: str) -> HRViTConfig:
     try:
         return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"the config {model} cannot be read ({error}); give a YAML file or a preset"
-        ) from None
+        raise ConfigError(f"the config {model} cannot be read ({error}); give a YAML file or a preset") from None
 
 
 def describe(data: ImageData) -> dict[str, Any]:
@@ -244,9 +238,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_nano, …) or a config's YAML file")
     parser.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)} (digits)")
     parser.add_argument("--root", type=Path, help="folder with the data set's files")
-    parser.add_argument(
-        "--resolution", type=resolution, default=(32, 32), metavar="N|HxW", help="input in pixels (32)"
-    )
+    parser.add_argument("--resolution", type=resolution, default=(32, 32), metavar="N|HxW", help="input in pixels (32)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (0)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (cpu)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (results/train/…)")

@@ -103,9 +103,7 @@ class ImageData(Pixels):
         keep = balanced_subset(self.train_labels, train_limit)
         images = self.train_images[keep]
         mean, std = mean_and_std(images)
-        return dataclasses.replace(
-            self, train_images=images, train_labels=self.train_labels[keep], mean=mean, std=std
-        )
+        return dataclasses.replace(self, train_images=images, train_labels=self.train_labels[keep], mean=mean, std=std)
 
 
 def load_dataset(
@@ -131,15 +129,11 @@ def load_dataset(
         raise ConfigError(f"unknown data set {name!r}; {suggest(name, DATASETS)}")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ConfigError(
-            f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels"
-        )
+        raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
     dataset = DATASETS[name]
     pixels = dataset.load((height, width), None if root is None else Path(root), train_limit)
     mean, std = mean_and_std(pixels.train_images)
-    data = ImageData(
-        **vars(pixels), name=name, source=dataset.source, resolution=(height, width), mean=mean, std=std
-    )
+    data = ImageData(**vars(pixels), name=name, source=dataset.source, resolution=(height, width), mean=mean, std=std)
     return data.limited(train_limit)
 
 
@@ -210,13 +204,9 @@ def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_lim
             for kind, ndim in (("images", 3), ("labels", 1))
         )
         if len(images) != len(labels):
-            raise ConfigError(
-                f"{folder}: {len(images)} {prefix} images, {len(labels)} labels; fetch them again"
-            )
+            raise ConfigError(f"{folder}: {len(images)} {prefix} images, {len(labels)} labels; fetch them again")
         if labels.max() >= 10:
-            raise ConfigError(
-                f"{folder}: a {prefix} label is {labels.max().item()}; Fashion-MNIST has 0 to 9"
-            )
+            raise ConfigError(f"{folder}: a {prefix} label is {labels.max().item()}; Fashion-MNIST has 0 to 9")
         return images[:, None], labels.long()
 
     names = "t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot"
@@ -279,9 +269,7 @@ def read_idx(path: Path, *, ndim: int) -> Tensor:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic, *shape = struct.unpack(f">{1 + ndim}I", file.read(4 * (1 + ndim)))
             if magic != 0x0800 | ndim:
-                raise ConfigError(
-                    f"{path} is no {ndim}-dimensional idx file of bytes (it begins with {magic:#010x})"
-                )
+                raise ConfigError(f"{path} is no {ndim}-dimensional idx file of bytes (it begins with {magic:#010x})")
             size = math.prod(shape)
             if not 0 < size <= MAX_IDX_BYTES:
                 raise ConfigError(f"{path} announces {size} bytes; between 1 and {MAX_IDX_BYTES} can be read")
