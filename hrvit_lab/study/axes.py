@@ -1,0 +1,83 @@
+"""What a study can vary: any field of a config, and a few derived axes that change several fields at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hrvit_lab.config import (
+    ConfigError,
+    HRViTConfig,
+    scale_depths,
+    scale_widths,
+    suggest,
+    with_branches,
+)
+
+MAX_FACTOR = 16
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A derived axis: ``apply(config, value)``, and the value that a config has on it."""
+
+    apply: Callable[[HRViTConfig, Any], HRViTConfig]
+    of: Callable[[HRViTConfig], int | float]
+    kinds: tuple[type, ...]
+
+
+AXES: Mapping[str, Axis] = {
+    "branches": Axis(with_branches, lambda config: config.num_branches, (int,)),
+    "depth_scale": Axis(scale_depths, lambda config: 1.0, (int, float)),
+    "width_scale": Axis(scale_widths, lambda config: 1.0, (int, float)),
+}
+
+FIELDS = tuple(field for field in HRViTConfig.model_fields if field != "name")
+
+
+def check_axis(name: str, value: Any) -> None:
+    """Refuse what is no axis, and values that a derived axis can't take; fields check their own values.
+
+    Raises:
+        ConfigError: naming the axis, the value and the remedy.
+    """
+    if name not in AXES and name not in FIELDS:
+        raise ConfigError(f"unknown axis {name!r}; {suggest(name, [*AXES, *FIELDS])}")
+    if name in AXES:
+        number = isinstance(value, AXES[name].kinds) and not isinstance(value, bool)
+        if not (number and 0 < value <= MAX_FACTOR):
+            noun = "a whole number" if AXES[name].kinds == (int,) else "a number"
+            raise ConfigError(f"{name} = {value!r} can't be; give {noun} above 0, at most {MAX_FACTOR}")
+
+
+def apply(config: HRViTConfig, changes: Mapping[str, Any]) -> HRViTConfig:
+    """The config with these axes set: branches first (fields have one entry a branch), then fields, then scales.
+
+    Raises:
+        ConfigError: if there is no such network.
+    """
+    if "branches" in changes:
+        config = with_branches(config, changes["branches"])
+    fields = {name: value for name, value in changes.items() if name not in AXES}
+    config = config.replace(**fields) if fields else config
+    for name in ("depth_scale", "width_scale"):
+        if name in changes:
+            config = AXES[name].apply(config, changes[name])
+    return config
+
+
+def value_of(config: HRViTConfig, name: str) -> Any:
+    """Where a config stands on an axis; one value for fields that are the same in every branch."""
+    if name in AXES:
+        return AXES[name].of(config)
+    value = getattr(config, name)
+    if isinstance(value, tuple) and value and not isinstance(value[0], tuple) and len(set(value)) == 1:
+        return value[0]
+    return value
+
+
+def show(value: Any) -> Any:
+    """An axis value as a table cell: scalars as they are, ``[1, 2, 7]`` as ``1-2-7``, nested lists with ``/``."""
+    if not isinstance(value, list | tuple):
+        return value
+    nested = any(isinstance(item, list | tuple) for item in value)
+    return ("/" if nested else "-").join(str(show(item)) for item in value)

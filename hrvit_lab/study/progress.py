@@ -1,0 +1,149 @@
+"""What a study shows while it runs: one bar in a terminal, one line a trial elsewhere."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from hrvit_lab.study.trials import Trial
+
+Record = Mapping[str, Any]
+
+
+def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int) -> float | None:
+    """Time that the pending trials will take, from what was measured: on the same network, else the mean of the
+    group, else of all groups. Costs are arithmetic and take none; accuracy trials run ``jobs`` at a time.
+
+    Returns:
+        Seconds, or None if nothing was measured yet.
+    """
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for record in records:
+        if record["status"] == "ok" and record["group"] != "cost":
+            for kind in ((), (record["group"],), (record["group"], record["config_id"])):
+                seconds.setdefault(kind, []).append(record["seconds"])
+    total = 0.0
+    for trial in pending:
+        if trial.group == "cost":
+            continue
+        exact, group = (trial.group, trial.inputs.config.id), (trial.group,)
+        known = seconds.get(exact) or seconds.get(group) or seconds.get(())
+        if known is None:
+            return None
+        total += sum(known) / len(known) / (jobs if trial.group == "accuracy" else 1)
+    return total
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(4.2), duration(64), duration(7500)
+    ('4.2 s', '1 min 4 s', '2 h 5 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Display:
+    """A ``Watcher`` that shows done and total, rate, time left and what runs now; a context manager."""
+
+    def __init__(self, pending: Sequence[Trial], records: Iterable[Record], jobs: int, console: Console) -> None:
+        self.pending = {trial.key: trial for trial in pending}
+        self.records = list(records)
+        self.jobs = jobs
+        self.console = console
+        self.total = len(pending)
+        self.measured = 0
+        self.running: dict[str, float] = {}
+        self.began = time.monotonic()
+        self.said_waiting = False
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            what = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+            count = TextColumn("{task.completed:g}/{task.total:g}")
+            columns = (SpinnerColumn(), BarColumn(20), count, _Pace(self), what)
+            self.bar = Progress(*columns, console=console, expand=True, transient=True)
+            self.bar.add_task("starting", total=self.total)
+
+    def __enter__(self) -> "Display":
+        self._live().__enter__()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._live().__exit__(*details)
+
+    def _live(self) -> AbstractContextManager[Any]:
+        return self.bar if self.bar is not None else nullcontext()
+
+    def started(self, trial: Trial) -> None:
+        self.running[trial.key] = time.monotonic()
+        self._describe(", ".join(self.pending[key].label for key in self.running))
+
+    def finished(self, trial: Trial, record: Record) -> None:
+        self.running.pop(trial.key, None)
+        self.pending.pop(trial.key, None)
+        self.records.append(record)
+        self.measured += trial.group != "cost"
+        self.said_waiting = False
+        if self.bar is not None:
+            self.bar.advance(self.bar.task_ids[0])
+            if self.running:
+                self._describe(", ".join(self.pending[key].label for key in self.running))
+        if record["status"] != "ok" or (self.bar is None and trial.group != "cost"):
+            self._line(trial, record)
+
+    def waiting(self, trials: Sequence[Trial]) -> None:
+        text = f"waiting for another process: {trials[0].label}"
+        if len(trials) > 1:
+            text += f" and {len(trials) - 1} more"
+        if self.bar is None and not self.said_waiting:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.said_waiting = True
+        self._describe(text)
+
+    def rate(self) -> str:
+        """Trials a minute; costs, being instant, don't count."""
+        minutes = (time.monotonic() - self.began) / 60
+        return f"{self.measured / minutes:.1f} trials/min" if self.measured else ""
+
+    def left(self) -> str:
+        """Time left, in words."""
+        seconds = seconds_left(self.pending.values(), self.records, self.jobs)
+        if seconds is None:
+            return ""
+        gone = [time.monotonic() - since for since in self.running.values()]
+        return f"about {duration(max(0.0, seconds - sum(gone) / max(1, len(gone))))} left"
+
+    def _describe(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], description=Text(text).plain.replace("[", r"\["))
+
+    def _line(self, trial: Trial, record: Record) -> None:
+        result = duration(record["seconds"])
+        if record["status"] != "ok":
+            result = f"{record['status'].replace('_', ' ')}: {record['reason']}"
+        line = f"[{self.total - len(self.pending)}/{self.total}] {trial.label}: {result}"
+        if self.bar is None and self.pending and (left := self.left()):
+            line += f" ({left})"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Pace(ProgressColumn):
+    max_refresh = 0.5
+
+    def __init__(self, display: Display) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.display = display
+
+    def render(self, task: Task) -> Text:
+        return Text(", ".join(filter(None, (self.display.rate(), self.display.left()))), style="cyan")

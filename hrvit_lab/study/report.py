@@ -1,0 +1,370 @@
+"""The report of a study: one HTML file that needs nothing else, made from what the study left in its folder.
+
+Those files may come from anybody: they are bounded when read and escaped when written, and the page's own policy lets
+no script run but ours.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from hrvit_lab import plots
+from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.measure.count import count
+from hrvit_lab.study.spec import Spec, load_study
+
+MAX_FILE_BYTES = 64 * 2**20
+MAX_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study left in its folder.
+
+    Attributes:
+        name: the folder's, which is the study's.
+        spec: the resolved study.
+        table: one row a variant, see `study/analysis.py`.
+        curves: one row a variant, seed and epoch; empty if nothing was trained.
+        environment: under what conditions it ran.
+        configs: the config of every variant, by name; those that can't be read are left out.
+        dropped: variants that the study's constraints left out, and why.
+    """
+
+    name: str
+    spec: Spec
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    environment: Mapping[str, Any]
+    configs: Mapping[str, HRViTConfig]
+    dropped: Mapping[str, str]
+
+    @property
+    def dataset(self) -> str:
+        """The data set that accuracy is a proxy on."""
+        return self.spec.data.name
+
+    @property
+    def metrics(self) -> list[str]:
+        """Keys of `METRICS` that the table has values of, in the order of `METRICS`."""
+        return [key for key in METRICS if key in self.table and self.table[key].notna().any()]
+
+    @property
+    def axes(self) -> list[str]:
+        """Columns that tell the variants apart."""
+        return [axis for axis in (*self.spec.axis_names, "matching") if axis in self.table]
+
+
+def read_results(folder: Path) -> Results:
+    """Read a study's folder.
+
+    Raises:
+        ConfigError: in one sentence, if `table.csv` or `study.yaml` is missing, broken or too large.
+    """
+    table = _read_csv(folder / "table.csv")
+    if "variant" not in table:
+        raise ConfigError(f"{folder.name}/table.csv has no column 'variant'; run the study again")
+    if "macs_vs_base" in table:
+        table["macs_vs_base"] = pd.to_numeric(table["macs_vs_base"], errors="coerce")
+    for key in METRICS:
+        # Whatever the file says, a figure is a number.
+        for column in (key, f"{key}_std", f"{key}_n", f"{key}_p10", f"{key}_p90"):
+            if column in table:
+                table[column] = pd.to_numeric(table[column], errors="coerce")
+    curves = folder / "curves.csv"
+    return Results(
+        name=folder.name,
+        spec=load_study(folder / "study.yaml"),
+        table=table,
+        curves=_read_csv(curves) if curves.is_file() else pd.DataFrame(),
+        environment=_read_json(folder / "environment.json"),
+        configs=_read_configs(folder / "configs.json"),
+        dropped={name: str(reason) for name, reason in _read_json(folder / "dropped.json").items()},
+    )
+
+
+def write_report(study_dir: Path) -> Path:
+    """Write `report.html` into a study's folder and return its path.
+
+    Raises:
+        ConfigError: if the folder holds no readable results.
+    """
+    path = study_dir / "report.html"
+    path.write_text(render(read_results(study_dir)), encoding="utf-8")
+    return path
+
+
+def render(results: Results) -> str:
+    """The report as HTML: no address outside the page, no script but the table's sorting."""
+    template = resources.files("hrvit_lab.study").joinpath("report.html.j2").read_text(encoding="utf-8")
+    figures = plots.study_figures(
+        results.table, results.curves, results.spec.axis_names, costs_by_part(results), results.dataset
+    )
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(template).render(
+        results=results,
+        summary=summary(results.table, results.dataset),
+        columns=[(key, plots.metric_label(key, results.dataset), METRICS[key]) for key in results.metrics],
+        rows=[_row(results, row) for row in _records(results.table)],
+        figures=[(name, inline_svg(plots.svg_markup(figure), name)) for name, figure in figures.items()],
+        remarks=remarks(results),
+        whole=bool((results.table.get("status", pd.Series("ok", index=results.table.index)) == "ok").all()),
+        protocol=protocol(results.spec),
+        environment=_flat(results.environment),
+        against_base="macs_vs_base" in results.table,
+        command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
+        has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
+        table_note=_table_note(results),
+        sort_script=Markup(SORT_SCRIPT),
+        sort_script_hash=base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode(),
+        light_dark=[(name, color, DARK.get(name, color)) for name, color in plots.COLORS.items()],
+    )
+
+
+# The plots' colours on a dark page; those that are not named stay as they are.
+DARK = {
+    "ink": "#e8ebf0",
+    "muted": "#98a2b3",
+    "grid": "#2a313c",
+    "paper": "#161a20",
+    "series-1": "#4aa8e8",
+    "series-2": "#f0803c",
+    "series-3": "#2fbf94",
+    "series-7": "#b09c7d",
+}
+
+
+def summary(table: pd.DataFrame, dataset: str) -> list[str]:
+    """What the table says, in sentences that claim no more than its spreads allow."""
+    trained = [row for row in _records(table) if not pd.isna(row.get("top1"))]
+    if not trained:
+        return _cost_summary(table)
+    ranked = sorted(trained, key=lambda row: -row["top1"])
+    best, label = ranked[0], f"top-1 on {dataset} (a proxy)"
+    if len(ranked) == 1:
+        return [f"Only {best['variant']} was trained: {_text(best, 'top1')} {label}; there is nothing to compare."]
+    said = [f"Highest mean {label}: {best['variant']}, {_text(best, 'top1')}."]
+    stds = [row.get("top1_std", math.nan) for row in ranked]
+    if any(math.isnan(std) for std in stds):
+        return [*said, "For some variants one seed is all there is: no spread is known and the order is not settled."]
+    tied = [row for row, std in zip(ranked, stds, strict=True) if row["top1"] + std >= best["top1"] - stds[0]]
+    if len(tied) == 1:
+        gap = format_value(METRICS["top1"], best["top1"] - ranked[1]["top1"]).removesuffix(" %")
+        return [
+            *said,
+            "No other variant's spread (mean ± 1 std over seeds) reaches it; the next, "
+            f"{ranked[1]['variant']}, is {gap} points lower. So few seeds indicate an order, they don't prove it.",
+        ]
+    overlapping = "1 other variant overlaps" if len(tied) == 2 else f"{len(tied) - 1} other variants overlap"
+    said.append(
+        f"The spread (mean ± 1 std over seeds) of {overlapping} with its own, so the order among these {len(tied)} is "
+        "not settled."
+    )
+    cheapest = min(tied, key=lambda row: row.get("macs", math.inf))
+    if cheapest.get("macs"):
+        said.append(
+            f"It is also the cheapest of them, at {_text(best, 'macs')} MACs."
+            if cheapest is best
+            else f"The cheapest of them is {cheapest['variant']}: {_text(cheapest, 'top1')} at "
+            f"{_text(cheapest, 'macs')} MACs, {cheapest['macs'] / best['macs']:.2f} of what {best['variant']} takes."
+        )
+    return said
+
+
+def remarks(results: Results) -> list[tuple[str, str]]:
+    """(variant, what about it) of everything that is missing, failed or not as asked."""
+    said = []
+    for row in _records(results.table):
+        status = str(row.get("status", "ok"))
+        if status != "ok":
+            said.append((str(row["variant"]), "not finished; run the study again" if status == "partial" else status))
+        if isinstance(row.get("note"), str) and row["note"]:
+            said.append((str(row["variant"]), row["note"]))
+    return said + [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
+
+
+def costs_by_part(results: Results) -> pd.DataFrame:
+    """MACs, variants × parts, in closed form; empty where no config is known."""
+    parts = {
+        name: count(results.configs[name], results.spec.resolution).table("part").set_index("part")["macs"].to_dict()
+        for name in results.table["variant"]
+        if name in results.configs
+    }
+    return pd.DataFrame.from_dict(parts, orient="index")
+
+
+def protocol(spec: Spec) -> list[tuple[str, str]]:
+    """How it was measured: (what, how)."""
+    height, width = spec.resolution
+    groups = {METRICS[key].group for key in spec.metrics}
+    said = [("Networks", f"{spec.num_points} points × {' and '.join(spec.match)}, from {_options(spec.base)}")]
+    said.append(("Costs and clocks at", f"{height} × {width} pixels on {spec.device}"))
+    if "accuracy" in groups:
+        trained = "×".join(map(str, spec.data.resolution))
+        said += [
+            ("Data set", f"{spec.data.name} at {trained} pixels"),
+            ("Seeds", ", ".join(map(str, spec.seeds))),
+            ("Training budget", _options(spec.train.model_dump(exclude_none=True))),
+        ]
+    if groups & {"latency", "memory"}:
+        said.append(("Clocks", _options(spec.latency.model_dump(exclude_none=True))))
+    if spec.constraints:
+        bounds = {key: f"{bound.min:g} to {bound.max:g}" for key, bound in spec.constraints.items()}
+        said.append(("Constraints", _options(bounds)))
+    return said
+
+
+def inline_svg(document: str, name: str) -> Markup:
+    """An SVG document as part of an HTML page: its ids prefixed with `name`, its colours the page's variables."""
+    svg = document[document.index("<svg") :]
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    prefix = re.sub(r"\W", "-", name)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
+    for color_name, color in plots.COLORS.items():
+        svg = re.sub(rf"(?<=[:\s]){color}(?=[;\"])", f"var(--{color_name})", svg, flags=re.IGNORECASE)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
+        rf'<svg viewBox="\1" role="img" aria-label="{prefix}">',
+        svg,
+        count=1,
+    )
+    return Markup(svg)
+
+
+def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A table row for the template: axis values, (text, sort key) of every metric, and whether it is whole."""
+    values = {key: (format_value(METRICS[key], row[key], row.get(f"{key}_std")), row[key]) for key in results.metrics}
+    status = str(row.get("status", "ok"))
+    return {
+        "variant": row["variant"],
+        "axes": [("" if pd.isna(row[axis]) else row[axis]) for axis in results.axes],
+        "against_base": row.get("macs_vs_base"),
+        "values": list(values.values()),
+        "pareto": row.get("pareto") is True,
+        "status": status,
+        "config_id": row.get("config_id", ""),
+    }
+
+
+def _table_note(results: Results) -> str:
+    """How to read the table's numbers."""
+    said = ["Press a column's head to sort."]
+    if any(f"{key}_std" in results.table for key in results.metrics):
+        said.append("± is one standard deviation over seeds.")
+    if any(f"{key}_p10" in results.table for key in results.metrics):
+        said.append("Latency is a median; its 10th and 90th percentiles are in table.csv.")
+    if "pareto" in results.table and results.table["pareto"].any():
+        x, y = results.spec.axes_of_tradeoff
+        said.append(f"● marks the Pareto front of {METRICS[x].label} and {METRICS[y].label}, by their central values.")
+    return " ".join(said)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    return format_value(METRICS[key], row[key], row.get(f"{key}_std"))
+
+
+def _cost_summary(table: pd.DataFrame) -> list[str]:
+    """Nothing was trained: how far the costs reach."""
+    said = []
+    for key in ("macs", "params", "latency_ms"):
+        known = [row for row in _records(table) if not pd.isna(row.get(key))]
+        if known:
+            low, high = (pick(known, key=lambda row: row[key]) for pick in (min, max))
+            label = METRICS[key].label
+            said.append(
+                f"{label[:1].upper()}{label[1:]}: from {_text(low, key)} ({low['variant']}) to {_text(high, key)} "
+                f"({high['variant']})."
+            )
+    return (
+        [*said, "Nothing was trained, so this says nothing about accuracy."] if said else ["No values were measured."]
+    )
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as (dotted key, text)."""
+    lines: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{key} ")
+        elif value not in (None, [], ""):
+            lines.append((f"{prefix}{key}".replace("_", " "), str(value)))
+    return lines
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    _check_size(path)
+    try:
+        return pd.read_csv(path, nrows=MAX_ROWS if path.name == "table.csv" else None)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ConfigError(f"{_show(path)} is no table ({str(error).splitlines()[0]}); run the study again") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an absent file is an empty one."""
+    if not path.is_file():
+        return {}
+    _check_size(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{_show(path)} is no JSON; run the study again") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _read_configs(path: Path) -> dict[str, HRViTConfig]:
+    configs = {}
+    for name, fields in _read_json(path).items():
+        try:
+            configs[name] = HRViTConfig.from_dict(fields)
+        except ConfigError:
+            continue
+    return configs
+
+
+def _check_size(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"there is no {_show(path)}; run the study first")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{_show(path)} is larger than {MAX_FILE_BYTES // 2**20} MiB, too large for a study")
+
+
+def _show(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+# Sorts a table by the column whose head is pressed; empty cells stay last.
+SORT_SCRIPT = """
+for (const head of document.querySelectorAll("th[data-sort]")) {
+  head.querySelector("button").addEventListener("click", () => {
+    const table = head.closest("table"), body = table.tBodies[0];
+    const ascending = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+    const key = row => row.cells[head.cellIndex].dataset.value;
+    const compare = (a, b) => a === "" ? 1 : b === "" ? -1
+      : (isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b) * (ascending ? 1 : -1);
+    body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
+  });
+}
+"""

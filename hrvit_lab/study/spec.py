@@ -1,0 +1,374 @@
+"""The study file: its schema, how it is found and read, and how ``--set`` changes it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hrvit_lab.config import ConfigError, HRViTConfig, read_yaml, suggest
+from hrvit_lab.measure import METRICS
+from hrvit_lab.study.axes import check_axis
+from hrvit_lab.train import DATASETS, TrainOptions
+
+MAX_TRIALS = 10_000
+Matching = Literal["as is", "equal macs"]
+AS_IS: Matching = "as is"
+EQUAL_MACS: Matching = "equal macs"
+RESERVED_NAMES = ("report", "trials")
+
+Side = Annotated[int, Field(ge=4, le=4096)]
+Resolution = tuple[Side, Side]
+AxisValues = Annotated[list[Any], Field(min_length=1, max_length=MAX_TRIALS)]
+Axes = Annotated[dict[str, AxisValues], Field(min_length=1, max_length=10)]
+
+
+def _both_sides(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataChoice(_Section):
+    """Which images to train on: a name of ``DATASETS``, the network's input in pixels, and the files' folder."""
+
+    name: str = "digits"
+    resolution: Resolution = (32, 32)
+    root: str | None = None
+
+    _square = field_validator("resolution", mode="before")(_both_sides)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DATASETS:
+            raise ValueError(f"unknown data set; {suggest(name, DATASETS)}")
+        return name
+
+
+class LatencyOptions(_Section):
+    """How to time; the fields of ``measure_latency``."""
+
+    batch_size: int = Field(1, ge=1, le=65_536)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    threads: int | None = Field(None, ge=1, le=1024)
+    min_runs: int = Field(10, ge=1, le=100_000)
+    max_runs: int = Field(200, ge=1, le=100_000)
+    max_seconds: float = Field(5.0, gt=0, le=3600)
+    max_warmup_seconds: float = Field(5.0, gt=0, le=3600)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_runs > self.max_runs:
+            raise ValueError(f"min_runs = {self.min_runs} is more than max_runs = {self.max_runs}; lower it")
+        return self
+
+
+class Bounds(_Section):
+    """Inclusive limits on a cost."""
+
+    min: float = 0
+    max: float = math.inf
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NamedChange(_Section):
+    """One entry of ``variants``."""
+
+    name: str = Field(min_length=1, max_length=100)
+    set: dict[str, Any] = Field(default_factory=dict, max_length=30)
+
+
+class Spec(_Section):
+    """A study: a question, the networks that answer it, and what is measured on them.
+
+    Exactly one of ``grid`` (every combination), ``one_at_a_time`` (the base and single changes) and ``variants``
+    (a list) says which networks.
+
+    Attributes:
+        base: ``{preset: NAME, field: value, …}``; a bare preset name is short for it.
+        match: "as is", "equal macs" (widths scaled until MACs equal the base's), or both.
+        constraints: bounds on costs; networks outside are dropped, and listed with the reason.
+        metrics: keys of ``METRICS``.
+        seeds: of trainings.
+        resolution: input in pixels for costs and clocks.
+        tradeoff: the two metrics (x, y) that ``pareto`` compares.
+        trial_timeout_s: seconds after which a trial is given up.
+    """
+
+    title: str = Field(min_length=1, max_length=200)
+    question: str = Field(min_length=1, max_length=4000)
+    base: dict[str, Any]
+    grid: Axes | None = None
+    one_at_a_time: Axes | None = None
+    variants: Annotated[list[NamedChange], Field(min_length=1, max_length=MAX_TRIALS)] | None = None
+    match: tuple[Matching, ...] = Field((AS_IS,), min_length=1, max_length=2)
+    constraints: dict[str, Bounds] = Field(default_factory=dict, max_length=20)
+    metrics: tuple[str, ...] = Field(("params", "macs"), min_length=1, max_length=50)
+    tradeoff: tuple[str, str] | None = None
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=1000)
+    resolution: Resolution = (224, 224)
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$")
+    data: DataChoice = DataChoice()
+    train: TrainOptions = TrainOptions()
+    latency: LatencyOptions = LatencyOptions()
+    trial_timeout_s: float = Field(1800, gt=0, le=7 * 24 * 3600)
+
+    _square = field_validator("resolution", mode="before")(_both_sides)
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _preset(cls, base: Any) -> Any:
+        return {"preset": base} if isinstance(base, str) else base
+
+    @field_validator("base")
+    @classmethod
+    def _valid_base(cls, base: dict[str, Any]) -> dict[str, Any]:
+        HRViTConfig.from_dict(base)
+        return base
+
+    @field_validator("match", mode="before")
+    @classmethod
+    def _matchings(cls, match: Any) -> Any:
+        """``{macs: base}`` says "equal macs" in another way; one matching needs no list."""
+        items = match if isinstance(match, list | tuple) else [match]
+        return tuple(EQUAL_MACS if item == {"macs": "base"} else item for item in items)
+
+    @field_validator("match", "metrics", "seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(values))
+
+    @field_validator("metrics", "tradeoff")
+    @classmethod
+    def _known_metrics(cls, keys: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for key in keys or ():
+            if key not in METRICS:
+                raise ValueError(f"unknown metric {key!r}; {suggest(key, METRICS)}")
+        return keys
+
+    @field_validator("constraints")
+    @classmethod
+    def _costs_only(cls, constraints: dict[str, Bounds]) -> dict[str, Bounds]:
+        costs = [key for key, metric in METRICS.items() if metric.group == "cost"]
+        for key in constraints:
+            if key not in costs:
+                raise ValueError(f"{key!r} is no cost; {suggest(key, costs)}")
+        return constraints
+
+    @field_validator("grid", "one_at_a_time")
+    @classmethod
+    def _axes(cls, axes: dict[str, list[Any]] | None) -> dict[str, list[Any]] | None:
+        for name, values in (axes or {}).items():
+            for value in values:
+                check_axis(name, value)
+        return axes
+
+    @field_validator("variants")
+    @classmethod
+    def _changes(cls, variants: list[NamedChange] | None) -> list[NamedChange] | None:
+        names = [variant.name for variant in variants or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two variants are called {twice!r}; give each its own name")
+        for variant in variants or ():
+            for name, value in variant.set.items():
+                if name != "preset":
+                    check_axis(name, value)
+        return variants
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [name for name in ("grid", "one_at_a_time", "variants") if getattr(self, name)]
+        if len(given) != 1:
+            said = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of grid, one_at_a_time and variants (here: {said})")
+        if (trials := self.num_points * len(self.match) * len(self.seeds)) > MAX_TRIALS:
+            raise ValueError(
+                f"{self.num_points} variants × {len(self.match)} matchings × {len(self.seeds)} seeds are {trials} "
+                f"trials, more than {MAX_TRIALS}; take fewer values"
+            )
+        if gpu := [key for key in self.metrics if METRICS[key].needs_gpu and self.device == "cpu"]:
+            raise ValueError(f"metric {gpu[0]!r} needs a GPU; leave it out, or take --device cuda")
+        return self
+
+    @property
+    def num_points(self) -> int:
+        """Networks before matching and constraints."""
+        if self.grid:
+            return math.prod(map(len, self.grid.values()))
+        if self.one_at_a_time:
+            return 1 + sum(map(len, self.one_at_a_time.values()))
+        return len(self.variants or ())
+
+    @property
+    def base_config(self) -> HRViTConfig:
+        """The network that everything is compared with."""
+        return HRViTConfig.from_dict(self.base)
+
+    @property
+    def axis_names(self) -> list[str]:
+        """Names of what varies, in the file's order."""
+        if self.variants:
+            names = (name for variant in self.variants for name in variant.set if name != "preset")
+            return list(dict.fromkeys(names))
+        return list(self.grid or self.one_at_a_time or {})
+
+    @property
+    def axes_of_tradeoff(self) -> tuple[str, str]:
+        """The two metrics (x, y) that are set against each other."""
+        accuracy = (key for key in self.metrics if METRICS[key].group == "accuracy" and METRICS[key].better == "higher")
+        return self.tradeoff or ("macs", next(accuracy, "latency_ms"))
+
+    def to_yaml(self) -> str:
+        """The resolved study file, every default spelled out."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None, width=110
+        )
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a path that ends in .yaml or .yml, or a name in ``./studies`` or the checkout's studies.
+
+    Raises:
+        ConfigError: with near names, if there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"there is no study file {name!r}; check the path, or see --list for shipped studies")
+        return path
+    known = list_studies()
+    if name not in known:
+        raise ConfigError(f"unknown study {name!r}; {suggest(name, known) if known else 'there are none in ./studies'}")
+    return known[name]
+
+
+def list_studies() -> dict[str, Path]:
+    """Studies by name; those in ``./studies`` go before the checkout's."""
+    folders = (Path(__file__).parents[2] / "studies", Path("studies"))
+    paths = sorted(path for folder in folders for path in folder.glob("*.y*ml"))
+    return {path.stem: path for path in sorted(paths, key=lambda path: (path.parent == Path("studies"), path.stem))}
+
+
+def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
+    """Read a study file and change it by ``(dotted key, value)`` settings.
+
+    Raises:
+        ConfigError: one sentence with the file (or ``--set``), the key and the remedy.
+    """
+    if path.stem in RESERVED_NAMES:
+        raise ConfigError(f"{path}: a study can't be called {path.stem!r}; rename the file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"{path} can't be read: {reason}") from None
+    raw = _parse(text, path)
+    spec = _validate(raw, str(path))
+    if not settings:
+        return spec
+    raw["base"] = dict(spec.base)
+    for key, value in settings:
+        _assign(raw, key, value)
+    return _validate(raw, "--set")
+
+
+def parse_settings(text: str) -> list[tuple[str, Any]]:
+    """``a.b=1,c=[1, 2]`` as ``[("a.b", 1), ("c", [1, 2])]``: values are YAML, commas within brackets stay.
+
+    Raises:
+        ConfigError: for a part without ``=`` or a value that is no YAML.
+    """
+    settings = []
+    for part in split_commas(text):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {part.strip()!r} is no key=value; write for example --set train.epochs=2")
+        settings.append((key.strip(), _read(value, f"value of --set {key.strip()}")))
+    return settings
+
+
+def split_commas(text: str) -> list[str]:
+    """Split at the commas that are outside brackets, braces and quotes.
+
+    >>> split_commas("a=1,b=[1, 2]")
+    ['a=1', 'b=[1, 2]']
+    """
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        if character == "," and depth <= 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part.strip()]
+
+
+def _read(text: str, what: str) -> Any:
+    """YAML without aliases: a few lines of them unfold into more than memory holds."""
+    try:
+        value = read_yaml(text, what)
+    except RecursionError:
+        raise ConfigError(f"the {what} is nested too deeply; three levels are enough") from None
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ConfigError(f"the {what} uses a YAML alias (*); write the value out")
+    return value
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    raw = _read(text, f"study file {path}")
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must be a mapping with title, question, base and an axis; see --help")
+    return raw
+
+
+def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    section: Any = raw
+    for depth, parent in enumerate(parents):
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])!r} holds no keys; set it as a whole")
+    section[last] = value
+
+
+def _validate(raw: Mapping[str, Any], source: str) -> Spec:
+    try:
+        return Spec.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    location = [part for part in first["loc"] if part not in ("__root__",)]
+    key = ".".join(map(str, location))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        raise ConfigError(f"{source}: unknown key {key!r}; {suggest(str(location[-1]), _fields_at(location[:-1]))}")
+    if first["type"] == "missing":
+        raise ConfigError(f"{source}: {key!r} is missing; add it")
+    if not key or first["type"] == "value_error":
+        raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}")
+    value = repr(first["input"])
+    shown = value if len(value) <= 60 else value[:57] + "…"
+    raise ConfigError(f"{source}: {key} = {shown}: {message[0].lower()}{message[1:]}")
+
+
+def _fields_at(location: Sequence[Any]) -> list[str]:
+    """The keys that a section has."""
+    section: Any = Spec
+    for part in location:
+        field = section.model_fields.get(part) if isinstance(part, str) else None
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return ["name", "set"] if "variants" in location else ["min", "max"]
+        section = field.annotation
+    return list(section.model_fields)

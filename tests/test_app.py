@@ -1,0 +1,295 @@
+"""The app's pages as a user meets them: default, bad input, empty and hostile files; no traceback anywhere."""
+
+import ast
+import doctest
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_report import HOSTILE, write_study
+
+from hrvit_lab.app import PAGES, build, studies, text
+from hrvit_lab.app.build import parse, read_upload, snippet
+from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
+from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.measure.count import count
+
+APP = Path(__file__).resolve().parent.parent / "app.py"
+TIMEOUT_S = 60
+
+
+def draw_build() -> None:
+    from hrvit_lab.app import build
+
+    build.show()
+
+
+def draw_studies() -> None:
+    from hrvit_lab.app import studies
+
+    studies.show()
+
+
+def run(page: Callable[[], None]) -> AppTest:
+    app = AppTest.from_function(page, default_timeout=TIMEOUT_S).run()
+    assert not app.exception
+    return app
+
+
+def field(app: AppTest, name: str, start: str = "hrvit_b1") -> str:
+    """The key of a field's widget."""
+    return f"{name} of {preset(start).id}"
+
+
+def shown_costs(app: AppTest) -> dict[str, str]:
+    return {metric.label.lower(): metric.value for metric in app.metric}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in; `results` in it is what the page opens."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    return tmp_path / "results"
+
+
+def test_docstring_examples() -> None:
+    for module in (build, text):
+        assert doctest.testmod(module).attempted > 0
+        assert doctest.testmod(module).failed == 0
+
+
+# -- the whole app ----------------------------------------------------------------------------------------
+
+
+def test_app_opens_on_the_first_page(results: Path) -> None:
+    app = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
+    assert not app.exception
+    assert [page.title for page in PAGES] == ["Studies", "Build"]
+    assert app.title[0].value == "Studies"
+
+
+# -- studies ----------------------------------------------------------------------------------------------
+
+
+def test_without_results_the_page_says_what_to_run(results: Path) -> None:
+    app = run(draw_studies)
+    assert "python -m hrvit_lab.study branch_sweep" in app.info[0].value
+    assert not app.selectbox
+
+
+def test_a_study_is_shown(results: Path) -> None:
+    folder = write_study(results / "branches")
+    app = run(draw_studies)
+    assert app.title[0].value == "How many branches?"
+    assert app.selectbox(key="study").options == ["branches"]
+    assert app.selectbox(key="y of branches").value == "top1"
+    assert app.selectbox(key="x of branches").value == "macs"
+    assert "top-1 on digits (proxy), %" in app.selectbox(key="y of branches").options
+    shown = app.dataframe[0].value
+    assert shown["MACs"].tolist() == pd.read_csv(folder / "table.csv")["macs"].tolist()
+    assert any("proxy" in caption.value for caption in app.caption)
+    assert app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
+
+
+def test_metrics_can_be_chosen(results: Path) -> None:
+    write_study(results / "branches")
+    app = run(draw_studies)
+    app.selectbox(key="x of branches").set_value("params").run()
+    assert not app.exception and not app.info
+    app.selectbox(key="x of branches").set_value("top1").run()
+    assert "two different metrics" in app.info[0].value
+
+
+def test_chart_data_are_the_tables(results: Path) -> None:
+    from hrvit_lab.study.report import read_results
+
+    loaded = read_results(write_study(results / "branches", std=0.5))
+    data, titles = studies.chart_data(loaded, "macs", "top1")
+    assert data["x"].tolist() == loaded.table["macs"].tolist()
+    assert (data["y_high"] - data["y_low"]).tolist() == pytest.approx([1.0, 1.0, 1.0])
+    said = [format_value(METRICS["macs"], value) for value in loaded.table["macs"]]
+    [macs] = [column for column, title in titles.items() if title == "MACs"]
+    assert data[macs].tolist() == said
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "table.csv"])
+def test_a_broken_study_gets_one_sentence(results: Path, name: str) -> None:
+    folder = write_study(results / "branches")
+    (folder / name).write_text("title: [" if name == "study.yaml" else "a,b\n1,2\n")
+    app = run(draw_studies)
+    assert len(app.error) == 1 and "\n" not in app.error[0].value
+
+
+def test_hostile_texts_are_escaped(results: Path) -> None:
+    folder = write_study(results / "branches", title=HOSTILE, question=f"[a](http://evil.test) $x$ {HOSTILE}")
+    table = pd.read_csv(folder / "table.csv")
+    table.loc[2, "variant"] = "[click](javascript:alert)"
+    table.to_csv(folder / "table.csv", index=False)
+    app = run(draw_studies)
+    assert any("script" in element.value for element in app.markdown)
+    for element in (*app.markdown, *app.title):
+        assert not re.search(r"(?<!\\)[<\[$`]", element.value)
+
+
+def test_only_folders_below_the_results_are_offered(results: Path, tmp_path: Path) -> None:
+    write_study(results / "mine")
+    write_study(tmp_path / "elsewhere" / "secret")
+    (results / "link").symlink_to(tmp_path / "elsewhere" / "secret")
+    (results / "empty").mkdir()
+    assert set(studies.find_results(results)) == {"mine"}
+
+
+def test_results_folder_comes_from_the_command_line_alone(results: Path) -> None:
+    assert studies.results_root([]) == Path("results")
+    assert studies.results_root(["--results", "other"]) == Path("other")
+    source = ast.unparse(ast.parse(Path(studies.__file__).read_text(encoding="utf-8")))
+    assert "query_params" not in source
+
+
+def test_newest_study_comes_first(results: Path) -> None:
+    for age, name in enumerate(("old", "new")):
+        write_study(results / name)
+        os.utime(results / name / "table.csv", (1e9 + age, 1e9 + age))
+    assert list(studies.find_results(results)) == ["new", "old"]
+
+
+# -- build ------------------------------------------------------------------------------------------------
+
+
+def test_build_opens_with_the_first_presets_costs() -> None:
+    app = run(draw_build)
+    counts = count(preset("hrvit_b1"), 224)
+    expected = {METRICS[k].label.lower(): format_value(METRICS[k], getattr(counts, k)) for k in build.COSTS}
+    assert shown_costs(app) == expected
+    assert not app.error
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_passes_through_the_fields_unchanged(name: str) -> None:
+    app = run(draw_build)
+    app.selectbox(key="preset").set_value(name).run()
+    assert not app.exception and not app.error
+    assert any(f"Nothing is changed yet: this is {name}" in c.value.replace("\\", "") for c in app.caption)
+
+
+def test_a_changed_width_changes_costs_diff_and_snippet() -> None:
+    app = run(draw_build)
+    app.text_input(key=field(app, "widths")).set_value("64, 128, 256, 512").run()
+    config = preset("hrvit_b1").replace(widths=(64, 128, 256, 512))
+    assert shown_costs(app)["macs"] == format_value(METRICS["macs"], count(config, 224).macs)
+    assert app.dataframe[0].value.to_numpy().tolist() == [["widths", "32, 64, 128, 256", "64, 128, 256, 512"]]
+    assert "widths=(64, 128, 256, 512)" in app.code[0].value
+    assert HRViTConfig.from_yaml(app.code[1].value).id == config.id
+
+
+def test_branches_and_resolution_follow() -> None:
+    app = run(draw_build)
+    app.slider(key=field(app, "branches")).set_value(2).run()
+    app.number_input(key="height").set_value(512).run()
+    app.number_input(key="width").set_value(256).run()
+    assert not app.exception and not app.error
+    from hrvit_lab.config import with_branches
+
+    expected = count(with_branches(preset("hrvit_b1"), 2), (512, 256))
+    assert shown_costs(app)["activations"] == format_value(METRICS["activations"], expected.activations)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("widths", "48, 96, 192, 385"),
+        ("widths", "32, sixty-four"),
+        ("widths", ""),
+        ("head_dims", "32, 32"),
+        ("window_sizes", "0"),
+        ("mlp_ratios", "nan"),
+        ("mlp_ratios", "1e999"),
+        ("head_widths", "9" * 5000),
+        ("window_sizes", "`*<script>alert(1)</script>*`"),
+    ],
+)
+def test_bad_input_is_one_sentence_about_that_field(name: str, typed: str) -> None:
+    app = run(draw_build)
+    app.text_input(key=field(app, name)).set_value(typed).run()
+    assert not app.exception
+    [error] = app.error
+    assert error.value.replace("\\", "").startswith(name)
+    assert "\n" not in error.value and len(error.value) < 400
+    assert not re.search(r"(?<!\\)[<`]", error.value)
+    assert not app.metric
+
+
+def test_too_small_an_input_is_said_at_the_resolution() -> None:
+    app = run(draw_build)
+    app.number_input(key="height").set_value(8).run()
+    [error] = app.error
+    assert error.value.startswith("resolution")
+
+
+@pytest.mark.parametrize("typed", ["", "1\n1, 1\n1", "1, 1, 1, 1, 1, 1", "a", "1\n" * 40, "-1"])
+def test_bad_depths(typed: str) -> None:
+    app = run(draw_build)
+    app.text_area(key=field(app, "depths")).set_value(typed).run()
+    assert not app.exception
+    [error] = app.error
+    assert "\n" not in error.value
+
+
+MALICIOUS = {
+    "python": b"!!python/object/apply:os.system ['touch owned']",
+    "laughs": b"name: [&a [x, x, x, x, x, x, x, x, x], "
+    + b", ".join(b"&%c [%s]" % (c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in range(98, 110))
+    + b"]\n",
+    "deep": b"widths: " + b"[" * 20_000,
+    "large": b"#" * 70_000,
+    "binary": b"\xff\xfe\x00\x01",
+    "broken": b"widths: [1,",
+    "unknown": b"wdiths: 32",
+    "list": b"- 1\n- 2",
+    "number": b"9" * 6000,
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", MALICIOUS)
+def test_malicious_uploads_get_one_sentence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        read_upload(MALICIOUS[kind])
+    assert len(str(error.value)) < 400
+    assert not (tmp_path / "owned").exists()
+
+
+def test_uploads_reach_the_fields() -> None:
+    app = run(draw_build)
+    config = preset("hrvit_nano").replace(widths=(16, 16, 32, 64), num_classes=7)
+    app.file_uploader(key="upload").set_value(("mine.yaml", config.to_yaml().encode(), "application/yaml")).run()
+    assert not app.exception and not app.error
+    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(config, 224).params)
+    app.file_uploader(key="upload").set_value(("bad.yaml", b"wdiths: 3", "application/yaml")).run()
+    [error] = app.error
+    assert "did you mean" in error.value
+    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(preset("hrvit_b1"), 224).params)
+
+
+def test_parsed_fields_keep_their_numbers() -> None:
+    assert parse({"widths": "8 16;32,64", "mlp_ratios": "2.5", "depths": "1\n\n1 2"}) == {
+        "widths": [8, 16, 32, 64],
+        "mlp_ratios": 2.5,
+        "depths": [[1], [1, 2]],
+    }
+
+
+def test_snippet_creates_the_same_network() -> None:
+    config = preset("hrvit_nano").replace(
+        widths=(16, 16, 32, 64), drop_rate=0.1, num_classes=10, depths=((1,), (1, 2, 1, 1))
+    )
+    written = snippet("hrvit_nano", diff(preset("hrvit_nano"), config))
+    names: dict[str, object] = {}
+    exec(written, names)
+    assert names["model"].config.id == config.id  # type: ignore[attr-defined]

@@ -1,0 +1,250 @@
+"""The report: right numbers, honest sentences, and nothing of an untrusted study file that a browser would run."""
+
+import base64
+import hashlib
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hrvit_lab.config import ConfigError
+from hrvit_lab.measure.count import count
+from hrvit_lab.study import report
+from hrvit_lab.study.space import expand
+from hrvit_lab.study.spec import Spec
+
+HOSTILE = "<script>alert(1)</script><img src=//evil.test onerror=alert(2)>{{ 7 * 7 }}\" onload='x'"
+
+
+def write_study(folder: Path, top1: tuple[float, ...] = (88.0, 92.0, 92.3), std: float = 0.5, **changes: Any) -> Path:
+    """A study's folder as the engine leaves it: real costs, made-up accuracies."""
+    fields = {
+        "title": "How many branches?",
+        "question": "Do branches pay?",
+        "base": "hrvit_nano",
+        "grid": {"branches": [1, 2, 3]},
+        "metrics": ["params", "macs", "top1"],
+        "seeds": [0, 1, 2],
+        "resolution": 32,
+    }
+    spec = Spec.model_validate(fields | changes)
+    variants, _ = expand(spec)
+    rows = []
+    for variant, value in zip(variants, top1, strict=True):
+        costs = count(variant.config, spec.resolution)
+        rows.append(
+            {"variant": variant.name, "config_id": variant.config.id, **variant.point, "params": costs.params}
+            | {
+                "macs": costs.macs,
+                "top1": value,
+                "top1_std": std,
+                "top1_n": 3,
+                "status": "ok",
+                "pareto": True,
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+    curves = [
+        {
+            "variant": v.name,
+            "seed": s,
+            "epoch": e,
+            "train_loss": 1,
+            "train_top1": 80 + e,
+            "val_loss": 1,
+            "val_top1": 79 + e,
+        }
+        for v in variants
+        for s in (0, 1, 2)
+        for e in (0, 1)
+    ]
+    pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
+    (folder / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps({"cpu": "a processor", "versions": {"torch": "2.x"}}))
+    configs = {variant.name: variant.config.to_dict() for variant in variants}
+    (folder / "configs.json").write_text(json.dumps(configs))
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, their attributes, scripts and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag == "script" and self.scripts and not self.scripts[-1]:
+            self.scripts[-1] = data
+        else:
+            self.text.append(data)
+
+    @property
+    def all_text(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "branches")
+    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    assert (folder / "report.html").is_file()
+    for said in (
+        "Do branches pay?",
+        "92.3 ± 0.5 %",
+        "0, 1, 2",
+        "a processor",
+        "python -m hrvit_lab.study branches",
+    ):
+        assert said in page.all_text
+    assert sum(tag == "svg" for tag, _ in page.elements) == 5  # two trade-offs, the axis, parts, training
+    assert "Accuracy here is a proxy: short training from scratch on digits" in page.all_text
+    assert "top-1 on digits (proxy)" in page.all_text
+
+
+def test_report_needs_nothing_else(tmp_path: Path) -> None:
+    html = report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8")
+    assert "://" not in html
+    for _, attributes in Page(html).elements:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith("#")
+
+
+def test_ids_are_unique_and_references_meet_them(tmp_path: Path) -> None:
+    page = Page(report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    references = [attributes["xlink:href"] for _, attributes in page.elements if "xlink:href" in attributes]
+    assert len(ids) == len(set(ids))
+    assert references and {str(reference)[1:] for reference in references} <= set(ids)
+
+
+def test_policy_admits_our_script_alone(tmp_path: Path) -> None:
+    page = Page(report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8"))
+    [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", title=HOSTILE, question=HOSTILE)
+    table = pd.read_csv(folder / "table.csv").astype({"status": object, "branches": object})
+    table.loc[1, ["variant", "status", "config_id", "branches"]] = [
+        HOSTILE,
+        f"failed: {HOSTILE}",
+        HOSTILE,
+        HOSTILE,
+    ]
+    table["note"] = HOSTILE
+    table.to_csv(folder / "table.csv", index=False)
+    curves = pd.read_csv(folder / "curves.csv")
+    curves.assign(variant=HOSTILE).to_csv(folder / "curves.csv", index=False)
+    (folder / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE, "command": HOSTILE}))
+    (folder / "dropped.json").write_text(json.dumps({HOSTILE: HOSTILE}))
+    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    assert [tag for tag, _ in page.elements if tag in ("script", "img", "iframe", "object")] == ["script"]
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.all_text.count(HOSTILE) >= 8
+
+
+@pytest.mark.parametrize(
+    ("top1", "std", "expected", "absent"),
+    [
+        ((88, 92.0, 92.3), 0.5, "The cheapest of them is branches=2: 92.0 ± 0.5 % at", "No other variant"),
+        ((88, 90.0, 95.0), 0.5, "branches=2, is 5.0 points lower", "not settled"),
+        ((99, 90.0, 95.0), 0.5, "No other variant's spread", "not settled"),
+        ((95.2, 90.0, 95.0), 0.5, "It is also the cheapest of them", "No other variant"),
+        ((88, 92.0, 92.3), float("nan"), "the order is not settled", "No other variant"),
+    ],
+)
+def test_summary_claims_no_more_than_spreads_allow(
+    tmp_path: Path, top1: tuple[float, ...], std: float, expected: str, absent: str
+) -> None:
+    results = report.read_results(write_study(tmp_path / "s", top1, std))
+    said = " ".join(report.summary(results.table, "digits"))
+    assert expected in said and absent not in said
+    assert f"Highest mean top-1 on digits (a proxy): branches={top1.index(max(top1)) + 1}" in said
+
+
+def test_summary_without_training_speaks_of_costs(tmp_path: Path) -> None:
+    table = report.read_results(write_study(tmp_path / "s")).table.drop(columns="top1")
+    said = report.summary(table, "digits")
+    assert "(branches=1)" in said[0] and "(branches=3)" in said[0]
+    assert said[-1] == "Nothing was trained, so this says nothing about accuracy."
+
+
+def test_one_trained_variant_is_not_ranked(tmp_path: Path) -> None:
+    table = report.read_results(write_study(tmp_path / "s")).table.head(1)
+    assert "nothing to compare" in " ".join(report.summary(table, "digits"))
+
+
+def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s")
+    table = pd.read_csv(folder / "table.csv")
+    table["note"] = [None, "far from the base", None]
+    table.loc[0, "status"] = "failed: accuracy (seed 1): loss is not finite"
+    table.loc[2, "status"] = "partial"
+    table.to_csv(folder / "table.csv", index=False)
+    (folder / "dropped.json").write_text(json.dumps({"branches=5": "too many MACs"}))
+    assert report.remarks(report.read_results(folder)) == [
+        ("branches=1", "failed: accuracy (seed 1): loss is not finite"),
+        ("branches=2", "far from the base"),
+        ("branches=3", "not finished; run the study again"),
+        ("branches=5", "not measured: too many MACs"),
+    ]
+
+
+def test_costs_by_part_sum_to_the_tables_macs(tmp_path: Path) -> None:
+    results = report.read_results(write_study(tmp_path / "s"))
+    sums = report.costs_by_part(results).sum(axis=1)
+    assert sums.tolist() == results.table["macs"].tolist()
+    assert sums.index.tolist() == results.table["variant"].tolist()
+
+
+def spoil(folder: Path, name: str, content: str | None) -> None:
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("table.csv", None, "there is no s/table.csv; run the study first"),
+        ("table.csv", "", "s/table.csv is no table"),
+        ("table.csv", "a,b\n1,2\n", "s/table.csv has no column 'variant'"),
+        ("study.yaml", "title: [", "broken YAML"),
+        ("study.yaml", None, "study.yaml can't be read"),
+        ("environment.json", "{", "s/environment.json is no JSON"),
+        ("configs.json", "[" * 100_000, "s/configs.json is no JSON"),
+    ],
+)
+def test_broken_folders_get_one_sentence(tmp_path: Path, name: str, content: str | None, expected: str) -> None:
+    folder = write_study(tmp_path / "s")
+    spoil(folder, name, content)
+    with pytest.raises(ConfigError, match=expected.replace("(", r"\(")) as error:
+        report.read_results(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_study(tmp_path / "s")
+    monkeypatch.setattr(report, "MAX_FILE_BYTES", 50)
+    with pytest.raises(ConfigError, match="larger than"):
+        report.read_results(folder)
+
+
+def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s")
+    configs = json.loads((folder / "configs.json").read_text())
+    configs["branches=1"] = {"widths": "nonsense"}
+    (folder / "configs.json").write_text(json.dumps(configs))
+    assert set(report.read_results(folder).configs) == {"branches=2", "branches=3"}

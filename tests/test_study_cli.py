@@ -1,0 +1,196 @@
+"""The command line: what people type, what they get, and what they are told when it can't be had."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hrvit_lab.config import preset, with_branches
+from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.measure.count import count
+from hrvit_lab.study.__main__ import main
+from hrvit_lab.study.spec import list_studies
+
+COSTS = """
+title: What does a branch cost?
+question: How many parameters and MACs does each branch add?
+base: hrvit_nano
+grid: {branches: [1, 2, 3]}
+metrics: [params, macs, activations]
+resolution: 64
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "costs.yaml"
+    path.write_text(COSTS)
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on stderr of a request that can't be met."""
+    assert main([str(argument) for argument in arguments]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    lines = errors.splitlines()
+    assert len(lines) == 1, errors
+    return lines[0]
+
+
+def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results"
+    assert main([str(study), "--out", str(out), "--jobs", "1"]) == 0
+    folder = out / "costs"
+    shown = capsys.readouterr().out
+    for name in ("report.html", "table.csv", "curves.csv", "study.yaml", "configs.json", "environment.json"):
+        assert (folder / name).is_file()
+        assert str(folder / name) in shown
+    pictures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert pictures and pictures == {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert all(picture in shown for picture in pictures)
+    assert json.loads((folder / "dropped.json").read_text()) == {}
+
+    table = rows(folder / "table.csv")
+    assert [row["variant"] for row in table] == ["branches=1", "branches=2", "branches=3"]
+    configs = json.loads((folder / "configs.json").read_text())
+    for row, branches in zip(table, (1, 2, 3), strict=True):
+        config = with_branches(preset("hrvit_nano"), branches)
+        expected = count(config, 64)
+        assert (row["params"], row["macs"], row["activations"]) == (
+            str(expected.params),
+            str(expected.macs),
+            str(expected.activations),
+        )
+        assert (row["config_id"], row["branches"], row["status"]) == (config.id, str(branches), "ok")
+        assert configs[row["variant"]]["widths"] == list(config.widths)
+        line = next(line for line in shown.splitlines() if line.startswith(f" {row['variant']}"))
+        figures = [format_value(METRICS[key], float(row[key])) for key in ("params", "macs", "activations")]
+        assert re.split(r"  +", line.strip()) == [row["variant"], *figures]
+
+    # Again: nothing to do; a record cut off by hand is the one thing done again.
+    trials = out / "trials"
+    times = {path.name: path.stat().st_mtime_ns for path in trials.glob("*.json")}
+    first = (folder / "table.csv").read_bytes()
+    assert main([str(study), "--out", str(out)]) == 0
+    assert "3 were there, 0 done" in capsys.readouterr().out
+    damaged = sorted(trials.glob("*.json"))[0]
+    damaged.write_text(damaged.read_text()[:100])
+    assert main([str(study), "--out", str(out), "--jobs", "1"]) == 0
+    assert "2 were there, 1 done" in capsys.readouterr().out
+    changed = {path.name for path in trials.glob("*.json") if path.stat().st_mtime_ns != times[path.name]}
+    assert changed == {damaged.name}
+    assert damaged.with_suffix(".corrupt").is_file()
+    assert (folder / "table.csv").read_bytes() == first
+
+    # From the records alone.
+    (folder / "table.csv").unlink()
+    (folder / "report.html").unlink()
+    assert main(["report", "costs", "--out", str(out)]) == 0
+    assert (folder / "table.csv").read_bytes() == first
+    assert (folder / "report.html").is_file()
+
+
+def test_a_failed_trial_is_a_row_with_its_reason(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Digits have no root: every training is refused, and the costs stand."""
+    arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1", "--metrics", "params,top1"]
+    arguments += ["--set", "grid.branches=[1, 2],train.train_limit=64,train.epochs=1,data.root=/nowhere"]
+    assert main(arguments) == 1
+    shown = capsys.readouterr().out
+    table = rows(tmp_path / "results" / "costs" / "table.csv")
+    assert [row["top1"] for row in table] == ["", ""]
+    reasons = {row["status"] for row in table}
+    assert len(reasons) == 1
+    assert re.match(r"failed: accuracy \(seed 0\): \w+Error: data set 'digits' .* no root", reasons.pop())
+    assert all(int(row["params"]) > 0 for row in table)
+    assert shown.count("failed: branches=") == 2
+    assert main(arguments) == 1
+    assert "4 were there, 0 done" in capsys.readouterr().out
+
+
+def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results"
+    assert main([str(study), "--out", str(out), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert not out.exists()
+    assert "3 trials: 0 already there, 3 to run." in shown
+    assert "branches=3" in shown
+
+
+def test_dropped_variants_are_named(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--set", "constraints.params.max=200000", "--dry-run", "--out", str(tmp_path / "results")]
+    assert main([str(study), *options]) == 0
+    assert "dropped: branches=3: params = " in capsys.readouterr().out
+
+
+def test_list_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    assert set(list_studies()) >= {"branch_sweep", "depth_sweep", "width_sweep", "window_sweep", "presets"}
+    assert all(name in shown for name in list_studies())
+
+
+def test_an_unknown_study(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "branch_swep")
+    assert "'branch_swep'" in line and "'branch_sweep'" in line
+    assert "nowhere.yaml" in refused(capsys, "nowhere.yaml")
+    assert "--list" in refused(capsys)
+
+
+def test_results_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "branch_sweep" in refused(capsys, "report", "branch_sweep", "--out", tmp_path)
+
+
+def test_an_unknown_setting(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, study, "--set", "train.epoch=2")
+    assert "'train.epoch'" in line and "'epochs'" in line
+
+
+def test_an_unknown_metric(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, study, "--metrics", "params,latency")
+    assert "'latency'" in line and "'latency_ms'" in line
+
+
+def test_seeds_are_a_list(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(study), "--metrics", "top1", "--seeds", "5,7", "--set", "data.resolution=64", "--dry-run"]) == 0
+    assert "6 trials" in capsys.readouterr().out
+    assert "seeds" in refused(capsys, study, "--seeds", "one")
+
+
+def test_broken_yaml_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("title: x\nquestion: [y\nbase: hrvit_nano\n")
+    line = refused(capsys, path)
+    assert "broken.yaml" in line and "line 3" in line
+
+
+def test_an_out_that_cannot_be_written(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    line = refused(capsys, study, "--out", tmp_path / "file")
+    assert "--out" in line and "file" in line
+    assert "/proc" in refused(capsys, study, "--out", "/proc/nothing")
+
+
+def test_a_device_that_is_not_there(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, study, "--device", "cuda:63")
+    assert "cuda:63" in line
+
+
+def test_no_traceback_from_the_shell(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "hrvit_lab.study", "no_such_study"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1 and "no_such_study" in done.stderr

@@ -1,0 +1,139 @@
+"""A study that is killed at any moment, or run by two processes at once, ends as one that was left alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STUDY = """
+title: How does a killed study end?
+question: Is its table the same as that of one that was left alone?
+base: {preset: hrvit_nano, num_classes: 10}
+grid: {branches: [1, 2, 3]}
+metrics: [params, macs, top1, val_loss]
+seeds: [0, 1]
+resolution: 32
+data: {name: digits, resolution: 32}
+train: {epochs: 1, train_limit: 64, batch_size: 32}
+"""
+TRIALS = 3 * (1 + 2)
+KILLS = 10
+
+pytestmark = pytest.mark.timeout(900)  # a minute or two on two idle cores
+
+
+def start(study: Path, out: Path, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "hrvit_lab.study", str(study), "--out", str(out), "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, text=True, cwd=study.parent, env=environment, **options)
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, output + errors
+    return output
+
+
+def journal(out: Path) -> Counter[tuple[str, str]]:
+    """How often each trial was started and finished."""
+    path = out / "trials" / "journal.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return Counter((line["event"], line["key"]) for line in lines)
+
+
+def recorded(out: Path) -> set[str]:
+    return {path.stem for path in (out / "trials").glob("*.json")}
+
+
+def outcome(out: Path) -> dict[str, str]:
+    """All of the study's results that don't tell a time."""
+    folder = out / "crash"
+    names = ("table.csv", "curves.csv", "configs.json", "study.yaml", "dropped.json")
+    return {name: (folder / name).read_text() for name in names}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("crash") / "crash.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Path) -> Iterator[dict[str, str]]:
+    out = study.parent / "undisturbed"
+    finish(start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    assert set(journal(out).values()) == {1}
+    assert len(recorded(out)) == TRIALS
+    yield outcome(out)
+
+
+def test_killed_at_ten_random_moments(study: Path, undisturbed: dict[str, str]) -> None:
+    assert undisturbed["table.csv"].count("\n") == 4 and ",ok," in undisturbed["table.csv"]
+    out = study.parent / "killed"
+    moments = random.Random(0)
+    started_before: list[tuple[set[str], Counter[tuple[str, str]]]] = []
+    for _ in range(KILLS):
+        process = start(study, out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Imports take most of a run: count events, so that moments fall into trainings and records as well.
+        event = journal(out).total() + moments.randint(0, 5)
+        while process.poll() is None and journal(out).total() < event:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1))
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.kill()
+        process.wait()
+        # A worker that is still importing notices when it is done with that, any other at once.
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert alive == [], "workers outlived their study"
+        started_before.append((recorded(out), journal(out)))
+
+    finish(start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    assert outcome(out) == undisturbed
+    assert len(recorded(out)) == TRIALS
+    final = journal(out)
+    for done, then in started_before:
+        again = {key for key in done if final["started", key] > then["started", key]}
+        assert again == set(), "a recorded trial ran again"
+    names = {path.name for path in out.rglob("*") if path.is_file()}
+    assert [name for name in names if name.endswith((".tmp", ".corrupt"))] == []
+    assert [name for name in names if name.endswith(".lock")] == ["timing.lock"]
+
+
+def test_two_processes_at_once(study: Path, undisturbed: dict[str, str]) -> None:
+    out = study.parent / "twice"
+    both = [start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    outputs = [finish(process) for process in both]
+    assert outcome(out) == undisturbed
+    assert set(journal(out).values()) == {1}, "a trial ran twice"
+    assert len(recorded(out)) == TRIALS
+    assert all("branches=3" in output for output in outputs)
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study: Path, undisturbed: dict[str, str]) -> None:
+    out = study.parent / "interrupted"
+    process = start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    until = time.monotonic() + 100
+    while not recorded(out) and time.monotonic() < until:
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert len(errors.splitlines()) == 1, errors
+    assert f"{len(recorded(out))} of {TRIALS} trials are kept in {out / 'trials'}" in errors
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    finish(start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    assert outcome(out) == undisturbed
+    assert all(number == 1 for (event, _), number in journal(out).items() if event == "finished")

@@ -1,0 +1,227 @@
+"""The runner with fake probes: every way a trial can end is a record, and the rest goes on."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hrvit_lab.config import preset
+from hrvit_lab.measure import ProbeInput
+from hrvit_lab.study import runner
+from hrvit_lab.study.progress import duration, seconds_left
+from hrvit_lab.study.store import Lock, Store
+from hrvit_lab.study.trials import Trial
+
+NANO = preset("hrvit_nano")
+
+
+def act(asked: ProbeInput) -> dict[str, Any]:
+    """Do what ``data["act"]`` says; leave a line with the times in ``data["root"]``."""
+    began = time.time()
+    match asked.data["act"]:
+        case "raise":
+            raise ValueError("no such thing\nas a second line")
+        case "memory":
+            raise MemoryError
+        case "allocator":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        case "hang":
+            time.sleep(600)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "nap":
+            time.sleep(0.5)
+    line = json.dumps({"seed": asked.seed, "began": began, "ended": time.time(), "pid": os.getpid()}) + "\n"
+    with open(Path(asked.data["root"]) / "runs.jsonl", "a") as file:
+        file.write(line)
+    return {"top1": asked.seed / 7, "curves": [{"epoch": 1, "val_loss": float("nan")}]}
+
+
+def count_threads(asked: ProbeInput) -> dict[str, Any]:
+    import torch
+
+    return act(asked) | {"threads": torch.get_num_threads()}
+
+
+PROBES = {"accuracy": count_threads, "latency": count_threads}
+
+
+def trial(root: Path, seed: int, act: str = "", group: str = "accuracy") -> Trial:
+    asked = ProbeInput(NANO, (64, 64 + seed), seed=seed, data={"act": act, "root": str(root)})
+    return Trial(group, asked, f"{act or 'fine'} {seed}", "chip")
+
+
+@dataclass
+class Notes:
+    """A watcher that writes down what it is told; ``on_wait`` runs at the first wait."""
+
+    begun: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    waits: list[list[str]] = field(default_factory=list)
+    on_wait: Any = None
+
+    def started(self, trial: Trial) -> None:
+        self.begun.append(trial.label)
+
+    def finished(self, trial: Trial, record: Mapping[str, Any]) -> None:
+        self.ended.append(f"{trial.label}: {record['status']}")
+
+    def waiting(self, trials: Sequence[Trial]) -> None:
+        self.waits.append([trial.label for trial in trials])
+        if self.on_wait:
+            self.on_wait()
+            self.on_wait = None
+
+
+def run(store: Store, trials: Sequence[Trial], jobs: int = 2, timeout_s: float = 60, **options: Any) -> Notes:
+    notes = options.pop("notes", Notes())
+    store.create()
+    runner.run(trials, store, PROBES, notes, jobs=jobs, timeout_s=timeout_s, environment={"cpu": "chip"}, **options)
+    return notes
+
+
+def runs(root: Path) -> list[dict[str, Any]]:
+    path = root / "runs.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+def test_every_end_is_a_record_and_the_rest_goes_on(store: Store, tmp_path: Path) -> None:
+    acts = ["", "raise", "memory", "allocator", "hang", "killed", "exit", ""]
+    trials = [trial(tmp_path, seed, act) for seed, act in enumerate(acts)]
+    notes = run(store, trials, timeout_s=2)
+
+    records = [store.load(t.key) for t in trials]
+    assert [r and r["status"] for r in records] == [
+        "ok",
+        "failed",
+        "out_of_memory",
+        "out_of_memory",
+        "timeout",
+        "failed",
+        "failed",
+        "ok",
+    ]
+    reasons = [r["reason"] for r in records if r]
+    assert reasons[1] == "ValueError: no such thing"
+    assert reasons[2].startswith("MemoryError")
+    assert reasons[4] == "took longer than 2 s"
+    assert "SIGKILL" in reasons[5] and "memory" in reasons[5]
+    assert "exit code 3" in reasons[6]
+    last = records[-1]
+    assert last is not None
+    assert last["values"] == {"top1": 1.0, "threads": 1}
+    assert last["curves"] == [{"epoch": 1, "val_loss": None}]
+    assert last["config_id"] == NANO.id and last["seed"] == 7 and last["environment"] == {"cpu": "chip"}
+    assert "no such thing" in (records[1] or {})["traceback"]
+    assert sorted(notes.begun) == sorted(t.label for t in trials)
+    assert len(notes.ended) == len(trials)
+    leftovers = {path.name for path in store.folder.iterdir()} - {f"{t.key}.json" for t in trials}
+    assert leftovers == {"journal.jsonl", "timing.lock"}
+
+
+def test_a_rerun_does_only_what_is_missing(store: Store, tmp_path: Path) -> None:
+    trials = [trial(tmp_path, 0), trial(tmp_path, 1, "raise")]
+    run(store, trials)
+    again = run(store, [*trials, trial(tmp_path, 2)])
+    assert again.begun == ["fine 2"]
+    (store.folder / f"{trials[0].key}.json").write_text('{"key": ')
+    assert run(store, trials).begun == ["fine 0"]
+    assert run(store, trials, retry_failed=True).begun == ["raise 1"]
+    assert [line["seed"] for line in runs(tmp_path)] == [0, 2, 0]
+
+
+def refuse() -> None:
+    raise ImportError("a library is missing")
+
+
+class Unloadable:
+    """A probe that a worker can't import."""
+
+    def __call__(self, asked: Any) -> dict[str, Any]:
+        return {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuse, ()
+
+
+def test_a_worker_that_cannot_start_is_no_trial_s_fault(store: Store, tmp_path: Path) -> None:
+    store.create()
+    broken = {"accuracy": Unloadable()}
+    with pytest.raises(runner.WorkerUnable, match="exit code 1"):
+        runner.run([trial(tmp_path, 0)], store, broken, Notes(), jobs=1, timeout_s=60, environment={})
+    assert {path.name for path in store.folder.iterdir()} == {"journal.jsonl", "timing.lock"}
+    assert run(store, [trial(tmp_path, 0)]).ended == ["fine 0: ok"]
+
+
+def test_trainings_run_side_by_side_and_clocks_alone(store: Store, tmp_path: Path) -> None:
+    trials = [trial(tmp_path, 100 + i, "nap", "latency") for i in range(2)]
+    trials += [trial(tmp_path, i, "nap") for i in range(6)]
+    run(store, trials, jobs=2)
+    done = runs(tmp_path)
+    trainings = [line for line in done if line["seed"] < 100]
+    clocks = [line for line in done if line["seed"] >= 100]
+
+    def overlaps(line: dict[str, Any]) -> int:
+        return sum(o["began"] < line["ended"] and line["began"] < o["ended"] for o in done) - 1
+
+    assert len(trainings) == 6 and len(clocks) == 2
+    assert {line["pid"] for line in trainings} & {line["pid"] for line in clocks} == set()
+    assert len({line["pid"] for line in trainings}) == 2  # each imported torch once
+    assert any(overlaps(line) for line in trainings)
+    assert [overlaps(line) for line in clocks] == [0, 0]
+    assert min(line["began"] for line in clocks) >= max(line["ended"] for line in trainings)
+    threads = {t.group: (store.load(t.key) or {})["values"]["threads"] for t in trials}
+    assert threads == {"accuracy": 1, "latency": os.cpu_count()}
+
+
+def test_another_process_s_trial_is_waited_for_and_shown(store: Store, tmp_path: Path) -> None:
+    theirs = trial(tmp_path, 0)
+    store.create()
+    claim = store.claim(theirs.key)
+    assert claim
+    notes = Notes(on_wait=lambda: finish(store, theirs, claim))
+    run(store, [theirs], notes=notes)
+    assert notes.waits[0] == ["fine 0"]
+    assert notes.begun == []
+    assert notes.ended == ["fine 0: ok"]
+    assert runs(tmp_path) == []
+
+
+def finish(store: Store, trial: Trial, claim: Lock) -> None:
+    outcome = {"status": "ok", "reason": "", "values": {"top1": 1.0}, "started": time.time(), "seconds": 1.0}
+    store.save(trial.head() | outcome)
+    store.release(claim)
+
+
+def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
+    def measured(group: str, config_id: str, seconds: float) -> dict[str, Any]:
+        return {"status": "ok", "group": group, "config_id": config_id, "seconds": seconds}
+
+    training, clock = trial(tmp_path, 0), trial(tmp_path, 0, group="latency")
+    assert seconds_left([training], [], 2) is None
+    assert seconds_left([], [], 2) == 0
+    assert seconds_left([training, clock], [measured("accuracy", "other", 8)], 2) == 4 + 8
+    same = [measured("accuracy", "other", 8), measured("accuracy", NANO.id, 2), measured("latency", "x", 3)]
+    assert seconds_left([training, training, clock], same, 2) == 2 + 3
+    assert seconds_left([training], [same[0] | {"status": "failed"}], 1) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.96, "10.0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599.7, "1 h 0 min")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,271 @@
+"""Study files and the networks they stand for."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hrvit_lab.config import ConfigError, preset, scale_depths, with_branches
+from hrvit_lab.measure.count import count, dispatch_count
+from hrvit_lab.model import build
+from hrvit_lab.study.matching import match_macs
+from hrvit_lab.study.space import expand
+from hrvit_lab.study.spec import Spec, list_studies, load_study, parse_settings, split_commas
+from hrvit_lab.study.trials import in_order, plan
+
+BASE: dict[str, Any] = {"title": "t", "question": "q?", "base": "hrvit_nano", "resolution": 64}
+
+
+def spec(**fields: Any) -> Spec:
+    return Spec.model_validate(BASE | fields)
+
+
+def written(folder: Path, fields: dict[str, Any] | str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(fields if isinstance(fields, str) else yaml.safe_dump(fields))
+    return path
+
+
+def test_grid_is_every_combination() -> None:
+    variants, dropped = expand(spec(grid={"branches": [2, 3], "window_sizes": [1, 7]}))
+    assert not dropped
+    assert [v.name for v in variants] == [
+        "branches=2, window_sizes=1",
+        "branches=2, window_sizes=7",
+        "branches=3, window_sizes=1",
+        "branches=3, window_sizes=7",
+    ]
+    for variant, (branches, window) in zip(variants, itertools.product((2, 3), (1, 7)), strict=True):
+        assert variant.config.id == with_branches(preset("hrvit_nano"), branches).replace(window_sizes=window).id
+        assert variant.point == {"branches": branches, "window_sizes": window}
+
+
+def test_one_at_a_time_is_the_base_and_single_changes() -> None:
+    variants, dropped = expand(spec(one_at_a_time={"depth_scale": [1, 2], "stem_width": [32]}))
+    base = preset("hrvit_nano")
+    assert {v.name: v.config.id for v in variants} == {
+        "base": base.id,
+        "depth_scale=2": scale_depths(base, 2).id,
+        "stem_width=32": base.replace(stem_width=32).id,
+    }
+    assert variants[0].point == {"depth_scale": 1.0, "stem_width": 16}
+    assert dropped == [("depth_scale=1", "it is the base itself")]
+
+
+def test_named_variants_may_start_from_another_preset() -> None:
+    entries = [
+        {"name": "micro", "set": {"preset": "hrvit_micro"}},
+        {"name": "windows", "set": {"window_sizes": [1, 1, 7, 7]}},
+    ]
+    micro, windows = expand(spec(variants=entries)).variants
+    assert micro.config.id == preset("hrvit_micro").id
+    assert windows.config.id == preset("hrvit_nano").replace(window_sizes=(1, 1, 7, 7)).id
+    assert micro.point == {"window_sizes": "1-2-7-7"}
+    assert windows.point == {"window_sizes": "1-1-7-7"}
+
+
+def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
+    """The ratio that the table shows is one that operators dispatched on a meta device give."""
+    variants = expand(spec(grid={"branches": [1, 2, 3, 4, 5]}, match=["as is", {"macs": "base"}])).variants
+    assert [v.point["matching"] for v in variants] == ["as is"] * 5 + ["equal macs"] * 5
+    base = dispatch_count(build(preset("hrvit_nano")), (64, 64)).macs
+    for variant in variants:
+        ratio = dispatch_count(build(variant.config), (64, 64)).macs / base
+        assert variant.point["macs_vs_base"] == pytest.approx(ratio, rel=1e-12)
+        assert variant.point["note"] == ""
+        if variant.point["matching"] == "equal macs":
+            assert abs(ratio - 1) <= 0.03
+    as_is, equal = variants[3], variants[8]
+    assert as_is.config.id == equal.config.id == preset("hrvit_nano").id
+
+
+def test_a_match_out_of_reach_says_so() -> None:
+    """b3's stem alone costs more than the whole of nano."""
+    study = spec(variants=[{"name": "b3", "set": {"preset": "hrvit_b3"}}], match="equal macs")
+    (variant,) = expand(study).variants
+    ratio = variant.point["macs_vs_base"]
+    assert ratio > 1.05
+    assert f"{ratio - 1:+.0%}" in variant.point["note"]
+
+
+def test_matching_keeps_proportions_where_it_can() -> None:
+    wide = preset("hrvit_micro").replace(widths=(32, 64, 128, 256))
+    target = count(preset("hrvit_micro"), (64, 64)).macs
+    widths = match_macs(wide, target, (64, 64)).widths
+    assert widths == (16, 32, 64, 128)
+
+
+def test_constraints_drop_with_a_reason() -> None:
+    variants, dropped = expand(spec(grid={"branches": [1, 2, 3, 4, 5]}, constraints={"params": {"max": 5e5}}))
+    sizes = {n: count(with_branches(preset("hrvit_nano"), n), 64).params for n in (1, 2, 3, 4, 5)}
+    assert [v.point["branches"] for v in variants] == [n for n in sizes if sizes[n] <= 5e5]
+    assert [name for name, _ in dropped] == [f"branches={n}" for n in sizes if sizes[n] > 5e5]
+    assert all("params" in reason and "at most 500000" in reason.replace("5e+05", "500000") for _, reason in dropped)
+
+
+def test_an_impossible_network_is_dropped_with_its_reason() -> None:
+    variants, dropped = expand(spec(grid={"branches": [4, 5]}, resolution=32))
+    assert [v.name for v in variants] == ["branches=4"]
+    assert "resolution" in dropped[0].reason
+    with pytest.raises(ConfigError, match="no variant is left"):
+        expand(spec(grid={"branches": [5]}, resolution=32))
+
+
+def test_equal_networks_and_equal_conditions_share_trials() -> None:
+    study = spec(
+        grid={"branches": [3, 4]},
+        match=["as is", "equal macs"],
+        metrics=["params", "macs", "top1"],
+        seeds=[0, 1],
+        data={"resolution": 64},
+    )
+    planned = plan(study, expand(study).variants, "chip")
+    keys = {name: [trial.key for trial in trials] for name, trials in planned.items()}
+    assert keys["branches=4"] == keys["branches=4, equal macs"]
+    assert not set(keys["branches=3"]) & set(keys["branches=4"])
+    assert len(in_order(planned)) == 3 * (1 + 2)  # networks × (cost, two seeds)
+
+
+@pytest.mark.parametrize(
+    ("change", "costs", "trainings", "clocks"),
+    [
+        ({"train": {"epochs": 3}}, True, False, True),
+        ({"data": {"resolution": 48}}, True, False, True),
+        ({"resolution": 96}, False, True, False),
+        ({"latency": {"batch_size": 2}}, True, True, False),
+        ({"title": "other"}, True, True, True),
+        ({"trial_timeout_s": 5}, True, True, True),
+    ],
+)
+def test_a_record_stays_valid_exactly_while_its_conditions_do(
+    change: dict[str, Any], costs: bool, trainings: bool, clocks: bool
+) -> None:
+    def keys(**fields: Any) -> dict[str, str]:
+        study = spec(grid={"branches": [2]}, metrics=["params", "top1", "latency_ms"], **fields)
+        return {t.group: t.key for t in in_order(plan(study, expand(study).variants, "chip"))}
+
+    before, after = keys(), keys(**change)
+    same = {group: before[group] == after[group] for group in before}
+    assert same == {"cost": costs, "accuracy": trainings, "latency": clocks}
+
+
+def test_another_chip_invalidates_clocks_alone() -> None:
+    study = spec(grid={"branches": [2]}, metrics=["params", "top1", "latency_ms", "peak_memory_mib"])
+    variants = expand(study).variants
+    here, there = ({t.group: t.key for t in in_order(plan(study, variants, chip))} for chip in ("this", "that"))
+    assert {group for group in here if here[group] != there[group]} == {"latency", "memory"}
+
+
+@pytest.mark.parametrize("name", sorted(list_studies()))
+def test_shipped_studies(name: str, tmp_path: Path) -> None:
+    study = load_study(list_studies()[name])
+    assert study.question.strip().endswith((".", "?"))
+    assert "?" in study.title + study.question
+    variants, dropped = expand(study)
+    assert len(variants) >= 3
+    assert not [entry for entry in dropped if "base itself" not in entry.reason]
+    assert all(variant.point.get("note", "") == "" for variant in variants)
+    resolved = load_study(written(tmp_path, study.to_yaml()))
+    assert resolved == study
+    again = expand(resolved).variants
+    assert [(v.name, v.config.id, v.point) for v in again] == [(v.name, v.config.id, v.point) for v in variants]
+
+
+def test_branch_sweep_asks_the_fair_question() -> None:
+    study = load_study(list_studies()["branch_sweep"])
+    variants = expand(study).variants
+    assert len({v.config.id for v in variants}) >= 9
+    assert len(study.seeds) >= 3
+    assert {v.config.num_branches for v in variants} == {1, 2, 3, 4, 5}
+
+
+GRID = {"grid": {"branches": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "fragments"),
+    [
+        ("title: [1\nbase: x", ["broken YAML", "line 2"]),
+        ("- a\n- b", ["must be a mapping"]),
+        ("a: &x [1]\nb: *x", ["alias"]),
+        ("[" * 3000, []),
+        ({**BASE}, ["exactly one of grid, one_at_a_time and variants"]),
+        ({**BASE, **GRID, "variants": [{"name": "a"}]}, ["exactly one", "grid and variants"]),
+        ({**BASE, **GRID, "metrix": ["params"]}, ["unknown key 'metrix'", "'metrics'"]),
+        ({**BASE, **GRID, "train": {"epoch": 1}}, ["unknown key 'train.epoch'", "'epochs'"]),
+        ({**BASE, **GRID, "latency": {"batchsize": 1}}, ["'latency.batchsize'", "'batch_size'"]),
+        ({**BASE, **GRID, "constraints": {"params": {"maximum": 1}}}, ["'constraints.params.maximum'", "max"]),
+        ({**BASE, **GRID, "constraints": {"top1": {"max": 1}}}, ["'top1' is no cost"]),
+        ({**BASE, "grid": {"branch": [1]}}, ["unknown axis 'branch'", "'branches'"]),
+        ({**BASE, "grid": {"branches": ["two"]}}, ["branches = 'two'", "whole number"]),
+        ({**BASE, "grid": {"width_scale": [0]}}, ["width_scale = 0", "above 0"]),
+        ({**BASE, "grid": {"branches": []}}, ["grid.branches", "at least 1"]),
+        ({**BASE, **GRID, "base": "hrvit_nan"}, ["base", "unknown preset 'hrvit_nan'", "'hrvit_nano'"]),
+        ({**BASE, **GRID, "base": {"preset": "hrvit_nano", "width": 3}}, ["base", "'width'"]),
+        ({**BASE, **GRID, "metrics": ["param"]}, ["metrics", "unknown metric 'param'", "'params'"]),
+        ({**BASE, **GRID, "data": {"name": "digit"}}, ["data.name", "'digits'"]),
+        ({**BASE, **GRID, "seeds": [-1]}, ["seeds.0", "-1"]),
+        ({**BASE, **GRID, "device": "gpu"}, ["device", "gpu"]),
+        ({**BASE, **GRID, "match": "equal params"}, ["match", "equal params"]),
+        ({**BASE, "variants": [{"name": "a"}, {"name": "a"}]}, ["two variants are called 'a'"]),
+        (
+            {**BASE, "grid": {"stem_width": list(range(1, 400)), "drop_rate": [i / 100 for i in range(99)]}},
+            ["39501", "10000"],
+        ),
+        ({key: BASE[key] for key in BASE if key != "question"} | GRID, ["'question' is missing"]),
+    ],
+)
+def test_a_wrong_file_gets_one_sentence(tmp_path: Path, fields: dict[str, Any] | str, fragments: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(written(tmp_path, fields))
+    message = str(caught.value)
+    assert "mine.yaml" in message
+    assert "\n" not in message
+    assert len(message) < 500
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_settings_change_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, BASE | {"grid": {"branches": [1, 2]}})
+    text = "train.epochs=2,grid.branches=[1, 3],base.window_sizes=7,data.name=fashion_mnist,resolution=[64, 96]"
+    study = load_study(path, parse_settings(text))
+    assert study.train.epochs == 2
+    assert study.grid == {"branches": [1, 3]}
+    assert study.base_config.id == preset("hrvit_nano").replace(window_sizes=7).id
+    assert study.data.name == "fashion_mnist"
+    assert study.resolution == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("setting", "fragments"),
+    [
+        ("train.epohcs=2", ["--set", "'train.epohcs'", "'epochs'"]),
+        ("trian.epochs=2", ["--set", "'trian'", "'train'"]),
+        ("train", ["--set", "'train' is no key=value"]),
+        ("title.x=2", ["--set", "'title' holds no keys"]),
+        ("train.epochs=many", ["--set", "train.epochs", "'many'"]),
+        ("grid.branches=[1", ["grid.branches", "broken YAML"]),
+    ],
+)
+def test_a_wrong_setting_gets_one_sentence(tmp_path: Path, setting: str, fragments: list[str]) -> None:
+    path = written(tmp_path, BASE | {"grid": {"branches": [1, 2]}})
+    with pytest.raises(ConfigError) as caught:
+        load_study(path, parse_settings(setting))
+    assert "\n" not in str(caught.value)
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a=1,b=2", ["a=1", "b=2"]),
+        ("a=[1, 2],b={c: 1, d: 2}", ["a=[1, 2]", "b={c: 1, d: 2}"]),
+        ("a=[[1,2],[3,4]],b=x", ["a=[[1,2],[3,4]]", "b=x"]),
+        ("title='x, y',b=1", ["title='x, y'", "b=1"]),
+        ("", []),
+    ],
+)
+def test_commas_split_outside_brackets_only(text: str, parts: list[str]) -> None:
+    assert split_commas(text) == parts

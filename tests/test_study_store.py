@@ -1,0 +1,160 @@
+"""Records on disk: whole or absent, one writer at a time, whatever dies."""
+
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hrvit_lab.study.store import Store, finite, try_lock
+
+KEY = "0" * 32
+HOLD = """
+import sys, pathlib
+from hrvit_lab.study.store import try_lock
+assert try_lock(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+COUNT = """
+import sys, time, pathlib
+from hrvit_lab.study.store import try_lock
+lock, counter = map(pathlib.Path, sys.argv[1:3])
+for _ in range(200):
+    while (held := try_lock(lock)) is None:
+        time.sleep(0.0005)
+    counter.write_text(str(int(counter.read_text()) + 1))
+    held.release(unlink=True)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    store.create()
+    return store
+
+
+def record(**fields: Any) -> dict[str, Any]:
+    return {"key": KEY, "status": "ok", "values": {"top1": 97.5}, "started": 1.0, **fields}
+
+
+def python(code: str, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **options)
+
+
+def test_a_record_comes_back_as_it_was_saved(store: Store) -> None:
+    assert store.load(KEY) is None
+    saved = record(values={"top1": 0.1 + 0.2, "macs": 2**60 + 1}, curves=[{"epoch": 1, "val_loss": 1e-300}])
+    store.save(saved)
+    assert store.load(KEY) == saved
+    assert store.load_all({KEY, "1" * 32}) == {KEY: saved}
+
+
+def test_a_diverged_loss_is_no_invalid_json(store: Store) -> None:
+    store.save(record(curves=[{"val_loss": math.nan, "train_loss": math.inf}]))
+    text = (store.folder / f"{KEY}.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    loaded = store.load(KEY)
+    assert loaded is not None
+    assert loaded["curves"] == [{"val_loss": None, "train_loss": None}]
+    assert finite((1.5, {"a": -math.inf})) == [1.5, {"a": None}]
+
+
+def test_a_cut_off_record_is_missing_at_every_length(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.save(record())
+    path = store.folder / f"{KEY}.json"
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with caplog.at_level(logging.ERROR):
+            assert store.load(KEY) is None, whole[:length]
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"key": "other"}', "\x00\xff", "[" * 100_000])
+def test_a_damaged_record_is_kept_aside_when_its_trial_is_done_again(
+    store: Store, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = store.folder / f"{KEY}.json"
+    path.write_text(text, encoding="latin-1")
+    assert store.load(KEY) is None
+    assert [message for message in caplog.messages if "damaged" in message and "\n" not in message]
+    store.save(record())
+    assert store.load(KEY) == record()
+    assert path.with_suffix(".corrupt").read_text(encoding="latin-1") == text
+
+
+def test_a_claim_dies_with_its_process(store: Store) -> None:
+    lock = store.folder / f"{KEY}.lock"
+    with python(HOLD, lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        assert store.claim(KEY) is None
+        holder.send_signal(signal.SIGKILL)
+    claim = store.claim(KEY)
+    assert claim is not None
+    store.release(claim)
+    assert not lock.exists()
+
+
+def test_claims_exclude_each_other_while_lock_files_come_and_go(tmp_path: Path) -> None:
+    """Four processes increment one counter 200 times each; a lock held twice would lose some."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    processes = [python(COUNT, tmp_path / "a.lock", counter) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert counter.read_text() == "800"
+
+
+def test_clocks_wait_for_company_to_end(store: Store) -> None:
+    one = store.timing_lock(exclusive=False)
+    two = store.timing_lock(exclusive=False)
+    assert one and two
+    assert store.timing_lock(exclusive=True) is None
+    one.release()
+    two.release()
+    clocks = store.timing_lock(exclusive=True)
+    assert clocks
+    assert store.timing_lock(exclusive=False) is None
+    clocks.release()
+
+
+def test_create_removes_what_killed_processes_left(store: Store) -> None:
+    (store.folder / f"{KEY}.lock").touch()
+    (store.folder / f"{KEY}.json.tmp").write_text("half a rec")
+    held = try_lock(store.folder / f"{'1' * 32}.lock")
+    (store.folder / f"{'1' * 32}.json.tmp").write_text("being written")
+    store.create()
+    assert sorted(path.name for path in store.folder.iterdir()) == ["1" * 32 + ".json.tmp", "1" * 32 + ".lock"]
+    assert held
+    held.release()
+
+
+def test_nothing_but_the_record_is_left_after_a_save(store: Store) -> None:
+    claim = store.claim(KEY)
+    assert claim
+    store.save(record())
+    store.release(claim)
+    assert [path.name for path in store.folder.iterdir()] == [f"{KEY}.json"]
+
+
+def test_the_journal_has_a_line_an_event(store: Store) -> None:
+    store.note("started", KEY)
+    store.note("finished", KEY)
+    lines = [json.loads(line) for line in (store.folder / "journal.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["key"], line["pid"]) for line in lines] == [
+        ("started", KEY, os.getpid()),
+        ("finished", KEY, os.getpid()),
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        Store(tmp_path / "file").create()
