@@ -128,10 +128,12 @@ def _mm(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
 
 
 def _bmm(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
-    return "attention", a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
+    # One matrix for the whole batch (no step between its copies) is a weight; two batches are attention.
+    operator = "linear" if 0 in (a.stride(0), b.stride(0)) else "attention"
+    return operator, a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
 
 
-def _baddbmm(out: Tensor, bias: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
+def _baddbmm(out: Tensor, addend: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
     return _bmm(out, a, b)
 
 
@@ -148,7 +150,7 @@ COUNTED: dict[Any, Callable[..., tuple[str, int]]] = {
 FREE_NAMES = (
     "_adaptive_avg_pool2d _local_scalar_dense _native_batch_norm_legit _native_batch_norm_legit_no_training "
     "_softmax _to_copy _unsafe_view adaptive_max_pool2d amax amin arange argmax as_strided_ avg_pool2d bernoulli_ "
-    "cat clone constant_pad_nd copy_ cumsum detach_ empty empty_like fill_ flip full full_like gather hardswish "
+    "cat clone constant_pad_nd copy_ cumsum detach_ empty empty_like fill_ flip full full_like gather gelu_ hardswish "
     "hardswish_ im2col index index_select lift_fresh linalg_vector_norm linspace masked_fill_ "
     "max_pool2d_with_indices mean meshgrid native_batch_norm native_dropout native_group_norm native_layer_norm "
     "new_empty new_ones new_zeros ones ones_like pixel_shuffle pixel_unshuffle reflection_pad2d repeat resize_ "

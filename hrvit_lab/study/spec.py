@@ -289,7 +289,7 @@ def parse_settings(text: str) -> list[tuple[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {part.strip()!r} is no key=value; write for example --set train.epochs=2")
-        settings.append((key.strip(), _read(value, f"value of --set {key.strip()}")))
+        settings.append((key.strip(), read_yaml(value, f"the value of --set {key.strip()}")))
     return settings
 
 
@@ -316,19 +316,8 @@ def split_commas(text: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-def _read(text: str, what: str) -> Any:
-    """YAML without aliases: a few lines of them unfold into more than memory holds."""
-    try:
-        value = read_yaml(text, what)
-    except RecursionError:
-        raise ConfigError(f"the {what} is nested too deeply; three levels are enough") from None
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ConfigError(f"the {what} uses a YAML alias (*); write the value out")
-    return value
-
-
 def _parse(text: str, path: Path) -> dict[str, Any]:
-    raw = _read(text, f"study file {path}")
+    raw = read_yaml(text, f"study file {path}")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping with title, question, base and an axis; see --help")
     return raw
