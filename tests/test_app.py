@@ -4,6 +4,7 @@ import ast
 import doctest
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def field(app: AppTest, name: str, start: str = "hrvit_b1") -> str:
 
 def shown_costs(app: AppTest) -> dict[str, str]:
     return {metric.label.lower(): metric.value for metric in app.metric}
+
+
+@pytest.fixture(autouse=True)
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit puts the script it ran in the place of ``__main__``, which spawned processes would then run again."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
