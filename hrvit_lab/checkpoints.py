@@ -6,7 +6,7 @@ The published names say where a tensor belongs; this page is the dictionary.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.model import HRViT
 
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
+BACKBONE = "backbone."
+"""What a segmentation checkpoint writes before the keys of the network without its head."""
 
 RENAMES: tuple[tuple[str, str], ...] = (
     (r"^features\.(\d*[02468])\.blocks\.", r"fusions.\1.paths."),
@@ -57,33 +59,36 @@ def our_name(published: str) -> str:
     >>> our_name("features.3.branches.1.0.attn.to_qkv.weight")
     'stages.1.branches.1.0.attn.to_qv.weight'
     """
-    name = published.removeprefix("backbone.")
+    name = published.removeprefix(BACKBONE)
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     # The release numbers fusions and stages in one list: fusion s is 2s, stage s is 2s + 1.
     return re.sub(r"^(fusions|stages)\.(\d+)", lambda match: f"{match[1]}.{int(match[2]) // 2}", name)
 
 
-def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Tensor], *, strict: bool = True) -> LoadReport:
+def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Any], *, strict: bool = True) -> LoadReport:
     """Load a checkpoint of the published layout: classification, or segmentation under ``backbone.``.
 
     Args:
         model: built with the checkpoint's config.
-        checkpoint: a path (read with ``weights_only``, at most 8 GiB), or a state dict; a file may hold the state dict
+        checkpoint: a path (read with ``weights_only``, at most 8 GiB), or a state dict; either may hold the state dict
             under ``state_dict`` or ``model``.
-        strict: refuse a checkpoint with missing or unexpected keys; else load what fits.
+        strict: refuse a checkpoint with missing or unexpected keys; else load what fits. Of a segmentation checkpoint
+            only ``backbone.`` is asked for; its decoder's keys are reported as unexpected, and no reason to refuse.
     Returns:
         What was loaded, missing and unexpected.
     Raises:
         ConfigError: for a file that can't be read, a shape that differs, or, if strict, keys that don't match.
     """
-    published = _read(checkpoint) if isinstance(checkpoint, str | Path) else dict(checkpoint)
+    content = _read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    published = _state_dict(content, checkpoint if isinstance(checkpoint, str | Path) else "given")
+    segmentation = any(key.startswith(BACKBONE) for key in published)
     ours = model.state_dict()
     found: dict[str, Tensor] = {}
     unexpected = []
     for key, tensor in published.items():
         name = our_name(key)
-        if name not in ours:
+        if name not in ours or (segmentation and not key.startswith(BACKBONE)):
             unexpected.append(key)
             continue
         if tensor.shape != ours[name].shape:
@@ -94,7 +99,7 @@ def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Tensor], 
         found[name] = tensor
     missing = [name for name in ours if name not in found]
     report = LoadReport(len(found), tuple(missing), tuple(unexpected))
-    if strict and (missing or unexpected):
+    if strict and (missing or any(key.startswith(BACKBONE) or not segmentation for key in unexpected)):
         raise ConfigError(
             f"the checkpoint does not fit {model.config.name or 'the model'}: {report}; strict=False loads what fits"
         )
@@ -102,22 +107,26 @@ def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Tensor], 
     return report
 
 
-def _read(path: str | Path) -> dict[str, Tensor]:
+def _state_dict(content: Any, where: object) -> dict[str, Tensor]:
+    """The state dict itself, out of the mapping that it may be wrapped in."""
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"checkpoint {where} holds no state dict; save one with torch.save(model.state_dict(), …)")
+    return dict(content)
+
+
+def _read(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"checkpoint {path} is not a file; give the path of a PyTorch checkpoint")
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise ConfigError(f"checkpoint {path} is larger than {MAX_CHECKPOINT_BYTES // 1024**3} GiB; give weights only")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint of tensors
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
             f"checkpoint {path} can't be read as tensors only ({first_line[:120]}); save a state dict"
         ) from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"checkpoint {path} holds no state dict; save one with torch.save(model.state_dict(), …)")
-    return content

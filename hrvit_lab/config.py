@@ -229,7 +229,7 @@ class HRViTConfig(BaseModel):
         Raises:
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
-        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        height, width = as_size(resolution)
         if min(height, width) < self.strides[-1]:
             raise ConfigError(
                 f"resolution = {height}×{width} is too small: the coarsest of {self.num_branches} branches has stride "
@@ -313,6 +313,18 @@ class HRViTConfig(BaseModel):
     def replace(self, **changes: Any) -> "HRViTConfig":
         """A new config with some fields changed, validated again."""
         return HRViTConfig(**(self.model_dump() | changes))
+
+
+def as_size(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    """``(height, width)`` in pixels of a resolution: one number means square.
+
+    Raises:
+        ConfigError: if it is neither a positive whole number nor two of them.
+    """
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if not isinstance(size, tuple | list) or [type(side) for side in size] != [int, int] or min(size) < 1:
+        raise ConfigError(f"resolution = {_short(resolution)} is no size; use pixels, as in 224 or (224, 320)")
+    return size[0], size[1]
 
 
 def diff(a: HRViTConfig, b: HRViTConfig) -> dict[str, tuple[Any, Any]]:
@@ -425,8 +437,8 @@ def preset(name: str) -> HRViTConfig:
     Raises:
         ConfigError: with the nearest names, if there is none.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; {suggest(name, PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(f"unknown preset {_short(name)}; {suggest(name, PRESETS)}")
     return PRESETS[name]
 
 

@@ -121,7 +121,7 @@ class HRViT(nn.Module):
         """Drop the head, which maps don't need; every branch stays, for all of them feed each other."""
         taken, _ = feature_take_indices(len(self.feature_info), _as_indices(indices))
         if prune_head:
-            self.head = None
+            self.head, self.config = None, self.config.replace(head="none")
         return taken
 
     def get_classifier(self) -> nn.Module:

@@ -26,7 +26,6 @@ def _pretrained_cfg() -> dict[str, Any]:
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv1",
         "classifier": "head.classifier",
-        "license": "cc-by-nc-4.0",
         "origin_url": "https://arxiv.org/abs/2111.01236",
     }
 

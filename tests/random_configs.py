@@ -13,8 +13,9 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
     counts = sorted(rng.randint(1, branches) for _ in range(rng.randint(1, 3)))
     counts[-1] = branches
     head_dims = [rng.choice((2, 4, 8, 16)) for _ in range(branches)]
-    # Multiples of 8 up to 56 factor for DES (p = 4 or 8); half of them must hold whole heads.
-    widths = [rng.choice([w for w in range(8, 57, 8) if w // 2 < d or (w // 2) % d == 0]) for d in head_dims]
+    # These factor for DES (p = 4 up to 28, then 8); half of them must hold whole heads.
+    factored = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56)
+    widths = [rng.choice([w for w in factored if w // 2 < d or (w // 2) % d == 0]) for d in head_dims]
     return {
         "depths": tuple(tuple(rng.choice((1, 1, 1, 2)) for _ in range(n)) for n in counts),
         "widths": tuple(widths),

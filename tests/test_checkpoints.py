@@ -31,9 +31,17 @@ def test_a_file_loads(tmp_path: Path, published: dict[str, Tensor]) -> None:
 
 
 def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
+    """The decoder's keys are said and no reason to refuse; a missing key of the backbone is one."""
     backbone = {f"backbone.{key}": value for key, value in published.items() if not key.startswith("head.")}
+    decoder = {"decode_head.conv_seg.weight": torch.zeros(1), "auxiliary_head.convs.0.conv.weight": torch.zeros(1)}
     model = create_model("hrvit_nano", head="none")
-    assert load_published(model, backbone).missing == ()
+    report = load_published(model, {"state_dict": backbone | decoder})
+    assert report.missing == () and set(report.unexpected) == set(decoder) and report.loaded == len(backbone)
+    del backbone["backbone.stem.conv1.bias"]
+    with pytest.raises(ConfigError, match=r"1 missing \(stem.conv1.bias\)"):
+        load_published(model, backbone | decoder)
+    with pytest.raises(ConfigError, match="holds no state dict"):
+        load_published(model, {"state_dict": {"epoch": 3}})
 
 
 def test_missing_and_unexpected_keys_are_said(published: dict[str, Tensor]) -> None:

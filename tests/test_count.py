@@ -1,12 +1,15 @@
 """Counts against hand counts, other counters and published figures; operators that nobody counted are errors."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
-from hrvit_lab import PRESETS, HRViTConfig, count, create_model
+from hrvit_lab import PRESETS, ConfigError, HRViTConfig, count, create_model
 from hrvit_lab.config import with_branches
+from hrvit_lab.deploy import deploy
 from hrvit_lab.measure.count import UncountedOperator, dispatch_count
 
 
@@ -108,6 +111,26 @@ def test_an_operator_nobody_counted_is_an_error() -> None:
 
     with pytest.raises(UncountedOperator, match="fft"):
         count(Spectral(), 32)
+
+
+def test_a_model_that_is_no_longer_its_config_is_counted_as_it_is() -> None:
+    plain, served = create_model("hrvit_nano"), deploy(create_model("hrvit_nano"))
+    assert count(served, 64).params == sum(p.numel() for p in served.parameters()) != count(plain, 64).params
+    backbone = create_model("hrvit_nano")
+    backbone.prune_intermediate_layers(1)
+    assert count(backbone, 64).params == sum(p.numel() for p in backbone.parameters())
+    assert count(backbone, 64).macs == count(create_model("hrvit_nano", head="none"), 64).macs
+
+
+@pytest.mark.parametrize("resolution", [224.0, (224,), "224", (224, 0), (1, 2, 3), None, True])
+def test_no_resolution_is_one_sentence(resolution: Any) -> None:
+    with pytest.raises(ConfigError, match=r"resolution = .* is no size"):
+        count("hrvit_nano", resolution)
+
+
+def test_no_model_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="not int"):
+        count(5)  # type: ignore[arg-type]
 
 
 def test_counting_leaves_the_model_alone() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from reference import reference_tensor
@@ -30,7 +31,6 @@ def test_torch_export_agrees(model: HRViT) -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (104, 72)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_onnx_runtime_agrees(model: HRViT, tmp_path: Path, height: int, width: int) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"
     torch.onnx.export(model, (torch.randn(1, 3, height, width),), path, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

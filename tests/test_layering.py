@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hrvit_lab.cost", "hrvit_lab.published"),
     ("hrvit_lab.config",),
     ("hrvit_lab.blocks", "hrvit_lab.cost.ledger"),
-    ("hrvit_lab.heads",),
+    ("hrvit_lab.heads", "hrvit_lab.cost.memory"),
     ("hrvit_lab.baselines", "hrvit_lab.model"),
     ("hrvit_lab.checkpoints", "hrvit_lab.deploy", "hrvit_lab.timm_models"),
     ("hrvit_lab.insight", "hrvit_lab.train"),
@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hrvit_lab",),  # __init__.py alone: the public names
     ("hrvit_lab.plots",),
     ("hrvit_lab.study",),
-    ("hrvit_lab.app", "hrvit_lab.study.__main__", "hrvit_lab.train.__main__"),
+    ("hrvit_lab.app", "hrvit_lab.cost.__main__", "hrvit_lab.study.__main__", "hrvit_lab.train.__main__"),
     ("app",),
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,46 +1,84 @@
-"""Properties over the whole space of configs: 500 random valid ones, 200 random invalid ones."""
+"""Properties over the whole space of configs: 1,000 random valid ones, 200 random invalid ones."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from random_configs import odd_resolution, random_config, random_invalid_fields
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab.blocks import use_explicit_attention
 from hrvit_lab.config import ConfigError, HRViTConfig
-from hrvit_lab.measure.count import count
-from hrvit_lab.model import build
+from hrvit_lab.cost.ledger import totals
+from hrvit_lab.model import HRViT, build
+
+aten = torch.ops.aten
+PRODUCTS = {aten.convolution, aten.addmm, aten.mm, aten.bmm, aten.baddbmm}
 
 
-@pytest.mark.parametrize("batch", range(10))
-def test_random_configs_build_run_and_count_exactly(batch: int) -> None:
-    rng = random.Random(batch)
-    for _ in range(50):
+class ActivationCounter(TorchDispatchMode):
+    """Elements in the outputs of products. One that continues a product (``addmm`` onto a map) makes no new output."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in PRODUCTS and not (func is aten.addmm.default and args[0].dim() == 2):
+            self.elements += out.numel()
+        return out
+
+
+def check_counts(model: HRViT, resolution: tuple[int, int]) -> Any:
+    """The closed form against torch's own counter and a plain dispatch mode, both in one pass; its output."""
+    config = model.config
+    image = torch.rand(1, config.in_chans, *resolution)
+    flops, activations = FlopCounterMode(display=False), ActivationCounter()
+    with torch.no_grad(), use_explicit_attention(model), activations, flops:
+        out = model(image)
+    closed = totals(config, resolution)
+    # torch's counter counts floating-point operations: two for a multiply-accumulate
+    assert 2 * closed.macs == flops.get_total_flops(), (config, resolution)
+    assert closed.activations == activations.elements, (config, resolution)
+    assert closed.params == sum(p.numel() for p in model.parameters()), config
+    return out
+
+
+def check_shapes(config: HRViTConfig, out: Any, resolution: tuple[int, int]) -> None:
+    if isinstance(out, Tensor):
+        assert tuple(out.shape) == (1, config.num_classes or config.head_features)
+    else:
+        height, width = resolution
+        expected = [(1, w, -(-height // s), -(-width // s)) for w, s in zip(config.widths, config.strides, strict=True)]
+        assert [tuple(y.shape) for y in out] == expected
+
+
+def check_random_configs(seed: int, number: int, sizes: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(number):
         config = random_config(rng)
-        with torch.device("meta"):
-            params = sum(p.numel() for p in build(config).parameters())
-        assert count(config, 256).params == params, config
         model = build(config).eval()
-        for _ in range(2):
-            height, width = odd_resolution(rng, config)
-            image = torch.rand(1, config.in_chans, height, width)
-            counter = FlopCounterMode(display=False)
-            with torch.no_grad(), use_explicit_attention(model), counter:
-                out = model(image)
-            # torch's counter counts floating-point operations: two for a multiply-accumulate
-            assert 2 * count(config, (height, width)).macs == counter.get_total_flops(), (
-                config,
-                height,
-                width,
-            )
-            if config.head == "none":
-                expected = [
-                    (1, w, -(-height // s), -(-width // s)) for w, s in zip(config.widths, config.strides, strict=True)
-                ]
-                assert [tuple(y.shape) for y in out] == expected
-            else:
-                assert tuple(out.shape) == (1, config.num_classes or config.head_features)
+        for _ in range(sizes):
+            resolution = odd_resolution(rng, config)
+            check_shapes(config, check_counts(model, resolution), resolution)
+
+
+@pytest.mark.parametrize("seed", range(18))
+def test_random_configs_build_run_and_count_exactly(seed: int) -> None:
+    check_random_configs(seed, number=50, sizes=1)
+
+
+@pytest.mark.parametrize("seed", range(18, 22))
+def test_random_configs_count_exactly_at_five_sizes(seed: int) -> None:
+    check_random_configs(seed, number=25, sizes=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_a_thousand_random_configs_count_exactly_at_five_sizes(seed: int) -> None:
+    check_random_configs(seed, number=50, sizes=5)
 
 
 def test_random_configs_survive_text_and_keep_their_id() -> None:

@@ -15,7 +15,8 @@ class Block(nn.Module):
     Args:
         dim: channels C.
         attention, ffn: modules (B, H, W, C) → (B, H, W, C).
-        shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C).
+        shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C). What it and ``ffn`` return is given away: the
+            block adds its residual into it.
         drop_path: probability that a sample skips a residual.
 
     Shape: (B, H, W, C) → (B, H, W, C).

@@ -1,10 +1,9 @@
 """Closed-form costs, width rules and identities of the attention variants."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
-from hrvit_lab.cost.ops import Cost, Costs, convolution, linear, norm
+from hrvit_lab.cost.ops import Cost, Costs, batch_norm, convolution, linear
 
 
 class Attention(NamedTuple):
@@ -16,6 +15,7 @@ class Attention(NamedTuple):
         cost: ``(dim, head_dim, window_size, height, width)`` → costs of one attention at that map.
         width_rule: ``(dim, head_dim)`` → why this width does not work, or None.
         identity: ``(dim, head_dim, window_size)`` → the settings that matter to the network built.
+        live: ``(dim, window_size, height, width)`` → most elements of maps alive at once beside its input.
     """
 
     label: str
@@ -23,9 +23,9 @@ class Attention(NamedTuple):
     cost: Callable[[int, int, int, int, int], Costs]
     width_rule: Callable[[int, int], str | None]
     identity: Callable[[int, int, int], tuple[object, ...]]
+    live: Callable[[int, int, int, int], int]
 
 
-@lru_cache(maxsize=65536)
 def stripe_products(
     dim: int, head_dim: int, stripe: int, along: int, across: int, part: str = "attention products"
 ) -> Cost:
@@ -39,7 +39,10 @@ def stripe_products(
     macs = 2 * dim * (full * tokens**2 + rest**2)
     padded = 2 * dim * (full + (remainder > 0)) * tokens**2
     activations = heads * (full * tokens**2 + rest**2) + dim * along * across
-    return Cost(part, "attention", 0, macs, padded, activations)
+    return Cost(
+        part, "attention", macs=macs, macs_padded=padded, activations=activations,
+        inputs=2 * dim * along * across, outputs=dim * along * across, run_as="attention",
+    )  # fmt: skip
 
 
 def cross_shaped_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
@@ -52,8 +55,13 @@ def cross_shaped_cost(dim: int, head_dim: int, window_size: int, height: int, wi
         stripe_products(half, head_dim, window_size, width, height),
         convolution("parallel convolution", dim, dim, 3, pixels, groups=dim),
         linear("attention projection", dim, dim, pixels),
-        norm(dim),
+        batch_norm(dim, pixels),
     )
+
+
+def cross_shaped_live(dim: int, window_size: int, height: int, width: int) -> int:
+    """At the BatchNorm: query and value, both halves' outputs, the parallel path, and three steps of the projection."""
+    return (2 + 1 + 1 + 3) * dim * height * width
 
 
 def cross_shaped_width_rule(dim: int, head_dim: int) -> str | None:
@@ -72,5 +80,6 @@ ATTENTION: dict[str, Attention] = {
         cross_shaped_cost,
         cross_shaped_width_rule,
         lambda dim, head_dim, window_size: (min(head_dim, dim // 2), window_size),
+        cross_shaped_live,
     ),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hrvit_lab.cost.ops import Costs, convolution, linear
+from hrvit_lab.cost.ops import Costs, convolution, linear, linear_onto
 
 
 class FFN(NamedTuple):
@@ -15,6 +15,7 @@ class FFN(NamedTuple):
         cost: ``(dim, mlp_ratio, height, width)`` → costs at that map.
         width_rule: ``(dim, mlp_ratio)`` → why this pair does not work, or None.
         identity: ``(dim, mlp_ratio)`` → the settings that matter to the network built.
+        live: ``(dim, mlp_ratio, height, width)`` → most elements of maps alive at once beside its input.
     """
 
     label: str
@@ -22,6 +23,7 @@ class FFN(NamedTuple):
     cost: Callable[[int, float, int, int], Costs]
     width_rule: Callable[[int, float], str | None]
     identity: Callable[[int, float], tuple[object, ...]]
+    live: Callable[[int, float, int, int], int]
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:
@@ -30,15 +32,22 @@ def hidden_width(dim: int, mlp_ratio: float) -> int:
 
 
 def mixcfn_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
-    """Linear, depthwise 3×3 beside 5×5 on halves of the channels, linear."""
+    """Linear, depthwise 3×3 beside 5×5 on halves of the channels, GELU, linear summed from both halves."""
     pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
     half = hidden // 2
     return (
-        linear("ffn", dim, hidden, pixels),
+        linear("ffn", dim, hidden, pixels, run_as="function"),
         convolution("ffn", half, half, 3, pixels, groups=half),
         convolution("ffn", half, half, 5, pixels, groups=half),
-        linear("ffn", hidden, dim, pixels),
+        linear("ffn", half, dim, pixels, run_as="function"),
+        linear_onto("ffn", half, dim, pixels),
     )
+
+
+def mixcfn_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """One half of the hidden channels beside two steps of the other; or both halves and the two sums of the output."""
+    hidden = hidden_width(dim, mlp_ratio)
+    return max(3 * (hidden // 2), hidden + 2 * dim) * height * width
 
 
 def mixcfn_width_rule(dim: int, mlp_ratio: float) -> str | None:
@@ -56,5 +65,6 @@ FFNS: dict[str, FFN] = {
         mixcfn_cost,
         mixcfn_width_rule,
         lambda dim, mlp_ratio: (hidden_width(dim, mlp_ratio),),
+        mixcfn_live,
     ),
 }

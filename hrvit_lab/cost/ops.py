@@ -4,7 +4,11 @@ Counted operators are convolutions, linears and the two products of attention; n
 but no multiply-accumulates in this convention (arXiv 2111.01236, and fvcore's default). FLOPs would be twice the MACs.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a number, by the names of torch's dtypes."""
 
 
 class Cost(NamedTuple):
@@ -12,46 +16,166 @@ class Cost(NamedTuple):
 
     Attributes:
         part: block part it belongs to, e.g. ``"ffn"``.
-        operator: ``"convolution"``, ``"linear"``, ``"attention"`` (both products) or ``"norm"``.
-        params: learned parameters (no buffers).
+        operator: ``"convolution"``, ``"linear"``, ``"attention"`` (both products); or, without multiply-accumulates,
+            ``"layer_norm"``, ``"batch_norm"``, ``"upsample"`` or ``"gelu"`` (activations in place, which no counter
+            sees, have no entry).
+        params: learned parameters.
+        buffers: running statistics of a BatchNorm; its counter of training steps is none.
         macs: exact multiply-accumulates, no padded token counted.
         macs_padded: the same with windows padded to full size, as the published release runs them.
-        activations: elements in the operator's outputs; attention counts its scores and its output.
+        activations: elements in the counted operators' outputs; attention counts its scores and its output.
+        inputs: elements of the maps that a counted operator reads; attention reads query and value, its key.
+        outputs: elements of the map that the operator writes; attention's scores are no map.
+        additions: elements added onto products: biases, or a map that a product is added to.
+        run_as: how our network runs its products, which decides who can see them: ``"module"`` (of ``torch.nn``),
+            ``"function"`` (``F.linear``), ``"addmm"``, ``"baddbmm"``, ``"attention"``; empty without products.
     """
 
     part: str
     operator: str
-    params: int
-    macs: int
-    macs_padded: int
-    activations: int
+    params: int = 0
+    buffers: int = 0
+    macs: int = 0
+    macs_padded: int = 0
+    activations: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    additions: int = 0
+    run_as: str = ""
 
     def times(self, repeats: int) -> "Cost":
         """The cost of ``repeats`` copies."""
-        return Cost(self.part, self.operator, *(repeats * value for value in self[2:]))
+        if repeats == 1:
+            return self
+        return Cost._make((self.part, self.operator, *(repeats * value for value in self[2:-1]), self.run_as))
+
+    @property
+    def macs_paper(self) -> int:
+        """As the paper counts: half of the padded attention products, everything else whole."""
+        return self.macs_padded // 2 if self.operator == "attention" else self.macs_padded
+
+    @property
+    def moved(self) -> int:
+        """Elements of maps that a counted operator reads and writes."""
+        return self.inputs + self.outputs if self.macs else 0
 
 
 Costs = tuple[Cost, ...]
 
 
+class Totals(NamedTuple):
+    """Sums over operators, for one image.
+
+    Attributes:
+        params, buffers, macs, macs_padded, macs_paper, activations: as in ``Cost``.
+        moved: elements of maps that the operators with multiply-accumulates read and write, each map once an operator.
+    """
+
+    params: int
+    buffers: int
+    macs: int
+    macs_padded: int
+    macs_paper: int
+    activations: int
+    moved: int
+
+    def weight_bytes(self, dtype: str = "float32") -> int:
+        """Bytes of parameters and running statistics.
+
+        Raises:
+            ValueError: for an unknown dtype.
+        """
+        return (self.params + self.buffers) * dtype_bytes(dtype)
+
+    def moved_bytes(self, batch_size: int = 1, dtype: str = "float32") -> int:
+        """Bytes that a batch must move if every operator runs once and keeps nothing for the next, a roofline's floor.
+
+        Convolutions, linears and attention read their input maps and write their output maps once for every image, and
+        all parameters are read once a batch. Attention's scores stay on the chip, as in a fused kernel, and its key,
+        being its value, is read once. Normalisations, activation functions, additions, upsampling and changes of
+        layout count nothing: they can be folded into the operators beside them. An implementation that fuses less moves
+        more; only one that fuses a chain of these operators moves less.
+
+        Raises:
+            ValueError: for an unknown dtype.
+        """
+        return (batch_size * self.moved + self.params) * dtype_bytes(dtype)
+
+
+def sum_costs(costs: Iterable[Cost]) -> Totals:
+    """Totals of some operators.
+
+    >>> sum_costs([linear("ffn", 8, 4, 10), linear("ffn", 4, 8, 10)]).macs
+    640
+    """
+    params = buffers = macs = macs_padded = macs_paper = activations = moved = 0
+    for cost in costs:  # written out: a search among configs spends its time here
+        params += cost.params
+        if cost.macs:
+            macs += cost.macs
+            macs_padded += cost.macs_padded
+            macs_paper += cost.macs_paper
+            activations += cost.activations
+            moved += cost.moved
+        else:
+            buffers += cost.buffers
+    return Totals(params, buffers, macs, macs_padded, macs_paper, activations, moved)
+
+
+def dtype_bytes(dtype: str) -> int:
+    """Bytes of a number of that dtype.
+
+    Raises:
+        ValueError: for an unknown dtype.
+    """
+    if dtype not in DTYPE_BYTES:
+        raise ValueError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPE_BYTES)}")
+    return DTYPE_BYTES[dtype]
+
+
 def convolution(
-    part: str, c_in: int, c_out: int, kernel: int, out_pixels: int, *, groups: int = 1, bias: bool = True
+    part: str,
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    pixels: int,
+    *,
+    pixels_in: int | None = None,
+    groups: int = 1,
+    bias: bool = True,
 ) -> Cost:
-    """A ``kernel`` × ``kernel`` convolution with ``out_pixels`` output positions."""
+    """A ``kernel`` × ``kernel`` convolution from ``pixels_in`` (None: as many) to ``pixels`` positions."""
     weights = c_in // groups * kernel * kernel * c_out
-    macs = weights * out_pixels
-    return Cost(part, "convolution", weights + bias * c_out, macs, macs, c_out * out_pixels)
+    macs, out = weights * pixels, c_out * pixels
+    read = c_in * (pixels if pixels_in is None else pixels_in)
+    return Cost(part, "convolution", weights + bias * c_out, 0, macs, macs, out, read, out, bias * out, "module")
 
 
-def linear(part: str, c_in: int, c_out: int, rows: int, *, bias: bool = True) -> Cost:
-    """A linear layer applied to ``rows`` vectors."""
+def linear(part: str, c_in: int, c_out: int, rows: int, *, run_as: str = "module") -> Cost:
+    """A linear layer with bias applied to ``rows`` vectors."""
+    macs, out = c_in * c_out * rows, c_out * rows
+    return Cost(part, "linear", c_in * c_out + c_out, 0, macs, macs, out, c_in * rows, out, out, run_as)
+
+
+def linear_onto(part: str, c_in: int, c_out: int, rows: int) -> Cost:
+    """The rest of a linear layer: more of its input, added onto what it gave so far, so no new activation."""
     macs = c_in * c_out * rows
-    return Cost(part, "linear", c_in * c_out + bias * c_out, macs, macs, c_out * rows)
+    return Cost(part, "linear", c_in * c_out, 0, macs, macs, 0, c_in * rows, 0, c_out * rows, "addmm")
 
 
-def norm(channels: int, part: str = "norm") -> Cost:
-    """A LayerNorm or BatchNorm: weight and bias."""
-    return Cost(part, "norm", 2 * channels, 0, 0, 0)
+def layer_norm(channels: int, pixels: int, part: str = "norm") -> Cost:
+    """A LayerNorm: weight and bias."""
+    return Cost(part, "layer_norm", 2 * channels, outputs=channels * pixels)
+
+
+def batch_norm(channels: int, pixels: int, part: str = "norm") -> Cost:
+    """A BatchNorm: weight and bias, running mean and variance."""
+    return Cost(part, "batch_norm", 2 * channels, 2 * channels, outputs=channels * pixels)
+
+
+def elementwise(part: str, operator: str, elements: int) -> Cost:
+    """An operator without parameters that gives ``elements`` numbers, each from one of its input."""
+    return Cost(part, operator, outputs=elements)
 
 
 def halved(size: int) -> int:

@@ -7,12 +7,21 @@ from hrvit_lab.cost.ops import Costs, linear
 
 
 class Shortcut(NamedTuple):
-    """One row of the ``SHORTCUT`` table: label, source, ``(dim, height, width)`` → costs, ``dim`` → refusal or None."""
+    """One row of the ``SHORTCUT`` table.
+
+    Attributes:
+        label: for people.
+        source: paper and section.
+        cost: ``(dim, height, width)`` → costs at that map.
+        width_rule: ``(dim,)`` → why this width does not work, or None.
+        live: ``(dim, height, width)`` → most elements of maps alive at once beside its input.
+    """
 
     label: str
     source: str
     cost: Callable[[int, int, int], Costs]
     width_rule: Callable[[int], str | None]
+    live: Callable[[int, int, int], int]
 
 
 def kronecker_factors(dim: int) -> tuple[int, int]:
@@ -30,7 +39,12 @@ def des_cost(dim: int, height: int, width: int) -> Costs:
     """Diversity-enhanced shortcut: a p → p and a k → k linear, on k and p rows per token."""
     k, p = kronecker_factors(dim)
     pixels = height * width
-    return linear("des", p, p, k * pixels), linear("des", k, k, p * pixels)
+    return linear("des", p, p, k * pixels), linear("des", k, k, p * pixels, run_as="baddbmm")
+
+
+def des_live(dim: int, height: int, width: int) -> int:
+    """The first product, attention's output with the bias, and the second product added to it."""
+    return 3 * dim * height * width
 
 
 def des_width_rule(dim: int) -> str | None:
@@ -40,5 +54,5 @@ def des_width_rule(dim: int) -> str | None:
 
 
 SHORTCUT: dict[str, Shortcut] = {
-    "des": Shortcut("DES (Kronecker, GELU)", "arXiv 2111.01236, section 3.2", des_cost, des_width_rule),
+    "des": Shortcut("DES (Kronecker, GELU)", "arXiv 2111.01236, section 3.2", des_cost, des_width_rule, des_live),
 }

@@ -36,6 +36,12 @@ METRICS: dict[str, Metric] = {
             "activations", "activations", "", "lower", "cost",
             "Elements in the outputs of convolutions, linears and attention products for one image.",
         ),
+        Metric("weight_mib", "weights", "MiB", "lower", "cost", "Parameters and running statistics as float32."),
+        Metric(
+            "moved_mib", "moved memory", "MiB", "lower", "cost",
+            "Maps and weights that convolutions, linears and fused attention read and write for one image, each once "
+            "an operator, as float32: the floor of a roofline.",
+        ),
         Metric(
             "latency_ms", "latency", "ms", "lower", "latency",
             "Median wall time of one batch's forward pass, warmed up.", measured=True,

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hrvit_lab.blocks import use_explicit_attention
+from hrvit_lab.cost.tools import PATHS, predictions
 from hrvit_lab.measure.count import COUNTED, count
 from hrvit_lab.measure.workload import input_channels
+from hrvit_lab.model import HRViT
 
 FUSED = "scaled_dot_product_attention"
 
@@ -53,6 +55,8 @@ def audit(
         ``tool``, ``backend``, ``version``, ``attention`` (``"fused"`` or ``"explicit"``);
         ``macs``: what it says, in multiply-accumulates; missing if it failed;
         ``ratio``: that by the reference;
+        ``predicted_macs``: what ``hrvit_lab.cost.tools`` predicts from the ledger alone; missing unless the model is an
+        HRViT. It holds for the versions named there and for a model as ``build`` makes it;
         ``unseen``: operators with multiply-accumulates that it gave nothing for, with calls;
         ``unseen_macs``: theirs;
         ``extra_macs``: what it counts beside those that it saw; negative where it counts too few;
@@ -63,7 +67,8 @@ def audit(
     generator = torch.Generator().manual_seed(0)
     images_BCHW = torch.randn(1, input_channels(model), *resolution, generator=generator)
     rows = []
-    for attention in ("fused", "explicit"):
+    predicted = _predicted(model, resolution)
+    for attention in PATHS:
         with _private_copy(model, attention) as ours, OperatorLog() as log, torch.no_grad():
             ours(images_BCHW)
         total = sum(log.macs.values())
@@ -79,6 +84,7 @@ def audit(
                     "attention": attention,
                     "macs": reading.macs,
                     "ratio": reading.macs / reference if reading.macs is not None else None,
+                    "predicted_macs": predicted.get((tool.package, tool.backend, attention)),
                     "unseen": _listed(reading.unseen),
                     "unseen_macs": unseen_macs,
                     "extra_macs": reading.macs - (total - unseen_macs) if reading.macs is not None else None,
@@ -86,7 +92,17 @@ def audit(
                     "note": reading.note,
                 }
             )
-    return pd.DataFrame(rows).astype({"macs": "Int64", "extra_macs": "Int64", "ratio": "float64"})
+    return pd.DataFrame(rows).astype(
+        {"macs": "Int64", "predicted_macs": "Int64", "extra_macs": "Int64", "ratio": "float64"}
+    )
+
+
+def _predicted(model: nn.Module, resolution: tuple[int, int]) -> dict[tuple[str, str, str], int]:
+    """What each tool should say, by package, back end and attention path; nothing for models without a ledger."""
+    if not isinstance(model, HRViT):
+        return {}
+    foreseen = predictions(row.cost for row in count(model, resolution).rows)
+    return {(p.tool.package, p.tool.backend, p.attention): p.macs for p in foreseen}
 
 
 class OperatorLog(TorchDispatchMode):

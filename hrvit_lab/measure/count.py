@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates and activations.
+"""What a network costs: parameters, multiply-accumulates, activations, and the bytes that they occupy and move.
 
 A config is counted in closed form (``hrvit_lab.cost``), without building anything. Any other module is counted by
 running it once on the meta device and counting each operator it dispatches; an operator that this file does not know
@@ -9,6 +9,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -19,13 +20,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
 from hrvit_lab.blocks import use_explicit_attention
-from hrvit_lab.config import HRViTConfig, preset
-from hrvit_lab.cost import Cost
+from hrvit_lab.config import ConfigError, HRViTConfig, as_size, preset
 from hrvit_lab.cost.ledger import Row, ledger
+from hrvit_lab.cost.ops import Cost, Totals, dtype_bytes, sum_costs
 from hrvit_lab.measure.workload import input_channels
 from hrvit_lab.model import HRViT
 
 aten = torch.ops.aten
+
+MIB = 2**20
+
+
+GROUPINGS = ("operator", "branch", "stage", "part")
+NUMBERS = ("params", "weight_bytes", "macs", "macs_padded", "macs_padding", "activations", "moved_bytes")
+"""What a table sums."""
 
 
 @dataclass(frozen=True)
@@ -40,47 +48,104 @@ class Counts:
     rows: tuple[Row, ...]
     resolution: tuple[int, int]
 
+    @cached_property
+    def totals(self) -> Totals:
+        """The sums over all rows."""
+        return sum_costs(row.cost for row in self.rows)
+
     @property
     def params(self) -> int:
         """Learned parameters; running statistics of BatchNorms are none."""
-        return sum(row.cost.params for row in self.rows)
+        return self.totals.params
 
     @property
     def macs(self) -> int:
         """Exact multiply-accumulates of convolutions, linears and both products of attention. FLOPs are twice that."""
-        return sum(row.cost.macs for row in self.rows)
+        return self.totals.macs
 
     @property
     def macs_padded(self) -> int:
         """The same with attention windows padded to full size, as the published release runs them."""
-        return sum(row.cost.macs_padded for row in self.rows)
+        return self.totals.macs_padded
+
+    @property
+    def macs_padding(self) -> int:
+        """What padded windows would waste: ``macs_padded - macs``."""
+        return self.macs_padded - self.macs
 
     @property
     def macs_paper(self) -> int:
         """As the paper counts: convolutions, linears and half of the padded attention products."""
-        attention = sum(row.cost.macs_padded for row in self.rows if row.cost.operator == "attention")
-        return self.macs_padded - attention // 2
+        return self.totals.macs_paper
 
     @property
     def activations(self) -> int:
         """Elements in the outputs of the counted operators; attention's are its scores and its output."""
-        return sum(row.cost.activations for row in self.rows)
+        return self.totals.activations
 
-    def frame(self) -> pd.DataFrame:
-        """Every row: stage, branch, part, operator, params, macs, macs_padded, activations."""
-        records = [{"stage": row.stage, "branch": row.branch} | row.cost._asdict() for row in self.rows]
-        return pd.DataFrame(records, columns=["stage", "branch", *Cost._fields])
-
-    def table(self, by: str) -> pd.DataFrame:
-        """Sums by ``"operator"``, ``"branch"``, ``"stage"`` or ``"part"``, in the network's order.
+    def weight_bytes(self, dtype: str = "float32") -> int:
+        """Bytes of parameters and floating-point buffers (running statistics).
 
         Raises:
-            ValueError: for another grouping.
+            ValueError: for an unknown dtype.
         """
-        if by not in ("operator", "branch", "stage", "part"):
+        return self.totals.weight_bytes(dtype)
+
+    def moved_bytes(self, batch_size: int = 1, dtype: str = "float32") -> int:
+        """Bytes that a batch must move, a roofline's floor: ``hrvit_lab.cost.ops.Totals.moved_bytes`` defines it.
+
+        Raises:
+            ValueError: for an unknown dtype.
+        """
+        return self.totals.moved_bytes(batch_size, dtype)
+
+    @property
+    def weight_mib(self) -> float:
+        """Weights in MiB, as float32."""
+        return self.weight_bytes() / MIB
+
+    @property
+    def moved_mib(self) -> float:
+        """Moved bytes of one image in MiB, as float32."""
+        return self.moved_bytes() / MIB
+
+    def frame(self, dtype: str = "float32") -> pd.DataFrame:
+        """Every row: stage, branch, part, operator, and ``NUMBERS`` (bytes in that dtype, of one image).
+
+        Raises:
+            ValueError: for an unknown dtype.
+        """
+        size = dtype_bytes(dtype)
+        records = [
+            {
+                "stage": row.stage,
+                "branch": row.branch,
+                "part": row.cost.part,
+                "operator": row.cost.operator,
+                "params": row.cost.params,
+                "weight_bytes": (row.cost.params + row.cost.buffers) * size,
+                "macs": row.cost.macs,
+                "macs_padded": row.cost.macs_padded,
+                "macs_padding": row.cost.macs_padded - row.cost.macs,
+                "activations": row.cost.activations,
+                "moved_bytes": (row.cost.moved + row.cost.params) * size,
+            }
+            for row in self.rows
+        ]
+        return pd.DataFrame(records, columns=["stage", "branch", "part", "operator", *NUMBERS])
+
+    def table(self, by: str, dtype: str = "float32") -> pd.DataFrame:
+        """Sums of ``NUMBERS`` by ``"operator"``, ``"branch"``, ``"stage"`` or ``"part"``, in the network's order.
+
+        Operators of which nothing is counted (GELU, upsampling, …) are left out.
+
+        Raises:
+            ValueError: for another grouping or an unknown dtype.
+        """
+        if by not in GROUPINGS:
             raise ValueError(f"by = {by!r} is no grouping; use operator, branch, stage or part")
-        numbers = ["params", "macs", "macs_padded", "activations"]
-        return self.frame().groupby(by, sort=False)[numbers].sum().reset_index()
+        sums = self.frame(dtype).groupby(by, sort=False)[list(NUMBERS)].sum()
+        return sums[(sums != 0).any(axis=1)].reset_index()
 
 
 def count(model: nn.Module | HRViTConfig | str, resolution: int | tuple[int, int] = 224) -> Counts:
@@ -91,20 +156,24 @@ def count(model: nn.Module | HRViTConfig | str, resolution: int | tuple[int, int
             counted by running it on the meta device with its attention written out.
         resolution: pixels, a side or (height, width).
     Raises:
-        ConfigError: for an unknown preset, or a resolution that an HRViT does not accept.
+        ConfigError: for an unknown preset, no model, no size, or a resolution that an HRViT does not accept.
         UncountedOperator: if a module dispatches an operator whose cost is unknown.
 
     >>> f"{count('hrvit_b1', 224).macs / 1e9:.4f} GMACs"
     '2.7756 GMACs'
     """
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    size = as_size(resolution)
     if isinstance(model, str):
         model = preset(model)
-    elif isinstance(model, HRViT):
-        model = model.config
     if isinstance(model, HRViTConfig):
-        return Counts(ledger(model, (height, width)), (height, width))
-    return dispatch_count(model, (height, width))
+        return Counts(ledger(model, size), size)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"count takes a preset's name, a config or a module, not {type(model).__name__}")
+    if isinstance(model, HRViT):
+        counts = Counts(ledger(model.config, size), size)
+        if counts.params == sum(parameter.numel() for parameter in model.parameters()):
+            return counts  # else it is no longer what its config says: deployed, or altered by hand
+    return dispatch_count(model, size)
 
 
 # -- counting what a module dispatches --------------------------------------------------------------------------------
@@ -128,12 +197,10 @@ def _mm(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
 
 
 def _bmm(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
-    # One matrix for the whole batch (no step between its copies) is a weight; two batches are attention.
-    operator = "linear" if 0 in (a.stride(0), b.stride(0)) else "attention"
-    return operator, a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
+    return "attention", a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
 
 
-def _baddbmm(out: Tensor, addend: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
+def _baddbmm(out: Tensor, bias: Tensor, a: Tensor, b: Tensor, *_: Any) -> tuple[str, int]:
     return _bmm(out, a, b)
 
 
@@ -163,15 +230,20 @@ FREE = frozenset(getattr(aten, name) for name in FREE_NAMES.split())
 
 
 class OperatorCounter(TorchDispatchMode):
-    """Counts what runs inside it: ``rows[(module, operator)] = [macs, activations]``, and every operator in ``calls``.
+    """Counts what runs inside it: ``rows[(module, operator)]``, and every operator in ``calls``.
+
+    A row is ``[macs, activations, inputs, outputs]``, as ``Cost`` defines them.
 
     Raises:
         UncountedOperator: at an operator that is neither counted nor known to be free.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
+        """``weights`` are no inputs, nor are views of them."""
         super().__init__()
         self.rows: dict[tuple[str, str], list[int]] = {}
+        self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
+        self._scores_shape: torch.Size | None = None
         self.calls: Counter[str] = Counter()
         self._tracker = ModuleTracker()
 
@@ -191,16 +263,31 @@ class OperatorCounter(TorchDispatchMode):
         self.calls[str(func)] += 1
         if func in COUNTED:
             operator, macs = COUNTED[func](out, *args)
+            operands = args[:1] if operator == "convolution" else args[-2:]
+            if operator == "attention" and not all(map(self._is_map, operands)):
+                operator = "linear"
             # A product added onto a full-size operand continues that output; it makes no new activation.
             continued = func is aten.addmm.default and args[0].shape == out.shape
-            entry = self.rows.setdefault((self._module(), operator), [0, 0])
+            entry = self.rows.setdefault((self._module(), operator), [0, 0, 0, 0])
             entry[0] += macs
             entry[1] += 0 if continued else out.numel()
+            entry[2] += sum(x.numel() for x in operands if self._is_map(x))
+            entry[3] += 0 if continued else out.numel()
+            if operator == "attention" and operands[0].shape == self._scores_shape:
+                # Scores, written by the product before and read by this one: a fused kernel keeps them to itself.
+                entry[2] -= operands[0].numel()
+                entry[3] -= operands[0].numel()
+                self._scores_shape = None
+            elif operator == "attention":
+                self._scores_shape = out.shape
         elif not _is_free(func):
             raise UncountedOperator(
                 f"operator {func} has no known cost; add it to COUNTED or FREE in {__name__.replace('.', '/')}.py"
             )
         return out
+
+    def _is_map(self, x: Tensor) -> bool:
+        return x.untyped_storage()._cdata not in self._weights
 
     def _module(self) -> str:
         """Deepest module running, without the root's name."""
@@ -218,17 +305,20 @@ def dispatch_count(model: nn.Module, resolution: tuple[int, int]) -> Counts:
     The rows' ``part`` is the name of the module that ran, their ``stage`` its first component.
     """
     meta = copy.deepcopy(model).to("meta").eval()
-    with torch.no_grad(), use_explicit_attention(meta), OperatorCounter() as counter:
+    with torch.no_grad(), use_explicit_attention(meta), OperatorCounter(meta.parameters()) as counter:
         meta(torch.empty(1, input_channels(meta), *resolution, device="meta"))
     return Counts(tuple(_rows(meta, counter.rows.items())), resolution)
 
 
 def _rows(model: nn.Module, counted: Iterable[tuple[tuple[str, str], list[int]]]) -> Iterable[Row]:
-    for (module, operator), (macs, activations) in counted:
-        yield Row(module.partition(".")[0], 0, Cost(module, operator, 0, macs, macs, activations))
+    for (module, operator), (macs, activations, inputs, outputs) in counted:
+        yield Row(module.partition(".")[0], 0, Cost(module, operator, 0, 0, macs, macs, activations, inputs, outputs))
     for name, child in model.named_children():
-        params = sum(p.numel() for p in child.parameters())
-        yield Row(name, 0, Cost(name, "parameters", params, 0, 0, 0))
-    own = sum(p.numel() for p in model.parameters(recurse=False))
-    if own:
-        yield Row("model", 0, Cost("model", "parameters", own, 0, 0, 0))
+        yield Row(name, 0, Cost(name, "parameters", _numel(child.parameters()), _numel(child.buffers())))
+    own, buffers = _numel(model.parameters(recurse=False)), _numel(model.buffers(recurse=False))
+    if own or buffers:
+        yield Row("model", 0, Cost("model", "parameters", own, buffers))
+
+
+def _numel(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())

@@ -55,6 +55,8 @@ def cost_probe(asked: ProbeInput) -> dict[str, Any]:
         "macs_padded": counts.macs_padded,
         "macs_paper": counts.macs_paper,
         "activations": counts.activations,
+        "weight_mib": counts.weight_mib,
+        "moved_mib": counts.moved_mib,
     }
 
 

@@ -58,8 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.study is None:
             raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
         return sweep(options, console)
-    except ValueError as error:  # ConfigError and its kin: what was asked can't be had
+    except ConfigError as error:  # what was asked can't be had
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder made read-only meanwhile
+        print(f"error: {error.filename or 'a file'} can't be written or read: {error.strerror}", file=sys.stderr)
         return 2
 
 
@@ -67,7 +70,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     """Run what a study still needs, then write and show its results."""
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
-    find_device(spec.device)
+    check_device(spec.device)
     jobs = options.jobs or (1 if spec.device != "cpu" else os.cpu_count() or 1)
     expansion = expand(spec)
     conditions = environment()
@@ -127,7 +130,7 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
     try:
         spec = load_study(folder / "study.yaml")
         conditions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ConfigError, json.JSONDecodeError):
+    except (OSError, ConfigError, ValueError):
         raise ConfigError(
             f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
         ) from None
@@ -214,10 +217,18 @@ def show_dropped(expansion: Expansion, console: Console) -> None:
         console.print(f"dropped: {name}: {reason}", markup=False, soft_wrap=True)
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that is not here, before anything is begun."""
+    try:
+        find_device(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def hardware(conditions: dict[str, Any], device: str) -> str:
-    """The name of the chip: timings on another one are other trials."""
+    """The name of the chip, and how many cores of it: timings on another one are other trials."""
     if device == "cpu":
-        return str(conditions["cpu"])
+        return f"{conditions['cpu']}, {conditions['logical_cores']} cores"
     return str(conditions["cuda_devices"][int(device.partition(":")[2] or 0)])
 
 

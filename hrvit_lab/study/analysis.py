@@ -14,6 +14,7 @@ from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
 SEEDED_GROUPS = frozenset(metric.group for metric in METRICS.values() if metric.per_seed)
+UNSTEADY = "latency never became steady in its warm-up: distrust it, and time it again on an idle machine"
 CURVE_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1")
 
 
@@ -41,6 +42,9 @@ def table(
         }
         for variant in variants
     ]
+    for row, variant in zip(rows, variants, strict=True):
+        if _unsteady(planned[variant.name], records):
+            row["note"] = "; ".join(filter(None, (row.get("note"), UNSTEADY)))
     frame = pd.DataFrame(rows)
     x, y = spec.axes_of_tradeoff
     opposed = METRICS[x].better != METRICS[y].better  # the front of two costs would be the smallest network
@@ -69,6 +73,12 @@ def _figures(spec: Spec, trials: Iterable[Trial], records: Records) -> dict[str,
             names = [key, *(name for name in (f"{key}_p10", f"{key}_p90") if name in own)]
             figures |= {name: np.nan if own.get(name) is None else own[name] for name in names}
     return figures
+
+
+def _unsteady(trials: Iterable[Trial], records: Records) -> bool:
+    """Whether a clock never became steady in its warm-up."""
+    samples = (records.get(trial.key, {}).get("samples") for trial in trials if trial.group == "latency")
+    return any(isinstance(kept, Mapping) and kept.get("steady") is False for kept in samples)
 
 
 def _status(trials: Sequence[Trial], records: Records) -> str:

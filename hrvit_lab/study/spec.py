@@ -275,7 +275,9 @@ def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
     raw["base"] = dict(spec.base)
     for key, value in settings:
         _assign(raw, key, value)
-    return _validate(raw, "--set")
+    named = {"metrics": "--metrics", "seeds": "--seeds", "device": "--device"}
+    sources = {named.get(key, "--set") for key, _ in settings}
+    return _validate(raw, " or ".join(sorted(sources)))
 
 
 def parse_settings(text: str) -> list[tuple[str, Any]]:
@@ -338,7 +340,7 @@ def _validate(raw: Mapping[str, Any], source: str) -> Spec:
         return Spec.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    location = [part for part in first["loc"] if part not in ("__root__",)]
+    location = first["loc"]
     key = ".".join(map(str, location))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

@@ -11,7 +11,7 @@ from hrvit_lab.measure import METRICS, ProbeInput
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raise it when a probe begins to measure otherwise: older records then no longer count."""
 
 DEPENDS_ON = {

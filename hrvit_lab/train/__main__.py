@@ -118,6 +118,8 @@ def train(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in TrainOptions.model_fields}
     train_options = TrainOptions(**{name: value for name, value in given.items() if value is not None})
     config = read_config(options.model)
+    if config.in_chans != 3:
+        raise ConfigError(f"in_chans = {config.in_chans}: images have 3 channels here; set in_chans to 3")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = cuda: torch finds no CUDA device; use --device cpu")
     config.check_resolution(options.resolution)
@@ -229,6 +231,14 @@ def resolution(text: str) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
+def seed(text: str) -> int:
+    """A whole number from 0 to 2³² - 1."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise ValueError
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; training options come from ``TrainOptions``, which validates them."""
     parser = argparse.ArgumentParser(
@@ -239,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)} (digits)")
     parser.add_argument("--root", type=Path, help="folder with the data set's files")
     parser.add_argument("--resolution", type=resolution, default=(32, 32), metavar="N|HxW", help="input in pixels (32)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of weights, order and augmentation (0)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (cpu)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (results/train/…)")
     group = parser.add_argument_group("training options")

@@ -1,0 +1,282 @@
+"""Closed-form costs: against sums by hand, torch's counter, live tensors and the tools they predict; their speed."""
+
+import csv
+import io
+import json
+import random
+import statistics
+from pathlib import Path
+
+import bench_cost
+import pandas as pd
+import pytest
+import torch
+from random_configs import odd_resolution, random_config
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrvit_lab import HRViTConfig, count, create_model
+from hrvit_lab.blocks import use_explicit_attention
+from hrvit_lab.config import PRESETS
+from hrvit_lab.cost.__main__ import main
+from hrvit_lab.cost.ledger import ledger, totals
+from hrvit_lab.cost.memory import peak_memory_bytes
+from hrvit_lab.cost.ops import Cost, sum_costs
+from hrvit_lab.cost.tools import TOOLS, predict, predictions
+from hrvit_lab.measure.audit import audit
+from hrvit_lab.measure.count import dispatch_count
+from hrvit_lab.measure.memory import measure_peak_memory
+from hrvit_lab.model import build
+
+SIZES = ((224, 224), (288, 288), (512, 512), (64, 96), (97, 161))
+
+
+# -- against torch ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_equals_torchs_counter_with_and_without_its_head(name: str) -> None:
+    config, headless = PRESETS[name], PRESETS[name].replace(head="none")
+    with torch.device("meta"):
+        model = build(config).eval()
+    assert model.head is not None
+    for kind, closed in ((config, totals(config)), (headless, totals(headless))):
+        parts = [p for n, p in model.named_parameters() if kind is config or not n.startswith("head.")]
+        buffers = [b for n, b in model.named_buffers() if kind is config or not n.startswith("head.")]
+        assert closed.params == sum(p.numel() for p in parts)
+        assert closed.buffers == sum(b.numel() for b in buffers if b.is_floating_point())
+    for size in SIZES:
+        with torch.no_grad(), use_explicit_attention(model), FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, *size, device="meta"))
+        head = sum(counter.get_flop_counts()["HRViT.head"].values())
+        assert 2 * totals(config, size).macs == counter.get_total_flops()
+        assert 2 * totals(headless, size).macs == counter.get_total_flops() - head
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_activations_and_moved_maps_equal_what_is_dispatched(name: str) -> None:
+    """Two maps are read twice there and once here: the key, which is the value, and the input of MixCFN's halves."""
+    config = PRESETS[name]
+    with torch.device("meta"):
+        model = build(config)
+    for size in SIZES[-2:]:
+        closed, dispatched = count(config, size), dispatch_count(model, size).totals
+        costs = [row.cost for row in closed.rows]
+        keys = sum(cost.inputs for cost in costs if cost.operator == "attention") // 2
+        expanding = [c for c in costs if (c.part, c.run_as) == ("ffn", "function") and c.inputs < c.outputs]
+        twice = keys + sum(cost.inputs for cost in expanding)
+        assert closed.activations == dispatched.activations
+        assert closed.totals.moved + twice == dispatched.moved
+        assert closed.totals.macs_padded >= closed.macs == dispatched.macs
+
+
+# -- by hand ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_and_moved_bytes_by_hand() -> None:
+    """One stage, one branch, one block at 32×32: 8×8 tokens, width 8, hidden width 16."""
+    config = HRViTConfig(depths=((1,),), widths=8, head_dims=4, window_sizes=2, mlp_ratios=2, stem_width=4, head="none")
+    n = 8 * 8
+    stem = (3 * 32 * 32 + 2 * 256) + (2 * 256 + 4 * n)
+    embed = (4 * n + 8 * n) + (8 * n + 8 * n)
+    attention = (8 + 16) * n + (8 + 4 + 8 + 4) * n  # to query and value; both halves' query, value and output
+    attention += (8 + 8) * n + (8 + 8) * n  # parallel convolution, projection
+    des = 2 * (8 + 8) * n
+    ffn = (8 + 16) * n + 2 * (8 + 8) * n + (16 + 8) * n
+    counts = count(config, 32)
+    assert counts.totals.moved == stem + embed + attention + des + ffn
+    assert counts.moved_bytes(3, "bfloat16") == 2 * (3 * counts.totals.moved + counts.params)
+    batch_norms = 2 + 4 + 8
+    assert counts.weight_bytes() == 4 * (counts.params + 2 * batch_norms)
+    assert counts.weight_mib == counts.weight_bytes() / 2**20 and counts.moved_mib == counts.moved_bytes() / 2**20
+
+
+def test_waste_of_padded_windows_by_hand() -> None:
+    """Window 7 on a 10×10 map: of 14 padded rows and columns 3 are real beside the full window."""
+    config = HRViTConfig(
+        depths=((1,),), widths=16, head_dims=8, window_sizes=7, mlp_ratios=2, stem_width=4, head="none"
+    )
+    waste = 2 * (2 * 8 * (70**2 - 30**2))
+    counts = count(config, 40)
+    assert counts.macs_padding == waste
+    table = counts.table("part").set_index("part")
+    assert table.macs_padding["attention products"] == waste == table.macs_padding.sum()
+
+
+def test_totals_are_the_ledgers_sums() -> None:
+    rng = random.Random(3)
+    configs = [*PRESETS.values(), *(random_config(rng) for _ in range(50))]
+    for config in configs:
+        size = odd_resolution(rng, config)
+        assert totals(config, size) == sum_costs(row.cost for row in ledger(config, size))
+
+
+def test_an_unknown_dtype_is_named() -> None:
+    for ask in (count("hrvit_nano").weight_bytes, lambda dtype: peak_memory_bytes(PRESETS["hrvit_nano"], dtype=dtype)):
+        with pytest.raises(ValueError, match="dtype 'int3' is unknown; use one of float32"):
+            ask("int3")
+
+
+# -- peak memory ------------------------------------------------------------------------------------------------------
+
+
+def live_ratio(config: HRViTConfig, size: tuple[int, int], batch_size: int, dtype: str) -> tuple[float, float]:
+    """Predicted over measured: of everything, and of what lives beside the weights."""
+    measured = measure_peak_memory(build(config), size, batch_size=batch_size, dtype=dtype) * 2**20
+    predicted = peak_memory_bytes(config, size, batch_size=batch_size, dtype=dtype)
+    weights = totals(config, size).weight_bytes(dtype)
+    return predicted / measured, (predicted - weights) / (measured - weights)
+
+
+@pytest.mark.parametrize("side", [224, 512])
+@pytest.mark.parametrize("name", ["hrvit_b1", "hrvit_b2", "hrvit_b3"])
+def test_peak_memory_of_the_published_networks(name: str, side: int) -> None:
+    everything, maps = live_ratio(PRESETS[name], (side, side), 1, "float32")
+    assert everything == pytest.approx(1, abs=0.15) and maps == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch_size", "dtype", "head"),
+    [
+        ("hrvit_nano", (97, 161), 8, "float32", "classifier"),
+        ("hrvit_nano", (33, 47), 1, "bfloat16", "none"),
+        ("hrvit_micro", (224, 224), 8, "float32", "none"),
+        ("hrvit_b1", (224, 224), 8, "float32", "classifier"),
+    ],
+)
+def test_peak_memory_elsewhere(name: str, size: tuple[int, int], batch_size: int, dtype: str, head: str) -> None:
+    everything, maps = live_ratio(PRESETS[name].replace(head=head), size, batch_size, dtype)
+    assert everything == pytest.approx(1, abs=0.15) and maps == pytest.approx(1, abs=0.15)
+
+
+def test_peak_memory_of_random_networks() -> None:
+    rng = random.Random(5)
+    for _ in range(20):
+        config = random_config(rng)
+        size = odd_resolution(rng, config)
+        everything, maps = live_ratio(config, size, rng.choice((1, 2, 5)), "float32")
+        assert everything == pytest.approx(1, abs=0.15) and maps == pytest.approx(1, abs=0.15), (config, size)
+
+
+# -- what other tools would say ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "size"), [("hrvit_nano", (97, 161)), ("hrvit_b1", (224, 224))])
+def test_tools_say_what_is_predicted(name: str, size: tuple[int, int]) -> None:
+    """Every tool on both paths, to the last multiply-accumulate: its figure, what it misses, what it adds."""
+    said = audit(create_model(name), size)
+    costs = [row.cost for row in ledger(PRESETS[name], size)]
+    for row in said.to_dict("records"):
+        [tool] = [tool for tool in TOOLS if (tool.package, tool.backend) == (row["tool"], row["backend"])]
+        foreseen = predict(costs, tool, row["attention"])
+        assert row["macs"] == row["predicted_macs"] == foreseen.macs, row
+        assert row["unseen_macs"] == sum(foreseen.unseen.values()), row
+        assert row["extra_macs"] == sum(foreseen.extra.values()), row
+
+
+def test_a_model_without_a_ledger_has_no_prediction() -> None:
+    assert audit(torch.nn.Conv2d(3, 4, 3), (8, 8)).predicted_macs.isna().all()
+
+
+def test_a_prediction_by_hand() -> None:
+    """A linear as a module, one as a function, a norm: 10 × 4 × 8 products each, 80 outputs."""
+    costs = [
+        Cost("a", "linear", macs=320, outputs=80, additions=80, run_as="module"),
+        Cost("b", "linear", macs=320, outputs=80, additions=80, run_as="function"),
+        Cost("norm", "layer_norm", outputs=80),
+    ]
+    figures = {f"{tool.package} {tool.backend}": predict(costs, tool, "fused").macs for tool in TOOLS}
+    assert figures == {
+        "fvcore jit trace": 640 + 5 * 80,
+        "ptflops pytorch": 320 + 80 + 80,
+        "ptflops aten": 640 + 160,
+        "torch dispatch": 640,
+    }
+
+
+# -- speed ------------------------------------------------------------------------------------------------------------
+
+
+def test_totals_are_fast_enough_to_search_with() -> None:
+    """2,000 a second are promised; a busy machine may halve that."""
+    seconds = bench_cost.seconds_per_config(bench_cost.draw(400))
+    assert len(seconds) / sum(seconds) > 1000
+    assert statistics.median(seconds) < 1e-3
+
+
+def test_the_benchmark_prints_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_cost.main()
+    assert json.loads(capsys.readouterr().out)["configs_per_s"] > 1000
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_tables_show_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = said(capsys, "hrvit_b1", "--resolution", "512")
+    out = out.replace("\N{NO-BREAK SPACE}", " ")
+    assert (code, err) == (0, "")
+    assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out  # exact, and the padding's waste
+    for tool in TOOLS:
+        assert f"{tool.package} ({tool.backend})" in out
+
+
+@pytest.mark.parametrize("by", ["operator", "branch", "stage", "part"])
+def test_csv_holds_the_numbers_unrounded(capsys: pytest.CaptureFixture[str], by: str) -> None:
+    _, out, _ = said(capsys, "hrvit_nano", "--resolution", "97x161", "--by", by, "--dtype", "bfloat16", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    counts = count("hrvit_nano", (97, 161))
+    sums = {name: sum(int(row[name]) for row in rows) for name in ("macs", "params", "macs_padding", "weight_bytes")}
+    assert sums == {
+        "macs": counts.macs, "params": counts.params, "macs_padding": counts.macs_padding,
+        "weight_bytes": counts.weight_bytes("bfloat16"),
+    }  # fmt: skip
+
+
+def test_the_audit_stands_beside_the_prediction(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    macs = [prediction.macs for prediction in predictions(row.cost for row in ledger(PRESETS["hrvit_nano"], 32))]
+    table = pd.DataFrame({"macs": macs, "predicted_macs": macs}, dtype="Int64")
+    monkeypatch.setattr("hrvit_lab.cost.__main__.audit", lambda *_, **__: table)
+    _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
+    assert "measured" in out and "failed" not in out and "other rules" not in out
+    table.loc[0, "macs"] = pd.NA
+    _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
+    assert "failed" in out and "other rules" in out
+    _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit", "--csv")
+    assert list(csv.DictReader(io.StringIO(out)))[1]["predicted_macs"] == str(macs[1])
+
+
+def test_a_config_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: hrvit_nano\nname: mine\nwindow_sizes: 3\n", encoding="utf-8")
+    code, out, _ = said(capsys, str(path), "--resolution", "64")
+    assert code == 0 and "mine at 64×64" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["hrvit_b9"], "unknown preset 'hrvit_b9'"),
+        (["hrvit_b1", "--resolution", "16"], "is too small"),
+        (["missing.yaml"], "the config missing.yaml cannot be read: No such file"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
+    code, out, err = said(capsys, *arguments)
+    assert (code, out) == (2, "") and err.startswith("error: ") and sentence in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option", [["--resolution", "a"], ["--resolution", "1x2x3"], ["--batch-size", "0"], ["--by", "x"]]
+)
+def test_an_impossible_option_exits_with_2(capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["hrvit_nano", *option])
+    assert stopped.value.code == 2 and option[0] in capsys.readouterr().err
