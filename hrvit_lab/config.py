@@ -229,7 +229,7 @@ class HRViTConfig(BaseModel):
         Raises:
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
-        height, width = as_size(resolution)
+        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
         if min(height, width) < self.strides[-1]:
             raise ConfigError(
                 f"resolution = {height}×{width} is too small: the coarsest of {self.num_branches} branches has stride "

@@ -206,7 +206,7 @@ def _draw_costs(config: HRViTConfig, counts: Counts, compared: HRViTConfig) -> N
         reference = count(compared, counts.resolution)
     except ConfigError:
         reference = None  # the preset does not accept this resolution
-    cells = [*st.columns(3), *st.columns(3)]
+    cells = [cell for _ in range(0, len(COSTS), 3) for cell in st.columns(3)]
     for cell, key in zip(cells, COSTS, strict=False):
         value = getattr(counts, key)
         change = value / getattr(reference, key) - 1 if reference else 0

@@ -193,6 +193,7 @@ def batch_size(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m hrvit_lab.cost",
         description="What a network costs, in closed form, and what other counters would say about it.",
         epilog=EXAMPLES,

@@ -8,7 +8,7 @@ is an error, never a silent 0.
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -45,8 +45,12 @@ class Counts:
         resolution: (height, width) of the input in pixels.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(repr=False)
     resolution: tuple[int, int]
+
+    def __str__(self) -> str:
+        height, width = self.resolution
+        return f"{self.params:,} parameters, {self.macs:,} MACs and {self.activations:,} activations, {height}×{width}"
 
     @cached_property
     def totals(self) -> Totals:

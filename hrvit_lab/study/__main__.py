@@ -126,7 +126,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 
 def rebuild(options: argparse.Namespace, console: Console) -> int:
     """Table, figures and report again, from the records that are on disk."""
-    folder = options.out / options.study
+    folder = options.out / Path(options.study).stem
     try:
         spec = load_study(folder / "study.yaml")
         conditions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -136,8 +136,14 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
         ) from None
     expansion = expand(spec)
     planned = plan(spec, expansion.variants, hardware(conditions, spec.device))
+    store = Store(options.out)
+    if not store.load_all({trial.key for trials in planned.values() for trial in trials}):
+        raise ConfigError(
+            f"{options.out} keeps no record that this version counts for {folder.name!r}; run the study again "
+            "(its table and report are left as they are)"
+        )
     show_dropped(expansion, console)
-    return conclude(folder, spec, expansion, planned, Store(options.out), console)
+    return conclude(folder, spec, expansion, planned, store, console)
 
 
 def rehearse(
@@ -251,6 +257,7 @@ def _positive(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m hrvit_lab.study",
         description="Sweep a study: measure every variant, and keep every trial. "
         "'report NAME' rebuilds table, figures and report from the kept trials.",
@@ -280,6 +287,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m hrvit_lab.study report",
         description="Rebuild table, figures and report of a study from its kept trials.",
     )

@@ -148,7 +148,8 @@ DARK = {
 
 def summary(table: pd.DataFrame, dataset: str) -> list[str]:
     """What the table says, in sentences that claim no more than its spreads allow."""
-    trained = [row for row in _records(table) if not pd.isna(row.get("top1"))]
+    networks = table.drop_duplicates("config_id") if "config_id" in table else table  # one network may stand twice
+    trained = [row for row in _records(networks) if not pd.isna(row.get("top1"))]
     if not trained:
         return _cost_summary(table)
     ranked = sorted(trained, key=lambda row: -row["top1"])
@@ -167,9 +168,9 @@ def summary(table: pd.DataFrame, dataset: str) -> list[str]:
             "No other variant's spread (mean ± 1 std over seeds) reaches it; the next, "
             f"{ranked[1]['variant']}, is {gap} points lower. So few seeds indicate an order, they don't prove it.",
         ]
-    overlapping = "1 other variant overlaps" if len(tied) == 2 else f"{len(tied) - 1} other variants overlap"
+    overlapping = "of 1 other network overlaps" if len(tied) == 2 else f"of {len(tied) - 1} other networks overlaps"
     said.append(
-        f"The spread (mean ± 1 std over seeds) of {overlapping} with its own, so the order among these {len(tied)} is "
+        f"The spread (mean ± 1 std over seeds) {overlapping} with its own, so the order among these {len(tied)} is "
         "not settled."
     )
     cheapest = min(tied, key=lambda row: row.get("macs", math.inf))

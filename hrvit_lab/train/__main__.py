@@ -242,6 +242,7 @@ def seed(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line; training options come from ``TrainOptions``, which validates them."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m hrvit_lab.train",
         description="Train one network briefly, for a top-1 that compares networks on that data set.",
     )
