@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,11 @@ def journal(out: Path) -> Counter[tuple[str, str]]:
     return Counter((line["event"], line["key"]) for line in lines)
 
 
+def unfinished(out: Path) -> int:
+    """Trials that were started and never finished, so far."""
+    return sum(times if event == "started" else -times for (event, _), times in journal(out).items())
+
+
 def recorded(out: Path) -> set[str]:
     return {path.stem for path in (out / "trials").glob("*.json")}
 
@@ -84,28 +90,34 @@ def test_killed_at_ten_random_moments(study: Path, undisturbed: dict[str, str]) 
     out = study.parent / "killed"
     moments = random.Random(0)
     started_before: list[tuple[set[str], Counter[tuple[str, str]]]] = []
-    for _ in range(KILLS):
+    landed = torn = 0
+    while landed < KILLS:
+        torn_before = unfinished(out)
         process = start(study, out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         # Imports take most of a run: count events, so that moments fall into trainings and records as well.
         enough = journal(out).total() + moments.randint(0, 3)
         while process.poll() is None and journal(out).total() < enough:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 1))
-        assert process.poll() is None, "the study was over before it could be killed"
-        family = psutil.Process(process.pid).children(recursive=True)
+        time.sleep(moments.uniform(0, 0.5))
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
-        assert process.wait() == -signal.SIGKILL
+        if process.wait() != -signal.SIGKILL:  # it was done first: it must be whole, and the next one begins anew
+            assert outcome(out) == undisturbed
+            shutil.rmtree(out)
+            started_before.clear()
+            continue
+        landed += 1
         # A worker that is still importing notices when it is done with that, any other at once.
         _, alive = psutil.wait_procs(family, timeout=60)
         assert alive == [], "workers outlived their study"
         started_before.append((recorded(out), journal(out)))
+        torn += unfinished(out) > torn_before
+    assert torn, "no kill hit a trial between its start and its record"
 
     finish(start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     assert outcome(out) == undisturbed
     assert len(recorded(out)) == TRIALS
     final = journal(out)
-    starts = sum(times for (event, _), times in final.items() if event == "started")
-    assert starts > TRIALS, "no kill hit a trial between its start and its record"
     for done, then in started_before:
         again = {key for key in done if final["started", key] > then["started", key]}
         assert again == set(), "a recorded trial ran again"
