@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from fake_clock import FakeClock
 from torch import Tensor, nn
 
 from hrvit_lab import create_model
@@ -16,22 +17,6 @@ from hrvit_lab.measure import OutOfDeviceMemory, measure_latency
 from hrvit_lab.measure.workload import prepare
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-class FakeClock:
-    """Seconds that pass only in ``pass_ms``. A deep copy is the same clock."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_ms(self, milliseconds: float) -> None:
-        self.now += milliseconds / 1e3
-
-    def __deepcopy__(self, memo: object) -> "FakeClock":
-        return self
 
 
 class Timed(nn.Module):

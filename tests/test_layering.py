@@ -22,7 +22,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hrvit_lab",),  # __init__.py alone: the public names
     ("hrvit_lab.plots",),
     ("hrvit_lab.study",),
-    ("hrvit_lab.app", "hrvit_lab.cost.__main__", "hrvit_lab.study.__main__", "hrvit_lab.train.__main__"),
+    (
+        "hrvit_lab.app",
+        "hrvit_lab.cost.__main__",
+        "hrvit_lab.latency",
+        "hrvit_lab.study.__main__",
+        "hrvit_lab.train.__main__",
+    ),
     ("app",),
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-PACKAGES = ("hrvit-lab", "timm", "numpy")
+PACKAGES = ("hrvit-lab", "timm", "numpy", "triton", "onnxruntime", "openvino", "nvidia-ml-py")
 
 # A path from its root (/, ~ or a drive letter) to its last part, wherever it stands in an argument: --out=/a.
 _ROOTED_PATH = re.compile(r"(?<![\w.…/\\])(?:~[^/\\=,]*|[A-Za-z]:)?[/\\](?:[^/\\=,]*[/\\])*([^/\\=,]*)")

@@ -117,7 +117,8 @@ def measure_latency(
         batch_size: images a run.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, of weights and input.
-        memory_format: ``"contiguous"`` or ``"channels_last"``, of weights and input.
+        memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or
+            ``"channels_last"``, both.
         threads: torch's CPU threads while timing; None keeps the present number.
         min_runs, max_runs: bounds on the number of timed runs.
         max_seconds: stop timing after this many seconds, but not before ``min_runs``.

@@ -22,10 +22,12 @@ class Sample(NamedTuple):
     Attributes:
         wall_ms: time on the host's clock until the result is there.
         device_ms: time between two CUDA events around the call, waits for launches included; None on the CPU.
+        cold_ms: device time of a second call, with nothing of use in the L2 cache; None where it was not measured.
     """
 
     wall_ms: float
     device_ms: float | None = None
+    cold_ms: float | None = None
 
 
 Stopwatch = Callable[[], Sample]
@@ -55,6 +57,33 @@ def cuda_stopwatch(run: Callable[[], object], clock: Clock, device: torch.device
         end_event.record(torch.cuda.current_stream(device))
         torch.cuda.synchronize(device)
         return Sample((clock() - start) * 1e3, start_event.elapsed_time(end_event))
+
+    return measure
+
+
+def primed(run: Callable[[], object], stopwatch: Stopwatch) -> Stopwatch:
+    """The stopwatch, with an untimed call before each timed one.
+
+    Whoever ran before has left its own data in the caches: in a race a competitor's time would depend on who else
+    is in it, and one that follows its own twin would seem faster.
+    """
+
+    def measure() -> Sample:
+        run()
+        return stopwatch()
+
+    return measure
+
+
+def with_cold_l2(stopwatch: Stopwatch, device: torch.device) -> Stopwatch:
+    """The stopwatch, with a second call on a CUDA device whose L2 cache was overwritten just before."""
+    cache_bytes = torch.cuda.get_device_properties(device).L2_cache_size
+    scratch = torch.empty(4 * max(cache_bytes, 2**20), dtype=torch.uint8, device=device)
+
+    def measure() -> Sample:
+        warm = stopwatch()
+        scratch.zero_()
+        return warm._replace(cold_ms=stopwatch().device_ms)
 
     return measure
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from hrvit_lab.measure.environment import cpu_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+# How the model lays out its own weights is part of it: "contiguous" leaves them alone, and so does the input's noise.
+MEMORY_FORMATS = {"contiguous": torch.preserve_format, "channels_last": torch.channels_last}
 
 
 class OutOfDeviceMemory(MemoryError):
@@ -65,7 +66,8 @@ def prepare(
         resolution: input height and width in pixels; one number means square.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: a key of ``DTYPES``, for weights and input.
-        memory_format: a key of ``MEMORY_FORMATS``, for weights and input.
+        memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or
+            ``"channels_last"``, both.
     Raises:
         ValueError: for a setting that does not exist or a device that is not present.
         OutOfDeviceMemory: if weights and input alone do not fit.
@@ -78,12 +80,16 @@ def prepare(
     target = find_device(device)
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     name = f"batch {batch_size} at {height}×{width}, {dtype}, {memory_format}, on {device_name(target)}"
-    generator = torch.Generator().manual_seed(seed)
     with memory_errors_named(name):
         ours = copy.deepcopy(model).to(target, DTYPES[dtype]).to(memory_format=MEMORY_FORMATS[memory_format])
-        images_BCHW = torch.randn(batch_size, input_channels(model), height, width, generator=generator)
+        images_BCHW = noise(batch_size, input_channels(model), height, width, seed)
         images_BCHW = images_BCHW.to(target, DTYPES[dtype]).to(memory_format=MEMORY_FORMATS[memory_format])
     return Workload(ours.eval(), images_BCHW, target, name)
+
+
+def noise(batch_size: int, channels: int, height: int, width: int, seed: int) -> Tensor:
+    """(B, C, H, W) standard normal numbers in float32, the same on every device."""
+    return torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def input_channels(model: nn.Module) -> int:

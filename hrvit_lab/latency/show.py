@@ -1,0 +1,179 @@
+"""Measurements as tables for a terminal."""
+
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.measure.compare import Estimate, knee
+from hrvit_lab.measure.lab import Measurement
+from hrvit_lab.measure.metric import si_scale
+from hrvit_lab.measure.parts import PartTimes
+
+Cell = Callable[[Measurement], str]
+
+STYLES = {"ok": "", "wrong": "bold red", "out of memory": "red", "refused": "dim", "failed": "red"}
+
+
+def race_table(measurements: Sequence[Measurement]) -> Group:
+    """One race: a line a competitor; columns that nobody has a value for are left out. Remarks stand below."""
+    first = measurements[0]
+    height, width = first.resolution
+    what = "training step" if first.training else "inference"
+    table = _table(f"{what.capitalize()} at {height}×{width}, batch {first.batch_size}, on {_where(first)}")
+    table.add_column("model", overflow="fold")
+    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items()}
+    shown = {head: cells for head, cells in columns.items() if any(cells)}
+    for head in shown:
+        table.add_column(head, justify="left" if head in ("backend", "dtype", "against the first") else "right")
+    for index, m in enumerate(measurements):
+        cells = [Text(column[index]) for column in shown.values()]
+        table.add_row(Text(m.model), *cells, style=STYLES.get(m.status, ""))
+    return Group(table, Text("\n".join(remarks(measurements)), style="dim"))
+
+
+def remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """What a reader must know to believe a race, a sentence each."""
+    said = [f"{m.name}: {m.status}: {m.reason}." for m in measurements if m.status != "ok" and m.reason]
+    timed = [m for m in measurements if m.latency]
+    if not timed:
+        return said
+    first = timed[0]
+    control, stopped = first.control, first.rounds_stopped
+    assert control is not None
+    half_width = max((m.ratio or control).half_width for m in timed)
+    ended = {"precise": "", "interrupted": ", ended by hand"}.get(stopped or "", f", ended by the bound on {stopped}")
+    said.append(
+        f"{first.statistics()['rounds']} rounds in {first.race_seconds:.0f} s{ended}; "
+        f"widest interval ±{half_width:.1%}. A/A control: {_interval(control)}."
+    )
+    if not control.low <= 1 <= control.high:
+        said.append("The A/A control differs from itself: believe no difference of that size.")
+    if first.rounds_discarded:
+        said.append(f"{first.rounds_discarded} rounds were thrown out, for the device was throttled.")
+    elif any(first.throttled):
+        said.append(
+            "The device was throttled in nearly all rounds, which are kept: it is a throttled device's latency."
+        )
+    unsteady = [m.name for m in timed if m.steady is False]
+    if unsteady:
+        said.append(f"Never steady while warming up: {', '.join(unsteady)}.")
+    said += first.conditions.get("remarks", [])
+    if first.device != "cpu" and not any(m.energy for m in timed):
+        said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with a meter.")
+    said.append(
+        "Latency: median wall time of the batch (10th to 90th percentile). Floor: the time of the network's MACs"
+        f"{' (three times those of inference)' if first.training else ''} in one large matrix product, measured here: "
+        + ", ".join(dict.fromkeys(f"{_si(m.ceilings.gemm_flop_s)}FLOP/s in {m.dtype}" for m in timed if m.ceilings))
+        + "."
+    )
+    return said
+
+
+def parts_table(name: str, times: PartTimes) -> Group:
+    """Latency by part, over all stages and branches, with the sum beside the whole."""
+    table = _table(f"{name}, by part")
+    for head in ("part", "calls", METRICS["latency_ms"].label, "share"):
+        table.add_column(head, justify="left" if head == "part" else "right")
+    grouped = times.frame.groupby("part", sort=False)[["calls", "latency_ms"]].sum()
+    total = grouped["latency_ms"].sum()
+    for part, row in grouped.sort_values("latency_ms", ascending=False).iterrows():
+        table.add_row(
+            str(part), str(int(row["calls"])), _ms(float(row["latency_ms"])), f"{row['latency_ms'] / total:.1%}"
+        )
+    said = (
+        f"Each part alone at its real shapes, {times.rounds} rounds. The sum is {_interval(times.ratio)} of the whole: "
+        f"{_ms(times.sum_ms)}, {_ms(times.whole_ms)}."
+    )
+    return Group(table, Text(said, style="dim"))
+
+
+def knees(measurements: Sequence[Measurement]) -> list[str]:
+    """For each network timed at three batches or more, the smallest batch with 90 % of its best throughput."""
+    groups: dict[str, list[Measurement]] = {}
+    for m in measurements:
+        if m.latency:
+            groups.setdefault(f"{m.name} at {m.resolution[0]}×{m.resolution[1]}", []).append(m)
+    said = []
+    for name, group in groups.items():
+        if len(group) >= 3:
+            rates = [m.throughput_img_s or 0.0 for m in group]
+            batch = knee([m.batch_size for m in group], rates)
+            said.append(
+                f"{name}: batch {batch} is the knee, the smallest with 90 % of the best throughput "
+                f"({format_value(METRICS['throughput_img_s'], max(rates))})."
+            )
+    return said
+
+
+def _against(m: Measurement) -> str:
+    if m.ratio is None:
+        return "reference" if m.latency else m.status
+    return f"{m.verdict if m.verdict == 'tie' else f'{m.ratio.value:.3f} ×'} {_bounds(m.ratio.low, m.ratio.high)}"
+
+
+def _latency(m: Measurement) -> str:
+    if not m.latency:
+        return ""
+    figures = m.statistics()
+    low, high = figures["latency_p10_ms"], figures["latency_p90_ms"]
+    assert low is not None and high is not None
+    return f"{_ms(m.latency.value)} ({_ms(low)[:-3]}–{_ms(high)[:-3]})"
+
+
+def _median_of(kind: str) -> Cell:
+    def cell(m: Measurement) -> str:
+        value = m.statistics()[f"{kind}_p50_ms"]
+        return "" if value is None else _ms(value)
+
+    return cell
+
+
+COLUMNS: dict[str, Cell] = {
+    "backend": lambda m: m.backend,
+    "dtype": lambda m: m.dtype,
+    "error": lambda m: "" if m.relative_error is None else f"{m.relative_error:.1g}",
+    "latency": _latency,
+    "against the first": _against,
+    "device": _median_of("device"),
+    "L2 cold": _median_of("cold"),
+    "× floor": lambda m: f"{m.roofline.distance:.3g}" if m.roofline else "",
+    "FLOP/s": lambda m: _si(m.roofline.flop_s) if m.roofline else "",
+    "byte/s": lambda m: _si(m.roofline.byte_s) if m.roofline and m.roofline.byte_s else "",
+    "img/s": lambda m: f"{m.throughput_img_s:.3g}" if m.throughput_img_s else "",
+    "peak": lambda m: "" if m.peak_memory_mib is None else format_value(METRICS["peak_memory_mib"], m.peak_memory_mib),
+    "mJ/img": lambda m: f"{1e3 * m.energy.net_j / m.batch_size:.3g}" if m.energy else "",
+    "compile": lambda m: "" if m.compile_seconds is None else f"{m.compile_seconds:.1f} s",
+}
+"""Columns of a race's table, in order."""
+
+
+def _where(m: Measurement) -> str:
+    return f"{m.device_name}, {m.threads} thread{'s' * (m.threads > 1)}"
+
+
+def _ms(value: float) -> str:
+    return format_value(METRICS["latency_ms"], value)
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"[{low:.3f}, {high:.3f}]"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} {_bounds(estimate.low, estimate.high)}"
+
+
+def _si(value: float) -> str:
+    scale, prefix = si_scale(value)
+    return f"{value / scale:.3g} {prefix}"
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Is it still the same network? What computes something else is reported as wrong, and not timed."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest relative error that a number format explains in a network of some hundred layers with random weights."""
+
+CHUNK = 8
+"""Images at a time in the reference, so that it fits wherever what it judges does."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far an output is from the reference.
+
+    Attributes:
+        relative_error: Euclidean norm of the difference by that of the reference; infinite if not finite.
+        tolerance: the largest error that passes.
+    """
+
+    relative_error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether this may be timed."""
+        return self.relative_error <= self.tolerance
+
+
+def check(output: Any, reference: Any, dtype: str) -> Finding:
+    """Compare outputs (tensors, or lists of them) of the same weights and input.
+
+    Args:
+        output: of what is judged, in any number format.
+        reference: of the plain network, eager, in float32.
+        dtype: a key of ``TOLERANCES``.
+    """
+    return Finding(relative_error(output, reference), TOLERANCES[dtype])
+
+
+def relative_error(output: Any, reference: Any) -> float:
+    """‖output − reference‖ / ‖reference‖ over all their elements; infinite where the shapes differ.
+
+    >>> relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 5.0])) == 1 / 34**0.5
+    True
+    """
+    ours, theirs = tree_leaves(output), tree_leaves(reference)
+    if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
+        return math.inf
+    error, size = 0.0, 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        wanted = b.detach().double()
+        error += (a.detach().to(wanted) - wanted).square().sum().item()
+        size += wanted.square().sum().item()
+    ratio = math.sqrt(error / size) if size else math.inf
+    return ratio if math.isfinite(ratio) else math.inf
+
+
+@torch.inference_mode()
+def reference_output(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
+    """Outputs of a network in float32, eager and in eval mode, a few images at a time; it is left as it is.
+
+    Args:
+        plain: the network as it is defined.
+        images_BCHW: (B, C, H, W), in float32, where it is to be computed.
+    """
+    model = copy.deepcopy(plain).to(images_BCHW.device, torch.float32).eval()
+    chunks = [tree_leaves(model(chunk)) for chunk in images_BCHW.split(CHUNK)]
+    return [torch.cat(leaves) for leaves in zip(*chunks, strict=True)]
+
+
+def step_gradients(model: nn.Module) -> list[Tensor]:
+    """What a training step left in the parameters, in their order, without those that got none."""
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

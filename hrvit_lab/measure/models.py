@@ -1,0 +1,88 @@
+"""From a name on a command line to a model that is fit to be measured.
+
+Fit means: reproducible weights, and no part that is silent. A BatchNorm that starts at zero hides what stands before
+it: a backend that computed nonsense there would still agree with the reference.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, suggest
+from hrvit_lab.deploy import deploy
+from hrvit_lab.model import build
+from hrvit_lab.train import seeded
+
+DEPLOY = ":deploy"
+TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model under the name that its measurements carry.
+
+    Attributes:
+        name: as the user gave it.
+        plain: the network as it is defined; its output in float32 is the truth for all forms of it.
+        module: what is timed: ``plain`` itself, or a faster form with the same weights.
+    """
+
+    name: str
+    plain: nn.Module
+    module: nn.Module
+
+
+def find_model(name: str, *, seed: int = 0) -> NamedModel:
+    """Build the model called ``name``, with random weights that depend on ``seed`` alone and every BatchNorm awake.
+
+    Args:
+        name: a preset (``hrvit_b1``), a config's YAML file, or a model of timm (``timm:resnet50``). ``:deploy`` after
+            a preset or a file takes the form for inference, with folded BatchNorms (``hrvit_b1:deploy``).
+    Raises:
+        ConfigError: if there is no such model.
+    """
+    source = name.removesuffix(DEPLOY)
+    deployed = source != name
+    if deployed and source.startswith(TIMM):
+        raise ConfigError(f"{name}: deploy knows HRViTs only; give {source}")
+    with seeded(seed):
+        plain = _timm_model(source) if source.startswith(TIMM) else build(_config(source))
+        wake_batch_norms(plain)
+    return NamedModel(name, plain, deploy(plain) if deployed else plain)
+
+
+def wake_batch_norms(model: nn.Module) -> None:
+    """Give every BatchNorm random statistics, scales (0.5 to 1.5) and shifts, none of them zero, in place."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.1)
+            if module.running_mean is not None and module.running_var is not None:
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+
+
+def _config(source: str) -> HRViTConfig:
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        if source not in PRESETS:
+            raise ConfigError(
+                f"model {source!r} is unknown; {suggest(source, PRESETS)} or give a config's YAML file or {TIMM}NAME"
+            )
+        return PRESETS[source]
+    try:
+        return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the config {source} cannot be read ({error}); give a YAML file or a preset") from None
+
+
+def _timm_model(source: str) -> nn.Module:
+    name = source.removeprefix(TIMM)
+    try:
+        return timm.create_model(name)
+    except RuntimeError as error:  # timm's word for an unknown name
+        raise ConfigError(f"{source}: timm has no such model ({error}); timm.list_models() tells their names") from None

@@ -1,0 +1,477 @@
+"""The lab: what passes the gate is timed exactly (fake clock), what does not is a row that says why; the CLI."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from fake_clock import FakeClock
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hrvit_lab import create_model, plots
+from hrvit_lab.config import ConfigError
+from hrvit_lab.latency import __main__ as cli
+from hrvit_lab.latency.show import knees, remarks
+from hrvit_lab.measure import backends, lab
+from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, find_backend, recompiling_allowed, regions
+from hrvit_lab.measure.compare import Budget, Estimate
+from hrvit_lab.measure.gate import check, reference_output, relative_error
+from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame, training_step
+from hrvit_lab.measure.models import NamedModel, find_model, wake_batch_norms
+from hrvit_lab.measure.roofline import Ceilings
+from hrvit_lab.measure.timing import Sample, primed
+from hrvit_lab.measure.workload import Workload, prepare
+
+SMALL = Setting((8, 8))
+FIVE = Budget(min_rounds=5, max_rounds=5)
+
+
+class Timed(nn.Module):
+    """A convolution that takes so many milliseconds of a clock, half as many in bfloat16."""
+
+    def __init__(self, clock: FakeClock, ms: float, fail: Callable[[Tensor], None] = lambda x: None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.clock, self.ms, self.fail = clock, ms, fail
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self.fail(x_BCHW)
+        self.clock.pass_ms(self.ms * (0.5 if x_BCHW.dtype == torch.bfloat16 else 1))
+        return self.conv(x_BCHW)
+
+
+def named(name: str, module: nn.Module) -> NamedModel:
+    return NamedModel(name, module, module)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """A fake clock, and ceilings as one would measure on it."""
+    monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(gemm_flop_s=4e6, copy_byte_s=1e9))
+    return FakeClock()
+
+
+def test_the_race_is_exact_on_a_fake_clock(clock: FakeClock) -> None:
+    a, b = named("a", Timed(clock, 10.0)), named("b", Timed(clock, 12.0))
+    entries = [Entry(a), Entry(b), Entry(a, dtype="bfloat16")]
+    first, second, third = race(entries, replace(SMALL, batch_size=2), FIVE, clock=clock)
+    assert [m.status for m in (first, second, third)] == ["ok"] * 3
+    assert first.samples_ms == pytest.approx([10.0] * 5)
+    assert first.steady and first.ratio is None and first.against is None
+    assert second.ratio == pytest.approx((1.2, 1.2, 1.2)) and second.verdict == "slower"
+    assert third.ratio == pytest.approx((0.5, 0.5, 0.5)) and third.verdict == "faster"
+    assert second.against == "a, eager, float32"
+    assert second.control == pytest.approx((1.0, 1.0, 1.0))
+    assert second.throughput_img_s == pytest.approx(2 / 12e-3)
+    macs = 2 * 8 * 8 * 4 * 3 * 9
+    assert first.macs == macs
+    assert first.roofline is not None and first.roofline.distance == pytest.approx(10.0 / (2e3 * macs / 4e6))
+    assert first.roofline.byte_s is None  # moved bytes are known in closed form only
+    assert first.relative_error == 0 < (third.relative_error or 0) < 0.02
+    assert first.peak_memory_mib is not None and first.energy is None and first.device_samples_ms == ()
+
+
+def test_a_record_is_json_with_everything_in_it(clock: FakeClock) -> None:
+    [result] = race([Entry(named("a", Timed(clock, 10.0)))], SMALL, FIVE, clock=clock)
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert record["samples_ms"] == list(result.samples_ms)
+    keys = [f"latency_{q}_ms" for q in ("min", "p10", "p50", "p90", "p99")]
+    assert [record[key] for key in keys] == pytest.approx([10.0] * 5)
+    assert record["control"] == pytest.approx({"value": 1.0, "low": 1.0, "high": 1.0})
+    assert record["environment"]["versions"]["torch"] == torch.__version__
+    assert record["conditions"].keys() >= {"clock_mhz", "other_cores_busy", "load_average_1min", "remarks"}
+    assert record["rounds"] == 5 and record["rounds_stopped"] == "precise"
+
+
+def test_what_computes_something_else_is_wrong_and_not_timed(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def miscompiled(load: Workload) -> Prepared:
+        def run() -> Tensor:
+            nonlocal calls
+            calls += 1
+            return load.model(load.images_BCHW) * 1.001
+
+        return Prepared(run, 7.0)
+
+    monkeypatch.setitem(BACKENDS, "odd", Backend("odd", miscompiled))
+    model = named("a", Timed(clock, 10.0))
+    right, wrong, tolerable = race(
+        [Entry(model), Entry(model, "odd"), Entry(model, "odd", "bfloat16")], SMALL, FIVE, clock=clock
+    )
+    assert right.status == "ok"
+    assert wrong.status == "wrong" and wrong.samples_ms == () and wrong.latency is None
+    assert wrong.relative_error == pytest.approx(1e-3, rel=1e-3) and wrong.tolerance == 1e-4
+    assert "more than 0.0001: wrong, so not timed" in wrong.reason
+    assert tolerable.status == "ok"
+    assert calls == 1 + len(tolerable.warmup_samples_ms) * 2 + 1 + 5 * 2
+
+
+def no_memory(x_BCHW: Tensor) -> None:
+    if x_BCHW.dtype == torch.bfloat16:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+
+def broken(x_BCHW: Tensor) -> None:
+    if x_BCHW.dtype == torch.bfloat16:
+        raise NotImplementedError("no such kernel\nand a long story")
+
+
+@pytest.mark.parametrize(
+    ("fail", "status", "reason"),
+    [
+        (no_memory, "out of memory", "out of memory: batch 1 at 8×8, bfloat16"),
+        (broken, "failed", "NotImplementedError: no such kernel"),
+    ],
+)
+def test_a_failure_is_a_row_and_the_race_goes_on(
+    clock: FakeClock, fail: Callable[[Tensor], None], status: str, reason: str
+) -> None:
+    model = named("a", Timed(clock, 10.0, fail))
+    bad, good = race([Entry(model, dtype="bfloat16"), Entry(model)], SMALL, FIVE, clock=clock)
+    assert bad.status == status and bad.reason.startswith(reason) and "\n" not in bad.reason
+    assert bad.samples_ms == ()
+    assert good.status == "ok" and good.ratio is None  # it became the reference
+
+
+def test_what_a_back_end_cannot_is_refused(clock: FakeClock) -> None:
+    model = named("a", Timed(clock, 10.0))
+    results = race([Entry(model), Entry(model, "cuda_graph"), Entry(model, "onnxruntime", "bfloat16")], SMALL, FIVE,
+                   clock=clock)  # fmt: skip
+    assert [m.status for m in results] == ["ok", "refused", "refused"]
+    assert [m.reason for m in results[1:]] == [
+        "CUDA graph runs on cuda only", "ONNX Runtime takes float32 only here",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entries", "setting", "message"),
+    [
+        ([], SMALL, "at least one entry"),
+        (["eager", "eager"], SMALL, "a, eager, float32 is entered twice"),
+        (["tvm"], SMALL, "backend 'tvm' is unknown; use one of eager, compile"),
+        (["eager"], replace(SMALL, batch_size=0), "batch_size is 0"),
+        (["eager"], replace(SMALL, threads=0), "threads is 0"),
+        (["eager"], replace(SMALL, device="tpu"), "device 'tpu' is unknown"),
+        (["eager"], replace(SMALL, memory_format="nchw"), "memory_format 'nchw' is unknown"),
+    ],
+)
+def test_impossible_requests_are_named(entries: list[str], setting: Setting, message: str) -> None:
+    model = named("a", nn.Conv2d(3, 4, 3))
+    with pytest.raises(ValueError, match=message):
+        race([Entry(model, backend) for backend in entries], setting)
+
+
+def test_an_interrupt_keeps_what_was_measured(clock: FakeClock) -> None:
+    runs = 0
+
+    def interrupt_late(x_BCHW: Tensor) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 2 + 1 + 20 + 4 * 7:  # gate and memory, warm-up, then seven rounds of four calls
+            raise KeyboardInterrupt
+
+    [result] = race([Entry(named("a", Timed(clock, 10.0, interrupt_late)))], SMALL, Budget(), clock=clock)
+    assert result.status == result.rounds_stopped == "interrupted"
+    assert 3 <= len(result.samples_ms) < 20
+    assert result.latency == pytest.approx((10.0, 10.0, 10.0))
+
+
+# -- gate and models --------------------------------------------------------------------------------------------------
+
+
+def test_relative_error_by_hand() -> None:
+    reference = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
+    assert relative_error([torch.tensor([3.0, 4.0]), torch.tensor([12.0 + 1.3])], reference) == pytest.approx(0.1)
+    assert relative_error(torch.tensor([1.0]), reference) == math.inf
+    assert relative_error([torch.tensor([math.nan, 4.0]), torch.tensor([12.0])], reference) == math.inf
+    assert not check(torch.zeros(2), torch.zeros(2), "float32").passed  # a silent network proves nothing
+
+
+def test_the_reference_in_chunks_is_the_network() -> None:
+    model = find_model("hrvit_micro").plain.train()
+    images_BCHW = torch.randn(11, 3, 32, 32)
+    [ours] = reference_output(model, images_BCHW)
+    assert model.training
+    with torch.no_grad():
+        torch.testing.assert_close(ours, model.eval()(images_BCHW), atol=1e-4, rtol=1e-4)
+
+
+def test_batch_norms_are_awake_and_repeat() -> None:
+    """At initialisation attention ends in a BatchNorm of zeros, and an error in it would not be seen."""
+    sleeping, awake = create_model("hrvit_micro").eval(), find_model("hrvit_micro").plain.eval()
+    images_BCHW = torch.randn(1, 3, 32, 32)
+
+    def effect_of_attention(model: nn.Module) -> float:
+        with torch.no_grad():
+            before = model(images_BCHW)
+            for name, parameter in model.named_parameters():
+                if ".attn.to_qv." in name:
+                    parameter.zero_()
+            return relative_error(model(images_BCHW), before)
+
+    assert effect_of_attention(sleeping) == 0.0
+    assert effect_of_attention(awake) > 0.1  # more than any number format is allowed
+    for norm in find_model("hrvit_micro", seed=3).plain.modules():
+        if isinstance(norm, _BatchNorm):
+            assert norm.weight.abs().min() > 0 and norm.bias.abs().min() > 0 and norm.running_mean is not None
+    same = [find_model("hrvit_micro", seed=seed).plain.state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(same[0][key], same[1][key]) for key in same[0])
+    assert not torch.equal(same[0]["stem.bn1.weight"], same[2]["stem.bn1.weight"])
+
+
+def test_waking_leaves_a_bare_batch_norm_alone() -> None:
+    wake_batch_norms(nn.BatchNorm2d(4, affine=False, track_running_stats=False))
+
+
+def test_names_of_models(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(create_model("hrvit_micro").config.replace(num_classes=7).to_yaml())
+    assert find_model(str(path)).plain.config.num_classes == 7  # type: ignore[union-attr]
+    assert isinstance(find_model("timm:resnet18").module, nn.Module)
+    served = find_model("hrvit_micro:deploy")
+    assert served.module is not served.plain and served.name == "hrvit_micro:deploy"
+    images_BCHW = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert check(served.module(images_BCHW), served.plain.eval()(images_BCHW), "float32").passed
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hrvit_b4", "model 'hrvit_b4' is unknown; did you mean"),
+        ("timm:resnet19", "timm:resnet19: timm has no such model"),
+        ("timm:resnet18:deploy", "deploy knows HRViTs only; give timm:resnet18"),
+        ("no/such.yaml", "the config no/such.yaml cannot be read"),
+    ],
+)
+def test_unknown_models_are_named(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_model(name)
+
+
+# -- back ends --------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="backend openvino needs openvino; run: pip install openvino"):
+        find_backend("openvino")
+
+
+def test_regions_hold_every_weight_but_the_stages_norms() -> None:
+    model = create_model("hrvit_micro")
+    held = {id(p) for region in regions(model) for p in region.parameters()}
+    left = [name for name, p in model.named_parameters() if id(p) not in held]
+    assert left and all(".norms." in name for name in left)
+    other = nn.Conv2d(3, 4, 3)
+    assert regions(other) == [other]
+
+
+def test_each_shape_may_compile_and_limits_are_restored() -> None:
+    import torch._dynamo
+
+    before = torch._dynamo.config.recompile_limit
+    with recompiling_allowed():
+        assert torch._dynamo.config.recompile_limit > before
+    assert torch._dynamo.config.recompile_limit == before
+
+
+def test_onnx_runtime_computes_the_same() -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
+    load = prepare(model, 8, batch_size=2, device="cpu")
+    with torch.inference_mode():
+        prepared = BACKENDS["onnxruntime"].prepare(load)
+        assert check(prepared.run(), model(load.images_BCHW), "float32").passed
+    assert prepared.compile_seconds is not None and prepared.compile_seconds > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_blocks_compute_the_same_and_train() -> None:
+    model = find_model("hrvit_nano")
+    for training in (False, True):
+        setting = Setting((64, 64), threads=1, training=training)
+        _, result = race([Entry(model), Entry(model, "compile")], setting, Budget(max_seconds=5))
+        assert (result.status, result.reason) == ("ok", "")
+        assert result.compile_seconds is not None and result.compile_seconds > 1
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_step_by_hand() -> None:
+    """The mean of (2w)² over one number has gradient 8w; a second step must not add to the first's."""
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    for _ in range(2):
+        training_step(model, lambda: model(torch.tensor([[2.0]])))
+    assert model.weight.grad is not None and model.weight.grad.item() == pytest.approx(8 * 3.0)
+
+
+class Switch(nn.Module):
+    """Takes 1 ms in eval mode and 4 ms in training mode."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.conv, self.clock = nn.Conv2d(3, 4, 1), clock
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        self.clock.pass_ms(4.0 if self.training else 1.0)
+        return self.conv(x_BCHW)
+
+
+def test_training_is_timed_in_training_mode(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halved_gradient(load: Workload) -> Prepared:
+        def run() -> Tensor:
+            y = load.model(load.images_BCHW)
+            return 0.5 * y + 0.5 * y.detach()
+
+        return Prepared(run)
+
+    monkeypatch.setitem(BACKENDS, "odd", Backend("odd", halved_gradient, trains=True))
+    model = named("a", Switch(clock))
+    right, wrong, graph = race(
+        [Entry(model), Entry(model, "odd"), Entry(model, "onnxruntime")],
+        replace(SMALL, training=True),
+        FIVE,
+        clock=clock,
+    )
+    assert right.samples_ms == pytest.approx([4.0] * 5)
+    assert right.macs == 3 * 8 * 8 * 4 * 3
+    assert wrong.status == "wrong" and wrong.relative_error == pytest.approx(0.5)  # its output is right
+    assert graph.reason == "ONNX Runtime does inference only"
+
+
+def test_a_deployed_form_is_not_trained() -> None:
+    [result] = race([Entry(find_model("hrvit_micro:deploy"))], Setting((32, 32), training=True), FIVE)
+    assert result.status == "refused" and "for inference" in result.reason
+
+
+def test_each_timed_call_follows_one_of_the_same() -> None:
+    calls: list[str] = []
+
+    def timed() -> Sample:
+        calls.append("timed")
+        return Sample(1.0)
+
+    measure = primed(lambda: calls.append("untimed"), timed)
+    assert measure() == Sample(1.0) == measure()
+    assert calls == ["untimed", "timed"] * 2
+
+
+# -- showing ----------------------------------------------------------------------------------------------------------
+
+
+def measured(model: str = "a", batch_size: int = 1, **fields: Any) -> Measurement:
+    base = Measurement(model, "eager", "float32", (224, 224), batch_size, "cpu", "a CPU", "contiguous", 1, False)
+    times = dict(
+        latency=Estimate(10.0, 9.9, 10.1), samples_ms=(10.0,) * 3, throttled=((),) * 3, race_seconds=1.0, steady=True,
+        control=Estimate(1.0, 0.99, 1.01), rounds_stopped="precise", ceilings=Ceilings(1e9, 1e9),
+    )  # fmt: skip
+    return replace(base, **{**times, **fields})
+
+
+def test_remarks_say_what_disturbs() -> None:
+    said = " ".join(
+        remarks(
+            [
+                measured(control=Estimate(1.02, 1.01, 1.03), rounds_stopped="time", steady=False),
+                replace(measured("b"), status="wrong", reason="its output is off", latency=None),
+            ]
+        )
+    )
+    assert "b, eager, float32: wrong: its output is off." in said
+    assert "ended by the bound on time" in said
+    assert "A/A control: 1.020 [1.010, 1.030]. The A/A control differs from itself" in said
+    assert "Never steady while warming up: a, eager, float32." in said
+    thrown = measured(samples_ms=(10.0,) * 4, throttled=((), (), (), ("heat",)), rounds_discarded=1)
+    assert "1 rounds were thrown out" in " ".join(remarks([thrown]))
+    assert thrown.statistics()["rounds"] == 3
+
+
+def test_the_knee_is_told_from_three_batches_on() -> None:
+    sweep = [
+        measured(batch_size=batch, latency=Estimate(ms, ms, ms)) for batch, ms in ((1, 10.0), (8, 20.0), (64, 155.0))
+    ]
+    assert knees(sweep[:2]) == []
+    assert knees(sweep) == [
+        "a, eager, float32 at 224×224: batch 8 is the knee, the smallest with 90 % of the best throughput (413 img/s)."
+    ]
+
+
+def test_the_figure_shows_every_row() -> None:
+    rows = [
+        measured(),
+        measured("b", ratio=Estimate(0.5, 0.49, 0.51), verdict="faster", latency=Estimate(5.0, 5.0, 5.0)),
+        measured("c", ratio=Estimate(1.0, 0.99, 1.01), verdict="tie"),
+        measured("d", status="wrong", latency=None, samples_ms=(), throttled=()),
+    ]
+    frame = to_frame(rows)
+    assert list(frame["status"]) == ["ok", "ok", "ok", "wrong"]
+    fig = plots.latency_comparison(frame)
+    texts = {text.get_text() for ax in fig.axes for text in [*ax.texts, *ax.get_yticklabels()]}
+    assert {"a", "b", "c", "d", "10 ms", "10 ms, 0.50 ×", "10 ms, tie", "wrong"} <= texts
+    empty = plots.latency_comparison(frame[frame["status"] == "wrong"])
+    assert "No values to show." in {text.get_text() for text in empty.axes[0].texts}
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hrvit_b4"], "error: model 'hrvit_b4' is unknown"),
+        (["hrvit_micro", "--backend", "tvm"], "error: backend 'tvm' is unknown"),
+        (["hrvit_micro", "--device", "cuda:7"], "error: device 'cuda:7' is not present"),
+        (["hrvit_micro", "--resolution", "8"], "error: "),
+        (["hrvit_micro", "--precision", "0"], "error: half_width is 0.0"),
+        (["hrvit_micro", "--dtype", "int8"], "argument --dtype: int8 is unknown"),
+        (["hrvit_micro", "--batch", "0"], "argument --batch: 0 is not a whole number from 1 up"),
+        (["hrvit_micro", "--resolution", "1x2x3"], "argument --resolution: invalid resolution value: '1x2x3'"),
+    ],
+)
+def test_user_errors_are_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main(arguments)
+    except SystemExit as leaving:  # argparse's own
+        code = int(leaving.code or 0)
+    error = capsys.readouterr().err
+    assert code == 2 and message in error and "Traceback" not in error
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.main(["hrvit_micro", "--out", str(tmp_path / "file")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_the_command_leaves_lines_a_table_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["hrvit_micro:deploy", "--against", "hrvit_micro", "--resolution", "32x48", "--threads", "1"]
+    bounds = ["--max-seconds", "0", "--precision", "50", "--parts"]
+    assert cli.main([*arguments, *bounds, "--out", str(tmp_path), "--json", str(tmp_path / "own.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "Inference at 32×48, batch 1" in shown and "A/A control" in shown and "hrvit_micro:deploy, by part" in shown
+    lines = [json.loads(line) for line in (tmp_path / "latency.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["model"]) for line in lines] == [
+        ("latency", "hrvit_micro"), ("latency", "hrvit_micro:deploy"),
+        ("parts", "hrvit_micro"), ("parts", "hrvit_micro:deploy"),
+    ]  # fmt: skip
+    assert lines[0]["resolution"] == [32, 48] and lines[1]["against"] == "hrvit_micro, eager, float32"
+    parts = pd.DataFrame(lines[2]["parts"])
+    # Medians of parts against the median of their sums, both on a machine that may be busy: the same size, no more.
+    assert 0.4 < parts["latency_ms"].sum() / lines[2]["sum_ms"] < 2.5
+    assert (tmp_path / "own.jsonl").read_text() == (tmp_path / "latency.jsonl").read_text()
+    table = pd.read_csv(tmp_path / "latency.csv")
+    assert list(table["model"]) == ["hrvit_micro", "hrvit_micro:deploy"]
+    assert (tmp_path / "latency.png").stat().st_size > 10_000

@@ -1,0 +1,111 @@
+"""Latency by part: exact on a fake clock, complete over the network, and its sum near the whole (slow)."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from fake_clock import FakeClock
+from torch import nn
+
+from hrvit_lab import create_model
+from hrvit_lab.blocks import Block
+from hrvit_lab.deploy import deploy
+from hrvit_lab.measure.compare import Budget
+from hrvit_lab.measure.models import find_model
+from hrvit_lab.measure.parts import RESIDUAL, measure_parts, record
+from hrvit_lab.model import HRViT
+
+SIX = Budget(min_rounds=6, max_rounds=6)
+
+
+TIMES_MS = {"attn": 3.0, "shortcut": 1.0, "ffn": 2.0, "attn_norm": 0.25, "ffn_norm": 0.25}
+
+
+def test_a_fake_clock_gives_every_part_its_time() -> None:
+    """Known times stand in hooks of every part; the table must return them, times the number of blocks."""
+    clock = FakeClock()
+    model = create_model("hrvit_micro").eval()
+    total = 0.0
+
+    def take(module: nn.Module, ms: float) -> None:
+        nonlocal total
+        total += ms
+        module.register_forward_hook(lambda *_: clock.pass_ms(ms))
+
+    take(model.stem, 10.0)
+    take(model.head, 20.0)  # type: ignore[arg-type]
+    for fusion in model.fusions:
+        take(fusion, 5.0)
+    for module in model.modules():
+        if isinstance(module, Block):
+            for name, ms in TIMES_MS.items():
+                take(getattr(module, name), ms)
+            take(module, 0.5)  # the block's own work, outside its parts
+    times = measure_parts(model, (64, 64), budget=SIX, clock=clock)
+    branches = [None if pd.isna(branch) else branch for branch in times.frame["branch"]]
+    rows = dict(zip(zip(times.frame["stage"], branches, times.frame["part"], strict=True), times.frame.itertuples(),
+                    strict=True))  # fmt: skip
+    for s, depths in enumerate(model.config.depths):
+        assert rows[s, None, "fusion"].latency_ms == pytest.approx(5.0)
+        for b, depth in enumerate(depths):
+            for part, ms in (("attention", 3.0), ("shortcut", 1.0), ("ffn", 2.0), ("norm", 0.5), (RESIDUAL, 0.5)):
+                row = rows[s, b, part]
+                assert row.latency_ms == pytest.approx(ms * depth), (s, b, part)
+                assert row.calls == (2 * depth + 1 if part == "norm" else depth)
+    assert rows["stem", None, "stem"].latency_ms == pytest.approx(10.0)
+    assert rows["head", None, "head"].latency_ms == pytest.approx(20.0)
+    assert times.whole_ms == pytest.approx(total)
+    assert times.sum_ms == pytest.approx(total)
+    assert times.ratio == pytest.approx((1.0, 1.0, 1.0))
+    assert times.rounds == 6
+
+
+def all_specs(tree: Any) -> list[tuple[int, ...]]:
+    if hasattr(tree, "shape"):
+        return [tuple(tree.shape)]
+    return [shape for item in tree for shape in all_specs(item)] if isinstance(tree, list | tuple) else []
+
+
+@pytest.mark.parametrize("form", [lambda model: model, deploy], ids=["plain", "deployed"])
+def test_parts_are_recorded_at_their_real_shapes(form: Callable[[HRViT], HRViT]) -> None:
+    model = form(create_model("hrvit_micro").eval())
+    config = model.config
+    with torch.no_grad():
+        calls = record(model, torch.randn(2, 3, 64, 96))
+    blocks = [call for call in calls if call.children]
+    assert len(blocks) == sum(map(sum, config.depths))
+    assert calls[0].place.part == "stem" and calls[-1].place.part == "head"
+    for call in blocks:
+        b = call.place.branch
+        assert b is not None
+        shape = (2, 64 // config.strides[b], 96 // config.strides[b], config.widths[b])
+        assert set(all_specs(call.args) + all_specs(call.output)) == {shape}
+        assert [child.place.part for child in call.children] == ["norm", "attention", "shortcut", "norm", "ffn"]
+        assert {spec for child in call.children for spec in all_specs(child.args)} == {shape}
+
+
+def test_nothing_is_left_behind() -> None:
+    model = create_model("hrvit_micro")
+    state = copy.deepcopy(model.state_dict())
+    measure_parts(model, (64, 64), budget=SIX)
+    assert model.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_other_networks_have_no_parts() -> None:
+    with pytest.raises(ValueError, match="parts are known of HRViTs only, not of Conv2d"):
+        measure_parts(nn.Conv2d(3, 4, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("side", [224, 512])
+def test_the_sum_of_parts_is_near_the_whole(side: int) -> None:
+    model = find_model("hrvit_b1").module
+    times = measure_parts(model, (side, side), threads=1, budget=Budget(min_rounds=10, max_seconds=60))
+    print(f"{side}: sum {times.sum_ms:.1f} ms, whole {times.whole_ms:.1f} ms, ratio {times.ratio}")
+    assert times.ratio.value == pytest.approx(1, abs=0.15)
