@@ -404,6 +404,10 @@ def test_the_knee_is_told_from_three_batches_on() -> None:
         measured(batch_size=batch, latency=Estimate(ms, ms, ms)) for batch, ms in ((1, 10.0), (8, 20.0), (64, 155.0))
     ]
     assert knees(sweep[:2]) == []
+    growing = [measured(batch_size=batch) for batch in (1, 8, 64)]
+    assert knees(growing) == [
+        "a, eager, float32 at 224×224: throughput still grows at batch 64, the largest measured: no knee yet."
+    ]
     assert knees(sweep) == [
         "a, eager, float32 at 224×224: batch 8 is the knee, the smallest with 90 % of the best throughput (413 img/s)."
     ]

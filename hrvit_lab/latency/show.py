@@ -101,7 +101,11 @@ def knees(measurements: Sequence[Measurement]) -> list[str]:
     for name, group in groups.items():
         if len(group) >= 3:
             rates = [m.throughput_img_s or 0.0 for m in group]
-            batch = knee([m.batch_size for m in group], rates)
+            sizes = [m.batch_size for m in group]
+            batch = knee(sizes, rates)
+            if batch == max(sizes):
+                said.append(f"{name}: throughput still grows at batch {batch}, the largest measured: no knee yet.")
+                continue
             said.append(
                 f"{name}: batch {batch} is the knee, the smallest with 90 % of the best throughput "
                 f"({format_value(METRICS['throughput_img_s'], max(rates))})."
