@@ -10,6 +10,7 @@ import json
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
@@ -440,6 +441,22 @@ def preset(name: str) -> HRViTConfig:
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"unknown preset {_short(name)}; {suggest(name, PRESETS)}")
     return PRESETS[name]
+
+
+def read_config(model: str) -> HRViTConfig:
+    """The preset of that name, or the config in that YAML file.
+
+    Raises:
+        ConfigError: for an unknown preset, or a file that cannot be read or holds no valid config.
+    """
+    path = Path(model)
+    if path.suffix not in (".yaml", ".yml"):
+        return preset(model)
+    try:
+        return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"the config {model} cannot be read: {reason}; give a YAML file or a preset") from None
 
 
 # -- transforms -------------------------------------------------------------------------------------------------------

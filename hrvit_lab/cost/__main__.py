@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich import box
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hrvit_lab.config import ConfigError, HRViTConfig, preset
+from hrvit_lab.config import HRViTConfig, read_config
 from hrvit_lab.cost.memory import peak_memory_bytes
 from hrvit_lab.cost.ops import DTYPE_BYTES
 from hrvit_lab.cost.tools import predictions
@@ -149,22 +148,6 @@ def _bytes(value: int) -> str:
 
 def _amounts(amounts: Mapping[str, int]) -> str:
     return "\n".join(f"{name} {_si(amount)}" for name, amount in amounts.items()) or "–"
-
-
-def read_config(model: str) -> HRViTConfig:
-    """The preset of that name, or the config in that YAML file.
-
-    Raises:
-        ConfigError: for an unknown preset, or a file that cannot be read or holds no valid config.
-    """
-    path = Path(model)
-    if path.suffix not in (".yaml", ".yml"):
-        return preset(model)
-    try:
-        return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"the config {model} cannot be read: {reason}; give a YAML file or a preset") from None
 
 
 def resolution(text: str) -> tuple[int, int]:

@@ -5,13 +5,12 @@ it: a backend that computed nonsense there would still agree with the reference.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, suggest
+from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, read_config, suggest
 from hrvit_lab.deploy import deploy
 from hrvit_lab.model import build
 from hrvit_lab.train import seeded
@@ -67,17 +66,11 @@ def wake_batch_norms(model: nn.Module) -> None:
 
 
 def _config(source: str) -> HRViTConfig:
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        if source not in PRESETS:
-            raise ConfigError(
-                f"model {source!r} is unknown; {suggest(source, PRESETS)} or give a config's YAML file or {TIMM}NAME"
-            )
-        return PRESETS[source]
-    try:
-        return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config {source} cannot be read ({error}); give a YAML file or a preset") from None
+    if source not in PRESETS and not source.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"model {source!r} is unknown; {suggest(source, PRESETS)} or give a config's YAML file or {TIMM}NAME"
+        )
+    return read_config(source)
 
 
 def _timm_model(source: str) -> nn.Module:

@@ -19,7 +19,7 @@ from rich.text import Text
 from safetensors.torch import save
 from torch import nn
 
-from hrvit_lab.config import ConfigError, HRViTConfig, one_sentence, preset
+from hrvit_lab.config import ConfigError, HRViTConfig, one_sentence, read_config
 from hrvit_lab.measure.environment import environment
 from hrvit_lab.model import build
 from hrvit_lab.train import (
@@ -194,17 +194,6 @@ def follow(run: Run, data: ImageData, train_options: TrainOptions, seed: int, co
         print("error: out of device memory; lower --batch-size or --resolution", file=sys.stderr)
         return "out of memory", 1
     return "complete", 0
-
-
-def read_config(model: str) -> HRViTConfig:
-    """The preset of that name, or the config in that YAML file."""
-    path = Path(model)
-    if path.suffix not in (".yaml", ".yml"):
-        return preset(model)
-    try:
-        return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config {model} cannot be read ({error}); give a YAML file or a preset") from None
 
 
 def describe(data: ImageData) -> dict[str, Any]:
