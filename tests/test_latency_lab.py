@@ -274,13 +274,17 @@ def test_regions_hold_every_weight_but_the_stages_norms() -> None:
     assert regions(other) == [other]
 
 
-def test_each_shape_may_compile_and_limits_are_restored() -> None:
+@pytest.mark.parametrize("before", [8, 1_000_000])
+def test_each_shape_may_compile_and_limits_are_restored(before: int) -> None:
+    """Whoever raised the limits before (exporting does) keeps them."""
     import torch._dynamo
 
-    before = torch._dynamo.config.recompile_limit
-    with recompiling_allowed():
-        assert torch._dynamo.config.recompile_limit > before
-    assert torch._dynamo.config.recompile_limit == before
+    config = torch._dynamo.config
+    with config.patch(recompile_limit=before, accumulated_recompile_limit=before):
+        with recompiling_allowed():
+            assert config.recompile_limit == max(before, 1024)
+            assert config.accumulated_recompile_limit == max(before, 8192)
+        assert config.recompile_limit == config.accumulated_recompile_limit == before
 
 
 def test_onnx_runtime_computes_the_same() -> None:

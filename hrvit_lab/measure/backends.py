@@ -148,12 +148,13 @@ def recompiling_allowed() -> Iterator[None]:
     """Let one block's code be compiled for as many shapes as there are; running out is an error, not a slow path."""
     import torch._dynamo  # costs a second, which only compiling should pay
 
+    config = torch._dynamo.config
     limits: dict[str, Any] = {
-        "recompile_limit": 1024,
-        "accumulated_recompile_limit": 8192,
+        "recompile_limit": max(config.recompile_limit, 1024),
+        "accumulated_recompile_limit": max(config.accumulated_recompile_limit, 8192),
         "fail_on_recompile_limit_hit": True,
     }
-    with torch._dynamo.config.patch(**limits):
+    with config.patch(**limits):
         yield
 
 
