@@ -25,7 +25,7 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.patch_embed\.(\d+)\.proj\.1\.", r".patch_embeds.\1.depthwise."),
     (r"\.patch_embed\.(\d+)\.norm\.", r".patch_embeds.\1.norm."),
     (r"^(stages\.\d+)\.norm\.", r"\1.norms."),
-    (r"\.attn\.to_qkv\.", ".attn.to_qv."),
+    (r"\.attn\.to_qkv\.", ".attn.mixer.to_qv."),
     (r"\.attn\.to_out\.0\.", ".attn.proj."),
     (r"\.attn\.attn_bn\.", ".attn.norm."),
     (r"\.attn\.parallel_conv\.1\.", ".attn.parallel_conv."),
@@ -57,7 +57,7 @@ def our_name(published: str) -> str:
     """Our name of a published key.
 
     >>> our_name("features.3.branches.1.0.attn.to_qkv.weight")
-    'stages.1.branches.1.0.attn.to_qv.weight'
+    'stages.1.branches.1.0.attn.mixer.to_qv.weight'
     """
     name = published.removeprefix(BACKBONE)
     for pattern, replacement in RENAMES:

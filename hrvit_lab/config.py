@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -59,12 +59,20 @@ class HRViTConfig(BaseModel):
         name: a label for people; equal networks may differ in it.
         depths: blocks of every stage and branch, ``depths[stage][branch]``; a stage's length is its number of branches,
             1 to 5, and a branch once begun stays.
+        topology: ``"parallel"``: branches side by side, fused before every stage; ``"pyramid"``: one scale after
+            another, its only stage giving the depth of every scale, the first at the stem's width.
         widths: channels per branch.
         head_dims: channels per attention head, per branch; half a width below it gives one head of that half.
-        window_sizes: stripe width in tokens, per branch.
+        window_sizes: reach of the attention in tokens, per branch: the width of a stripe, the side of a window, or the
+            side of the patch that spatial reduction merges.
         mlp_ratios: hidden over outer width of the feed-forward network, per branch.
         attention, ffn: variant names, per branch.
+        parallel_conv, attn_activation, attn_batch_norm: the augmentations of the attention: a convolution of the values
+            beside it, a Hardswish before its output projection, a BatchNorm that starts at zero after it.
         shortcut, patch_embed, fusion, stem, head: variant names.
+        upsample: interpolation in the fusions, ``"nearest"`` or ``"bilinear"``.
+        branch_norm: end every branch of a stage in a LayerNorm.
+        norm_eps: epsilon of the LayerNorms.
         stem_width: output channels of the stem.
         in_chans: channels of the input image.
         num_classes: outputs of the head; 0 leaves out the last linear.
@@ -82,6 +90,7 @@ class HRViTConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
     name: str = Field(default="", max_length=100)
+    topology: Literal["parallel", "pyramid"] = "parallel"
     depths: tuple[tuple[Annotated[Count, Field(le=64)], ...], ...] = (
         (1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 2), (1, 1, 2, 2),
     )  # fmt: skip
@@ -91,9 +100,15 @@ class HRViTConfig(BaseModel):
     mlp_ratios: tuple[Annotated[float, Field(gt=0, le=16)], ...]
     attention: tuple[str, ...]
     ffn: tuple[str, ...]
+    parallel_conv: bool = True
+    attn_activation: bool = True
+    attn_batch_norm: bool = True
     shortcut: str = "des"
     patch_embed: str = "efficient"
     fusion: str = "dense"
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+    branch_norm: bool = True
+    norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     stem: str = "two_conv"
     head: str = "classifier"
     stem_width: Annotated[Count, Field(le=1024)] = 64
@@ -166,6 +181,8 @@ class HRViTConfig(BaseModel):
                     f"{field} = {getattr(self, field)!r} has {given} entries for {self.num_branches} branches; "
                     f"give {self.num_branches} entries, or a single value for all"
                 )
+        if self.topology == "pyramid":
+            self._check_pyramid()
         if reason := STEM[self.stem].width_rule(self.stem_width):
             raise ValueError(f"stem_width = {self.stem_width}: {reason}; use {self.stem_width + 1}")
         for branch, width in enumerate(self.widths):
@@ -173,6 +190,18 @@ class HRViTConfig(BaseModel):
                 near = " or ".join(map(str, nearest(width, self._width_accepts(branch)))) or "another width"
                 raise ValueError(f"widths[{branch}] = {width}{refusal}; use {near}")
         return self
+
+    def _check_pyramid(self) -> None:
+        if len(self.depths) != 1:
+            raise ValueError(
+                f"depths = {_short(self.depths)} has {len(self.depths)} stages, but a pyramid runs one scale after "
+                "another; give a single stage with the depth of every scale, as in [[2, 2, 2, 2]]"
+            )
+        if self.stem_width != self.widths[0]:
+            raise ValueError(
+                f"stem_width = {self.stem_width}: a pyramid's first scale begins at the stem's map, of width "
+                f"widths[0] = {self.widths[0]}; use {self.widths[0]}"
+            )
 
     def _width_refusal(self, branch: int, width: int) -> str | None:
         """Why this branch's parts cannot have this width, beside which other field, or None."""
@@ -201,14 +230,21 @@ class HRViTConfig(BaseModel):
 
     @property
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
-        """Stochastic depth of block ``j`` in stage ``s``, ``[s][j]``, shared by the stage's branches."""
-        lengths = [max(stage) for stage in self.depths]
+        """Stochastic depth of block ``j`` in stage ``s``, ``[s][j]``, shared by the stage's branches.
+
+        A pyramid's scales are its stages.
+        """
+        lengths = self.depths[0] if self.topology == "pyramid" else [max(stage) for stage in self.depths]
         last = max(sum(lengths) - 1, 1)
         starts = [sum(lengths[:s]) for s in range(len(lengths))]
         return tuple(
             tuple(self.drop_path_rate * (start + j) / last for j in range(length))
             for start, length in zip(starts, lengths, strict=True)
         )
+
+    def first_block(self, stage: int, branch: int) -> int:
+        """How many blocks of that branch stand in earlier stages: what the stage's first one is counted as."""
+        return sum(depths[branch] for depths in self.depths[:stage] if branch < len(depths))
 
     def map_sizes(self, resolution: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
         """Height and width in tokens of every branch, at an input of ``resolution`` pixels.
@@ -256,13 +292,17 @@ class HRViTConfig(BaseModel):
             for b, width in enumerate(self.widths)
         ]
         head = HEAD[self.head].identity(self.head_widths, self.head_features, self.num_classes, self.drop_rate)
-        several_blocks = sum(max(stage) for stage in self.depths) > 1
+        several_blocks = sum(map(len, self.drop_path_rates)) > 1
+        fused = self.num_branches > 1 and self.topology == "parallel"
         return {
+            "topology": self.topology,
             "depths": self.depths,
             "branches": branches,
+            "augmented": [self.parallel_conv, self.attn_activation, self.attn_batch_norm],
             "shortcut": self.shortcut,
             "patch_embed": self.patch_embed,
-            "fusion": self.fusion if self.num_branches > 1 else None,
+            "fusion": [self.fusion, self.upsample] if fused else None,
+            "norms": [self.branch_norm, self.norm_eps],
             "stem": [self.stem, self.stem_width, self.in_chans],
             "head": [self.head, head],
             "proj_drop_rate": self.proj_drop_rate,

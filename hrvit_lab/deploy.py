@@ -46,7 +46,8 @@ def _batch_norm_pairs(part: nn.Module) -> list[tuple[str, str]]:
     """Names of (convolution or linear, BatchNorm) that directly follow each other in ``part``."""
     if isinstance(part, nn.Sequential):
         return [(a, b) for a, b in pairwise(part._modules) if isinstance(part._modules[b], nn.BatchNorm2d)]
-    return list(getattr(part, "batch_norms", ()))
+    pairs = getattr(part, "batch_norms", ())
+    return [(a, b) for a, b in pairs if isinstance(part._modules[b], _BatchNorm)]
 
 
 def _fold(part: nn.Module, layer_name: str, norm_name: str) -> None:

@@ -1,4 +1,4 @@
-"""HRViT: stem → (fusion → stage) … → head, and how a config becomes one.
+"""HRViT: stem → (fusion → stage) … → head, and how a config becomes one; or a pyramid, which fuses nothing.
 
 Source: arXiv 2111.01236.
 """
@@ -10,14 +10,15 @@ import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from hrvit_lab.blocks import ATTENTION, FFNS, FUSION, PATCH_EMBED, SHORTCUT, STEM, Block, Stage
+from hrvit_lab.blocks import ATTENTION, FFNS, FUSION, PATCH_EMBED, SHORTCUT, STEM, Attention, Block, PyramidStage, Stage
 from hrvit_lab.blocks.tokens import to_image
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
+from hrvit_lab.cost.attention import variant_at
 from hrvit_lab.heads import HEAD, ClassifierHead
 
 
 class HRViT(nn.Module):
-    """Parallel branches at strides 4, 8, 16, …, fused before every stage.
+    """Parallel branches at strides 4, 8, 16, …, fused before every stage; or those strides one after another.
 
     Args:
         config: what the parts below were built from; tells sizes and names, builds nothing.
@@ -43,9 +44,14 @@ class HRViT(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.head = head
         self.feature_info = [
-            {"num_chs": width, "reduction": stride, "module": f"stages.{len(self.stages) - 1}.norms.{branch}"}
+            {"num_chs": width, "reduction": stride, "module": self._module_of(branch)}
             for branch, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True))
         ]
+
+    def _module_of(self, branch: int) -> str:
+        if self.config.topology == "pyramid":
+            return f"stages.{branch}.norms.0"
+        return f"stages.{len(self.stages) - 1}.norms.{branch}"
 
     @property
     def num_classes(self) -> int:
@@ -168,35 +174,67 @@ class HRViT(nn.Module):
 
 def build(config: HRViTConfig) -> HRViT:
     """Build the network that a config describes, with PyTorch's initialisation (seed with ``torch.manual_seed``)."""
-    rates = config.drop_path_rates
-    dims: tuple[int, ...] = (config.stem_width,)
-    fusions, stages = [], []
-    for s, depths in enumerate(config.depths):
-        widths = config.widths[: len(depths)]
-        fused = dims + widths[len(dims) :]  # the previous widths; a new branch takes its own
-        fusions.append(FUSION[config.fusion](dims, fused))
-        embeds = [PATCH_EMBED[config.patch_embed](c_in, dim) for c_in, dim in zip(fused, widths, strict=True)]
-        blocks = [[_block(config, b, rates[s][j]) for j in range(depth)] for b, depth in enumerate(depths)]
-        stages.append(Stage(embeds, blocks, widths))
-        dims = widths
+    fusions, stages = (_pyramid if config.topology == "pyramid" else _parallel)(config)
     make_head = HEAD[config.head]
     head = (
-        make_head(dims, config.head_widths, config.head_features, config.num_classes, config.drop_rate)
+        make_head(config.widths, config.head_widths, config.head_features, config.num_classes, config.drop_rate)
         if make_head
         else None
     )
     model = HRViT(config, STEM[config.stem](config.in_chans, config.stem_width), fusions, stages, head)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = config.norm_eps
     model.set_grad_checkpointing(config.grad_checkpointing)
     # As the maps are laid out; else every convolution would copy its weights first.
     return model.to(memory_format=torch.channels_last)
 
 
-def _block(config: HRViTConfig, branch: int, drop_path: float) -> Block:
+def _parallel(config: HRViTConfig) -> tuple[list[nn.Module], list[Stage]]:
+    dims: tuple[int, ...] = (config.stem_width,)
+    fusions, stages = [], []
+    for s, depths in enumerate(config.depths):
+        widths = config.widths[: len(depths)]
+        fused = dims + widths[len(dims) :]  # the previous widths; a new branch takes its own
+        fusions.append(FUSION[config.fusion](dims, fused, config.upsample, s == len(config.depths) - 1))
+        embeds = [PATCH_EMBED[config.patch_embed](c_in, dim, 1) for c_in, dim in zip(fused, widths, strict=True)]
+        branches = range(len(depths))
+        stages.append(Stage(embeds, [_blocks(config, s, s, b) for b in branches], [_norm(config, b) for b in branches]))
+        dims = widths
+    return fusions, stages
+
+
+def _pyramid(config: HRViTConfig) -> tuple[list[nn.Module], list[Stage]]:
+    stages: list[Stage] = []
+    for b, dim in enumerate(config.widths):
+        embed = PATCH_EMBED[config.patch_embed](config.widths[b - 1], dim, 2) if b else nn.Identity()
+        stages.append(PyramidStage(embed, _blocks(config, b, 0, b), _norm(config, b), first=not b))
+    return [nn.Identity() for _ in stages], stages
+
+
+def _norm(config: HRViTConfig, branch: int) -> nn.Module:
+    return nn.LayerNorm(config.widths[branch]) if config.branch_norm else nn.Identity()
+
+
+def _blocks(config: HRViTConfig, stage: int, row: int, branch: int) -> list[Block]:
+    """A branch's blocks in one stage, whose depth stands in ``row`` of the depths."""
+    first, rates = config.first_block(row, branch), config.drop_path_rates[stage]
+    return [_block(config, branch, first + j, rates[j]) for j in range(config.depths[row][branch])]
+
+
+def _block(config: HRViTConfig, branch: int, block: int, drop_path: float) -> Block:
     dim = config.widths[branch]
-    attention = ATTENTION[config.attention[branch]](
-        dim, config.head_dims[branch], config.window_sizes[branch], config.proj_drop_rate
+    make_mixer = ATTENTION[variant_at(config.attention[branch], block)]
+    attention = Attention(
+        dim,
+        make_mixer(dim, config.head_dims[branch], config.window_sizes[branch]),
+        parallel_conv=config.parallel_conv,
+        activation=config.attn_activation,
+        batch_norm=config.attn_batch_norm,
+        proj_drop=config.proj_drop_rate,
     )
-    ffn = FFNS[config.ffn[branch]](dim, config.mlp_ratios[branch])
+    make_ffn = FFNS[config.ffn[branch]]
+    ffn = make_ffn(dim, config.mlp_ratios[branch]) if make_ffn else None
     return Block(dim, attention, SHORTCUT[config.shortcut](dim), ffn, drop_path)
 
 

@@ -10,19 +10,28 @@ from hrvit_lab.config import HRViTConfig
 def random_fields(rng: random.Random) -> dict[str, Any]:
     """Fields that are valid by the specification's rules, drawn without asking the validation."""
     branches = rng.randint(1, 5)
-    counts = sorted(rng.randint(1, branches) for _ in range(rng.randint(1, 3)))
+    pyramid = rng.random() < 0.2
+    counts = [branches] if pyramid else sorted(rng.randint(1, branches) for _ in range(rng.randint(1, 3)))
     counts[-1] = branches
     head_dims = [rng.choice((2, 4, 8, 16)) for _ in range(branches)]
     # These factor for DES (p = 4 up to 28, then 8); half of them must hold whole heads.
     factored = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56)
     widths = [rng.choice([w for w in factored if w // 2 < d or (w // 2) % d == 0]) for d in head_dims]
     return {
+        "topology": "pyramid" if pyramid else "parallel",
         "depths": tuple(tuple(rng.choice((1, 1, 1, 2)) for _ in range(n)) for n in counts),
         "widths": tuple(widths),
         "head_dims": tuple(head_dims),
         "window_sizes": tuple(rng.randint(1, 9) for _ in range(branches)),
         "mlp_ratios": tuple(rng.choice((0.5, 1, 1.5, 2, 3)) for _ in range(branches)),
-        "stem_width": 2 * rng.randint(1, 16),
+        "ffn": tuple(rng.choice(("mixcfn", "mixcfn", "none")) for _ in range(branches)),
+        "fusion": rng.choice(("dense", "sparse", "late")),
+        "upsample": rng.choice(("nearest", "bilinear")),
+        "parallel_conv": rng.random() < 0.8,
+        "attn_activation": rng.random() < 0.8,
+        "attn_batch_norm": rng.random() < 0.8,
+        "branch_norm": rng.random() < 0.8,
+        "stem_width": widths[0] if pyramid else 2 * rng.randint(1, 16),
         "in_chans": rng.randint(1, 4),
         "num_classes": rng.choice((0, 2, 10)),
         "head": rng.choice(("classifier", "classifier", "none")),
@@ -79,6 +88,11 @@ def _vanishing_branch(rng: random.Random, fields: dict[str, Any]) -> str:
     return "depths"
 
 
+def _no_hidden_channels(rng: random.Random, fields: dict[str, Any]) -> str:
+    fields["ffn"] = "mixcfn"
+    return _set_one("mlp_ratios", 0.01)(rng, fields)
+
+
 def _unknown_field(rng: random.Random, fields: dict[str, Any]) -> str:
     fields["window_sises"] = 7
     return "window_sises"
@@ -90,7 +104,8 @@ SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
     _set_one("widths", 34, 42, 70),  # no k · p
     _set_one("head_dims", 0, -1, "x"),
     _set_one("window_sizes", 0, -7, 1.5, "big"),
-    _set_one("mlp_ratios", 0, -1, 1e9, float("nan"), 0.01),
+    _set_one("mlp_ratios", 0, -1, 1e9, float("nan")),
+    _no_hidden_channels,
     _lengthen("widths"),
     _lengthen("head_dims"),
     _lengthen("window_sizes"),

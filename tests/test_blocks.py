@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, blocks, cost, create_model, heads
-from hrvit_lab.blocks import DES, CrossShapedAttention, MixCFN, use_explicit_attention
+from hrvit_lab.blocks import DES, Attention, CrossShaped, MixCFN, use_explicit_attention
 from hrvit_lab.blocks.cross_shaped import stripe_attention
 from hrvit_lab.config import TABLES
 
@@ -41,9 +41,7 @@ def test_stripes_match_a_loop_over_tokens(height: int, width: int, stripe: int, 
 
 
 def test_attention_sees_its_row_and_column_stripes_only() -> None:
-    attention = CrossShapedAttention(8, 4, 2).eval()
-    nn.init.ones_(attention.norm.weight)
-    nn.init.zeros_(attention.parallel_conv.weight)  # leave attention alone
+    attention = Attention(8, CrossShaped(8, 4, 2), parallel_conv=False, batch_norm=False)
     x = torch.randn(1, 6, 6, 8, requires_grad=True)
     attention(x)[0, 2, 3].sum().backward()
     assert x.grad is not None
@@ -56,14 +54,11 @@ def test_attention_sees_its_row_and_column_stripes_only() -> None:
 
 @pytest.mark.parametrize("name", blocks.ATTENTION)
 def test_fused_equals_explicit(name: str) -> None:
-    attention = blocks.ATTENTION[name](16, 4, 3, 0.0).eval()
-    for module in attention.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            nn.init.ones_(module.weight)
+    mixer = blocks.ATTENTION[name](16, 4, 3)
     x = torch.randn(2, 7, 5, 16)
-    fused = attention(x)
-    with use_explicit_attention(attention):
-        explicit = attention(x)
+    fused, _ = mixer(x)
+    with use_explicit_attention(mixer):
+        explicit, _ = mixer(x)
     assert fused.abs().max() > 1e-3
     torch.testing.assert_close(fused, explicit, atol=1e-5, rtol=1e-5)
 
@@ -133,7 +128,7 @@ def test_attention_starts_silent_and_can_be_woken() -> None:
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent and all(".attn." in name or ".attn_norm." in name for name in silent)
     for module in model.modules():
-        if isinstance(module, CrossShapedAttention):
+        if isinstance(module, Attention) and isinstance(module.norm, nn.BatchNorm1d):
             nn.init.ones_(module.norm.weight)
     model.zero_grad()
     model(image).square().sum().backward()

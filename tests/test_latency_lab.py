@@ -212,7 +212,7 @@ def test_batch_norms_are_awake_and_repeat() -> None:
         with torch.no_grad():
             before = model(images_BCHW)
             for name, parameter in model.named_parameters():
-                if ".attn.to_qv." in name:
+                if ".attn.mixer.to_qv." in name:
                     parameter.zero_()
             return relative_error(model(images_BCHW), before)
 

@@ -4,33 +4,40 @@ A part takes flat arguments and never a config. Under the same names ``hrvit_lab
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from hrvit_lab.blocks.attend import attend, attention_map, use_explicit_attention
+from hrvit_lab.blocks.attention import Attention
 from hrvit_lab.blocks.block import Block
-from hrvit_lab.blocks.cross_shaped import CrossShapedAttention
+from hrvit_lab.blocks.cross_shaped import CrossShaped
 from hrvit_lab.blocks.des import DES
-from hrvit_lab.blocks.fusion import DenseFusion
+from hrvit_lab.blocks.fusion import Fusion, paths_fusion
 from hrvit_lab.blocks.mixcfn import MixCFN
 from hrvit_lab.blocks.patch_embed import EfficientPatchEmbed
-from hrvit_lab.blocks.stage import Stage
+from hrvit_lab.blocks.stage import PyramidStage, Stage
 from hrvit_lab.blocks.stem import TwoConvStem
+from hrvit_lab.cost.fusion import dense_sources, late_sources, sparse_sources
 
-ATTENTION: dict[str, Callable[[int, int, int, float], nn.Module]] = {"cross_shaped": CrossShapedAttention}
-"""``(dim, head_dim, window_size, proj_drop)`` → attention."""
+ATTENTION: dict[str, Callable[[int, int, int], nn.Module]] = {"cross_shaped": CrossShaped}
+"""``(dim, head_dim, window_size)`` → mixer of an ``Attention``."""
 
-FFNS: dict[str, Callable[[int, float], nn.Module]] = {"mixcfn": MixCFN}
-"""``(dim, mlp_ratio)`` → feed-forward network."""
+FFNS: dict[str, Callable[[int, float], nn.Module] | None] = {"mixcfn": MixCFN, "none": None}
+"""``(dim, mlp_ratio)`` → feed-forward network; None leaves it out."""
 
 SHORTCUT: dict[str, Callable[[int], nn.Module]] = {"des": DES}
 """``(dim,)`` → shortcut beside attention, which adds itself onto it."""
 
-PATCH_EMBED: dict[str, Callable[[int, int], nn.Module]] = {"efficient": EfficientPatchEmbed}
-"""``(c_in, dim)`` → what opens a branch in a stage."""
+PATCH_EMBED: dict[str, Callable[[int, int, int], nn.Module]] = {"efficient": EfficientPatchEmbed}
+"""``(c_in, dim, stride)`` → what opens a branch in a stage."""
 
-FUSION: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]] = {"dense": DenseFusion}
-"""``(dims_in, dims_out)`` → cross-resolution fusion."""
+FUSION: dict[str, Callable[[tuple[int, ...], tuple[int, ...], str, bool], nn.Module]] = {
+    "dense": partial(paths_fusion, dense_sources),
+    "sparse": partial(paths_fusion, sparse_sources),
+    "late": partial(paths_fusion, late_sources),
+}
+"""``(dims_in, dims_out, upsample, last)`` → cross-resolution fusion; ``last``: it is the network's last one."""
 
 STEM: dict[str, Callable[[int, int], nn.Module]] = {"two_conv": TwoConvStem}
 """``(in_chans, stem_width)`` → stem."""
@@ -43,11 +50,13 @@ __all__ = [
     "PATCH_EMBED",
     "SHORTCUT",
     "STEM",
+    "Attention",
     "Block",
-    "CrossShapedAttention",
-    "DenseFusion",
+    "CrossShaped",
     "EfficientPatchEmbed",
+    "Fusion",
     "MixCFN",
+    "PyramidStage",
     "Stage",
     "TwoConvStem",
     "attend",

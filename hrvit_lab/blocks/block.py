@@ -14,22 +14,23 @@ class Block(nn.Module):
 
     Args:
         dim: channels C.
-        attention, ffn: modules (B, H, W, C) → (B, H, W, C).
+        attention: module (B, H, W, C) → (B, H, W, C).
         shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C). What it and ``ffn`` return is given away: the
             block adds its residual into it.
+        ffn: module as attention; None leaves the second half out.
         drop_path: probability that a sample skips a residual.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
     def __init__(
-        self, dim: int, attention: nn.Module, shortcut: nn.Module, ffn: nn.Module, drop_path: float = 0.0
+        self, dim: int, attention: nn.Module, shortcut: nn.Module, ffn: nn.Module | None, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         self.attn_norm = nn.LayerNorm(dim)
         self.attn = attention
         self.shortcut = shortcut
-        self.ffn_norm = nn.LayerNorm(dim)
+        self.ffn_norm = None if ffn is None else nn.LayerNorm(dim)
         self.ffn = ffn
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.grad_checkpointing = False
@@ -38,10 +39,12 @@ class Block(nn.Module):
         """Recompute attention and feed-forward network in the backward pass."""
         if enable != self.grad_checkpointing:
             self.grad_checkpointing = enable
-            adapt_momentum((self.attn, self.ffn), recompute=enable)
+            adapt_momentum(filter(None, (self.attn, self.ffn)), recompute=enable)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         y_BHWC = run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)
         x_BHWC = self.drop_path(self.shortcut(x_BHWC, y_BHWC)).add_(x_BHWC)
+        if self.ffn is None or self.ffn_norm is None:
+            return x_BHWC
         y_BHWC = run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)
         return self.drop_path(y_BHWC).add_(x_BHWC)

@@ -1,15 +1,12 @@
-"""Augmented cross-shaped attention: half of the channels attend in horizontal stripes, half in vertical ones.
+"""Cross-shaped attention: half of the channels attend in horizontal stripes, half in vertical ones.
 
 Source: arXiv 2111.01236, section 3.2 (HRViT); stripes after arXiv 2107.00652 (CSWin).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.blocks.attend import attend
-from hrvit_lab.blocks.inplace import hardswish_over
-from hrvit_lab.blocks.tokens import batch_norm_tokens, conv_tokens, depthwise
 
 
 def stripe_attention(q_BHWC: Tensor, v_BHWC: Tensor, stripe: int, num_heads: int, *, fused: bool = True) -> Tensor:
@@ -40,42 +37,31 @@ def _transposed(x_BHWC: Tensor) -> Tensor:
     return x_BHWC.transpose(1, 2).contiguous()
 
 
-class CrossShapedAttention(nn.Module):
-    """Cross-shaped attention with a parallel convolution and an output BatchNorm that starts at zero.
+class CrossShaped(nn.Module):
+    """Cross-shaped attention whose key is its value.
 
     Args:
         dim: channels; even, and its half at most ``head_dim`` or a multiple of it.
         head_dim: channels per head.
         window_size: stripe width in tokens, ≥ 1; any map is accepted.
-        proj_drop: dropout after the output projection.
 
-    Shape: (B, H, W, C) → (B, H, W, C).
+    Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
     """
 
-    batch_norms = (("proj", "norm"),)
-
-    def __init__(self, dim: int, head_dim: int, window_size: int, proj_drop: float = 0.0) -> None:
+    def __init__(self, dim: int, head_dim: int, window_size: int) -> None:
         super().__init__()
         self.window_size = window_size
         self.num_heads = max(1, dim // 2 // head_dim)  # in each half
         self.fused_attn = True
         self.to_qv = nn.Linear(dim, 2 * dim)
-        self.parallel_conv = depthwise(dim, 3)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-        self.norm = nn.BatchNorm1d(dim)
-        nn.init.zeros_(self.norm.weight)
-        nn.init.zeros_(self.norm.bias)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
+    def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         q_BHWC, v_BHWC = self.to_qv(x_BHWC).chunk(2, dim=-1)
         q_rows, q_columns = q_BHWC.chunk(2, dim=-1)
         v_rows, v_columns = v_BHWC.chunk(2, dim=-1)
         rows = self._stripes(q_rows, v_rows)
         columns = self._stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
-        parallel = conv_tokens(self.parallel_conv, F.hardswish(v_BHWC))
-        y_BHWC = hardswish_over(torch.cat((rows, columns), dim=-1).add_(parallel))
-        return batch_norm_tokens(self.norm, self.proj_drop(self.proj(y_BHWC)))
+        return torch.cat((rows, columns), dim=-1), v_BHWC
 
     def _stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:
         return stripe_attention(q_BHWC, v_BHWC, self.window_size, self.num_heads, fused=self.fused_attn)

@@ -1,9 +1,9 @@
-"""Cross-resolution fusion: every coming branch is the sum of paths from the previous ones, then GELU.
+"""Cross-resolution fusion: every coming branch is the sum of paths from previous ones, then GELU.
 
 Source: arXiv 2111.01236, section 3.1; after HRNet (arXiv 1908.07919).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hrvit_lab.blocks.inplace import gelu_over
 from hrvit_lab.blocks.tokens import to_image, to_tokens
+from hrvit_lab.cost.fusion import Sources
 
 
 def downward_path(c_in: int, c_out: int, steps: int) -> nn.Sequential:
@@ -29,20 +30,25 @@ def upward_path(c_in: int, c_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(c_in, c_out, 1), nn.BatchNorm2d(c_out))
 
 
-class DenseFusion(nn.Module):
-    """Every previous branch feeds every coming one.
+class Fusion(nn.Module):
+    """Chosen previous branches feed every coming one.
 
     Args:
         dims_in: channels of the previous branches, finest first.
         dims_out: channels of the coming ones, at least as many.
+        sources: per coming branch the previous ones that feed it, at least one.
+        upsample: interpolation from a coarser branch, ``"nearest"`` or ``"bilinear"``.
 
     Shape: list of (B, H_j, W_j, dims_in[j]) → list of (B, H_i, W_i, dims_out[i]).
     """
 
-    def __init__(self, dims_in: Sequence[int], dims_out: Sequence[int]) -> None:
+    def __init__(
+        self, dims_in: Sequence[int], dims_out: Sequence[int], sources: Sequence[Sequence[int]], upsample: str
+    ) -> None:
         super().__init__()
+        self.upsample = upsample
         self.paths = nn.ModuleList(
-            nn.ModuleList(_path(j, i, c_in, c_out) for j, c_in in enumerate(dims_in))
+            nn.ModuleDict({str(j): _path(j, i, dims_in[j], c_out) for j in sources[i]})
             for i, c_out in enumerate(dims_out)
         )
 
@@ -50,16 +56,35 @@ class DenseFusion(nn.Module):
         images = [to_image(x_BHWC) for x_BHWC in maps]
         fused = []
         for i, paths in enumerate(self.paths):
-            total = images[i] if i < len(images) else None
-            for j, path in enumerate(cast(nn.ModuleList, paths)):
-                if j != i:
-                    y_BCHW = path(images[j])
-                    if j > i:
-                        y_BCHW = F.interpolate(y_BCHW, size=images[i].shape[-2:], mode="nearest")
+            total = images[i] if str(i) in cast(nn.ModuleDict, paths) else None
+            for j, path in cast(nn.ModuleDict, paths).items():
+                if int(j) != i:
+                    y_BCHW = path(images[int(j)])
+                    if int(j) > i:
+                        y_BCHW = resized(y_BCHW, images[i], self.upsample)
                     total = y_BCHW if total is None else y_BCHW.add_(total)
             assert total is not None
-            fused.append(to_tokens(gelu_over(total) if len(images) > 1 else F.gelu(total)))
+            # The map that came in is not ours to write to.
+            alone = i < len(images) and total is images[i]
+            fused.append(to_tokens(F.gelu(total) if alone else gelu_over(total)))
         return fused
+
+
+def paths_fusion(
+    sources: Callable[[int, int, bool], Sources],
+    dims_in: Sequence[int],
+    dims_out: Sequence[int],
+    upsample: str,
+    last: bool,
+) -> Fusion:
+    """The fusion whose paths ``sources(branches_in, branches_out, last)`` names."""
+    return Fusion(dims_in, dims_out, sources(len(dims_in), len(dims_out), last), upsample)
+
+
+def resized(x_BCHW: Tensor, like_BCHW: Tensor, upsample: str) -> Tensor:
+    """Interpolate a map to the height and width of another, ``"nearest"`` or ``"bilinear"``."""
+    corners = None if upsample == "nearest" else False
+    return F.interpolate(x_BCHW, size=like_BCHW.shape[-2:], mode=upsample, align_corners=corners)
 
 
 def _path(source: int, target: int, c_in: int, c_out: int) -> nn.Module:

@@ -1,23 +1,27 @@
-"""Patch embeddings: what opens a branch in every stage, changing its width.
+"""Patch embeddings: what opens a branch in every stage, changing its width and, in a pyramid, halving its map.
 
 Source: arXiv 2111.01236, section 3.2.
 """
 
 from torch import Tensor, nn
 
-from hrvit_lab.blocks.tokens import conv_tokens, depthwise
+from hrvit_lab.blocks.tokens import conv_tokens
 
 
 class EfficientPatchEmbed(nn.Module):
     """1×1 convolution, depthwise 3×3 convolution, LayerNorm.
 
-    Shape: (B, H, W, C_in) → (B, H, W, C).
+    Args:
+        c_in, dim: channels that come and go.
+        stride: of the depthwise convolution.
+
+    Shape: (B, H, W, C_in) → (B, ⌈H/stride⌉, ⌈W/stride⌉, C).
     """
 
-    def __init__(self, c_in: int, dim: int) -> None:
+    def __init__(self, c_in: int, dim: int, stride: int) -> None:
         super().__init__()
         self.pointwise = nn.Conv2d(c_in, dim, 1)
-        self.depthwise = depthwise(dim, 3)
+        self.depthwise = nn.Conv2d(dim, dim, 3, stride=stride, padding=1, groups=dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ class FFN(NamedTuple):
     Attributes:
         label: for people.
         source: paper and section.
-        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map.
+        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map; without any there is no such half of a block.
         width_rule: ``(dim, mlp_ratio)`` → why this pair does not work, or None.
         identity: ``(dim, mlp_ratio)`` → the settings that matter to the network built.
         live: ``(dim, mlp_ratio, height, width)`` → most elements of maps alive at once beside its input.
@@ -66,5 +66,13 @@ FFNS: dict[str, FFN] = {
         mixcfn_width_rule,
         lambda dim, mlp_ratio: (hidden_width(dim, mlp_ratio),),
         mixcfn_live,
+    ),
+    "none": FFN(
+        "none",
+        "ours",
+        lambda dim, mlp_ratio, height, width: (),
+        lambda dim, mlp_ratio: None,
+        lambda dim, mlp_ratio: (),
+        lambda dim, mlp_ratio, height, width: 0,
     ),
 }

@@ -1,9 +1,13 @@
 """Closed-form costs of the cross-resolution fusions."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from hrvit_lab.cost.ops import Costs, batch_norm, convolution, elementwise
+
+Sources = tuple[tuple[int, ...], ...]
+"""Per coming branch, the previous branches that feed it."""
 
 
 class Fusion(NamedTuple):
@@ -12,14 +16,34 @@ class Fusion(NamedTuple):
     Attributes:
         label: for people.
         source: paper and section.
-        cost: ``(dims_in, dims_out, pixels)`` → one tuple of costs per target branch; ``pixels`` of every target.
+        cost: ``(dims_in, dims_out, pixels, last)`` → one tuple of costs per coming branch; ``pixels`` of each of them,
+            ``last``: whether it is the network's last fusion.
         live: the same arguments → most elements of maps alive at once beside its inputs.
     """
 
     label: str
     source: str
-    cost: Callable[[Sequence[int], Sequence[int], Sequence[int]], tuple[Costs, ...]]
-    live: Callable[[Sequence[int], Sequence[int], Sequence[int]], int]
+    cost: Callable[[Sequence[int], Sequence[int], Sequence[int], bool], tuple[Costs, ...]]
+    live: Callable[[Sequence[int], Sequence[int], Sequence[int], bool], int]
+
+
+def dense_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
+    """Every previous branch feeds every coming one."""
+    return (tuple(range(branches_in)),) * branches_out
+
+
+def sparse_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
+    """Neighbours only; a branch that is new is fed by the coarsest there was."""
+    return tuple(
+        tuple(j for j in range(branches_in) if abs(i - j) <= 1) or (branches_in - 1,) for i in range(branches_out)
+    )
+
+
+def late_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
+    """Every branch by itself, a new one from the coarsest there was; before the last stage all to all."""
+    if last:
+        return dense_sources(branches_in, branches_out, last)
+    return tuple((min(i, branches_in - 1),) for i in range(branches_out))
 
 
 def path_cost(steps: int, c_in: int, c_out: int, pixels_in: int, pixels: int) -> Costs:
@@ -48,31 +72,49 @@ def path_live(steps: int, c_in: int, c_out: int, pixels_in: int, pixels: int) ->
     return c_out * max(2 * pixels_in, pixels_in + pixels)
 
 
-def dense_cost(dims_in: Sequence[int], dims_out: Sequence[int], pixels: Sequence[int]) -> tuple[Costs, ...]:
-    """Every source branch to every target branch, then GELU: in place, unless a single map comes in."""
+def paths_cost(
+    sources: Callable[[int, int, bool], Sources],
+    dims_in: Sequence[int],
+    dims_out: Sequence[int],
+    pixels: Sequence[int],
+    last: bool,
+) -> tuple[Costs, ...]:
+    """The paths of ``sources``, summed, then GELU: in place, unless nothing was added to the map that came in."""
     targets = []
-    for i, c_out in enumerate(dims_out):
+    for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
         costs: Costs = ()
-        for j, c_in in enumerate(dims_in):
-            costs += path_cost(i - j, c_in, c_out, pixels[j], pixels[i])
-        targets.append(costs if len(dims_in) > 1 else (*costs, elementwise("fusion", "gelu", c_out * pixels[i])))
+        for j in feeding:
+            costs += path_cost(i - j, dims_in[j], dims_out[i], pixels[j], pixels[i])
+        targets.append(costs or (elementwise("fusion", "gelu", dims_out[i] * pixels[i]),))
     return tuple(targets)
 
 
-def dense_live(dims_in: Sequence[int], dims_out: Sequence[int], pixels: Sequence[int]) -> int:
+def paths_live(
+    sources: Callable[[int, int, bool], Sources],
+    dims_in: Sequence[int],
+    dims_out: Sequence[int],
+    pixels: Sequence[int],
+    last: bool,
+) -> int:
     """Targets that are done; of the one at work the sum so far and the path that comes next."""
     peak = done = 0
-    for i, c_out in enumerate(dims_out):
-        target, total = c_out * pixels[i], 0
-        for j, c_in in enumerate(dims_in):
+    for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
+        target, total = dims_out[i] * pixels[i], 0
+        for j in feeding:
             if i != j:
-                peak = max(peak, done + total + path_live(i - j, c_in, c_out, pixels[j], pixels[i]))
+                peak = max(peak, done + total + path_live(i - j, dims_in[j], dims_out[i], pixels[j], pixels[i]))
                 total = target
         done += target
-        peak = max(peak, done + (total if len(dims_in) == 1 else 0))
+        peak = max(peak, done)
     return peak
 
 
+def _of_paths(label: str, source: str, sources: Callable[[int, int, bool], Sources]) -> Fusion:
+    return Fusion(label, source, partial(paths_cost, sources), partial(paths_live, sources))
+
+
 FUSION: dict[str, Fusion] = {
-    "dense": Fusion("dense (every branch to every branch)", "arXiv 2111.01236, section 3.1", dense_cost, dense_live),
+    "dense": _of_paths("dense (every branch to every branch)", "arXiv 2111.01236, section 3.1", dense_sources),
+    "sparse": _of_paths("sparse (neighbours only)", "arXiv 2111.01236, section 4.4", sparse_sources),
+    "late": _of_paths("none until the last stage", "ours", late_sources),
 }

@@ -1,8 +1,9 @@
 """Peak memory of inference in closed form: which maps are alive at the network's fullest moment."""
 
 from hrvit_lab.config import HRViTConfig
-from hrvit_lab.cost import ATTENTION, FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
-from hrvit_lab.cost.ledger import totals
+from hrvit_lab.cost import FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
+from hrvit_lab.cost.attention import attention_live, variant_at
+from hrvit_lab.cost.ledger import Sizes, totals
 from hrvit_lab.cost.ops import dtype_bytes
 
 
@@ -34,8 +35,7 @@ def peak_memory_bytes(
 def peak_live_elements(config: HRViTConfig, resolution: int | tuple[int, int] = 224) -> int:
     """Most elements of maps alive at once for one image, the input left out.
 
-    Fusions, a stage's branches and the head run one after another. While a stage runs, the maps of the stage before
-    and the fused ones stay alive, and so do the results of its finer branches.
+    Fusions, a stage's branches and the head run one after another.
 
     Raises:
         ConfigError: if the input is smaller than the coarsest branch's stride.
@@ -44,36 +44,63 @@ def peak_live_elements(config: HRViTConfig, resolution: int | tuple[int, int] = 
     sizes = config.map_sizes((height, width))
     pixels = tuple(h * w for h, w in sizes)
     peak = STEM[config.stem].live(config.in_chans, config.stem_width, height, width)
+    peak = max(peak, (_pyramid_live if config.topology == "pyramid" else _parallel_live)(config, sizes))
+    head = HEAD[config.head].live(config.head_widths, config.head_features, pixels)
+    return max(peak, _elements(config.widths, pixels) + head)
+
+
+def _parallel_live(config: HRViTConfig, sizes: Sizes) -> int:
+    """While a stage runs, the maps of the stage before and the fused ones stay, and results of its finer branches."""
+    pixels = tuple(h * w for h, w in sizes)
+    peak = 0
     dims: tuple[int, ...] = (config.stem_width,)
-    for depths in config.depths:
+    for s, depths in enumerate(config.depths):
         n = len(depths)
         fused = dims + config.widths[len(dims) : n]
         before = _elements(dims, pixels)
-        peak = max(peak, before + FUSION[config.fusion].live(dims, fused, pixels[:n]))
+        peak = max(peak, before + FUSION[config.fusion].live(dims, fused, pixels[:n], s == len(config.depths) - 1))
         dims = config.widths[:n]
         alive = before + _elements(fused, pixels)
-        for branch, depth in enumerate(depths):
-            peak = max(peak, alive + branch_live(config, branch, depth, *sizes[branch]))
-            alive += dims[branch] * pixels[branch]
-    head = HEAD[config.head].live(config.head_widths, config.head_features, pixels)
-    return max(peak, _elements(dims, pixels) + head)
+        for b in range(n):
+            embed = PATCH_EMBED[config.patch_embed].live(fused[b], dims[b], 1, *sizes[b])
+            peak = max(peak, alive + embed, alive + blocks_live(config, s, b, sizes[b]))
+            alive += dims[b] * pixels[b]
+    return peak
 
 
-def branch_live(config: HRViTConfig, branch: int, depth: int, height: int, width: int) -> int:
-    """Most elements alive in one branch of a stage beside its input: patch embedding, then ``depth`` blocks.
+def _pyramid_live(config: HRViTConfig, sizes: Sizes) -> int:
+    """While a scale runs, the maps of all finer ones stay; the first's embedded map is the stem's."""
+    pixels = tuple(h * w for h, w in sizes)
+    peak = alive = 0
+    for b, dim in enumerate(config.widths):
+        if b:
+            embed = PATCH_EMBED[config.patch_embed].live(config.widths[b - 1], dim, 2, *sizes[b - 1])
+            peak = max(peak, alive + embed)
+        peak = max(peak, alive + blocks_live(config, 0, b, sizes[b]))
+        alive += dim * pixels[b]
+    return peak
+
+
+def blocks_live(config: HRViTConfig, row: int, branch: int, size: tuple[int, int]) -> int:
+    """Most elements alive while a branch's blocks of one stage (``row`` of the depths) run.
 
     The embedded map stays until the last block is done. A block holds its input; beside it attention runs on the
     normalised map, the shortcut next to attention's result, and the feed-forward network on another normalised map
     next to attention's result and the sum.
     """
-    dim = config.widths[branch]
-    a_map = dim * height * width
-    attention = ATTENTION[config.attention[branch]].live(dim, config.window_sizes[branch], height, width)
-    shortcut = SHORTCUT[config.shortcut].live(dim, height, width)
-    ffn = FFNS[config.ffn[branch]].live(dim, config.mlp_ratios[branch], height, width)
+    dim, depth = config.widths[branch], config.depths[row][branch]
+    a_map = dim * size[0] * size[1]
+    first = config.first_block(row, branch)
+    settings = (dim, config.head_dims[branch], config.window_sizes[branch], config.parallel_conv)
+    attention = max(
+        attention_live(variant, *settings, *size)
+        for variant in {variant_at(config.attention[branch], first + j) for j in range(depth)}
+    )
+    shortcut = SHORTCUT[config.shortcut].live(dim, *size)
+    ffn = FFNS[config.ffn[branch]].live(dim, config.mlp_ratios[branch], *size)
     block = max(a_map + attention, a_map + shortcut, 3 * a_map, 3 * a_map + ffn)
     inputs = a_map if depth == 1 else 2 * a_map
-    return max(PATCH_EMBED[config.patch_embed].live(dim, height, width), inputs + block)
+    return inputs + block
 
 
 def _elements(dims: tuple[int, ...], pixels: tuple[int, ...]) -> int:

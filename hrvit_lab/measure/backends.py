@@ -196,7 +196,8 @@ def regions(model: nn.Module) -> list[nn.Module]:
     for stage in model.stages:
         found += list(stage.patch_embeds)  # type: ignore[arg-type]
         found += [module for module in stage.modules() if isinstance(module, Block)]
-    return found + ([model.head] if model.head is not None else [])
+    found += [model.head] if model.head is not None else []
+    return [module for module in found if not isinstance(module, nn.Identity)]
 
 
 @contextmanager

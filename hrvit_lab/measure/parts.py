@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from hrvit_lab.blocks import Block, Stage
+from hrvit_lab.blocks import Block, PyramidStage, Stage
 from hrvit_lab.measure.compare import Budget, Estimate, Rounds, compare, paired_ratio
 from hrvit_lab.measure.timing import (
     Clock,
@@ -201,7 +201,8 @@ def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:
         hooks.extend([module.register_forward_pre_hook(before), module.register_forward_hook(after)])
 
     for place, module, block in _places(model):
-        listen(module, place, block)
+        if not isinstance(module, nn.Identity):
+            listen(module, place, block)
     try:
         model(images_BCHW)
     finally:
@@ -216,13 +217,16 @@ def _places(model: HRViT) -> Iterator[tuple[Place, nn.Module, nn.Module | None]]
     for s, (fusion, stage) in enumerate(zip(model.fusions, model.stages, strict=True)):
         yield Place(s, None, "fusion"), fusion, None
         assert isinstance(stage, Stage)
-        for b, (embed, blocks, norm) in enumerate(zip(stage.patch_embeds, stage.branches, stage.norms, strict=True)):
+        first = s if isinstance(stage, PyramidStage) else 0  # a pyramid's stage holds one branch, its own
+        branches = zip(stage.patch_embeds, stage.branches, stage.norms, strict=True)
+        for b, (embed, blocks, norm) in enumerate(branches, first):
             yield Place(s, b, "patch embedding"), embed, None
             for block in cast(nn.Sequential, blocks):
                 yield Place(s, b, RESIDUAL), block, None
                 if isinstance(block, Block):
                     for attribute, part in BLOCK_PARTS.items():
-                        yield Place(s, b, part), getattr(block, attribute), block
+                        if (module := getattr(block, attribute)) is not None:
+                            yield Place(s, b, part), module, block
             yield Place(s, b, "norm"), norm, None
     if model.head is not None:
         yield Place("head", None, "head"), model.head, None

@@ -1,0 +1,60 @@
+"""The attention of a block: tokens mixed by one of many mixers, refined by a convolution beside it, projected back.
+
+Source: arXiv 2111.01236, section 3.2; with all three switches off, the plain attention of other transformers.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.blocks.inplace import hardswish_over
+from hrvit_lab.blocks.tokens import batch_norm_tokens, conv_tokens, depthwise
+
+
+class Attention(nn.Module):
+    """``norm(proj(act(mixed + conv(hardswish(values)))))``.
+
+    Args:
+        dim: channels C.
+        mixer: x (B, H, W, C) → mixed tokens and values, both (B, H, W, C). It projects x itself; the values are what it
+            averages (x itself, where they have another size).
+        parallel_conv: add a depthwise 3×3 convolution of the values, after Hardswish.
+        activation: Hardswish before the output projection.
+        batch_norm: BatchNorm after it, whose weight and bias start at zero.
+        proj_drop: dropout after the output projection.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    batch_norms = (("proj", "norm"),)
+
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        *,
+        parallel_conv: bool = True,
+        activation: bool = True,
+        batch_norm: bool = True,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.parallel_conv = depthwise(dim, 3) if parallel_conv else None
+        self.activation = activation
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.norm: nn.Module = nn.Identity()
+        if batch_norm:
+            self.norm = silent = nn.BatchNorm1d(dim)
+            nn.init.zeros_(silent.weight)
+            nn.init.zeros_(silent.bias)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return batch_norm_tokens(self.norm, self.proj_drop(self.proj(self._mixed(x_BHWC))))
+
+    def _mixed(self, x_BHWC: Tensor) -> Tensor:
+        """Tokens after mixing, the convolution beside it and the activation; all else is let go on return."""
+        mixed_BHWC, values_BHWC = self.mixer(x_BHWC)
+        if self.parallel_conv is not None:
+            mixed_BHWC = conv_tokens(self.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
+        return hardswish_over(mixed_BHWC) if self.activation else mixed_BHWC
