@@ -77,7 +77,8 @@ class HRViTConfig(BaseModel):
         in_chans: channels of the input image.
         num_classes: outputs of the head; 0 leaves out the last linear.
         head_widths: inner width of the classification head's bottleneck, per branch.
-        head_features: channels before the classifier.
+        head_features: channels before the classifier, of the head ``"classifier"``.
+        segformer_width, upernet_width: channels of these heads.
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after the attention's output projection.
         drop_path_rate: stochastic depth of the last block; linear from 0 at the first.
@@ -116,6 +117,8 @@ class HRViTConfig(BaseModel):
     num_classes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
     head_widths: tuple[Annotated[Count, Field(le=2048)], ...]
     head_features: Annotated[Count, Field(le=16384)] = 2048
+    segformer_width: Annotated[Count, Field(le=4096)] = 256
+    upernet_width: Annotated[Count, Field(le=4096)] = 512
     drop_rate: Rate = 0.0
     proj_drop_rate: Rate = 0.0
     drop_path_rate: Rate = 0.0
@@ -224,6 +227,12 @@ class HRViTConfig(BaseModel):
         return len(self.depths[-1])
 
     @property
+    def head_channels(self) -> int:
+        """The width that the head reads, e.g. ``segformer_width``; 0 for a head that has none."""
+        field = HEAD[self.head].width_field
+        return getattr(self, field) if field else 0
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels per token, per branch."""
         return tuple(FINEST_STRIDE * 2**branch for branch in range(self.num_branches))
@@ -291,7 +300,7 @@ class HRViTConfig(BaseModel):
             ]
             for b, width in enumerate(self.widths)
         ]
-        head = HEAD[self.head].identity(self.head_widths, self.head_features, self.num_classes, self.drop_rate)
+        head = HEAD[self.head].identity(self.head_widths, self.head_channels, self.num_classes, self.drop_rate)
         several_blocks = sum(map(len, self.drop_path_rates)) > 1
         fused = self.num_branches > 1 and self.topology == "parallel"
         return {
@@ -457,7 +466,9 @@ PRESETS: dict[str, HRViTConfig] = {
         HRViTConfig(
             name="hrvit_b2", depths=_B2_DEPTHS, widths=(48, 96, 240, 384), head_dims=24, mlp_ratios=(2, 3, 3, 3)
         ),
-        HRViTConfig(name="hrvit_b3", depths=_B3_DEPTHS, widths=(64, 128, 256, 512), mlp_ratios=2),
+        HRViTConfig(
+            name="hrvit_b3", depths=_B3_DEPTHS, widths=(64, 128, 256, 512), mlp_ratios=2, segformer_width=768
+        ),
         # Ours: the same topology, small enough to train on a laptop's CPU.
         HRViTConfig(
             name="hrvit_nano", depths=_SMALL_DEPTHS, widths=(8, 16, 32, 64), head_dims=8, window_sizes=(1, 2, 4, 4),
@@ -472,14 +483,34 @@ PRESETS: dict[str, HRViTConfig] = {
 """Published variants (b1 to b3, arXiv 2111.01236) and two of ours for a CPU (nano, micro)."""
 
 
+def _segmenter(backbone: HRViTConfig, head: str, dataset: str) -> HRViTConfig:
+    # For Cityscapes the paper's b3 has other windows. (Its published FLOPs are those of 1, 2, 7, 7.)
+    windows = (1, 2, 3, 9) if (backbone.name, dataset) == ("hrvit_b3", "cityscapes") else backbone.window_sizes
+    return backbone.replace(
+        name=f"{backbone.name}_{head}_{dataset}", head=head, window_sizes=windows, drop_rate=0.1,
+        num_classes={"ade20k": 150, "cityscapes": 19}[dataset],
+    )  # fmt: skip
+
+
+SEGMENTERS: dict[str, HRViTConfig] = {
+    config.name: config
+    for head, dataset in (("segformer", "ade20k"), ("upernet", "ade20k"), ("segformer", "cityscapes"))
+    for config in (_segmenter(PRESETS[name], head, dataset) for name in ("hrvit_b1", "hrvit_b2", "hrvit_b3"))
+}
+"""The published networks with the decoders and classes of their segmentation results (arXiv 2111.01236): dropout 0.1
+before the classifier, logits at a quarter of the image's height and width. ``preset`` knows them by name too."""
+
+
 def preset(name: str) -> HRViTConfig:
-    """The preset of that name.
+    """The preset of that name, of ``PRESETS`` or ``SEGMENTERS``.
 
     Raises:
         ConfigError: with the nearest names, if there is none.
     """
+    if isinstance(name, str) and name in SEGMENTERS:
+        return SEGMENTERS[name]
     if not isinstance(name, str) or name not in PRESETS:
-        raise ConfigError(f"unknown preset {_short(name)}; {suggest(name, PRESETS)}")
+        raise ConfigError(f"unknown preset {_short(name)}; {suggest(name, [*PRESETS, *SEGMENTERS])}")
     return PRESETS[name]
 
 

@@ -26,7 +26,8 @@ class HRViT(nn.Module):
         fusions, stages: as many of each; lists of (B, H_i, W_i, C_i) to the same.
         head: list of (B, C_i, H_i, W_i) → output; None returns that list.
 
-    Shape: (B, C_in, H, W), sides of at least the coarsest stride → (B, num_classes), or the branches' maps.
+    Shape: (B, C_in, H, W), sides of at least the coarsest stride → (B, num_classes), or the branches' maps; with a
+        segmentation head (B, num_classes, H/4, W/4), rounded up: the finest map's size, for the caller to upsample.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class HRViT(nn.Module):
     @property
     def head_hidden_size(self) -> int:
         """Channels that ``forward_head(…, pre_logits=True)`` returns."""
-        return self.config.head_features if self.head is not None else self.num_features
+        return self.head.num_features if self.head is not None else self.num_features  # type: ignore[return-value]
 
     def forward_features(self, x_BCHW: Tensor) -> list[Tensor]:
         """(B, C_in, H, W) → the last stage's maps, (B, C_i, H_i, W_i) finest first, channels last in memory.
@@ -83,7 +84,8 @@ class HRViT(nn.Module):
     def forward_head(self, maps: list[Tensor], pre_logits: bool = False) -> Any:
         """The branches' maps → (B, num_classes), or (B, head_hidden_size) before the classifier.
 
-        Without a head the maps are returned as they are.
+        Of a segmentation head both have the finest map's height and width as well; UperNet in training mode gives
+        ``(logits, auxiliary logits)``. Without a head the maps are returned as they are.
         """
         return maps if self.head is None else self.head(maps, pre_logits=pre_logits)
 
@@ -131,11 +133,11 @@ class HRViT(nn.Module):
         return taken
 
     def get_classifier(self) -> nn.Module:
-        """The last linear; an identity where there is none."""
+        """The last linear, or a segmentation head's last convolution; an identity where there is none."""
         return nn.Identity() if self.head is None else self.head.classifier  # type: ignore[return-value]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last linear by a fresh one.
+        """Replace the last linear by a fresh one; a segmentation head's last convolutions, the auxiliary one too.
 
         Raises:
             ConfigError: if the model has no head, or ``global_pool`` asks for anything but averaging.
@@ -177,7 +179,7 @@ def build(config: HRViTConfig) -> HRViT:
     fusions, stages = (_pyramid if config.topology == "pyramid" else _parallel)(config)
     make_head = HEAD[config.head]
     head = (
-        make_head(config.widths, config.head_widths, config.head_features, config.num_classes, config.drop_rate)
+        make_head(config.widths, config.head_widths, config.head_channels, config.num_classes, config.drop_rate)
         if make_head
         else None
     )

@@ -34,9 +34,11 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
         "stem_width": widths[0] if pyramid else 2 * rng.randint(1, 16),
         "in_chans": rng.randint(1, 4),
         "num_classes": rng.choice((0, 2, 10)),
-        "head": rng.choice(("classifier", "classifier", "none")),
+        "head": rng.choice(("classifier", "classifier", "pool", "norm_pool", "segformer", "upernet", "none")),
         "head_widths": tuple(rng.randint(1, 8) for _ in range(branches)),
         "head_features": rng.randint(1, 32),
+        "segformer_width": rng.randint(1, 16),
+        "upernet_width": rng.randint(1, 16),
         "drop_rate": rng.choice((0.0, 0.1)),
         "proj_drop_rate": rng.choice((0.0, 0.1)),
         "drop_path_rate": rng.choice((0.0, 0.2)),
@@ -131,6 +133,8 @@ SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
     _set("drop_path_rate", 1.0),
     _set("drop_rate", -0.1),
     _set("head_features", 0),
+    _set("segformer_width", 0),
+    _set("upernet_width", 10**6),
 )
 
 

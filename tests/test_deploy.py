@@ -3,11 +3,12 @@
 import pytest
 import torch
 from operators import count_real_operators
-from reference import reference_input, reference_state_dict
+from reference import reference_input, reference_state_dict, reference_tensor
 from torch import nn
 
 from hrvit_lab import create_model, load_published
 from hrvit_lab.deploy import deploy
+from hrvit_lab.heads import HEAD
 from hrvit_lab.model import HRViT
 
 
@@ -37,8 +38,20 @@ def test_real_operators(served: HRViT, resolution: int, at_most: int) -> None:
     assert count_real_operators(served, reference_input(resolution, resolution)) <= at_most
 
 
-def test_no_batch_norm_is_left_and_the_plain_model_is_untouched() -> None:
-    model = create_model("hrvit_nano").train()
+@pytest.mark.parametrize("head", HEAD)
+def test_every_head_is_served(head: str) -> None:
+    model = create_model("hrvit_nano", head=head, num_classes=7).eval()
+    model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(image)
+        torch.testing.assert_close(deploy(model)(image), expected, atol=1e-5, rtol=1e-4)
+    assert expected[0].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("head", HEAD)
+def test_no_batch_norm_is_left_and_the_plain_model_is_untouched(head: str) -> None:
+    model = create_model("hrvit_nano", head=head).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     served = deploy(model)
     assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in served.modules())

@@ -12,12 +12,16 @@ from hrvit_lab import create_model
 from hrvit_lab.model import HRViT
 
 
-@pytest.fixture(scope="module")
-def model() -> HRViT:
-    """nano with weights that let attention speak (at initialisation its BatchNorm is zero)."""
-    model = create_model("hrvit_nano", num_classes=10).eval()
+def nano(head: str) -> HRViT:
+    """With weights that let attention speak (at initialisation its BatchNorm is zero)."""
+    model = create_model("hrvit_nano", num_classes=10, head=head).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
     return model
+
+
+@pytest.fixture(scope="module")
+def model() -> HRViT:
+    return nano("classifier")
 
 
 def test_torch_export_agrees(model: HRViT) -> None:
@@ -28,9 +32,13 @@ def test_torch_export_agrees(model: HRViT) -> None:
         torch.testing.assert_close(exported(other), model(other), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (104, 72)])
+@pytest.mark.parametrize(
+    ("head", "height", "width"),
+    [("classifier", 64, 96), ("classifier", 104, 72), pytest.param("segformer", 104, 72, marks=pytest.mark.slow)],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_onnx_runtime_agrees(model: HRViT, tmp_path: Path, height: int, width: int) -> None:
+def test_onnx_runtime_agrees(tmp_path: Path, head: str, height: int, width: int) -> None:
+    model = nano(head)
     path = tmp_path / "model.onnx"
     torch.onnx.export(model, (torch.randn(1, 3, height, width),), path, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -10,9 +10,10 @@ import torch
 from fake_clock import FakeClock
 from torch import nn
 
-from hrvit_lab import create_model
+from hrvit_lab import PRESETS, build, create_model
 from hrvit_lab.blocks import Block
 from hrvit_lab.deploy import deploy
+from hrvit_lab.heads import HEAD
 from hrvit_lab.measure.compare import Budget
 from hrvit_lab.measure.models import find_model
 from hrvit_lab.measure.parts import RESIDUAL, measure_parts, record
@@ -67,6 +68,13 @@ def all_specs(tree: Any) -> list[tuple[int, ...]]:
     if hasattr(tree, "shape"):
         return [tuple(tree.shape)]
     return [shape for item in tree for shape in all_specs(item)] if isinstance(tree, list | tuple) else []
+
+
+@pytest.mark.parametrize("head", HEAD)
+def test_every_head_is_a_part(head: str) -> None:
+    config = PRESETS["hrvit_nano"].replace(head=head, segformer_width=8, upernet_width=8)
+    frame = measure_parts(build(config), (64, 64), budget=SIX).frame
+    assert (frame["part"] == "head").sum() == (head != "none")
 
 
 @pytest.mark.parametrize("form", [lambda model: model, deploy], ids=["plain", "deployed"])

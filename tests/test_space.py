@@ -47,10 +47,11 @@ def check_counts(model: HRViT, resolution: tuple[int, int]) -> Any:
 
 
 def check_shapes(config: HRViTConfig, out: Any, resolution: tuple[int, int]) -> None:
+    height, width = resolution
     if isinstance(out, Tensor):
-        assert tuple(out.shape) == (1, config.num_classes or config.head_features)
+        finest = (-(-height // 4), -(-width // 4)) if config.head in ("segformer", "upernet") else ()
+        assert tuple(out.shape) == (1, config.num_classes or config.head_channels or config.widths[-1], *finest)
     else:
-        height, width = resolution
         expected = [(1, w, -(-height // s), -(-width // s)) for w, s in zip(config.widths, config.strides, strict=True)]
         assert [tuple(y.shape) for y in out] == expected
 

@@ -351,6 +351,13 @@ def test_a_model_with_other_classes_is_refused(digits: ImageData) -> None:
         fit(model, digits, QUICK, 0)
 
 
+@pytest.mark.parametrize("head", ["segformer", "upernet", "none"])
+def test_a_model_that_gives_maps_is_refused(digits: ImageData, head: str) -> None:
+    model = build(HRViTConfig(depths=((1,),), widths=8, head_dims=4, head=head, num_classes=10))
+    with pytest.raises(ConfigError, match=r"^head: the model gives maps .* build it with head='classifier'"):
+        fit(model, digits, QUICK, 0)
+
+
 @pytest.mark.gpu
 def test_cuda_learns_the_same(digits: ImageData) -> None:
     options = TrainOptions(epochs=20, batch_size=64, learning_rate=0.01, max_shift=0)

@@ -128,6 +128,8 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
         field("in_chans", st.number_input, "Input channels", 1, 64, start.in_chans)
         per_branch("head_widths", "Head widths", "Inner width of the head's bottleneck, per branch.")
         field("head_features", st.number_input, "Head features", 1, 16384, start.head_features)
+        field("segformer_width", st.number_input, "SegFormer head's width", 1, 4096, start.segformer_width)
+        field("upernet_width", st.number_input, "UperNet head's width", 1, 4096, start.upernet_width)
         for name in ("drop_rate", "proj_drop_rate", "drop_path_rate"):
             field(
                 name,

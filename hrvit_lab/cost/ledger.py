@@ -80,7 +80,7 @@ def parts(config: HRViTConfig, resolution: int | tuple[int, int] = 224) -> Itera
     pixels = tuple(h * w for h, w in sizes)
     yield Part("stem", 0, 1, STEM[config.stem].cost, (config.in_chans, config.stem_width, height, width))
     yield from (_pyramid if config.topology == "pyramid" else _parallel)(config, sizes)
-    settings = (config.head_widths, config.head_features, config.num_classes)
+    settings = (config.head_widths, config.head_channels, config.num_classes)
     yield Part("head", None, 1, HEAD[config.head].cost, (config.widths, *settings, pixels))
 
 

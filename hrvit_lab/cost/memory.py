@@ -45,7 +45,7 @@ def peak_live_elements(config: HRViTConfig, resolution: int | tuple[int, int] = 
     pixels = tuple(h * w for h, w in sizes)
     peak = STEM[config.stem].live(config.in_chans, config.stem_width, height, width)
     peak = max(peak, (_pyramid_live if config.topology == "pyramid" else _parallel_live)(config, sizes))
-    head = HEAD[config.head].live(config.head_widths, config.head_features, pixels)
+    head = HEAD[config.head].live(config.widths, config.head_widths, config.head_channels, config.num_classes, pixels)
     return max(peak, _elements(config.widths, pixels) + head)
 
 

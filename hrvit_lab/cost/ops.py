@@ -17,14 +17,15 @@ class Cost(NamedTuple):
     Attributes:
         part: block part it belongs to, e.g. ``"ffn"``.
         operator: ``"convolution"``, ``"linear"``, ``"attention"`` (both products); or, without multiply-accumulates,
-            ``"layer_norm"``, ``"batch_norm"``, ``"upsample"`` or ``"gelu"`` (activations in place, which no counter
-            sees, have no entry).
+            ``"layer_norm"``, ``"batch_norm"``, ``"upsample"`` (to the nearest), ``"upsample_bilinear"``,
+            ``"average_pool"`` or ``"gelu"`` (activations in place, which no counter sees, have no entry).
         params: learned parameters.
         buffers: running statistics of a BatchNorm; its counter of training steps is none.
         macs: exact multiply-accumulates, no padded token counted.
         macs_padded: the same with windows padded to full size, as the published release runs them.
         activations: elements in the counted operators' outputs; attention counts its scores and its output.
-        inputs: elements of the maps that a counted operator reads; attention reads query and value, its key.
+        inputs: elements of the maps that a counted operator, or a pooling, reads; attention reads query and value, its
+            key.
         outputs: elements of the map that the operator writes; attention's scores are no map.
         additions: elements added onto products: biases, or a map that a product is added to.
         run_as: how our network runs its products, which decides who can see them: ``"module"`` (of ``torch.nn``),

@@ -21,7 +21,8 @@ class Tool(NamedTuple):
         package, backend: its name.
         sees: ways in which a product can run (``Cost.run_as``) that it counts.
         sees_attention: of the two paths of attention, those that it counts.
-        adds: operators without multiply-accumulates that it counts, with its price for an element of their output.
+        adds: operators without multiply-accumulates that it counts, with its price for an element of their output; of
+            pooling's input.
         counts_additions: whether a bias, or a map that a product is added to, costs one for each element.
         note: the rules in words.
     """
@@ -41,18 +42,18 @@ TOOLS = (
         "jit trace",
         frozenset({"module", "function", "addmm"}),
         frozenset({"explicit"}),
-        {"batch_norm": 2, "layer_norm": 5, "upsample": 1},
+        {"batch_norm": 2, "layer_norm": 5, "upsample": 1, "upsample_bilinear": 4, "average_pool": 1},
         False,
-        "reads operators off a trace; adds norms and upsampling, no biases",
+        "reads operators off a trace, which drops what no output needs; adds norms, upsampling, pooling, no biases",
     ),
     Tool(
         "ptflops",
         "pytorch",
         frozenset({"module", "addmm", "baddbmm"}),
         frozenset(),
-        {"batch_norm": 2, "layer_norm": 1, "gelu": 1, "upsample": 1},
+        {"batch_norm": 2, "layer_norm": 1, "gelu": 1, "upsample": 1, "upsample_bilinear": 1, "average_pool": 1},
         True,
-        "hooks modules, wraps functions but F.linear, @ and activations in place; adds biases, norms, GELU, upsampling",
+        "hooks modules, wraps functions but F.linear, @ and activations in place; adds biases, norms, GELU, resizing",
     ),
     Tool(
         "ptflops",
@@ -113,7 +114,7 @@ def predict(costs: Iterable[Cost], tool: Tool, attention: str) -> Prediction:
         else:
             visible, how = cost.run_as in tool.sees, {"function": "F.linear"}.get(cost.run_as, cost.run_as)
         if not cost.run_as:
-            add(extra, cost.operator, cost.outputs * tool.adds.get(cost.operator, 0))
+            add(extra, cost.operator, (cost.inputs or cost.outputs) * tool.adds.get(cost.operator, 0))
         elif visible:
             seen += cost.macs
             add(extra, "additions", cost.additions * tool.counts_additions)

@@ -267,7 +267,12 @@ def _update(
     optimizer.step()
 
 
-def _check_logits(logits: Tensor, data: ImageData) -> None:
+def _check_logits(logits: object, data: ImageData) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim > 2:
+        raise ConfigError(
+            "head: the model gives maps and no answer for the whole image; build it with head='classifier', 'pool' or "
+            "'norm_pool'"
+        )
     if logits.ndim != 2 or logits.shape[1] != data.num_classes:
         raise ConfigError(
             f"num_classes: the model gives logits of shape {tuple(logits.shape)} but {data.name} has "
