@@ -16,7 +16,8 @@ from hrvit_lab.model import HRViT
 
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
 BACKBONE = "backbone."
-"""What a segmentation checkpoint writes before the keys of the network without its head."""
+DECODER = ("decode_head.", "auxiliary_head.")
+"""What a segmentation checkpoint writes before the keys of the network without its head, and of its heads."""
 
 RENAMES: tuple[tuple[str, str], ...] = (
     (r"^features\.(\d*[02468])\.blocks\.", r"fusions.\1.paths."),
@@ -31,11 +32,32 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.attn\.parallel_conv\.1\.", ".attn.parallel_conv."),
     (r"\.des\.proj_(right|left)\.", r".shortcut.\1."),
     (r"\.ffn\.conv\.conv_(\d)\.", r".ffn.conv\1."),
-    (r"^head\.incre_modules\.(\d+)\.0\.downsample\.", r"head.bottlenecks.\1.shortcut."),
-    (r"^head\.incre_modules\.(\d+)\.0\.", r"head.bottlenecks.\1."),
-    (r"^head\.downsamp_modules\.", "head.downsamples."),
-    (r"^head\.final_layer\.", "head.features."),
 )
+HEAD_RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
+    "classifier": (
+        (r"^head\.incre_modules\.(\d+)\.0\.downsample\.", r"head.bottlenecks.\1.shortcut."),
+        (r"^head\.incre_modules\.(\d+)\.0\.", r"head.bottlenecks.\1."),
+        (r"^head\.downsamp_modules\.", "head.downsamples."),
+        (r"^head\.final_layer\.", "head.features."),
+        (r"^head\.classifier\.", "head.classifier."),
+    ),
+    "segformer": (
+        (r"^decode_head\.convs\.(\d+)\.conv\.", r"head.projections.\1."),
+        (r"^decode_head\.fusion_conv\.", "head.fuse."),
+        (r"^decode_head\.conv_seg\.", "head.classifier."),
+    ),
+    "upernet": (
+        (r"^decode_head\.psp_modules\.(\d+)\.1\.", r"head.top.projections.\1."),
+        (r"^decode_head\.bottleneck\.", "head.top.fuse."),
+        (r"^decode_head\.lateral_convs\.", "head.laterals."),
+        (r"^decode_head\.fpn_convs\.", "head.outputs."),
+        (r"^decode_head\.fpn_bottleneck\.", "head.fuse."),
+        (r"^decode_head\.conv_seg\.", "head.classifier."),
+        (r"^auxiliary_head\.convs\.0\.", "head.auxiliary.conv."),
+        (r"^auxiliary_head\.conv_seg\.", "head.auxiliary.classifier."),
+    ),
+}
+"""By our heads that have a published layout: the release's classifier, and mmsegmentation's decoders."""
 
 
 class LoadReport(NamedTuple):
@@ -53,13 +75,18 @@ class LoadReport(NamedTuple):
         return "; ".join(parts)
 
 
-def our_name(published: str) -> str:
-    """Our name of a published key.
+def our_name(published: str, head: str = "classifier") -> str | None:
+    """Our name of a published key; None for a key of another head than the model's ``head``.
 
     >>> our_name("features.3.branches.1.0.attn.to_qkv.weight")
     'stages.1.branches.1.0.attn.mixer.to_qv.weight'
+    >>> our_name("decode_head.fusion_conv.bn.bias", "segformer")
+    'head.fuse.bn.bias'
     """
     name = published.removeprefix(BACKBONE)
+    if name.startswith(("head.", *DECODER)):
+        renames = HEAD_RENAMES.get(head, ())
+        return next((re.sub(old, new, name) for old, new in renames if re.match(old, name)), None)
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     # The release numbers fusions and stages in one list: fusion s is 2s, stage s is 2s + 1.
@@ -67,14 +94,14 @@ def our_name(published: str) -> str:
 
 
 def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Any], *, strict: bool = True) -> LoadReport:
-    """Load a checkpoint of the published layout: classification, or segmentation under ``backbone.``.
+    """Load a checkpoint of the published layout: classification, or mmsegmentation's (``backbone.``, ``decode_head.``).
 
     Args:
         model: built with the checkpoint's config.
         checkpoint: a path (read with ``weights_only``, at most 8 GiB), or a state dict; either may hold the state dict
             under ``state_dict`` or ``model``.
-        strict: refuse a checkpoint with missing or unexpected keys; else load what fits. Of a segmentation checkpoint
-            only ``backbone.`` is asked for; its decoder's keys are reported as unexpected, and no reason to refuse.
+        strict: refuse a checkpoint with missing or unexpected keys; else load what fits. A decoder is asked for by a
+            model with a segmentation head alone: for others its keys are unexpected, but no reason to refuse.
     Returns:
         What was loaded, missing and unexpected.
     Raises:
@@ -83,12 +110,13 @@ def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Any], *, 
     content = _read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
     published = _state_dict(content, checkpoint if isinstance(checkpoint, str | Path) else "given")
     segmentation = any(key.startswith(BACKBONE) for key in published)
+    head = model.config.head
     ours = model.state_dict()
     found: dict[str, Tensor] = {}
     unexpected = []
     for key, tensor in published.items():
-        name = our_name(key)
-        if name not in ours or (segmentation and not key.startswith(BACKBONE)):
+        name = our_name(key, head)
+        if name not in ours or (segmentation and not key.startswith((BACKBONE, *DECODER))):
             unexpected.append(key)
             continue
         if tensor.shape != ours[name].shape:
@@ -99,7 +127,8 @@ def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Any], *, 
         found[name] = tensor
     missing = [name for name in ours if name not in found]
     report = LoadReport(len(found), tuple(missing), tuple(unexpected))
-    if strict and (missing or any(key.startswith(BACKBONE) or not segmentation for key in unexpected)):
+    decoder_wanted = not segmentation or head in ("segformer", "upernet")
+    if strict and (missing or any(decoder_wanted or key.startswith(BACKBONE) for key in unexpected)):
         raise ConfigError(
             f"the checkpoint does not fit {model.config.name or 'the model'}: {report}; strict=False loads what fits"
         )

@@ -1,4 +1,5 @@
-"""The presets under their names in timm's registry, so that ``timm.create_model("hrvit_b1")`` and timm's scripts work.
+"""The presets and the published segmentation networks under their names in timm's registry, so that
+``timm.create_model("hrvit_b1")`` and timm's scripts work.
 
 No pretrained weights are published with a licence that lets us host them; ``hrvit_lab.load_published`` reads a
 checkpoint that the user has.
@@ -11,26 +12,30 @@ from typing import Any
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from hrvit_lab.config import PRESETS, ConfigError
+from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig
 from hrvit_lab.model import HRViT, create_model
 
+NETWORKS = PRESETS | SEGMENTERS
 
-def _pretrained_cfg() -> dict[str, Any]:
+
+def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
+    segments = config.name in SEGMENTERS
+    classifiers = ("head.classifier", "head.auxiliary.classifier") if config.head == "upernet" else "head.classifier"
     return {
         "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "crop_pct": 0.9,
+        "num_classes": config.num_classes,
+        "input_size": (3, 512, 512) if segments else (3, 224, 224),
+        "crop_pct": 1.0 if segments else 0.9,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv1",
-        "classifier": "head.classifier",
+        "classifier": classifiers,
         "origin_url": "https://arxiv.org/abs/2111.01236",
     }
 
 
-default_cfgs = generate_default_cfgs({name: _pretrained_cfg() for name in PRESETS})
+default_cfgs = generate_default_cfgs({name: _pretrained_cfg(config) for name, config in NETWORKS.items()})
 
 
 def _entrypoint(name: str) -> Callable[..., HRViT]:
@@ -39,7 +44,7 @@ def _entrypoint(name: str) -> Callable[..., HRViT]:
             raise ConfigError(
                 f"{name} has no pretrained weights to download; use load_published(model, your_checkpoint)"
             )
-        branches = PRESETS[name].num_branches
+        branches = NETWORKS[name].num_branches
         features = {"out_indices": tuple(range(branches)), "feature_cls": "getter"}
 
         def make(device: Any = None, dtype: Any = None, global_pool: str = "avg", **changes: Any) -> HRViT:
@@ -51,9 +56,10 @@ def _entrypoint(name: str) -> Callable[..., HRViT]:
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
-    entrypoint.__doc__ = f"``{name}``: see ``hrvit_lab.PRESETS``."
+    table = "SEGMENTERS" if name in SEGMENTERS else "PRESETS"
+    entrypoint.__doc__ = f"``{name}``: see ``hrvit_lab.config.{table}``."
     return entrypoint
 
 
-for _name in PRESETS:
+for _name in NETWORKS:
     setattr(sys.modules[__name__], _name, register_model(_entrypoint(_name)))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hrvit_lab import PRESETS, ConfigError, create_model, load_published
 from hrvit_lab.checkpoints import our_name
+from hrvit_lab.model import HRViT
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_a_file_loads(tmp_path: Path, published: dict[str, Tensor]) -> None:
     report = load_published(model, path)
     assert report.loaded == len(published) and str(report) == f"{len(published)} tensors loaded"
     for key, value in published.items():
-        assert torch.equal(model.state_dict()[our_name(key)], value)
+        assert torch.equal(model.state_dict()[str(our_name(key))], value)
 
 
 def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
@@ -42,6 +43,78 @@ def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
         load_published(model, backbone | decoder)
     with pytest.raises(ConfigError, match="holds no state dict"):
         load_published(model, {"state_dict": {"epoch": 3}})
+
+
+# mmsegmentation's names for a decoder on four branches; a trailing dot stands for a convolution and its BatchNorm.
+DECODER_KEYS = {
+    "segformer": (
+        *(f"decode_head.convs.{i}.conv.{kind}" for i in range(4) for kind in ("weight", "bias")),
+        "decode_head.fusion_conv.", "decode_head.conv_seg.weight", "decode_head.conv_seg.bias",
+    ),
+    "upernet": (
+        *(f"decode_head.psp_modules.{i}.1." for i in range(4)), "decode_head.bottleneck.",
+        *(f"decode_head.{convs}.{i}." for convs in ("lateral_convs", "fpn_convs") for i in range(3)),
+        "decode_head.fpn_bottleneck.", "decode_head.conv_seg.weight", "decode_head.conv_seg.bias",
+        "auxiliary_head.convs.0.", "auxiliary_head.conv_seg.weight", "auxiliary_head.conv_seg.bias",
+    ),
+}  # fmt: skip
+CONV_NORM = (
+    "conv.weight",
+    *(f"bn.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+)
+
+
+def decoder_keys(head: str) -> list[str]:
+    return [key + end for key in DECODER_KEYS[head] for end in (CONV_NORM if key.endswith(".") else ("",))]
+
+
+def segmentation_checkpoint(head: str, backbone: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`backbone` and a random decoder, under mmsegmentation's names."""
+    shapes = {key: value.shape for key, value in small_segmenter(head).state_dict().items()}
+    decoder = {key: torch.rand(shapes[name]) for key in decoder_keys(head) if (name := our_name(key, head))}
+    return {f"backbone.{key}": value for key, value in backbone.items() if not key.startswith("head.")} | decoder
+
+
+def small_segmenter(head: str, **changes: object) -> HRViT:
+    return create_model(
+        "hrvit_nano", head=head, **{"num_classes": 7, "segformer_width": 12, "upernet_width": 12} | changes
+    )
+
+
+@pytest.mark.parametrize("head", DECODER_KEYS)
+def test_mmsegmentations_decoders_load(head: str, published: dict[str, Tensor]) -> None:
+    model = small_segmenter(head)
+    wanted = {name for name in model.state_dict() if name.startswith("head.")}
+    names = [our_name(key, head) for key in decoder_keys(head)]
+    assert set(names) == wanted and len(names) == len(wanted)
+    checkpoint = segmentation_checkpoint(head, published)
+    report = load_published(model, {"state_dict": checkpoint})
+    assert (report.loaded, report.missing, report.unexpected) == (len(checkpoint), (), ())
+    for key, name in zip(decoder_keys(head), names, strict=True):
+        assert name is not None
+        torch.testing.assert_close(model.state_dict()[name], checkpoint[key].to(model.state_dict()[name].dtype))
+
+
+def test_a_decoder_that_is_not_the_models_is_refused(published: dict[str, Tensor]) -> None:
+    checkpoint = segmentation_checkpoint("upernet", published)
+    model = small_segmenter("segformer")
+    with pytest.raises(ConfigError, match=r"missing \(head\.projections\.0.*unexpected \(decode_head\.psp_modules"):
+        load_published(model, checkpoint)
+    del checkpoint["auxiliary_head.conv_seg.weight"]
+    with pytest.raises(ConfigError, match=r"1 missing \(head\.auxiliary\.classifier\.weight\);"):
+        load_published(small_segmenter("upernet"), checkpoint)
+    with pytest.raises(ConfigError, match=r"'decode_head\.conv_seg\.weight' has shape \(7, 12, 1, 1\).*num_classes"):
+        load_published(small_segmenter("upernet", num_classes=19), checkpoint)
+
+
+@pytest.mark.parametrize("head", ["segformer", "upernet", "pool", "norm_pool", "none"])
+def test_of_a_classification_checkpoint_other_heads_take_the_backbone(head: str, published: dict[str, Tensor]) -> None:
+    """Its classifier goes by a name that other heads have too, at another shape."""
+    model = small_segmenter(head)
+    report = load_published(model, published, strict=False)
+    assert all(key.startswith("head.") for key in (*report.missing, *report.unexpected))
+    assert "head.classifier.weight" in report.unexpected
+    assert torch.equal(model.state_dict()["stem.conv1.weight"], published["stem.conv1.weight"])
 
 
 def test_missing_and_unexpected_keys_are_said(published: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from timm.optim import create_optimizer_v2
 
 import hrvit_lab
 from hrvit_lab import ConfigError, create_model
+from hrvit_lab.config import SEGMENTERS
 
 IMAGE = torch.randn(2, 3, 64, 96)
 
@@ -19,7 +20,7 @@ def timm_model(name: str, **options: Any) -> Any:
 
 
 def test_presets_are_registered() -> None:
-    assert set(hrvit_lab.PRESETS) == set(timm.list_models("hrvit*"))
+    assert set(hrvit_lab.PRESETS) | set(SEGMENTERS) == set(timm.list_models("hrvit*"))
 
 
 def test_created_through_timm_is_the_same_network() -> None:
@@ -30,6 +31,21 @@ def test_created_through_timm_is_the_same_network() -> None:
     with torch.no_grad():
         assert torch.equal(ours(IMAGE), theirs(IMAGE))
     assert theirs.pretrained_cfg["input_size"] == (3, 224, 224) and theirs.pretrained_cfg["crop_pct"] == 0.9
+
+
+def test_segmentation_networks_are_created_by_name() -> None:
+    model = timm_model("hrvit_b1_upernet_ade20k").eval()
+    assert model.config == SEGMENTERS["hrvit_b1_upernet_ade20k"] == create_model("hrvit_b1_upernet_ade20k").config
+    assert model.pretrained_cfg["num_classes"] == 150 and model.pretrained_cfg["input_size"] == (3, 512, 512)
+    for name in model.pretrained_cfg["classifier"]:
+        assert model.get_submodule(name).out_channels == 150
+    with torch.no_grad():
+        assert model(IMAGE).shape == (2, 150, 16, 24)
+    assert timm_model("hrvit_b1_segformer_cityscapes", num_classes=3).get_classifier().out_channels == 3
+    maps = timm_model("hrvit_b1_segformer_ade20k", features_only=True)(IMAGE)
+    assert [m.shape[1] for m in maps] == [32, 64, 128, 256]
+    with pytest.raises(ConfigError, match="did you mean 'hrvit_b1_segformer_ade20k'"):
+        create_model("hrvit_b1_segformer_ade")
 
 
 def test_options_of_timms_scripts() -> None:
