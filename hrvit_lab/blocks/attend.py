@@ -23,7 +23,11 @@ def attend(q_Bnc: Tensor, k_Bnc: Tensor, v_Bnc: Tensor, num_heads: int, *, fused
     Returns:
         (B, n, C).
     """
-    q_Bhnd, k_Bhnd, v_Bhnd = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q_Bnc, k_Bnc, v_Bnc))
+    B, n, C = q_Bnc.shape
+    heads = (num_heads, C // num_heads)
+    q_Bhnd = q_Bnc.view(B, n, *heads).transpose(1, 2)
+    v_Bhnd = v_Bnc.view(B, -1, *heads).transpose(1, 2)
+    k_Bhnd = v_Bhnd if k_Bnc is v_Bnc else k_Bnc.view(B, -1, *heads).transpose(1, 2)
     if fused:
         out_Bhnd = F.scaled_dot_product_attention(q_Bhnd, k_Bhnd, v_Bhnd)
     else:
