@@ -396,6 +396,43 @@ def cost_breakdown(costs: pd.DataFrame, metric: str = "macs") -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
+def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = None) -> Figure:
+    """Differences to a reference variant, paired by seed: a dot and a bar of one standard error a variant.
+
+    Args:
+        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se` and `<y>_delta_n`; at most 24 rows are drawn.
+        y: key of `METRICS`.
+        reference: what the others are compared with: the line at zero.
+        dataset: the data set that accuracy was measured on.
+    """
+    known = table[table[f"{y}_delta"].notna()].reset_index(drop=True)
+    shown = known.iloc[:MAX_BARS]
+    fig, ax = _figure(0.6 + 0.3 * max(len(shown), 2))
+    metric = METRICS[y]
+    unit = "points" if metric.unit == "%" else metric.unit
+    title = f"change of {metric_label(y, dataset)} against {reference}"
+    note = f"The first {len(shown)} of {len(known)}." if len(known) > len(shown) else ""
+    if shown.empty:
+        _frame(fig, title)
+        return _empty(fig, ax)
+    error = shown[f"{y}_delta_se"].fillna(0).to_numpy(dtype=float)
+    ax.axvline(0, color=INK, lw=1, alpha=0.55, zorder=1)
+    ax.errorbar(
+        shown[f"{y}_delta"], shown.index, xerr=error, fmt="o", ms=6.5, color=SERIES[0], ecolor=SERIES[0], elinewidth=1.6
+    )
+    ax.set_yticks(shown.index.to_numpy(), [shorten(name, 34) for name in shown["variant"]], color=INK)
+    ax.invert_yaxis()
+    ax.margins(0.08, 0.12)
+    ax.grid(visible=False)
+    ax.grid(visible=True, axis="x")
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(f"Δ {metric_label(y, dataset)}, {unit}")
+    seeds = _count(shown[f"{y}_delta_n"].astype(int), "seed")
+    _frame(fig, title, f"Mean over {seeds}, each seed against itself, ± the standard error of that mean.", note=note)
+    return fig
+
+
+@matplotlib.rc_context(STYLE)
 def latency_comparison(frame: pd.DataFrame) -> Figure:
     """Median latencies with their spread, the floor that the matrix product sets, and ratios to the reference.
 

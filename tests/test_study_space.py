@@ -10,6 +10,7 @@ import yaml
 from hrvit_lab.config import ConfigError, preset, scale_depths, with_branches
 from hrvit_lab.measure.count import count, dispatch_count
 from hrvit_lab.model import build
+from hrvit_lab.rivals import build_network
 from hrvit_lab.study.matching import match_macs
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec, list_studies, load_study, parse_settings, split_commas
@@ -72,7 +73,7 @@ def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
     assert [v.point["matching"] for v in variants] == ["as is"] * 5 + ["equal macs"] * 5
     base = dispatch_count(build(preset("hrvit_nano")), (64, 64)).macs
     for variant in variants:
-        ratio = dispatch_count(build(variant.config), (64, 64)).macs / base
+        ratio = dispatch_count(build_network(variant.config), (64, 64)).macs / base
         assert variant.point["macs_vs_base"] == pytest.approx(ratio, rel=1e-12)
         assert variant.point["note"] == ""
         if variant.point["matching"] == "equal macs":
@@ -178,7 +179,7 @@ def test_branch_sweep_asks_the_fair_question() -> None:
     variants = expand(study).variants
     assert len({v.config.id for v in variants}) >= 9
     assert len(study.seeds) >= 3
-    assert {v.config.num_branches for v in variants} == {1, 2, 3, 4, 5}
+    assert {v.point["branches"] for v in variants} == {1, 2, 3, 4, 5}
 
 
 GRID = {"grid": {"branches": [1, 2]}}

@@ -96,7 +96,7 @@ def _draw(results: Results, folder: Path) -> None:
             icon=":material/download:", on_click="ignore", width="stretch",
         )  # fmt: skip
     if about := remarks(results):
-        with st.expander(f"Missing, failed or off the mark ({len(about)})", icon=":material/warning:"):
+        with st.expander(f"Remarks ({len(about)})", icon=":material/warning:"):
             st.table(pd.DataFrame(about, columns=["variant", "what about it"]).map(plain), hide_index=True)
     with st.expander("Where it ran", icon=":material/memory:"):
         st.json(dict(results.environment))

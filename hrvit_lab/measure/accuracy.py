@@ -11,7 +11,8 @@ def accuracy_probe(asked: ProbeInput) -> dict[str, Any]:
     options = TrainOptions(**asked.train)
     where = dict(asked.data)
     data = load_dataset(where.pop("name"), **where, train_limit=options.train_limit)
-    model = build_seeded(asked.config.replace(num_classes=data.num_classes), asked.seed).to(asked.device)
+    config = asked.config.replace(num_classes=data.num_classes)
+    model = build_seeded(config, asked.seed, data.resolution).to(asked.device)
     result = fit(model, data, options, asked.seed)
     return {
         "top1": result.top1,

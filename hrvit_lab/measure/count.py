@@ -9,7 +9,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -25,6 +25,7 @@ from hrvit_lab.cost.ledger import Row, ledger
 from hrvit_lab.cost.ops import Cost, Totals, dtype_bytes, sum_costs
 from hrvit_lab.measure.workload import input_channels
 from hrvit_lab.model import HRViT
+from hrvit_lab.rivals import NetworkConfig, TimmConfig, build_network
 
 aten = torch.ops.aten
 
@@ -152,15 +153,15 @@ class Counts:
         return sums[(sums != 0).any(axis=1)].reset_index()
 
 
-def count(model: nn.Module | HRViTConfig | str, resolution: int | tuple[int, int] = 224) -> Counts:
+def count(model: nn.Module | NetworkConfig | str, resolution: int | tuple[int, int] = 224) -> Counts:
     """Parameters, MACs and activations of one image.
 
     Args:
         model: a preset's name, a config or an HRViT, counted in closed form; or any module that takes (1, C, H, W),
-            counted by running it on the meta device with its attention written out.
+            or a `TimmConfig`, counted by running it on the meta device with its attention written out.
         resolution: pixels, a side or (height, width).
     Raises:
-        ConfigError: for an unknown preset, no model, no size, or a resolution that an HRViT does not accept.
+        ConfigError: for an unknown preset, no model, no size, or a resolution that the network does not accept.
         UncountedOperator: if a module dispatches an operator whose cost is unknown.
 
     >>> f"{count('hrvit_b1', 224).macs / 1e9:.4f} GMACs"
@@ -171,6 +172,8 @@ def count(model: nn.Module | HRViTConfig | str, resolution: int | tuple[int, int
         model = preset(model)
     if isinstance(model, HRViTConfig):
         return Counts(ledger(model, size), size)
+    if isinstance(model, TimmConfig):
+        return _count_timm(model, size)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"count takes a preset's name, a config or a module, not {type(model).__name__}")
     if isinstance(model, HRViT):
@@ -178,6 +181,19 @@ def count(model: nn.Module | HRViTConfig | str, resolution: int | tuple[int, int
         if counts.params == sum(parameter.numel() for parameter in model.parameters()):
             return counts  # else it is no longer what its config says: deployed, or altered by hand
     return dispatch_count(model, size)
+
+
+@lru_cache(maxsize=256)
+def _count_timm(config: TimmConfig, size: tuple[int, int]) -> Counts:
+    try:
+        with torch.device("meta"):
+            model = build_network(config, size)
+        return dispatch_count(model, size)
+    except UncountedOperator:
+        raise
+    except Exception as error:  # each model says in its own way that a size is not for it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{config.model} doesn't run at {size[0]}×{size[1]} pixels: {reason}") from error
 
 
 # -- counting what a module dispatches --------------------------------------------------------------------------------
@@ -221,12 +237,12 @@ COUNTED: dict[Any, Callable[..., tuple[str, int]]] = {
 FREE_NAMES = (
     "_adaptive_avg_pool2d _local_scalar_dense _native_batch_norm_legit _native_batch_norm_legit_no_training "
     "_softmax _to_copy _unsafe_view adaptive_max_pool2d amax amin arange argmax as_strided_ avg_pool2d bernoulli_ "
-    "cat clone constant_pad_nd copy_ cumsum detach_ empty empty_like fill_ flip full full_like gather gelu_ hardswish "
-    "hardswish_ im2col index index_select lift_fresh linalg_vector_norm linspace masked_fill_ "
+    "cat clone col2im constant_pad_nd copy_ cumsum detach_ empty empty_like fill_ flip full full_like gather gelu_ "
+    "hardswish hardswish_ im2col index index_select lift_fresh linalg_vector_norm linspace masked_fill_ max "
     "max_pool2d_with_indices mean meshgrid native_batch_norm native_dropout native_group_norm native_layer_norm "
-    "new_empty new_ones new_zeros ones ones_like pixel_shuffle pixel_unshuffle reflection_pad2d repeat resize_ "
-    "roll scalar_tensor stack sum topk upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean "
-    "zeros zeros_like"
+    "new_empty new_ones new_zeros ones ones_like pixel_shuffle pixel_unshuffle reflection_pad2d repeat resize_ roll "
+    "scalar_tensor stack sum topk unsafe_split upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var "
+    "var_mean zeros zeros_like"
 )
 # fmt: on
 FREE = frozenset(getattr(aten, name) for name in FREE_NAMES.split())
@@ -308,7 +324,7 @@ def dispatch_count(model: nn.Module, resolution: tuple[int, int]) -> Counts:
 
     The rows' ``part`` is the name of the module that ran, their ``stage`` its first component.
     """
-    meta = copy.deepcopy(model).to("meta").eval()
+    meta = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     with torch.no_grad(), use_explicit_attention(meta), OperatorCounter(meta.parameters()) as counter:
         meta(torch.empty(1, input_channels(meta), *resolution, device="meta"))
     return Counts(tuple(_rows(meta, counter.rows.items())), resolution)

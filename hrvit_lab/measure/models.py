@@ -6,17 +6,15 @@ it: a backend that computed nonsense there would still agree with the reference.
 
 from dataclasses import dataclass
 
-import timm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, read_config, suggest
 from hrvit_lab.deploy import deploy
-from hrvit_lab.model import build
+from hrvit_lab.rivals import TIMM, TimmConfig, build_network
 from hrvit_lab.train import seeded
 
 DEPLOY = ":deploy"
-TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def find_model(name: str, *, seed: int = 0) -> NamedModel:
     if deployed and source.startswith(TIMM):
         raise ConfigError(f"{name}: deploy knows HRViTs only; give {source}")
     with seeded(seed):
-        plain = _timm_model(source) if source.startswith(TIMM) else build(_config(source))
+        plain = build_network(TimmConfig(source) if source.startswith(TIMM) else _config(source))
         wake_batch_norms(plain)
     return NamedModel(name, plain, deploy(plain) if deployed else plain)
 
@@ -71,11 +69,3 @@ def _config(source: str) -> HRViTConfig:
             f"model {source!r} is unknown; {suggest(source, PRESETS)} or give a config's YAML file or {TIMM}NAME"
         )
     return read_config(source)
-
-
-def _timm_model(source: str) -> nn.Module:
-    name = source.removeprefix(TIMM)
-    try:
-        return timm.create_model(name)
-    except RuntimeError as error:  # timm's word for an unknown name
-        raise ConfigError(f"{source}: timm has no such model ({error}); timm.list_models() tells their names") from None

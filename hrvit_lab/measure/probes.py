@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hrvit_lab.config import HRViTConfig
+from torch import nn
+
 from hrvit_lab.measure.count import count
 from hrvit_lab.measure.latency import measure_latency
 from hrvit_lab.measure.memory import measure_peak_memory
-from hrvit_lab.model import HRViT, build
+from hrvit_lab.rivals import NetworkConfig, build_network
 from hrvit_lab.train import seeded
 
 
@@ -31,7 +32,7 @@ class ProbeInput:
         latency: arguments of ``measure_latency`` beside model, resolution and device.
     """
 
-    config: HRViTConfig
+    config: NetworkConfig
     resolution: tuple[int, int]
     seed: int = 0
     device: str = "cpu"
@@ -40,14 +41,14 @@ class ProbeInput:
     latency: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_seeded(config: HRViTConfig, seed: int) -> HRViT:
-    """The network with initial weights that depend on ``seed`` alone."""
+def build_seeded(config: NetworkConfig, seed: int, resolution: tuple[int, int] | None = None) -> nn.Module:
+    """The network with initial weights that depend on ``seed`` alone; see `build_network`."""
     with seeded(seed):
-        return build(config)
+        return build_network(config, resolution)
 
 
 def cost_probe(asked: ProbeInput) -> dict[str, Any]:
-    """Closed-form costs; no weights are made."""
+    """Costs in closed form, or of a run on the meta device; no weights are made."""
     counts = count(asked.config, asked.resolution)
     return {
         "params": counts.params,
@@ -63,7 +64,7 @@ def cost_probe(asked: ProbeInput) -> dict[str, Any]:
 def latency_probe(asked: ProbeInput) -> dict[str, Any]:
     """Median wall time of a batch, its 10th and 90th percentiles, throughput; the rest under samples."""
     result = measure_latency(
-        build_seeded(asked.config, asked.seed),
+        build_seeded(asked.config, asked.seed, asked.resolution),
         asked.resolution,
         device=asked.device,
         **asked.latency,
@@ -81,7 +82,7 @@ def memory_probe(asked: ProbeInput) -> dict[str, Any]:
     """Peak memory of inference at the batch size and dtype that latency is measured with."""
     same_as_latency = {key: asked.latency[key] for key in ("batch_size", "dtype") if key in asked.latency}
     peak_mib = measure_peak_memory(
-        build_seeded(asked.config, asked.seed),
+        build_seeded(asked.config, asked.seed, asked.resolution),
         asked.resolution,
         device=asked.device,
         **same_as_latency,

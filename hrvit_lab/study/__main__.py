@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -15,14 +16,15 @@ from rich.table import Table
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.measure import PROBES, environment
-from hrvit_lab.measure.count import count
+from hrvit_lab.measure.count import UncountedOperator, count
 from hrvit_lab.measure.workload import find_device
 from hrvit_lab.study import runner
 from hrvit_lab.study.progress import Display, duration, seconds_left
-from hrvit_lab.study.space import Expansion, expand
+from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec, find_study, list_studies, load_study, parse_settings, split_commas
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, in_order, plan
+from hrvit_lab.train.data import files_digest
 
 EXAMPLES = """\
 examples:
@@ -73,9 +75,10 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     check_device(spec.device)
     jobs = options.jobs or (1 if spec.device != "cpu" else os.cpu_count() or 1)
     expansion = expand(spec)
-    conditions = environment()
     store = Store(options.out)
-    planned = plan(spec, expansion.variants, hardware(conditions, spec.device))
+    data_files = files_digest(spec.data.root)
+    conditions = environment() | {"data_files": data_files}
+    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), data_files)
     trials = in_order(planned)
     show_dropped(expansion, console)
     if options.dry_run:
@@ -89,6 +92,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
     from hrvit_lab.study import results
 
+    warn_of_less(folder, spec)
     results.write_inputs(folder, spec, expansion.variants, expansion.dropped, conditions)
     records = store.load_all({trial.key for trial in trials})
     retried = {key for key, record in records.items() if options.retry_failed and record["status"] != "ok"}
@@ -135,7 +139,7 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
             f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
         ) from None
     expansion = expand(spec)
-    planned = plan(spec, expansion.variants, hardware(conditions, spec.device))
+    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), str(conditions.get("data_files", "")))
     store = Store(options.out)
     if not store.load_all({trial.key for trials in planned.values() for trial in trials}):
         raise ConfigError(
@@ -159,8 +163,7 @@ def rehearse(
 
     trials = in_order(planned)
     records = store.load_all({trial.key for trial in trials})
-    counts = {variant.name: count(variant.config, spec.resolution) for variant in expansion.variants}
-    costs = {name: (counted.params, counted.macs) for name, counted in counts.items()}
+    costs = {variant.name: _costs(variant) for variant in expansion.variants}
     console.print(plan_table(spec, planned, costs, set(records)))
     missing = [trial for trial in trials if trial.key not in records]
     line = f"{len(trials)} trials: {len(records)} already there, {len(missing)} to run"
@@ -187,8 +190,10 @@ def conclude(
     records = store.load_all({trial.key for trial in trials})
     table = analysis.table(spec, expansion.variants, planned, records)
     curves = analysis.curves(expansion.variants, planned, records)
-    paths = results.write_results(folder, spec, expansion.variants, table, curves)
+    paths = results.write_results(folder, table, curves)
     console.print(result_table(spec, table))
+    for names, note in analysis.notes(table):
+        console.print(f"note: {names}: {note}", markup=False, soft_wrap=True)
     failed = analysis.failures(trials, records)
     for label, reason in failed:
         console.print(f"failed: {label}: {reason}", markup=False, soft_wrap=True)
@@ -223,6 +228,23 @@ def show_dropped(expansion: Expansion, console: Console) -> None:
         console.print(f"dropped: {name}: {reason}", markup=False, soft_wrap=True)
 
 
+def warn_of_less(folder: Path, spec: Spec) -> None:
+    """Say what an earlier run of this study showed and this one will not: its table and report are replaced."""
+    try:
+        before = load_study(folder / "study.yaml")
+    except ConfigError:
+        return
+    gone = [key for key in before.metrics if key not in spec.metrics]
+    seeds = [str(seed) for seed in before.seeds if seed not in spec.seeds]
+    gone += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
+    if gone:
+        print(
+            f"warning: {folder} is written again without {', '.join(gone)}; those trials are kept, "
+            "and asking for all of it again brings them back",
+            file=sys.stderr,
+        )
+
+
 def check_device(name: str) -> None:
     """Refuse a device that is not here, before anything is begun."""
     try:
@@ -236,6 +258,15 @@ def hardware(conditions: dict[str, Any], device: str) -> str:
     if device == "cpu":
         return f"{conditions['cpu']}, {conditions['logical_cores']} cores"
     return str(conditions["cuda_devices"][int(device.partition(":")[2] or 0)])
+
+
+def _costs(variant: Variant) -> tuple[float, float]:
+    """Parameters and MACs; NaN where the network can't be counted, which its trial will tell."""
+    try:
+        counts = count(variant.cost_config, variant.resolution)
+    except (ConfigError, UncountedOperator):
+        return math.nan, math.nan
+    return counts.params, counts.macs
 
 
 def _settings(options: argparse.Namespace) -> list[tuple[str, Any]]:

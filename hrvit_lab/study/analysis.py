@@ -8,13 +8,19 @@ import pandas as pd
 
 from hrvit_lab.measure import METRICS
 from hrvit_lab.plots import pareto_front
+from hrvit_lab.published import by_key
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
+Measured = dict[str, dict[int, Mapping[str, Any]]]
+"""Values of one variant: ``[group][seed]``."""
+
 SEEDED_GROUPS = frozenset(metric.group for metric in METRICS.values() if metric.per_seed)
 UNSTEADY = "latency never became steady in its warm-up: distrust it, and time it again on an idle machine"
+NOT_BUILT = "not built here"
+COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 CURVE_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1")
 
 
@@ -23,56 +29,108 @@ def table(
 ) -> pd.DataFrame:
     """The study's table.
 
-    Columns: ``variant``, ``config_id``, the axes (and ``matching``, ``macs_vs_base``, ``note``); then every
-    metric that was asked for by its key, with ``_std`` and ``_n`` over seeds (the key itself is their mean, the
-    spread the sample standard deviation) or with ``_p10`` and ``_p90``; ``status`` ("ok", "failed: reason",
-    "partial"); ``pareto`` (on the front of the study's two trade-off metrics, where one is better high and one low).
+    Columns: ``variant``, ``config_id``, the axes (and ``resolution``, ``matching``, ``macs_vs_base``, ``note``); then
+    every metric that was asked for by its key, with ``_std`` and ``_n`` over seeds (the key itself is their mean, the
+    spread the sample standard deviation) or with ``_p10`` and ``_p90``; ``status`` ("ok", "failed: reason", "partial",
+    or "not built here"); ``pareto`` (on the front of the study's two trade-off metrics, where one is better high and
+    one low).
+
+    Every metric over seeds is also compared, seed by seed, with the variant to compare with (``compare_to``, else the
+    base, else the first): ``_delta`` is the mean difference, ``_delta_se`` its standard error, ``_delta_n`` how many
+    seeds both have. With ``compare_to``, costs have ``_change_percent``. Rows with something published have the columns
+    that ``hrvit_lab.published`` gives them.
 
     Args:
         planned: the trials of every variant, by its name.
         records: by key; those that are missing leave a gap and the status "partial".
     """
+    measured = {variant.name: _measured(spec, planned[variant.name], records) for variant in variants}
+    reference = measured[_reference(spec, variants).name]
     rows = [
         {
             "variant": variant.name,
             "config_id": variant.config.id,
             **variant.point,
-            **_figures(spec, planned[variant.name], records),
+            **_figures(spec, measured[variant.name]),
+            **(
+                _differences(spec, measured[variant.name], reference) if measured[variant.name] is not reference else {}
+            ),
             "status": _status(planned[variant.name], records),
         }
         for variant in variants
     ]
     for row, variant in zip(rows, variants, strict=True):
+        if variant.published:
+            row |= by_key()[variant.published].columns(
+                {key: row[key] for key in COSTS if not np.isnan(row.get(key, np.nan))}
+            )
         if _unsteady(planned[variant.name], records):
             row["note"] = "; ".join(filter(None, (row.get("note"), UNSTEADY)))
+    for entry in spec.unbuilt:
+        published = by_key()[entry.published].columns({}) if entry.published else {}
+        rows.append({"variant": entry.name, **published, "status": NOT_BUILT, "note": entry.note})
     frame = pd.DataFrame(rows)
     x, y = spec.axes_of_tradeoff
-    opposed = METRICS[x].better != METRICS[y].better  # the front of two costs would be the smallest network
-    frame["pareto"] = pareto_front(frame, x, y) if opposed and {x, y} <= set(frame.columns) else False
+    comparable = METRICS[x].better != METRICS[y].better  # the front of two costs would be the smallest network
+    comparable &= spec.cost_base is None  # else the two are of different networks
+    frame["pareto"] = pareto_front(frame, x, y) if comparable and {x, y} <= set(frame.columns) else False
     return frame
 
 
-def _figures(spec: Spec, trials: Iterable[Trial], records: Records) -> dict[str, Any]:
-    values: dict[str, list[Mapping[str, Any]]] = {}
+def _reference(spec: Spec, variants: Sequence[Variant]) -> Variant:
+    """The variant that the others are compared with."""
+    if spec.compare_to is not None:
+        return next(variant for variant in variants if variant.name == spec.compare_to)
+    base = spec.base_config.id
+    return next((variant for variant in variants if variant.config.id == base), variants[0])
+
+
+def _measured(spec: Spec, trials: Iterable[Trial], records: Records) -> Measured:
+    """What the records of one variant say: its values by group and seed."""
+    values: Measured = {METRICS[key].group: {} for key in spec.metrics}
     for trial in trials:
         record = records.get(trial.key)
         if record and record["status"] == "ok":
-            values.setdefault(trial.group, []).append(record["values"])
+            values[trial.group][trial.inputs.seed] = record["values"]
+    return values
+
+
+def _by_seed(measured: Measured, key: str) -> dict[int, float]:
+    """A metric's value for every seed that has one."""
+    values = measured[METRICS[key].group]
+    return {seed: value[key] for seed, value in values.items() if value.get(key) is not None}
+
+
+def _figures(spec: Spec, measured: Measured) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for key in spec.metrics:
         metric = METRICS[key]
-        found = values.get(metric.group, [])
         if metric.per_seed:
-            over_seeds = np.array([v[key] for v in found if v.get(key) is not None], dtype=float)
+            over_seeds = np.array(list(_by_seed(measured, key).values()), dtype=float)
             count = len(over_seeds)
             figures[key] = over_seeds.mean() if count else np.nan
             figures[f"{key}_std"] = over_seeds.std(ddof=1) if count > 1 else np.nan
             figures[f"{key}_n"] = count
         else:
-            own = found[0] if found else {}
+            own = next(iter(measured[metric.group].values()), {})
             names = [key, *(name for name in (f"{key}_p10", f"{key}_p90") if name in own)]
             figures |= {name: np.nan if own.get(name) is None else own[name] for name in names}
     return figures
+
+
+def _differences(spec: Spec, measured: Measured, reference: Measured) -> dict[str, float]:
+    """How far a variant is from the one it is compared with."""
+    found: dict[str, float] = {}
+    for key in spec.metrics:
+        ours, theirs = _by_seed(measured, key), _by_seed(reference, key)
+        paired = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs], dtype=float)
+        if METRICS[key].per_seed:
+            found[f"{key}_delta"] = paired.mean() if len(paired) else np.nan
+            found[f"{key}_delta_se"] = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else np.nan
+            found[f"{key}_delta_n"] = len(paired)
+        elif METRICS[key].group == "cost" and spec.compare_to is not None:
+            found[f"{key}_change_percent"] = 100 * paired[0] / next(iter(theirs.values())) if len(paired) else np.nan
+    return found
 
 
 def _unsteady(trials: Iterable[Trial], records: Records) -> bool:
@@ -104,6 +162,14 @@ def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], 
         for epoch in (records.get(trial.key) or {}).get("curves", ())
     ]
     return pd.DataFrame(rows, columns=["variant", "seed", "epoch", *CURVE_COLUMNS])
+
+
+def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """(variants, note) of every different note."""
+    if "note" not in frame:
+        return []
+    noted = frame[frame["note"].fillna("") != ""]
+    return [(", ".join(rows["variant"]), str(note)) for note, rows in noted.groupby("note", sort=False)]
 
 
 def failures(trials: Iterable[Trial], records: Records) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from hrvit_lab.config import (
     suggest,
     with_branches,
 )
+from hrvit_lab.rivals import NetworkConfig
 
 MAX_FACTOR = 16
 
@@ -31,6 +32,9 @@ AXES: Mapping[str, Axis] = {
     "width_scale": Axis(scale_widths, lambda config: 1.0, (int, float)),
 }
 
+STARTS = ("preset", "model")
+"""What stands among a variant's changes and is none: the network to start from."""
+
 FIELDS = tuple(field for field in HRViTConfig.model_fields if field != "name")
 
 
@@ -49,12 +53,14 @@ def check_axis(name: str, value: Any) -> None:
             raise ConfigError(f"{name} = {value!r} can't be; give {noun} above 0, at most {MAX_FACTOR}")
 
 
-def apply(config: HRViTConfig, changes: Mapping[str, Any]) -> HRViTConfig:
+def apply(config: NetworkConfig, changes: Mapping[str, Any]) -> NetworkConfig:
     """The config with these axes set: branches first (fields have one entry a branch), then fields, then scales.
 
     Raises:
         ConfigError: if there is no such network.
     """
+    if not isinstance(config, HRViTConfig):
+        return config.replace(**changes)
     if "branches" in changes:
         config = with_branches(config, changes["branches"])
     fields = {name: value for name, value in changes.items() if name not in AXES}
@@ -65,8 +71,10 @@ def apply(config: HRViTConfig, changes: Mapping[str, Any]) -> HRViTConfig:
     return config
 
 
-def value_of(config: HRViTConfig, name: str) -> Any:
-    """Where a config stands on an axis; one value for fields that are the same in every branch."""
+def value_of(config: NetworkConfig, name: str) -> Any:
+    """Where a config stands on an axis; one value for fields that are the same in every branch, None without such."""
+    if not isinstance(config, HRViTConfig):
+        return getattr(config, name, None)
     if name in AXES:
         return AXES[name].of(config)
     value = getattr(config, name)

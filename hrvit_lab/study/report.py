@@ -23,6 +23,9 @@ from hrvit_lab import plots
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.measure.count import count
+from hrvit_lab.rivals import NetworkConfig, network_from_dict
+from hrvit_lab.study.columns import cell, comparisons, numeric_columns
+from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import Spec, load_study
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -48,7 +51,7 @@ class Results:
     table: pd.DataFrame
     curves: pd.DataFrame
     environment: Mapping[str, Any]
-    configs: Mapping[str, HRViTConfig]
+    configs: Mapping[str, NetworkConfig]
     dropped: Mapping[str, str]
 
     @property
@@ -64,7 +67,7 @@ class Results:
     @property
     def axes(self) -> list[str]:
         """Columns that tell the variants apart."""
-        return [axis for axis in (*self.spec.axis_names, "matching") if axis in self.table]
+        return [axis for axis in (*self.spec.axis_names, "resolution", "matching") if axis in self.table]
 
 
 def read_results(folder: Path) -> Results:
@@ -76,13 +79,8 @@ def read_results(folder: Path) -> Results:
     table = _read_csv(folder / "table.csv")
     if "variant" not in table:
         raise ConfigError(f"{folder.name}/table.csv has no column 'variant'; run the study again")
-    if "macs_vs_base" in table:
-        table["macs_vs_base"] = pd.to_numeric(table["macs_vs_base"], errors="coerce")
-    for key in METRICS:
-        # Whatever the file says, a figure is a number.
-        for column in (key, f"{key}_std", f"{key}_n", f"{key}_p10", f"{key}_p90"):
-            if column in table:
-                table[column] = pd.to_numeric(table[column], errors="coerce")
+    for column in table.columns.intersection(numeric_columns()):
+        table[column] = pd.to_numeric(table[column], errors="coerce")  # whatever the file says, a figure is a number
     curves = folder / "curves.csv"
     return Results(
         name=folder.name,
@@ -109,20 +107,18 @@ def write_report(study_dir: Path) -> Path:
 def render(results: Results) -> str:
     """The report as HTML: no address outside the page, no script but the table's sorting."""
     template = resources.files("hrvit_lab.study").joinpath("report.html.j2").read_text(encoding="utf-8")
-    figures = plots.study_figures(
-        results.table, results.curves, results.spec.axis_names, costs_by_part(results), results.dataset
-    )
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template).render(
         results=results,
         summary=summary(results.table, results.dataset),
         columns=[(key, plots.metric_label(key, results.dataset), METRICS[key]) for key in results.metrics],
         rows=[_row(results, row) for row in _records(results.table)],
-        figures=[(name, inline_svg(plots.svg_markup(figure), name)) for name, figure in figures.items()],
+        figures=[(name, inline_svg(plots.svg_markup(fig), name)) for name, fig in figures_of(results).items()],
         remarks=remarks(results),
         whole=bool((results.table.get("status", pd.Series("ok", index=results.table.index)) == "ok").all()),
         protocol=protocol(results.spec),
         environment=_flat(results.environment),
+        compared=comparisons(results.spec, results.table),
         against_base="macs_vs_base" in results.table,
         command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
         has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
@@ -196,22 +192,45 @@ def remarks(results: Results) -> list[tuple[str, str]]:
     return said + [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
 
 
+def figures_of(results: Results) -> dict[str, plots.Figure]:
+    """The study's figures by name. Where costs are of another network than accuracy, nothing is drawn against costs."""
+    table, spec = results.table, results.spec
+    if spec.cost_base is not None:
+        table = table.drop(columns=[key for key, metric in METRICS.items() if metric.group == "cost"], errors="ignore")
+    axes = spec.axis_names if spec.compare_to is None else ()  # each is at its own value in one row alone
+    figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset)
+    if spec.compare_to is not None and "top1_delta" in table and table["top1_delta"].notna().any():
+        figures = {"top1_deltas": plots.deltas(table, "top1", spec.compare_to, results.dataset)} | figures
+    return figures
+
+
 def costs_by_part(results: Results) -> pd.DataFrame:
-    """MACs, variants × parts, in closed form; empty where no config is known."""
-    parts = {
-        name: count(results.configs[name], results.spec.resolution).table("part").set_index("part")["macs"].to_dict()
-        for name in results.table["variant"]
-        if name in results.configs
-    }
+    """MACs, variants × parts, in closed form; in one piece for networks that are not ours, none where costs are of
+    another network than the config's."""
+    if results.spec.cost_base is not None:
+        return pd.DataFrame()
+    parts = {}
+    for row in _records(results.table):
+        config = results.configs.get(row["variant"])
+        if isinstance(config, HRViTConfig):
+            counts = count(config, results.spec.resolution_of(row["variant"]))
+            parts[row["variant"]] = counts.table("part").set_index("part")["macs"].to_dict()
+        elif config is not None and not pd.isna(row.get("macs")):
+            parts[row["variant"]] = {"another network": row["macs"]}
     return pd.DataFrame.from_dict(parts, orient="index")
 
 
 def protocol(spec: Spec) -> list[tuple[str, str]]:
     """How it was measured: (what, how)."""
-    height, width = spec.resolution
     groups = {METRICS[key].group for key in spec.metrics}
     said = [("Networks", f"{spec.num_points} points × {' and '.join(spec.match)}, from {_options(spec.base)}")]
-    said.append(("Costs and clocks at", f"{height} × {width} pixels on {spec.device}"))
+    own = sorted({spec.resolution_of(entry.name) for entry in spec.variants or ()} - {spec.resolution})
+    sizes = [f"{height} × {width}" for height, width in (spec.resolution, *own)]
+    said.append(("Costs and clocks at", f"{' and '.join(sizes)} pixels on {spec.device}"))
+    if spec.cost_base is not None:
+        said.append(("Costs are of", f"{costed(spec)}, with the same changes; accuracy is of the network above"))
+    if spec.compare_to is not None:
+        said.append(("Compared with", spec.compare_to))
     if "accuracy" in groups:
         trained = "×".join(map(str, spec.data.resolution))
         said += [
@@ -247,7 +266,7 @@ def inline_svg(document: str, name: str) -> Markup:
 
 def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
     """A table row for the template: axis values, (text, sort key) of every metric, and whether it is whole."""
-    values = {key: (format_value(METRICS[key], row[key], row.get(f"{key}_std")), row[key]) for key in results.metrics}
+    values = {key: (cell(key, row), row[key]) for key in results.metrics}
     status = str(row.get("status", "ok"))
     return {
         "variant": row["variant"],
@@ -266,7 +285,7 @@ def _table_note(results: Results) -> str:
     if any(f"{key}_std" in results.table for key in results.metrics):
         said.append("± is one standard deviation over seeds.")
     if any(f"{key}_p10" in results.table for key in results.metrics):
-        said.append("Latency is a median; its 10th and 90th percentiles are in table.csv.")
+        said.append("Latency is a median, with its 10th to 90th percentile.")
     if "pareto" in results.table and results.table["pareto"].any():
         x, y = results.spec.axes_of_tradeoff
         said.append(f"● marks the Pareto front of {METRICS[x].label} and {METRICS[y].label}, by their central values.")
@@ -333,11 +352,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_configs(path: Path) -> dict[str, HRViTConfig]:
+def _read_configs(path: Path) -> dict[str, NetworkConfig]:
     configs = {}
     for name, fields in _read_json(path).items():
         try:
-            configs[name] = HRViTConfig.from_dict(fields)
+            configs[name] = network_from_dict(fields)
         except ConfigError:
             continue
     return configs

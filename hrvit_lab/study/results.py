@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from hrvit_lab.measure.count import count
 from hrvit_lab.study.space import Dropped, Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import try_lock, write_atomically
@@ -49,24 +48,19 @@ def write_inputs(
             write_atomically(folder / name, text)
 
 
-def write_results(
-    folder: Path, spec: Spec, variants: Sequence[Variant], table: pd.DataFrame, curves: pd.DataFrame
-) -> dict[str, str]:
-    """What came out: ``table.csv``, ``curves.csv``, ``figures/``, ``report.html``.
+def write_results(folder: Path, table: pd.DataFrame, curves: pd.DataFrame) -> dict[str, str]:
+    """What came out: ``table.csv``, ``curves.csv``, ``figures/``, ``report.html``, beside the inputs that are there.
 
     Returns:
         Where everything of the study lies, by what it is, in the order to read it.
     """
     from hrvit_lab import plots
-    from hrvit_lab.study.report import write_report
+    from hrvit_lab.study.report import figures_of, read_results, write_report
 
-    parts = {variant.name: macs_by_part(variant, spec.resolution) for variant in variants}
     with alone_in(folder):
         write_atomically(folder / "table.csv", table.to_csv(index=False))
         write_atomically(folder / "curves.csv", curves.to_csv(index=False))
-        figures = plots.study_figures(
-            table, curves, spec.axis_names, pd.DataFrame.from_dict(parts, orient="index"), spec.data.name
-        )
+        figures = figures_of(read_results(folder))
         pictures = [path for name, figure in figures.items() for path in plots.save(figure, folder / "figures" / name)]
         for old in set((folder / "figures").glob("*.*")) - set(pictures):
             old.unlink()  # of another set of metrics
@@ -81,12 +75,6 @@ def write_results(
         "dropped": str(folder / "dropped.json"),
         "environment": str(folder / "environment.json"),
     }
-
-
-def macs_by_part(variant: Variant, resolution: tuple[int, int]) -> dict[str, int]:
-    """MACs of a network's parts (attention, FFN, fusion, …)."""
-    by_part = count(variant.config, resolution).table("part")
-    return dict(zip(by_part["part"], by_part["macs"], strict=True))
 
 
 def _json(value: Any) -> str:

@@ -1,8 +1,6 @@
 """The study's tables for a terminal; labels and units come from ``METRICS`` alone."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 from rich import box
@@ -10,6 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.plots import metric_label
+from hrvit_lab.study.axes import STARTS
+from hrvit_lab.study.columns import AGREES, cell, comparisons
+from hrvit_lab.study.space import show_size
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import Trial
 
@@ -22,12 +24,17 @@ def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
         table.add_column("MACs vs base", justify="right")
     for key in spec.metrics:
         table.add_column(metric_label(key, spec.data.name), justify="right")
+    compared = comparisons(spec, frame)
+    for column in compared:
+        table.add_column(column.title, justify="right")
     if failed := bool((frame["status"] != "ok").any()):
         table.add_column("status", overflow="fold")
-    for row in ({str(column): value for column, value in record.items()} for record in frame.to_dict("records")):
+    rows = ({str(column): value for column, value in record.items()} for record in frame.to_dict("records"))
+    for index, row in enumerate(rows):
         cells = [Text(f"{row['variant']} ★" if row["pareto"] else str(row["variant"]))]
         cells += [Text(f"{row['macs_vs_base']:.0%}")] if matched else []
-        cells += [Text(_cell(key, row)) for key in spec.metrics]
+        cells += [Text(cell(key, row)) for key in spec.metrics]
+        cells += [Text(column.texts[index]) for column in compared]
         cells += [Text(row["status"], style="" if row["status"] == "ok" else "red")] if failed else []
         table.add_row(*cells)
     table.caption = Text(_caption(spec, frame), style="dim")
@@ -35,7 +42,7 @@ def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
 
 
 def plan_table(
-    spec: Spec, planned: Mapping[str, Sequence[Trial]], costs: Mapping[str, tuple[int, int]], present: set[str]
+    spec: Spec, planned: Mapping[str, Sequence[Trial]], costs: Mapping[str, tuple[float, float]], present: set[str]
 ) -> Table:
     """What would run: each variant's costs, and how many of its trials are on disk already."""
     table = _table(spec.title)
@@ -49,14 +56,13 @@ def plan_table(
         here = sum(trial.key in present for trial in trials)
         figures = format_value(METRICS["params"], params), format_value(METRICS["macs"], macs)
         table.add_row(Text(name), *figures, str(len(trials)), str(here))
-    table.caption = f"Costs at {_size(spec.resolution)}. Networks that are equal are measured once."
+    table.caption = f"Costs at {show_size(spec.resolution)}. Networks that are equal are measured once."
     return table
 
 
-def metric_label(key: str, dataset: str) -> str:
-    """``top-1 on digits (proxy)``: what was trained stands beside what was reached."""
-    label = METRICS[key].label
-    return label.replace("(proxy)", f"on {dataset} (proxy)") if METRICS[key].group == "accuracy" else label
+def costed(spec: Spec) -> str:
+    """The network whose costs stand in the table, where it is not the one that is trained."""
+    return ", ".join(str(value) if key in STARTS else f"{key} {value}" for key, value in (spec.cost_base or {}).items())
 
 
 def _table(title: str) -> Table:
@@ -69,34 +75,30 @@ def _table(title: str) -> Table:
     )
 
 
-def _cell(key: str, row: Mapping[str, Any]) -> str:
-    metric, value = METRICS[key], row.get(key, math.nan)
-    text = format_value(metric, value, row.get(f"{key}_std"))
-    if f"{key}_p10" in row and not math.isnan(value):
-        low, high = (
-            format_value(metric, row[f"{key}_{end}"]).removesuffix(f" {metric.unit}") for end in ("p10", "p90")
-        )
-        text += f" ({low}–{high})"
-    return text
-
-
 def _caption(spec: Spec, frame: pd.DataFrame) -> str:
     groups = {METRICS[key].group for key in spec.metrics}
-    parts = [f"Costs at {_size(spec.resolution)}."] if "cost" in groups else []
+    parts = []
+    if "cost" in groups:
+        sizes = list(dict.fromkeys(spec.resolution_of(str(name)) for name in frame["variant"]))
+        parts.append(
+            f"Costs at {' and '.join(map(show_size, sizes))}{f' of {costed(spec)}' if spec.cost_base else ''}."
+        )
     if "accuracy" in groups:
         training = f"{spec.train.epochs} epoch{'s' * (spec.train.epochs > 1)} on {spec.data.name}"
         seeds = f"mean ± standard deviation over {len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "one seed"
-        parts.append(f"Accuracy is a proxy: {training} at {_size(spec.data.resolution)}, {seeds}.")
+        parts.append(f"Accuracy is a proxy: {training} at {show_size(spec.data.resolution)}, {seeds}.")
     if "latency" in groups:
         parts.append(
-            f"Latency: {spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {_size(spec.resolution)}, "
+            f"Latency: {spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {sizes}, "
             "median (10th to 90th percentile)."
         )
     if frame["pareto"].any():
         x, y = (metric_label(key, spec.data.name) for key in spec.axes_of_tradeoff)
         parts.append(f"★: no other variant is better in {x} or {y} without being worse in the other.")
+    if spec.compare_to is not None:
+        parts.append(
+            f"Δ: against {spec.compare_to!r}; accuracy in points, paired by seed, ± standard error of the mean."
+        )
+    if any(str(name).endswith("_agrees") for name in frame):
+        parts.append(f"{AGREES}: ours, rounded to the printed digits, is the printed figure.")
     return " ".join(parts)
-
-
-def _size(resolution: tuple[int, int]) -> str:
-    return f"{resolution[0]}×{resolution[1]}"

@@ -2,15 +2,16 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.config import ConfigError, HRViTConfig, suggest
 from hrvit_lab.measure import METRICS
-from hrvit_lab.measure.count import count
-from hrvit_lab.study.axes import apply, show, value_of
+from hrvit_lab.measure.count import Counts, UncountedOperator, count
+from hrvit_lab.rivals import NetworkConfig, network_from_dict
+from hrvit_lab.study.axes import STARTS, apply, show, value_of
 from hrvit_lab.study.matching import match_macs
-from hrvit_lab.study.spec import AS_IS, EQUAL_MACS, Spec
+from hrvit_lab.study.spec import AS_IS, EQUAL_MACS, NamedChange, Spec
 
 MATCH_TOLERANCE = 0.05
 """A network whose MACs can't come nearer than this to the base's says so in its row."""
@@ -20,13 +21,30 @@ MATCH_TOLERANCE = 0.05
 class Variant:
     """A row of the study: a network and where it stands.
 
-    ``point`` holds the table's axis columns: a value for each axis and, where the study matches costs, ``matching``,
-    ``macs_vs_base`` (ratio) and ``note``.
+    Attributes:
+        config: the network.
+        resolution: (height, width) in pixels at which its costs and clocks are taken.
+        point: the table's axis columns: a value for each axis and, where the study matches costs, ``matching``,
+            ``macs_vs_base`` (ratio); ``note``, where there is something to say.
+        cost_config: the network whose costs stand in the row: ``config`` itself unless the study has a ``cost_base``.
+        published: the key of the published row that is shown beside it.
     """
 
     name: str
-    config: HRViTConfig
-    point: Mapping[str, Any] = field(default_factory=dict)
+    config: NetworkConfig
+    resolution: tuple[int, int]
+    point: Mapping[str, Any]
+    cost_config: NetworkConfig
+    published: str | None = None
+
+
+class Point(NamedTuple):
+    """A variant before it is made: its name, where it starts (None: the base) and what is changed there."""
+
+    name: str
+    start: Mapping[str, Any] | None
+    changes: Mapping[str, Any]
+    entry: NamedChange | None = None
 
 
 class Dropped(NamedTuple):
@@ -51,62 +69,104 @@ def expand(spec: Spec) -> Expansion:
     """The networks of a study in the file's order, matching by matching.
 
     Raises:
-        ConfigError: if none is left.
+        ConfigError: if none is left, or the one to compare with is not among them.
     """
     variants: list[Variant] = []
     dropped: list[Dropped] = []
-    base_macs = count(spec.base_config, spec.resolution).macs
-    for matching, (name, start, changes) in itertools.product(spec.match, _points(spec)):
-        full_name = f"{name}, {matching}" if matching == EQUAL_MACS and spec.match != (EQUAL_MACS,) else name
+    base_macs = count(spec.base_config, spec.resolution).macs if spec.match != (AS_IS,) else None
+    for matching, point in itertools.product(spec.match, _points(spec)):
+        full_name = (
+            f"{point.name}, {matching}" if matching == EQUAL_MACS and spec.match != (EQUAL_MACS,) else point.name
+        )
         try:
-            variants.append(_variant(spec, full_name, start, changes, matching, base_macs))
-        except (_Refused, ConfigError) as refusal:
+            variants.append(_variant(spec, full_name, point, matching, base_macs))
+        except (_Refused, ConfigError, UncountedOperator) as refusal:
             dropped.append(Dropped(full_name, str(refusal)))
     if not variants:
         raise ConfigError(
             f"no variant is left to measure; the first, {dropped[0].name!r}, fell out: {dropped[0].reason}"
         )
+    names = [variant.name for variant in variants]
+    if spec.compare_to is not None and spec.compare_to not in names:
+        raise ConfigError(f"compare_to = {spec.compare_to!r} is no variant; {suggest(spec.compare_to, names)}")
     return Expansion(variants, dropped)
 
 
-def _points(spec: Spec) -> Iterator[tuple[str, HRViTConfig, dict[str, Any]]]:
-    """Name, network to start from and changes of every point."""
-    base = spec.base_config
+def _points(spec: Spec) -> Iterator[Point]:
+    """Every point of the space, in the file's order."""
     if spec.grid:
         for point in itertools.product(*spec.grid.values()):
             changes = dict(zip(spec.grid, point, strict=True))
-            yield ", ".join(f"{axis}={show(value)}" for axis, value in changes.items()), base, changes
+            yield Point(", ".join(f"{axis}={show(value)}" for axis, value in changes.items()), None, changes)
     elif spec.one_at_a_time:
-        yield "base", base, {}
+        yield Point("base", None, {})
         for axis, values in spec.one_at_a_time.items():
-            yield from ((f"{axis}={show(value)}", base, {axis: value}) for value in values)
+            yield from (Point(f"{axis}={show(value)}", None, {axis: value}) for value in values)
     else:
         for entry in spec.variants or ():
-            changes = dict(entry.set)
-            preset = changes.pop("preset", None)
-            yield entry.name, HRViTConfig.from_dict({"preset": preset}) if preset else base, changes
+            if entry.set is not None:
+                start = {key: entry.set[key] for key in STARTS if key in entry.set}
+                changes = {key: value for key, value in entry.set.items() if key not in STARTS}
+                yield Point(entry.name, start or None, changes, entry)
 
 
-def _variant(
-    spec: Spec, name: str, start: HRViTConfig, changes: Mapping[str, Any], matching: str, base_macs: int
-) -> Variant:
-    as_is = apply(start, changes)
-    if spec.one_at_a_time and changes and as_is.id == start.id:
+def _network(base: Mapping[str, Any], point: Point) -> NetworkConfig:
+    """The network of a point. A model of timm takes the base's classes and channels, a preset keeps its own."""
+    network = network_from_dict(base)
+    if point.start and "model" in point.start:
+        like_base = {"num_classes": network.num_classes, "in_chans": network.in_chans}
+        return network_from_dict({**point.start, **like_base}).replace(**point.changes)
+    return apply(network_from_dict(point.start) if point.start else network, point.changes)
+
+
+def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int | None) -> Variant:
+    as_is = _network(spec.base, point)
+    if spec.one_at_a_time and point.changes and as_is.id == spec.base_config.id:
         raise _Refused("it is the base itself")
-    config = match_macs(as_is, base_macs, spec.resolution) if matching == EQUAL_MACS else as_is
-    config.check_resolution(spec.resolution)
+    resolution = spec.resolution_of(point.name)
+    as_is.check_resolution(resolution)
+    if matching == EQUAL_MACS and base_macs is not None:
+        if not isinstance(as_is, HRViTConfig):
+            raise _Refused(f"{as_is.model} has no widths to scale")
+        config: NetworkConfig = match_macs(as_is, base_macs, resolution)
+    else:
+        config = as_is
     if any(METRICS[key].group == "accuracy" for key in spec.metrics):
         config.check_resolution(spec.data.resolution)
-    costs = count(config, spec.resolution)
+    costed = _network(spec.cost_base, point) if spec.cost_base else config
+    costed.check_resolution(resolution)
+    if spec.constraints:
+        _check(spec, count(costed, resolution))
+    columns = {axis: show(point.changes.get(axis, value_of(as_is, axis))) for axis in spec.axis_names}
+    note = point.entry.note if point.entry else ""
+    if any(entry.resolution for entry in spec.variants or ()):
+        columns["resolution"] = show_size(resolution)
+    if base_macs is not None:
+        ratio = count(config, resolution).macs / base_macs
+        far = matching == EQUAL_MACS and abs(ratio - 1) > MATCH_TOLERANCE
+        missed = f"no accepted widths come nearer than {ratio - 1:+.0%} to the base's MACs" if far else ""
+        columns |= {"matching": matching, "macs_vs_base": ratio, "note": "; ".join(filter(None, (note, missed)))}
+    elif note:
+        columns["note"] = note
+    return Variant(
+        name=name,
+        config=config.replace(name=name[:100]),
+        resolution=resolution,
+        point=columns,
+        cost_config=costed.replace(name=name[:100]),
+        published=point.entry.published if point.entry else None,
+    )
+
+
+def _check(spec: Spec, costs: Counts) -> None:
+    """Refuse a network outside of the study's constraints."""
     for key, bounds in spec.constraints.items():
         cost = getattr(costs, key)
         if not bounds.min <= cost <= bounds.max:
             wanted = f"at least {bounds.min:g}" if cost < bounds.min else f"at most {bounds.max:g}"
             raise _Refused(f"{key} = {cost:,} but the study wants {wanted}")
-    point = {axis: show(changes.get(axis, value_of(as_is, axis))) for axis in spec.axis_names}
-    if spec.match != (AS_IS,):
-        ratio = costs.macs / base_macs
-        far = matching == EQUAL_MACS and abs(ratio - 1) > MATCH_TOLERANCE
-        note = f"no accepted widths come nearer than {ratio - 1:+.0%} to the base's MACs" if far else ""
-        point |= {"matching": matching, "macs_vs_base": ratio, "note": note}
-    return Variant(name, config.replace(name=name[:100]), point)
+
+
+def show_size(resolution: tuple[int, int]) -> str:
+    """``512×1024``, height and width."""
+    return f"{resolution[0]}×{resolution[1]}"

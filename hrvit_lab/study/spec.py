@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hrvit_lab.config import ConfigError, HRViTConfig, read_yaml, suggest
+from hrvit_lab.config import ConfigError, read_yaml, suggest
 from hrvit_lab.measure import METRICS
-from hrvit_lab.study.axes import check_axis
+from hrvit_lab.published import by_key
+from hrvit_lab.rivals import TIMM, NetworkConfig, TimmConfig, network_from_dict
+from hrvit_lab.study.axes import STARTS, check_axis
 from hrvit_lab.train import DATASETS, TrainOptions
 
 MAX_TRIALS = 10_000
@@ -78,10 +80,30 @@ class Bounds(_Section):
 
 
 class NamedChange(_Section):
-    """One entry of ``variants``."""
+    """One entry of ``variants``.
+
+    Attributes:
+        set: changes to the base; ``preset: NAME`` or ``model: timm:NAME`` starts from another network, and null says
+            that this one is not built here: its row holds what is published, nothing else.
+        resolution: input in pixels for costs and clocks, if it is not the study's.
+        published: the key of a row of ``hrvit_lab.published`` that is shown beside ours.
+        note: what a reader of the row must know.
+    """
 
     name: str = Field(min_length=1, max_length=100)
-    set: dict[str, Any] = Field(default_factory=dict, max_length=30)
+    set: dict[str, Any] | None = Field(default_factory=dict, max_length=30)
+    resolution: Resolution | None = None
+    published: str | None = None
+    note: str = Field("", max_length=500)
+
+    _square = field_validator("resolution", mode="before")(_both_sides)
+
+    @field_validator("published")
+    @classmethod
+    def _known(cls, key: str | None) -> str | None:
+        if key is not None and key not in by_key():
+            raise ValueError(f"nothing is published under {key!r}; {suggest(key, by_key())}")
+        return key
 
 
 class Spec(_Section):
@@ -91,7 +113,11 @@ class Spec(_Section):
     (a list) says which networks.
 
     Attributes:
-        base: ``{preset: NAME, field: value, …}``; a bare preset name is short for it.
+        base: ``{preset: NAME, field: value, …}``, or ``{model: timm:NAME}``; a bare name is short for either.
+        cost_base: where costs are of another network than the one that is trained: its base, to which the same changes
+            are made.
+        compare_to: the variant that all others are compared with in table and report: costs in percent, accuracy
+            in points, paired by seed.
         match: "as is", "equal macs" (widths scaled until MACs equal the base's), or both.
         constraints: bounds on costs; networks outside are dropped, and listed with the reason.
         metrics: keys of ``METRICS``.
@@ -104,9 +130,11 @@ class Spec(_Section):
     title: str = Field(min_length=1, max_length=200)
     question: str = Field(min_length=1, max_length=4000)
     base: dict[str, Any]
+    cost_base: dict[str, Any] | None = None
     grid: Axes | None = None
     one_at_a_time: Axes | None = None
     variants: Annotated[list[NamedChange], Field(min_length=1, max_length=MAX_TRIALS)] | None = None
+    compare_to: str | None = None
     match: tuple[Matching, ...] = Field((AS_IS,), min_length=1, max_length=2)
     constraints: dict[str, Bounds] = Field(default_factory=dict, max_length=20)
     metrics: tuple[str, ...] = Field(("params", "macs"), min_length=1, max_length=50)
@@ -121,15 +149,18 @@ class Spec(_Section):
 
     _square = field_validator("resolution", mode="before")(_both_sides)
 
-    @field_validator("base", mode="before")
+    @field_validator("base", "cost_base", mode="before")
     @classmethod
-    def _preset(cls, base: Any) -> Any:
-        return {"preset": base} if isinstance(base, str) else base
+    def _named(cls, base: Any) -> Any:
+        if not isinstance(base, str):
+            return base
+        return {"model" if base.startswith(TIMM) else "preset": base}
 
-    @field_validator("base")
+    @field_validator("base", "cost_base")
     @classmethod
-    def _valid_base(cls, base: dict[str, Any]) -> dict[str, Any]:
-        HRViTConfig.from_dict(base)
+    def _valid_base(cls, base: dict[str, Any] | None) -> dict[str, Any] | None:
+        if base is not None:
+            network_from_dict(base)
         return base
 
     @field_validator("match", mode="before")
@@ -176,9 +207,13 @@ class Spec(_Section):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two variants are called {twice!r}; give each its own name")
         for variant in variants or ():
-            for name, value in variant.set.items():
-                if name != "preset":
+            for name, value in (variant.set or {}).items():
+                if name == "model":
+                    TimmConfig(value)
+                elif name not in STARTS:
                     check_axis(name, value)
+        if variants and all(variant.set is None for variant in variants):
+            raise ValueError("no variant is built here (every set is null); set at least one")
         return variants
 
     @model_validator(mode="after")
@@ -191,6 +226,11 @@ class Spec(_Section):
             raise ValueError(
                 f"{self.num_points} variants × {len(self.match)} matchings × {len(self.seeds)} seeds are {trials} "
                 f"trials, more than {MAX_TRIALS}; take fewer values"
+            )
+        if self.match != (AS_IS,) and (self.cost_base or any(variant.resolution for variant in self.variants or ())):
+            raise ValueError(
+                "costs can't be matched across networks or resolutions; leave out match, or cost_base and every "
+                "resolution of a single variant"
             )
         if gpu := [key for key in self.metrics if METRICS[key].needs_gpu and self.device == "cpu"]:
             raise ValueError(f"metric {gpu[0]!r} needs a GPU; leave it out, or take --device cuda")
@@ -206,17 +246,27 @@ class Spec(_Section):
         return len(self.variants or ())
 
     @property
-    def base_config(self) -> HRViTConfig:
+    def base_config(self) -> NetworkConfig:
         """The network that everything is compared with."""
-        return HRViTConfig.from_dict(self.base)
+        return network_from_dict(self.base)
+
+    @property
+    def unbuilt(self) -> list[NamedChange]:
+        """Entries of ``variants`` that are listed and not built."""
+        return [variant for variant in self.variants or () if variant.set is None]
 
     @property
     def axis_names(self) -> list[str]:
         """Names of what varies, in the file's order."""
         if self.variants:
-            names = (name for variant in self.variants for name in variant.set if name != "preset")
+            names = (name for variant in self.variants for name in variant.set or () if name not in STARTS)
             return list(dict.fromkeys(names))
         return list(self.grid or self.one_at_a_time or {})
+
+    def resolution_of(self, variant: str) -> tuple[int, int]:
+        """Input in pixels at which that variant's costs and clocks are taken."""
+        own = (entry.resolution for entry in self.variants or () if entry.name == variant)
+        return next(own, None) or self.resolution
 
     @property
     def axes_of_tradeoff(self) -> tuple[str, str]:
@@ -360,6 +410,6 @@ def _fields_at(location: Sequence[Any]) -> list[str]:
     for part in location:
         field = section.model_fields.get(part) if isinstance(part, str) else None
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return ["name", "set"] if "variants" in location else ["min", "max"]
+            return list(NamedChange.model_fields) if "variants" in location else ["min", "max"]
         section = field.annotation
     return list(section.model_fields)

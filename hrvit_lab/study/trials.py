@@ -27,19 +27,27 @@ EVERYTHING = ("resolution", "data", "train", "latency", "seed", "device", "hardw
 
 @dataclass(frozen=True)
 class Trial:
-    """One probe (``group`` names it in ``PROBES``) and its input; ``label`` is for people, ``hardware`` is the chip."""
+    """One probe and its input.
+
+    Attributes:
+        group: the probe's name in ``PROBES``.
+        label: for people.
+        hardware: the chip.
+        data_files: digest of the files to train on; empty for data that come with a package.
+    """
 
     group: str
     inputs: ProbeInput
     label: str
     hardware: str
+    data_files: str = ""
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
         """Everything that the trial's figures depend on beside the network."""
         known = {
             "resolution": list(self.inputs.resolution),
-            "data": dict(self.inputs.data),
+            "data": {**self.inputs.data, **({"files": self.data_files} if self.data_files else {})},
             "train": dict(self.inputs.train),
             "latency": dict(self.inputs.latency),
             "seed": self.inputs.seed,
@@ -74,7 +82,7 @@ class Trial:
         }
 
 
-def plan(spec: Spec, variants: Iterable[Variant], hardware: str) -> dict[str, list[Trial]]:
+def plan(spec: Spec, variants: Iterable[Variant], hardware: str, data_files: str = "") -> dict[str, list[Trial]]:
     """The trials of every variant, by its name; per-seed groups have one for each seed."""
     wanted = [METRICS[key] for key in spec.metrics]
     per_seed = {metric.group: metric.per_seed for metric in wanted}
@@ -83,8 +91,8 @@ def plan(spec: Spec, variants: Iterable[Variant], hardware: str) -> dict[str, li
             Trial(
                 group=group,
                 inputs=ProbeInput(
-                    config=variant.config,
-                    resolution=spec.resolution,
+                    config=variant.cost_config if group == "cost" else variant.config,
+                    resolution=variant.resolution,
                     seed=seed,
                     device=spec.device,
                     data=spec.data.model_dump(),
@@ -93,6 +101,7 @@ def plan(spec: Spec, variants: Iterable[Variant], hardware: str) -> dict[str, li
                 ),
                 label=f"{variant.name} · {group}" + (f" · seed {seed}" if seeded else ""),
                 hardware=hardware,
+                data_files=data_files,
             )
             for group, seeded in per_seed.items()
             for seed in (spec.seeds if seeded else spec.seeds[:1])

@@ -10,6 +10,7 @@ To add a data set: a loader and a line in ``DATASETS``.
 
 import dataclasses
 import gzip
+import hashlib
 import math
 import struct
 import warnings
@@ -135,6 +136,19 @@ def load_dataset(
     mean, std = mean_and_std(pixels.train_images)
     data = ImageData(**vars(pixels), name=name, source=dataset.source, resolution=(height, width), mean=mean, std=std)
     return data.limited(train_limit)
+
+
+def files_digest(root: str | Path | None) -> str:
+    """32 hex digits that change when a file below ``root`` is added, removed or written; "" without a root.
+
+    From names, sizes and times of change alone: no file is read. A folder that is not there counts as empty.
+    """
+    if root is None:
+        return ""
+    files = sorted(path for path in Path(root).rglob("*") if path.is_file())
+    stats = ((path.relative_to(root).as_posix(), path.stat()) for path in files)
+    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:32]
 
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -1,0 +1,145 @@
+"""How a study's numbers read, in the terminal, the report and the app alike: cells, and the columns that compare."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.plots import metric_label
+from hrvit_lab.study.spec import Spec
+
+Row = Mapping[str, Any]
+Text = Callable[[Row], str]
+
+COMPARED = ("params", "macs", "macs_paper")
+"""Costs of which figures are published."""
+
+AGREES = "="
+"""Stands where ours, rounded to the printed digits, is the printed figure."""
+
+
+class Column(NamedTuple):
+    """A column that holds ours against something else: head, meaning, and a text and a sort key for every row."""
+
+    title: str
+    doc: str
+    texts: list[str]
+    keys: list[float | str]
+
+
+class Candidate(NamedTuple):
+    """A column that is shown where the table has values in its column ``name``."""
+
+    name: str
+    title: str
+    doc: str
+    text: Text
+
+
+def cell(key: str, row: Row) -> str:
+    """A metric's value with its spread: ``96.4 ± 0.3 %``, ``12.3 ms (11.9–13.0)``."""
+    metric, value = METRICS[key], row.get(key, math.nan)
+    text = format_value(metric, value, row.get(f"{key}_std"))
+    if f"{key}_p10" in row and not math.isnan(value):
+        low, high = (
+            format_value(metric, row[f"{key}_{end}"]).removesuffix(f" {metric.unit}") for end in ("p10", "p90")
+        )
+        text += f" ({low}–{high})"
+    return text
+
+
+def numeric_columns() -> list[str]:
+    """Columns of the study's table that hold numbers, whatever a file says."""
+    spreads = ("", "_std", "_n", "_p10", "_p90", "_delta", "_delta_se", "_delta_n", "_change_percent")
+    published = ("_published", "_difference_percent", "_change_percent_published")
+    return [
+        "macs_vs_base",
+        "accuracy_published",
+        *(f"{key}{ending}" for key in METRICS for ending in spreads),
+        *(f"{key}{ending}" for key in COMPARED for ending in published),
+    ]
+
+
+def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:
+    """The columns that set a study's rows against its reference variant and against what is published.
+
+    Args:
+        frame: the study's table, see ``analysis.table``.
+    """
+    rows: list[Row] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    return [
+        Column(title, doc, [text(row) for row in rows], ["" if pd.isna(row[name]) else row[name] for row in rows])
+        for name, title, doc, text in (*_changes(spec), *_published())
+        if name in frame and frame[name].notna().any()
+    ]
+
+
+def _changes(spec: Spec) -> Iterator[Candidate]:
+    """Differences to the variant that the study compares with, each beside the published one."""
+    if spec.compare_to is None:
+        return
+    for key in spec.metrics:
+        metric, name = METRICS[key], f"{key}_change_percent"
+        if metric.group == "cost":
+            yield Candidate(name, f"Δ {metric.label}", f"Change against {spec.compare_to!r}.", _number(name, _percent))
+            name = f"{name}_published"
+            yield Candidate(name, "published", "The same, as printed.", _number(name, lambda value: f"{value:+g} %"))
+        elif metric.per_seed and metric.better == "higher":
+            yield Candidate(
+                f"{key}_delta",
+                f"Δ {metric_label(key, spec.data.name)}",
+                f"Mean difference to {spec.compare_to!r} in points, each seed against itself, ± the standard error of "
+                "that mean.",
+                _delta(key),
+            )
+    for label, name in (("ImageNet top-1", "imagenet_top1"), ("Cityscapes mIoU", "cityscapes_miou")):
+        name = f"{name}_delta_published"
+        doc = "Of fully trained networks, in points, as printed; on another scale than any proxy."
+        yield Candidate(name, f"Δ {label}, published", doc, _word(name))
+
+
+def _published() -> Iterator[Candidate]:
+    """Published figures, each with how far ours are from it."""
+    for key, label, ours in (("params", "parameters", ("params",)), ("macs", "FLOPs", ("macs", "macs_paper"))):
+        name = f"{key}_published"
+        doc = "As printed. FLOPs are multiply-accumulates, by the convention of each source."
+        yield Candidate(name, f"{label}, published", doc, _number(name, partial(format_value, METRICS[key])))
+        for own in ours:
+            doc = f"Ours over the published figure; {AGREES} where ours, rounded to the printed digits, is that figure."
+            yield Candidate(f"{own}_difference_percent", f"{METRICS[own].label}, off by", doc, _off_by(own))
+    doc = "Of the fully trained network on the data set that is named, as printed; on another scale than any proxy."
+    yield Candidate("accuracy_published", "accuracy, published", doc, _accuracy)
+
+
+def _number(name: str, show: Callable[[float], str]) -> Text:
+    return lambda row: "–" if pd.isna(row[name]) else show(row[name])
+
+
+def _off_by(key: str) -> Text:
+    number = _number(f"{key}_difference_percent", _percent)
+    return lambda row: AGREES if str(row.get(f"{key}_agrees")) == "True" else number(row)
+
+
+def _delta(key: str) -> Text:
+    def text(row: Row) -> str:
+        mean, error = row[f"{key}_delta"], row.get(f"{key}_delta_se", math.nan)
+        return "–" if pd.isna(mean) else f"{mean:+.1f}" + ("" if pd.isna(error) else f" ± {error:.1f}")
+
+    return text
+
+
+def _word(name: str) -> Text:
+    return lambda row: "–" if pd.isna(row[name]) else str(row[name])
+
+
+def _accuracy(row: Row) -> str:
+    return (
+        "–" if pd.isna(row["accuracy_published"]) else f"{row['accuracy_published']:g} % {row['accuracy_published_on']}"
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1f} %" if abs(value) < 100 else f"{value:+.0f} %"
