@@ -49,11 +49,12 @@ class PublishedResult:
         """What a study's table says of it beside ours, given ``params``, ``macs`` and ``macs_paper`` or some of them.
 
         ``X_published``, ``X_difference_percent`` (ours over theirs) and ``X_agrees`` (ours, rounded to the printed
-        digit, is the printed figure), in counts; ``accuracy_published`` in percent, on ``accuracy_published_on``.
+        digit, is the printed figure), in counts; ``accuracy_published`` in percent, and what of, on what data.
         """
         said: Columns = {
             "accuracy_published": float(self.value),
-            "accuracy_published_on": f"{METRIC_LABELS[self.metric]}, {self.dataset}",
+            "accuracy_metric": METRIC_LABELS[self.metric],
+            "accuracy_data": self.dataset,
         }
         for printed, unit, name, keys in (
             (self.params_m, MEGA, "params", ("params",)),

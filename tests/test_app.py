@@ -103,6 +103,31 @@ def test_a_study_is_shown(results: Path) -> None:
     assert app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
 
 
+def test_rivals_and_comparisons_are_shown(results: Path) -> None:
+    entries = [
+        {"name": "ours", "set": {}},
+        {"name": "ResNet", "set": {"model": "timm:resnet18"}},
+        {"name": "sparse", "set": {"fusion": "sparse"}, "published": "ablation sparse fusion"},
+    ]
+    folder = write_study(results / "rivals", grid=None, variants=entries, compare_to="ours")
+    table = pd.read_csv(folder / "table.csv")
+    table["top1_delta"], table["top1_delta_se"], table["top1_delta_n"] = [None, 4.0, 4.3], [None, 0.1, 0.2], 3
+    table["imagenet_top1_delta_published"] = [None, None, "-0.57"]
+    table.to_csv(folder / "table.csv", index=False)
+    app = run(draw_studies)
+    shown = app.dataframe[0].value.set_index("variant")
+    assert shown.loc["ResNet", "Δ top-1 on digits (proxy)"] == "+4.0 ± 0.1"
+    assert shown.loc["sparse", "Δ ImageNet top-1, published"] == "-0.57"
+    assert any("2 of 2 changes" in markdown.value for markdown in app.markdown)
+
+
+def test_costs_of_another_network_are_not_drawn_against_accuracy(results: Path) -> None:
+    write_study(results / "ablation", cost_base="hrvit_micro")
+    app = run(draw_studies)
+    assert "another network" in app.info[0].value
+    assert not app.get("vega_lite_chart") and not app.get("arrow_vega_lite_chart")
+
+
 def test_metrics_can_be_chosen(results: Path) -> None:
     write_study(results / "branches")
     app = run(draw_studies)

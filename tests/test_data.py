@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from hrvit_lab.train.data import (
     DATASETS,
     DEBIAN_FASHION_MNIST,
     balanced_subset,
+    files_digest,
     load_dataset,
     mean_and_std,
     read_idx,
@@ -369,3 +371,27 @@ def test_every_data_set_keeps_the_contract(tmp_path: Path, name: str) -> None:
         assert len(images) == len(labels) > 0
         assert labels.min() >= 0 and labels.max() < data.num_classes
         assert data.inputs(images[:3]).shape == (3, 3, 12, 16)
+
+
+def test_a_folders_digest_follows_its_files(tmp_path: Path) -> None:
+    """Every change of names, sizes or times is another digest; reading, and what lies beside the folder, is none."""
+    root = tmp_path / "images"
+    (root / "train").mkdir(parents=True)
+    file = root / "train" / "a.png"
+    file.write_bytes(b"one")
+    digests = [files_digest(root)]
+    file.read_bytes()
+    (tmp_path / "beside").touch()
+    assert files_digest(root) == files_digest(str(root)) == digests[0]
+    os.utime(file, ns=(1, 1))
+    digests.append(files_digest(root))
+    file.write_bytes(b"four")
+    os.utime(file, ns=(1, 1))
+    digests.append(files_digest(root))
+    file.rename(root / "train" / "b.png")
+    digests.append(files_digest(root))
+    (root / "empty").touch()
+    digests.append(files_digest(root))
+    assert len(set(digests)) == 5
+    assert files_digest(None) == ""
+    assert files_digest(tmp_path / "nowhere") == files_digest(tmp_path / "elsewhere")

@@ -113,6 +113,14 @@ def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
     assert "top-1 on digits (proxy)" in page.all_text
 
 
+def test_latency_stands_with_its_spread(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", metrics=["macs", "latency_ms"])
+    table = pd.read_csv(folder / "table.csv")
+    table[["latency_ms", "latency_ms_p10", "latency_ms_p90"]] = [[12.34, 11.9, 13.07]] * 3
+    table.to_csv(folder / "table.csv", index=False)
+    assert "12.3 ms (11.9–13.1)" in Page(report.write_report(folder).read_text(encoding="utf-8")).all_text
+
+
 def test_report_needs_nothing_else(tmp_path: Path) -> None:
     html = report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8")
     assert "://" not in html

@@ -101,6 +101,19 @@ def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.Cap
     assert (folder / "report.html").is_file()
 
 
+def test_a_rerun_that_shows_less_says_so(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*arguments, "--metrics", "params"]) == 0
+    [warning] = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: ") and "without macs, activations" in warning
+    assert len(rows(tmp_path / "results" / "costs" / "table.csv")) == 3
+    assert main(arguments) == 0
+    output, errors = capsys.readouterr()
+    assert "3 were there, 0 done" in output and errors == ""
+
+
 def test_a_failed_trial_is_a_row_with_its_reason(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,16 @@ def test_another_chip_invalidates_clocks_alone() -> None:
     assert {group for group in here if here[group] != there[group]} == {"latency", "memory"}
 
 
+def test_other_files_invalidate_trainings_alone() -> None:
+    study = spec(grid={"branches": [2]}, metrics=["params", "top1"], data={"name": "folder", "root": "images"})
+    variants = expand(study).variants
+    one, other, same = (
+        {t.group: t.key for t in in_order(plan(study, variants, "chip", files))} for files in ("a1", "b2", "a1")
+    )
+    assert one == same
+    assert (one["cost"] == other["cost"], one["accuracy"] == other["accuracy"]) == (True, False)
+
+
 @pytest.mark.parametrize("name", sorted(list_studies()))
 def test_shipped_studies(name: str, tmp_path: Path) -> None:
     study = load_study(list_studies()[name])

@@ -15,6 +15,7 @@ from hrvit_lab import plots
 from hrvit_lab.app.text import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.study.columns import comparisons
 from hrvit_lab.study.report import Results, read_results, remarks, summary
 
 MAX_NAMES = 12  # beyond, names would cover each other; hovering shows them
@@ -74,7 +75,7 @@ def _draw(results: Results, folder: Path) -> None:
     st.title(plain(results.spec.title))
     st.markdown(plain(results.spec.question))
     with st.container(border=True):
-        first, *others = summary(results.table, results.dataset)
+        first, *others = summary(results.table, results.dataset, results.spec.compare_to)
         st.markdown(f"**{plain(first)}**")
         st.markdown(plain(" ".join(others)))
         if any(METRICS[key].group == "accuracy" for key in results.metrics):
@@ -104,6 +105,11 @@ def _draw(results: Results, folder: Path) -> None:
 
 def _draw_tradeoff(results: Results) -> None:
     keys = results.metrics
+    if not results.comparable:
+        st.info(
+            "Costs here are of several sizes or of another network than was trained, so there is no trade-off to draw."
+        )
+        return
     if len(keys) < 2:
         st.info("This study measured fewer than two metrics, so there is no trade-off to draw.")
         return
@@ -235,6 +241,8 @@ def _draw_table(results: Results) -> None:
             spread = f"{METRICS[key].label.removesuffix(plots.PROXY)} ± std"
             shown[spread] = results.table[f"{key}_std"]
             formats[spread] = "± {:.2g}"
+    for column in comparisons(results.spec, results.table):
+        shown[column.title] = column.texts
     if "status" in results.table:
         shown["status"] = results.table["status"].astype(str).str.partition(":")[0]
     pinned = {"variant": st.column_config.Column(width="medium", pinned=True)}

@@ -9,6 +9,7 @@ import pandas as pd
 from hrvit_lab.measure import METRICS
 from hrvit_lab.plots import pareto_front
 from hrvit_lab.published import by_key
+from hrvit_lab.study.columns import NOT_BUILT
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import Trial
@@ -19,7 +20,6 @@ Measured = dict[str, dict[int, Mapping[str, Any]]]
 
 SEEDED_GROUPS = frozenset(metric.group for metric in METRICS.values() if metric.per_seed)
 UNSTEADY = "latency never became steady in its warm-up: distrust it, and time it again on an idle machine"
-NOT_BUILT = "not built here"
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 CURVE_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1")
 

@@ -17,15 +17,22 @@ Text = Callable[[Row], str]
 COMPARED = ("params", "macs", "macs_paper")
 """Costs of which figures are published."""
 
+NOT_BUILT = "not built here"
+"""Status of a row that holds published figures alone."""
+
 AGREES = "="
 """Stands where ours, rounded to the printed digits, is the printed figure."""
 
 
 class Column(NamedTuple):
-    """A column that holds ours against something else: head, meaning, and a text and a sort key for every row."""
+    """A column that holds ours against something else: head, meaning, and a text and a sort key for every row.
+
+    ``beside`` is the metric in whose cells the texts may stand too, where columns are dear.
+    """
 
     title: str
     doc: str
+    beside: str | None
     texts: list[str]
     keys: list[float | str]
 
@@ -37,6 +44,7 @@ class Candidate(NamedTuple):
     title: str
     doc: str
     text: Text
+    beside: str | None = None
 
 
 def cell(key: str, row: Row) -> str:
@@ -71,8 +79,10 @@ def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:
     """
     rows: list[Row] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     return [
-        Column(title, doc, [text(row) for row in rows], ["" if pd.isna(row[name]) else row[name] for row in rows])
-        for name, title, doc, text in (*_changes(spec), *_published())
+        Column(
+            title, doc, beside, [text(row) for row in rows], ["" if pd.isna(row[name]) else row[name] for row in rows]
+        )
+        for name, title, doc, text, beside in (*_changes(spec), *_published())
         if name in frame and frame[name].notna().any()
     ]
 
@@ -84,9 +94,8 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
     for key in spec.metrics:
         metric, name = METRICS[key], f"{key}_change_percent"
         if metric.group == "cost":
-            yield Candidate(name, f"Δ {metric.label}", f"Change against {spec.compare_to!r}.", _number(name, _percent))
-            name = f"{name}_published"
-            yield Candidate(name, "published", "The same, as printed.", _number(name, lambda value: f"{value:+g} %"))
+            doc = f"Change against {spec.compare_to!r}."
+            yield Candidate(name, f"Δ {metric.label}", doc, _number(name, _percent), key)
         elif metric.per_seed and metric.better == "higher":
             yield Candidate(
                 f"{key}_delta",
@@ -95,6 +104,7 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
                 "that mean.",
                 _delta(key),
             )
+    yield Candidate("cost_published", "Δ cost, published", "As printed.", _word("cost_published"))
     for label, name in (("ImageNet top-1", "imagenet_top1"), ("Cityscapes mIoU", "cityscapes_miou")):
         name = f"{name}_delta_published"
         doc = "Of fully trained networks, in points, as printed; on another scale than any proxy."
@@ -103,13 +113,16 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
 
 def _published() -> Iterator[Candidate]:
     """Published figures, each with how far ours are from it."""
-    for key, label, ours in (("params", "parameters", ("params",)), ("macs", "FLOPs", ("macs", "macs_paper"))):
+    for key, label, unit, prefix, ours in (
+        ("params", "parameters", 1e6, "M", ("params",)),
+        ("macs", "FLOPs", 1e9, "G", ("macs", "macs_paper")),
+    ):
         name = f"{key}_published"
         doc = "As printed. FLOPs are multiply-accumulates, by the convention of each source."
-        yield Candidate(name, f"{label}, published", doc, _number(name, partial(format_value, METRICS[key])))
+        yield Candidate(name, f"{label}, published", doc, _number(name, partial(_in_units, unit, prefix)))
         for own in ours:
             doc = f"Ours over the published figure; {AGREES} where ours, rounded to the printed digits, is that figure."
-            yield Candidate(f"{own}_difference_percent", f"{METRICS[own].label}, off by", doc, _off_by(own))
+            yield Candidate(f"{own}_difference_percent", f"{METRICS[own].label}, off by", doc, _off_by(own), own)
     doc = "Of the fully trained network on the data set that is named, as printed; on another scale than any proxy."
     yield Candidate("accuracy_published", "accuracy, published", doc, _accuracy)
 
@@ -136,9 +149,11 @@ def _word(name: str) -> Text:
 
 
 def _accuracy(row: Row) -> str:
-    return (
-        "–" if pd.isna(row["accuracy_published"]) else f"{row['accuracy_published']:g} % {row['accuracy_published_on']}"
-    )
+    return "–" if pd.isna(row["accuracy_published"]) else f"{row['accuracy_published']:g} % {row['accuracy_metric']}"
+
+
+def _in_units(unit: float, prefix: str, value: float) -> str:
+    return f"{value / unit:g} {prefix}"
 
 
 def _percent(value: float) -> str:

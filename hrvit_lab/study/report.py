@@ -24,7 +24,7 @@ from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.measure.count import count
 from hrvit_lab.rivals import NetworkConfig, network_from_dict
-from hrvit_lab.study.columns import cell, comparisons, numeric_columns
+from hrvit_lab.study.columns import NOT_BUILT, cell, comparisons, numeric_columns
 from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import Spec, load_study
 
@@ -66,8 +66,15 @@ class Results:
 
     @property
     def axes(self) -> list[str]:
-        """Columns that tell the variants apart."""
+        """Columns that tell the variants apart; where each is a change to one network, its name says it."""
+        if self.spec.compare_to is not None:
+            return []
         return [axis for axis in (*self.spec.axis_names, "resolution", "matching") if axis in self.table]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a row's costs can be set against its accuracy and other rows' costs: of one network, at one size."""
+        return self.spec.cost_base is None and "resolution" not in self.table
 
 
 def read_results(folder: Path) -> Results:
@@ -110,12 +117,14 @@ def render(results: Results) -> str:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template).render(
         results=results,
-        summary=summary(results.table, results.dataset),
+        summary=summary(results.table, results.dataset, results.spec.compare_to),
         columns=[(key, plots.metric_label(key, results.dataset), METRICS[key]) for key in results.metrics],
         rows=[_row(results, row) for row in _records(results.table)],
         figures=[(name, inline_svg(plots.svg_markup(fig), name)) for name, fig in figures_of(results).items()],
         remarks=remarks(results),
-        whole=bool((results.table.get("status", pd.Series("ok", index=results.table.index)) == "ok").all()),
+        whole=bool(
+            results.table.get("status", pd.Series("ok", index=results.table.index)).isin(["ok", NOT_BUILT]).all()
+        ),
         protocol=protocol(results.spec),
         environment=_flat(results.environment),
         compared=comparisons(results.spec, results.table),
@@ -142,12 +151,14 @@ DARK = {
 }
 
 
-def summary(table: pd.DataFrame, dataset: str) -> list[str]:
+def summary(table: pd.DataFrame, dataset: str, compare_to: str | None = None) -> list[str]:
     """What the table says, in sentences that claim no more than its spreads allow."""
+    if compare_to is not None and "top1_delta" in table and table["top1_delta_se"].notna().any():
+        return _delta_summary(table[table["top1_delta_se"].notna()], dataset, compare_to)
     networks = table.drop_duplicates("config_id") if "config_id" in table else table  # one network may stand twice
     trained = [row for row in _records(networks) if not pd.isna(row.get("top1"))]
     if not trained:
-        return _cost_summary(table)
+        return _agreement(table) or _cost_summary(table)
     ranked = sorted(trained, key=lambda row: -row["top1"])
     best, label = ranked[0], f"top-1 on {dataset} (a proxy)"
     if len(ranked) == 1:
@@ -185,17 +196,18 @@ def remarks(results: Results) -> list[tuple[str, str]]:
     said = []
     for row in _records(results.table):
         status = str(row.get("status", "ok"))
-        if status != "ok":
+        note = row["note"] if isinstance(row.get("note"), str) else ""
+        if status != "ok" and not (status == NOT_BUILT and note):
             said.append((str(row["variant"]), "not finished; run the study again" if status == "partial" else status))
-        if isinstance(row.get("note"), str) and row["note"]:
-            said.append((str(row["variant"]), row["note"]))
+        if note:
+            said.append((str(row["variant"]), note))
     return said + [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
 
 
 def figures_of(results: Results) -> dict[str, plots.Figure]:
-    """The study's figures by name. Where costs are of another network than accuracy, nothing is drawn against costs."""
+    """The study's figures by name; nothing is drawn against costs that can't be compared."""
     table, spec = results.table, results.spec
-    if spec.cost_base is not None:
+    if not results.comparable:
         table = table.drop(columns=[key for key, metric in METRICS.items() if metric.group == "cost"], errors="ignore")
     axes = spec.axis_names if spec.compare_to is None else ()  # each is at its own value in one row alone
     figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset)
@@ -315,6 +327,41 @@ def _cost_summary(table: pd.DataFrame) -> list[str]:
     return (
         [*said, "Nothing was trained, so this says nothing about accuracy."] if said else ["No values were measured."]
     )
+
+
+STUDENT_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Half width of a mean's 95 % interval in standard errors, for 1 to 9 degrees of freedom; beyond, a little too wide."""
+
+
+def _delta_summary(table: pd.DataFrame, dataset: str, reference: str) -> list[str]:
+    """Which paired differences are more than noise. Rows have a standard error, so two seeds at least."""
+    rows = _records(table)
+    widths = [STUDENT_T[min(int(row["top1_delta_n"]) - 2, len(STUDENT_T) - 1)] * row["top1_delta_se"] for row in rows]
+    clear = [row for row, width in zip(rows, widths, strict=True) if abs(row["top1_delta"]) > width]
+    named = ", ".join(f"{row['variant']} ({row['top1_delta']:+.1f} points)" for row in clear)
+    return [
+        f"Against {reference}, each seed against itself, {len(clear)} of {len(rows)} changes move top-1 on {dataset} "
+        f"(a proxy) by more than the 95 % interval of the mean{': ' + named if clear else ''}.",
+        "The others can't be told from noise at this budget; and of twenty changes without effect, one would pass too.",
+    ]
+
+
+def _agreement(table: pd.DataFrame) -> list[str]:
+    """How many published figures ours meet to the printed digit."""
+    said = []
+    for key, figures in (
+        ("params", "parameters"),
+        ("macs_paper", "FLOPs (the paper's count)"),
+        ("macs", "FLOPs (MACs)"),
+    ):
+        if f"{key}_agrees" in table:
+            met = table[f"{key}_agrees"].dropna().astype(str) == "True"
+            farthest = table[f"{key}_difference_percent"].abs().max()
+            said.append(
+                f"Published {figures}: ours meet {met.sum()} of {len(met)} to the printed digit; the farthest is "
+                f"{farthest:.1f} % off."
+            )
+    return said
 
 
 def _options(options: Mapping[str, Any]) -> str:

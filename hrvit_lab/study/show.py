@@ -10,33 +10,50 @@ from rich.text import Text
 from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.plots import metric_label
 from hrvit_lab.study.axes import STARTS
-from hrvit_lab.study.columns import AGREES, cell, comparisons
+from hrvit_lab.study.columns import AGREES, NOT_BUILT, cell, comparisons
 from hrvit_lab.study.space import show_size
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import Trial
 
+NAME_WIDTH = 28
+"""Columns up to which a variant's name is kept in one line; other columns' heads wrap first."""
+
 
 def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
-    """One line a variant: figures with their spread, a star on the trade-off front."""
-    table = _table(spec.title)
-    table.add_column("variant", min_width=max(len(word) for name in frame["variant"] for word in str(name).split()))
-    if matched := "macs_vs_base" in frame:
-        table.add_column("MACs vs base", justify="right")
-    for key in spec.metrics:
-        table.add_column(metric_label(key, spec.data.name), justify="right")
+    """One line a variant: figures with their spread, what they are compared with, a star on the trade-off front."""
+    rows = [{str(column): value for column, value in record.items()} for record in frame.to_dict("records")]
     compared = comparisons(spec, frame)
+    beside = {column.beside: column.texts for column in compared}
+    table = _table(spec.title)
+    longest_word = max(len(word) for row in rows for word in str(row["variant"]).split())
+    longest_name = max(len(str(row["variant"])) for row in rows)
+    table.add_column("variant", min_width=max(longest_word, min(longest_name, NAME_WIDTH)))
+    columns = [[f"{row['variant']} ★" if row["pareto"] else str(row["variant"]) for row in rows]]
+    if "macs_vs_base" in frame:
+        table.add_column("MACs vs base", justify="right")
+        columns.append([f"{row['macs_vs_base']:.0%}" for row in rows])
+    for key in spec.metrics:
+        texts = [cell(key, row) for row in rows]
+        if key in beside:
+            texts = [
+                f"{text} {other.removeprefix('–')}".rstrip() for text, other in zip(texts, beside[key], strict=True)
+            ]
+        table.add_column(
+            metric_label(key, spec.data.name),
+            justify="right",
+            min_width=max(map(len, texts)) if key in beside else None,
+        )
+        columns.append(texts)
     for column in compared:
-        table.add_column(column.title, justify="right")
-    if failed := bool((frame["status"] != "ok").any()):
+        if column.beside not in spec.metrics:
+            table.add_column(column.title, justify="right")
+            columns.append(column.texts)
+    if not frame["status"].isin(["ok", NOT_BUILT]).all():
         table.add_column("status", overflow="fold")
-    rows = ({str(column): value for column, value in record.items()} for record in frame.to_dict("records"))
-    for index, row in enumerate(rows):
-        cells = [Text(f"{row['variant']} ★" if row["pareto"] else str(row["variant"]))]
-        cells += [Text(f"{row['macs_vs_base']:.0%}")] if matched else []
-        cells += [Text(cell(key, row)) for key in spec.metrics]
-        cells += [Text(column.texts[index]) for column in compared]
-        cells += [Text(row["status"], style="" if row["status"] == "ok" else "red")] if failed else []
-        table.add_row(*cells)
+        columns.append([row["status"] for row in rows])
+    for row, cells in zip(rows, zip(*columns, strict=True), strict=True):
+        failed = row["status"] not in ("ok", NOT_BUILT)
+        table.add_row(*map(Text, cells[:-1]), Text(cells[-1], style="red" if failed else ""))
     table.caption = Text(_caption(spec, frame), style="dim")
     return table
 
@@ -100,5 +117,7 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
             f"Δ: against {spec.compare_to!r}; accuracy in points, paired by seed, ± standard error of the mean."
         )
     if any(str(name).endswith("_agrees") for name in frame):
-        parts.append(f"{AGREES}: ours, rounded to the printed digits, is the printed figure.")
+        parts.append(f"Beside ours: {AGREES}, where it rounds to the published figure, else how far it is off.")
+    if (frame["status"] == NOT_BUILT).any():
+        parts.append(f"Networks without figures of ours are {NOT_BUILT}.")
     return " ".join(parts)

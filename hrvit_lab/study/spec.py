@@ -276,9 +276,7 @@ class Spec(_Section):
 
     def to_yaml(self) -> str:
         """The resolved study file, every default spelled out."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None, width=110
-        )
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
 
 
 def find_study(name: str) -> Path:

@@ -1,0 +1,209 @@
+"""Published figures as data, and a study's table that holds ours against them and against each other."""
+
+import csv
+import doctest
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hrvit_lab import published
+from hrvit_lab.config import PRESETS, ConfigError, preset
+from hrvit_lab.measure.count import count
+from hrvit_lab.published import GIGA, MEGA, by_key, rounds_to
+from hrvit_lab.study.__main__ import main
+from hrvit_lab.study.analysis import table
+from hrvit_lab.study.columns import comparisons
+from hrvit_lab.study.report import read_results, summary
+from hrvit_lab.study.space import expand
+from hrvit_lab.study.spec import Spec, load_study
+from hrvit_lab.study.trials import plan
+
+
+def test_docstring_examples() -> None:
+    done = doctest.testmod(published)
+    assert done.attempted and not done.failed
+
+
+def test_every_row_has_its_own_key_and_whole_figures() -> None:
+    results = published.published_results()
+    assert len(results) == 37 and len(by_key()) == 37 + len(published.published_ablations())
+    assert {row.source for row in results} == {"HRViT release", "CSWin release", "SegFormer paper", "HRFormer release"}
+    for row in results:
+        assert row.metric in ("top1", "miou") and 30 < row.value < 90
+        assert row.params_m is None or 3 < row.params_m < 110
+    upernet = by_key()["hrvit_b1 ade20k upernet"]
+    assert isinstance(upernet, published.PublishedResult)
+    assert (upernet.value, upernet.params_m, upernet.gflops) == (Decimal("47.19"), Decimal("35.9"), Decimal(219))
+
+
+@pytest.mark.parametrize(
+    ("count", "printed", "unit", "same"),
+    [
+        (219_499_999_999, "219", GIGA, True),
+        (219_500_000_001, "219", GIGA, False),
+        (13_749_999, "13.7", MEGA, True),
+        (13_750_001, "13.7", MEGA, False),
+        (50_249_999, "50.2", MEGA, True),
+    ],
+)
+def test_rounding_is_to_the_printed_digit(count: int, printed: str, unit: Decimal, same: bool) -> None:
+    assert rounds_to(count, Decimal(printed), unit) is same
+
+
+BASELINE_PARTS = {"classifier, 1000 classes": {}, "backbone": {"head": "none"}}
+BASELINES = [row for row in published.baselines() if row.model in PRESETS and row.part in BASELINE_PARTS]
+
+
+@pytest.mark.parametrize("row", BASELINES, ids=lambda row: f"{row.model} {row.part} {row.resolution}")
+def test_exact_baselines(row: published.Baseline) -> None:
+    counts = count(preset(row.model).replace(**BASELINE_PARTS[row.part]), row.resolution)
+    assert counts.params == row.params
+    assert row.macs is None or counts.macs == row.macs
+    assert row.macs_padded is None or counts.macs_padded == row.macs_padded
+
+
+def spec(**fields: Any) -> Spec:
+    shared = {"title": "t", "question": "q?", "base": "hrvit_nano", "resolution": 64, "data": {"resolution": 32}}
+    return Spec.model_validate(shared | fields)
+
+
+def tabulate(study: Spec, top1: dict[str, dict[int, float]]) -> pd.DataFrame:
+    """The study's table, given the accuracies of every variant by seed; costs are real."""
+    variants = expand(study).variants
+    planned = plan(study, variants, "chip")
+    records = {}
+    for name, trials in planned.items():
+        for trial in trials:
+            costs = count(trial.inputs.config, trial.inputs.resolution)
+            values = {key: getattr(costs, key) for key in ("params", "macs", "macs_paper")}
+            if trial.group == "accuracy":
+                if trial.inputs.seed not in top1[name]:
+                    continue
+                values = {"top1": top1[name][trial.inputs.seed]}
+            records[trial.key] = {"status": "ok", "values": values}
+    return table(study, variants, planned, records).set_index("variant")
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """Seeds 0, 1, 2 differ by 1, 2 and 6: mean 3, standard deviation √7; seed 3 has no partner."""
+    study = spec(grid={"window_sizes": [1, 2]}, metrics=["top1"], seeds=[0, 1, 2, 3])
+    accuracies = {"window_sizes=1": {0: 50.0, 1: 80.0, 2: 60.0}, "window_sizes=2": {0: 51.0, 1: 82.0, 2: 66.0, 3: 99.0}}
+    frame = tabulate(study, accuracies)
+    other = frame.loc["window_sizes=2"]
+    assert other["top1_delta"] == pytest.approx(3)
+    assert other["top1_delta_se"] == pytest.approx(np.sqrt(7) / np.sqrt(3))
+    assert other["top1_delta_n"] == 3
+    assert frame["top1_delta"].isna().tolist() == [True, False]
+
+
+def test_the_base_is_what_others_are_compared_with_wherever_it_stands() -> None:
+    study = spec(grid={"drop_rate": [0.1, 0.0]}, metrics=["top1"])
+    frame = tabulate(study, {"drop_rate=0.1": {0: 40.0}, "drop_rate=0.0": {0: 42.5}})
+    assert frame.loc["drop_rate=0.1", "top1_delta"] == -2.5
+    assert frame["top1_delta"].isna().tolist() == [False, True]
+    chosen = spec(grid={"drop_rate": [0.1, 0.0]}, metrics=["top1"], compare_to="drop_rate=0.1")
+    assert tabulate(chosen, {"drop_rate=0.1": {0: 40.0}, "drop_rate=0.0": {0: 42.5}})["top1_delta"].tolist()[1] == 2.5
+
+
+ABLATION: dict[str, Any] = {
+    "cost_base": {"preset": "hrvit_b1", "num_classes": 19},
+    "compare_to": "whole",
+    "variants": [
+        {"name": "whole", "set": {}},
+        {"name": "sparse", "set": {"fusion": "sparse"}, "published": "ablation sparse fusion"},
+        {"name": "dense", "set": None, "published": "ablation dense patch embedding", "note": "later"},
+    ],
+    "metrics": ["params", "macs_paper", "top1"],
+    "seeds": [0, 1],
+}
+
+
+def test_costs_of_one_network_beside_accuracies_of_another() -> None:
+    study = spec(**ABLATION)
+    whole, sparse = expand(study).variants
+    assert whole.config.id == preset("hrvit_nano").id
+    assert sparse.config.id == preset("hrvit_nano").replace(fusion="sparse").id
+    frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}})
+    b1 = preset("hrvit_b1").replace(num_classes=19)
+    counts, thinner = count(b1, 64), count(b1.replace(fusion="sparse"), 64)
+    assert frame.loc["whole", "params"] == counts.params
+    assert frame.loc["sparse", "macs_paper"] == thinner.macs_paper
+    assert frame.loc["sparse", "params_change_percent"] == pytest.approx(100 * (thinner.params / counts.params - 1))
+    assert frame.loc["sparse", "top1_delta"] == -2
+    assert frame.loc["sparse", "imagenet_top1_delta_published"] == "-0.57"
+    assert frame.loc["dense", "params_change_percent_published"] == 22
+    assert frame.loc["dense", "status"] == "not built here"
+    assert not frame["pareto"].any()
+    titles = [column.title for column in comparisons(study, frame.reset_index())]
+    assert "Δ ImageNet top-1, published" in titles and "Δ top-1 on digits (proxy)" in titles
+
+
+def test_the_summary_tells_differences_from_noise() -> None:
+    study = spec(grid={"drop_rate": [0.0, 0.1, 0.2]}, metrics=["top1"], seeds=[0, 1, 2], compare_to="drop_rate=0.0")
+    accuracies = {
+        "drop_rate=0.0": {0: 50.0, 1: 51.0, 2: 52.0},
+        "drop_rate=0.1": {0: 45.0, 1: 46.2, 2: 46.8},  # −5.0 ± 0.12
+        "drop_rate=0.2": {0: 48.0, 1: 52.0, 2: 51.0},  # −0.7 ± 0.9
+    }
+    first, _ = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
+    assert "1 of 2 changes" in first and "drop_rate=0.1 (-5.0 points)" in first and "drop_rate=0.2" not in first
+
+
+PUBLISHED: dict[str, Any] = {
+    "title": "t",
+    "question": "q?",
+    "base": "hrvit_b1",
+    "variants": [
+        {"name": "b1", "set": {}, "resolution": 224, "published": "hrvit_b1 imagenet-1k hrnet", "note": "a note"},
+        {"name": "b1 at 64", "set": {}, "published": "hrvit_b1 imagenet-1k hrnet"},
+        {"name": "other", "set": None, "published": "hrformer_tiny imagenet-1k"},
+    ],
+    "metrics": ["params", "macs", "macs_paper"],
+    "resolution": 64,
+}
+
+
+def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "rows.yaml"
+    study.write_text(json.dumps(PUBLISHED))
+    assert main([str(study), "--out", str(tmp_path), "--jobs", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.split("note: ")[0].splitlines()[1:])) <= 120
+    assert "note: b1: a note" in shown
+    with (tmp_path / "rows" / "table.csv").open() as file:
+        b1, small, other = csv.DictReader(file)
+    assert (b1["resolution"], small["resolution"], other["resolution"]) == ("224×224", "64×64", "")
+    assert float(b1["macs"]) == 2_775_573_440 and float(b1["macs_published"]) == 2.7e9
+    assert (b1["params_agrees"], b1["macs_agrees"], b1["macs_paper_agrees"]) == ("True", "False", "True")
+    assert float(b1["macs_difference_percent"]) == pytest.approx(2.7990, abs=1e-4)
+    assert small["macs_paper_agrees"] == "False"
+    assert (other["params"], other["params_published"], other["status"]) == ("", "8000000.0", "not built here")
+    assert load_study(tmp_path / "rows" / "study.yaml") == load_study(study)
+    results = read_results(tmp_path / "rows")
+    assert not results.comparable
+    assert summary(results.table, "digits")[0].startswith("Published parameters: ours meet 2 of 2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "fragments"),
+    [
+        ({"variants": [{"name": "a", "published": "hrvit_b1 ade20k"}]}, ["nothing is published", "hrvit_b1 ade20k"]),
+        ({"variants": [{"name": "a", "set": None}]}, ["no variant is built here"]),
+        ({"variants": [{"name": "a", "resolution": 128}], "match": "equal macs"}, ["can't be matched"]),
+        ({"grid": {"branches": [1]}, "cost_base": "hrvit_b1", "match": "equal macs"}, ["can't be matched"]),
+        ({"grid": {"branches": [1]}, "cost_base": "hrvit_b9"}, ["cost_base", "hrvit_b1"]),
+        ({"grid": {"branches": [1, 2]}, "compare_to": "branches=3"}, ["compare_to = 'branches=3'", "'branches=2'"]),
+    ],
+)
+def test_a_wrong_reference_gets_one_sentence(tmp_path: Path, fields: dict[str, Any], fragments: list[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"title": "t", "question": "q?", "base": "hrvit_nano", **fields}))
+    with pytest.raises(ConfigError) as caught:
+        expand(load_study(path))
+    assert "\n" not in str(caught.value)
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []

@@ -1,0 +1,183 @@
+"""Models of timm in the place of ours: the same counters, clocks and training; what can't run says so in a row."""
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrvit_lab.blocks import use_explicit_attention
+from hrvit_lab.config import ConfigError, preset
+from hrvit_lab.measure import PROBES, ProbeInput
+from hrvit_lab.measure import count as counting
+from hrvit_lab.measure.count import UncountedOperator, count
+from hrvit_lab.rivals import TimmConfig, build_network, network_from_dict
+from hrvit_lab.study.__main__ import main
+from hrvit_lab.study.report import read_results, render
+from hrvit_lab.study.space import expand
+from hrvit_lab.study.spec import Spec
+
+RESNET = TimmConfig("timm:resnet18", num_classes=10)
+
+
+@contextmanager
+def hooked_macs(model: nn.Module) -> Iterator[list[int]]:
+    """MACs of convolutions and linears, from their shapes as they run."""
+    macs: list[int] = []
+
+    def note(module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        macs.append(out.numel() * module.weight[0].numel())
+
+    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    yield macs
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "timm:mobilenetv3_small_050", "timm:convnext_atto"])
+def test_costs_are_those_of_the_layers_that_run(name: str) -> None:
+    config = TimmConfig(name, num_classes=10)
+    model = build_network(config).eval()
+    with hooked_macs(model) as macs, torch.no_grad():
+        model(torch.zeros(1, 3, 64, 96))
+    counts = count(config, (64, 96))
+    assert counts.macs == counts.macs_padded == counts.macs_paper == sum(macs)
+    assert counts.params == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_attention_is_counted_whole_and_half_in_the_papers_count() -> None:
+    config = TimmConfig("timm:swin_tiny_patch4_window7_224", num_classes=10)
+    with torch.device("meta"):
+        model = build_network(config, (224, 224)).eval()
+    flops = FlopCounterMode(display=False)
+    with use_explicit_attention(model), hooked_macs(model) as layers, flops, torch.no_grad():
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    counts = count(config, 224)
+    assert 2 * counts.macs == flops.get_total_flops()
+    assert counts.macs_paper == (sum(layers) + counts.macs) / 2
+
+
+def test_a_fixed_size_is_built_for_the_resolution() -> None:
+    model = build_network(TimmConfig("timm:vit_tiny_patch16_224", num_classes=10), (64, 96))
+    assert model.get_parameter("pos_embed").shape == (1, 1 + 4 * 6, 192)
+    assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "fragments"),
+    [
+        ("timm:resnet19", ["timm:resnet19", "no such model", "'resnet18'"]),
+        ("timm:hf-hub:somebody/model", ["no such model"]),
+        ("timm:zzzzzzzzzzzz", ["no such model", "timm.list_models()"]),
+        ("resnet18", ["'resnet18' is unknown", "timm:NAME"]),
+        (18, ["18"]),
+    ],
+)
+def test_an_unknown_model_is_one_sentence(model: Any, fragments: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TimmConfig(model)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 300
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+@pytest.mark.parametrize("changes", [{"num_classes": 0}, {"num_classes": True}, {"in_chans": 65}, {"widths": 3}])
+def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        RESNET.replace(**changes)
+
+
+def test_configs_come_back_from_their_dicts() -> None:
+    for config in (RESNET, preset("hrvit_nano")):
+        assert network_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert RESNET.replace(name="other").id == RESNET.id != RESNET.replace(num_classes=11).id
+
+
+def test_a_size_that_does_not_suit_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="timm:crossvit_tiny_240 doesn't run at 64×64 pixels: ") as caught:
+        count(TimmConfig("timm:crossvit_tiny_240"), 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_operator_that_nobody_counted_is_no_silent_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNet's max pooling, made unknown."""
+    known = counting.FREE - {torch.ops.aten.max_pool2d_with_indices}
+    monkeypatch.setattr(counting, "FREE", known)
+    with pytest.raises(UncountedOperator, match="max_pool2d"):
+        count(TimmConfig("timm:resnet18", num_classes=7), 32)
+
+
+def test_every_probe_takes_a_rival() -> None:
+    asked = ProbeInput(
+        TimmConfig("timm:test_resnet"), (32, 32), data={"name": "digits", "resolution": (32, 32)},
+        train={"epochs": 1, "train_limit": 40, "batch_size": 20},
+        latency={"min_runs": 1, "max_runs": 1, "max_seconds": 0.01, "max_warmup_seconds": 0.01},
+    )  # fmt: skip
+    values = {group: probe(asked) for group, probe in PROBES.items()}
+    assert values["latency"]["latency_ms"] > 0
+    assert values["memory"]["peak_memory_mib"] > values["cost"]["weight_mib"]
+    assert 0 <= values["accuracy"]["top1"] <= 100
+    again = PROBES["accuracy"](asked)
+    assert (again["top1"], again["val_loss"]) == (values["accuracy"]["top1"], values["accuracy"]["val_loss"])
+
+
+BASE: dict[str, Any] = {"title": "t", "question": "q?", "base": {"preset": "hrvit_nano", "num_classes": 12}}
+RIVALS = [
+    {"name": "ours", "set": {}},
+    {"name": "ResNet", "set": {"model": "timm:resnet18"}},
+    {"name": "grey", "set": {"model": "timm:resnet18", "in_chans": 1, "num_classes": 3}},
+]
+
+
+def test_a_rival_has_the_bases_classes() -> None:
+    _, resnet, grey = expand(Spec.model_validate({**BASE, "resolution": 32, "variants": RIVALS})).variants
+    assert resnet.config == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
+    assert grey.config == TimmConfig("timm:resnet18", num_classes=3, in_chans=1, name="grey")
+    assert grey.point == {"in_chans": 1, "num_classes": 3}
+
+
+def test_ours_may_be_scaled_to_a_rivals_macs_and_not_the_other_way() -> None:
+    fields = {**BASE, "base": "timm:test_resnet", "resolution": 64, "match": "equal macs"}
+    entries = [{"name": "nano", "set": {"preset": "hrvit_nano"}}, {"name": "ResNet", "set": {"model": "timm:resnet18"}}]
+    variants, dropped = expand(Spec.model_validate({**fields, "variants": entries}))
+    target = count(TimmConfig("timm:test_resnet"), 64).macs
+    assert [v.name for v in variants] == ["nano"]
+    assert variants[0].point["macs_vs_base"] == pytest.approx(count(variants[0].config, 64).macs / target)
+    assert [(d.name, d.reason) for d in dropped] == [("ResNet", "timm:resnet18 has no widths to scale")]
+
+
+def test_a_study_with_rivals_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "rivals.yaml"
+    entries = [*RIVALS, {"name": "CrossViT", "set": {"model": "timm:crossvit_tiny_240"}}]
+    study.write_text(json.dumps({**BASE, "resolution": 64, "metrics": ["params", "macs"], "variants": entries}))
+    arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert main(arguments) == 1
+    shown = capsys.readouterr().out
+    assert "failed: CrossViT" in shown and "doesn't run at 64×64" in shown
+    folder = tmp_path / "results" / "rivals"
+    with (folder / "table.csv").open() as file:
+        ours, resnet, grey, cross = csv.DictReader(file)
+    assert float(resnet["macs"]) == count(TimmConfig("timm:resnet18", num_classes=12), 64).macs
+    assert float(ours["macs"]) == count(preset("hrvit_nano").replace(num_classes=12), 64).macs
+    assert cross["macs"] == "" and cross["status"].startswith("failed: cost: ")
+    results = read_results(folder)
+    assert results.configs["ResNet"] == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
+    assert "another network" in render(results)
+
+
+def test_an_unknown_rival_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "rivals.yaml"
+    study.write_text(json.dumps({**BASE, "variants": [{"name": "a", "set": {"model": "timm:resnet19"}}]}))
+    assert main([str(study), "--out", str(tmp_path / "results")]) == 2
+    output, errors = capsys.readouterr()
+    assert output == "" and len(errors.splitlines()) == 1
+    assert "'resnet18'" in errors
+    assert not (tmp_path / "results").exists()
