@@ -575,12 +575,21 @@ def scale_widths(config: HRViTConfig, factor: float) -> HRViTConfig:
         if not candidates:
             raise ConfigError(f"widths[{branch}] = {target:.1f}: no width near it works; use another factor")
         widths.append(min(candidates, key=lambda candidate: abs(candidate - target)))
-    return config.replace(widths=tuple(widths))
+    return with_widths(config, tuple(widths))
+
+
+def with_widths(config: HRViTConfig, widths: tuple[int, ...]) -> HRViTConfig:
+    """The same network at other widths; a pyramid's stem follows its first scale."""
+    stem = {"stem_width": widths[0]} if config.topology == "pyramid" else {}
+    return config.replace(widths=widths, **stem)
 
 
 def valid_widths(config: HRViTConfig, branch: int, low: int, high: int) -> list[int]:
-    """Widths from ``low`` to ``high`` that the parts of this branch accept."""
-    return list(filter(config._width_accepts(branch), range(low, high + 1)))
+    """Widths from ``low`` to ``high`` that the parts of this branch accept, and a pyramid's stem for its first."""
+    accepted = filter(config._width_accepts(branch), range(low, high + 1))
+    if config.topology == "pyramid" and branch == 0:
+        return [width for width in accepted if STEM[config.stem].width_rule(width) is None]
+    return list(accepted)
 
 
 def nearest(value: int, accepts: Callable[[int], bool], reach: int = 256) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hrvit_lab.config import ConfigError, preset, scale_depths, with_branches
+from hrvit_lab.config import ConfigError, HRViTConfig, preset, scale_depths, with_branches
 from hrvit_lab.measure.count import count, dispatch_count
 from hrvit_lab.model import build
 from hrvit_lab.rivals import build_network
@@ -80,6 +80,15 @@ def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
             assert abs(ratio - 1) <= 0.03
     as_is, equal = variants[3], variants[8]
     assert as_is.config.id == equal.config.id == preset("hrvit_nano").id
+
+
+def test_a_pyramid_is_matched_with_its_stem() -> None:
+    change = {"topology": "pyramid", "depths": [[2, 2, 2, 2]], "stem_width": 8}
+    (variant,) = expand(spec(variants=[{"name": "pyramid", "set": change}], match="equal macs")).variants
+    assert isinstance(variant.config, HRViTConfig)
+    assert variant.config.stem_width == variant.config.widths[0] > 8
+    macs = [dispatch_count(build(c), (64, 64)).macs for c in (variant.config, preset("hrvit_nano"))]
+    assert macs[0] / macs[1] == pytest.approx(1, abs=0.03)
 
 
 def test_a_match_out_of_reach_says_so() -> None:
@@ -177,7 +186,8 @@ def test_shipped_studies(name: str, tmp_path: Path) -> None:
     variants, dropped = expand(study)
     assert len(variants) >= 3
     assert not [entry for entry in dropped if "base itself" not in entry.reason]
-    assert all(variant.point.get("note", "") == "" for variant in variants)
+    said = {entry.name: entry.note for entry in study.variants or ()}
+    assert all(variant.point.get("note", "") == said.get(variant.name, "") for variant in variants)
     resolved = load_study(written(tmp_path, study.to_yaml()))
     assert resolved == study
     again = expand(resolved).variants

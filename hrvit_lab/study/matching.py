@@ -4,7 +4,7 @@ import bisect
 import itertools
 import math
 
-from hrvit_lab.config import HRViTConfig, valid_widths
+from hrvit_lab.config import HRViTConfig, valid_widths, with_widths
 from hrvit_lab.measure.count import count
 
 NEAR_ENOUGH = 0.03
@@ -33,7 +33,7 @@ def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int
     ]
 
     def miss(widths: tuple[int, ...]) -> float:
-        return abs(count(config.replace(widths=widths), resolution).macs / target_macs - 1)
+        return abs(count(with_widths(config, widths), resolution).macs / target_macs - 1)
 
     reach = math.ceil(math.log(MAX_SCALE, SCALE_STEP))
     scaled = {
@@ -52,7 +52,7 @@ def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int
     ]
     candidates = sorted(itertools.product(*around), key=distortion)
     near = next((widths for widths in (start, *candidates) if miss(widths) <= NEAR_ENOUGH), None)
-    return config.replace(widths=near or min(candidates, key=miss))
+    return with_widths(config, near or min(candidates, key=miss))
 
 
 def _nearest(grid: list[int], target: float) -> int:
