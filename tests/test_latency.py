@@ -13,7 +13,8 @@ from fake_clock import FakeClock
 from torch import Tensor, nn
 
 from hrvit_lab import create_model
-from hrvit_lab.measure import OutOfDeviceMemory, measure_latency
+from hrvit_lab.measure import OutOfDeviceMemory, engine, measure_latency
+from hrvit_lab.measure.conditions import Look
 from hrvit_lab.measure.workload import prepare
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -66,28 +67,74 @@ def spy() -> Spy:
 
 
 def test_a_fake_clock_gives_exact_statistics() -> None:
+    """Twenty calls of 8 ms are steady. Then the race: in each round the model and its twin run twice, of which the
+    second run is timed, in random order; calls of 1, 2, … 80 ms must come back as each round's own."""
     clock = FakeClock()
-    # Ten runs of 8 ms are steady at once; the timed ones take 1, 2, … 20 ms.
-    model = Timed(clock.pass_ms, lambda run: 8.0 if run < 10 else run - 9.0)
+    model = Timed(clock.pass_ms, lambda run: 8.0 if run < 20 else run - 19.0)
     result = measure_latency(model, 8, batch_size=4, min_runs=20, max_runs=20, clock=clock)
-    expected = np.arange(1.0, 21.0)
     assert result.steady
     assert result.warmup_samples_ms == pytest.approx([8.0] * 10)
-    assert result.samples_ms == pytest.approx(expected)
-    assert result.median_ms == pytest.approx(10.5)
+    assert len(result.samples_ms) == 20
+    for k, ms in enumerate(result.samples_ms):
+        assert ms == pytest.approx(4 * k + 2) or ms == pytest.approx(4 * k + 4)
+    assert {round(ms) % 4 for ms in result.samples_ms} == {0, 2}  # sometimes first, sometimes second
+    assert result.median_ms == result.latency.value == pytest.approx(np.median(result.samples_ms))
     for q in (10, 50, 90, 99):
-        assert result.percentile_ms(q) == pytest.approx(np.quantile(expected, q / 100))
-    assert result.throughput_img_s == pytest.approx(4 / 10.5e-3)
-    assert result.device_samples_ms == ()
-    assert result.device_median_ms is None
+        assert result.percentile_ms(q) == pytest.approx(np.quantile(result.samples_ms, q / 100))
+    assert result.throughput_img_s == pytest.approx(4e3 / result.median_ms)
+    twins = [8 * k + 6 - ms for k, ms in enumerate(result.samples_ms)]
+    assert result.control.value == pytest.approx(np.median(np.array(twins) / result.samples_ms))
+    assert (result.stopped, result.device_samples_ms, result.device_median_ms) == ("rounds", (), None)
+
+
+def test_precision_ends_it() -> None:
+    clock = FakeClock()
+    result = measure_latency(Timed(clock.pass_ms, lambda run: 8.0), 8, clock=clock)
+    assert (result.stopped, len(result.samples_ms)) == ("precise", 10)
+    assert result.control == pytest.approx((1.0, 1.0, 1.0))
 
 
 def test_a_restless_model_is_reported_as_such() -> None:
     clock = FakeClock()
     model = Timed(clock.pass_ms, lambda run: 100.0 * 1.1**run)
-    result = measure_latency(model, 8, min_runs=3, max_seconds=0, max_warmup_seconds=2, clock=clock)
-    assert not result.steady
-    assert len(result.samples_ms) == 3
+    result = measure_latency(model, 8, min_runs=3, max_seconds=0, max_warmup_seconds=4, clock=clock)
+    assert result.steady is False
+    assert (result.stopped, len(result.samples_ms)) == ("time", 7)
+
+
+def test_too_few_runs_tell_nothing_about_steadiness() -> None:
+    clock = FakeClock()
+    model = Timed(clock.pass_ms, lambda run: 1000.0)
+    assert measure_latency(model, 8, max_seconds=0, max_warmup_seconds=4, clock=clock).steady is None
+
+
+def test_throttled_runs_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third look finds the device throttled, and the model slow."""
+    clock = FakeClock()
+
+    class Watch:
+        looks = -1  # the first is from before the race
+
+        def look(self) -> Look:
+            self.looks += 1
+            return Look(throttled=("heat",) if self.looks % 3 == 0 and self.looks else ())
+
+    monkeypatch.setattr(engine, "watch", lambda device, nvml: Watch())
+    model = Timed(clock.pass_ms, lambda run: 30.0 if run >= 20 and (run - 20) // 4 % 3 == 2 else 10.0)
+    result = measure_latency(model, 8, min_runs=12, max_runs=12, clock=clock)
+    assert result.samples_ms == pytest.approx([10.0] * 8)
+    assert result.discarded_samples_ms == pytest.approx([30.0] * 4)
+
+
+def test_a_name_or_a_config_will_do() -> None:
+    quick = {"max_runs": 3, "min_runs": 3, "max_warmup_seconds": 0.0}
+    config = create_model("hrvit_nano").config
+    for model in ("hrvit_nano:deploy", "timm:resnet18", config):
+        assert measure_latency(model, 32, **quick).median_ms > 0  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="7 is no model; give a module, a config, or a name such as 'hrvit_nano'"):
+        measure_latency(7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="model 'hrvit_nan' is unknown; did you mean 'hrvit_nano'"):
+        measure_latency("hrvit_nan")
 
 
 def test_a_sleep_of_20_ms_is_measured_as_20_ms() -> None:
@@ -134,7 +181,7 @@ def test_the_model_runs_as_asked(spy: Spy) -> None:
         assert run["threads"] == 2
     assert (result.dtype, result.memory_format, result.threads) == ("bfloat16", "channels_last", 2)
     assert (result.resolution, result.batch_size, result.device) == ((6, 9), 2, "cpu")
-    assert len(Spy.seen) == len(result.samples_ms) + len(result.warmup_samples_ms)
+    assert len(Spy.seen) == 2 * (2 * len(result.samples_ms) + len(result.warmup_samples_ms))
 
 
 def test_the_input_is_noise_that_repeats(spy: Spy) -> None:
@@ -184,7 +231,8 @@ def test_an_error_of_the_model_stays_itself() -> None:
         ({"batch_size": 0}, "batch_size is 0; use at least 1"),
         ({"threads": 0}, "threads is 0; use at least 1"),
         ({"min_runs": 5, "max_runs": 4}, "min_runs 5 and max_runs 4"),
-        ({"min_runs": 0}, "min_runs 0"),
+        ({"min_runs": 2}, "min_runs 2"),
+        ({"half_width": 0.0}, "half_width is 0.0"),
     ],
 )
 def test_impossible_settings_are_named(spy: Spy, settings: dict[str, object], message: str) -> None:
@@ -202,7 +250,9 @@ def test_the_result_is_json_with_everything_in_it(spy: Spy) -> None:
     assert record["p50_ms"] == record["median_ms"] == float(np.median(result.samples_ms))
     assert record["p50_ms"] <= record["p90_ms"] <= record["p99_ms"] <= max(result.samples_ms)
     assert record["device_name"]
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["environment"]["versions"]["torch"] == torch.__version__
+    assert record["conditions"].keys() >= {"other_cores_busy", "remarks"}
+    assert record["control"].keys() == record["latency"].keys() == {"value", "low", "high"}
 
 
 def test_the_network_is_timed_at_an_odd_size() -> None:

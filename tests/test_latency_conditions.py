@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hrvit_lab.measure.conditions import CpuWatch, GpuWatch, Look, summarise
+from hrvit_lab.measure.conditions import CpuWatch, GpuWatch, Look, summarise, watch
 from hrvit_lab.measure.energy import energy_per_call, idle_power, nvml_meter
 from hrvit_lab.measure.roofline import Ceilings, measure_ceilings, roofline
 
@@ -151,6 +151,16 @@ def test_energy_by_hand() -> None:
     )
     assert (energy.gross_j, energy.net_j) == pytest.approx((18.75, 12.5))
     assert (energy.calls, energy.seconds) == (50, 3.125)  # the first whole ten calls after three seconds
+
+
+def test_a_gpu_that_nvml_does_not_know_is_timed_without_it(gpu: torch.device) -> None:
+    class Stranger(FakeNvml):
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+            raise NVMLError
+
+    assert isinstance(watch(gpu, Stranger()), CpuWatch)
+    assert isinstance(watch(gpu, FakeNvml()), GpuWatch)
+    assert nvml_meter(gpu, Stranger()) is None
 
 
 def test_the_meter_counts_joules(gpu: torch.device) -> None:

@@ -19,10 +19,17 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency.show import knees, remarks
 from hrvit_lab.measure import backends, lab
-from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, find_backend, recompiling_allowed, regions
+from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
 from hrvit_lab.measure.compare import Budget, Estimate
-from hrvit_lab.measure.gate import check, reference_output, relative_error
-from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame, training_step
+from hrvit_lab.measure.gate import (
+    check,
+    reference_gradients,
+    reference_output,
+    relative_error,
+    step_gradients,
+    training_step,
+)
+from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame
 from hrvit_lab.measure.models import NamedModel, find_model, wake_batch_norms
 from hrvit_lab.measure.roofline import Ceilings
 from hrvit_lab.measure.timing import Sample, primed
@@ -174,12 +181,12 @@ def test_an_interrupt_keeps_what_was_measured(clock: FakeClock) -> None:
     def interrupt_late(x_BCHW: Tensor) -> None:
         nonlocal runs
         runs += 1
-        if runs == 2 + 1 + 20 + 4 * 7:  # gate and memory, warm-up, then seven rounds of four calls
+        if runs == 2 + 1 + 20 + 4 * 10:  # gate and memory, warm-up, then ten rounds of four calls
             raise KeyboardInterrupt
 
     [result] = race([Entry(named("a", Timed(clock, 10.0, interrupt_late)))], SMALL, Budget(), clock=clock)
     assert result.status == result.rounds_stopped == "interrupted"
-    assert 3 <= len(result.samples_ms) < 20
+    assert len(result.samples_ms) == 9
     assert result.latency == pytest.approx((10.0, 10.0, 10.0))
 
 
@@ -201,6 +208,15 @@ def test_the_reference_in_chunks_is_the_network() -> None:
     assert model.training
     with torch.no_grad():
         torch.testing.assert_close(ours, model.eval()(images_BCHW), atol=1e-4, rtol=1e-4)
+
+
+def test_the_reference_gradients_in_chunks_are_the_batchs() -> None:
+    model = find_model("hrvit_nano").plain.eval()
+    images_BCHW = torch.randn(11, 3, 32, 32)
+    ours = reference_gradients(model, images_BCHW)
+    training_step(model, lambda: model(images_BCHW))
+    assert len(ours) == len(list(model.parameters()))
+    assert relative_error(ours, step_gradients(model)) < 1e-5
 
 
 def test_batch_norms_are_awake_and_repeat() -> None:
@@ -281,10 +297,22 @@ def test_each_shape_may_compile_and_limits_are_restored(before: int) -> None:
 
     config = torch._dynamo.config
     with config.patch(recompile_limit=before, accumulated_recompile_limit=before):
-        with recompiling_allowed():
+        with compiling():
             assert config.recompile_limit == max(before, 1024)
             assert config.accumulated_recompile_limit == max(before, 8192)
         assert config.recompile_limit == config.accumulated_recompile_limit == before
+
+
+def test_without_a_compiler_compiling_is_refused_in_a_sentence(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._inductor import config, cpp_builder
+
+    cpp_builder.cpp_compiler_search.cache_clear()
+    with config.patch({"cpp.cxx": (None, str(tmp_path / "g++"))}):
+        [result] = race([Entry(named("a", Timed(clock, 10.0)), "compile")], SMALL, FIVE, clock=clock)
+    assert result.status == "refused"
+    assert result.reason.startswith("torch.compile on a CPU needs a C++ compiler: install g++")
 
 
 def test_onnx_runtime_computes_the_same() -> None:

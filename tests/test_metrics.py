@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hrvit_lab.config import preset
-from hrvit_lab.measure import METRICS, PROBES, Metric, ProbeInput, format_value, measure_peak_memory
+from hrvit_lab.measure import METRICS, PROBES, SPREAD, Metric, ProbeInput, format_value, measure_peak_memory
 from hrvit_lab.measure.count import count
 from hrvit_lab.measure.metric import si_scale
 from hrvit_lab.measure.probes import build_seeded
@@ -22,7 +22,7 @@ ASKED = ProbeInput(
     seed=3,
     data={"name": "digits", "resolution": [32, 32], "root": None},
     train={"epochs": 2, "train_limit": 48, "batch_size": 16},
-    latency={"batch_size": 2, "max_runs": 12},
+    latency={"batch_size": 2, "min_runs": 12, "max_runs": 12},
 )
 
 
@@ -43,8 +43,8 @@ def test_a_probes_other_keys_are_spreads_and_attachments(probed: tuple[str, dict
     """Whatever else were a metric by name would be a column without a label."""
     group, values = probed
     own = {key for key, metric in METRICS.items() if metric.group == group}
-    others = {key.removesuffix("_p10").removesuffix("_p90") for key in values} - own
-    assert others <= {"samples", "curves", "train_loss"}
+    spreads = {f"{key}_{end}" for key in own for end in SPREAD}
+    assert values.keys() - own - spreads <= {"samples", "curves", "train_loss"}
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
@@ -81,7 +81,8 @@ def test_latency_options_reach_the_clock() -> None:
     values = PROBES["latency"](ASKED)
     samples = values["samples"]
     assert (samples["batch_size"], samples["resolution"], samples["runs"]) == (2, (32, 48), 12)
-    assert values["latency_ms_p10"] <= values["latency_ms"] <= values["latency_ms_p90"]
+    assert values["latency_ms_min"] <= values["latency_ms_p10"] <= values["latency_ms"] <= values["latency_ms_p90"]
+    assert values["latency_ms_p90"] <= values["latency_ms_p99"] <= max(samples["samples_ms"])
     assert values["throughput_img_s"] == pytest.approx(2 / (values["latency_ms"] / 1e3))
 
 

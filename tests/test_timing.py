@@ -17,7 +17,9 @@ from hrvit_lab.measure.timing import (
     garbage_collector_paused,
     intra_op_threads,
     is_steady,
+    primed,
     warm_up,
+    with_cold_l2,
 )
 
 
@@ -78,7 +80,26 @@ def test_warm_up_ends_as_soon_as_the_median_is_steady() -> None:
 def test_warm_up_gives_up_at_either_bound(max_runs: int, max_seconds: float, runs: int) -> None:
     restless = (10.0 * 1.2**k for k in range(1000))  # 10 + 12 + 14.4 = 36.4 ms, with the next 53.7 ms
     samples, steady = warm_up(scripted(restless), window=5, tolerance=0.05, max_runs=max_runs, max_seconds=max_seconds)
-    assert (len(samples), steady) == (runs, False)
+    assert (len(samples), steady) == (runs, None)  # too few to tell
+
+
+def test_warm_up_tells_a_restless_series() -> None:
+    restless = (10.0 * 1.2**k for k in range(1000))
+    samples, steady = warm_up(scripted(restless), window=5, tolerance=0.05, max_runs=12, max_seconds=1e9)
+    assert (len(samples), steady) == (12, False)
+
+
+def test_a_cold_call_comes_right_after_the_flush() -> None:
+    """An untimed call between them would warm the cache again."""
+    events: list[str] = []
+
+    def bare() -> Sample:
+        events.append("timed")
+        return Sample(1.0, 10.0 * len(events))
+
+    turn = with_cold_l2(primed(lambda: events.append("untimed"), bare), bare, lambda: events.append("flush"))
+    assert turn() == Sample(1.0, 20.0, 40.0)
+    assert events == ["untimed", "timed", "flush", "timed"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hrvit_lab.measure.environment import environment
 from hrvit_lab.measure.latency import LatencyResult, measure_latency
 from hrvit_lab.measure.memory import measure_peak_memory
 from hrvit_lab.measure.metric import Metric, format_value
-from hrvit_lab.measure.probes import ProbeInput, cost_probe, latency_probe, memory_probe
+from hrvit_lab.measure.probes import SPREAD, ProbeInput, cost_probe, latency_probe, memory_probe
 from hrvit_lab.measure.workload import OutOfDeviceMemory
 
 METRICS: dict[str, Metric] = {
@@ -44,7 +44,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "latency_ms", "latency", "ms", "lower", "latency",
-            "Median wall time of one batch's forward pass, warmed up.", measured=True,
+            "Median wall time of one batch's forward pass, warmed up until steady.", measured=True,
         ),
         Metric(
             "throughput_img_s", "throughput", "img/s", "higher", "latency",
@@ -83,6 +83,7 @@ PROBES: dict[str, Callable[[ProbeInput], dict[str, Any]]] = {
 __all__ = [
     "METRICS",
     "PROBES",
+    "SPREAD",
     "LatencyResult",
     "Metric",
     "OutOfDeviceMemory",

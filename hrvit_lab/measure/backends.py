@@ -23,6 +23,10 @@ from hrvit_lab.measure.workload import Workload
 from hrvit_lab.model import HRViT
 
 
+class Refused(RuntimeError):
+    """A back end that cannot run here; the text says what it lacks."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A workload, ready to be called.
@@ -76,7 +80,13 @@ def eager(load: Workload) -> Prepared:
 
 
 def compiled(load: Workload) -> Prepared:
-    """``torch.compile`` of each region on its own; blocks of the same shape share their code."""
+    """``torch.compile`` of each region on its own; blocks of the same shape share their code.
+
+    Raises:
+        Refused: on the CPU without a C++ compiler.
+    """
+    if load.device.type == "cpu" and not has_cpp_compiler():
+        raise Refused("torch.compile on a CPU needs a C++ compiler: install g++, or name one in the variable CXX")
     began = time.perf_counter()
     for region in regions(load.model):
         region.compile(dynamic=False)
@@ -143,10 +153,23 @@ def openvino(load: Workload) -> Prepared:
     return Prepared(run, seconds)
 
 
+def has_cpp_compiler() -> bool:
+    """Whether ``torch.compile`` would find a C++ compiler."""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return False
+    return True
+
+
 @contextmanager
-def recompiling_allowed() -> Iterator[None]:
-    """Let one block's code be compiled for as many shapes as there are; running out is an error, not a slow path."""
+def compiling() -> Iterator[None]:
+    """Compile from empty caches, or the seconds it takes would be those of the second time; and one block's code for
+    as many shapes as there are: running out of that is an error, not a slow path."""
     import torch._dynamo  # costs a second, which only compiling should pay
+    from torch._inductor.utils import fresh_cache
 
     config = torch._dynamo.config
     limits: dict[str, Any] = {
@@ -154,16 +177,17 @@ def recompiling_allowed() -> Iterator[None]:
         "accumulated_recompile_limit": max(config.accumulated_recompile_limit, 8192),
         "fail_on_recompile_limit_hit": True,
     }
-    with config.patch(**limits):
+    torch._dynamo.reset()
+    with config.patch(**limits), fresh_cache():
         yield
 
 
 BACKENDS: dict[str, Backend] = {
     "eager": Backend("eager", eager, trains=True),
-    "compile": Backend("torch.compile per block", compiled, trains=True, context=recompiling_allowed),
+    "compile": Backend("torch.compile per block", compiled, trains=True, context=compiling),
     "cuda_graph": Backend("CUDA graph", cuda_graph, devices=("cuda",)),
     "compile_cuda_graph": Backend(
-        "torch.compile per block in a CUDA graph", compiled_cuda_graph, devices=("cuda",), context=recompiling_allowed
+        "torch.compile per block in a CUDA graph", compiled_cuda_graph, devices=("cuda",), context=compiling
     ),
     "onnxruntime": Backend(
         "ONNX Runtime", onnxruntime, ("cpu",), ("float32",), packages=("onnx", "onnxscript", "onnxruntime")

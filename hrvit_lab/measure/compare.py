@@ -28,6 +28,9 @@ do in 95 %."""
 
 RESAMPLES = 2000
 
+FEWEST_ROUNDS = 7
+"""Of fewer, even the lowest and the highest do not hold the median between them often enough for an interval."""
+
 Verdict = Literal["faster", "slower", "tie"]
 Stop = Literal["precise", "rounds", "time", "interrupted"]
 
@@ -50,9 +53,10 @@ class Budget:
     """When to stop: as soon as every ratio's interval is narrow enough, within bounds on rounds and seconds.
 
     Attributes:
-        half_width: of every ratio's interval, as a fraction; reached, it ends the race.
-        min_rounds, max_rounds: bounds on the number of rounds.
-        max_seconds: end the race after this many seconds, but not before ``min_rounds``.
+        half_width: of every ratio's interval, as a fraction; below it the race ends.
+        min_rounds: so many rounds must count before an interval may end the race: early ones are narrow by chance.
+        max_rounds: end the race after this many rounds.
+        max_seconds: end the race after this many seconds, but not before ``FEWEST_ROUNDS``.
     """
 
     half_width: float = 0.01
@@ -88,9 +92,9 @@ class Rounds:
 
     @property
     def kept(self) -> list[int]:
-        """Indices of the rounds that count: those that nothing throttled, or all if they are fewer than three."""
+        """Indices of the rounds that count: those that nothing throttled; all, if these are too few to tell."""
         good = [index for index, reasons in enumerate(self.throttled) if not reasons]
-        return good if len(good) >= 3 else list(range(len(self.throttled)))
+        return good if len(good) >= FEWEST_ROUNDS else list(range(len(self.throttled)))
 
     @property
     def discarded(self) -> int:
@@ -162,40 +166,49 @@ def compare(
     """
     reference = next(iter(stopwatches))
     entries = [*stopwatches.items(), (CONTROL, stopwatches[reference])]
-    samples: dict[str, list[Sample]] = {name: [] for name, _ in entries}
-    throttled: list[tuple[str, ...]] = []
     shuffle = random.Random(seed).shuffle
-    began = clock()
+    done: list[tuple[dict[str, Sample], tuple[str, ...]]] = []
     half_width, next_check = math.inf, budget.min_rounds
     stopped: Stop | None = None
-    while stopped is None:
-        try:
+    began = clock()
+    try:
+        while stopped is None:
             shuffle(entries)
-            this_round = {name: stopwatch() for name, stopwatch in entries}
-            reasons = look_for_throttling()
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-            break
-        for name, sample in this_round.items():
-            samples[name].append(sample)
-        throttled.append(reasons)
-        n = len(throttled)
-        if n == next_check:
-            half_width = _widest(Rounds(samples, throttled, "rounds", 0.0), reference)
-            next_check += max(1, n // 10)
-        on_round(n, half_width)
-        if half_width < budget.half_width:
-            stopped = "precise"
-        elif n == budget.max_rounds:
-            stopped = "rounds"
-        elif n >= budget.min_rounds and clock() - began >= budget.max_seconds:
-            stopped = "time"
-    return Rounds(samples, throttled, stopped, clock() - began)
+            samples = {name: stopwatch() for name, stopwatch in entries}
+            done.append((samples, look_for_throttling()))
+            n = len(done)
+            if n == next_check:
+                half_width = _widest(_rounds(done), reference, budget)
+                next_check += max(1, n // 10)
+            on_round(n, half_width)
+            if half_width < budget.half_width:
+                stopped = "precise"
+            elif n == budget.max_rounds:
+                stopped = "rounds"
+            elif n >= FEWEST_ROUNDS and clock() - began >= budget.max_seconds:
+                stopped = "time"
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    return _rounds(done, stopped, clock() - began)
 
 
-def _widest(rounds: Rounds, reference: str) -> float:
-    """The largest half-width among the intervals of all ratios to the reference."""
+def _rounds(
+    done: Sequence[tuple[dict[str, Sample], tuple[str, ...]]], stopped: Stop = "rounds", seconds: float = 0.0
+) -> Rounds:
+    names = done[0][0] if done else ()
+    return Rounds(
+        {name: [samples[name] for samples, _ in done] for name in names},
+        [reasons for _, reasons in done],
+        stopped,
+        seconds,
+    )
+
+
+def _widest(rounds: Rounds, reference: str, budget: Budget) -> float:
+    """The largest half-width among the intervals of all ratios to the reference; infinite while too few count."""
     base = rounds.wall_ms(reference)
+    if len(base) < budget.min_rounds:
+        return math.inf
     return max(paired_ratio(rounds.wall_ms(name), base).half_width for name in rounds.samples if name != reference)
 
 

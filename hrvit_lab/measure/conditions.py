@@ -135,8 +135,11 @@ class GpuWatch:
 
 
 def watch(device: torch.device, nvml: Any = None) -> Watch:
-    """What to look at for a device; without NVML, a GPU's feeder alone."""
-    return GpuWatch(device, nvml) if device.type == "cuda" and nvml is not None else CpuWatch()
+    """What to look at for a device; a GPU's feeder alone where NVML is missing or does not know the GPU."""
+    if device.type == "cuda" and nvml is not None:
+        with contextlib.suppress(nvml.NVMLError):
+            return GpuWatch(device, nvml)
+    return CpuWatch()
 
 
 def load_nvml() -> Any:

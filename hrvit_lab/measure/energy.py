@@ -64,13 +64,9 @@ def energy_per_call(
 
 def nvml_meter(device: torch.device, nvml: Any) -> Meter | None:
     """A GPU's energy counter in joules; None where it has none (before Volta)."""
-    handle = nvml_handle(device, nvml)
-
-    def meter() -> float:
-        return nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
-
     try:
-        meter()
+        handle = nvml_handle(device, nvml)
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError:
         return None
-    return meter
+    return lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,26 @@ def reference_output(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
     model = copy.deepcopy(plain).to(images_BCHW.device, torch.float32).eval()
     chunks = [tree_leaves(model(chunk)) for chunk in images_BCHW.split(CHUNK)]
     return [torch.cat(leaves) for leaves in zip(*chunks, strict=True)]
+
+
+def reference_gradients(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
+    """What ``training_step`` leaves in a network in float32, eager and in eval mode, computed as in
+    ``reference_output``: the mean over the batch is that over its chunks, weighted by their sizes."""
+    model = copy.deepcopy(plain).to(images_BCHW.device, torch.float32).eval()
+    for chunk in images_BCHW.split(CHUNK):
+        (mean_square(model(chunk)) * (len(chunk) / len(images_BCHW))).backward()
+    return step_gradients(model)
+
+
+def training_step(model: nn.Module, forward: Callable[[], Any]) -> None:
+    """Forward pass, mean square of all outputs, backward pass to fresh gradients; no optimiser."""
+    model.zero_grad(set_to_none=True)
+    mean_square(forward()).backward()
+
+
+def mean_square(output: Any) -> Tensor:
+    """The sum over output tensors of their mean squares: a loss that needs no labels."""
+    return torch.stack([tensor.float().square().mean() for tensor in tree_leaves(output)]).sum()
 
 
 def step_gradients(model: nn.Module) -> list[Tensor]:

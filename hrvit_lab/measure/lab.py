@@ -4,53 +4,46 @@ In order: the numerics gate, a warm-up until steady, interleaved rounds with an 
 into memory, computes something else or cannot run is a measurement too: one that says so and has no times.
 """
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from hrvit_lab.measure.backends import BACKENDS, Prepared, find_backend
+from hrvit_lab.measure.backends import BACKENDS, Prepared, Refused, find_backend
 from hrvit_lab.measure.compare import (
     CONTROL,
+    FEWEST_ROUNDS,
     Budget,
     Estimate,
     Rounds,
     Stop,
     Verdict,
     bootstrap_median,
-    compare,
     judge,
     paired_ratio,
 )
-from hrvit_lab.measure.conditions import Look, summarise, watch
 from hrvit_lab.measure.count import UncountedOperator, count
 from hrvit_lab.measure.energy import Energy, energy_per_call, idle_power, nvml_meter
+from hrvit_lab.measure.engine import Warm, cold_times, device_times, wall_times, warmed, watched
 from hrvit_lab.measure.environment import environment
-from hrvit_lab.measure.gate import Finding, check, reference_output, step_gradients
+from hrvit_lab.measure.gate import (
+    Finding,
+    check,
+    reference_gradients,
+    reference_output,
+    step_gradients,
+    training_step,
+)
 from hrvit_lab.measure.memory import measure_peak_memory
 from hrvit_lab.measure.models import NamedModel
 from hrvit_lab.measure.roofline import Ceilings, Roofline, measure_ceilings, roofline
-from hrvit_lab.measure.timing import (
-    Clock,
-    Sample,
-    Stopwatch,
-    cpu_stopwatch,
-    cuda_stopwatch,
-    garbage_collector_paused,
-    intra_op_threads,
-    primed,
-    warm_up,
-    with_cold_l2,
-)
+from hrvit_lab.measure.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.measure.workload import (
     DTYPES,
     MEMORY_FORMATS,
@@ -58,6 +51,7 @@ from hrvit_lab.measure.workload import (
     Workload,
     device_name,
     find_device,
+    ieee_float32,
     input_channels,
     memory_errors_named,
     noise,
@@ -67,9 +61,6 @@ from hrvit_lab.model import HRViT
 
 Status = Literal["ok", "wrong", "out of memory", "refused", "failed", "interrupted"]
 
-STEADY_WINDOW = 5
-STEADY_TOLERANCE = 0.05
-MAX_WARMUP_CALLS = 200
 TRAINING_MACS = 3
 """A training step's multiply-accumulates by those of inference: a backward pass has two products for each."""
 ENERGY_SECONDS = 3.0
@@ -132,12 +123,13 @@ class Measurement:
         relative_error, tolerance: from the numerics gate: outputs, or gradients of a training step, against eager
             float32 of the plain network.
         compile_seconds: spent on compiling, capturing or exporting.
-        steady: whether the warm-up became steady within its bounds; if not, distrust the times.
+        steady: whether the warm-up became steady within its bounds; if not, distrust the times. None: there was no
+            time for enough calls to tell.
         warmup_samples_ms: calls before the race.
         samples_ms: wall times, one a round, thrown-out rounds included.
         device_samples_ms: the same calls by CUDA events.
         cold_samples_ms: further calls by CUDA events, with the L2 cache overwritten before each.
-        throttled: for each round what slowed the device down; such rounds count nowhere.
+        throttled: for each round what slowed the device down; such rounds count nowhere, unless nearly all are.
         rounds_discarded: how many these are.
         latency: median wall time with its interval.
         against: the name of the reference.
@@ -231,10 +223,7 @@ class _Ready:
     """A competitor on the starting line."""
 
     entry: Entry
-    call: Callable[[], Any]
-    stopwatch: Stopwatch
-    warmup: list[Sample]
-    steady: bool
+    warm: Warm
     finding: Finding
     compile_seconds: float | None
     peak_memory_mib: float | None
@@ -282,7 +271,7 @@ def race(
     device = _validate(entries, setting)
     with ExitStack() as stack:
         threads = stack.enter_context(intra_op_threads(setting.threads))
-        stack.enter_context(_ieee_float32())
+        stack.enter_context(ieee_float32())
         for context in {BACKENDS[entry.backend].context for entry in entries} - {nullcontext}:
             stack.enter_context(context())
         facts: dict[str, Any] = dict(
@@ -295,6 +284,11 @@ def race(
             training=setting.training,
             environment=environment(),
         )
+        ceilings: dict[str, Ceilings] = {}
+        for dtype in dict.fromkeys(entry.dtype for entry in entries):  # first: later there may be no memory left
+            report(f"ceilings in {dtype}: matrix product and copy")
+            with torch.inference_mode():
+                ceilings[dtype] = measure_ceilings(device, dtype, clock=clock)
         ready: list[_Ready] = []
         results: dict[str, Measurement] = {}
         references: dict[int, list[Tensor]] = {}
@@ -310,7 +304,9 @@ def race(
                 )  # fmt: skip
         references.clear()
         if ready:
-            for result in _timed(ready, setting, facts, device, budget or Budget(), seed, clock, nvml, report):
+            for result in _timed(
+                ready, setting, facts, ceilings, device, budget or Budget(), seed, clock, nvml, report
+            ):
                 results[result.name] = result
     return [results[entry.name] for entry in entries]
 
@@ -337,25 +333,6 @@ def _validate(entries: Sequence[Entry], setting: Setting) -> torch.device:
     return find_device(setting.device)
 
 
-@contextmanager
-def _ieee_float32() -> Iterator[None]:
-    """Convolutions in float32 use no TF32 (matrix products use none unless asked): float32 shall mean float32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def training_step(model: nn.Module, forward: Callable[[], Any]) -> None:
-    """Forward pass, mean square of all outputs, backward pass to fresh gradients; no optimiser."""
-    for parameter in model.parameters():
-        parameter.grad = None
-    loss = torch.stack([tensor.float().square().mean() for tensor in tree_leaves(forward())]).sum()
-    loss.backward()
-
-
 def _make_ready(
     entry: Entry,
     setting: Setting,
@@ -380,7 +357,7 @@ def _make_ready(
             report(f"{entry.name}: peak memory")
             peak = measure_peak_memory(
                 entry.model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
-                dtype=entry.dtype, training=setting.training,
+                dtype=entry.dtype, memory_format=setting.memory_format, training=setting.training,
             )  # fmt: skip
         load = prepare(
             entry.model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
@@ -393,15 +370,13 @@ def _make_ready(
             if not finding.passed:
                 raise _Stopped("wrong", _wrong(finding, setting.training), finding)
             call, seconds = _callable(load, prepared, setting.training, clock)
-            stopwatch = _stopwatch(call, clock, device)
             report(f"{entry.name}: warming up")
             with garbage_collector_paused():
-                warmup, steady = warm_up(
-                    stopwatch, window=STEADY_WINDOW, tolerance=STEADY_TOLERANCE, max_runs=MAX_WARMUP_CALLS,
-                    max_seconds=max_warmup_seconds,
-                )  # fmt: skip
+                warm = warmed(call, device, clock=clock, max_seconds=max_warmup_seconds)
     except _Stopped:
         raise
+    except Refused as refused:
+        raise _Stopped("refused", str(refused)) from None
     except OutOfDeviceMemory as error:
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -409,7 +384,7 @@ def _make_ready(
     except Exception as error:  # whatever a compiler or an engine raises is its result, and no other row's
         first_line = next(iter(str(error).strip().splitlines()), "")
         raise _Stopped("failed", f"{type(error).__name__}: {first_line[:200]}") from error
-    return _Ready(entry, call, stopwatch, warmup, steady, finding, seconds, peak)
+    return _Ready(entry, warm, finding, seconds, peak)
 
 
 def _reference(
@@ -420,12 +395,8 @@ def _reference(
         name = f"float32 reference, batch {setting.batch_size} on {device_name(device)}"
         with memory_errors_named(name):
             images_BCHW = noise(setting.batch_size, input_channels(plain), *setting.resolution, seed).to(device)
-            if setting.training:
-                model = copy.deepcopy(plain).to(device, torch.float32).eval()
-                training_step(model, lambda: model(images_BCHW))
-                known[id(plain)] = step_gradients(model)
-            else:
-                known[id(plain)] = reference_output(plain, images_BCHW)
+            reference = reference_gradients if setting.training else reference_output
+            known[id(plain)] = reference(plain, images_BCHW)
     return known[id(plain)]
 
 
@@ -463,17 +434,11 @@ def _callable(
     return step, prepared.compile_seconds + clock() - began
 
 
-def _stopwatch(call: Callable[[], Any], clock: Clock, device: torch.device) -> Stopwatch:
-    """One turn: a call that warms the caches, a timed one, and on a GPU a third that finds them cold."""
-    if device.type == "cpu":
-        return primed(call, cpu_stopwatch(call, clock))
-    return with_cold_l2(primed(call, cuda_stopwatch(call, clock, device)), device)
-
-
 def _timed(
     ready: Sequence[_Ready],
     setting: Setting,
     facts: dict[str, Any],
+    ceilings: dict[str, Ceilings],
     device: torch.device,
     budget: Budget,
     seed: int,
@@ -481,19 +446,7 @@ def _timed(
     nvml: Any,
     report: Callable[[str], object],
 ) -> list[Measurement]:
-    """The race itself, with ceilings before and energy after."""
-    ceilings: dict[str, Ceilings] = {}
-    with torch.inference_mode():
-        for dtype in dict.fromkeys(competitor.entry.dtype for competitor in ready):
-            report(f"ceilings in {dtype}: matrix product and copy")
-            ceilings[dtype] = measure_ceilings(device, dtype, clock=clock)
-
-    observer = watch(device, nvml)
-    looks: list[Look] = [observer.look()]
-
-    def look_for_throttling() -> tuple[str, ...]:
-        looks.append(observer.look())
-        return looks[-1].throttled
+    """The race itself, and energy after it."""
 
     def on_round(rounds: int, half_width: float) -> None:
         width = f", widest interval ±{half_width:.1%}" if half_width < float("inf") else ""
@@ -501,13 +454,12 @@ def _timed(
 
     reference = ready[0].entry.name
     with torch.inference_mode(not setting.training), garbage_collector_paused():
-        rounds = compare(
-            {competitor.entry.name: competitor.stopwatch for competitor in ready}, budget, seed=seed, clock=clock,
-            look_for_throttling=look_for_throttling, on_round=on_round,
+        rounds, conditions = watched(
+            {competitor.entry.name: competitor.warm.stopwatch for competitor in ready}, budget, device, seed=seed,
+            clock=clock, nvml=nvml, on_round=on_round,
         )  # fmt: skip
-        if len(rounds.throttled) < 3:
+        if len(rounds.throttled) < min(FEWEST_ROUNDS, budget.min_rounds):
             raise KeyboardInterrupt
-        conditions = summarise(looks) | {"load_average_1min": psutil.getloadavg()[0]}
         energies = _energies(ready, device, nvml, rounds, clock, report)
 
     base = rounds.wall_ms(reference)
@@ -539,8 +491,8 @@ def _energies(
         report(f"{competitor.entry.name}: energy")
         energies.append(
             energy_per_call(
-                competitor.call, lambda: torch.cuda.synchronize(device), meter, idle_w=idle_w, seconds=ENERGY_SECONDS,
-                clock=clock,
+                competitor.warm.call, lambda: torch.cuda.synchronize(device), meter, idle_w=idle_w,
+                seconds=ENERGY_SECONDS, clock=clock,
             )
         )  # fmt: skip
     return energies
@@ -575,11 +527,11 @@ def _measurement(
         relative_error=competitor.finding.relative_error,
         tolerance=competitor.finding.tolerance,
         compile_seconds=competitor.compile_seconds,
-        steady=competitor.steady,
-        warmup_samples_ms=tuple(sample.wall_ms for sample in competitor.warmup),
-        samples_ms=tuple(sample.wall_ms for sample in samples),
-        device_samples_ms=tuple(sample.device_ms for sample in samples if sample.device_ms is not None),
-        cold_samples_ms=tuple(sample.cold_ms for sample in samples if sample.cold_ms is not None),
+        steady=competitor.warm.steady,
+        warmup_samples_ms=competitor.warm.warmup_ms,
+        samples_ms=wall_times(samples),
+        device_samples_ms=device_times(samples),
+        cold_samples_ms=cold_times(samples),
         throttled=tuple(rounds.throttled),
         rounds_discarded=rounds.discarded,
         latency=latency,

@@ -20,6 +20,7 @@ def measure_peak_memory(
     batch_size: int = 1,
     device: str = "cpu",
     dtype: str = "float32",
+    memory_format: str = "contiguous",
     training: bool = False,
 ) -> float:
     """Most memory that weights, buffers, input and everything computed from them hold at one moment.
@@ -39,6 +40,7 @@ def measure_peak_memory(
         batch_size: images a pass.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, of weights and input.
+        memory_format: ``"contiguous"`` or ``"channels_last"``, of the input.
         training: measure a training pass in place of inference.
     Returns:
         Peak in MiB (2^20 bytes).
@@ -46,7 +48,7 @@ def measure_peak_memory(
         ValueError: for a setting that does not exist or a device that is not present.
         OutOfDeviceMemory: if it does not fit.
     """
-    load = prepare(model, resolution, batch_size=batch_size, device=device, dtype=dtype)
+    load = prepare(model, resolution, batch_size=batch_size, device=device, dtype=dtype, memory_format=memory_format)
     load.model.train(training)
     peak_bytes = _cuda_peak if load.device.type == "cuda" else _live_tensor_peak
     with memory_errors_named(load.name):

@@ -51,6 +51,22 @@ def find_model(name: str, *, seed: int = 0) -> NamedModel:
     return NamedModel(name, plain, deploy(plain) if deployed else plain)
 
 
+def as_model(model: nn.Module | HRViTConfig | str, *, seed: int = 0) -> nn.Module:
+    """The module itself; or what a config or a name (as ``find_model`` takes it) stands for.
+
+    Raises:
+        ConfigError: if it is none of these, or there is no model of that name.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, HRViTConfig):
+        with seeded(seed):
+            return build(model)
+    if isinstance(model, str):
+        return find_model(model, seed=seed).module
+    raise ConfigError(f"{model!r:.80} is no model; give a module, a config, or a name such as 'hrvit_nano'")
+
+
 def wake_batch_norms(model: nn.Module) -> None:
     """Give every BatchNorm random statistics, scales (0.5 to 1.5) and shifts, none of them zero, in place."""
     for module in model.modules():

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from hrvit_lab.blocks import Block, PyramidStage, Stage
-from hrvit_lab.measure.compare import Budget, Estimate, Rounds, compare, paired_ratio
+from hrvit_lab.measure.compare import Budget, Estimate, Rounds, paired_ratio
+from hrvit_lab.measure.engine import watched
 from hrvit_lab.measure.timing import (
     Clock,
     Sample,
@@ -30,7 +31,7 @@ from hrvit_lab.measure.timing import (
     intra_op_threads,
     primed,
 )
-from hrvit_lab.measure.workload import memory_errors_named, prepare
+from hrvit_lab.measure.workload import ieee_float32, memory_errors_named, prepare
 from hrvit_lab.model import HRViT
 
 BLOCK_PARTS = {
@@ -66,7 +67,8 @@ class PartTimes:
         whole_ms: median of the whole network in the same rounds.
         sum_ms: median over rounds of the sum over parts.
         ratio: sum by whole, paired by round.
-        rounds: how many there were.
+        rounds: how many count.
+        conditions: clocks, heat, power, load and remarks, meanwhile.
     """
 
     frame: pd.DataFrame
@@ -74,6 +76,7 @@ class PartTimes:
     sum_ms: float
     ratio: Estimate
     rounds: int
+    conditions: dict[str, Any]
 
 
 class Spec(NamedTuple):
@@ -121,6 +124,7 @@ def measure_parts(
     budget: Budget | None = None,
     seed: int = 0,
     clock: Clock = time.perf_counter,
+    nvml: Any = None,
     on_round: Callable[[int, float], object] = lambda rounds, half_width: None,
 ) -> PartTimes:
     """Time every part of an HRViT in eval and inference mode; ``model`` is left as it is.
@@ -147,6 +151,7 @@ def measure_parts(
     with (
         memory_errors_named(load.name),
         intra_op_threads(threads),
+        ieee_float32(),
         torch.inference_mode(),
         garbage_collector_paused(),
     ):
@@ -160,16 +165,18 @@ def measure_parts(
 
         one_pass()
         passes.clear()
-        rounds = compare(
+        rounds, conditions = watched(
             {WHOLE: primed(whole := lambda: load.model(load.images_BCHW), stopwatch(whole)), SUM: one_pass},
-            budget or Budget(min_rounds=10), seed=seed, clock=clock, on_round=on_round,
+            budget or Budget(min_rounds=10), load.device, seed=seed, clock=clock, nvml=nvml, on_round=on_round,
         )  # fmt: skip
-    if not rounds.throttled:
+    if rounds.stopped == "interrupted":
         raise KeyboardInterrupt
-    return _part_times([place for place, _ in turns], passes[: len(rounds.throttled)], rounds)
+    return _part_times([place for place, _ in turns], [passes[index] for index in rounds.kept], rounds, conditions)
 
 
-def _part_times(places: list[Place], passes: list[list[float]], rounds: Rounds) -> PartTimes:
+def _part_times(
+    places: list[Place], passes: list[list[float]], rounds: Rounds, conditions: dict[str, Any]
+) -> PartTimes:
     calls = pd.DataFrame([place._asdict() for place in places])
     calls["branch"] = calls["branch"].astype("Int64")
     keys = list(Place._fields)
@@ -179,7 +186,7 @@ def _part_times(places: list[Place], passes: list[list[float]], rounds: Rounds) 
     for column, q in (("latency_ms", 0.5), ("latency_ms_p10", 0.1), ("latency_ms_p90", 0.9)):
         frame[column] = summed.quantile(q, axis=1).to_numpy()
     wholes, sums = rounds.wall_ms(WHOLE), rounds.wall_ms(SUM)
-    return PartTimes(frame, median(wholes), median(sums), paired_ratio(sums, wholes), len(passes))
+    return PartTimes(frame, median(wholes), median(sums), paired_ratio(sums, wholes), len(passes), conditions)
 
 
 def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:

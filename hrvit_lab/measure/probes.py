@@ -1,6 +1,6 @@
 """Probes: from a config to the numbers of one trial.
 
-A probe returns one flat dict: metric keys (and their ``_p10`` and ``_p90``) with numbers in base units, and
+A probe returns one flat dict: metric keys (and their spread, ``SPREAD``) with numbers in base units, and
 what is kept beside them under ``samples`` or ``curves``. It raises what goes wrong; whoever runs trials
 records it.
 """
@@ -16,6 +16,9 @@ from hrvit_lab.measure.latency import measure_latency
 from hrvit_lab.measure.memory import measure_peak_memory
 from hrvit_lab.rivals import NetworkConfig, build_network
 from hrvit_lab.train import seeded
+
+SPREAD = ("min", "p10", "p90", "p99")
+"""What may stand behind a metric's key, as in ``latency_ms_p90``: the spread of repeated runs."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def cost_probe(asked: ProbeInput) -> dict[str, Any]:
 
 
 def latency_probe(asked: ProbeInput) -> dict[str, Any]:
-    """Median wall time of a batch, its 10th and 90th percentiles, throughput; the rest under samples."""
+    """Median wall time of a batch, its minimum and percentiles, throughput; the rest under samples."""
     result = measure_latency(
         build_seeded(asked.config, asked.seed, asked.resolution),
         asked.resolution,
@@ -71,8 +74,8 @@ def latency_probe(asked: ProbeInput) -> dict[str, Any]:
     )
     return {
         "latency_ms": result.median_ms,
-        "latency_ms_p10": result.percentile_ms(10),
-        "latency_ms_p90": result.percentile_ms(90),
+        "latency_ms_min": min(result.samples_ms),
+        **{f"latency_ms_p{q}": result.percentile_ms(q) for q in (10, 90, 99)},
         "throughput_img_s": result.throughput_img_s,
         "samples": result.to_dict(),
     }

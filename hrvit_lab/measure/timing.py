@@ -75,17 +75,24 @@ def primed(run: Callable[[], object], stopwatch: Stopwatch) -> Stopwatch:
     return measure
 
 
-def with_cold_l2(stopwatch: Stopwatch, device: torch.device) -> Stopwatch:
-    """The stopwatch, with a second call on a CUDA device whose L2 cache was overwritten just before."""
-    cache_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-    scratch = torch.empty(4 * max(cache_bytes, 2**20), dtype=torch.uint8, device=device)
+def with_cold_l2(warm: Stopwatch, cold: Stopwatch, flush: Callable[[], object]) -> Stopwatch:
+    """A stopwatch that gives ``warm``'s times, and as ``cold_ms`` the device time of one more call after ``flush``.
+
+    ``cold`` must not be primed: an untimed call before would warm the cache again.
+    """
 
     def measure() -> Sample:
-        warm = stopwatch()
-        scratch.zero_()
-        return warm._replace(cold_ms=stopwatch().device_ms)
+        sample = warm()
+        flush()
+        return sample._replace(cold_ms=cold().device_ms)
 
     return measure
+
+
+def l2_flush(device: torch.device) -> Callable[[], object]:
+    """What overwrites all of a CUDA device's L2 cache."""
+    cache_bytes = torch.cuda.get_device_properties(device).L2_cache_size
+    return torch.empty(4 * max(cache_bytes, 2**20), dtype=torch.uint8, device=device).zero_
 
 
 def is_steady(samples_ms: Sequence[float], *, window: int, tolerance: float) -> bool:
@@ -109,18 +116,18 @@ def is_steady(samples_ms: Sequence[float], *, window: int, tolerance: float) -> 
 
 def warm_up(
     measure: Stopwatch, *, window: int, tolerance: float, max_runs: int, max_seconds: float
-) -> tuple[list[Sample], bool]:
+) -> tuple[list[Sample], bool | None]:
     """Run until steady, or until a bound on runs or measured seconds is met.
 
     Returns:
-        The samples, and whether the last of them were steady.
+        The samples, and whether the last of them were steady; None if the bounds left too few to tell.
     """
     samples: list[Sample] = []
     steady = False
     while not steady and len(samples) < max_runs and _seconds(samples) < max_seconds:
         samples.append(measure())
         steady = is_steady([sample.wall_ms for sample in samples], window=window, tolerance=tolerance)
-    return samples, steady
+    return samples, steady if len(samples) >= 2 * window else None
 
 
 def collect(measure: Stopwatch, *, min_runs: int, max_runs: int, max_seconds: float) -> list[Sample]:

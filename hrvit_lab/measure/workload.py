@@ -118,6 +118,17 @@ def device_name(device: torch.device) -> str:
 
 
 @contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Convolutions in float32 use no TF32 (matrix products use none unless asked): float32 shall mean float32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
 def memory_errors_named(name: str) -> Iterator[None]:
     """Turn any allocator's complaint into ``OutOfDeviceMemory`` that says what did not fit."""
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hrvit_lab.measure import METRICS
+from hrvit_lab.measure import METRICS, SPREAD
 from hrvit_lab.plots import pareto_front
 from hrvit_lab.published import by_key
 from hrvit_lab.study.columns import NOT_BUILT
@@ -31,7 +31,7 @@ def table(
 
     Columns: ``variant``, ``config_id``, the axes (and ``resolution``, ``matching``, ``macs_vs_base``, ``note``); then
     every metric that was asked for by its key, with ``_std`` and ``_n`` over seeds (the key itself is their mean, the
-    spread the sample standard deviation) or with ``_p10`` and ``_p90``; ``status`` ("ok", "failed: reason", "partial",
+    spread the sample standard deviation) or with the ends in ``SPREAD``; ``status`` ("ok", "failed: reason", "partial",
     or "not built here"); ``pareto`` (on the front of the study's two trade-off metrics, where one is better high and
     one low).
 
@@ -113,7 +113,7 @@ def _figures(spec: Spec, measured: Measured) -> dict[str, Any]:
             figures[f"{key}_n"] = count
         else:
             own = next(iter(measured[metric.group].values()), {})
-            names = [key, *(name for name in (f"{key}_p10", f"{key}_p90") if name in own)]
+            names = [key, *(name for end in SPREAD if (name := f"{key}_{end}") in own)]
             figures |= {name: np.nan if own.get(name) is None else own[name] for name in names}
     return figures
 
@@ -136,7 +136,7 @@ def _differences(spec: Spec, measured: Measured, reference: Measured) -> dict[st
 def _unsteady(trials: Iterable[Trial], records: Records) -> bool:
     """Whether a clock never became steady in its warm-up."""
     samples = (records.get(trial.key, {}).get("samples") for trial in trials if trial.group == "latency")
-    return any(isinstance(kept, Mapping) and kept.get("steady") is False for kept in samples)
+    return any(isinstance(kept, Mapping) and not kept.get("steady", True) for kept in samples)
 
 
 def _status(trials: Sequence[Trial], records: Records) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hrvit_lab.measure import METRICS, format_value
+from hrvit_lab.measure import METRICS, SPREAD, format_value
 from hrvit_lab.plots import metric_label
 from hrvit_lab.study.spec import Spec
 
@@ -61,7 +61,8 @@ def cell(key: str, row: Row) -> str:
 
 def numeric_columns() -> list[str]:
     """Columns of the study's table that hold numbers, whatever a file says."""
-    spreads = ("", "_std", "_n", "_p10", "_p90", "_delta", "_delta_se", "_delta_n", "_change_percent")
+    ends = ("std", "n", *SPREAD, "delta", "delta_se", "delta_n", "change_percent")
+    spreads = ("", *(f"_{end}" for end in ends))
     published = ("_published", "_difference_percent", "_change_percent_published")
     return [
         "macs_vs_base",

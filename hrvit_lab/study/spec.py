@@ -59,10 +59,11 @@ class LatencyOptions(_Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     threads: int | None = Field(None, ge=1, le=1024)
-    min_runs: int = Field(10, ge=1, le=100_000)
-    max_runs: int = Field(200, ge=1, le=100_000)
+    min_runs: int = Field(10, ge=3, le=100_000)
+    max_runs: int = Field(200, ge=3, le=100_000)
     max_seconds: float = Field(5.0, gt=0, le=3600)
     max_warmup_seconds: float = Field(5.0, gt=0, le=3600)
+    half_width: float = Field(0.01, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
