@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from hrvit_lab.measure import METRICS
+from hrvit_lab.measure.compare import knee
 from hrvit_lab.measure.metric import si_scale
 
 # Series colours: Okabe and Ito's set (safe for the common colour blindnesses), ordered for contrast between neighbours.
@@ -55,6 +56,8 @@ PARTS = (
     "head",
     "norm",
 )
+# The clock's parts are coarser: those that no ledger has take the colours of what they are mostly made of.
+TIMED_AS = {"attention": "attention products", "shortcut": "des", "residual": "parallel convolution"}
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 
 STYLE: dict[Any, Any] = {
@@ -120,8 +123,12 @@ def part_label(part: str) -> str:
 def part_colors(parts: Iterable[str]) -> dict[str, str]:
     """A colour for every part, in the order to stack them; parts that nobody gave a colour are grey."""
     known = dict(zip(PARTS, SERIES, strict=True))
-    ordered = sorted(dict.fromkeys(parts), key=lambda part: PARTS.index(part) if part in known else len(PARTS))
-    return {part: known.get(part, MUTED) for part in ordered}
+
+    def place(part: str) -> int:
+        listed = TIMED_AS.get(part, part)
+        return PARTS.index(listed) if listed in known else len(PARTS)
+
+    return {part: known.get(TIMED_AS.get(part, part), MUTED) for part in sorted(dict.fromkeys(parts), key=place)}
 
 
 def si(value: float) -> str:
@@ -354,12 +361,13 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
 
 
 @matplotlib.rc_context(STYLE)
-def cost_breakdown(costs: pd.DataFrame, metric: str = "macs") -> Figure:
+def cost_breakdown(costs: pd.DataFrame, metric: str = "macs", caption: str = "") -> Figure:
     """Stacked horizontal bars: where a cost sits.
 
     Args:
         costs: a row for each bar (variants, stages, branches), a column for each part; values in the metric's unit.
         metric: key of `METRICS`. At most 24 bars are drawn, the first ones.
+        caption: what stands below the title.
     """
     shown = costs.loc[:, (costs.fillna(0) != 0).any()].iloc[:MAX_BARS].fillna(0)
     fig, ax = _figure(0.5 + 0.28 * max(len(shown), 2))
@@ -391,7 +399,7 @@ def cost_breakdown(costs: pd.DataFrame, metric: str = "macs") -> Figure:
     ax.spines["left"].set_visible(False)
     ax.set_xlim(0, max(left.max(), 1e-12) * 1.1)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
-    _frame(fig, title, legend=ax, note=note)
+    _frame(fig, title, caption, ax, note)
     return fig
 
 
@@ -492,6 +500,44 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
     if frame["ratio"].notna().any():
         caption += " ×: times as long as the first of the same size, in the same rounds."
     _frame(fig, title, caption, ax, note)
+    return fig
+
+
+@matplotlib.rc_context(STYLE)
+def throughput_by_batch(frame: pd.DataFrame) -> Figure:
+    """Images a second along the batch size: a line for each competitor, a ring around its knee.
+
+    Args:
+        frame: one row a measurement, as the latency lab's `to_frame`. At most six lines are drawn, the first ones.
+    """
+    timed = frame[frame["throughput_img_s"].notna()]
+    fig, ax = _figure()
+    title = axis_label("throughput_img_s") + " by batch size"
+    if timed.empty:
+        _frame(fig, title)
+        return _empty(fig, ax)
+    by = [name for name in ("model", "backend", "dtype", "height", "width") if timed[name].nunique() > 1] or ["model"]
+    lines = list(timed.groupby(by, sort=False))
+    for index, (names, group) in enumerate(lines[:MAX_LINES]):
+        rows = group.sort_values("batch_size")
+        sizes, rates = list(rows["batch_size"]), list(rows["throughput_img_s"])
+        color = SERIES[index]
+        ax.plot(
+            sizes, rates, MARKERS[index], ls="-", ms=5.5, color=color, label=shorten(", ".join(map(str, names)), 40)
+        )
+        if len(sizes) >= 3 and (batch := knee(sizes, rates)) != max(sizes):
+            ax.plot(batch, rates[sizes.index(batch)], "o", ms=13, mfc="none", mec=color, mew=1.4)
+    ax.set_xscale("log", base=2)
+    sizes = sorted(set(timed["batch_size"]))
+    ax.set_xticks(sizes, map(str, sizes))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    ax.set(xlabel="images a call", ylabel=axis_label("throughput_img_s"))
+    ax.set_ylim(bottom=0)
+    first = timed.iloc[0]
+    caption = f"On {first['device']}, {first['threads']} thread{'s' if first['threads'] > 1 else ''}. Ring: the knee, "
+    note = f"The first {MAX_LINES} of {len(lines)}." if len(lines) > MAX_LINES else ""
+    _frame(fig, title, caption + "the smallest batch with 90 % of the best throughput.", ax, note)
     return fig
 
 

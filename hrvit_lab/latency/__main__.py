@@ -5,23 +5,24 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+import pandas as pd
 from rich.console import Console
 
 from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
-from hrvit_lab.latency.show import knees, parts_table, race_table
+from hrvit_lab.latency.show import knees, parts_by_place, parts_table, race_table
 from hrvit_lab.measure.backends import BACKENDS, find_backend
 from hrvit_lab.measure.compare import Budget
 from hrvit_lab.measure.conditions import load_nvml
 from hrvit_lab.measure.environment import environment
 from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame
 from hrvit_lab.measure.models import NamedModel, find_model
-from hrvit_lab.measure.parts import measure_parts
+from hrvit_lab.measure.parts import PartTimes, measure_parts
 from hrvit_lab.measure.workload import DTYPES, MEMORY_FORMATS, OutOfDeviceMemory, find_device
 from hrvit_lab.model import HRViT
 
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Race at every resolution and batch, show and keep what comes out."""
     budget = Budget(half_width=options.precision / 100, max_seconds=options.max_seconds)
+    if options.parts and options.training:
+        raise ConfigError("--parts times inference; leave out --training, or --parts")
     find_device(options.device)
     for backend in options.backend:
         find_backend(backend)
@@ -90,11 +93,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 print("interrupted; what was measured is kept", file=sys.stderr)
                 return 130
             if options.parts:
-                show_parts(models, setting, options, budget, keep, console)
-    for sentence in knees(done):
-        console.print(sentence)
-    if options.out:
-        console.print(f"Wrote latency.jsonl, latency.csv and latency.png in {options.out}")
+                show_parts(models, setting, options, budget, nvml, keep, console)
+        for sentence in knees(done):
+            console.print(sentence)
+        if options.out:
+            console.print(f"Wrote {', '.join(keep.written)} in {options.out}")
     return 0 if all(result.status == "ok" for result in done) else 1
 
 
@@ -103,6 +106,7 @@ def show_parts(
     setting: Setting,
     options: argparse.Namespace,
     budget: Budget,
+    nvml: Any,
     keep: "_Keeper",
     console: Console,
 ) -> None:
@@ -117,7 +121,7 @@ def show_parts(
                 times = measure_parts(
                     model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
                     dtype=dtype, memory_format=setting.memory_format, threads=setting.threads, seed=options.seed,
-                    budget=Budget(budget.half_width, 10, budget.max_rounds, budget.max_seconds),
+                    budget=replace(budget, min_rounds=10), nvml=nvml,
                 )  # fmt: skip
         except OutOfDeviceMemory as error:
             console.print(f"{model.name}: parts: {error}", style="red")
@@ -128,13 +132,18 @@ def show_parts(
                 "kind": "parts", "model": model.name, "backend": "eager", "dtype": dtype, **asdict(setting),
                 "parts": json.loads(times.frame.to_json(orient="records")), "whole_ms": times.whole_ms,
                 "sum_ms": times.sum_ms, "ratio": times.ratio._asdict(), "rounds": times.rounds,
-                "environment": environment(),
+                "conditions": times.conditions, "environment": environment(),
             }
         )  # fmt: skip
+        height, width = setting.resolution
+        keep.draw_parts(f"{model.name}, {height}×{width}, batch {setting.batch_size}", times)
 
 
 class _Keeper:
-    """Where measurements go as they come: a file of JSON lines, and a folder with the same, a table and a figure.
+    """Where measurements go as they come: a file of JSON lines, and a folder with the same, tables and figures.
+
+    Lines are added to what the files hold, for each tells when and how it was measured; tables and figures are of
+    this run.
 
     Raises:
         ConfigError: if one of them cannot be written.
@@ -142,14 +151,16 @@ class _Keeper:
 
     def __init__(self, json_file: Path | None, folder: Path | None) -> None:
         self.folder = folder
+        self.written = ["latency.jsonl"]
         self._paths = [path for path in (json_file, folder / "latency.jsonl" if folder else None) if path]
         self._files: list[TextIO] = []
+        self._parts: list[pd.DataFrame] = []
 
     def __enter__(self) -> "_Keeper":
         for path in self._paths:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._files.append(path.open("w", encoding="utf-8"))
+                self._files.append(path.open("a", encoding="utf-8"))
             except OSError as error:
                 raise ConfigError(f"{path} can't be written: {error.strerror}; choose another place") from None
         return self
@@ -165,11 +176,30 @@ class _Keeper:
             file.flush()
 
     def draw(self, measurements: Sequence[Measurement]) -> None:
-        """Bring table and figure up to date."""
+        """Bring table and figures up to date."""
         if self.folder:
             frame = to_frame(measurements)
-            frame.to_csv(self.folder / "latency.csv", index=False, lineterminator="\n")
-            plots.save(plots.latency_comparison(frame), self.folder / "latency")
+            self._table("latency", frame)
+            self._note(*plots.save(plots.latency_comparison(frame), self.folder / "latency"))
+            if frame["batch_size"].nunique() > 1:
+                self._note(*plots.save(plots.throughput_by_batch(frame), self.folder / "throughput"))
+
+    def draw_parts(self, title: str, times: PartTimes) -> None:
+        """Latency by part: one table of all networks so far, and a figure of this one."""
+        if self.folder:
+            self._parts.append(times.frame.assign(network=title))
+            self._table("parts", pd.concat(self._parts))
+            figure = plots.cost_breakdown(parts_by_place(times), "latency_ms", caption=f"{title}.")
+            self._note(*plots.save(figure, self.folder / f"parts-{len(self._parts)}"))
+
+    def _table(self, stem: str, table: pd.DataFrame) -> None:
+        assert self.folder is not None
+        path = self.folder / f"{stem}.csv"
+        table.to_csv(path, index=False, lineterminator="\n")
+        self._note(path)
+
+    def _note(self, *paths: Path) -> None:
+        self.written = list(dict.fromkeys([*self.written, *(path.name for path in paths if path.suffix != ".svg")]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,16 +230,16 @@ def parser() -> argparse.ArgumentParser:
         "--training", action="store_true",
         help="time a training step: forward, mean square of the outputs, backward; no optimiser",
     )  # fmt: skip
-    parser.add_argument("--parts", action="store_true", help="also latency by part, of HRViTs")
+    parser.add_argument("--parts", action="store_true", help="also latency by part: HRViTs, eager, first number format")
     parser.add_argument(
         "--precision", type=float, default=1.0, metavar="PERCENT", help="stop at this half-width of all intervals (1)"
     )
     parser.add_argument(
-        "--max-seconds", type=float, default=60.0, metavar="S", help="for each race, but at least 20 rounds (60)"
+        "--max-seconds", type=float, default=60.0, metavar="S", help="for each race, but at least 7 rounds (60)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, input and order (0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="one line a measurement, raw samples included")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the same lines, a table (CSV) and a figure")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add a line a measurement, raw samples included")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the same lines, tables (CSV) and figures")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import pandas as pd
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -61,6 +62,8 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     unsteady = [m.name for m in timed if m.steady is False]
     if unsteady:
         said.append(f"Never steady while warming up: {', '.join(unsteady)}.")
+    if unknown := [m.name for m in timed if m.steady is None]:
+        said.append(f"Too slow for the warm-up to tell whether it is steady: {', '.join(unknown)}.")
     said += first.conditions.get("remarks", [])
     if first.device != "cpu" and not any(m.energy for m in timed):
         said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with a meter.")
@@ -89,6 +92,16 @@ def parts_table(name: str, times: PartTimes) -> Group:
         f"{_ms(times.sum_ms)}, {_ms(times.whole_ms)}."
     )
     return Group(table, Text(said, style="dim"))
+
+
+def parts_by_place(times: PartTimes) -> pd.DataFrame:
+    """Milliseconds, a row for each stage and branch in the network's order, a column for each part."""
+    frame = times.frame
+    stages = frame["stage"].map(lambda stage: f"stage {stage + 1}" if isinstance(stage, int) else str(stage))
+    branches = frame["branch"].map(lambda branch: "" if pd.isna(branch) else f", branch {branch + 1}")
+    return frame.assign(place=stages + branches).pivot_table(
+        index="place", columns="part", values="latency_ms", aggfunc="sum", sort=False
+    )
 
 
 def knees(measurements: Sequence[Measurement]) -> list[str]:
