@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ import pandas as pd
 import pytest
 import torch
 from fake_clock import FakeClock
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab import create_model, plots
 from hrvit_lab.config import ConfigError
 from hrvit_lab.latency import __main__ as cli
+from hrvit_lab.latency import suite
 from hrvit_lab.latency.show import knees, remarks
 from hrvit_lab.measure import backends, lab
 from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
@@ -30,7 +34,7 @@ from hrvit_lab.measure.gate import (
     training_step,
 )
 from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame
-from hrvit_lab.measure.models import NamedModel, find_model, wake_batch_norms
+from hrvit_lab.measure.models import NamedModel, find_model, wake
 from hrvit_lab.measure.roofline import Ceilings
 from hrvit_lab.measure.timing import Sample, primed
 from hrvit_lab.measure.workload import Workload, prepare
@@ -243,7 +247,14 @@ def test_batch_norms_are_awake_and_repeat() -> None:
 
 
 def test_waking_leaves_a_bare_batch_norm_alone() -> None:
-    wake_batch_norms(nn.BatchNorm2d(4, affine=False, track_running_stats=False))
+    wake(nn.BatchNorm2d(4, affine=False, track_running_stats=False))
+
+
+def test_layer_scales_are_awake() -> None:
+    """timm's ConvNeXt starts with 1e-6 of each block."""
+    model = find_model("timm:convnext_atto_ols").plain
+    scales = [parameter for name, parameter in model.named_parameters() if name.endswith("gamma")]
+    assert scales and min(scale.abs().min().item() for scale in scales) >= 0.5
 
 
 def test_names_of_models(tmp_path: Path) -> None:
@@ -511,3 +522,56 @@ def test_the_command_leaves_lines_a_table_and_a_figure(tmp_path: Path, capsys: p
     table = pd.read_csv(tmp_path / "latency.csv")
     assert list(table["model"]) == ["hrvit_micro", "hrvit_micro:deploy"]
     assert (tmp_path / "latency.png").stat().st_size > 10_000
+
+
+def test_a_second_run_adds_lines_and_a_training_has_no_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(gemm_flop_s=4e6, copy_byte_s=1e9))
+    command = ["hrvit_nano", "--resolution", "32", "--max-seconds", "0", "--out", str(tmp_path)]
+    for batches in ("1", "1,2,4"):
+        assert cli.main([*command, "--batch", batches]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "latency.jsonl").read_text().splitlines()]
+    assert [line["batch_size"] for line in lines] == [1, 1, 2, 4]
+    assert list(pd.read_csv(tmp_path / "latency.csv")["batch_size"]) == [1, 2, 4]  # of the last run
+    shown = capsys.readouterr().out
+    assert "Wrote latency.jsonl, latency.csv, latency.png, throughput.png in" in shown
+    assert "knee" in shown
+    assert cli.main([*command, "--parts", "--training"]) == 2
+    assert "--parts times inference" in capsys.readouterr().err
+
+
+# -- the suite --------------------------------------------------------------------------------------------------------
+
+
+def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    raced: list[str] = []
+
+    def short_race(entries: list[Entry], setting: Setting, budget: Budget, **options: Any) -> list[Measurement]:
+        raced.append(f"{entries[0].model.name} {setting.batch_size}")
+        results = race(entries, setting, FIVE, max_warmup_seconds=0.0)
+        return [replace(m, status="interrupted") for m in results] if len(raced) == 2 else results
+
+    monkeypatch.setattr(suite, "race", short_race)
+    small = suite.Suite(("hrvit_nano",), ((32, 32),), (1, 2), ("eager", "cuda_graph"), ("float32",), device="cpu")
+    console = Console(quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        suite.run_suite(small, tmp_path, FIVE, console)
+    for _ in range(2):
+        suite.run_suite(small, tmp_path, FIVE, console)
+    assert raced == ["hrvit_nano 1", "hrvit_nano 2", "hrvit_nano 2"]
+    table = pd.read_csv(tmp_path / "latency.csv")
+    assert list(zip(table["batch_size"], table["backend"], table["status"], strict=True)) == [
+        (1, "eager", "ok"), (1, "cuda_graph", "refused"), (2, "eager", "ok"), (2, "cuda_graph", "refused"),
+    ]  # fmt: skip
+    assert len((tmp_path / "latency.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_without_a_gpu_the_suite_measures_nothing_and_loads_little() -> None:
+    code = (
+        "import sys; from hrvit_lab.latency.suite import main; code = main([]); "
+        "print(sorted({'fvcore', 'ptflops', 'streamlit', 'sklearn'} & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (2, "[]", "not measured: no CUDA device")

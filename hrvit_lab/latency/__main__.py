@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
-from hrvit_lab.latency.show import knees, parts_by_place, parts_table, race_table
+from hrvit_lab.latency.show import PLAIN_WIDTH, knees, parts_by_place, parts_table, race_table
 from hrvit_lab.measure.backends import BACKENDS, find_backend
 from hrvit_lab.measure.compare import Budget
 from hrvit_lab.measure.conditions import load_nvml
@@ -34,6 +34,7 @@ examples:
   python -m hrvit_lab.latency hrvit_b1 --batch 1,2,4,8,16 --json sweep.jsonl
   python -m hrvit_lab.latency hrvit_b1 --parts
   python -m hrvit_lab.latency hrvit_b1 --training --batch 8 --dtype fp32,bf16
+  python -m hrvit_lab.latency.suite        the whole table of a GPU: 7 networks, 6 ways each, resumable
 
 MODEL is a preset, a config's YAML file (either with :deploy behind it, for the form for inference), or timm:NAME.
 Weights are random, BatchNorms too. All of one resolution and batch race against the first (or --against) with the
@@ -42,9 +43,8 @@ Ctrl-C ends the race and keeps it. Exit code: 0 all are timed, 1 some are not (a
 met, 130 interrupted.
 """
 
+MAX_WARMUP_SECONDS = 10.0
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-PLAIN_WIDTH = 160
-"""Columns for tables in files and pipes, which have no width of their own."""
 
 T = TypeVar("T")
 
@@ -83,7 +83,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 resolution, batch_size, options.device, options.memory_format, options.threads, options.training
             )
             with console.status("starting") as status:
-                results = race(entries, setting, budget, seed=options.seed, nvml=nvml, report=status.update)
+                results = race(
+                    entries, setting, budget, seed=options.seed, nvml=nvml, report=status.update,
+                    max_warmup_seconds=min(MAX_WARMUP_SECONDS, options.max_seconds),
+                )  # fmt: skip
             for result in results:
                 keep.write({"kind": "latency", **result.to_dict()})
             done += results
@@ -235,7 +238,11 @@ def parser() -> argparse.ArgumentParser:
         "--precision", type=float, default=1.0, metavar="PERCENT", help="stop at this half-width of all intervals (1)"
     )
     parser.add_argument(
-        "--max-seconds", type=float, default=60.0, metavar="S", help="for each race, but at least 7 rounds (60)"
+        "--max-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="for a race of at least 7 rounds; also for a warm-up, if under 10 (60)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, input and order (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add a line a measurement, raw samples included")

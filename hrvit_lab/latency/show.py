@@ -14,19 +14,26 @@ from hrvit_lab.measure.lab import Measurement
 from hrvit_lab.measure.metric import si_scale
 from hrvit_lab.measure.parts import PartTimes
 
+PLAIN_WIDTH = 160
+"""Columns for tables in files and pipes, which have no width of their own."""
+
 Cell = Callable[[Measurement], str]
 
 STYLES = {"ok": "", "wrong": "bold red", "out of memory": "red", "refused": "dim", "failed": "red"}
 
 
 def race_table(measurements: Sequence[Measurement]) -> Group:
-    """One race: a line a competitor; columns that nobody has a value for are left out. Remarks stand below."""
+    """One race: a line a competitor. Columns that nobody has a value for are left out, and what is the same for all
+    stands in the title. Remarks stand below."""
     first = measurements[0]
     height, width = first.resolution
     what = "training step" if first.training else "inference"
-    table = _table(f"{what.capitalize()} at {height}×{width}, batch {first.batch_size}, on {_where(first)}")
+    same = [head for head in ("backend", "dtype") if len({COLUMNS[head](m) for m in measurements}) == 1]
+    title = [f"{what.capitalize()} at {height}×{width}", f"batch {first.batch_size}"]
+    title += [COLUMNS[head](first) for head in same]
+    table = _table(f"{', '.join(title)}, on {_where(first)}")
     table.add_column("model", overflow="fold")
-    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items()}
+    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items() if head not in same}
     shown = {head: cells for head, cells in columns.items() if any(cells)}
     for head in shown:
         table.add_column(head, justify="left" if head in ("backend", "dtype", "against the first") else "right")

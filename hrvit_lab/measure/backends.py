@@ -94,7 +94,8 @@ def compiled(load: Workload) -> Prepared:
     def run() -> Any:
         return load.model(load.images_BCHW)
 
-    run()
+    with _quiet():
+        run()
     if load.device.type == "cuda":
         torch.cuda.synchronize(load.device)
     return Prepared(run, time.perf_counter() - began)
@@ -226,7 +227,7 @@ def regions(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own future."""
+    """Without compilers' and exporters' remarks on their own future."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

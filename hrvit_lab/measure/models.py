@@ -1,7 +1,7 @@
 """From a name on a command line to a model that is fit to be measured.
 
-Fit means: reproducible weights, and no part that is silent. A BatchNorm that starts at zero hides what stands before
-it: a backend that computed nonsense there would still agree with the reference.
+Fit means: reproducible weights, and no part that is silent. A BatchNorm or a layer scale that starts at (nearly) zero
+hides what stands before it: a backend that computed nonsense there would still agree with the reference.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class NamedModel:
 
 
 def find_model(name: str, *, seed: int = 0) -> NamedModel:
-    """Build the model called ``name``, with random weights that depend on ``seed`` alone and every BatchNorm awake.
+    """Build the model called ``name``, with random weights that depend on ``seed`` alone and no part asleep.
 
     Args:
         name: a preset (``hrvit_b1``), a config's YAML file, or a model of timm (``timm:resnet50``). ``:deploy`` after
@@ -47,7 +47,7 @@ def find_model(name: str, *, seed: int = 0) -> NamedModel:
         raise ConfigError(f"{name}: deploy knows HRViTs only; give {source}")
     with seeded(seed):
         plain = build_network(TimmConfig(source) if source.startswith(TIMM) else _config(source))
-        wake_batch_norms(plain)
+        wake(plain)
     return NamedModel(name, plain, deploy(plain) if deployed else plain)
 
 
@@ -67,8 +67,9 @@ def as_model(model: nn.Module | HRViTConfig | str, *, seed: int = 0) -> nn.Modul
     raise ConfigError(f"{model!r:.80} is no model; give a module, a config, or a name such as 'hrvit_nano'")
 
 
-def wake_batch_norms(model: nn.Module) -> None:
-    """Give every BatchNorm random statistics, scales (0.5 to 1.5) and shifts, none of them zero, in place."""
+def wake(model: nn.Module) -> None:
+    """Give every BatchNorm random statistics, scales and shifts, and every layer scale (a parameter ``gamma``) random
+    scales, in place: none of them zero, scales from 0.5 to 1.5."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             if module.affine:
@@ -77,6 +78,8 @@ def wake_batch_norms(model: nn.Module) -> None:
             if module.running_mean is not None and module.running_var is not None:
                 nn.init.normal_(module.running_mean, std=0.1)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif isinstance(gamma := getattr(module, "gamma", None), nn.Parameter):
+            nn.init.uniform_(gamma, 0.5, 1.5)
 
 
 def _config(source: str) -> HRViTConfig:

@@ -69,7 +69,7 @@ def roofline(latency_ms: float, macs: int, moved_bytes: int | None, ceilings: Ce
     )
 
 
-def measure_ceilings(device: torch.device, dtype: str, *, clock: Clock, seconds: float = 1.0) -> Ceilings:
+def measure_ceilings(device: torch.device, dtype: str, *, clock: Clock, seconds: float = 0.5) -> Ceilings:
     """Time a large matrix product and a large copy: medians of warm calls, with torch's present threads.
 
     Args:

@@ -1,0 +1,106 @@
+"""``python -m hrvit_lab.latency.suite``: the table of a GPU, race by race, as data.
+
+Each network races in all its back ends and number formats against itself in eager float32; one network at a time, so
+that out of memory means: this one does not fit. What the folder's table already holds is not measured again: a run
+that was cut short goes on where it stopped.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from hrvit_lab.latency.show import PLAIN_WIDTH, race_table
+from hrvit_lab.measure.compare import Budget
+from hrvit_lab.measure.conditions import load_nvml
+from hrvit_lab.measure.lab import Entry, Setting, race, to_frame
+from hrvit_lab.measure.models import find_model
+
+KEY = ["model", "height", "width", "batch_size"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to measure: every combination."""
+
+    models: tuple[str, ...]
+    resolutions: tuple[tuple[int, int], ...]
+    batch_sizes: tuple[int, ...]
+    backends: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    device: str = "cuda"
+
+
+GPU = Suite(
+    models=(
+        "hrvit_b1", "hrvit_b2", "hrvit_b3",
+        "timm:resnet50", "timm:convnext_tiny", "timm:pvt_v2_b2", "timm:hrnet_w18",
+    ),
+    resolutions=((224, 224), (512, 512)),
+    batch_sizes=(1, 64),
+    backends=("eager", "cuda_graph", "compile"),
+    dtypes=("float32", "bfloat16"),
+)  # fmt: skip
+"""The published networks and four rivals of similar size that take any resolution."""
+
+
+def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> None:
+    """Race what the folder's table lacks; lines and table are brought up to date after every race.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; the race under way is not kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "latency.csv"
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=KEY)
+    nvml = load_nvml()
+    for resolution, batch_size, name in product(suite.resolutions, suite.batch_sizes, suite.models):
+        if (name, *resolution, batch_size) in set(table[KEY].itertuples(index=False, name=None)):
+            continue
+        model = find_model(name)
+        entries = [Entry(model, *combination) for combination in product(suite.backends, suite.dtypes)]
+        setting = Setting(resolution, batch_size, suite.device)
+        with console.status("starting") as status:
+            results = race(entries, setting, budget, nvml=nvml, report=status.update)
+        if any(result.status == "interrupted" for result in results):
+            raise KeyboardInterrupt
+        console.print(race_table(results))
+        with (folder / "latency.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"kind": "latency", **m.to_dict()}, allow_nan=False) + "\n" for m in results)
+        frame = to_frame(results)
+        table = pd.concat([table, frame], ignore_index=True) if len(table) else frame
+        table.to_csv(path, index=False, lineterminator="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hrvit_lab.latency.suite",
+        description=f"On a CUDA device: {', '.join(GPU.models)} at 224 and 512, batch 1 and 64, eager, as a CUDA graph "
+        "and compiled, in float32 and bfloat16. Run again after an interruption, it does what is missing.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/gpu_latency"), metavar="DIR", help="where data goes")
+    parser.add_argument("--max-seconds", type=float, default=20.0, metavar="S", help="for the rounds of a race (20)")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("not measured: no CUDA device", file=sys.stderr)
+        return 2
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    try:
+        run_suite(GPU, options.out, Budget(max_seconds=options.max_seconds), console)
+    except KeyboardInterrupt:
+        print("interrupted; finished races are kept, and the same command goes on from here", file=sys.stderr)
+        return 130
+    console.print(f"{options.out} holds latency.jsonl (raw samples) and latency.csv (the table)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
