@@ -20,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from hrvit_lab.measure import METRICS
+from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.measure.compare import knee
 from hrvit_lab.measure.metric import si_scale
 
@@ -92,7 +92,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 7.4  # inches; 1480 px at 200 dpi
 LEFT = 0.014  # of the width: where titles and notes begin
 PROXY = " (proxy)"  # how the labels of `METRICS` mark accuracy on a small data set
-MAX_LABELLED, MAX_LINES, MAX_PANELS, MAX_BARS = 30, 6, 12, 24
+MAX_LABELLED, MAX_LINES, MAX_PANELS, MAX_BARS = 30, 6, 12, 26
 
 
 def metric_label(key: str, dataset: str | None = None) -> str:
@@ -366,7 +366,7 @@ def cost_breakdown(costs: pd.DataFrame, metric: str = "macs", caption: str = "")
 
     Args:
         costs: a row for each bar (variants, stages, branches), a column for each part; values in the metric's unit.
-        metric: key of `METRICS`. At most 24 bars are drawn, the first ones.
+        metric: key of `METRICS`. At most 26 bars are drawn, the first ones.
         caption: what stands below the title.
     """
     shown = costs.loc[:, (costs.fillna(0) != 0).any()].iloc[:MAX_BARS].fillna(0)
@@ -445,7 +445,7 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
     """Median latencies with their spread, the floor that the matrix product sets, and ratios to the reference.
 
     Args:
-        frame: one row a measurement, as the latency lab's `to_frame`; rows without a time say why. At most 24 are
+        frame: one row a measurement, as the latency lab's `to_frame`; rows without a time say why. At most 26 are
             drawn, the first ones.
     """
     shown = frame.iloc[:MAX_BARS].reset_index(drop=True)
@@ -545,7 +545,7 @@ def _latency_remark(row: "pd.Series[Any]") -> str:
     """What stands beside a measurement: its time and its ratio to the reference, or why there is no time."""
     if pd.isna(row["latency_ms"]):
         return str(row["status"])
-    time = f"{row['latency_ms']:.3g} ms"
+    time = format_value(METRICS["latency_ms"], row["latency_ms"])
     if pd.isna(row["ratio"]):
         return time
     return f"{time}, tie" if row["verdict"] == "tie" else f"{time}, {row['ratio']:.2f} ×"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,7 +22,7 @@ from hrvit_lab import create_model, plots
 from hrvit_lab.config import ConfigError
 from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency import suite
-from hrvit_lab.latency.show import knees, remarks
+from hrvit_lab.latency.show import knees, race_table, remarks
 from hrvit_lab.measure import backends, lab
 from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
 from hrvit_lab.measure.compare import Budget, Estimate
@@ -467,9 +468,35 @@ def test_the_figure_shows_every_row() -> None:
     assert list(frame["status"]) == ["ok", "ok", "ok", "wrong"]
     fig = plots.latency_comparison(frame)
     texts = {text.get_text() for ax in fig.axes for text in [*ax.texts, *ax.get_yticklabels()]}
-    assert {"a", "b", "c", "d", "10 ms", "10 ms, 0.50 ×", "10 ms, tie", "wrong"} <= texts
+    assert {"a", "b", "c", "d", "10.0 ms", "10.0 ms, 0.50 ×", "10.0 ms, tie", "wrong"} <= texts
     empty = plots.latency_comparison(frame[frame["status"] == "wrong"])
     assert "No values to show." in {text.get_text() for text in empty.axes[0].texts}
+
+
+def test_the_throughput_figure_has_a_line_a_network_and_a_ring_at_the_knee() -> None:
+    sweep = [
+        measured(model, batch_size=batch, latency=Estimate(ms, ms, ms))
+        for model, times in (("a", (10.0, 20.0, 155.0)), ("b", (10.0, 20.0, 40.0)))
+        for batch, ms in zip((1, 8, 64), times, strict=True)
+    ]
+    [ax] = plots.throughput_by_batch(to_frame(sweep)).axes
+    drawn = [tuple(np.round(np.asarray(data)).tolist() for data in line.get_data()) for line in ax.lines]
+    assert drawn == [([1, 8, 64], [100, 400, 413]), ([8], [400]), ([1, 8, 64], [100, 400, 1600])]
+
+
+def test_a_narrow_terminal_gets_whole_names_and_fewer_columns() -> None:
+    rows = [
+        measured("hrvit_b1:deploy", relative_error=1e-7),
+        measured("hrvit_b1", relative_error=1e-7, ratio=Estimate(1.0, 0.99, 1.01), verdict="tie"),
+    ]
+    shown = {}
+    for width in (80, 140):
+        with (console := Console(width=width)).capture() as captured:
+            console.print(race_table(rows, width))
+        shown[width] = captured.get()
+    for text in shown.values():
+        assert "hrvit_b1:deploy" in text and "eager, float32, on" in " ".join(text.split())
+    assert "error" in shown[140] and "error" not in shown[80]
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hrvit_lab import PRESETS, build, create_model
 from hrvit_lab.blocks import Block
 from hrvit_lab.deploy import deploy
 from hrvit_lab.heads import HEAD
+from hrvit_lab.latency.show import parts_by_place
 from hrvit_lab.measure.compare import Budget
 from hrvit_lab.measure.models import find_model
 from hrvit_lab.measure.parts import RESIDUAL, measure_parts, record
@@ -58,6 +59,9 @@ def test_a_fake_clock_gives_every_part_its_time() -> None:
                 assert row.calls == (2 * depth + 1 if part == "norm" else depth)
     assert rows["stem", None, "stem"].latency_ms == pytest.approx(10.0)
     assert rows["head", None, "head"].latency_ms == pytest.approx(20.0)
+    places = parts_by_place(times)
+    assert [*places.index[:3], places.index[-1]] == ["stem", "stage 1, fusion", "stage 1, branch 1", "head"]
+    assert places.loc["stage 4, branch 3", "attention"] == pytest.approx(3.0 * model.config.depths[3][2])
     assert times.whole_ms == pytest.approx(total)
     assert times.sum_ms == pytest.approx(total)
     assert times.ratio == pytest.approx((1.0, 1.0, 1.0))

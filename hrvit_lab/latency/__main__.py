@@ -90,7 +90,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             for result in results:
                 keep.write({"kind": "latency", **result.to_dict()})
             done += results
-            console.print(race_table(results))
+            console.print(race_table(results, console.width))
             keep.draw(done)
             if any(result.status == "interrupted" for result in results):
                 print("interrupted; what was measured is kept", file=sys.stderr)

@@ -17,14 +17,18 @@ from hrvit_lab.measure.parts import PartTimes
 PLAIN_WIDTH = 160
 """Columns for tables in files and pipes, which have no width of their own."""
 
+WIDE = 120
+DETAILS = ("error", "FLOP/s", "byte/s")
+"""Columns for wide terminals; files have them always."""
+
 Cell = Callable[[Measurement], str]
 
 STYLES = {"ok": "", "wrong": "bold red", "out of memory": "red", "refused": "dim", "failed": "red"}
 
 
-def race_table(measurements: Sequence[Measurement]) -> Group:
+def race_table(measurements: Sequence[Measurement], terminal_width: int = PLAIN_WIDTH) -> Group:
     """One race: a line a competitor. Columns that nobody has a value for are left out, and what is the same for all
-    stands in the title. Remarks stand below."""
+    stands in the title; a narrow terminal does without ``DETAILS``. Remarks stand below."""
     first = measurements[0]
     height, width = first.resolution
     what = "training step" if first.training else "inference"
@@ -32,11 +36,12 @@ def race_table(measurements: Sequence[Measurement]) -> Group:
     title = [f"{what.capitalize()} at {height}×{width}", f"batch {first.batch_size}"]
     title += [COLUMNS[head](first) for head in same]
     table = _table(f"{', '.join(title)}, on {_where(first)}")
-    table.add_column("model", overflow="fold")
-    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items() if head not in same}
+    table.add_column("model", no_wrap=True)
+    left_out = {*same, *(DETAILS if terminal_width < WIDE else ())}
+    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items() if head not in left_out}
     shown = {head: cells for head, cells in columns.items() if any(cells)}
     for head in shown:
-        table.add_column(head, justify="left" if head in ("backend", "dtype", "against the first") else "right")
+        table.add_column(head, justify="left" if head in ("backend", "dtype", "× first") else "right")
     for index, m in enumerate(measurements):
         cells = [Text(column[index]) for column in shown.values()]
         table.add_row(Text(m.model), *cells, style=STYLES.get(m.status, ""))
@@ -75,7 +80,8 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     if first.device != "cpu" and not any(m.energy for m in timed):
         said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with a meter.")
     said.append(
-        "Latency: median wall time of the batch (10th to 90th percentile). Floor: the time of the network's MACs"
+        "Latency: median wall time of the batch (10th to 90th percentile). × first: times as long as the first, round "
+        "by round, with its interval of 95 %. Floor: the time of the network's MACs"
         f"{' (three times those of inference)' if first.training else ''} in one large matrix product, measured here: "
         + ", ".join(dict.fromkeys(f"{_si(m.ceilings.gemm_flop_s)}FLOP/s in {m.dtype}" for m in timed if m.ceilings))
         + "."
@@ -106,6 +112,7 @@ def parts_by_place(times: PartTimes) -> pd.DataFrame:
     frame = times.frame
     stages = frame["stage"].map(lambda stage: f"stage {stage + 1}" if isinstance(stage, int) else str(stage))
     branches = frame["branch"].map(lambda branch: "" if pd.isna(branch) else f", branch {branch + 1}")
+    branches = branches.where(frame["part"] != "fusion", ", fusion")
     return frame.assign(place=stages + branches).pivot_table(
         index="place", columns="part", values="latency_ms", aggfunc="sum", sort=False
     )
@@ -136,7 +143,7 @@ def knees(measurements: Sequence[Measurement]) -> list[str]:
 def _against(m: Measurement) -> str:
     if m.ratio is None:
         return "reference" if m.latency else m.status
-    return f"{m.verdict if m.verdict == 'tie' else f'{m.ratio.value:.3f} ×'} {_bounds(m.ratio.low, m.ratio.high)}"
+    return f"{m.verdict if m.verdict == 'tie' else f'{m.ratio.value:.3f}'} {_bounds(m.ratio.low, m.ratio.high)}"
 
 
 def _latency(m: Measurement) -> str:
@@ -161,15 +168,15 @@ COLUMNS: dict[str, Cell] = {
     "dtype": lambda m: m.dtype,
     "error": lambda m: "" if m.relative_error is None else f"{m.relative_error:.1g}",
     "latency": _latency,
-    "against the first": _against,
+    "× first": _against,
     "device": _median_of("device"),
     "L2 cold": _median_of("cold"),
-    "× floor": lambda m: f"{m.roofline.distance:.3g}" if m.roofline else "",
+    "× floor": lambda m: _number(m.roofline.distance) if m.roofline else "",
     "FLOP/s": lambda m: _si(m.roofline.flop_s) if m.roofline else "",
     "byte/s": lambda m: _si(m.roofline.byte_s) if m.roofline and m.roofline.byte_s else "",
-    "img/s": lambda m: f"{m.throughput_img_s:.3g}" if m.throughput_img_s else "",
+    "img/s": lambda m: _number(m.throughput_img_s) if m.throughput_img_s else "",
     "peak": lambda m: "" if m.peak_memory_mib is None else format_value(METRICS["peak_memory_mib"], m.peak_memory_mib),
-    "mJ/img": lambda m: f"{1e3 * m.energy.net_j / m.batch_size:.3g}" if m.energy else "",
+    "mJ/img": lambda m: _number(1e3 * m.energy.net_j / m.batch_size) if m.energy else "",
     "compile": lambda m: "" if m.compile_seconds is None else f"{m.compile_seconds:.1f} s",
 }
 """Columns of a race's table, in order."""
@@ -189,6 +196,11 @@ def _bounds(low: float, high: float) -> str:
 
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} {_bounds(estimate.low, estimate.high)}"
+
+
+def _number(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def _si(value: float) -> str:

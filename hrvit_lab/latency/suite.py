@@ -71,7 +71,7 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
             results = race(entries, setting, budget, nvml=nvml, report=status.update)
         if any(result.status == "interrupted" for result in results):
             raise KeyboardInterrupt
-        console.print(race_table(results))
+        console.print(race_table(results, console.width))
         with (folder / "latency.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"kind": "latency", **m.to_dict()}, allow_nan=False) + "\n" for m in results)
         frame = to_frame(results)
