@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab import create_model, plots
-from hrvit_lab.config import ConfigError
+from hrvit_lab.config import ConfigError, preset, with_branches
 from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency import suite
 from hrvit_lab.latency.show import knees, race_table, remarks
@@ -39,6 +39,7 @@ from hrvit_lab.measure.models import NamedModel, find_model, wake
 from hrvit_lab.measure.roofline import Ceilings
 from hrvit_lab.measure.timing import Sample, primed
 from hrvit_lab.measure.workload import Workload, prepare
+from hrvit_lab.model import build
 
 SMALL = Setting((8, 8))
 FIVE = Budget(min_rounds=5, max_rounds=5)
@@ -341,7 +342,9 @@ def test_onnx_runtime_computes_the_same() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compiled_blocks_compute_the_same_and_train() -> None:
-    model = find_model("hrvit_nano")
+    network = build(with_branches(preset("hrvit_nano"), 1))
+    wake(network)
+    model = named("one branch", network)
     for training in (False, True):
         setting = Setting((64, 64), threads=1, training=training)
         _, result = race([Entry(model), Entry(model, "compile")], setting, Budget(max_seconds=5))

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
-from hrvit_lab.latency.show import PLAIN_WIDTH, knees, parts_by_place, parts_table, race_table
+from hrvit_lab.latency.show import LEGEND, PLAIN_WIDTH, knees, parts_by_place, parts_table, race_table
 from hrvit_lab.measure.backends import BACKENDS, find_backend
 from hrvit_lab.measure.compare import Budget
 from hrvit_lab.measure.conditions import load_nvml
@@ -97,6 +97,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 return 130
             if options.parts:
                 show_parts(models, setting, options, budget, nvml, keep, console)
+        console.print(LEGEND, style="dim")
         for sentence in knees(done):
             console.print(sentence)
         if options.out:

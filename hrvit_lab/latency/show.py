@@ -79,14 +79,17 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     said += first.conditions.get("remarks", [])
     if first.device != "cpu" and not any(m.energy for m in timed):
         said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with a meter.")
-    said.append(
-        "Latency: median wall time of the batch (10th to 90th percentile). × first: times as long as the first, round "
-        "by round, with its interval of 95 %. Floor: the time of the network's MACs"
-        f"{' (three times those of inference)' if first.training else ''} in one large matrix product, measured here: "
-        + ", ".join(dict.fromkeys(f"{_si(m.ceilings.gemm_flop_s)}FLOP/s in {m.dtype}" for m in timed if m.ceilings))
-        + "."
-    )
+    ceilings = dict.fromkeys(f"{_si(m.ceilings.gemm_flop_s)}FLOP/s in {m.dtype}" for m in timed if m.ceilings)
+    said.append(f"One large matrix product, measured here: {', '.join(ceilings)}.")
     return said
+
+
+LEGEND = (
+    "Latency: median wall time of the batch (10th to 90th percentile). × first: times as long as the first, round by "
+    "round, with its interval of 95 %; a tie: no more than chance or the A/A control shows. × floor: times as long as "
+    "the network's MACs (three times as many in training) take in the matrix product."
+)
+"""How to read a race's table."""
 
 
 def parts_table(name: str, times: PartTimes) -> Group:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from hrvit_lab.latency.show import PLAIN_WIDTH, race_table
+from hrvit_lab.latency.show import LEGEND, PLAIN_WIDTH, race_table
 from hrvit_lab.measure.compare import Budget
 from hrvit_lab.measure.conditions import load_nvml
 from hrvit_lab.measure.lab import Entry, Setting, race, to_frame
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; finished races are kept, and the same command goes on from here", file=sys.stderr)
         return 130
+    console.print(LEGEND, style="dim")
     console.print(f"{options.out} holds latency.jsonl (raw samples) and latency.csv (the table)")
     return 0
 

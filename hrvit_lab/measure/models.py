@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, read_config, suggest
 from hrvit_lab.deploy import deploy
-from hrvit_lab.rivals import TIMM, TimmConfig, build_network
+from hrvit_lab.rivals import TIMM, NetworkConfig, TimmConfig, build_network
 from hrvit_lab.train import seeded
 
 DEPLOY = ":deploy"
@@ -51,7 +51,7 @@ def find_model(name: str, *, seed: int = 0) -> NamedModel:
     return NamedModel(name, plain, deploy(plain) if deployed else plain)
 
 
-def as_model(model: nn.Module | HRViTConfig | str, *, seed: int = 0) -> nn.Module:
+def as_model(model: nn.Module | NetworkConfig | str, *, seed: int = 0) -> nn.Module:
     """The module itself; or what a config or a name (as ``find_model`` takes it) stands for.
 
     Raises:
@@ -59,9 +59,9 @@ def as_model(model: nn.Module | HRViTConfig | str, *, seed: int = 0) -> nn.Modul
     """
     if isinstance(model, nn.Module):
         return model
-    if isinstance(model, HRViTConfig):
+    if isinstance(model, NetworkConfig):
         with seeded(seed):
-            return build(model)
+            return build_network(model)
     if isinstance(model, str):
         return find_model(model, seed=seed).module
     raise ConfigError(f"{model!r:.80} is no model; give a module, a config, or a name such as 'hrvit_nano'")
