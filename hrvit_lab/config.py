@@ -62,9 +62,11 @@ class HRViTConfig(BaseModel):
         topology: ``"parallel"``: branches side by side, fused before every stage; ``"pyramid"``: one scale after
             another, its only stage giving the depth of every scale, the first at the stem's width.
         widths: channels per branch.
-        head_dims: channels per attention head, per branch; half a width below it gives one head of that half.
-        window_sizes: reach of the attention in tokens, per branch: the width of a stripe, the side of a window, or the
-            side of the patch that spatial reduction merges.
+        head_dims: channels per attention head, per branch; a width (or half of one, where halves attend apart) below it
+            is one head.
+        window_sizes: reach of the attention in tokens, per branch: the width of a stripe, the side of a window (of a
+            dilated one, its tokens along a side), or the side of the patch that spatial reduction merges; ``global``,
+            ``linear`` and variants that attend nothing ignore it.
         mlp_ratios: hidden over outer width of the feed-forward network, per branch.
         attention, ffn: variant names, per branch.
         parallel_conv, attn_activation, attn_batch_norm: the augmentations of the attention: a convolution of the values

@@ -6,6 +6,16 @@ from typing import Any
 
 from hrvit_lab.config import HRViTConfig
 
+HALVED = ("cross_shaped", "cross_shaped_qkv", "cswin")
+WHOLE = ("window", "shifted_window", "dilated_window", "spatial_reduction", "global", "linear")
+HEADLESS = ("depthwise_conv", "identity")
+
+
+def holds_heads(attention: str, width: int, head_dim: int) -> bool:
+    """Whether the channels, or each half of them, are one head or a whole number of heads."""
+    channels = width // 2 if attention in HALVED else width
+    return attention in HEADLESS or channels <= head_dim or channels % head_dim == 0
+
 
 def random_fields(rng: random.Random) -> dict[str, Any]:
     """Fields that are valid by the specification's rules, drawn without asking the validation."""
@@ -14,9 +24,12 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
     counts = [branches] if pyramid else sorted(rng.randint(1, branches) for _ in range(rng.randint(1, 3)))
     counts[-1] = branches
     head_dims = [rng.choice((2, 4, 8, 16)) for _ in range(branches)]
-    # These factor for DES (p = 4 up to 28, then 8); half of them must hold whole heads.
+    attention = [rng.choice(("cross_shaped", *HALVED, *WHOLE, *HEADLESS)) for _ in range(branches)]
+    # These factor for DES: p = 4 up to 28, then 8.
     factored = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56)
-    widths = [rng.choice([w for w in factored if w // 2 < d or (w // 2) % d == 0]) for d in head_dims]
+    widths = [
+        rng.choice([w for w in factored if holds_heads(a, w, d)]) for a, d in zip(attention, head_dims, strict=True)
+    ]
     return {
         "topology": "pyramid" if pyramid else "parallel",
         "depths": tuple(tuple(rng.choice((1, 1, 1, 2)) for _ in range(n)) for n in counts),
@@ -24,6 +37,7 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
         "head_dims": tuple(head_dims),
         "window_sizes": tuple(rng.randint(1, 9) for _ in range(branches)),
         "mlp_ratios": tuple(rng.choice((0.5, 1, 1.5, 2, 3)) for _ in range(branches)),
+        "attention": tuple(attention),
         "ffn": tuple(rng.choice(("mixcfn", "mixcfn", "none")) for _ in range(branches)),
         "fusion": rng.choice(("dense", "sparse", "late")),
         "upsample": rng.choice(("nearest", "bilinear")),
@@ -95,13 +109,24 @@ def _no_hidden_channels(rng: random.Random, fields: dict[str, Any]) -> str:
     return _set_one("mlp_ratios", 0.01)(rng, fields)
 
 
+def _no_halves(rng: random.Random, fields: dict[str, Any]) -> str:
+    fields["attention"] = "cross_shaped"
+    return _set_one("widths", 7, 9, 33)(rng, fields)
+
+
+def _broken_head(rng: random.Random, fields: dict[str, Any]) -> str:
+    fields["attention"], fields["head_dims"] = rng.choice(WHOLE), 16
+    return _set_one("widths", 24, 40, 56)(rng, fields)
+
+
 def _unknown_field(rng: random.Random, fields: dict[str, Any]) -> str:
     fields["window_sises"] = 7
     return "window_sises"
 
 
 SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
-    _set_one("widths", 7, 9, 33),  # odd: no halves
+    _no_halves,
+    _broken_head,
     _set_one("widths", 0, -8, 10**6, "wide", 8.5, None),
     _set_one("widths", 34, 42, 70),  # no k · p
     _set_one("head_dims", 0, -1, "x"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, blocks, cost, create_model, heads
 from hrvit_lab.blocks import DES, Attention, CrossShaped, MixCFN, use_explicit_attention
-from hrvit_lab.blocks.cross_shaped import stripe_attention
+from hrvit_lab.blocks.stripes import stripe_attention
 from hrvit_lab.config import TABLES
 
 
@@ -37,7 +37,7 @@ def naive_stripes(q: Tensor, v: Tensor, stripe: int, num_heads: int) -> Tensor:
 def test_stripes_match_a_loop_over_tokens(height: int, width: int, stripe: int, fused: bool) -> None:
     q, v = torch.randn(2, 2, height, width, 8)
     expected = naive_stripes(q, v, stripe, num_heads=2)
-    torch.testing.assert_close(stripe_attention(q, v, stripe, 2, fused=fused), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(stripe_attention((q, v), stripe, 2, fused=fused), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_sees_its_row_and_column_stripes_only() -> None:

@@ -162,6 +162,18 @@ def test_peak_memory_of_random_networks() -> None:
 # -- what other tools would say ---------------------------------------------------------------------------------------
 
 
+def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
+    """Every tool on both paths, to the last multiply-accumulate: its figure, what it misses, what it adds."""
+    said = audit(build(config), size)
+    costs = [row.cost for row in ledger(config, size)]
+    for row in said.to_dict("records"):
+        [tool] = [tool for tool in TOOLS if (tool.package, tool.backend) == (row["tool"], row["backend"])]
+        foreseen = predict(costs, tool, row["attention"])
+        assert row["macs"] == row["predicted_macs"] == foreseen.macs, row
+        assert row["unseen_macs"] == sum(foreseen.unseen.values()), row
+        assert row["extra_macs"] == sum(foreseen.extra.values()), row
+
+
 # The pooling heads leave the last stage's finer maps unread, and fvcore's trace leaves out what nobody reads.
 AUDITED = {head: with_branches(config, 1) if "pool" in head else config for head, config in NANO_WITH.items()}
 
@@ -176,15 +188,7 @@ AUDITED = {head: with_branches(config, 1) if "pool" in head else config for head
     ids=["hrvit_nano", "hrvit_b1", *AUDITED],
 )
 def test_tools_say_what_is_predicted(config: HRViTConfig, size: tuple[int, int]) -> None:
-    """Every tool on both paths, to the last multiply-accumulate: its figure, what it misses, what it adds."""
-    said = audit(build(config), size)
-    costs = [row.cost for row in ledger(config, size)]
-    for row in said.to_dict("records"):
-        [tool] = [tool for tool in TOOLS if (tool.package, tool.backend) == (row["tool"], row["backend"])]
-        foreseen = predict(costs, tool, row["attention"])
-        assert row["macs"] == row["predicted_macs"] == foreseen.macs, row
-        assert row["unseen_macs"] == sum(foreseen.unseen.values()), row
-        assert row["extra_macs"] == sum(foreseen.extra.values()), row
+    check_tools(config, size)
 
 
 def test_a_model_without_a_ledger_has_no_prediction() -> None:

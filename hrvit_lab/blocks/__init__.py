@@ -12,15 +12,37 @@ from hrvit_lab.blocks.attend import attend, attention_map, use_explicit_attentio
 from hrvit_lab.blocks.attention import Attention
 from hrvit_lab.blocks.block import Block
 from hrvit_lab.blocks.cross_shaped import CrossShaped
+from hrvit_lab.blocks.cross_shaped_qkv import CrossShapedQKV
+from hrvit_lab.blocks.cswin import CSWin
+from hrvit_lab.blocks.depthwise_conv import DepthwiseConv
 from hrvit_lab.blocks.des import DES
+from hrvit_lab.blocks.dilated_window import DilatedWindowAttention
 from hrvit_lab.blocks.fusion import Fusion, paths_fusion
+from hrvit_lab.blocks.global_attention import GlobalAttention
+from hrvit_lab.blocks.identity import Unmixed
+from hrvit_lab.blocks.linear_attention import LinearAttention
 from hrvit_lab.blocks.mixcfn import MixCFN
 from hrvit_lab.blocks.patch_embed import EfficientPatchEmbed
+from hrvit_lab.blocks.shifted_window import shifted_window_attention
+from hrvit_lab.blocks.spatial_reduction import SpatialReductionAttention
 from hrvit_lab.blocks.stage import PyramidStage, Stage
 from hrvit_lab.blocks.stem import TwoConvStem
+from hrvit_lab.blocks.window import WindowAttention
 from hrvit_lab.cost.fusion import dense_sources, late_sources, sparse_sources
 
-ATTENTION: dict[str, Callable[[int, int, int], nn.Module]] = {"cross_shaped": CrossShaped}
+ATTENTION: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "cross_shaped": CrossShaped,
+    "cross_shaped_qkv": CrossShapedQKV,
+    "cswin": CSWin,
+    "window": WindowAttention,
+    "shifted_window": shifted_window_attention,
+    "dilated_window": DilatedWindowAttention,
+    "spatial_reduction": SpatialReductionAttention,
+    "global": GlobalAttention,
+    "linear": LinearAttention,
+    "depthwise_conv": DepthwiseConv,
+    "identity": Unmixed,
+}
 """``(dim, head_dim, window_size)`` → mixer of an ``Attention``."""
 
 FFNS: dict[str, Callable[[int, float], nn.Module] | None] = {"mixcfn": MixCFN, "none": None}

@@ -10,15 +10,25 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# B windows, n tokens in a window, h heads, d channels per head
+# B windows, n tokens in a window, m tokens that they see (n, unless keys were merged), h heads, d channels per head
 
 
-def attend(q_Bnc: Tensor, k_Bnc: Tensor, v_Bnc: Tensor, num_heads: int, *, fused: bool = True) -> Tensor:
-    """Multi-head attention among the n tokens of every window; heads are contiguous channels.
+def attend(
+    q_Bnc: Tensor,
+    k_Bmc: Tensor,
+    v_Bmc: Tensor,
+    num_heads: int,
+    *,
+    bias_hnm: Tensor | None = None,
+    fused: bool = True,
+) -> Tensor:
+    """Multi-head attention of the n tokens of every window to m tokens; heads are contiguous channels.
 
     Args:
-        q_Bnc, k_Bnc, v_Bnc: (B, n, C).
+        q_Bnc: (B, n, C).
+        k_Bmc, v_Bmc: (B, m, C).
         num_heads: divides C; the scale is (C / num_heads)^-0.5.
+        bias_hnm: added to the scores of every window, (h, n, m), of the dtype of the rest.
         fused: use the fused kernel.
     Returns:
         (B, n, C).
@@ -26,19 +36,23 @@ def attend(q_Bnc: Tensor, k_Bnc: Tensor, v_Bnc: Tensor, num_heads: int, *, fused
     B, n, C = q_Bnc.shape
     heads = (num_heads, C // num_heads)
     q_Bhnd = q_Bnc.view(B, n, *heads).transpose(1, 2)
-    v_Bhnd = v_Bnc.view(B, -1, *heads).transpose(1, 2)
-    k_Bhnd = v_Bhnd if k_Bnc is v_Bnc else k_Bnc.view(B, -1, *heads).transpose(1, 2)
+    v_Bhmd = v_Bmc.view(B, -1, *heads).transpose(1, 2)
+    k_Bhmd = v_Bhmd if k_Bmc is v_Bmc else k_Bmc.view(B, -1, *heads).transpose(1, 2)
     if fused:
-        out_Bhnd = F.scaled_dot_product_attention(q_Bhnd, k_Bhnd, v_Bhnd)
+        bias_1hnm = None if bias_hnm is None else bias_hnm[None]  # the CPU's kernel wants all four dimensions
+        out_Bhnd = F.scaled_dot_product_attention(q_Bhnd, k_Bhmd, v_Bhmd, bias_1hnm)
     else:
-        out_Bhnd = attention_map(q_Bhnd, k_Bhnd) @ v_Bhnd
+        out_Bhnd = attention_map(q_Bhnd, k_Bhmd, bias_hnm) @ v_Bhmd
     return out_Bhnd.transpose(1, 2).flatten(2)
 
 
-def attention_map(q_Bhnd: Tensor, k_Bhnd: Tensor) -> Tensor:
-    """Attention weights, rows summing to 1: (B, h, n, d) twice → (B, h, n, n)."""
+def attention_map(q_Bhnd: Tensor, k_Bhmd: Tensor, bias_hnm: Tensor | None = None) -> Tensor:
+    """Attention weights, rows summing to 1: (B, h, n, d) and (B, h, m, d) → (B, h, n, m)."""
     scale = q_Bhnd.shape[-1] ** -0.5
-    return (q_Bhnd * scale @ k_Bhnd.transpose(-2, -1)).softmax(dim=-1)
+    scores_Bhnm = q_Bhnd * scale @ k_Bhmd.transpose(-2, -1)
+    if bias_hnm is not None:
+        scores_Bhnm = scores_Bhnm + bias_hnm
+    return scores_Bhnm.softmax(dim=-1)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Cross-shaped attention: half of the channels attend in horizontal stripes, half in vertical ones.
+"""Cross-shaped attention whose key is its value: half of the channels attend in horizontal stripes, half in vertical.
 
 Source: arXiv 2111.01236, section 3.2 (HRViT); stripes after arXiv 2107.00652 (CSWin).
 """
@@ -6,30 +6,8 @@ Source: arXiv 2111.01236, section 3.2 (HRViT); stripes after arXiv 2107.00652 (C
 import torch
 from torch import Tensor, nn
 
-from hrvit_lab.blocks.attend import attend
-
-
-def stripe_attention(q_BHWC: Tensor, v_BHWC: Tensor, stripe: int, num_heads: int, *, fused: bool = True) -> Tensor:
-    """Attend within stripes of ``stripe`` rows; the key is the value.
-
-    Rows left over when ``stripe`` does not divide H attend among themselves, at their own size: no padding, no mask.
-
-    Args:
-        q_BHWC, v_BHWC: (B, H, W, C).
-        stripe: rows in a stripe, ≥ 1.
-        num_heads: divides C.
-    Returns:
-        (B, H, W, C).
-    """
-    B, H, W, C = q_BHWC.shape
-    whole = H - H % stripe
-    outputs = []
-    for start, stop, rows in ((0, whole, stripe), (whole, H, H - whole)):
-        if start < stop:
-            q_Bnc, v_Bnc = (x[:, start:stop].reshape(-1, rows * W, C) for x in (q_BHWC, v_BHWC))
-            out_Bnc = attend(q_Bnc, v_Bnc, v_Bnc, num_heads, fused=fused)
-            outputs.append(out_Bnc.reshape(B, stop - start, W, C))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+from hrvit_lab.blocks.stripes import stripe_attention
+from hrvit_lab.cost.attention.row import num_heads
 
 
 def _transposed(x_BHWC: Tensor) -> Tensor:
@@ -51,7 +29,7 @@ class CrossShaped(nn.Module):
     def __init__(self, dim: int, head_dim: int, window_size: int) -> None:
         super().__init__()
         self.window_size = window_size
-        self.num_heads = max(1, dim // 2 // head_dim)  # in each half
+        self.num_heads = num_heads(dim // 2, head_dim)  # in each half
         self.fused_attn = True
         self.to_qv = nn.Linear(dim, 2 * dim)
 
@@ -64,4 +42,4 @@ class CrossShaped(nn.Module):
         return torch.cat((rows, columns), dim=-1), v_BHWC
 
     def _stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:
-        return stripe_attention(q_BHWC, v_BHWC, self.window_size, self.num_heads, fused=self.fused_attn)
+        return stripe_attention((q_BHWC, v_BHWC), self.window_size, self.num_heads, fused=self.fused_attn)

@@ -28,12 +28,12 @@ def peak_memory_bytes(
     height, width = config.check_resolution(resolution)
     image = config.in_chans * height * width
     return totals(config, (height, width)).weight_bytes(dtype) + dtype_bytes(dtype) * batch_size * (
-        image + peak_live_elements(config, (height, width))
+        image + peak_live_elements(config, (height, width), batch_size)
     )
 
 
-def peak_live_elements(config: HRViTConfig, resolution: int | tuple[int, int] = 224) -> int:
-    """Most elements of maps alive at once for one image, the input left out.
+def peak_live_elements(config: HRViTConfig, resolution: int | tuple[int, int] = 224, batch_size: int = 1) -> int:
+    """Most elements of maps alive at once for one image of a batch, the input left out.
 
     Fusions, a stage's branches and the head run one after another.
 
@@ -44,12 +44,12 @@ def peak_live_elements(config: HRViTConfig, resolution: int | tuple[int, int] = 
     sizes = config.map_sizes((height, width))
     pixels = tuple(h * w for h, w in sizes)
     peak = STEM[config.stem].live(config.in_chans, config.stem_width, height, width)
-    peak = max(peak, (_pyramid_live if config.topology == "pyramid" else _parallel_live)(config, sizes))
+    peak = max(peak, (_pyramid_live if config.topology == "pyramid" else _parallel_live)(config, sizes, batch_size))
     head = HEAD[config.head].live(config.widths, config.head_widths, config.head_channels, config.num_classes, pixels)
     return max(peak, _elements(config.widths, pixels) + head)
 
 
-def _parallel_live(config: HRViTConfig, sizes: Sizes) -> int:
+def _parallel_live(config: HRViTConfig, sizes: Sizes, batch_size: int) -> int:
     """While a stage runs, the maps of the stage before and the fused ones stay, and results of its finer branches."""
     pixels = tuple(h * w for h, w in sizes)
     peak = 0
@@ -63,12 +63,12 @@ def _parallel_live(config: HRViTConfig, sizes: Sizes) -> int:
         alive = before + _elements(fused, pixels)
         for b in range(n):
             embed = PATCH_EMBED[config.patch_embed].live(fused[b], dims[b], 1, *sizes[b])
-            peak = max(peak, alive + embed, alive + blocks_live(config, s, b, sizes[b]))
+            peak = max(peak, alive + embed, alive + blocks_live(config, s, b, sizes[b], batch_size))
             alive += dims[b] * pixels[b]
     return peak
 
 
-def _pyramid_live(config: HRViTConfig, sizes: Sizes) -> int:
+def _pyramid_live(config: HRViTConfig, sizes: Sizes, batch_size: int) -> int:
     """While a scale runs, the maps of all finer ones stay; the first's embedded map is the stem's."""
     pixels = tuple(h * w for h, w in sizes)
     peak = alive = 0
@@ -76,12 +76,12 @@ def _pyramid_live(config: HRViTConfig, sizes: Sizes) -> int:
         if b:
             embed = PATCH_EMBED[config.patch_embed].live(config.widths[b - 1], dim, 2, *sizes[b - 1])
             peak = max(peak, alive + embed)
-        peak = max(peak, alive + blocks_live(config, 0, b, sizes[b]))
+        peak = max(peak, alive + blocks_live(config, 0, b, sizes[b], batch_size))
         alive += dim * pixels[b]
     return peak
 
 
-def blocks_live(config: HRViTConfig, row: int, branch: int, size: tuple[int, int]) -> int:
+def blocks_live(config: HRViTConfig, row: int, branch: int, size: tuple[int, int], batch_size: int) -> int:
     """Most elements alive while a branch's blocks of one stage (``row`` of the depths) run.
 
     The embedded map stays until the last block is done. A block holds its input; beside it attention runs on the
@@ -93,7 +93,7 @@ def blocks_live(config: HRViTConfig, row: int, branch: int, size: tuple[int, int
     first = config.first_block(row, branch)
     settings = (dim, config.head_dims[branch], config.window_sizes[branch], config.parallel_conv)
     attention = max(
-        attention_live(variant, *settings, *size)
+        attention_live(variant, *settings, *size, batch_size)
         for variant in {variant_at(config.attention[branch], first + j) for j in range(depth)}
     )
     shortcut = SHORTCUT[config.shortcut].live(dim, *size)

@@ -24,12 +24,13 @@ class Cost(NamedTuple):
         macs: exact multiply-accumulates, no padded token counted.
         macs_padded: the same with windows padded to full size, as the published release runs them.
         activations: elements in the counted operators' outputs; attention counts its scores and its output.
-        inputs: elements of the maps that a counted operator, or a pooling, reads; attention reads query and value, its
-            key.
+        inputs: elements of the maps that a counted operator, or a pooling, reads; attention reads query, key and value,
+            and a key that is the value once.
         outputs: elements of the map that the operator writes; attention's scores are no map.
         additions: elements added onto products: biases, or a map that a product is added to.
         run_as: how our network runs its products, which decides who can see them: ``"module"`` (of ``torch.nn``),
-            ``"function"`` (``F.linear``), ``"addmm"``, ``"baddbmm"``, ``"attention"``; empty without products.
+            ``"function"`` (``F.linear``), ``"addmm"``, ``"bmm"``, ``"baddbmm"``, ``"attention"`` (a fused kernel, or
+            bmm); empty without products.
     """
 
     part: str
@@ -92,8 +93,8 @@ class Totals(NamedTuple):
         """Bytes that a batch must move if every operator runs once and keeps nothing for the next, a roofline's floor.
 
         Convolutions, linears and attention read their input maps and write their output maps once for every image, and
-        all parameters are read once a batch. Attention's scores stay on the chip, as in a fused kernel, and its key,
-        being its value, is read once. Normalisations, activation functions, additions, upsampling and changes of
+        all parameters are read once a batch. Attention's scores stay on the chip, as in a fused kernel, and a key
+        that is the value is read once. Normalisations, activation functions, additions, upsampling and changes of
         layout count nothing: they can be folded into the operators beside them. An implementation that fuses less moves
         more; only one that fuses a chain of these operators moves less.
 

@@ -40,7 +40,7 @@ TOOLS = (
     Tool(
         "fvcore",
         "jit trace",
-        frozenset({"module", "function", "addmm"}),
+        frozenset({"module", "function", "addmm", "bmm"}),
         frozenset({"explicit"}),
         {"batch_norm": 2, "layer_norm": 5, "upsample": 1, "upsample_bilinear": 4, "average_pool": 1},
         False,
@@ -58,7 +58,7 @@ TOOLS = (
     Tool(
         "ptflops",
         "aten",
-        frozenset({"module", "function", "addmm"}),
+        frozenset({"module", "function", "addmm", "bmm"}),
         frozenset({"explicit"}),
         {},
         True,
@@ -67,7 +67,7 @@ TOOLS = (
     Tool(
         "torch",
         "dispatch",
-        frozenset({"module", "function", "addmm", "baddbmm"}),
+        frozenset({"module", "function", "addmm", "bmm", "baddbmm"}),
         frozenset(PATHS),
         {},
         False,
