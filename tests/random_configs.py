@@ -4,7 +4,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from hrvit_lab.config import HRViTConfig
+from hrvit_lab.config import TABLES, HRViTConfig
+
+FFNS, SHORTCUTS, PATCH_EMBEDS, FUSIONS, STEMS = (
+    tuple(TABLES[field]) for field in ("ffn", "shortcut", "patch_embed", "fusion", "stem")
+)
 
 HALVED = ("cross_shaped", "cross_shaped_qkv", "cswin")
 WHOLE = ("window", "shifted_window", "dilated_window", "spatial_reduction", "global", "linear")
@@ -38,8 +42,11 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
         "window_sizes": tuple(rng.randint(1, 9) for _ in range(branches)),
         "mlp_ratios": tuple(rng.choice((0.5, 1, 1.5, 2, 3)) for _ in range(branches)),
         "attention": tuple(attention),
-        "ffn": tuple(rng.choice(("mixcfn", "mixcfn", "none")) for _ in range(branches)),
-        "fusion": rng.choice(("dense", "sparse", "late")),
+        "ffn": tuple(rng.choice(("mixcfn", *FFNS)) for _ in range(branches)),
+        "shortcut": rng.choice(("des", *SHORTCUTS)),
+        "patch_embed": rng.choice(("efficient", *PATCH_EMBEDS)),
+        "stem": rng.choice(("two_conv", *STEMS)),
+        "fusion": rng.choice(FUSIONS),
         "upsample": rng.choice(("nearest", "bilinear")),
         "parallel_conv": rng.random() < 0.8,
         "attn_activation": rng.random() < 0.8,
@@ -104,8 +111,19 @@ def _vanishing_branch(rng: random.Random, fields: dict[str, Any]) -> str:
     return "depths"
 
 
+def _unfactored(rng: random.Random, fields: dict[str, Any]) -> str:
+    fields["shortcut"] = "des"
+    return _set_one("widths", 34, 42, 70)(rng, fields)  # no k · p
+
+
+def _odd_stem(rng: random.Random, fields: dict[str, Any]) -> str:
+    fields["stem"] = "two_conv"
+    fields["stem_width"] = 15
+    return "stem_width"
+
+
 def _no_hidden_channels(rng: random.Random, fields: dict[str, Any]) -> str:
-    fields["ffn"] = "mixcfn"
+    fields["ffn"] = rng.choice([name for name in FFNS if name != "none"])
     return _set_one("mlp_ratios", 0.01)(rng, fields)
 
 
@@ -128,7 +146,7 @@ SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
     _no_halves,
     _broken_head,
     _set_one("widths", 0, -8, 10**6, "wide", 8.5, None),
-    _set_one("widths", 34, 42, 70),  # no k · p
+    _unfactored,
     _set_one("head_dims", 0, -1, "x"),
     _set_one("window_sizes", 0, -7, 1.5, "big"),
     _set_one("mlp_ratios", 0, -1, 1e9, float("nan")),
@@ -151,7 +169,7 @@ SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
     _set("stem", "none"),
     _set("head", "clasifier"),
     _set("patch_embed", None),
-    _set("stem_width", 15),
+    _odd_stem,
     _set("in_chans", 0),
     _set("num_classes", -1),
     _set("num_classes", True),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, blocks, cost, create_model, heads
-from hrvit_lab.blocks import DES, Attention, CrossShaped, MixCFN, use_explicit_attention
+from hrvit_lab.blocks import DES, Attention, CrossShaped, use_explicit_attention
 from hrvit_lab.blocks.stripes import stripe_attention
 from hrvit_lab.config import TABLES
 
@@ -93,15 +93,6 @@ def test_des_adds_itself_onto_what_it_is_given(dim: int) -> None:
     served.load_state_dict(des.state_dict())
     bias = served.take_bias()
     torch.testing.assert_close(served.served()(x, onto + bias), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_mixcfn_matches_its_definition() -> None:
-    ffn = MixCFN(8, 3)
-    x = torch.randn(2, 5, 7, 8)
-    hidden = ffn.fc1(x).permute(0, 3, 1, 2)
-    a, b = hidden.chunk(2, dim=1)
-    mixed = F.gelu(torch.cat([ffn.conv3(a), ffn.conv5(b)], dim=1)).permute(0, 2, 3, 1)
-    torch.testing.assert_close(ffn(x), ffn.fc2(mixed), atol=1e-5, rtol=1e-5)
 
 
 def test_tables_name_the_same_variants() -> None:

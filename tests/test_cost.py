@@ -174,6 +174,15 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
         assert row["extra_macs"] == sum(foreseen.extra.values()), row
 
 
+SOME_VARIANTS = PRESETS["hrvit_nano"].replace(
+    ffn=("mixcfn_3_7", "mixffn", "mlp", "swiglu"), shortcut="linear", patch_embed="dense", stem="conv7",
+    fusion="weighted_sum", upsample="bilinear",
+)  # fmt: skip
+OTHER_VARIANTS = PRESETS["hrvit_nano"].replace(
+    ffn=("swiglu_conv", "hrformer", "none", "mixcfn_5_7"), shortcut="none", patch_embed="none",
+    stem="patchify", upsample="bilinear",
+)  # fmt: skip
+
 # The pooling heads leave the last stage's finer maps unread, and fvcore's trace leaves out what nobody reads.
 AUDITED = {head: with_branches(config, 1) if "pool" in head else config for head, config in NANO_WITH.items()}
 
@@ -183,9 +192,11 @@ AUDITED = {head: with_branches(config, 1) if "pool" in head else config for head
     [
         (PRESETS["hrvit_nano"], (97, 161)),
         (PRESETS["hrvit_b1"], (224, 224)),
+        (SOME_VARIANTS, (97, 161)),
+        (OTHER_VARIANTS, (97, 161)),
         *((config, (33, 47)) for config in AUDITED.values()),
     ],
-    ids=["hrvit_nano", "hrvit_b1", *AUDITED],
+    ids=["hrvit_nano", "hrvit_b1", "some variants", "other variants", *AUDITED],
 )
 def test_tools_say_what_is_predicted(config: HRViTConfig, size: tuple[int, int]) -> None:
     check_tools(config, size)

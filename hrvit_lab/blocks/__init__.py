@@ -19,14 +19,20 @@ from hrvit_lab.blocks.des import DES
 from hrvit_lab.blocks.dilated_window import DilatedWindowAttention
 from hrvit_lab.blocks.fusion import Fusion, paths_fusion
 from hrvit_lab.blocks.global_attention import GlobalAttention
+from hrvit_lab.blocks.hrformer_ffn import HRFormerFFN
 from hrvit_lab.blocks.identity import Unmixed
 from hrvit_lab.blocks.linear_attention import LinearAttention
 from hrvit_lab.blocks.mixcfn import MixCFN
-from hrvit_lab.blocks.patch_embed import EfficientPatchEmbed
+from hrvit_lab.blocks.mixffn import MixFFN
+from hrvit_lab.blocks.mlp import MLP
+from hrvit_lab.blocks.patch_embed import DensePatchEmbed, EfficientPatchEmbed, no_patch_embed
 from hrvit_lab.blocks.shifted_window import shifted_window_attention
+from hrvit_lab.blocks.shortcut import LinearShortcut, NoShortcut
 from hrvit_lab.blocks.spatial_reduction import SpatialReductionAttention
 from hrvit_lab.blocks.stage import PyramidStage, Stage
-from hrvit_lab.blocks.stem import TwoConvStem
+from hrvit_lab.blocks.stem import OneConvStem, TwoConvStem
+from hrvit_lab.blocks.swiglu import SwiGLU
+from hrvit_lab.blocks.weighted_sum import WeightedSum, weighted_sum
 from hrvit_lab.blocks.window import WindowAttention
 from hrvit_lab.cost.fusion import dense_sources, late_sources, sparse_sources
 
@@ -45,23 +51,47 @@ ATTENTION: dict[str, Callable[[int, int, int], nn.Module]] = {
 }
 """``(dim, head_dim, window_size)`` → mixer of an ``Attention``."""
 
-FFNS: dict[str, Callable[[int, float], nn.Module] | None] = {"mixcfn": MixCFN, "none": None}
+FFNS: dict[str, Callable[[int, float], nn.Module] | None] = {
+    "mixcfn": MixCFN,
+    "mixcfn_3_7": partial(MixCFN, kernels=(3, 7)),
+    "mixcfn_5_7": partial(MixCFN, kernels=(5, 7)),
+    "mixffn": MixFFN,
+    "mlp": MLP,
+    "swiglu": SwiGLU,
+    "swiglu_conv": partial(SwiGLU, conv=True),
+    "hrformer": HRFormerFFN,
+    "none": None,
+}
 """``(dim, mlp_ratio)`` → feed-forward network; None leaves it out."""
 
-SHORTCUT: dict[str, Callable[[int], nn.Module]] = {"des": DES}
+SHORTCUT: dict[str, Callable[[int], nn.Module]] = {
+    "des": DES,
+    "linear": LinearShortcut,
+    "none": NoShortcut,
+}
 """``(dim,)`` → shortcut beside attention, which adds itself onto it."""
 
-PATCH_EMBED: dict[str, Callable[[int, int, int], nn.Module]] = {"efficient": EfficientPatchEmbed}
+PATCH_EMBED: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "efficient": EfficientPatchEmbed,
+    "dense": DensePatchEmbed,
+    "none": no_patch_embed,
+}
 """``(c_in, dim, stride)`` → what opens a branch in a stage."""
 
 FUSION: dict[str, Callable[[tuple[int, ...], tuple[int, ...], str, bool], nn.Module]] = {
     "dense": partial(paths_fusion, dense_sources),
     "sparse": partial(paths_fusion, sparse_sources),
     "late": partial(paths_fusion, late_sources),
+    "weighted_sum": weighted_sum,
 }
 """``(dims_in, dims_out, upsample, last)`` → cross-resolution fusion; ``last``: it is the network's last one."""
 
-STEM: dict[str, Callable[[int, int], nn.Module]] = {"two_conv": TwoConvStem}
+STEM: dict[str, Callable[[int, int], nn.Module]] = {
+    "two_conv": TwoConvStem,
+    "conv7": partial(OneConvStem, kernel_size=7, padding=3),
+    "conv7_cswin": partial(OneConvStem, kernel_size=7, padding=2),
+    "patchify": partial(OneConvStem, kernel_size=4, padding=0),
+}
 """``(in_chans, stem_width)`` → stem."""
 
 __all__ = [
@@ -69,18 +99,27 @@ __all__ = [
     "DES",
     "FFNS",
     "FUSION",
+    "MLP",
     "PATCH_EMBED",
     "SHORTCUT",
     "STEM",
     "Attention",
     "Block",
     "CrossShaped",
+    "DensePatchEmbed",
     "EfficientPatchEmbed",
     "Fusion",
+    "HRFormerFFN",
+    "LinearShortcut",
     "MixCFN",
+    "MixFFN",
+    "NoShortcut",
+    "OneConvStem",
     "PyramidStage",
     "Stage",
+    "SwiGLU",
     "TwoConvStem",
+    "WeightedSum",
     "attend",
     "attention_map",
     "use_explicit_attention",

@@ -42,9 +42,11 @@ class Block(nn.Module):
             adapt_momentum(filter(None, (self.attn, self.ffn)), recompute=enable)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        y_BHWC = run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)
-        x_BHWC = self.drop_path(self.shortcut(x_BHWC, y_BHWC)).add_(x_BHWC)
+        x_BHWC = self.drop_path(self.shortcut(x_BHWC, self._attended(x_BHWC))).add_(x_BHWC)
         if self.ffn is None or self.ffn_norm is None:
             return x_BHWC
-        y_BHWC = run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)
-        return self.drop_path(y_BHWC).add_(x_BHWC)
+        return self.drop_path(run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)).add_(x_BHWC)
+
+    def _attended(self, x_BHWC: Tensor) -> Tensor:
+        """Attention's output; passed on without a name, it is let go as soon as the shortcut has taken it."""
+        return run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)

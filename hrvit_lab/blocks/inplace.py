@@ -16,3 +16,10 @@ def gelu_over(x: Tensor) -> Tensor:
 def hardswish_over(x: Tensor) -> Tensor:
     """Hardswish of a tensor that the caller gives away, any shape."""
     return F.hardswish(x, inplace=not torch.is_grad_enabled())
+
+
+def gated_over(gate: Tensor, value: Tensor) -> Tensor:
+    """SiLU(gate) · value of two tensors of one shape, of which the caller gives the gate away."""
+    if torch.is_grad_enabled():
+        return F.silu(gate) * value
+    return torch.ops.aten.silu_(gate).mul_(value)

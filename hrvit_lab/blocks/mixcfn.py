@@ -1,6 +1,6 @@
-"""MixCFN: a feed-forward network with depthwise 3×3 and 5×5 convolutions on halves of its hidden channels.
+"""MixCFN: a feed-forward network with two depthwise kernels, each on half of its hidden channels.
 
-Source: arXiv 2111.01236, section 3.2.
+Source: arXiv 2111.01236, section 3.2, with kernels 3×3 and 5×5; other pairs after arXiv 1907.09595 (MixConv).
 """
 
 import torch
@@ -12,7 +12,7 @@ from hrvit_lab.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.cost.ffn import hidden_width
 
 FEW_TOKENS = 1024
-"""Below so many tokens in a batch, served, one 5×5 convolution takes less time than a 3×3 and a 5×5."""
+"""Below so many tokens in a batch, served, one convolution of the larger kernel takes less time than one of each."""
 
 
 class MixCFN(nn.Module):
@@ -24,24 +24,33 @@ class MixCFN(nn.Module):
     Args:
         dim: channels C.
         mlp_ratio: hidden channels are int(C · ratio), an even number.
+        kernels: sides of the convolutions' kernels, odd, the smaller first; the convolutions are called by them:
+            ``conv3`` and ``conv5``. (Of two equal ones, all channels in one convolution are the same network: MixFFN.)
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
-    def __init__(self, dim: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, mlp_ratio: float, kernels: tuple[int, int] = (3, 5)) -> None:
         super().__init__()
         hidden = hidden_width(dim, mlp_ratio)
+        self.kernels = kernels
         self.fc1 = nn.Linear(dim, hidden)
-        self.conv3 = depthwise(hidden // 2, 3)
-        self.conv5 = depthwise(hidden // 2, 5)
+        for kernel in kernels:
+            self.add_module(f"conv{kernel}", depthwise(hidden // 2, kernel))
         self.fc2 = nn.Linear(hidden, dim)
 
+    @property
+    def convs(self) -> list[nn.Conv2d]:
+        """The convolutions of the first and of the second half."""
+        return [getattr(self, f"conv{kernel}") for kernel in self.kernels]
+
     def forward(self, x_BHWC: Tensor) -> Tensor:
+        conv_a, conv_b = self.convs
         w1a, w1b = self.fc1.weight.chunk(2)
         b1a, b1b = self.fc1.bias.chunk(2)
         w2a, w2b = self.fc2.weight.chunk(2, dim=1)
-        a_nc = gelu_over(conv_tokens(self.conv3, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
-        b_nc = gelu_over(conv_tokens(self.conv5, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
+        a_nc = gelu_over(conv_tokens(conv_a, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
+        b_nc = gelu_over(conv_tokens(conv_b, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
         y_nc = torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t())
         return y_nc.view(x_BHWC.shape)
 
@@ -51,7 +60,7 @@ class MixCFN(nn.Module):
 
 
 class ServedMixCFN(nn.Module):
-    """MixCFN that, on small maps, runs both kernels as one 5×5 convolution, the 3×3 padded with zeros.
+    """MixCFN that, on small maps, runs both kernels as one of the larger size, the smaller one padded with zeros.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -59,13 +68,13 @@ class ServedMixCFN(nn.Module):
     def __init__(self, ffn: MixCFN) -> None:
         super().__init__()
         self.halves = ffn
-        half = ffn.conv3.out_channels
-        self.conv = depthwise(2 * half, 5).to(ffn.conv3.weight)
+        small, large = ffn.convs
+        half, side, margin = small.out_channels, ffn.kernels[1], (ffn.kernels[1] - ffn.kernels[0]) // 2
+        self.conv = depthwise(2 * half, side).to(small.weight)
         with torch.no_grad():
-            self.conv.weight.zero_()
-            self.conv.weight[:half, :, 1:4, 1:4] = ffn.conv3.weight
-            self.conv.weight[half:] = ffn.conv5.weight
-            self.conv.bias.copy_(torch.cat((ffn.conv3.bias, ffn.conv5.bias)))  # type: ignore[union-attr,arg-type]
+            self.conv.weight[:half] = F.pad(small.weight, [margin] * 4)
+            self.conv.weight[half:] = large.weight
+            self.conv.bias.copy_(torch.cat((small.bias, large.bias)))  # type: ignore[union-attr,arg-type]
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         if x_BHWC.shape[:3].numel() >= FEW_TOKENS:

@@ -1,6 +1,6 @@
 """Patch embeddings: what opens a branch in every stage, changing its width and, in a pyramid, halving its map.
 
-Source: arXiv 2111.01236, section 3.2.
+Source: arXiv 2111.01236, section 3.2; the dense one, arXiv 2105.15203 (SegFormer), section 3.1.
 """
 
 from torch import Tensor, nn
@@ -26,3 +26,37 @@ class EfficientPatchEmbed(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.norm(conv_tokens(self.depthwise, conv_tokens(self.pointwise, x_BHWC)))
+
+
+class DensePatchEmbed(nn.Module):
+    """One dense 3×3 convolution, LayerNorm.
+
+    Args, shape: as EfficientPatchEmbed.
+    """
+
+    def __init__(self, c_in: int, dim: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, dim, 3, stride=stride, padding=1)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.norm(conv_tokens(self.conv, x_BHWC))
+
+
+class BarePatchEmbed(nn.Module):
+    """A 1×1 convolution, for a width or size that must change without a patch embedding.
+
+    Args, shape: as EfficientPatchEmbed.
+    """
+
+    def __init__(self, c_in: int, dim: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, dim, 1, stride=stride)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return conv_tokens(self.conv, x_BHWC)
+
+
+def no_patch_embed(c_in: int, dim: int, stride: int) -> nn.Module:
+    """The map as it is, wherever it can stay so."""
+    return nn.Identity() if c_in == dim and stride == 1 else BarePatchEmbed(c_in, dim, stride)

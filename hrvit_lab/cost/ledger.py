@@ -90,7 +90,13 @@ def _parallel(config: HRViTConfig, sizes: Sizes) -> Iterator[Part]:
     for s, depths in enumerate(config.depths):
         n = len(depths)
         fused = dims + config.widths[len(dims) : n]  # the previous widths; a new branch takes its own
-        yield Part(s, None, 1, FUSION[config.fusion].cost, (dims, fused, pixels[:n], s == len(config.depths) - 1))
+        yield Part(
+            s,
+            None,
+            1,
+            FUSION[config.fusion].cost,
+            (dims, fused, config.upsample, pixels[:n], s == len(config.depths) - 1),
+        )
         dims = config.widths[:n]
         for b in range(n):
             yield Part(s, b, 1, PATCH_EMBED[config.patch_embed].cost, (fused[b], dims[b], 1, *sizes[b]))

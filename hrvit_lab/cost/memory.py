@@ -58,12 +58,16 @@ def _parallel_live(config: HRViTConfig, sizes: Sizes, batch_size: int) -> int:
         n = len(depths)
         fused = dims + config.widths[len(dims) : n]
         before = _elements(dims, pixels)
-        peak = max(peak, before + FUSION[config.fusion].live(dims, fused, pixels[:n], s == len(config.depths) - 1))
+        last = s == len(config.depths) - 1
+        peak = max(peak, before + FUSION[config.fusion].live(dims, fused, config.upsample, pixels[:n], last))
         dims = config.widths[:n]
         alive = before + _elements(fused, pixels)
+        embed = PATCH_EMBED[config.patch_embed]
         for b in range(n):
-            embed = PATCH_EMBED[config.patch_embed].live(fused[b], dims[b], 1, *sizes[b])
-            peak = max(peak, alive + embed, alive + blocks_live(config, s, b, sizes[b], batch_size))
+            opening = (fused[b], dims[b], 1, *sizes[b])
+            passed = 0 if embed.cost(*opening) else dims[b] * pixels[b]  # the embedded map is the fused one
+            blocks = blocks_live(config, s, b, sizes[b], batch_size) - passed
+            peak = max(peak, alive + embed.live(*opening), alive + blocks)
             alive += dims[b] * pixels[b]
     return peak
 
@@ -86,7 +90,7 @@ def blocks_live(config: HRViTConfig, row: int, branch: int, size: tuple[int, int
 
     The embedded map stays until the last block is done. A block holds its input; beside it attention runs on the
     normalised map, the shortcut next to attention's result, and the feed-forward network on another normalised map
-    next to attention's result and the sum.
+    next to the sum.
     """
     dim, depth = config.widths[branch], config.depths[row][branch]
     a_map = dim * size[0] * size[1]
@@ -98,7 +102,7 @@ def blocks_live(config: HRViTConfig, row: int, branch: int, size: tuple[int, int
     )
     shortcut = SHORTCUT[config.shortcut].live(dim, *size)
     ffn = FFNS[config.ffn[branch]].live(dim, config.mlp_ratios[branch], *size)
-    block = max(a_map + attention, a_map + shortcut, 3 * a_map, 3 * a_map + ffn)
+    block = a_map + max(attention, shortcut, a_map + ffn)
     inputs = a_map if depth == 1 else 2 * a_map
     return inputs + block
 

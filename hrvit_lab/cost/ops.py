@@ -18,7 +18,8 @@ class Cost(NamedTuple):
         part: block part it belongs to, e.g. ``"ffn"``.
         operator: ``"convolution"``, ``"linear"``, ``"attention"`` (both products); or, without multiply-accumulates,
             ``"layer_norm"``, ``"batch_norm"``, ``"upsample"`` (to the nearest), ``"upsample_bilinear"``,
-            ``"average_pool"`` or ``"gelu"`` (activations in place, which no counter sees, have no entry).
+            ``"average_pool"`` (adaptive), ``"block_average"``, ``"weights"`` (of maps that are summed) or ``"gelu"``
+            (activations in place, which no counter sees, have no entry).
         params: learned parameters.
         buffers: running statistics of a BatchNorm; its counter of training steps is none.
         macs: exact multiply-accumulates, no padded token counted.

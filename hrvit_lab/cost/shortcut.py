@@ -14,7 +14,7 @@ class Shortcut(NamedTuple):
         source: paper and section.
         cost: ``(dim, height, width)`` → costs at that map.
         width_rule: ``(dim,)`` → why this width does not work, or None.
-        live: ``(dim, height, width)`` → most elements of maps alive at once beside its input.
+        live: ``(dim, height, width)`` → most elements of maps alive at once beside its input and attention's output.
     """
 
     label: str
@@ -43,7 +43,7 @@ def des_cost(dim: int, height: int, width: int) -> Costs:
 
 
 def des_live(dim: int, height: int, width: int) -> int:
-    """The first product, attention's output with the bias, and the second product added to it."""
+    """The first product, attention's output with the bias, and the second product added to that."""
     return 3 * dim * height * width
 
 
@@ -53,6 +53,25 @@ def des_width_rule(dim: int) -> str | None:
     return f"DES needs a width divisible by {p}" if k * p != dim else None
 
 
+def linear_cost(dim: int, height: int, width: int) -> Costs:
+    """One linear of full rank."""
+    return (linear("shortcut", dim, dim, height * width),)
+
+
 SHORTCUT: dict[str, Shortcut] = {
     "des": Shortcut("DES (Kronecker, GELU)", "arXiv 2111.01236, section 3.2", des_cost, des_width_rule, des_live),
+    "linear": Shortcut(
+        "linear (full rank)",
+        "arXiv 2106.15067",
+        linear_cost,
+        lambda dim: None,
+        lambda dim, height, width: dim * height * width,
+    ),
+    "none": Shortcut(
+        "none",
+        "arXiv 2111.01236, section 4.4",
+        lambda dim, height, width: (),
+        lambda dim: None,
+        lambda dim, height, width: 0,
+    ),
 }

@@ -1,0 +1,33 @@
+"""Shortcuts that DES is compared with: none at all, and the full-rank linear that it factors.
+
+Source: arXiv 2111.01236, section 3.2; the linear, arXiv 2106.15067 (augmented shortcuts).
+"""
+
+from torch import Tensor, nn
+
+
+class NoShortcut(nn.Module):
+    """Attention alone.
+
+    Shape: (B, H, W, C), and onto (B, H, W, C) → onto, itself.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
+        return onto_BHWC
+
+
+class LinearShortcut(nn.Module):
+    """A linear C → C with bias, added onto attention's output.
+
+    Shape: (B, H, W, C), and onto (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
+        return self.proj(x_BHWC).add_(onto_BHWC)
