@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hrvit_lab import presets
 from hrvit_lab.cost import ATTENTION, FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
 from hrvit_lab.cost.ops import halved
 
@@ -211,9 +212,11 @@ class HRViTConfig(BaseModel):
     def _width_refusal(self, branch: int, width: int) -> str | None:
         """Why this branch's parts cannot have this width, beside which other field, or None."""
         head_dim, ratio = self.head_dims[branch], self.mlp_ratios[branch]
+        opens = self.topology == "pyramid" and branch == 0  # right at the stem
         reasons = {
+            "": STEM[self.stem].width_rule(width) if opens else None,
             f" with head_dims[{branch}] = {head_dim}": ATTENTION[self.attention[branch]].width_rule(width, head_dim),
-            "": SHORTCUT[self.shortcut].width_rule(width),
+            f" with shortcut = {self.shortcut!r}": SHORTCUT[self.shortcut].width_rule(width),
             f" with mlp_ratios[{branch}] = {ratio:g}": FFNS[self.ffn[branch]].width_rule(width, ratio),
         }
         return next((f"{beside}: {reason}" for beside, reason in reasons.items() if reason), None)
@@ -311,7 +314,7 @@ class HRViTConfig(BaseModel):
             "branches": branches,
             "augmented": [self.parallel_conv, self.attn_activation, self.attn_batch_norm],
             "shortcut": self.shortcut,
-            "patch_embed": self.patch_embed,
+            "patch_embed": None if self.topology == "pyramid" and self.num_branches == 1 else self.patch_embed,
             "fusion": [self.fusion, self.upsample] if fused else None,
             "norms": [self.branch_norm, self.norm_eps],
             "stem": [self.stem, self.stem_width, self.in_chans],
@@ -457,47 +460,12 @@ def _known(field: str, value: str) -> str:
 
 # -- presets ----------------------------------------------------------------------------------------------------------
 
-_B3_DEPTHS = ((1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 3), (1, 1, 6, 3))
-_B2_DEPTHS = ((1,), (1, 1), (1, 1, 6), (1, 1, 6), (1, 1, 6, 2), (1, 1, 6, 2))
-_SMALL_DEPTHS = ((1,), (1, 1), (1, 1, 1), (1, 1, 2), (1, 1, 2, 1), (1, 1, 1, 1))
-
-PRESETS: dict[str, HRViTConfig] = {
-    config.name: config
-    for config in (
-        HRViTConfig(name="hrvit_b1"),
-        HRViTConfig(
-            name="hrvit_b2", depths=_B2_DEPTHS, widths=(48, 96, 240, 384), head_dims=24, mlp_ratios=(2, 3, 3, 3)
-        ),
-        HRViTConfig(
-            name="hrvit_b3", depths=_B3_DEPTHS, widths=(64, 128, 256, 512), mlp_ratios=2, segformer_width=768
-        ),
-        # Ours: the same topology, small enough to train on a laptop's CPU.
-        HRViTConfig(
-            name="hrvit_nano", depths=_SMALL_DEPTHS, widths=(8, 16, 32, 64), head_dims=8, window_sizes=(1, 2, 4, 4),
-            mlp_ratios=2, stem_width=16, head_widths=(4, 8, 16, 32), head_features=128,
-        ),
-        HRViTConfig(
-            name="hrvit_micro", depths=_SMALL_DEPTHS, widths=(16, 32, 64, 128), head_dims=16, window_sizes=(1, 2, 7, 7),
-            mlp_ratios=3, stem_width=32, head_widths=(8, 16, 32, 64), head_features=512,
-        ),
-    )
-}  # fmt: skip
-"""Published variants (b1 to b3, arXiv 2111.01236) and two of ours for a CPU (nano, micro)."""
-
-
-def _segmenter(backbone: HRViTConfig, head: str, dataset: str) -> HRViTConfig:
-    # For Cityscapes the paper's b3 has other windows. (Its published FLOPs are those of 1, 2, 7, 7.)
-    windows = (1, 2, 3, 9) if (backbone.name, dataset) == ("hrvit_b3", "cityscapes") else backbone.window_sizes
-    return backbone.replace(
-        name=f"{backbone.name}_{head}_{dataset}", head=head, window_sizes=windows, drop_rate=0.1,
-        num_classes={"ade20k": 150, "cityscapes": 19}[dataset],
-    )  # fmt: skip
-
+PRESETS: dict[str, HRViTConfig] = {name: HRViTConfig(name=name, **fields) for name, fields in presets.PRESETS.items()}
+"""Published networks (HRViT b1 to b3, MiT b0 to b5, CSWin), two of ours for a CPU (nano, micro), and HRViT b1's layout
+around the blocks of MiT and CSWin."""
 
 SEGMENTERS: dict[str, HRViTConfig] = {
-    config.name: config
-    for head, dataset in (("segformer", "ade20k"), ("upernet", "ade20k"), ("segformer", "cityscapes"))
-    for config in (_segmenter(PRESETS[name], head, dataset) for name in ("hrvit_b1", "hrvit_b2", "hrvit_b3"))
+    name: HRViTConfig(name=name, **fields) for name, fields in presets.SEGMENTERS.items()
 }
 """The published networks with the decoders and classes of their segmentation results (arXiv 2111.01236): dropout 0.1
 before the classifier, logits at a quarter of the image's height and width. ``preset`` knows them by name too."""
@@ -565,7 +533,7 @@ def scale_depths(config: HRViTConfig, factor: float) -> HRViTConfig:
 
 
 def scale_widths(config: HRViTConfig, factor: float) -> HRViTConfig:
-    """Multiply every branch's width, each rounded to the nearest that its parts accept.
+    """Multiply every branch's width, each rounded to the nearest that its parts accept; a pyramid's stem goes along.
 
     Raises:
         ConfigError: if no width near the wanted one works.

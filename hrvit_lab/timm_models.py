@@ -16,6 +16,8 @@ from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig
 from hrvit_lab.model import HRViT, create_model
 
 NETWORKS = PRESETS | SEGMENTERS
+ORIGINS = {"mit": "2105.15203", "cswin": "2107.00652"}
+"""arXiv papers of the families that are not HRViT's, by the first part of their names."""
 
 
 def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv1",
         "classifier": classifiers,
-        "origin_url": "https://arxiv.org/abs/2111.01236",
+        "origin_url": f"https://arxiv.org/abs/{ORIGINS.get(config.name.partition('_')[0], '2111.01236')}",
     }
 
 

@@ -45,6 +45,10 @@ def test_networks_that_are_equal_have_equal_ids(changes: dict) -> None:
     ("base", "changes"),
     [
         ({"depths": ((1,),)}, {"drop_path_rate": 0.3}),  # the only block is the first, whose rate is 0
+        (
+            {"topology": "pyramid", "depths": ((2,),), "stem_width": 32},
+            {"patch_embed": "dense"},
+        ),  # opens further scales
         ({"head": "none"}, {"num_classes": 7, "head_features": 5, "head_widths": 3, "drop_rate": 0.5}),
     ],
 )
@@ -178,6 +182,17 @@ def test_widths_scale_to_the_nearest_that_work() -> None:
             ours = abs(width - base * factor)
             assert all(abs(w - base * factor) >= ours for w in valid_widths(B1, branch, 2, 1000))
     assert scale_widths(B1, 1.0) == B1
+
+
+def test_a_scaled_pyramids_stem_is_as_wide_as_its_first_scale() -> None:
+    for name in ("mit_b0", "cswin_base"):
+        scaled = scale_widths(PRESETS[name], 0.7)
+        assert scaled.stem_width == scaled.widths[0] < PRESETS[name].widths[0]
+    narrow = HRViTConfig(
+        topology="pyramid", depths=((1,),), widths=8, head_dims=1, stem_width=8, shortcut="none", ffn="none",
+        attention="global",
+    )  # fmt: skip
+    assert scale_widths(narrow, 0.85).widths == (6,)  # 7 has no half for the stem's first convolution
 
 
 def test_depths_scale_and_never_vanish() -> None:

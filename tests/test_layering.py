@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the ground up. A room imports itself and the rooms of the floors below it, none of its own floor.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("hrvit_lab.cost", "hrvit_lab.published"),
+    ("hrvit_lab.cost", "hrvit_lab.presets", "hrvit_lab.published"),
     ("hrvit_lab.config",),
-    ("hrvit_lab.blocks", "hrvit_lab.cost.ledger"),
+    ("hrvit_lab.blocks", "hrvit_lab.cost.ledger", "hrvit_lab.space_size"),
     ("hrvit_lab.heads", "hrvit_lab.cost.memory"),
     ("hrvit_lab.baselines", "hrvit_lab.model"),
     ("hrvit_lab.checkpoints", "hrvit_lab.deploy", "hrvit_lab.rivals", "hrvit_lab.timm_models"),
@@ -42,7 +42,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 
 # Arithmetic and data: rooms that must not need a network library.
-TORCH_FREE = ("hrvit_lab.cost", "hrvit_lab.published", "hrvit_lab.config")
+TORCH_FREE = ("hrvit_lab.cost", "hrvit_lab.presets", "hrvit_lab.published", "hrvit_lab.config")
 NETWORK_LIBRARIES = ("torch", "torchvision", "timm")
 
 

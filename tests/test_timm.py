@@ -20,7 +20,7 @@ def timm_model(name: str, **options: Any) -> Any:
 
 
 def test_presets_are_registered() -> None:
-    assert set(hrvit_lab.PRESETS) | set(SEGMENTERS) == set(timm.list_models("hrvit*"))
+    assert set(hrvit_lab.PRESETS) | set(SEGMENTERS) == set(timm.list_models(["hrvit_*", "mit_*", "cswin_*", "hr_*"]))
 
 
 def test_created_through_timm_is_the_same_network() -> None:
@@ -65,6 +65,18 @@ def test_options_of_timms_scripts() -> None:
     assert model(IMAGE[:, :1]).shape == (2, 3) and model.num_classes == 3 and model.config.num_classes == 3
     model.reset_classifier(0)
     assert model(IMAGE[:, :1]).shape == (2, model.head_hidden_size)
+
+
+def test_every_networks_first_convolution_is_where_timm_looks_for_it() -> None:
+    """timm adapts it to other numbers of input channels, whatever the stem."""
+    for name in ("hrvit_nano", "mit_b0", "cswin_tiny"):
+        model = timm_model(name, in_chans=1)
+        first = model.get_submodule(model.pretrained_cfg["first_conv"])
+        assert isinstance(first, torch.nn.Conv2d) and first.in_channels == 1
+    assert [timm_model(name, features_only=True).feature_info.channels() for name in ("mit_b0", "cswin_tiny")] == [
+        [32, 64, 160, 256],
+        [64, 128, 256, 512],
+    ]
 
 
 def test_features_only() -> None:
