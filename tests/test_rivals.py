@@ -118,7 +118,7 @@ def test_every_probe_takes_a_rival() -> None:
     asked = ProbeInput(
         TimmConfig("timm:test_resnet"), (32, 32), data={"name": "digits", "resolution": (32, 32)},
         train={"epochs": 1, "train_limit": 40, "batch_size": 20},
-        latency={"min_runs": 1, "max_runs": 1, "max_seconds": 0.01, "max_warmup_seconds": 0.01},
+        latency={"min_runs": 3, "max_runs": 3, "max_seconds": 0.01, "max_warmup_seconds": 0.01},
     )  # fmt: skip
     values = {group: probe(asked) for group, probe in PROBES.items()}
     assert values["latency"]["latency_ms"] > 0
