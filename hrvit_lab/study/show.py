@@ -46,7 +46,9 @@ def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
         columns.append(texts)
     for column in compared:
         if column.beside not in spec.metrics:
-            table.add_column(column.title, justify="right")
+            # Beside so many columns the last one would be cut: heads wrap between words, figures not at all.
+            widest = max(map(len, (*column.title.split(), *column.texts)))
+            table.add_column(column.title, justify="right", min_width=widest)
             columns.append(column.texts)
     if not frame["status"].isin(["ok", NOT_BUILT]).all():
         table.add_column("status", overflow="fold")
