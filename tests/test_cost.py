@@ -163,6 +163,16 @@ def test_peak_memory_of_random_networks() -> None:
 # -- what other tools would say ---------------------------------------------------------------------------------------
 
 
+SOME_VARIANTS = PRESETS["hrvit_nano"].replace(
+    ffn=("mixcfn_3_7", "mixffn", "mlp", "swiglu"), shortcut="linear", patch_embed="dense", stem="conv7",
+    fusion="weighted_sum", upsample="bilinear",
+)  # fmt: skip
+OTHER_VARIANTS = PRESETS["hrvit_nano"].replace(
+    ffn=("swiglu_conv", "hrformer", "none", "mixcfn_5_7"), shortcut="none", patch_embed="none",
+    stem="patchify", upsample="bilinear",
+)  # fmt: skip
+
+
 def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
     """Every tool on both paths, to the last multiply-accumulate: its figure, what it misses, what it adds."""
     said = audit(build(config), size)
@@ -174,15 +184,6 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
         assert row["unseen_macs"] == sum(foreseen.unseen.values()), row
         assert row["extra_macs"] == sum(foreseen.extra.values()), row
 
-
-SOME_VARIANTS = PRESETS["hrvit_nano"].replace(
-    ffn=("mixcfn_3_7", "mixffn", "mlp", "swiglu"), shortcut="linear", patch_embed="dense", stem="conv7",
-    fusion="weighted_sum", upsample="bilinear",
-)  # fmt: skip
-OTHER_VARIANTS = PRESETS["hrvit_nano"].replace(
-    ffn=("swiglu_conv", "hrformer", "none", "mixcfn_5_7"), shortcut="none", patch_embed="none",
-    stem="patchify", upsample="bilinear",
-)  # fmt: skip
 
 # The pooling heads leave the last stage's finer maps unread, and fvcore's trace leaves out what nobody reads.
 AUDITED = {head: with_branches(config, 1) if "pool" in head else config for head, config in NANO_WITH.items()}
