@@ -38,17 +38,12 @@ def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
             texts = [
                 f"{text} {other.removeprefix('–')}".rstrip() for text, other in zip(texts, beside[key], strict=True)
             ]
-        table.add_column(
-            metric_label(key, spec.data.name),
-            justify="right",
-            min_width=max(map(len, texts)) if key in beside else None,
-        )
+        label = metric_label(key, spec.data.name)
+        table.add_column(label, justify="right", width=_width(label, texts) if key in beside else None)
         columns.append(texts)
     for column in compared:
         if column.beside not in spec.metrics:
-            # Beside so many columns the last one would be cut: heads wrap between words, figures not at all.
-            widest = max(map(len, (*column.title.split(), *column.texts)))
-            table.add_column(column.title, justify="right", min_width=widest)
+            table.add_column(column.title, justify="right", width=_width(column.title, column.texts))
             columns.append(column.texts)
     if not frame["status"].isin(["ok", NOT_BUILT]).all():
         table.add_column("status", overflow="fold")
@@ -58,6 +53,11 @@ def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
         table.add_row(*map(Text, cells[:-1]), Text(cells[-1], style="red" if failed else ""))
     table.caption = Text(_caption(spec, frame), style="dim")
     return table
+
+
+def _width(title: str, texts: Sequence[str]) -> int:
+    """Room for the figures and the title's longest word: a title wraps between words, a figure not at all."""
+    return max(map(len, (*title.split(), *texts)))
 
 
 def plan_table(
