@@ -24,6 +24,12 @@ from hrvit_lab.measure.count import Counts, count
 
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 MAX_SIDE = 4096  # pixels
+SWITCHES = {
+    "parallel_conv": "Convolution beside attention",
+    "attn_activation": "Hardswish before attention's output",
+    "attn_batch_norm": "BatchNorm after attention",
+    "branch_norm": "LayerNorm at the end of a branch",
+}
 CHARTED = ("macs", "params", "activations")
 
 
@@ -97,6 +103,12 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
         field(name, st.text_input, label, _join(getattr(start, name)), help=help)
 
     with st.container(border=True):
+        topologies = [start.topology, "pyramid" if start.topology == "parallel" else "parallel"]
+        field(
+            "topology", st.selectbox, "Topology", topologies,
+            help="Branches side by side; or one scale after another, with one line of depths and the stem as wide as "
+            "the first scale.",
+        )  # fmt: skip
         depths = "\n".join(_join(stage) for stage in start.depths)
         field(
             "depths", st.text_area, "Depths", depths, height=190,
@@ -104,7 +116,11 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
         )  # fmt: skip
         per_branch("widths", "Widths", "Channels per branch, finest first.")
         per_branch("head_dims", "Head dims", "Channels per attention head, per branch.")
-        per_branch("window_sizes", "Windows", "Stripe width in tokens, per branch.")
+        per_branch(
+            "window_sizes",
+            "Windows",
+            "Reach in tokens, per branch: stripe width, window side, or patch that is merged.",
+        )
         per_branch("mlp_ratios", "FFN ratios", "Hidden over outer width, per branch.")
     with st.container(border=True):
         height, width = st.columns(2)
@@ -123,6 +139,10 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
                 _choices(start, name),
                 format_func=_choice_text,
             )
+        interpolations = [start.upsample, "bilinear" if start.upsample == "nearest" else "nearest"]
+        field("upsample", st.selectbox, "Upsampling in fusions", interpolations)
+        for name, label in SWITCHES.items():
+            field(name, st.toggle, label, getattr(start, name))
     with st.expander("Stem, head and regularisation"):
         field("stem_width", st.number_input, "Stem width", 1, 1024, start.stem_width)
         field("in_chans", st.number_input, "Input channels", 1, 64, start.in_chans)
