@@ -1,0 +1,109 @@
+"""How far our network is ahead of the naive witness, and from the floor: ``python tests/bench_network.py``.
+
+hrvit_b1 on one thread, the same weights in every form, all in one interleaved race; a JSON line for each setting.
+``x_naive`` is how many times as long the naive witness takes, the median over rounds with its 95 % interval;
+``x_floor``, in float32, how many times as long as the same multiply-accumulates in a matrix product of 1024 × 1024.
+About 6 minutes; ``python tests/bench_network.py training`` times training steps instead.
+"""
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from naive import NaiveHRViT
+from torch import Tensor, nn
+
+from hrvit_lab.checkpoints import load_published
+from hrvit_lab.config import PRESETS
+from hrvit_lab.cost.ledger import totals
+from hrvit_lab.deploy import deploy
+from hrvit_lab.measure.compare import Budget, compare, paired_ratio
+from hrvit_lab.measure.memory import measure_peak_memory
+from hrvit_lab.measure.models import wake
+from hrvit_lab.measure.timing import cpu_stopwatch, primed
+from hrvit_lab.model import create_model
+
+NAIVE, GEMM = "naive", "matrix product"
+CONFIG = PRESETS["hrvit_b1"]
+INFERENCE = ((224, 1), (224, 8), (512, 1))
+Calls = dict[str, Callable[[], object]]
+
+
+def race(calls: Calls, seconds: float) -> dict[str, list[float]]:
+    """Wall times in milliseconds of every call, round by round, each after an untimed one of its own."""
+    watches = {name: primed(call, cpu_stopwatch(call, time.perf_counter)) for name, call in calls.items()}
+    rounds = compare(watches, Budget(min_rounds=7, max_seconds=seconds))
+    return {name: rounds.wall_ms(name) for name in calls}
+
+
+def report(setting: dict[str, object], times_ms: dict[str, list[float]], gemm_macs: int = 0) -> None:
+    """Print one JSON line."""
+    said: dict[str, object] = {**setting, "rounds": len(times_ms[NAIVE])}
+    for name, own in times_ms.items():
+        ratio = paired_ratio(times_ms[NAIVE], own)
+        said[name] = {"latency_ms": round(median(own), 1), "x_naive": [round(value, 3) for value in ratio]}
+        if gemm_macs and name != GEMM and "bfloat16" not in name:
+            floors = [gemm_macs / 1024**3 * product for product in times_ms[GEMM]]
+            said[name]["x_floor"] = round(paired_ratio(own, floors).value, 2)  # type: ignore[index]
+    print(json.dumps(said), flush=True)
+
+
+def step(model: nn.Module, images: Tensor) -> Callable[[], object]:
+    """A training step without an optimiser."""
+    model.train()
+
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        model(images).float().square().mean().backward()
+
+    return run
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    naive, plain = NaiveHRViT(CONFIG), create_model(CONFIG)
+    wake(naive)
+    load_published(plain, naive.state_dict())
+    if "training" in sys.argv[1:]:
+        images = torch.randn(8, 3, 224, 224)
+        calls: Calls = {
+            NAIVE: step(naive, images),
+            "ours": step(plain, images),
+            "ours bfloat16": step(copy.deepcopy(plain).bfloat16(), images.bfloat16()),
+        }
+        report({"training": True, "resolution": 224, "batch_size": 8}, race(calls, 120))
+        peaks = [measure_peak_memory(m, 224, batch_size=8, training=True) for m in (naive, plain)]
+        print(json.dumps({"peak_memory_mib": dict(zip((NAIVE, "ours"), peaks, strict=True))}))
+        return
+    naive.eval()
+    plain.eval()
+    served = deploy(plain)
+    left, right = torch.randn(2, 1024, 1024)
+    for resolution, batch_size in INFERENCE:
+        images = torch.randn(batch_size, 3, resolution, resolution)
+        calls = {
+            NAIVE: partial(naive, images),
+            "ours": partial(plain, images),
+            "deployed": partial(served, images),
+            GEMM: partial(torch.mm, left, right),
+        }
+        if (resolution, batch_size) == (224, 8):
+            rounded = images.bfloat16()
+            calls["naive bfloat16"] = partial(copy.deepcopy(naive).bfloat16(), rounded)
+            calls["deployed bfloat16"] = partial(deploy(plain).bfloat16(), rounded)
+        with torch.inference_mode():
+            times_ms = race(calls, 60)
+        macs = batch_size * totals(CONFIG, resolution).macs
+        report({"resolution": resolution, "batch_size": batch_size}, times_ms, macs)
+
+
+if __name__ == "__main__":
+    main()
