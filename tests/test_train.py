@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -455,22 +454,13 @@ def test_diverging_command_says_so_and_exits_1(tmp_path: Path, capsys: pytest.Ca
 
 def test_interrupted_command_keeps_what_it_reached(tmp_path: Path) -> None:
     """Ctrl-C after the first epoch of many: exit code 130, whole files, no traceback."""
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "hrvit_lab.train",
-        *COMMAND,
-        "--epochs",
-        "500",
-        "--out",
-        str(tmp_path),
-    ]
     # A shell's background job is born deaf to Ctrl-C, and so are its children; this one must hear it.
-    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears
-    ) as process:
+    hearing = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('hrvit_lab.train', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-u", "-c", hearing, *COMMAND, "--epochs", "500", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         guard = threading.Timer(250, process.kill)
         guard.start()
         assert process.stdout is not None and process.stderr is not None
