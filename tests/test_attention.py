@@ -353,6 +353,20 @@ def test_every_pair_takes_a_training_step(attention: str, ffn: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("ffn", FFNS)
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_every_pair_takes_an_odd_map_fused_or_not_and_counts_exactly(attention: str, ffn: str) -> None:
+    """33 × 47 tokens."""
+    model = woken(build(tiny(attention, ffn=ffn, window_sizes=7))).eval()
+    for module in model.modules():
+        if isinstance(module, Attention):
+            loud(module.mixer)
+    image = torch.rand(1, 3, 131, 187)
+    explicit = check_counts(model, image)
+    torch.testing.assert_close(model(image), explicit, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_deployed_outputs_are_those_of_the_plain_model(attention: str) -> None:
     model = woken(build(tiny(attention)))
@@ -388,7 +402,8 @@ def test_exported_graphs_agree(four: tuple[str, ...]) -> None:
 def test_counts_are_exact(attention: str) -> None:
     """33 × 47 tokens; a map smaller than the window; none of it square."""
     for window, resolution in ((7, (131, 187)), (8, (21, 29)), (1, (37, 51)), (4, (9, 99))):
-        check_counts(build(tiny(attention, window_sizes=window, head_dims=16)).eval(), resolution)
+        model = build(tiny(attention, window_sizes=window, head_dims=16)).eval()
+        check_counts(model, torch.rand(1, 3, *resolution))
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
