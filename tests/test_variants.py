@@ -4,17 +4,19 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from reference import reference_tensor
+from test_space import check_counts
 from torch import Tensor, nn
 
-from hrvit_lab import HRViTConfig, blocks
+from hrvit_lab import HRViTConfig, blocks, heads
 from hrvit_lab.blocks import Attention, MixCFN, MixFFN, WeightedSum
 from hrvit_lab.deploy import _batch_norm_pairs, deploy
-from hrvit_lab.model import build
+from hrvit_lab.model import HRViT, build
 
 Weights = Mapping[str, Tensor]
 
@@ -315,18 +317,31 @@ def test_weighted_sums_weights_are_shares() -> None:
 
 # -- inside a network -------------------------------------------------------------------------------------------------
 
-VARIANTS = [
+VARIANTS: list[tuple[str, Any]] = [
     *(("ffn", name) for name in blocks.FFNS),
     *(("shortcut", name) for name in blocks.SHORTCUT),
     *(("patch_embed", name) for name in blocks.PATCH_EMBED),
     *(("fusion", name) for name in blocks.FUSION),
     *(("upsample", name) for name in UPSAMPLE),
     *(("stem", name) for name in blocks.STEM),
+    *((switch, False) for switch in ("parallel_conv", "attn_activation", "attn_batch_norm", "branch_norm")),
+    ("topology", "pyramid"),
 ]
+HEADS = [("head", name) for name in heads.HEAD]
 TINY = HRViTConfig(
     depths=((1,), (1, 1), (1, 1, 2)), widths=(8, 8, 16), head_dims=4, window_sizes=(1, 2, 7), mlp_ratios=2,
-    stem_width=8, num_classes=3, head_widths=2, head_features=8,
+    stem_width=8, num_classes=3, head_widths=2, head_features=8, segformer_width=8, upernet_width=8,
 )  # fmt: skip
+
+
+def tiny(field: str, value: Any) -> HRViT:
+    """A network with that variant, whose attention speaks."""
+    shape = {"depths": ((1, 1, 2),)} if field == "topology" else {}
+    model = build(TINY.replace(**shape, **{field: value}))
+    for module in model.modules():
+        if isinstance(module, Attention) and isinstance(module.norm, nn.BatchNorm1d):
+            nn.init.ones_(module.norm.weight)
+    return model
 
 
 CENTRED = (
@@ -334,31 +349,44 @@ CENTRED = (
     r"fusions\.\d\.paths\.(1\.0|2\.[01])\.1\.bias",
     r"stages\.2\.norms\.\d\.bias",
 )
+CENTRED_IN = {
+    "hrformer": r".*\.ffn_norm\.bias",
+    "attn_activation": r".*\.attn\.parallel_conv\.bias",
+    "branch_norm": r"stages\.2\.branches\.([01]\.0|2\.1)\.ffn\.fc2\.bias",
+}
+"""What else is centred where that part is chosen, or left out."""
 
 
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
-def test_every_parameter_learns_on_odd_maps(field: str, name: str) -> None:
+def test_every_parameter_learns_on_odd_maps(field: str, name: Any) -> None:
     """33 × 47 tokens. A bias whose effect the following BatchNorm takes out again is the one exception."""
     torch.manual_seed(0)
-    model = build(TINY.replace(**{field: name})).train().double()
-    for module in model.modules():
-        if isinstance(module, Attention):
-            nn.init.ones_(module.norm.weight)  # type: ignore[arg-type]
+    model = tiny(field, name).train().double()
     logits = model(torch.randn(2, 3, 131, 185, dtype=torch.float64))
     F.cross_entropy(logits, torch.tensor([0, 2])).backward()
     centred = {
         f"{part_name}.{layer}.bias" for part_name, part in model.named_modules() for layer, _ in _batch_norm_pairs(part)
     }
+    patterns = [*CENTRED, *(CENTRED_IN[choice] for choice in (field, name) if choice in CENTRED_IN)]
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
-        moves_nothing = key in centred or any(re.fullmatch(pattern, key) for pattern in CENTRED)
-        moves_nothing |= name == "hrformer" and key.endswith(".ffn_norm.bias")
+        moves_nothing = key in centred or any(re.fullmatch(pattern, key) for pattern in patterns)
         assert (parameter.grad.abs().max() < 1e-12) == moves_nothing, key
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("field", "name"), VARIANTS + HEADS)
+def test_an_odd_map_fused_or_not_and_exact_counts(field: str, name: Any) -> None:
+    """33 × 47 tokens."""
+    model = tiny(field, name)
+    randomised(model)
+    image = torch.rand(1, 3, 131, 185)
+    torch.testing.assert_close(model(image), check_counts(model, image), atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
-def test_served_and_in_bf16_it_is_the_same_network(field: str, name: str) -> None:
-    model = randomised(build(TINY.replace(**{field: name})))
+def test_served_and_in_bf16_it_is_the_same_network(field: str, name: Any) -> None:
+    model = randomised(tiny(field, name))
     image = torch.randn(2, 3, 67, 93)
     served = deploy(model)
     assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in served.modules())
