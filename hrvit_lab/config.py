@@ -9,12 +9,21 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from hrvit_lab import presets
 from hrvit_lab.cost import ATTENTION, FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
@@ -456,6 +465,33 @@ def _known(field: str, value: str) -> str:
     if value not in TABLES[field]:
         raise ValueError(f"unknown variant; {suggest(value, TABLES[field])}")
     return value
+
+
+def check_field(field: str, value: Any) -> None:
+    """Refuse a value that no network can have in that field, whatever its other fields are.
+
+    Raises:
+        ConfigError: naming the field, the value and the remedy.
+    """
+    scalar = field in PER_BRANCH and isinstance(value, str | int | float)
+    try:
+        _alone(field)(**{field: (value,) if scalar else value})
+    except ValidationError as error:
+        raise ConfigError(one_sentence(error)) from None
+
+
+@cache
+def _alone(field: str) -> type[BaseModel]:
+    """A model with that one field, and the check of its names."""
+
+    def known(value: Any) -> Any:
+        for name in value if field in PER_BRANCH else (value,):
+            _known(field, name)
+        return value
+
+    info = HRViTConfig.model_fields[field]
+    checked = Annotated[info.annotation, AfterValidator(known)] if field in TABLES else info.annotation
+    return create_model(field, **{field: (checked, info)})  # type: ignore[call-overload]
 
 
 # -- presets ----------------------------------------------------------------------------------------------------------

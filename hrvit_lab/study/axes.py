@@ -7,6 +7,7 @@ from typing import Any
 from hrvit_lab.config import (
     ConfigError,
     HRViTConfig,
+    check_field,
     scale_depths,
     scale_widths,
     suggest,
@@ -39,7 +40,9 @@ FIELDS = tuple(field for field in HRViTConfig.model_fields if field != "name")
 
 
 def check_axis(name: str, value: Any) -> None:
-    """Refuse what is no axis, and values that a derived axis can't take; fields check their own values.
+    """Refuse what is no axis, and values that no network can have on it: a name that there isn't, a wrong type.
+
+    (Values that only don't go together in one point of a study drop that point; see `expand`.)
 
     Raises:
         ConfigError: naming the axis, the value and the remedy.
@@ -51,6 +54,8 @@ def check_axis(name: str, value: Any) -> None:
         if not (number and 0 < value <= MAX_FACTOR):
             noun = "a whole number" if AXES[name].kinds == (int,) else "a number"
             raise ConfigError(f"{name} = {value!r} can't be; give {noun} above 0, at most {MAX_FACTOR}")
+    else:
+        check_field(name, value)
 
 
 def apply(config: NetworkConfig, changes: Mapping[str, Any]) -> NetworkConfig:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hrvit_lab.config import ConfigError, read_yaml, suggest
+from hrvit_lab.config import ConfigError, preset, read_yaml, suggest
 from hrvit_lab.measure import METRICS
 from hrvit_lab.published import by_key
 from hrvit_lab.rivals import TIMM, NetworkConfig, TimmConfig, network_from_dict
@@ -211,7 +211,9 @@ class Spec(_Section):
             for name, value in (variant.set or {}).items():
                 if name == "model":
                     TimmConfig(value)
-                elif name not in STARTS:
+                elif name == "preset":
+                    preset(value)
+                else:
                     check_axis(name, value)
         if variants and all(variant.set is None for variant in variants):
             raise ValueError("no variant is built here (every set is null); set at least one")
