@@ -1,12 +1,16 @@
 """The studies that are shipped: every one of them can be run, and what the closed form says agrees with print."""
 
+import time
 from decimal import Decimal
 
 import pytest
+from torch import nn
 
 from hrvit_lab import published
 from hrvit_lab.config import preset
+from hrvit_lab.measure import PROBES, ProbeInput
 from hrvit_lab.measure.count import Counts, count
+from hrvit_lab.model import build
 from hrvit_lab.study.space import Variant, expand
 from hrvit_lab.study.spec import find_study, list_studies, load_study
 
@@ -28,6 +32,19 @@ def test_every_published_row_is_listed_once() -> None:
     study = load_study(find_study("published"))
     listed = [variant.published for variant in study.variants or ()]
     assert sorted(filter(None, listed)) == sorted(row.key for row in published.published_results())
+
+
+def test_the_published_table_takes_seconds_and_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(module: nn.Module) -> None:
+        raise AssertionError(f"a {type(module).__name__} is built")
+
+    monkeypatch.setattr(nn.Module, "__init__", refuse)
+    began = time.perf_counter()
+    costs = [PROBES["cost"](ProbeInput(v.cost_config, v.resolution)) for v in variants_of("published")]
+    assert len(costs) == 34 and all(values["macs_paper"] > 0 for values in costs)
+    assert time.perf_counter() - began < 60
+    with pytest.raises(AssertionError, match="is built"):
+        build(preset("hrvit_nano"))
 
 
 def test_published_networks_cost_what_was_printed() -> None:
