@@ -123,6 +123,21 @@ def test_an_impossible_network_is_dropped_with_its_reason() -> None:
         expand(spec(grid={"branches": [5]}, resolution=32))
 
 
+@pytest.mark.parametrize(
+    ("fields", "fragments"),
+    [
+        ({"set": {"attention": ["window", "global"]}}, ["'odd': attention", "2 entries for 4 branches"]),
+        ({"set": {"model": "timm:resnet18", "widths": 8}}, ["'odd': timm:resnet18 has no 'widths'"]),
+        ({"set": {"topology": "pyramid"}}, ["'odd': depths", "[[2, 2, 2, 2]]"]),
+    ],
+)
+def test_a_network_that_is_listed_by_name_is_not_dropped(fields: dict[str, Any], fragments: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        expand(spec(variants=[{"name": "fine"}, {"name": "odd", **fields}]))
+    assert "\n" not in str(caught.value)
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
+
+
 def test_equal_networks_and_equal_conditions_share_trials() -> None:
     study = spec(
         grid={"branches": [3, 4]},

@@ -68,9 +68,13 @@ class _Refused(ValueError):
 def expand(spec: Spec) -> Expansion:
     """The networks of a study in the file's order, matching by matching.
 
+    Points of a grid that are no network, or don't run at the study's sizes, are dropped.
+
     Raises:
-        ConfigError: if none is left, or the one to compare with is not among them.
+        ConfigError: if one that is listed by name is no network, if none is left, or if the one to compare with is not
+            among them.
     """
+    _check_listed(spec)
     variants: list[Variant] = []
     dropped: list[Dropped] = []
     base_macs = count(spec.base_config, spec.resolution).macs if spec.match != (AS_IS,) else None
@@ -90,6 +94,17 @@ def expand(spec: Spec) -> Expansion:
     if spec.compare_to is not None and spec.compare_to not in names:
         raise ConfigError(f"compare_to = {spec.compare_to!r} is no variant; {suggest(spec.compare_to, names)}")
     return Expansion(variants, dropped)
+
+
+def _check_listed(spec: Spec) -> None:
+    """Whoever lists a network by name wants that one: it is not dropped like a combination that makes no sense."""
+    for point in _points(spec):
+        for base in (spec.base, spec.cost_base):
+            try:
+                if point.entry and base:
+                    _network(base, point)
+            except ConfigError as error:
+                raise ConfigError(f"variant {point.name!r}: {error}") from None
 
 
 def _points(spec: Spec) -> Iterator[Point]:
