@@ -1,8 +1,8 @@
 """Published figures, as they were printed, and what it takes to hold ours beside them.
 
-Three tables, kept in ``hrvit_lab/data``: results that papers and releases print (``published.csv``), the ablations of
-arXiv 2111.01236 (``ablations.csv``: on HRViT-b1, costs and mIoU with a SegFormer head on Cityscapes), and exact counts
-of networks that we build (``baselines.csv``). Printed numbers stay decimals: their last digit says how exact they are.
+Two tables, kept in ``hrvit_lab/data``: results that papers and releases print (``published.csv``), and the ablations of
+arXiv 2111.01236 (``ablations.csv``: on HRViT-b1, costs and mIoU with a SegFormer head on Cityscapes). Printed numbers
+stay decimals: their last digit says how exact they are.
 """
 
 import csv
@@ -106,18 +106,6 @@ class PublishedAblation:
         return said
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A row of ``baselines.csv``: exact counts of a network at a square input of ``resolution`` pixels."""
-
-    model: str
-    part: str
-    resolution: int
-    params: int
-    macs: int | None
-    macs_padded: int | None
-
-
 METRIC_LABELS = {"top1": "top-1", "miou": "mIoU"}
 
 
@@ -163,22 +151,6 @@ def published_ablations() -> tuple[PublishedAblation, ...]:
             cityscapes_miou=row["cityscapes_miou"],
         )
         for row in _read("ablations.csv")
-    )
-
-
-@cache
-def baselines() -> tuple[Baseline, ...]:
-    """Every row of ``baselines.csv``."""
-    return tuple(
-        Baseline(
-            model=row["model"],
-            part=row["part"],
-            resolution=int(row["resolution"]),
-            params=int(row["params"]),
-            macs=int(row["macs"]) if row["macs"] else None,
-            macs_padded=int(row["macs_padded"]) if row["macs_padded"] else None,
-        )
-        for row in _read("baselines.csv")
     )
 
 

@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hrvit_lab.config",),
     ("hrvit_lab.blocks", "hrvit_lab.cost.ledger", "hrvit_lab.space_size"),
     ("hrvit_lab.heads", "hrvit_lab.cost.memory"),
-    ("hrvit_lab.baselines", "hrvit_lab.model"),
+    ("hrvit_lab.model",),
     ("hrvit_lab.checkpoints", "hrvit_lab.deploy", "hrvit_lab.rivals", "hrvit_lab.timm_models"),
     ("hrvit_lab.insight", "hrvit_lab.train"),
     ("hrvit_lab.measure",),
