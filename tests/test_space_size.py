@@ -3,7 +3,9 @@
 import random
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from decimal import Decimal
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +102,13 @@ def test_random_configs_are_members_of_the_default_grid() -> None:
                 continue
             values = value if name in PER_BRANCH else (value,)
             assert set(values) <= set(getattr(grid, name)), (name, value)
+
+
+def test_the_readme_says_that_number() -> None:
+    digits, exponent = f"{Decimal(count_networks(Grid())):.1e}".split("e+")
+    power = exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{digits} · 10{power} different networks" in readme
 
 
 def test_the_command_prints_grid_and_number(capsys: pytest.CaptureFixture[str]) -> None:
