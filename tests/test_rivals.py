@@ -49,6 +49,7 @@ def test_costs_are_those_of_the_layers_that_run(name: str) -> None:
         model(torch.zeros(1, 3, 64, 96))
     counts = count(config, (64, 96))
     assert counts.macs == counts.macs_padded == counts.macs_paper == sum(macs)
+    assert count(name, (64, 96)) == count(TimmConfig(name), (64, 96)) != counts
     assert counts.params == sum(parameter.numel() for parameter in model.parameters())
 
 

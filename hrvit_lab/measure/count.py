@@ -25,7 +25,7 @@ from hrvit_lab.cost.ledger import Row, ledger
 from hrvit_lab.cost.ops import Cost, Totals, dtype_bytes, sum_costs
 from hrvit_lab.measure.workload import input_channels
 from hrvit_lab.model import HRViT
-from hrvit_lab.rivals import NetworkConfig, TimmConfig, build_network
+from hrvit_lab.rivals import TIMM, NetworkConfig, TimmConfig, build_network
 
 aten = torch.ops.aten
 
@@ -158,10 +158,11 @@ def count(model: nn.Module | NetworkConfig | str, resolution: int | tuple[int, i
 
     Args:
         model: a preset's name, a config or an HRViT, counted in closed form; or any module that takes (1, C, H, W),
-            or a `TimmConfig`, counted by running it on the meta device with its attention written out.
+            a `TimmConfig` or its name (``timm:resnet18``), counted by running it on the meta device with its attention
+            written out.
         resolution: pixels, a side or (height, width).
     Raises:
-        ConfigError: for an unknown preset, no model, no size, or a resolution that the network does not accept.
+        ConfigError: for an unknown name, no model, no size, or a resolution that the network does not accept.
         UncountedOperator: if a module dispatches an operator whose cost is unknown.
 
     >>> f"{count('hrvit_b1', 224).macs / 1e9:.4f} GMACs"
@@ -169,7 +170,7 @@ def count(model: nn.Module | NetworkConfig | str, resolution: int | tuple[int, i
     """
     size = as_size(resolution)
     if isinstance(model, str):
-        model = preset(model)
+        model = TimmConfig(model) if model.startswith(TIMM) else preset(model)
     if isinstance(model, HRViTConfig):
         return Counts(ledger(model, size), size)
     if isinstance(model, TimmConfig):
