@@ -236,6 +236,7 @@ GRID = {"grid": {"branches": [1, 2]}}
         ({**BASE, **GRID, "constraints": {"top1": {"max": 1}}}, ["'top1' is no cost"]),
         ({**BASE, "grid": {"branch": [1]}}, ["unknown axis 'branch'", "'branches'"]),
         ({**BASE, "grid": {"branches": ["two"]}}, ["branches = 'two'", "whole number"]),
+        ({**BASE, "grid": {"branches": [1, 6]}}, ["branches = 6", "at most 5"]),
         ({**BASE, "grid": {"width_scale": [0]}}, ["width_scale = 0", "above 0"]),
         ({**BASE, "grid": {"fusion": ["dense", "spars"]}}, ["grid: fusion = 'spars'", "'sparse'"]),
         ({**BASE, "grid": {"attention": [["window", "globl"]]}}, ["unknown variant", "'global'"]),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hrvit_lab.config import (
+    MAX_BRANCHES,
     ConfigError,
     HRViTConfig,
     check_field,
@@ -20,17 +21,21 @@ MAX_FACTOR = 16
 
 @dataclass(frozen=True)
 class Axis:
-    """A derived axis: ``apply(config, value)``, and the value that a config has on it."""
+    """A derived axis: ``apply(config, value)``, and the value that a config has on it.
+
+    Values are numbers above 0 of these kinds, up to ``most``.
+    """
 
     apply: Callable[[HRViTConfig, Any], HRViTConfig]
     of: Callable[[HRViTConfig], int | float]
     kinds: tuple[type, ...]
+    most: int
 
 
 AXES: Mapping[str, Axis] = {
-    "branches": Axis(with_branches, lambda config: config.num_branches, (int,)),
-    "depth_scale": Axis(scale_depths, lambda config: 1.0, (int, float)),
-    "width_scale": Axis(scale_widths, lambda config: 1.0, (int, float)),
+    "branches": Axis(with_branches, lambda config: config.num_branches, (int,), MAX_BRANCHES),
+    "depth_scale": Axis(scale_depths, lambda config: 1.0, (int, float), MAX_FACTOR),
+    "width_scale": Axis(scale_widths, lambda config: 1.0, (int, float), MAX_FACTOR),
 }
 
 STARTS = ("preset", "model")
@@ -51,9 +56,9 @@ def check_axis(name: str, value: Any) -> None:
         raise ConfigError(f"unknown axis {name!r}; {suggest(name, [*AXES, *FIELDS])}")
     if name in AXES:
         number = isinstance(value, AXES[name].kinds) and not isinstance(value, bool)
-        if not (number and 0 < value <= MAX_FACTOR):
+        if not (number and 0 < value <= AXES[name].most):
             noun = "a whole number" if AXES[name].kinds == (int,) else "a number"
-            raise ConfigError(f"{name} = {value!r} can't be; give {noun} above 0, at most {MAX_FACTOR}")
+            raise ConfigError(f"{name} = {value!r} can't be; give {noun} above 0, at most {AXES[name].most}")
     else:
         check_field(name, value)
 
