@@ -58,3 +58,25 @@ class Attention(nn.Module):
         if self.parallel_conv is not None:
             mixed_BHWC = conv_tokens(self.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
         return hardswish_over(mixed_BHWC) if self.activation else mixed_BHWC
+
+    def served(self) -> nn.Module:
+        """What computes the same in evaluation in the least time, once the BatchNorm is folded."""
+        return ServedAttention(self)
+
+
+class ServedAttention(nn.Module):
+    """Attention without what does nothing in evaluation.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.mixer, self.parallel_conv, self.proj = attention.mixer, attention.parallel_conv, attention.proj
+        self.activation = attention.activation
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        mixed_BHWC, values_BHWC = self.mixer(x_BHWC)
+        if self.parallel_conv is not None:
+            mixed_BHWC = conv_tokens(self.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
+        return self.proj(hardswish_over(mixed_BHWC) if self.activation else mixed_BHWC)

@@ -37,9 +37,36 @@ class CrossShaped(nn.Module):
         q_BHWC, v_BHWC = self.to_qv(x_BHWC).chunk(2, dim=-1)
         q_rows, q_columns = q_BHWC.chunk(2, dim=-1)
         v_rows, v_columns = v_BHWC.chunk(2, dim=-1)
-        rows = self._stripes(q_rows, v_rows)
-        columns = self._stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
+        rows = self.stripes(q_rows, v_rows)
+        columns = self.stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
         return torch.cat((rows, columns), dim=-1), v_BHWC
 
-    def _stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:
+    def stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:
         return stripe_attention((q_BHWC, v_BHWC), self.window_size, self.num_heads, fused=self.fused_attn)
+
+    def served(self) -> nn.Module:
+        """What computes the same in the least time."""
+        return ServedCrossShaped(self)
+
+
+class ServedCrossShaped(nn.Module):
+    """Cross-shaped attention that, on square maps, takes the stripes of both directions as one batch.
+
+    Shape: as CrossShaped.
+    """
+
+    def __init__(self, mixer: CrossShaped) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        B, H, W, C = x_BHWC.shape
+        if H != W:
+            return self.mixer(x_BHWC)
+        qv_BHWC = self.mixer.to_qv(x_BHWC)
+        q_rows, q_columns, v_rows, v_columns = qv_BHWC.chunk(4, dim=-1)
+        # Twice the batch: the map itself, and the map with rows and columns exchanged.
+        maps = torch.stack((q_rows, q_columns.transpose(1, 2), v_rows, v_columns.transpose(1, 2)))
+        q_BHWc, v_BHWc = maps.view(2, 2 * B, H, W, C // 2).unbind()
+        rows, columns = self.mixer.stripes(q_BHWc, v_BHWc).chunk(2)
+        return torch.cat((rows, columns.transpose(1, 2)), dim=-1), qv_BHWC.narrow(-1, C, C)

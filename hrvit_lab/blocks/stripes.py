@@ -33,18 +33,30 @@ def stripe_attention(
     Returns:
         (B, H, W, C).
     """
+    H = maps_BHWC[0].shape[1]
+    rest = H % stripe
+    if not rest or rest == H:
+        return _even_stripes(maps_BHWC, rest or stripe, num_heads, lepe, fused)
+    whole = [x_BHWC[:, : H - rest] for x_BHWC in maps_BHWC]
+    left_over = [x_BHWC[:, H - rest :] for x_BHWC in maps_BHWC]
+    both = (
+        _even_stripes(whole, stripe, num_heads, lepe, fused),
+        _even_stripes(left_over, rest, num_heads, lepe, fused),
+    )
+    return torch.cat(both, dim=1)
+
+
+def _even_stripes(
+    maps_BHWC: Sequence[Tensor], stripe: int, num_heads: int, lepe: nn.Conv2d | None, fused: bool
+) -> Tensor:
+    """``stripe_attention`` where ``stripe`` divides H."""
     B, H, W, C = maps_BHWC[0].shape
-    whole = H - H % stripe
-    outputs = []
-    for start, stop, rows in ((0, whole, stripe), (whole, H, H - whole)):
-        if start < stop:
-            q_Bnc, k_Bnc, *own = (x[:, start:stop].reshape(-1, rows * W, C) for x in maps_BHWC)
-            v_Bnc = own[0] if own else k_Bnc
-            out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, num_heads, fused=fused)
-            if lepe is not None:
-                out_Bnc = conv_tokens(lepe, v_Bnc.unflatten(1, (rows, W))).add_(out_Bnc.unflatten(1, (rows, W)))
-            outputs.append(out_Bnc.reshape(B, stop - start, W, C))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    q_Bnc, k_Bnc, *own = (x_BHWC.reshape(-1, stripe * W, C) for x_BHWC in maps_BHWC)
+    v_Bnc = own[0] if own else k_Bnc
+    out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, num_heads, fused=fused)
+    if lepe is not None:
+        out_Bnc = conv_tokens(lepe, v_Bnc.unflatten(1, (stripe, W))).add_(out_Bnc.unflatten(1, (stripe, W)))
+    return out_Bnc.reshape(B, H, W, C)
 
 
 def cross_shaped_attention(

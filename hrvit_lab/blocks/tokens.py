@@ -27,6 +27,8 @@ def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
 
 def batch_norm_tokens(norm: nn.Module, x_BHWC: Tensor) -> Tensor:
     """BatchNorm over batch and tokens: (B, H, W, C) → (B, H, W, C)."""
+    if isinstance(norm, nn.Identity):
+        return x_BHWC
     return norm(x_BHWC.reshape(-1, x_BHWC.shape[-1])).view(x_BHWC.shape)
 
 
