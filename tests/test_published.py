@@ -2,30 +2,37 @@
 
 import csv
 import doctest
+import io
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from hrvit_lab import published
 from hrvit_lab.config import ConfigError, preset
+from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.measure.count import count
 from hrvit_lab.published import GIGA, MEGA, by_key, rounds_to
+from hrvit_lab.study import show
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.analysis import table
 from hrvit_lab.study.columns import comparisons
-from hrvit_lab.study.report import read_results, summary
+from hrvit_lab.study.report import headings, read_results, summary, table_columns, write_report
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec, load_study
 from hrvit_lab.study.trials import plan
 
 
-def test_docstring_examples() -> None:
-    done = doctest.testmod(published)
+@pytest.mark.parametrize("module", [published, show])
+def test_docstring_examples(module: ModuleType) -> None:
+    done = doctest.testmod(module)
     assert done.attempted and not done.failed
 
 
@@ -129,6 +136,62 @@ def test_costs_of_one_network_beside_accuracies_of_another() -> None:
     assert not frame["pareto"].any()
     titles = [column.title for column in comparisons(study, frame.reset_index())]
     assert "Δ ImageNet top-1, published" in titles and "Δ top-1 on digits (proxy)" in titles
+
+
+def shown(study: Spec, frame: pd.DataFrame, terminal_width: int) -> list[str]:
+    """The lines of a study's table in a terminal."""
+    console = Console(file=io.StringIO(), width=terminal_width)
+    console.print(show.result_table(study, frame, terminal_width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(("terminal_width", "blocks"), [(40, 4), (80, 2), (120, 1)])
+def test_no_terminal_is_too_narrow_for_a_table(terminal_width: int, blocks: int) -> None:
+    study = spec(**ABLATION)
+    frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}}).reset_index()
+    lines = shown(study, frame, terminal_width)
+    assert max(map(len, lines)) <= terminal_width
+    of_whole = [line for line in lines if line.startswith(" whole")]
+    assert len(of_whole) == blocks
+    params, macs, *_ = (format_value(METRICS[key], frame[key][0]) for key in ("params", "macs_paper"))
+    assert re.split(r"  +", "  ".join(of_whole).replace("whole", "").strip())[:3] == [params, macs, "51.0 ± 1.4 %"]
+    text = " ".join(" ".join(lines).split())
+    for figure in (f"{frame['params_change_percent'][1]:+.1f} %", "49.0 ± 0.0 %", "-2.0 ± 1.0", "-0.57", "-0.37"):
+        assert figure in text, figure
+    for word in ("Cityscapes", "published", "proxy", "cheaper", "parameters,"):
+        assert word in text, word
+
+
+def test_a_table_of_latencies_alone_says_how_they_were_taken() -> None:
+    study = spec(grid={"drop_rate": [0.0, 0.1]}, metrics=["latency_ms"])
+    text = " ".join(shown(study, tabulate(study, {}).reset_index(), 120))
+    assert "Latency: cpu, batch 1, float32, 64×64, median" in " ".join(text.split())
+
+
+def test_no_difference_is_never_below_zero() -> None:
+    study = spec(grid={"drop_rate": [0.0, 0.1]}, metrics=["top1"], seeds=[0, 1], compare_to="drop_rate=0.0")
+    frame = tabulate(study, {"drop_rate=0.0": {0: 96.1, 1: 97.2}, "drop_rate=0.1": {0: 97.2 - 1e-12, 1: 96.1}})
+    [column] = comparisons(study, frame.reset_index())
+    assert column.texts == ["–", "+0.0 ± 1.1"]
+
+
+def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
+    study = spec(**ABLATION)
+    frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}}).reset_index()
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    (tmp_path / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
+    columns = table_columns(read_results(tmp_path))
+    heads = [(group, [(place, column.head) for place, column in members]) for group, members in headings(columns)]
+    assert heads == [
+        ("parameters", [(1, "here"), (2, "Δ")]),
+        ("MACs, the paper's count", [(3, "here"), (4, "Δ")]),
+        ("top-1 on digits (proxy)", [(5, "here"), (6, "Δ")]),
+        ("published", [(7, "Δ cost"), (8, "Δ ImageNet top-1"), (9, "Δ Cityscapes mIoU")]),
+    ]
+    assert [column.cells[1][0] for column in columns[4:6]] == ["49.0 ± 0.0 %", "-2.0 ± 1.0"]
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert page.count("data-sort=") == 1 + len(columns)
 
 
 def test_the_summary_tells_differences_from_noise() -> None:

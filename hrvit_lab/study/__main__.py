@@ -191,7 +191,7 @@ def conclude(
     table = analysis.table(spec, expansion.variants, planned, records)
     curves = analysis.curves(expansion.variants, planned, records)
     paths = results.write_results(folder, table, curves)
-    console.print(result_table(spec, table))
+    console.print(result_table(spec, table, console.width))
     for names, note in analysis.notes(table):
         console.print(f"note: {names}: {note}", markup=False, soft_wrap=True)
     failed = analysis.failures(trials, records)

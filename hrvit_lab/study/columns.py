@@ -25,16 +25,30 @@ AGREES = "="
 
 
 class Column(NamedTuple):
-    """A column that holds ours against something else: head, meaning, and a text and a sort key for every row.
+    """A column that holds ours against something else.
 
-    ``beside`` is the metric in whose cells the texts may stand too, where columns are dear.
+    Attributes:
+        title: its head where it stands alone.
+        head: its head among the columns of its metric, or among the published ones.
+        doc: its meaning.
+        metric: the metric whose figures it compares; None for what is published alone.
+        joins: whether its texts may stand in the metric's own cells, where columns are dear.
+        texts: a cell a row.
+        keys: what rows are sorted by; words, where the cells are words.
     """
 
     title: str
+    head: str
     doc: str
-    beside: str | None
+    metric: str | None
+    joins: bool
     texts: list[str]
     keys: list[float | str]
+
+    @property
+    def prose(self) -> bool:
+        """Whether cells are words, which may be broken, and not figures, which may not."""
+        return any(isinstance(key, str) and key for key in self.keys)
 
 
 class Candidate(NamedTuple):
@@ -42,9 +56,11 @@ class Candidate(NamedTuple):
 
     name: str
     title: str
+    head: str
     doc: str
     text: Text
-    beside: str | None = None
+    metric: str | None = None
+    joins: bool = False
 
 
 def cell(key: str, row: Row) -> str:
@@ -81,10 +97,16 @@ def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:
     rows: list[Row] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     return [
         Column(
-            title, doc, beside, [text(row) for row in rows], ["" if pd.isna(row[name]) else row[name] for row in rows]
+            title=found.title,
+            head=found.head,
+            doc=found.doc,
+            metric=found.metric,
+            joins=found.joins,
+            texts=[found.text(row) for row in rows],
+            keys=["" if pd.isna(row[found.name]) else row[found.name] for row in rows],
         )
-        for name, title, doc, text, beside in (*_changes(spec), *_published())
-        if name in frame and frame[name].notna().any()
+        for found in (*_changes(spec), *_published())
+        if found.name in frame and frame[found.name].notna().any()
     ]
 
 
@@ -96,20 +118,22 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
         metric, name = METRICS[key], f"{key}_change_percent"
         if metric.group == "cost":
             doc = f"Change against {spec.compare_to!r}."
-            yield Candidate(name, f"Δ {metric.label}", doc, _number(name, _percent), key)
+            yield Candidate(name, f"Δ {metric.label}", "Δ", doc, _number(name, _percent), key, joins=True)
         elif metric.per_seed and metric.better == "higher":
             yield Candidate(
                 f"{key}_delta",
                 f"Δ {metric_label(key, spec.data.name)}",
+                "Δ",
                 f"Mean difference to {spec.compare_to!r} in points, each seed against itself, ± the standard error of "
                 "that mean.",
                 _delta(key),
+                key,
             )
-    yield Candidate("cost_published", "Δ cost, published", "As printed.", _word("cost_published"))
+    yield Candidate("cost_published", "Δ cost, published", "Δ cost", "As printed.", _word("cost_published"))
     for label, name in (("ImageNet top-1", "imagenet_top1"), ("Cityscapes mIoU", "cityscapes_miou")):
         name = f"{name}_delta_published"
         doc = "Of fully trained networks, in points, as printed; on another scale than any proxy."
-        yield Candidate(name, f"Δ {label}, published", doc, _word(name))
+        yield Candidate(name, f"Δ {label}, published", f"Δ {label}", doc, _word(name))
 
 
 def _published() -> Iterator[Candidate]:
@@ -120,12 +144,13 @@ def _published() -> Iterator[Candidate]:
     ):
         name = f"{key}_published"
         doc = "As printed. FLOPs are multiply-accumulates, by the convention of each source."
-        yield Candidate(name, f"{label}, published", doc, _number(name, partial(_in_units, unit, prefix)))
+        yield Candidate(name, f"{label}, published", label, doc, _number(name, partial(_in_units, unit, prefix)))
         for own in ours:
             doc = f"Ours over the published figure; {AGREES} where ours, rounded to the printed digits, is that figure."
-            yield Candidate(f"{own}_difference_percent", f"{METRICS[own].label}, off by", doc, _off_by(own), own)
+            title = f"{METRICS[own].label}, off by"
+            yield Candidate(f"{own}_difference_percent", title, "off by", doc, _off_by(own), own, joins=True)
     doc = "Of the fully trained network on the data set that is named, as printed; on another scale than any proxy."
-    yield Candidate("accuracy_published", "accuracy, published", doc, _accuracy)
+    yield Candidate("accuracy_published", "accuracy, published", "accuracy", doc, _accuracy)
 
 
 def _number(name: str, show: Callable[[float], str]) -> Text:
@@ -140,13 +165,14 @@ def _off_by(key: str) -> Text:
 def _delta(key: str) -> Text:
     def text(row: Row) -> str:
         mean, error = row[f"{key}_delta"], row.get(f"{key}_delta_se", math.nan)
-        return "–" if pd.isna(mean) else f"{mean:+.1f}" + ("" if pd.isna(error) else f" ± {error:.1f}")
+        return "–" if pd.isna(mean) else f"{mean:+z.1f}" + ("" if pd.isna(error) else f" ± {error:.1f}")
 
     return text
 
 
 def _word(name: str) -> Text:
-    return lambda row: "–" if pd.isna(row[name]) else str(row[name])
+    """Words as they are, where a line may break anywhere but between a number and its percent sign."""
+    return lambda row: "–" if pd.isna(row[name]) else str(row[name]).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _accuracy(row: Row) -> str:
@@ -158,4 +184,4 @@ def _in_units(unit: float, prefix: str, value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{value:+.1f} %" if abs(value) < 100 else f"{value:+.0f} %"
+    return f"{value:+z.1f} %" if abs(value) < 100 else f"{value:+.0f} %"

@@ -6,14 +6,15 @@ no script run but ours.
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
@@ -24,7 +25,7 @@ from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.measure.count import count
 from hrvit_lab.rivals import NetworkConfig, network_from_dict
-from hrvit_lab.study.columns import NOT_BUILT, cell, comparisons, numeric_columns
+from hrvit_lab.study.columns import NOT_BUILT, Column, cell, comparisons, numeric_columns
 from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import Spec, load_study
 
@@ -66,10 +67,10 @@ class Results:
 
     @property
     def axes(self) -> list[str]:
-        """Columns that tell the variants apart; where each is a change to one network, its name says it."""
-        if self.spec.compare_to is not None:
-            return []
-        return [axis for axis in (*self.spec.axis_names, "resolution", "matching") if axis in self.table]
+        """Columns that tell the variants apart; where a variant has a name of its own, that says it."""
+        named = self.spec.compare_to is not None or self.spec.variants
+        several = [axis for axis in ("resolution", "matching") if axis in self.table and self.table[axis].nunique() > 1]
+        return [axis for axis in (() if named else self.spec.axis_names) if axis in self.table] + several
 
     @property
     def comparable(self) -> bool:
@@ -114,12 +115,14 @@ def write_report(study_dir: Path) -> Path:
 def render(results: Results) -> str:
     """The report as HTML: no address outside the page, no script but the table's sorting."""
     template = resources.files("hrvit_lab.study").joinpath("report.html.j2").read_text(encoding="utf-8")
+    columns = table_columns(results)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template).render(
         results=results,
         summary=summary(results.table, results.dataset, results.spec.compare_to),
-        columns=[(key, plots.metric_label(key, results.dataset), METRICS[key]) for key in results.metrics],
-        rows=[_row(results, row) for row in _records(results.table)],
+        rows=[_row(row) for row in _records(results.table)],
+        headings=headings(columns),
+        columns=columns,
         figures=[(name, inline_svg(plots.svg_markup(fig), name)) for name, fig in figures_of(results).items()],
         remarks=remarks(results),
         whole=bool(
@@ -127,8 +130,8 @@ def render(results: Results) -> str:
         ),
         protocol=protocol(results.spec),
         environment=_flat(results.environment),
-        compared=comparisons(results.spec, results.table),
-        against_base="macs_vs_base" in results.table,
+        definitions=[(plots.metric_label(key, results.dataset), METRICS[key].doc) for key in results.metrics]
+        + [(column.title, column.doc) for column in comparisons(results.spec, results.table)],
         command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
         has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
         table_note=_table_note(results),
@@ -276,17 +279,68 @@ def inline_svg(document: str, name: str) -> Markup:
     return Markup(svg)
 
 
-def _row(results: Results, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A table row for the template: axis values, (text, sort key) of every metric, and whether it is whole."""
-    values = {key: (cell(key, row), row[key]) for key in results.metrics}
-    status = str(row.get("status", "ok"))
+class TableColumn(NamedTuple):
+    """A column of the report's table, beside the variants' names.
+
+    Attributes:
+        group: the heading that it shares with others; None where its head stands alone.
+        head: its own head.
+        doc: its meaning.
+        style: CSS class of its cells.
+        cells: (text, sort key) of every row.
+    """
+
+    group: str | None
+    head: str
+    doc: str
+    style: str
+    cells: list[tuple[Any, Any]]
+
+
+def table_columns(results: Results) -> list[TableColumn]:
+    """What tells the variants apart, every metric with its comparisons, then what is published."""
+    rows = _records(results.table)
+    compared = comparisons(results.spec, results.table)
+    columns = [
+        TableColumn(None, axis.replace("_", " "), "", "", [(value, value) for value in _column(rows, axis)])
+        for axis in results.axes
+    ]
+    if "macs_vs_base" in results.table:
+        ratios = [(f"{row['macs_vs_base']:.2f}", row["macs_vs_base"]) for row in rows]
+        columns.append(TableColumn(None, "MACs, × base", "", "number", ratios))
+    for key in results.metrics:
+        label, doc = plots.metric_label(key, results.dataset), METRICS[key].doc
+        figures = [(cell(key, row), value) for row, value in zip(rows, _column(rows, key), strict=True)]
+        others = [_compared(label, column) for column in compared if column.metric == key]
+        columns += [
+            TableColumn(label if others else None, "here" if others else label, doc, "number", figures),
+            *others,
+        ]
+    return columns + [_compared("published", column) for column in compared if column.metric is None]
+
+
+def headings(columns: Sequence[TableColumn]) -> list[tuple[str | None, list[tuple[int, TableColumn]]]]:
+    """Columns by their shared headings, each with its place in the table (the names have place 0)."""
+    places = enumerate(columns, 1)
+    return [(group, list(members)) for group, members in itertools.groupby(places, key=lambda place: place[1].group)]
+
+
+def _compared(group: str, column: Column) -> TableColumn:
+    cells = list(zip(column.texts, column.keys, strict=True))
+    return TableColumn(group, column.head, column.doc, "prose" if column.prose else "number", cells)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """A column's values; an empty text where one is missing."""
+    return ["" if pd.isna(row[name]) else row[name] for row in rows]
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template says of a variant beside its figures."""
     return {
         "variant": row["variant"],
-        "axes": [("" if pd.isna(row[axis]) else row[axis]) for axis in results.axes],
-        "against_base": row.get("macs_vs_base"),
-        "values": list(values.values()),
         "pareto": row.get("pareto") is True,
-        "status": status,
+        "status": str(row.get("status", "ok")),
         "config_id": row.get("config_id", ""),
     }
 
@@ -296,6 +350,10 @@ def _table_note(results: Results) -> str:
     said = ["Press a column's head to sort."]
     if any(f"{key}_std" in results.table for key in results.metrics):
         said.append("± is one standard deviation over seeds.")
+    if results.spec.compare_to is not None and any(f"{key}_delta_se" in results.table for key in results.metrics):
+        said.append(
+            f"Δ is against {results.spec.compare_to!r}, seed by seed; there ± is the standard error of the mean."
+        )
     if any(f"{key}_p10" in results.table for key in results.metrics):
         said.append("Latency is a median, with its 10th to 90th percentile.")
     if "pareto" in results.table and results.table["pareto"].any():
@@ -339,10 +397,16 @@ def _delta_summary(table: pd.DataFrame, dataset: str, reference: str) -> list[st
     widths = [STUDENT_T[min(int(row["top1_delta_n"]) - 2, len(STUDENT_T) - 1)] * row["top1_delta_se"] for row in rows]
     clear = [row for row, width in zip(rows, widths, strict=True) if abs(row["top1_delta"]) > width]
     named = ", ".join(f"{row['variant']} ({row['top1_delta']:+.1f} points)" for row in clear)
+    noise = (
+        ""
+        if len(clear) == len(rows)
+        else f"{'The others' if clear else 'They'} can't be told from noise at this budget. "
+    )
     return [
-        f"Against {reference}, each seed against itself, {len(clear)} of {len(rows)} changes move top-1 on {dataset} "
-        f"(a proxy) by more than the 95 % interval of the mean{': ' + named if clear else ''}.",
-        "The others can't be told from noise at this budget; and of twenty changes without effect, one would pass too.",
+        f"Against {reference!r}, each seed against itself, {len(clear)} of {len(rows)} changes "
+        f"{'moves' if len(clear) == 1 else 'move'} top-1 on {dataset} (a proxy) by more than the 95 % interval of the "
+        f"mean{': ' + named if clear else ''}.",
+        f"{noise}Of twenty changes without effect, one would pass too.",
     ]
 
 
@@ -428,7 +492,7 @@ for (const head of document.querySelectorAll("th[data-sort]")) {
     const ascending = head.getAttribute("aria-sort") !== "ascending";
     for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-    const key = row => row.cells[head.cellIndex].dataset.value;
+    const key = row => row.cells[head.dataset.sort].dataset.value;
     const compare = (a, b) => a === "" ? 1 : b === "" ? -1
       : (isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b) * (ascending ? 1 : -1);
     body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));

@@ -69,7 +69,7 @@ def write_results(folder: Path, table: pd.DataFrame, curves: pd.DataFrame) -> di
         "report": str(report),
         "table": str(folder / "table.csv"),
         "curves": str(folder / "curves.csv"),
-        "figures": f"{folder / 'figures'}: {', '.join(figures) or 'none'} (each as .png and .svg)",
+        "figures": f"{folder / 'figures'}: " + (f"{', '.join(figures)} (each as .png and .svg)" if figures else "none"),
         "study": str(folder / "study.yaml"),
         "configs": str(folder / "configs.json"),
         "dropped": str(folder / "dropped.json"),

@@ -1,63 +1,158 @@
 """The study's tables for a terminal; labels and units come from ``METRICS`` alone."""
 
+import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.plots import metric_label
 from hrvit_lab.study.axes import STARTS
-from hrvit_lab.study.columns import AGREES, NOT_BUILT, cell, comparisons
+from hrvit_lab.study.columns import AGREES, NOT_BUILT, Row, cell, comparisons
 from hrvit_lab.study.space import show_size
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import Trial
 
+NAMES = "variant"
+"""Head of the column of names, which every block has."""
+
 NAME_WIDTH = 28
-"""Columns up to which a variant's name is kept in one line; other columns' heads wrap first."""
+"""Columns up to which a variant's name stays in one line even where that takes one more block."""
+
+HEAD_LINES = 4
+"""Lines that a column's head may take before it widens the column."""
+
+GAP = 2
+"""Columns between two columns; the first has one more to its left."""
 
 
-def result_table(spec: Spec, frame: pd.DataFrame) -> Table:
-    """One line a variant: figures with their spread, what they are compared with, a star on the trade-off front."""
-    rows = [{str(column): value for column, value in record.items()} for record in frame.to_dict("records")]
+class Shown(NamedTuple):
+    """A column beside the variants' names; cells of words (``prose``) may wrap, figures never do."""
+
+    title: str
+    texts: Sequence[str]
+    prose: bool = False
+
+    @property
+    def narrowest(self) -> int:
+        """Room for every figure, for the longest word, and for the head in ``HEAD_LINES`` lines."""
+        solid = [word for text in self.texts for word in text.split(" ")] if self.prose else self.texts
+        return self._with_head(max(map(cell_len, solid)), HEAD_LINES)
+
+    @property
+    def widest(self) -> int:
+        """Room beyond which little is gained."""
+        return self._with_head(max(map(cell_len, self.texts)), HEAD_LINES // 2)
+
+    def _with_head(self, width: int, lines: int) -> int:
+        width = max(width, *map(cell_len, self.title.split(" ")))
+        return next(wider for wider in itertools.count(width) if len(_wrapped(self.title, wider)) <= lines)
+
+    def cells(self, width: int) -> list[str]:
+        """The texts, broken for that width."""
+        return ["\n".join(_wrapped(text, width)) for text in self.texts] if self.prose else list(self.texts)
+
+
+def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
+    """One line a variant: figures with their spread, what they are compared with, a star on the trade-off front.
+
+    Columns that have no room beside each other go on below, in blocks that repeat the names: nothing is cut off.
+    """
+    rows: list[Row] = [{str(column): value for column, value in record.items()} for record in frame.to_dict("records")]
+    names = [f"{row['variant']} ★" if row["pareto"] else str(row["variant"]) for row in rows]
+    failed = [row["status"] not in ("ok", NOT_BUILT) for row in rows]
+    columns = _columns(spec, frame, rows)
+    name_width, blocks = _layout(names, columns, terminal_width)
+    tables = []
+    for number, block in enumerate(blocks, 1):
+        table = _table(f"{spec.title} ({number} of {len(blocks)})" if len(blocks) > 1 else spec.title)
+        table.add_column(NAMES, width=name_width, overflow="fold")
+        widths = _widths(block, terminal_width - name_width - GAP - 1)
+        for column, width in zip(block, widths, strict=True):
+            head = "\n".join(_wrapped(column.title, width))
+            table.add_column(head, justify="left" if column.prose else "right", width=width, overflow="fold")
+        cells = [column.cells(width) for column, width in zip(block, widths, strict=True)]
+        for wrong, *texts in zip(failed, names, *cells, strict=True):
+            table.add_row(*map(Text, texts), style="red" if wrong else "")
+        tables.append(table)
+    return Group(*tables, Text(_caption(spec, frame), style="dim"))
+
+
+def _layout(names: Sequence[str], columns: Sequence[Shown], terminal_width: int) -> tuple[int, list[list[Shown]]]:
+    """Room for the names, and what stands in each block. Long names wrap where that saves a block."""
+    widths = [column.narrowest + GAP for column in columns]
+    longest = max(map(cell_len, (NAMES, *names)))
+    longest_word = max(cell_len(word) for name in (NAMES, *names) for word in name.split())
+    choices = []
+    for wanted in (longest, max(longest_word, min(longest, NAME_WIDTH))):
+        name_width = min(wanted, terminal_width // 2)
+        choices.append((name_width, _blocks(widths, terminal_width - name_width - GAP - 1)))
+    name_width, blocks = min(choices, key=lambda choice: len(choice[1]))
+    return name_width, [[columns[index] for index in block] for block in blocks]
+
+
+def _widths(columns: Sequence[Shown], room: int) -> list[int]:
+    """A block's columns: each as narrow as it can be, and what room is left shared out, to words first."""
+    widths = [column.narrowest for column in columns]
+    spare = max(0, room - sum(widths) - GAP * len(widths))
+    for index in sorted(range(len(columns)), key=lambda index: not columns[index].prose):
+        more = min(spare, max(0, columns[index].widest - widths[index]))
+        widths[index] += more
+        spare -= more
+    return widths
+
+
+def _columns(spec: Spec, frame: pd.DataFrame, rows: Sequence[Row]) -> list[Shown]:
+    """What stands beside the names: every metric, with its comparisons in its cells or after it, then the rest."""
     compared = comparisons(spec, frame)
-    beside = {column.beside: column.texts for column in compared}
-    table = _table(spec.title)
-    longest_word = max(len(word) for row in rows for word in str(row["variant"]).split())
-    longest_name = max(len(str(row["variant"])) for row in rows)
-    table.add_column("variant", min_width=max(longest_word, min(longest_name, NAME_WIDTH)))
-    columns = [[f"{row['variant']} ★" if row["pareto"] else str(row["variant"]) for row in rows]]
+    joined = {column.metric: column.texts for column in compared if column.joins}
+    columns = []
     if "macs_vs_base" in frame:
-        table.add_column("MACs vs base", justify="right")
-        columns.append([f"{row['macs_vs_base']:.0%}" for row in rows])
+        columns.append(Shown("MACs vs base", [f"{row['macs_vs_base']:.0%}" for row in rows]))
     for key in spec.metrics:
         texts = [cell(key, row) for row in rows]
-        if key in beside:
-            texts = [
-                f"{text} {other.removeprefix('–')}".rstrip() for text, other in zip(texts, beside[key], strict=True)
-            ]
-        label = metric_label(key, spec.data.name)
-        table.add_column(label, justify="right", width=_width(label, texts) if key in beside else None)
-        columns.append(texts)
-    for column in compared:
-        if column.beside not in spec.metrics:
-            table.add_column(column.title, justify="right", width=_width(column.title, column.texts))
-            columns.append(column.texts)
+        if key in joined:
+            pairs = zip(texts, joined[key], strict=True)
+            texts = [f"{text} {other.removeprefix('–')}".rstrip() for text, other in pairs]
+        columns.append(Shown(metric_label(key, spec.data.name), texts))
+    columns += [
+        Shown(column.title, column.texts, column.prose)
+        for column in compared
+        if not (column.joins and column.metric in spec.metrics)
+    ]
     if not frame["status"].isin(["ok", NOT_BUILT]).all():
-        table.add_column("status", overflow="fold")
-        columns.append([row["status"] for row in rows])
-    for row, cells in zip(rows, zip(*columns, strict=True), strict=True):
-        failed = row["status"] not in ("ok", NOT_BUILT)
-        table.add_row(*map(Text, cells[:-1]), Text(cells[-1], style="red" if failed else ""))
-    table.caption = Text(_caption(spec, frame), style="dim")
-    return table
+        columns.append(Shown("status", [str(row["status"]).partition(":")[0] for row in rows], prose=True))
+    return columns
 
 
-def _width(title: str, texts: Sequence[str]) -> int:
-    """Room for the figures and the title's longest word: a title wraps between words, a figure not at all."""
-    return max(map(len, (*title.split(), *texts)))
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Columns by index, in order, in as few blocks as have the room, and those about equally wide.
+
+    >>> _blocks([4, 4, 4, 4, 4], 16), _blocks([4, 9, 4], 8)
+    ([[0, 1, 2], [3, 4]], [[0], [1], [2]])
+    """
+
+    def packed(limit: int) -> list[list[int]]:
+        blocks: list[list[int]] = [[]]
+        for index, width in enumerate(widths):
+            if blocks[-1] and sum(widths[other] for other in blocks[-1]) + width > limit:
+                blocks.append([])
+            blocks[-1].append(index)
+        return blocks
+
+    fewest = len(packed(room))
+    return next(blocks for limit in itertools.count() if len(blocks := packed(limit)) <= fewest)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def plan_table(
@@ -96,12 +191,10 @@ def _table(title: str) -> Table:
 
 def _caption(spec: Spec, frame: pd.DataFrame) -> str:
     groups = {METRICS[key].group for key in spec.metrics}
+    sizes = ", ".join(dict.fromkeys(show_size(spec.resolution_of(str(name))) for name in frame["variant"]))
     parts = []
     if "cost" in groups:
-        sizes = list(dict.fromkeys(spec.resolution_of(str(name)) for name in frame["variant"]))
-        parts.append(
-            f"Costs at {' and '.join(map(show_size, sizes))}{f' of {costed(spec)}' if spec.cost_base else ''}."
-        )
+        parts.append(f"Costs at {sizes}{f' of {costed(spec)}' if spec.cost_base else ''}.")
     if "accuracy" in groups:
         training = f"{spec.train.epochs} epoch{'s' * (spec.train.epochs > 1)} on {spec.data.name}"
         seeds = f"mean ± standard deviation over {len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "one seed"
