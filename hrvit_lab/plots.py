@@ -5,6 +5,7 @@ are in `COLORS`, so that a page which inlines the SVG can exchange each for its 
 """
 
 import io
+import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -162,6 +164,21 @@ def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
     else:
         return np.zeros((2, len(table)))
     return np.nan_to_num(np.stack([down, up]).astype(float)).clip(min=0)
+
+
+STUDENT_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Half width of a mean's 95 % interval in standard errors, for 1 to 9 degrees of freedom; beyond, a little too wide."""
+
+
+def half_width_95(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
+    """Half the 95 % interval of each mean paired difference, (rows,); NaN where one seed is all there is.
+
+    Args:
+        table: with `<key>_delta_se` and `<key>_delta_n`.
+    """
+    freedom = np.nan_to_num(table[f"{key}_delta_n"].to_numpy(dtype=float)).astype(int) - 1
+    factors = np.asarray(STUDENT_T)[freedom.clip(1, len(STUDENT_T)) - 1]
+    return factors * table[f"{key}_delta_se"].to_numpy(dtype=float)
 
 
 def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
@@ -384,7 +401,7 @@ def cost_breakdown(costs: pd.DataFrame, metric: str = "macs", caption: str = "")
         left += width
     for where, total in zip(position, left, strict=True):
         ax.annotate(
-            si(float(f"{total:.3g}")),
+            format_value(METRICS[metric], float(total)),
             (total, where),
             (5, 0),
             textcoords="offset points",
@@ -405,10 +422,10 @@ def cost_breakdown(costs: pd.DataFrame, metric: str = "macs", caption: str = "")
 
 @matplotlib.rc_context(STYLE)
 def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = None) -> Figure:
-    """Differences to a reference variant, paired by seed: a dot and a bar of one standard error a variant.
+    """Differences to a reference variant, paired by seed: a dot, a bar of one standard error and the 95 % interval.
 
     Args:
-        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se` and `<y>_delta_n`; at most 24 rows are drawn.
+        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se` and `<y>_delta_n`; at most 26 rows are drawn.
         y: key of `METRICS`.
         reference: what the others are compared with: the line at zero.
         dataset: the data set that accuracy was measured on.
@@ -423,11 +440,21 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
     if shown.empty:
         _frame(fig, title)
         return _empty(fig, ax)
-    error = shown[f"{y}_delta_se"].fillna(0).to_numpy(dtype=float)
     ax.axvline(0, color=INK, lw=1, alpha=0.55, zorder=1)
-    ax.errorbar(
-        shown[f"{y}_delta"], shown.index, xerr=error, fmt="o", ms=6.5, color=SERIES[0], ecolor=SERIES[0], elinewidth=1.6
-    )
+    for error, width, alpha in (
+        (half_width_95(shown, y), 1.0, 0.6),
+        (shown[f"{y}_delta_se"].to_numpy(float), 2.6, 1.0),
+    ):
+        ax.errorbar(
+            shown[f"{y}_delta"],
+            shown.index,
+            xerr=np.nan_to_num(error),
+            fmt="o",
+            ms=6.5,
+            color=SERIES[0],
+            ecolor=(SERIES[0], alpha),
+            elinewidth=width,
+        )
     ax.set_yticks(shown.index.to_numpy(), [shorten(name, 34) for name in shown["variant"]], color=INK)
     ax.invert_yaxis()
     ax.margins(0.08, 0.12)
@@ -436,7 +463,8 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"Δ {metric_label(y, dataset)}, {unit}")
     seeds = _count(shown[f"{y}_delta_n"].astype(int), "seed")
-    _frame(fig, title, f"Mean over {seeds}, each seed against itself, ± the standard error of that mean.", note=note)
+    caption = f"Mean over {seeds}, each seed against itself. Thick: ± its standard error; thin: its 95 % interval."
+    _frame(fig, title, caption, note=note)
     return fig
 
 
@@ -744,7 +772,8 @@ def _axis_positions(ax: Axes, column: "pd.Series[Any]") -> NDArray[np.float64]:
 def _place_labels(
     ax: Axes, rows: pd.DataFrame, x: str, y: str, names: Sequence[tuple[int, str]], front: pd.DataFrame
 ) -> None:
-    """Name the points where there is room, nearest place first; a name that finds none is left out.
+    """Name the points where there is room, nearest place first, farther ones with a line to their point, and over the
+    bars of spreads if it must be; a name that finds no room is left out.
 
     Args:
         names: (row, text), most important first.
@@ -757,23 +786,24 @@ def _place_labels(
     pixel = fig.dpi / 72  # of one point
     to_pixels = ax.transData.transform
     points = to_pixels(rows[[x, y]].to_numpy(dtype=float))
-    taken = [_boxes(points, points, 4.5 * pixel)]
+    bars = []
     for column, sign in ((0, -1), (1, 1)):  # the bars' ends, from the point
         for axis, key in enumerate((x, y)):
             ends = rows[[x, y]].to_numpy(dtype=float, copy=True)
             ends[:, axis] += sign * spread(rows, key)[column]
             if ax.get_xscale() == "log":
                 ends[:, 0] = ends[:, 0].clip(min=rows[x].min() / 10)
-            taken.append(_boxes(points, to_pixels(ends), pixel))
+            bars.append(_boxes(points, to_pixels(ends), pixel))
     steps = to_pixels(front[[x, y]].to_numpy(dtype=float))
     corners = (
         np.stack([steps[1:, 0], steps[:-1, 1]], 1)
         if METRICS[x].better == "lower"
         else np.stack([steps[:-1, 0], steps[1:, 1]], 1)
     )
-    taken += [_boxes(steps[:-1], corners, pixel), _boxes(corners, steps[1:], pixel)]
-    boxes = np.concatenate(taken)
+    step = _boxes(steps[:-1], corners, pixel), _boxes(corners, steps[1:], pixel)
+    solid, faint = np.concatenate([_boxes(points, points, 4.5 * pixel), *step]), np.concatenate(bars)
     frame = ax.get_window_extent(renderer)
+    placed = np.zeros((0, 4))
     for row, name in names:
         text = ax.annotate(
             name,
@@ -785,37 +815,45 @@ def _place_labels(
             zorder=5,
         )
         size = text.get_window_extent(renderer)
-        for place in _PLACES:
+        for over_bars, (far, *place) in itertools.product((False, True), _PLACES):
             corner = points[row] + pixel * np.array(place[:2]) - np.array(place[2:]) * (size.width, size.height)
             box = np.concatenate([corner, corner + np.array([size.width, size.height])])
             inside = box[0] >= frame.x0 and box[1] >= frame.y0 and box[2] <= frame.x1 and box[3] <= frame.y1 + 2 * pixel
-            hit = (boxes[:, 0] < box[2]) & (boxes[:, 2] > box[0]) & (boxes[:, 1] < box[3]) & (boxes[:, 3] > box[1])
-            if inside and not hit.any():
+            line = np.linspace(points[row], points[row].clip(box[:2], box[2:]), 20) if far else np.zeros((0, 2))
+            trail = _boxes(line, line, pixel)
+            free = not _meet(box[None], solid) and (over_bars or not _meet(box[None], faint))
+            if inside and free and not _meet(trail, placed):
                 # Annotations stand on their baseline: shift by what hangs below it.
                 baseline = points[row][1] - size.y0
                 offset = (corner - points[row] + (0, baseline)) / pixel
                 text.set_position((offset[0], offset[1]))
-                boxes = np.concatenate([boxes, box[None]])
+                placed = np.concatenate([placed, box[None]])
+                solid = np.concatenate([solid, box[None], trail])
+                if far:
+                    ends = ax.transData.inverted().transform(line[[0, -1]])
+                    ax.add_artist(Line2D(ends[:, 0], ends[:, 1], color=MUTED, lw=0.6, zorder=1.5))
                 break
         else:
             text.remove()
 
 
-# Places for a name about its point: offset in points, and which share of the text's width and height lies before it.
+_ABOUT = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.75, 0.75), (-0.75, 0.75), (0.75, -0.75), (-0.75, -0.75))
+_ASLANT = tuple((dx, dy) for dy in (0.6, -0.6) for dx in (0.8, -0.8, 0.35, -0.35))  # a line that no bar hides
+_NEAR, _FAR = (7, 12, 18), (26, 36, 48, 62, 78)
+
+# Places for a name about its point: whether it is so far that a line must lead there, offset in points, and which
+# share of the text's width and height lies before it.
 _PLACES = [
-    (dx * reach, dy * reach, (1 - dx) / 2 if dx else 0.5, (1 - dy) / 2 if dy else 0.5)
-    for reach in (7, 12, 18)
-    for dx, dy in (
-        (1, 0),
-        (-1, 0),
-        (0, 1),
-        (0, -1),
-        (0.75, 0.75),
-        (-0.75, 0.75),
-        (0.75, -0.75),
-        (-0.75, -0.75),
-    )
+    (far, dx * reach, dy * reach, float(dx < 0) if far else (1 - dx) / 2, (1 - dy) / 2)
+    for far, reaches, directions in ((False, _NEAR, _ABOUT), (True, _FAR, _ASLANT))
+    for reach in reaches
+    for dx, dy in directions
 ]
+
+
+def _meet(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether any of the boxes a, (n, 4), overlaps any of the boxes b, (m, 4)."""
+    return bool(((a[:, None, :2] < b[:, 2:]) & (a[:, None, 2:] > b[:, :2])).all(-1).any())
 
 
 def _boxes(a: NDArray[np.float64], b: NDArray[np.float64], margin: float) -> NDArray[np.float64]:

@@ -201,8 +201,9 @@ def test_the_summary_tells_differences_from_noise() -> None:
         "drop_rate=0.1": {0: 45.0, 1: 46.2, 2: 46.8},  # −5.0 ± 0.12
         "drop_rate=0.2": {0: 48.0, 1: 52.0, 2: 51.0},  # −0.7 ± 0.9
     }
-    first, _ = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
-    assert "1 of 2 changes" in first and "drop_rate=0.1 (-5.0 points)" in first and "drop_rate=0.2" not in first
+    first, others, chance = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
+    assert "1 of 2 changes moves" in first and "drop_rate=0.1 (-5.0 points)" in first and "drop_rate=0.2" not in first
+    assert others.startswith("The others") and "in 10 % of such studies" in chance  # 1 − 0.95²
 
 
 PUBLISHED: dict[str, Any] = {

@@ -27,7 +27,7 @@ from hrvit_lab.measure.count import count
 from hrvit_lab.rivals import NetworkConfig, network_from_dict
 from hrvit_lab.study.columns import NOT_BUILT, Column, cell, comparisons, numeric_columns
 from hrvit_lab.study.show import costed
-from hrvit_lab.study.spec import Spec, load_study
+from hrvit_lab.study.spec import EQUAL_MACS, Spec, load_study
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_ROWS = 10_000
@@ -208,10 +208,12 @@ def remarks(results: Results) -> list[tuple[str, str]]:
 
 
 def figures_of(results: Results) -> dict[str, plots.Figure]:
-    """The study's figures by name; nothing is drawn against costs that can't be compared."""
+    """The study's figures by name; nothing is drawn against costs that can't be compared, or that were made equal."""
     table, spec = results.table, results.spec
     if not results.comparable:
         table = table.drop(columns=[key for key, metric in METRICS.items() if metric.group == "cost"], errors="ignore")
+    if spec.match == (EQUAL_MACS,):
+        table = table.drop(columns="macs", errors="ignore")  # what is left of their differences is chance
     axes = spec.axis_names if spec.compare_to is None else ()  # each is at its own value in one row alone
     figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset)
     if spec.compare_to is not None and "top1_delta" in table and table["top1_delta"].notna().any():
@@ -305,7 +307,7 @@ def table_columns(results: Results) -> list[TableColumn]:
         TableColumn(None, axis.replace("_", " "), "", "", [(value, value) for value in _column(rows, axis)])
         for axis in results.axes
     ]
-    if "macs_vs_base" in results.table:
+    if "macs_vs_base" in results.table and "macs_change_percent" not in results.table:
         ratios = [(f"{row['macs_vs_base']:.2f}", row["macs_vs_base"]) for row in rows]
         columns.append(TableColumn(None, "MACs, × base", "", "number", ratios))
     for key in results.metrics:
@@ -387,26 +389,23 @@ def _cost_summary(table: pd.DataFrame) -> list[str]:
     )
 
 
-STUDENT_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Half width of a mean's 95 % interval in standard errors, for 1 to 9 degrees of freedom; beyond, a little too wide."""
-
-
 def _delta_summary(table: pd.DataFrame, dataset: str, reference: str) -> list[str]:
     """Which paired differences are more than noise. Rows have a standard error, so two seeds at least."""
     rows = _records(table)
-    widths = [STUDENT_T[min(int(row["top1_delta_n"]) - 2, len(STUDENT_T) - 1)] * row["top1_delta_se"] for row in rows]
+    widths = plots.half_width_95(table, "top1")
     clear = [row for row, width in zip(rows, widths, strict=True) if abs(row["top1_delta"]) > width]
     named = ", ".join(f"{row['variant']} ({row['top1_delta']:+.1f} points)" for row in clear)
-    noise = (
-        ""
-        if len(clear) == len(rows)
-        else f"{'The others' if clear else 'They'} can't be told from noise at this budget. "
-    )
-    return [
+    said = [
         f"Against {reference!r}, each seed against itself, {len(clear)} of {len(rows)} changes "
         f"{'moves' if len(clear) == 1 else 'move'} top-1 on {dataset} (a proxy) by more than the 95 % interval of the "
-        f"mean{': ' + named if clear else ''}.",
-        f"{noise}Of twenty changes without effect, one would pass too.",
+        f"mean{': ' + named if clear else ''}."
+    ]
+    if len(clear) < len(rows):
+        said.append(f"{'The others' if clear else 'They'} can't be told from noise at this budget.")
+    chance = 1 - 0.95 ** len(rows)
+    return [
+        *said,
+        f"Had none of the {len(rows)} an effect, at least one would seem to in {100 * chance:.0f} % of such studies.",
     ]
 
 

@@ -114,7 +114,7 @@ def _columns(spec: Spec, frame: pd.DataFrame, rows: Sequence[Row]) -> list[Shown
     compared = comparisons(spec, frame)
     joined = {column.metric: column.texts for column in compared if column.joins}
     columns = []
-    if "macs_vs_base" in frame:
+    if "macs_vs_base" in frame and "macs_change_percent" not in frame:
         columns.append(Shown("MACs vs base", [f"{row['macs_vs_base']:.0%}" for row in rows]))
     for key in spec.metrics:
         texts = [cell(key, row) for row in rows]
