@@ -17,7 +17,8 @@ Record = Mapping[str, Any]
 
 def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int) -> float | None:
     """Time that the pending trials will take, from what was measured: on the same network, else the mean of the
-    group, else of all groups. Costs are arithmetic and take none; accuracy trials run ``jobs`` at a time.
+    group, else what a clock may take at most, else the mean of all groups. Costs are arithmetic and take none; accuracy
+    trials run ``jobs`` at a time.
 
     Returns:
         Seconds, or None if nothing was measured yet.
@@ -32,11 +33,17 @@ def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int)
         if trial.group == "cost":
             continue
         exact, group = (trial.group, trial.inputs.config.id), (trial.group,)
-        known = seconds.get(exact) or seconds.get(group) or seconds.get(())
+        known = seconds.get(exact) or seconds.get(group) or _longest(trial) or seconds.get(())
         if known is None:
             return None
         total += sum(known) / len(known) / (jobs if trial.group == "accuracy" else 1)
     return total
+
+
+def _longest(trial: Trial) -> list[float]:
+    """Seconds after which a clock stops, warm-up included; nothing for other trials."""
+    options = trial.conditions.get("latency", {})
+    return [options["max_warmup_seconds"] + options["max_seconds"]] if "max_seconds" in options else []
 
 
 def duration(seconds: float) -> str:
