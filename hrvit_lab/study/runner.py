@@ -26,6 +26,7 @@ TOGETHER = frozenset({"cost", "accuracy"})
 
 POLL_S = 0.2
 STARTUP_TIMEOUT_S = 300.0
+EXIT_TIMEOUT_S = 60.0
 
 Outcome = dict[str, Any]
 
@@ -151,7 +152,7 @@ class _Worker:
         }
 
     def _cause_of_death(self) -> str:
-        self.process.join(5)
+        self.process.join(EXIT_TIMEOUT_S)
         code = self.process.exitcode
         if code is None or code >= 0:
             return f"the worker process ended with exit code {code}"
