@@ -346,18 +346,19 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
         _frame(fig, title)
         return _empty(fig, ax)
     means = curves.groupby(["variant", "epoch"], sort=False)[[val, train]].mean()
+    point = "o" if curves["epoch"].nunique() == 1 else None  # a line through one epoch is nothing
     columns = min(4, len(shown))
     panel_rows = -(-len(shown) // columns)
     fig = Figure(figsize=(WIDTH, 0.3 + 1.65 * panel_rows), layout="constrained")
     axes = fig.subplots(panel_rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax, variant in zip(axes.flat, shown, strict=False):
         for other in variants[:60]:
-            ax.plot(means.loc[other].index, means.loc[other, val], color=GRID, lw=0.9, zorder=1)
+            ax.plot(means.loc[other].index, means.loc[other, val], color=GRID, lw=0.9, marker=point, ms=3, zorder=1)
         for _, seed in curves[curves["variant"] == variant].groupby("seed"):
-            ax.plot(seed["epoch"], seed[val], color=SERIES[0], lw=0.8, alpha=0.35)
+            ax.plot(seed["epoch"], seed[val], color=SERIES[0], lw=0.8, marker=point, ms=3, alpha=0.35)
         mean = means.loc[variant]
-        ax.plot(mean.index, mean[train], color=SERIES[1], lw=1.1, ls=(0, (3, 2)))
-        ax.plot(mean.index, mean[val], color=SERIES[0], lw=2)
+        ax.plot(mean.index, mean[train], color=SERIES[1], lw=1.1, ls=(0, (3, 2)), marker=point, ms=4)
+        ax.plot(mean.index, mean[val], color=SERIES[0], lw=2, marker=point, ms=5)
         ax.set_title("\n".join(textwrap.wrap(shorten(variant, 44), 96 // columns, max_lines=2)), fontsize=8, pad=3)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))

@@ -49,7 +49,8 @@ class PublishedResult:
         """What a study's table says of it beside ours, given ``params``, ``macs`` and ``macs_paper`` or some of them.
 
         ``X_published``, ``X_difference_percent`` (ours over theirs) and ``X_agrees`` (ours, rounded to the printed
-        digit, is the printed figure), in counts; ``accuracy_published`` in percent, and what of, on what data.
+        digit, is the printed figure), in counts; ``macs_convention``, the one of both counts that the source means;
+        ``accuracy_published`` in percent, and what of, on what data.
         """
         said: Columns = {
             "accuracy_published": float(self.value),
@@ -63,6 +64,8 @@ class PublishedResult:
             if printed is None:
                 continue
             said[f"{name}_published"] = float(printed * unit)
+            if name == "macs":
+                said["macs_convention"] = "macs_paper" if self.source == "HRViT release" else "macs"
             for key in keys:
                 if key in ours:
                     said[f"{key}_difference_percent"] = 100 * (ours[key] / float(printed * unit) - 1)

@@ -238,7 +238,11 @@ def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytes
     assert load_study(tmp_path / "rows" / "study.yaml") == load_study(study)
     results = read_results(tmp_path / "rows")
     assert not results.comparable
-    assert summary(results.table, "digits")[0].startswith("Published parameters: ours meet 2 of 2")
+    params, flops = summary(results.table, "digits")
+    assert params.startswith("Published parameters: ours meet 2 of 2")
+    assert flops.startswith(
+        "Published FLOPs, each in its source's convention: ours meet 1 of 2"
+    )  # b1, as the paper counts
 
 
 @pytest.mark.parametrize(
@@ -250,6 +254,7 @@ def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytes
         ({"grid": {"branches": [1]}, "cost_base": "hrvit_b1", "match": "equal macs"}, ["can't be matched"]),
         ({"grid": {"branches": [1]}, "cost_base": "hrvit_b9"}, ["cost_base", "hrvit_b1"]),
         ({"grid": {"branches": [1, 2]}, "compare_to": "branches=3"}, ["compare_to = 'branches=3'", "'branches=2'"]),
+        ({"grid": {"branches": [1, 4]}, "compare_to": "branches=4", "resolution": 16}, ["fell out", "16×16", "32"]),
     ],
 )
 def test_a_wrong_reference_gets_one_sentence(tmp_path: Path, fields: dict[str, Any], fragments: list[str]) -> None:

@@ -47,7 +47,7 @@ def show() -> None:
         counts = count(config, resolution)
     except ConfigError as error:
         _show_error(str(error), notes)
-        right.info("Costs come back when the marked field is right.", icon=":material/edit:")
+        right.info(f"Costs come back when this is right: {plain(str(error))}", icon=":material/edit:")
         return
     with right:
         _draw_costs(config, counts, compared)

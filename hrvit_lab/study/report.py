@@ -410,19 +410,23 @@ def _delta_summary(table: pd.DataFrame, dataset: str, reference: str) -> list[st
 
 
 def _agreement(table: pd.DataFrame) -> list[str]:
-    """How many published figures ours meet to the printed digit."""
+    """How many published figures ours meet to the printed digit, MACs in the convention of each row's source."""
+    if "params_agrees" not in table:
+        return []
+    compared = {"parameters": ["params"] * len(table)}
+    if "macs_convention" in table:
+        compared["FLOPs, each in its source's convention"] = list(table["macs_convention"])
     said = []
-    for key, figures in (
-        ("params", "parameters"),
-        ("macs_paper", "FLOPs (the paper's count)"),
-        ("macs", "FLOPs (MACs)"),
-    ):
-        if f"{key}_agrees" in table:
-            met = table[f"{key}_agrees"].dropna().astype(str) == "True"
-            farthest = table[f"{key}_difference_percent"].abs().max()
+    for figures, keys in compared.items():
+        rows = [
+            (str(row[f"{key}_agrees"]) == "True", abs(row[f"{key}_difference_percent"]))
+            for (_, row), key in zip(table.iterrows(), keys, strict=True)
+            if isinstance(key, str) and pd.notna(row.get(f"{key}_difference_percent"))
+        ]
+        if rows:
             said.append(
-                f"Published {figures}: ours meet {met.sum()} of {len(met)} to the printed digit; the farthest is "
-                f"{farthest:.1f} % off."
+                f"Published {figures}: ours meet {sum(met for met, _ in rows)} of {len(rows)} to the printed digit; "
+                f"the farthest is {max(off for _, off in rows):.1f} % off."
             )
     return said
 

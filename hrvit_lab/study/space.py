@@ -91,6 +91,9 @@ def expand(spec: Spec) -> Expansion:
             f"no variant is left to measure; the first, {dropped[0].name!r}, fell out: {dropped[0].reason}"
         )
     names = [variant.name for variant in variants]
+    gone = next((drop for drop in dropped if drop.name == spec.compare_to), None)
+    if gone:
+        raise ConfigError(f"compare_to = {gone.name!r} fell out: {gone.reason}")
     if spec.compare_to is not None and spec.compare_to not in names:
         raise ConfigError(f"compare_to = {spec.compare_to!r} is no variant; {suggest(spec.compare_to, names)}")
     return Expansion(variants, dropped)
