@@ -526,6 +526,10 @@ def read_config(model: str) -> HRViTConfig:
     Raises:
         ConfigError: for an unknown preset, or a file that cannot be read or holds no valid config.
     """
+    if model.startswith("timm:"):
+        raise ConfigError(
+            f"{_short(model)} has no config here; count() in Python, hrvit_lab.latency and any study take it"
+        )
     path = Path(model)
     if path.suffix not in (".yaml", ".yml"):
         return preset(model)

@@ -297,6 +297,7 @@ def test_a_config_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["hrvit_b9"], "unknown preset 'hrvit_b9'"),
         (["hrvit_b1", "--resolution", "16"], "is too small"),
         (["missing.yaml"], "the config missing.yaml cannot be read: No such file"),
+        (["timm:resnet18"], "'timm:resnet18' has no config here; count() in Python"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
