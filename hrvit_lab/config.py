@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -24,12 +24,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from hrvit_lab import presets
 from hrvit_lab.cost import ATTENTION, FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
 from hrvit_lab.cost.ops import halved
 
 MAX_BRANCHES = 5
+MAX_RATIO = 16
 FINEST_STRIDE = 4
 MAX_TEXT_BYTES = 64 * 1024
 PER_BRANCH: dict[str, tuple[Any, ...]] = {
@@ -56,6 +58,17 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 class ConfigError(ValueError):
     """What a user asked for is not possible; the message names the field, the value and the remedy."""
+
+
+def _name_of(field: str) -> BeforeValidator:
+    """The check that a value is a name in the field's table."""
+
+    def known(value: Any) -> Any:
+        if not isinstance(value, str) or value not in TABLES[field]:
+            raise ValueError(f"unknown variant; {suggest(value, TABLES[field])}")
+        return value
+
+    return BeforeValidator(known)
 
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -110,20 +123,20 @@ class HRViTConfig(BaseModel):
     widths: tuple[Annotated[Count, Field(le=4096)], ...]
     head_dims: tuple[Annotated[Count, Field(le=1024)], ...]
     window_sizes: tuple[Annotated[Count, Field(le=1024)], ...]
-    mlp_ratios: tuple[Annotated[float, Field(gt=0, le=16)], ...]
-    attention: tuple[str, ...]
-    ffn: tuple[str, ...]
+    mlp_ratios: tuple[Annotated[float, Field(gt=0, le=MAX_RATIO)], ...]
+    attention: tuple[Annotated[str, _name_of("attention")], ...]
+    ffn: tuple[Annotated[str, _name_of("ffn")], ...]
     parallel_conv: bool = True
     attn_activation: bool = True
     attn_batch_norm: bool = True
-    shortcut: str = "des"
-    patch_embed: str = "efficient"
-    fusion: str = "dense"
+    shortcut: Annotated[str, _name_of("shortcut")] = "des"
+    patch_embed: Annotated[str, _name_of("patch_embed")] = "efficient"
+    fusion: Annotated[str, _name_of("fusion")] = "dense"
     upsample: Literal["nearest", "bilinear"] = "nearest"
     branch_norm: bool = True
     norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    stem: str = "two_conv"
-    head: str = "classifier"
+    stem: Annotated[str, _name_of("stem")] = "two_conv"
+    head: Annotated[str, _name_of("head")] = "classifier"
     stem_width: Annotated[Count, Field(le=1024)] = 64
     in_chans: Annotated[Count, Field(le=64)] = 3
     num_classes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
@@ -160,16 +173,6 @@ class HRViTConfig(BaseModel):
             entries[field] = (value,) * min(branches, MAX_BRANCHES) if scalar else value
         return fields | entries
 
-    @field_validator(*(name for name in TABLES if name not in PER_BRANCH))
-    @classmethod
-    def _known_variant(cls, value: str, info: Any) -> str:
-        return _known(info.field_name, value)
-
-    @field_validator("attention", "ffn")
-    @classmethod
-    def _known_variants(cls, values: tuple[str, ...], info: Any) -> tuple[str, ...]:
-        return tuple(_known(info.field_name, value) for value in values)
-
     @field_validator("depths")
     @classmethod
     def _growing(cls, depths: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
@@ -203,7 +206,7 @@ class HRViTConfig(BaseModel):
         for branch, width in enumerate(self.widths):
             if refusal := self._width_refusal(branch, width):
                 near = " or ".join(map(str, nearest(width, self._width_accepts(branch)))) or "another width"
-                raise ValueError(f"widths[{branch}] = {width}{refusal}; use {near}")
+                raise ValueError(f"widths[{branch}] = {width}{refusal}; use {near}{self._or_instead(branch)}")
         return self
 
     def _check_pyramid(self) -> None:
@@ -229,6 +232,18 @@ class HRViTConfig(BaseModel):
             f" with mlp_ratios[{branch}] = {ratio:g}": FFNS[self.ffn[branch]].width_rule(width, ratio),
         }
         return next((f"{beside}: {reason}" for beside, reason in reasons.items() if reason), None)
+
+    def _or_instead(self, branch: int) -> str:
+        """The nearest head dim or whole ratio that goes with this branch's width as it is, if that can help."""
+        width, head_dim, ratio = self.widths[branch], self.head_dims[branch], self.mlp_ratios[branch]
+        attends, feeds = ATTENTION[self.attention[branch]].width_rule, FFNS[self.ffn[branch]].width_rule
+        if attends(width, head_dim):
+            others = nearest(head_dim, lambda dim: attends(width, dim) is None)
+            return f" there, or head_dims[{branch}] = {' or '.join(map(str, others))}" if others else ""
+        if feeds(width, ratio):
+            whole = [other for other in range(1, MAX_RATIO + 1) if feeds(width, other) is None]
+            return f" there, or mlp_ratios[{branch}] = {min(whole, key=lambda r: abs(r - ratio))}" if whole else ""
+        return ""
 
     def _width_accepts(self, branch: int) -> Callable[[int], bool]:
         return lambda width: self._width_refusal(branch, width) is None
@@ -403,7 +418,7 @@ def diff(a: HRViTConfig, b: HRViTConfig) -> dict[str, tuple[Any, Any]]:
 # -- sentences --------------------------------------------------------------------------------------------------------
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` or the list of known names."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
@@ -414,12 +429,62 @@ def one_sentence(error: ValidationError) -> str:
     """The first problem of a pydantic error: field, value, remedy."""
     first = error.errors(include_url=False)[0]
     location = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
+        if location in SCALINGS:
+            return (
+                f"{location!r} is no field: it changes several at once; use hrvit_lab.config.{SCALINGS[location]}, or "
+                "make it an axis of a study"
+            )
         return f"unknown field {location!r}; {suggest(location, HRViTConfig.model_fields)}"
     if not location:
-        return message
-    return f"{location} = {_short(first['input'])}: {message[0].lower()}{message[1:]}"
+        return remedy(first)
+    if location in PER_BRANCH and first["type"] == "tuple_type":
+        return f"{location} = {_short(first['input'])}: give one value for all branches, or a list with one for each"
+    return f"{location} = {_short(first['input'])}: {remedy(first)}"
+
+
+SCALINGS = {
+    "branches": "with_branches(config, 2)",
+    "depth_scale": "scale_depths(config, 0.5)",
+    "width_scale": "scale_widths(config, 0.5)",
+}
+"""What a study can vary and a config has no field of, and how to have it in Python."""
+
+REMEDIES = {
+    "tuple_type": "give a list: [a, b, …]",
+    "list_type": "give a list: [a, b, …]",
+    "dict_type": "give keys with values: {{key: value}}",
+    "model_type": "give keys with values: {{key: value}}",
+    "model_attributes_type": "give keys with values: {{key: value}}",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "finite_number": "give a finite number",
+    "string_type": "give a text",
+    "string_unicode": "give a text",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "literal_error": "use {expected}",
+    "greater_than": "give more than {gt:g}",
+    "greater_than_equal": "give at least {ge:g}",
+    "less_than": "give less than {lt:g}",
+    "less_than_equal": "give at most {le:g}",
+    "string_too_short": "give a text that is not empty",
+    "string_too_long": "keep to {max_length} characters",
+    "too_short": "give at least {min_length}",
+    "too_long": "give at most {max_length}",
+}
+"""What to do instead, by pydantic's kinds of errors; its own words speak of inputs and tuples."""
+
+
+def remedy(error: ErrorDetails) -> str:
+    """What to give instead of what pydantic refused; our own validators' words as they are."""
+    if error["type"] in REMEDIES:
+        return REMEDIES[error["type"]].format(**error.get("ctx", {}))
+    message = error["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:] if error["loc"] else message
 
 
 def _short(value: Any) -> str:
@@ -461,12 +526,6 @@ def read_yaml(text: str, what: str) -> Any:
         raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
 
 
-def _known(field: str, value: str) -> str:
-    if value not in TABLES[field]:
-        raise ValueError(f"unknown variant; {suggest(value, TABLES[field])}")
-    return value
-
-
 def check_field(field: str, value: Any) -> None:
     """Refuse a value that no network can have in that field, whatever its other fields are.
 
@@ -482,16 +541,10 @@ def check_field(field: str, value: Any) -> None:
 
 @cache
 def _alone(field: str) -> type[BaseModel]:
-    """A model with that one field, and the check of its names."""
-
-    def known(value: Any) -> Any:
-        for name in value if field in PER_BRANCH else (value,):
-            _known(field, name)
-        return value
+    """A model with that one field."""
 
     info = HRViTConfig.model_fields[field]
-    checked = Annotated[info.annotation, AfterValidator(known)] if field in TABLES else info.annotation
-    return create_model(field, **{field: (checked, info)})  # type: ignore[call-overload]
+    return create_model(field, **{field: (info.annotation, info)})  # type: ignore[call-overload]
 
 
 # -- presets ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The config: identity, text, errors, transforms."""
 
+import math
+import re
 import subprocess
 import sys
 
@@ -103,19 +105,43 @@ def test_a_preset_can_be_the_base_of_a_mapping() -> None:
         ({"widths": (30, 64, 128, 256)}, ["widths[0]", "30", "28 or 32"]),
         ({"head_dims": 24}, ["widths[1]", "64", "48 or 96"]),
         ({"widths": (33, 64, 128, 256)}, ["widths[0]", "33", "even", "32"]),
-        ({"window_sizes": 0}, ["window_sizes[0]", "0", "greater than or equal to 1"]),
+        ({"window_sizes": 0}, ["window_sizes[0]", "0", "give at least 1"]),
         ({"widths": (32, 64)}, ["widths", "2 entries", "4 branches"]),
         ({"depths": ((1, 1), (1,))}, ["depths", "loses a branch", "stage 1"]),
         ({"attention": "cross_shape"}, ["attention", "cross_shape", "did you mean 'cross_shaped'"]),
         ({"width": 3}, ["unknown field 'width'", "widths"]),
         ({"stem_width": 63}, ["stem_width", "63", "64"]),
-        ({"mlp_ratios": (0.3, 4, 4, 4)}, ["widths[0]", "MixCFN", "9"]),
+        ({"mlp_ratios": (0.3, 4, 4, 4)}, ["widths[0]", "MixCFN", "9", "or mlp_ratios[0] = 1"]),
+        ({"mlp_ratios": 0.01}, ["mlp_ratios[0] = 0.01", "hidden channels", "or mlp_ratios[0] = 1"]),
+        ({"head_dims": 5}, ["head_dims[0] = 5", "20 or 40", "or head_dims[0] = 4 or 8"]),
+        ({"attention": ("window", "globl", "window", "window")}, ["attention[1] = 'globl'", "'global'"]),
+        ({"head": 3}, ["head = 3", "segformer"]),
+        ({"widths": None}, ["widths = None", "one value for all branches"]),
+        ({"depths": 3}, ["depths = 3", "give a list"]),
+        ({"stem_width": 3.5}, ["stem_width = 3.5", "give a whole number"]),
+        ({"drop_rate": 1}, ["drop_rate = 1", "give less than 1"]),
+        ({"branches": 2}, ["'branches' is no field", "with_branches(config, 2)", "axis of a study"]),
+        ({"width_scale": 0.5}, ["'width_scale' is no field", "scale_widths(config, 0.5)"]),
     ],
 )
 def test_errors_name_field_value_and_remedy(changes: dict, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         B1.replace(**changes)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("field", HRViTConfig.model_fields)
+def test_no_field_is_refused_in_the_words_of_a_library(field: str) -> None:
+    for value in (None, -1, 0, 2.5, math.nan, "x", [], [[]], {}, "x" * 200, b"\xff", object()):
+        try:
+            B1.replace(**{field: value})
+        except ConfigError as error:
+            assert not re.search("input should|valid |unable|Value error", str(error), re.IGNORECASE), error
+
+
+def test_what_is_suggested_instead_of_another_width_is_accepted() -> None:
+    for remedy in ({"head_dims": (4, 32, 32, 32)}, {"head_dims": (8, 32, 32, 32)}, {"mlp_ratios": (1, 4, 4, 4)}):
+        B1.replace(**remedy)
 
 
 def test_suggested_widths_are_accepted() -> None:

@@ -68,9 +68,9 @@ def mixcfn_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
 def mixcfn_width_rule(dim: int, mlp_ratio: float) -> str | None:
     """Both kernels take half of the hidden channels."""
     hidden = hidden_width(dim, mlp_ratio)
-    if hidden < 2 or hidden % 2:
+    if hidden % 2:
         return f"MixCFN splits its hidden channels in halves, and int({dim} × {mlp_ratio:g}) = {hidden} is not even"
-    return None
+    return hidden_rule(dim, mlp_ratio)
 
 
 def _mixcfn(a: int, b: int, source: str) -> FFN:

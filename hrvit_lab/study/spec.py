@@ -1,6 +1,7 @@
 """The study file: its schema, how it is found and read, and how ``--set`` changes it."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hrvit_lab.config import ConfigError, preset, read_yaml, suggest
+from hrvit_lab.config import ConfigError, preset, read_yaml, remedy, suggest
 from hrvit_lab.measure import METRICS
 from hrvit_lab.published import by_key
 from hrvit_lab.rivals import TIMM, NetworkConfig, TimmConfig, network_from_dict
@@ -107,6 +108,16 @@ class NamedChange(_Section):
         return key
 
 
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        if name == "model":
+            TimmConfig(value)
+        elif name == "preset":
+            preset(value)
+        else:
+            check_axis(name, value)
+
+
 class Spec(_Section):
     """A study: a question, the networks that answer it, and what is measured on them.
 
@@ -142,7 +153,7 @@ class Spec(_Section):
     tradeoff: tuple[str, str] | None = None
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=1000)
     resolution: Resolution = (224, 224)
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d{1,2})?)$")
+    device: str = "cpu"
     data: DataChoice = DataChoice()
     train: TrainOptions = TrainOptions()
     latency: LatencyOptions = LatencyOptions()
@@ -184,6 +195,13 @@ class Spec(_Section):
                 raise ValueError(f"unknown metric {key!r}; {suggest(key, METRICS)}")
         return keys
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
+            raise ValueError(f"{device!r} is no device; use cpu, cuda or cuda:N")
+        return device
+
     @field_validator("constraints")
     @classmethod
     def _costs_only(cls, constraints: dict[str, Bounds]) -> dict[str, Bounds]:
@@ -208,13 +226,10 @@ class Spec(_Section):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two variants are called {twice!r}; give each its own name")
         for variant in variants or ():
-            for name, value in (variant.set or {}).items():
-                if name == "model":
-                    TimmConfig(value)
-                elif name == "preset":
-                    preset(value)
-                else:
-                    check_axis(name, value)
+            try:
+                _check_changes(variant.set or {})
+            except ConfigError as error:
+                raise ValueError(f"{variant.name!r}: {error}") from None
         if variants and all(variant.set is None for variant in variants):
             raise ValueError("no variant is built here (every set is null); set at least one")
         return variants
@@ -393,16 +408,15 @@ def _validate(raw: Mapping[str, Any], source: str) -> Spec:
         first = error.errors(include_url=False)[0]
     location = first["loc"]
     key = ".".join(map(str, location))
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         raise ConfigError(f"{source}: unknown key {key!r}; {suggest(str(location[-1]), _fields_at(location[:-1]))}")
     if first["type"] == "missing":
         raise ConfigError(f"{source}: {key!r} is missing; add it")
     if not key or first["type"] == "value_error":
-        raise ConfigError(f"{source}: {key + ': ' if key else ''}{message}")
+        raise ConfigError(f"{source}: {key + ': ' if key else ''}{remedy(first)}")
     value = repr(first["input"])
     shown = value if len(value) <= 60 else value[:57] + "…"
-    raise ConfigError(f"{source}: {key} = {shown}: {message[0].lower()}{message[1:]}")
+    raise ConfigError(f"{source}: {key} = {shown}: {remedy(first)}")
 
 
 def _fields_at(location: Sequence[Any]) -> list[str]:
