@@ -586,6 +586,7 @@ def study_figures(
     axis_names: Sequence[str] = (),
     costs: pd.DataFrame | None = None,
     dataset: str | None = None,
+    pair: tuple[str, str] | None = None,
 ) -> dict[str, Figure]:
     """The figures that a study gets, by file name: those for which its table has values.
 
@@ -595,6 +596,7 @@ def study_figures(
         axis_names: the study's axes, columns of `table`.
         costs: MACs, variants × parts, for `cost_breakdown`, or None.
         dataset: the data set that accuracy was measured on.
+        pair: the two metrics (x, y) that the study sets against each other, beside those that every study gets.
     """
 
     def has(key: str) -> bool:
@@ -602,13 +604,14 @@ def study_figures(
 
     y = next((key for key in ("top1", "latency_ms", "params") if has(key)), None)
     figures: dict[str, Figure] = {}
-    if y is None:
+    if y is None and pair is None:
         return figures
-    for x in ("macs", "params", "latency_ms"):
-        if has(x) and x != y:
-            figures[f"{y}_against_{x}"] = tradeoff(table, x, y, dataset=dataset)
+    pairs = [*([pair] if pair else ()), *((x, y) for x in ("macs", "params", "latency_ms") if y and x != y)]
+    for across, up in dict.fromkeys(pairs):
+        if has(across) and has(up):
+            figures[f"{up}_against_{across}"] = tradeoff(table, across, up, dataset=dataset)
     for axis in axis_names:
-        if axis in table and table[axis].nunique() > 1:
+        if y and axis in table and table[axis].nunique() > 1:
             figures[f"{y}_along_{axis}"] = axis_curve(
                 table, axis, y, [name for name in axis_names if name != axis], dataset
             )

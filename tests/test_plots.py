@@ -282,6 +282,17 @@ def test_study_figures_are_those_with_values() -> None:
     assert plots.study_figures(table[["variant"]]) == {}
 
 
+def test_the_pair_that_a_study_names_is_drawn_first_whatever_it_is() -> None:
+    table = make_table()
+    figures = plots.study_figures(table, pair=("macs", "latency_ms"))
+    assert next(iter(figures)) == "latency_ms_against_macs" and "top1_against_macs" in figures
+    (line,) = [line for line in only_axes(figures["latency_ms_against_macs"]).lines if line.get_alpha() == 0.55]
+    assert set(np.asarray(line.get_xdata())) == {table["macs"].min()}  # both grow: nothing beats the smallest
+    costs = pd.DataFrame({"variant": ["a", "b"], "macs": [1e6, 2e6], "activations": [2e4, 1e4]})
+    assert list(plots.study_figures(costs)) == []
+    assert list(plots.study_figures(costs, pair=("macs", "activations"))) == ["activations_against_macs"]
+
+
 @pytest.mark.parametrize("rows", [0, 1, 200])
 def test_every_figure_survives_sizes_and_hostile_names(rows: int, tmp_path: Path) -> None:
     table = make_table(rows)

@@ -101,6 +101,27 @@ def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.Cap
     assert (folder / "report.html").is_file()
 
 
+def test_any_two_metrics_can_be_set_against_each_other(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--set", "tradeoff=[macs, activations]", "--out", str(tmp_path), "--jobs", "1"]
+    assert main([str(study), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "branches=1 ★" in shown and "branches=2 ★" not in shown and "★: no other variant is better in MACs" in shown
+    assert [row["pareto"] for row in rows(tmp_path / "costs" / "table.csv")] == ["True", "False", "False"]
+    assert (tmp_path / "costs" / "figures" / "activations_against_macs.png").is_file()
+
+
+def test_a_head_that_cannot_be_trained_is_refused_before_anything_runs(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dry in ([], ["--dry-run"]):
+        asked = ["--metrics", "macs,top1", "--set", "base.head=segformer", "--out", tmp_path / "out", *dry]
+        line = refused(capsys, study, *asked)
+        assert "'branches=1'" in line and "'segformer'" in line and "norm_pool" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_rerun_that_shows_less_says_so(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1"]
     assert main(arguments) == 0

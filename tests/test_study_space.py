@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from hrvit_lab.config import ConfigError, HRViTConfig, preset, scale_depths, with_branches
+from hrvit_lab.cost import HEAD
 from hrvit_lab.measure.count import count, dispatch_count
 from hrvit_lab.model import build
 from hrvit_lab.rivals import build_network
@@ -129,11 +131,13 @@ def test_an_impossible_network_is_dropped_with_its_reason() -> None:
         ({"set": {"attention": ["window", "global"]}}, ["'odd': attention", "2 entries for 4 branches"]),
         ({"set": {"model": "timm:resnet18", "widths": 8}}, ["'odd': timm:resnet18 has no 'widths'"]),
         ({"set": {"topology": "pyramid"}}, ["'odd': depths", "[[2, 2, 2, 2]]"]),
+        ({"set": {"head": "segformer"}}, ["'odd': head = 'segformer'", "top1 needs", "norm_pool"]),
+        ({"set": {"preset": "hrvit_b1_upernet_ade20k"}}, ["'odd': head = 'upernet'"]),
     ],
 )
 def test_a_network_that_is_listed_by_name_is_not_dropped(fields: dict[str, Any], fragments: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        expand(spec(variants=[{"name": "fine"}, {"name": "odd", **fields}]))
+        expand(spec(variants=[{"name": "fine"}, {"name": "odd", **fields}], metrics=["macs", "top1"]))
     assert "\n" not in str(caught.value)
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
 
@@ -247,6 +251,8 @@ GRID = {"grid": {"branches": [1, 2]}}
         ({**BASE, "variants": [{"name": "b", "set": {"ffn": ["mlp", "mpl"]}}]}, ["'b': ffn[1] = 'mpl'", "'mlp'"]),
         ({**BASE, "variants": [{"name": "b", "set": 3}]}, ["variants.0.set = 3", "give keys with values"]),
         ({**BASE, **GRID, "seeds": 3}, ["seeds = 3", "give a list"]),
+        ({**BASE, **GRID, "tradeoff": ["macs", "latency_ms"]}, ["tradeoff: 'latency_ms' is not measured", "metrics"]),
+        ({**BASE, **GRID, "tradeoff": ["macs", "macs"]}, ["tradeoff: 'macs' stands there twice"]),
         ({**BASE, "grid": {"branches": []}}, ["grid.branches", "at least 1"]),
         ({**BASE, **GRID, "base": "hrvit_nan"}, ["base", "unknown preset 'hrvit_nan'", "'hrvit_nano'"]),
         ({**BASE, **GRID, "base": {"preset": "hrvit_nano", "width": 3}}, ["base", "'width'"]),
@@ -271,6 +277,27 @@ def test_a_wrong_file_gets_one_sentence(tmp_path: Path, fields: dict[str, Any] |
     assert "\n" not in message
     assert len(message) < 500
     assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_a_head_for_every_pixel_is_refused_only_where_it_would_be_trained() -> None:
+    heads = {"head": list(HEAD)}
+    assert [v.point["head"] for v in expand(spec(grid=heads, metrics=["macs", "latency_ms"])).variants] == list(HEAD)
+    for head in HEAD:
+        asked = spec(grid={"head": [head]}, metrics=["top1"], resolution=32)
+        model = build(preset("hrvit_nano").replace(head=head)).eval()
+        answer = model(torch.zeros(1, 3, 32, 32))
+        if isinstance(answer, torch.Tensor) and answer.ndim == 2:
+            assert len(expand(asked).variants) == 1
+        else:
+            with pytest.raises(ConfigError, match=f"'head={head}'.*no answer for the whole image"):
+                expand(asked)
+
+
+def test_metrics_that_are_asked_for_put_the_files_tradeoff_aside(tmp_path: Path) -> None:
+    path = written(tmp_path, BASE | {**GRID, "metrics": ["macs", "latency_ms"], "tradeoff": ["macs", "latency_ms"]})
+    assert load_study(path).tradeoff == ("macs", "latency_ms")
+    assert load_study(path, [("metrics", ["macs"])]).tradeoff is None
+    assert load_study(path, [("metrics", ["params", "latency_ms", "macs"])]).tradeoff == ("macs", "latency_ms")
 
 
 def test_settings_change_the_file(tmp_path: Path) -> None:

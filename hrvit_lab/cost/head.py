@@ -25,6 +25,7 @@ class Head(NamedTuple):
         identity: ``(head_widths, width, num_classes, drop_rate)`` → the settings that matter.
         live: the arguments of ``cost`` → most elements of maps alive at once beside its inputs.
         width_field: the config's field that is this head's ``width``; None if it has none, and is given 0.
+        whole_image: whether it answers for the whole image, as classification asks, and not for every pixel.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Head(NamedTuple):
     identity: Callable[[Sequence[int], int, int, float], tuple[object, ...]]
     live: Callable[[Sequence[int], Sequence[int], int, int, Sequence[int]], int]
     width_field: str | None = None
+    whole_image: bool = True
 
 
 # -- the published classifier -----------------------------------------------------------------------------------------
@@ -238,6 +240,7 @@ HEAD: dict[str, Head] = {
         lambda head_widths, width, num_classes, drop_rate: (width, num_classes, drop_rate),
         segformer_live,
         "segformer_width",
+        whole_image=False,
     ),
     "upernet": Head(
         "segmentation (UperNet, with its auxiliary head)",
@@ -246,6 +249,7 @@ HEAD: dict[str, Head] = {
         lambda head_widths, width, num_classes, drop_rate: (width, num_classes, drop_rate),
         upernet_live,
         "upernet_width",
+        whole_image=False,
     ),
     "none": Head(
         "none (the branches' maps)",
@@ -253,5 +257,6 @@ HEAD: dict[str, Head] = {
         lambda dims, head_widths, width, num_classes, pixels: tuple(() for _ in dims),
         lambda head_widths, width, num_classes, drop_rate: (),
         lambda dims, head_widths, width, num_classes, pixels: 0,
+        whole_image=False,
     ),
 }

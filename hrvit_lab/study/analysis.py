@@ -32,8 +32,8 @@ def table(
     Columns: ``variant``, ``config_id``, the axes (and ``resolution``, ``matching``, ``macs_vs_base``, ``note``); then
     every metric that was asked for by its key, with ``_std`` and ``_n`` over seeds (the key itself is their mean, the
     spread the sample standard deviation) or with the ends in ``SPREAD``; ``status`` ("ok", "failed: reason", "partial",
-    or "not built here"); ``pareto`` (on the front of the study's two trade-off metrics, where one is better high and
-    one low).
+    or "not built here"); ``pareto`` (on the front of the two metrics that the study sets against each other; of those
+    that are taken where it says nothing, only if one is better high and one low).
 
     Every metric over seeds is also compared, seed by seed, with the variant to compare with (``compare_to``, else the
     base, else the first): ``_delta`` is the mean difference, ``_delta_se`` its standard error, ``_delta_n`` how many
@@ -71,7 +71,7 @@ def table(
         rows.append({"variant": entry.name, **published, "status": NOT_BUILT, "note": entry.note})
     frame = pd.DataFrame(rows)
     x, y = spec.axes_of_tradeoff
-    comparable = METRICS[x].better != METRICS[y].better  # the front of two costs would be the smallest network
+    comparable = spec.tradeoff is not None or METRICS[x].better != METRICS[y].better  # else it is the smallest network
     comparable &= spec.cost_base is None  # else the two are of different networks
     frame["pareto"] = pareto_front(frame, x, y) if comparable and {x, y} <= set(frame.columns) else False
     return frame

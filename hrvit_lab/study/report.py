@@ -215,7 +215,7 @@ def figures_of(results: Results) -> dict[str, plots.Figure]:
     if spec.match == (EQUAL_MACS,):
         table = table.drop(columns="macs", errors="ignore")  # what is left of their differences is chance
     axes = spec.axis_names if spec.compare_to is None else ()  # each is at its own value in one row alone
-    figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset)
+    figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset, spec.tradeoff)
     if spec.compare_to is not None and "top1_delta" in table and table["top1_delta"].notna().any():
         figures = {"top1_deltas": plots.deltas(table, "top1", spec.compare_to, results.dataset)} | figures
     return figures

@@ -1,11 +1,12 @@
 """From a study to its networks: points on the axes, matched in cost, within the constraints. Nothing is built."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hrvit_lab.config import ConfigError, HRViTConfig, suggest
+from hrvit_lab.cost import HEAD
 from hrvit_lab.measure import METRICS
 from hrvit_lab.measure.count import Counts, UncountedOperator, count
 from hrvit_lab.rivals import NetworkConfig, network_from_dict
@@ -71,8 +72,8 @@ def expand(spec: Spec) -> Expansion:
     Points of a grid that are no network, or don't run at the study's sizes, are dropped.
 
     Raises:
-        ConfigError: if one that is listed by name is no network, if none is left, or if the one to compare with is not
-            among them.
+        ConfigError: if one that is listed by name is no network, if one is to be trained on a task that its head is not
+            for, if none is left, or if the one to compare with is not among them.
     """
     _check_listed(spec)
     variants: list[Variant] = []
@@ -90,6 +91,7 @@ def expand(spec: Spec) -> Expansion:
         raise ConfigError(
             f"no variant is left to measure; the first, {dropped[0].name!r}, fell out: {dropped[0].reason}"
         )
+    _check_heads(spec, variants)
     names = [variant.name for variant in variants]
     gone = next((drop for drop in dropped if drop.name == spec.compare_to), None)
     if gone:
@@ -108,6 +110,19 @@ def _check_listed(spec: Spec) -> None:
                     _network(base, point)
             except ConfigError as error:
                 raise ConfigError(f"variant {point.name!r}: {error}") from None
+
+
+def _check_heads(spec: Spec, variants: Iterable[Variant]) -> None:
+    """Accuracy is one of classification: a head that answers for every pixel would fail only when it is trained."""
+    trained_for = [key for key in spec.metrics if METRICS[key].group == "accuracy"]
+    for variant in variants if trained_for else ():
+        if isinstance(variant.config, HRViTConfig) and not HEAD[variant.config.head].whole_image:
+            heads = ", ".join(name for name, head in HEAD.items() if head.whole_image)
+            raise ConfigError(
+                f"variant {variant.name!r}: head = {variant.config.head!r} gives no answer for the whole image, which "
+                f"{' and '.join(trained_for)} need{'s' * (len(trained_for) == 1)}; take one of the heads {heads}, or "
+                "measure costs and clocks alone"
+            )
 
 
 def _points(spec: Spec) -> Iterator[Point]:

@@ -135,7 +135,7 @@ class Spec(_Section):
         metrics: keys of ``METRICS``.
         seeds: of trainings.
         resolution: input in pixels for costs and clocks.
-        tradeoff: the two metrics (x, y) that ``pareto`` compares.
+        tradeoff: the two metrics (x, y) that ``pareto`` compares and that are drawn against each other.
         trial_timeout_s: seconds after which a trial is given up.
     """
 
@@ -250,6 +250,11 @@ class Spec(_Section):
                 "costs can't be matched across networks or resolutions; leave out match, or cost_base and every "
                 "resolution of a single variant"
             )
+        unmeasured = [key for key in self.tradeoff or () if key not in self.metrics]
+        if unmeasured:
+            raise ValueError(f"tradeoff: {unmeasured[0]!r} is not measured; add it to metrics, or name another")
+        if self.tradeoff and len(set(self.tradeoff)) == 1:
+            raise ValueError(f"tradeoff: {self.tradeoff[0]!r} stands there twice; name two metrics")
         if gpu := [key for key in self.metrics if METRICS[key].needs_gpu and self.device == "cpu"]:
             raise ValueError(f"metric {gpu[0]!r} needs a GPU; leave it out, or take --device cuda")
         return self
@@ -341,6 +346,11 @@ def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
     raw["base"] = dict(spec.base)
     for key, value in settings:
         _assign(raw, key, value)
+    changed = dict(settings)
+    if "metrics" in changed and "tradeoff" not in changed:
+        asked = changed["metrics"] if isinstance(changed["metrics"], list) else []
+        if not set(spec.tradeoff or ()) <= set(map(str, asked)):
+            raw["tradeoff"] = None  # of the file's metrics, which are not asked for now
     named = {"metrics": "--metrics", "seeds": "--seeds", "device": "--device"}
     sources = {named.get(key, "--set") for key, _ in settings}
     return _validate(raw, " or ".join(sorted(sources)))
