@@ -370,7 +370,7 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
         lowest.tick_params(labelbottom=True)
     seeds = curves.groupby("variant")["seed"].nunique()
     caption = (
-        f"Bold: mean over {_count(seeds, 'seed')}; faint: each seed; dashed: mean on training images; "
+        f"Bold: mean over {counted(seeds, 'seed')}; faint: each seed; dashed: mean on training images; "
         "grey: the other variants."
     )
     note = f"The first {len(shown)} of {len(variants)} variants." if len(variants) > len(shown) else ""
@@ -463,7 +463,7 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
     ax.grid(visible=True, axis="x")
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"Δ {metric_label(y, dataset)}, {unit}")
-    seeds = _count(shown[f"{y}_delta_n"].astype(int), "seed")
+    seeds = counted(shown[f"{y}_delta_n"].astype(int), "seed")
     caption = f"Mean over {seeds}, each seed against itself. Thick: ± its standard error; thin: its 95 % interval."
     _frame(fig, title, caption, note=note)
     return fig
@@ -705,8 +705,12 @@ def _empty(fig: Figure, ax: Axes) -> Figure:
     return fig
 
 
-def _count(numbers: "pd.Series[int]", noun: str) -> str:
-    """'3 seeds', '2 to 3 seeds'."""
+def counted(numbers: "pd.Series[int]", noun: str) -> str:
+    """How many of something rows have.
+
+    >>> counted(pd.Series([3, 2]), "seed"), counted(pd.Series([1, 1]), "seed")
+    ('2 to 3 seeds', '1 seed')
+    """
     low, high = int(numbers.min()), int(numbers.max())
     span = str(high) if low == high else f"{low} to {high}"
     return f"{span} {noun}{'' if high == 1 else 's'}"
@@ -720,7 +724,7 @@ def _spread_caption(rows: pd.DataFrame, *keys: str) -> str:
             continue
         name = METRICS[key].label.removesuffix(PROXY)
         if f"{key}_std" in rows:
-            seeds = f" over {_count(rows[f'{key}_n'].dropna().astype(int), 'seed')}" if f"{key}_n" in rows else ""
+            seeds = f" over {counted(rows[f'{key}_n'].dropna().astype(int), 'seed')}" if f"{key}_n" in rows else ""
             said.append(f"{name[:1].upper()}{name[1:]}: mean ± 1 std{seeds}.")
         else:
             said.append(f"{name[:1].upper()}{name[1:]}: median, 10th to 90th percentile.")

@@ -159,8 +159,33 @@ def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys
     assert main([str(study), "--out", str(out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert not out.exists()
-    assert "3 trials: 0 already there, 3 to run." in shown
+    assert "3 trials: 0 already there, 3 to run. A trial measures one network in one way: costs" in shown
+    assert "How long" not in shown and "About" not in shown  # costs are arithmetic
     assert "branches=3" in shown
+
+
+def test_how_long_it_takes_is_said_only_where_it_is_known(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(*options: str) -> str:
+        assert main([str(study), "--out", str(tmp_path), "--jobs", "1", *options]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    training = ["--metrics", "macs,top1", "--set", "grid.branches=[1, 2],train.epochs=1,train.train_limit=64"]
+    dry = asked(*training, "--seeds", "0,1", "--dry-run")
+    assert "6 trials" in dry and "costs, in closed form (2), training, with one seed (4)" in dry
+    assert "not known before the first training is done" in dry and "About" not in dry
+
+    first = asked(*training, "--seeds", "0")
+    assert first.startswith("4 trials: 0 already there, 4 to run.") and re.search(
+        r"1 epoch on digits.*, 1 seed\.", first
+    )
+    later = asked(*training, "--seeds", "0,1", "--dry-run")
+    assert "2 to run" in later and re.search(r"About [\d.]+ s with --jobs 1, judging by those there", later)
+    # Partly done: the seeds that are there are counted, not those that were asked for.
+    (out := tmp_path / "costs" / "study.yaml").write_text(out.read_text().replace("seeds: [0]", "seeds: [0, 1, 2]"))
+    assert main(["report", "costs", "--out", str(tmp_path)]) == 0
+    assert re.search(r"1 epoch on digits.*, 1 seed\.", " ".join(capsys.readouterr().out.split()))
 
 
 def test_dropped_variants_are_named(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,8 +208,13 @@ def test_an_unknown_study(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--list" in refused(capsys)
 
 
-def test_results_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_that_are_not_there(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "branch_sweep" in refused(capsys, "report", "branch_sweep", "--out", tmp_path)
+    assert main([str(study), "--out", str(tmp_path), "--jobs", "1"]) == 0
+    capsys.readouterr()
+    for record in (tmp_path / "trials").glob("*.json"):
+        record.unlink()
+    assert "no trial of 'costs' is done yet" in refused(capsys, "report", "costs", "--out", tmp_path)
 
 
 def test_an_unknown_setting(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,6 +217,7 @@ def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
     same = [measured("accuracy", "other", 8), measured("accuracy", NANO.id, 2), measured("latency", "x", 3)]
     assert seconds_left([training, training, clock], same, 2) == 2 + 3
     assert seconds_left([training], [same[0] | {"status": "failed"}], 1) is None
+    assert seconds_left([training], [measured("latency", "other", 3)], 1) is None  # a clock tells nothing of trainings
     bounded = ProbeInput(NANO, (64, 64), latency={"max_seconds": 1.5, "max_warmup_seconds": 2.0})
     assert seconds_left([Trial("latency", bounded, "", "chip")], [measured("accuracy", "other", 30)], 2) == 3.5
 

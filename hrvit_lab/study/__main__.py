@@ -19,7 +19,7 @@ from hrvit_lab.measure import PROBES, environment
 from hrvit_lab.measure.count import UncountedOperator, count
 from hrvit_lab.measure.workload import find_device
 from hrvit_lab.study import runner
-from hrvit_lab.study.progress import Display, duration, seconds_left
+from hrvit_lab.study.progress import Display, duration, outlook
 from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec, find_study, list_studies, load_study, parse_settings, split_commas
 from hrvit_lab.study.store import Store
@@ -99,17 +99,20 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     pending = [trial for trial in trials if trial.key not in records or trial.key in retried]
     began = time.monotonic()
     try:
-        with Display(pending, records.values(), jobs, console) as display:
-            runner.run(
-                pending,
-                store,
-                PROBES,
-                display,
-                jobs=jobs,
-                timeout_s=spec.trial_timeout_s,
-                environment=conditions,
-                retry_failed=options.retry_failed,
-            )
+        if pending:
+            there = {key: record for key, record in records.items() if key not in retried}
+            console.print(outlook(trials, there, jobs), soft_wrap=True)
+            with Display(pending, records.values(), jobs, console) as display:
+                runner.run(
+                    pending,
+                    store,
+                    PROBES,
+                    display,
+                    jobs=jobs,
+                    timeout_s=spec.trial_timeout_s,
+                    environment=conditions,
+                    retry_failed=options.retry_failed,
+                )
     except KeyboardInterrupt:
         done = len(store.load_all({trial.key for trial in trials}))
         print(
@@ -122,8 +125,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     console.print(
-        f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done in "
-        f"{duration(time.monotonic() - began)}.",
+        f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
+        + (f" in {duration(time.monotonic() - began)}." if pending else "."),
     )
     return conclude(folder, spec, expansion, planned, store, console)
 
@@ -143,8 +146,8 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
     store = Store(options.out)
     if not store.load_all({trial.key for trials in planned.values() for trial in trials}):
         raise ConfigError(
-            f"{options.out} keeps no record that this version counts for {folder.name!r}; run the study again "
-            "(its table and report are left as they are)"
+            f"no trial of {folder.name!r} is done yet in {options.out} (what was measured with other settings, or by "
+            "an older version, doesn't count); run the study first"
         )
     show_dropped(expansion, console)
     return conclude(folder, spec, expansion, planned, store, console)
@@ -165,12 +168,7 @@ def rehearse(
     records = store.load_all({trial.key for trial in trials})
     costs = {variant.name: _costs(variant) for variant in expansion.variants}
     console.print(plan_table(spec, planned, costs, set(records)))
-    missing = [trial for trial in trials if trial.key not in records]
-    line = f"{len(trials)} trials: {len(records)} already there, {len(missing)} to run"
-    left = seconds_left(missing, records.values(), jobs)
-    if missing and left:
-        line += f", about {duration(left)} with --jobs {jobs}, judging by those there"
-    console.print(line + ".")
+    console.print(outlook(trials, records, jobs))
     return 0
 
 

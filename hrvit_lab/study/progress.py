@@ -1,6 +1,7 @@
 """What a study shows while it runs: one bar in a terminal, one line a trial elsewhere."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,11 +18,11 @@ Record = Mapping[str, Any]
 
 def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int) -> float | None:
     """Time that the pending trials will take, from what was measured: on the same network, else the mean of the
-    group, else what a clock may take at most, else the mean of all groups. Costs are arithmetic and take none; accuracy
-    trials run ``jobs`` at a time.
+    group, else what a clock may take at most, else (but for trainings, which are like nothing else) the mean of all
+    groups. Costs are arithmetic and take none; accuracy trials run ``jobs`` at a time.
 
     Returns:
-        Seconds, or None if nothing was measured yet.
+        Seconds, or None if nothing was measured yet that tells.
     """
     seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
@@ -33,8 +34,10 @@ def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int)
         if trial.group == "cost":
             continue
         exact, group = (trial.group, trial.inputs.config.id), (trial.group,)
-        known = seconds.get(exact) or seconds.get(group) or _longest(trial) or seconds.get(())
-        if known is None:
+        known = seconds.get(exact) or seconds.get(group) or _longest(trial)
+        if not known and trial.group != "accuracy":
+            known = seconds.get((), [])
+        if not known:
             return None
         total += sum(known) / len(known) / (jobs if trial.group == "accuracy" else 1)
     return total
@@ -44,6 +47,39 @@ def _longest(trial: Trial) -> list[float]:
     """Seconds after which a clock stops, warm-up included; nothing for other trials."""
     options = trial.conditions.get("latency", {})
     return [options["max_warmup_seconds"] + options["max_seconds"]] if "max_seconds" in options else []
+
+
+def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -> str:
+    """What there is to run, what a trial is, and how long it will take, as far as that is known.
+
+    Args:
+        trials: all that the study asks for.
+        records: those that are there, by key.
+    """
+    missing = [trial for trial in trials if trial.key not in records]
+    said = [f"{_trials(len(trials))}: {len(records)} already there, {len(missing)} to run."]
+    if missing:
+        groups = Counter(trial.group for trial in missing)
+        kinds = ", ".join(f"{KINDS.get(group, group)} ({number})" for group, number in groups.items())
+        said.append(f"A trial measures one network in one way: {kinds}.")
+    if groups_timed := {trial.group for trial in missing} - {"cost"}:
+        left = seconds_left(missing, records.values(), jobs)
+        if left is None:
+            first = "training" if "accuracy" in groups_timed else "measurement"
+            said.append(f"How long is not known before the first {first} is done; then every line tells what is left.")
+        elif any(record["group"] != "cost" for record in records.values()):
+            said.append(f"About {duration(left)} with --jobs {jobs}, judging by those there.")
+        else:
+            said.append(f"About {duration(left)} at most: a clock stops at its bound.")
+    return " ".join(said)
+
+
+KINDS = {"cost": "costs, in closed form", "accuracy": "training, with one seed", "memory": "peak memory"}
+"""What a group's trials are to people, where its name does not say it."""
+
+
+def _trials(number: int) -> str:
+    return f"{number} trial{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

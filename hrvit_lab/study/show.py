@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab.measure import METRICS, format_value
-from hrvit_lab.plots import metric_label
+from hrvit_lab.plots import counted, metric_label
 from hrvit_lab.study.axes import STARTS
 from hrvit_lab.study.columns import AGREES, NOT_BUILT, Row, cell, comparisons
 from hrvit_lab.study.space import show_size
@@ -189,6 +189,15 @@ def _table(title: str) -> Table:
     )
 
 
+def _seeds(spec: Spec, frame: pd.DataFrame) -> str:
+    """Over how many seeds the figures in the table are: those that are there, not those that were asked for."""
+    key = next(key for key in spec.metrics if METRICS[key].per_seed)
+    trained = frame[f"{key}_n"][frame[f"{key}_n"] > 0].astype(int)
+    if trained.empty:
+        return "of which none is done"
+    return f"{'mean ± standard deviation over ' if trained.max() > 1 else ''}{counted(trained, 'seed')}"
+
+
 def _caption(spec: Spec, frame: pd.DataFrame) -> str:
     groups = {METRICS[key].group for key in spec.metrics}
     sizes = ", ".join(dict.fromkeys(show_size(spec.resolution_of(str(name))) for name in frame["variant"]))
@@ -197,8 +206,7 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
         parts.append(f"Costs at {sizes}{f' of {costed(spec)}' if spec.cost_base else ''}.")
     if "accuracy" in groups:
         training = f"{spec.train.epochs} epoch{'s' * (spec.train.epochs > 1)} on {spec.data.name}"
-        seeds = f"mean ± standard deviation over {len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "one seed"
-        parts.append(f"Accuracy is a proxy: {training} at {show_size(spec.data.resolution)}, {seeds}.")
+        parts.append(f"Accuracy is a proxy: {training} at {show_size(spec.data.resolution)}, {_seeds(spec, frame)}.")
     if "latency" in groups:
         parts.append(
             f"Latency: {spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {sizes}, "
