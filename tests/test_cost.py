@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import HRViTConfig, count
 from hrvit_lab.blocks import use_explicit_attention
-from hrvit_lab.config import PRESETS, with_branches
+from hrvit_lab.config import PRESETS, scale_widths, with_branches
 from hrvit_lab.cost import HEAD
 from hrvit_lab.cost.__main__ import main
 from hrvit_lab.cost.ledger import ledger, totals
@@ -253,8 +253,7 @@ def test_the_tables_show_the_figures(capsys: pytest.CaptureFixture[str]) -> None
     out = out.replace("\N{NO-BREAK SPACE}", " ")
     assert (code, err) == (0, "")
     assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out  # exact, and the padding's waste
-    for tool in TOOLS:
-        assert f"{tool.package} ({tool.backend})" in out
+    assert not any(tool.package in out for tool in TOOLS)  # other counters are asked for with --audit
 
 
 @pytest.mark.parametrize("by", ["operator", "branch", "stage", "part"])
@@ -277,6 +276,8 @@ def test_the_audit_stands_beside_the_prediction(
     monkeypatch.setattr("hrvit_lab.cost.__main__.audit", lambda *_, **__: table)
     _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
     assert "measured" in out and "failed" not in out and "other rules" not in out
+    for tool in TOOLS:
+        assert f"{tool.package} ({tool.backend})" in out
     table.loc[0, "macs"] = pd.NA
     _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
     assert "failed" in out and "other rules" in out
@@ -291,12 +292,26 @@ def test_a_config_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert code == 0 and "mine at 64×64" in out
 
 
+def test_settings_change_the_config(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--set", "branches=3,mlp_ratios=[4, 2, 2]", "--set", "width_scale=2"]
+    _, out, _ = said(capsys, "hrvit_nano", *settings, "--resolution", "64", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    config = scale_widths(with_branches(PRESETS["hrvit_nano"], 3).replace(mlp_ratios=(4, 2, 2)), 2)
+    assert sum(int(row["macs"]) for row in rows) == count(config, 64).macs
+    _, out, _ = said(capsys, "hrvit_nano", "--set", "stem=patchify", "--resolution", "64")
+    assert "hrvit_nano, stem=patchify at 64×64" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["hrvit_b9"], "unknown preset 'hrvit_b9'"),
         (["hrvit_b1", "--resolution", "16"], "is too small"),
         (["missing.yaml"], "the config missing.yaml cannot be read: No such file"),
+        (["hrvit_b1", "--set", "windows=7"], "--set: unknown axis 'windows'"),
+        (["hrvit_b1", "--set", "stem=patchfy"], "--set: stem = 'patchfy': unknown variant; did you mean 'patchify'?"),
+        (["hrvit_b1", "--set", "widths=[32, 64]"], "--set: widths = (32, 64) has 2 entries for 4 branches"),
+        (["hrvit_b1", "--set", "branches"], "--set 'branches' is no key=value"),
         (["timm:resnet18"], "'timm:resnet18' has no config here; count() in Python"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``python -m hrvit_lab.cost MODEL``: what a network costs, in closed form, and what other counters would say."""
+"""``python -m hrvit_lab.cost MODEL``: what a network costs, in closed form, and what other counters say of it."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hrvit_lab.config import HRViTConfig, read_config
+from hrvit_lab.config import ConfigError, HRViTConfig, read_config
 from hrvit_lab.cost.memory import peak_memory_bytes
 from hrvit_lab.cost.ops import DTYPE_BYTES
 from hrvit_lab.cost.tools import predictions
@@ -18,12 +18,15 @@ from hrvit_lab.measure.audit import audit
 from hrvit_lab.measure.count import GROUPINGS, MIB, NUMBERS, Counts, count
 from hrvit_lab.measure.metric import si_scale
 from hrvit_lab.model import build
+from hrvit_lab.study.axes import apply, check_axis
+from hrvit_lab.study.spec import parse_settings
 
 EXAMPLES = """\
 examples:
   python -m hrvit_lab.cost hrvit_b1 --resolution 512
   python -m hrvit_lab.cost hrvit_b1 --resolution 512x1024 --by stage --dtype bfloat16 --batch-size 8
   python -m hrvit_lab.cost mine.yaml --by operator --csv > costs.csv
+  python -m hrvit_lab.cost hrvit_b1 --set "branches=3,window_sizes=[1, 2, 7]"
   python -m hrvit_lab.cost hrvit_b1 --audit        runs fvcore, ptflops and torch's counter too (a minute)
 
 Everything is arithmetic on the config, no network is built, except with --audit.
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(options: argparse.Namespace) -> None:
     """Print the tables that the command line asks for."""
-    config = read_config(options.model)
+    config = changed(read_config(options.model), options.set)
     counts = count(config, options.resolution)
     audited = audit(build(config), options.resolution, reference_macs=counts.macs) if options.audit else None
     if options.csv:
@@ -64,7 +67,25 @@ def show(options: argparse.Namespace) -> None:
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(cost_table(config, counts, options.by, options.batch_size, options.dtype))
-    console.print(tool_table(counts, audited))
+    if audited is not None:
+        console.print(tool_table(counts, audited))
+
+
+def changed(config: HRViTConfig, texts: Sequence[str]) -> HRViTConfig:
+    """The config with ``FIELD=VALUE`` settings, or settings of a study's axes (``branches=3``), in its name too.
+
+    Raises:
+        ConfigError: for a setting that no network can have, or that this one can't.
+    """
+    settings = dict(setting for text in texts for setting in parse_settings(text))
+    try:
+        for name, value in settings.items():
+            check_axis(name, value)
+        network = apply(config, settings)
+    except ConfigError as error:
+        raise ConfigError(f"--set: {error}") from None
+    assert isinstance(network, HRViTConfig)
+    return network.replace(name=", ".join((config.name or config.id, *texts))[:100]) if texts else network
 
 
 def cost_table(config: HRViTConfig, counts: Counts, by: str, batch_size: int, dtype: str) -> Table:
@@ -91,29 +112,27 @@ def cost_table(config: HRViTConfig, counts: Counts, by: str, batch_size: int, dt
     return table
 
 
-def tool_table(counts: Counts, audited: pd.DataFrame | None) -> Table:
-    """What each counter would say, why, and (given an audit) what it does say."""
+def tool_table(counts: Counts, audited: pd.DataFrame) -> Table:
+    """What each counter should say, why, and what it does say."""
     table = _table("What other counters say")
     table.add_column("tool", no_wrap=True)
     table.add_column("attention")
-    for name in ("predicted", *(("measured",) if audited is not None else ()), "of exact"):
+    for name in ("predicted", "measured", "of exact"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("does not see", ratio=1)
     table.add_column("counts beside", ratio=1)
     foreseen = predictions(row.cost for row in counts.rows)
-    said = [None] * len(foreseen) if audited is None else list(audited.macs)
-    for prediction, macs in zip(foreseen, said, strict=True):
-        measured = [] if audited is None else ["failed" if pd.isna(macs) else _si(macs, 6)]
+    for prediction, macs in zip(foreseen, audited.macs, strict=True):
         table.add_row(
             f"{prediction.tool.package} ({prediction.tool.backend})",
             prediction.attention,
             _si(prediction.macs, 6),
-            *measured,
+            "failed" if pd.isna(macs) else _si(macs, 6),
             f"{prediction.macs / counts.macs:.1%}",
             _amounts(prediction.unseen),
             _amounts(prediction.extra),
         )
-    differing = audited is not None and not audited.macs.eq(audited.predicted_macs).fillna(False).all()
+    differing = not audited.macs.eq(audited.predicted_macs).fillna(False).all()
     table.caption = Text(
         f"Exact: {_si(counts.macs, 6)}. torch counts two operations per multiply-accumulate: halved here. "
         "Additions are biases, and maps that a product is added to."
@@ -178,11 +197,15 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m hrvit_lab.cost",
-        description="What a network costs, in closed form, and what other counters would say about it.",
+        description="What a network costs, in closed form; with --audit, what other counters say about it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_b1, …) or a config's YAML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE,…",
+        help="change the config, as in studies: fields, branches, width_scale, depth_scale (YAML values)",
+    )  # fmt: skip
     parser.add_argument(
         "--resolution", type=resolution, default=(224, 224), metavar="N|HxW", help="input in pixels (224)"
     )
