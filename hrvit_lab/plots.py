@@ -252,7 +252,10 @@ def tradeoff(
     _frame(fig, title, _tradeoff_caption(rows, x, y), ax, note)
 
     order = np.argsort(~front, kind="stable")[: len(rows) if len(rows) <= MAX_LABELLED else int(front.sum())]
-    _place_labels(ax, rows, x, y, [(int(i), _point_name(rows.loc[i], label)) for i in order], best)
+    first: dict[tuple[str, float, float], int] = {}
+    for i in order:  # a network that stands twice, as it is and matched, is named once
+        first.setdefault((_point_name(rows.loc[i], label), rows[x][i], rows[y][i]), int(i))
+    _place_labels(ax, rows, x, y, [(i, name) for (name, *_), i in first.items()], best)
     return fig
 
 
@@ -781,7 +784,7 @@ def _place_labels(
     ax: Axes, rows: pd.DataFrame, x: str, y: str, names: Sequence[tuple[int, str]], front: pd.DataFrame
 ) -> None:
     """Name the points where there is room, nearest place first, farther ones with a line to their point, and over the
-    bars of spreads if it must be; a name that finds no room is left out.
+    bars of spreads if it must be; a name that finds no room, or would be taken for another point's, is left out.
 
     Args:
         names: (row, text), most important first.
@@ -813,6 +816,7 @@ def _place_labels(
     frame = ax.get_window_extent(renderer)
     placed = np.zeros((0, 4))
     for row, name in names:
+        others = points[np.hypot(*(points - points[row]).T) > pixel]  # those that stand elsewhere
         text = ax.annotate(
             name,
             (rows[x][row], rows[y][row]),
@@ -830,7 +834,7 @@ def _place_labels(
             line = np.linspace(points[row], points[row].clip(box[:2], box[2:]), 20) if far else np.zeros((0, 2))
             trail = _boxes(line, line, pixel)
             free = not _meet(box[None], solid) and (over_bars or not _meet(box[None], faint))
-            if inside and free and not _meet(trail, placed):
+            if inside and free and not _meet(trail, placed) and _is_own(points[row], others, box, line, pixel):
                 # Annotations stand on their baseline: shift by what hangs below it.
                 baseline = points[row][1] - size.y0
                 offset = (corner - points[row] + (0, baseline)) / pixel
@@ -843,6 +847,22 @@ def _place_labels(
                 break
         else:
             text.remove()
+
+
+def _is_own(
+    point: NDArray[np.float64],
+    others: NDArray[np.float64],
+    box: NDArray[np.float64],
+    line: NDArray[np.float64],
+    pixel: float,
+) -> bool:
+    """Whether a name in that box is seen to be this point's: it is clearly nearer than any other, or a line leads to it
+    that touches no other."""
+    if not len(line):
+        own, apart = (np.hypot(*(at - at.clip(box[:2], box[2:])).T) for at in (point, others))
+        return bool((1.5 * own < apart).all())
+    own, apart = np.hypot(*(line - point).T)[:, None], np.hypot(*(line[:, None] - others[None]).T).T
+    return bool(((apart > 6 * pixel) | (own < apart)).all())
 
 
 _ABOUT = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.75, 0.75), (-0.75, 0.75), (0.75, -0.75), (-0.75, -0.75))

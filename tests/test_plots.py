@@ -267,6 +267,31 @@ def test_parts_keep_their_colors() -> None:
     assert plots.part_colors(["something new"]) == {"something new": plots.MUTED}
 
 
+@pytest.mark.parametrize(
+    ("study", "x"), [("heterogeneous_branches", "latency_ms"), ("heterogeneous_branches", "params"), ("rivals", "macs")]
+)
+def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: str) -> None:
+    """On measured tables, where points crowd: a name is nearest to its own point, or a line leads there."""
+    table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / study / "table.csv")
+    ax = only_axes(plots.tradeoff(table, x, "top1"))
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    assert {text.get_text() for text in ax.texts} == set(map(plots.shorten, table["variant"]))
+    points = ax.transData.transform(table[[x, "top1"]].to_numpy())
+    led_to = {(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_linewidth() == 0.6}  # type: ignore[index]
+    led_to = {tuple(np.round(point, 3)) for point in led_to}
+    for text in ax.texts:
+        box = text.get_window_extent()
+        gaps = np.hypot(*(points - points.clip(box.min, box.max)).T)
+        own = list(map(plots.shorten, table["variant"])).index(text.get_text())
+        assert gaps.argmin() == own or tuple(np.round(table[[x, "top1"]].to_numpy()[own], 3)) in led_to, text
+
+
+def test_a_network_that_stands_twice_is_named_once() -> None:
+    table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / "branch_sweep" / "table.csv")
+    names = [text.get_text() for text in only_axes(plots.tradeoff(table)).texts]
+    assert (names.count("branches=4"), names.count("branches=3")) == (1, 2)
+
+
 def test_study_figures_are_those_with_values() -> None:
     table, curves = make_table(), make_curves(["branches=0"])
     costs = pd.DataFrame({"ffn": [1e6]}, index=["branches=0"])
