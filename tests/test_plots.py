@@ -277,8 +277,8 @@ def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: s
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]
     assert {text.get_text() for text in ax.texts} == set(map(plots.shorten, table["variant"]))
     points = ax.transData.transform(table[[x, "top1"]].to_numpy())
-    led_to = {(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_linewidth() == 0.6}  # type: ignore[index]
-    led_to = {tuple(np.round(point, 3)) for point in led_to}
+    lines = [line.get_xydata() for line in ax.lines if line.get_linewidth() == 0.6]
+    led_to = {tuple(np.round(np.asarray(line)[0], 3)) for line in lines}
     for text in ax.texts:
         box = text.get_window_extent()
         gaps = np.hypot(*(points - points.clip(box.min, box.max)).T)

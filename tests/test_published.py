@@ -20,7 +20,7 @@ from hrvit_lab.config import ConfigError, preset
 from hrvit_lab.measure import METRICS, format_value
 from hrvit_lab.measure.count import count
 from hrvit_lab.published import GIGA, MEGA, by_key, rounds_to
-from hrvit_lab.study import show
+from hrvit_lab.study import columns, show
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.analysis import table
 from hrvit_lab.study.columns import comparisons
@@ -30,7 +30,7 @@ from hrvit_lab.study.spec import Spec, load_study
 from hrvit_lab.study.trials import plan
 
 
-@pytest.mark.parametrize("module", [published, show])
+@pytest.mark.parametrize("module", [published, show, columns])
 def test_docstring_examples(module: ModuleType) -> None:
     done = doctest.testmod(module)
     assert done.attempted and not done.failed

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hrvit_lab.measure import METRICS, SPREAD, format_value
+from hrvit_lab.measure.metric import si_scale
 from hrvit_lab.plots import metric_label
 from hrvit_lab.study.spec import Spec
 
@@ -19,6 +20,9 @@ COMPARED = ("params", "macs", "macs_paper")
 
 NOT_BUILT = "not built here"
 """Status of a row that holds published figures alone."""
+
+FACTOR_FROM = 900
+"""Percent from which a change is shown as a factor."""
 
 AGREES = "="
 """Stands where ours, rounded to the printed digits, is the printed figure."""
@@ -180,8 +184,22 @@ def _accuracy(row: Row) -> str:
 
 
 def _in_units(unit: float, prefix: str, value: float) -> str:
-    return f"{value / unit:g} {prefix}"
+    """All printed digits, in the source's unit; from a thousand of it up as our own figures are shown.
+
+    >>> _in_units(1e9, "G", 0.6e9), _in_units(1e9, "G", 1027e9)
+    ('0.6 G', '1.027 T')
+    """
+    scale, larger = (unit, prefix) if value < 1000 * unit else si_scale(value)
+    return f"{value / scale:g} {larger}"
 
 
 def _percent(value: float) -> str:
+    """A change in percent; where that is hard to read, the factor.
+
+    >>> _percent(-2.04), _percent(340), _percent(3256)
+    ('-2.0 %', '+340 %', '×33.6')
+    """
+    if value >= FACTOR_FROM:
+        factor = 1 + value / 100
+        return f"×{factor:.1f}" if factor < 100 else f"×{factor:.0f}"
     return f"{value:+z.1f} %" if abs(value) < 100 else f"{value:+.0f} %"

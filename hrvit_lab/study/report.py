@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -89,6 +89,7 @@ def read_results(folder: Path) -> Results:
         raise ConfigError(f"{folder.name}/table.csv has no column 'variant'; run the study again")
     for column in table.columns.intersection(numeric_columns()):
         table[column] = pd.to_numeric(table[column], errors="coerce")  # whatever the file says, a figure is a number
+    table = whole_numbers(table, table.columns.difference(numeric_columns()))
     curves = folder / "curves.csv"
     return Results(
         name=folder.name,
@@ -99,6 +100,18 @@ def read_results(folder: Path) -> Results:
         configs=_read_configs(folder / "configs.json"),
         dropped={name: str(reason) for name, reason in _read_json(folder / "dropped.json").items()},
     )
+
+
+def whole_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """The table with 1000 for 1000.0 in columns whose whole numbers became fractions because some are missing."""
+    became = [
+        column
+        for column in columns
+        if pd.api.types.is_float_dtype(table[column])
+        and table[column].isna().any()
+        and (table[column].dropna() % 1 == 0).all()
+    ]
+    return table.astype(dict.fromkeys(became, "Int64"))
 
 
 def write_report(study_dir: Path) -> Path:
@@ -240,7 +253,8 @@ def costs_by_part(results: Results) -> pd.DataFrame:
 def protocol(spec: Spec) -> list[tuple[str, str]]:
     """How it was measured: (what, how)."""
     groups = {METRICS[key].group for key in spec.metrics}
-    said = [("Networks", f"{spec.num_points} points × {' and '.join(spec.match)}, from {_options(spec.base)}")]
+    matched = " and ".join("at equal MACs" if matching == EQUAL_MACS else matching for matching in spec.match)
+    said = [("Networks", f"{spec.num_points}, {matched}, from {_options(spec.base)}")]
     own = sorted({spec.resolution_of(entry.name) for entry in spec.variants or ()} - {spec.resolution})
     sizes = [f"{height} × {width}" for height, width in (spec.resolution, *own)]
     said.append(("Costs and clocks at", f"{' and '.join(sizes)} pixels on {spec.device}"))
@@ -432,7 +446,10 @@ def _agreement(table: pd.DataFrame) -> list[str]:
 
 
 def _options(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items())
+    return ", ".join(
+        f"{key.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+        for key, value in options.items()
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -55,10 +55,10 @@ def write_results(folder: Path, table: pd.DataFrame, curves: pd.DataFrame) -> di
         Where everything of the study lies, by what it is, in the order to read it.
     """
     from hrvit_lab import plots
-    from hrvit_lab.study.report import figures_of, read_results, write_report
+    from hrvit_lab.study.report import figures_of, read_results, whole_numbers, write_report
 
     with alone_in(folder):
-        write_atomically(folder / "table.csv", table.to_csv(index=False))
+        write_atomically(folder / "table.csv", whole_numbers(table, table.columns).to_csv(index=False))
         write_atomically(folder / "curves.csv", curves.to_csv(index=False))
         figures = figures_of(read_results(folder))
         pictures = [path for name, figure in figures.items() for path in plots.save(figure, folder / "figures" / name)]
