@@ -25,7 +25,7 @@ from hrvit_lab.latency import suite
 from hrvit_lab.latency.show import knees, race_table, remarks
 from hrvit_lab.measure import backends, lab
 from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
-from hrvit_lab.measure.compare import Budget, Estimate
+from hrvit_lab.measure.compare import Budget, Estimate, judge
 from hrvit_lab.measure.gate import (
     check,
     reference_gradients,
@@ -445,6 +445,16 @@ def test_remarks_say_what_disturbs() -> None:
     thrown = measured(samples_ms=(10.0,) * 4, throttled=((), (), (), ("heat",)), rounds_discarded=1)
     assert "1 rounds were thrown out" in " ".join(remarks([thrown]))
     assert thrown.statistics()["rounds"] == 3
+
+
+def test_a_tie_whose_interval_leaves_out_1_says_why() -> None:
+    control = Estimate(0.99, 0.93, 1.02)
+    first = measured(control=control)
+    for ratio, said in ((Estimate(0.94, 0.88, 0.98), True), (Estimate(0.94, 0.86, 1.03), False)):
+        other = measured("b", ratio=ratio, verdict=judge(ratio, control))
+        assert other.verdict == "tie"
+        text = "b, eager, float32: a tie though its interval leaves out 1, for the A/A control reaches as far as 0.940."
+        assert (text in remarks([first, other])) is said
 
 
 def test_the_knee_is_told_from_three_batches_on() -> None:

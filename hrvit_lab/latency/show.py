@@ -65,6 +65,11 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     )
     if not control.low <= 1 <= control.high:
         said.append("The A/A control differs from itself: believe no difference of that size.")
+    said += [
+        f"{m.name}: a tie though its interval leaves out 1, for the A/A control reaches as far as {m.ratio.value:.3f}."
+        for m in timed
+        if m.ratio and m.verdict == "tie" and not m.ratio.low <= 1 <= m.ratio.high
+    ]
     if first.rounds_discarded:
         said.append(f"{first.rounds_discarded} rounds were thrown out, for the device was throttled.")
     elif any(first.throttled):
