@@ -297,6 +297,15 @@ def test_malicious_uploads_get_one_sentence(kind: str, tmp_path: Path, monkeypat
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("name", ["attention", "ffn"])
+def test_the_help_on_choices_for_each_branch_can_be_followed(name: str) -> None:
+    help = next(box.help for box in run(draw_build).selectbox if (box.key or "").startswith(f"{name} of"))
+    [line] = re.findall(r"`(.*)`", help)
+    uploaded = read_upload(f"preset: hrvit_b1\n{line}\n".encode())
+    assert len(set(getattr(uploaded, name))) == 2
+    assert build._choices(uploaded, name)[0] == getattr(uploaded, name)
+
+
 def test_uploads_reach_the_fields() -> None:
     app = run(draw_build)
     config = preset("hrvit_nano").replace(widths=(16, 16, 32, 64), num_classes=7)

@@ -12,6 +12,7 @@ from hrvit_lab import plots
 from hrvit_lab.app.text import plain
 from hrvit_lab.config import (
     MAX_BRANCHES,
+    PER_BRANCH,
     PRESETS,
     TABLES,
     ConfigError,
@@ -138,6 +139,7 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
                 name.replace("_", " ").capitalize(),
                 _choices(start, name),
                 format_func=_choice_text,
+                help=_one_a_branch(start, name) if name in PER_BRANCH else None,
             )
         interpolations = [start.upsample, "bilinear" if start.upsample == "nearest" else "nearest"]
         field("upsample", st.selectbox, "Upsampling in fusions", interpolations)
@@ -170,6 +172,16 @@ def _choices(start: HRViTConfig, name: str) -> list[Any]:
     if isinstance(now, tuple) and len(set(now)) == 1:
         now = now[0]
     return [now, *(choice for choice in TABLES[name] if choice != now)]
+
+
+def _one_a_branch(start: HRViTConfig, name: str) -> str:
+    """How to choose for each branch on its own, which a list of single names can't offer."""
+    now, *others = dict.fromkeys((getattr(start, name)[0], *TABLES[name]))
+    mixed = ", ".join([others[0], *[now] * (start.num_branches - 1)])
+    return (
+        "The same for every branch. For one of each branch's own, finest first, download the YAML, write a list, as in "
+        f"`{name}: [{mixed}]`, and upload the file above: the mixture is then a choice here."
+    )
 
 
 def _choice_text(choice: Any) -> str:
