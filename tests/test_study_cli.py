@@ -189,7 +189,7 @@ def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys
     assert main([str(study), "--out", str(out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert not out.exists()
-    assert "3 trials: 0 already there, 3 to run. A trial measures one network in one way: costs" in shown
+    assert "3 trials: 0 already there, 3 to run. A trial measures one network in one way: 3 × costs." in shown
     assert "How long" not in shown and "About" not in shown  # costs are arithmetic
     assert "branches=3" in shown
 
@@ -203,7 +203,7 @@ def test_how_long_it_takes_is_said_only_where_it_is_known(
 
     training = ["--metrics", "macs,top1", "--set", "grid.branches=[1, 2],train.epochs=1,train.train_limit=64"]
     dry = asked(*training, "--seeds", "0,1", "--dry-run")
-    assert "6 trials" in dry and "costs, in closed form (2), training, with one seed (4)" in dry
+    assert "6 trials" in dry and "2 × costs, 4 × training with one seed." in dry
     assert "not known before the first training is done" in dry and "About" not in dry
 
     first = asked(*training, "--seeds", "0")

@@ -60,13 +60,13 @@ def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -
     said = [f"{_trials(len(trials))}: {len(records)} already there, {len(missing)} to run."]
     if missing:
         groups = Counter(trial.group for trial in missing)
-        kinds = ", ".join(f"{KINDS.get(group, group)} ({number})" for group, number in groups.items())
+        kinds = ", ".join(f"{number} × {KINDS.get(group, group)}" for group, number in groups.items())
         said.append(f"A trial measures one network in one way: {kinds}.")
     if groups_timed := {trial.group for trial in missing} - {"cost"}:
         left = seconds_left(missing, records.values(), jobs)
         if left is None:
             first = "training" if "accuracy" in groups_timed else "measurement"
-            said.append(f"How long is not known before the first {first} is done; then every line tells what is left.")
+            said.append(f"How long is not known before the first {first} is done; from then on the time left is shown.")
         elif any(record["group"] != "cost" for record in records.values()):
             said.append(f"About {duration(left)} with --jobs {jobs}, judging by those there.")
         else:
@@ -74,7 +74,7 @@ def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -
     return " ".join(said)
 
 
-KINDS = {"cost": "costs, in closed form", "accuracy": "training, with one seed", "memory": "peak memory"}
+KINDS = {"cost": "costs", "accuracy": "training with one seed", "memory": "peak memory"}
 """What a group's trials are to people, where its name does not say it."""
 
 
