@@ -363,7 +363,7 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
         ax.plot(mean.index, mean[train], color=SERIES[1], lw=1.1, ls=(0, (3, 2)), marker=point, ms=4)
         ax.plot(mean.index, mean[val], color=SERIES[0], lw=2, marker=point, ms=5)
         ax.set_title("\n".join(textwrap.wrap(shorten(variant, 44), 96 // columns, max_lines=2)), fontsize=8, pad=3)
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.xaxis.set_major_locator(FixedLocator(list(mean.index)) if point else MaxNLocator(4, integer=True))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)

@@ -292,6 +292,12 @@ def test_a_network_that_stands_twice_is_named_once() -> None:
     assert (names.count("branches=4"), names.count("branches=3")) == (1, 2)
 
 
+def test_a_single_epoch_has_a_single_tick() -> None:
+    curves = make_curves(["a", "b"])
+    fig = plots.training_curves(curves[curves["epoch"] == curves["epoch"].min()])
+    assert [list(ax.get_xticks()) for ax in fig.axes] == [[curves["epoch"].min()]] * 2
+
+
 def test_study_figures_are_those_with_values() -> None:
     table, curves = make_table(), make_curves(["branches=0"])
     costs = pd.DataFrame({"ffn": [1e6]}, index=["branches=0"])

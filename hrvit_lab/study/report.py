@@ -364,7 +364,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 def _table_note(results: Results) -> str:
     """How to read the table's numbers."""
     said = ["Press a column's head to sort."]
-    if any(f"{key}_std" in results.table for key in results.metrics):
+    if any(f"{key}_std" in results.table and results.table[f"{key}_std"].notna().any() for key in results.metrics):
         said.append("± is one standard deviation over seeds.")
     if results.spec.compare_to is not None and any(f"{key}_delta_se" in results.table for key in results.metrics):
         said.append(
