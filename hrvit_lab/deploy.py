@@ -3,7 +3,7 @@
 - In evaluation a BatchNorm is an affine map of what stands before it, so it folds into that convolution or linear. A
   part says which of its BatchNorms follows what in ``batch_norms``: pairs of attribute names.
 - The bias of a block's shortcut joins the bias of its attention's projection.
-- An attention, a DES, a MixCFN and a dense convolution take the form that is fastest in inference.
+- A part that has a ``served()`` form, and a dense convolution, take the one that is fastest in inference.
 """
 
 import copy
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from hrvit_lab.blocks import DES, Attention, Block, CrossShaped, MixCFN
+from hrvit_lab.blocks import DES, Block
 from hrvit_lab.blocks.served_conv import served_conv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -38,10 +38,10 @@ def deploy(model: Network) -> Network:
             cast(nn.Linear, part.attn.proj).bias.add_(part.shortcut.take_bias())
     for part in reversed(list(served.modules())):  # what is inside takes its form first
         for name, child in part.named_children():
-            if isinstance(child, Attention | CrossShaped | DES | MixCFN):
-                setattr(part, name, child.served())
-            elif isinstance(child, nn.Conv2d):
+            if isinstance(child, nn.Conv2d):
                 setattr(part, name, served_conv(child))
+            elif hasattr(child, "served"):
+                setattr(part, name, child.served())  # type: ignore[operator]
     return served.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -61,4 +61,7 @@ def _fold(part: nn.Module, layer_name: str, norm_name: str) -> None:
     else:
         folded = fuse_linear_bn_eval(cast(nn.Linear, layer), norm)
     setattr(part, layer_name, folded)
-    setattr(part, norm_name, nn.Identity())
+    if isinstance(part, nn.Sequential):
+        del part._modules[norm_name]
+    else:
+        setattr(part, norm_name, nn.Identity())

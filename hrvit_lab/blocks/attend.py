@@ -39,12 +39,17 @@ def attend(
     q_Bhnd = q_Bnc.view(B, n, *heads).transpose(1, 2)
     v_Bhmd = v_Bmc.view(B, -1, *heads).transpose(1, 2)
     k_Bhmd = v_Bhmd if k_Bmc is v_Bmc else k_Bmc.view(B, -1, *heads).transpose(1, 2)
-    if fused and not _slow_backward(q_Bnc):
+    return attend_by_head(q_Bhnd, k_Bhmd, v_Bhmd, bias_hnm=bias_hnm, fused=fused).transpose(1, 2).flatten(2)
+
+
+def attend_by_head(
+    q_Bhnd: Tensor, k_Bhmd: Tensor, v_Bhmd: Tensor, *, bias_hnm: Tensor | None = None, fused: bool = True
+) -> Tensor:
+    """``attend`` of what is already split into heads: (B, h, n, d) and (B, h, m, d) → (B, h, n, d)."""
+    if fused and not _slow_backward(q_Bhnd):
         bias_1hnm = None if bias_hnm is None else bias_hnm[None]  # the CPU's kernel wants all four dimensions
-        out_Bhnd = F.scaled_dot_product_attention(q_Bhnd, k_Bhmd, v_Bhmd, bias_1hnm)
-    else:
-        out_Bhnd = attention_map(q_Bhnd, k_Bhmd, bias_hnm) @ v_Bhmd
-    return out_Bhnd.transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q_Bhnd, k_Bhmd, v_Bhmd, bias_1hnm)
+    return attention_map(q_Bhnd, k_Bhmd, bias_hnm) @ v_Bhmd
 
 
 def _slow_backward(q: Tensor) -> bool:

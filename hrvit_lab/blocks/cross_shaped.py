@@ -6,6 +6,7 @@ Source: arXiv 2111.01236, section 3.2 (HRViT); stripes after arXiv 2107.00652 (C
 import torch
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.attend import attend_by_head
 from hrvit_lab.blocks.stripes import stripe_attention
 from hrvit_lab.cost.attention.row import num_heads
 
@@ -50,7 +51,7 @@ class CrossShaped(nn.Module):
 
 
 class ServedCrossShaped(nn.Module):
-    """Cross-shaped attention that, on square maps, takes the stripes of both directions as one batch.
+    """Cross-shaped attention that, on square maps of whole stripes, takes those of both directions as one batch.
 
     Shape: as CrossShaped.
     """
@@ -60,13 +61,17 @@ class ServedCrossShaped(nn.Module):
         self.mixer = mixer
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        mixer = self.mixer
         B, H, W, C = x_BHWC.shape
-        if H != W:
-            return self.mixer(x_BHWC)
-        qv_BHWC = self.mixer.to_qv(x_BHWC)
+        stripe = min(mixer.window_size, H)
+        if H != W or H % stripe:
+            return mixer(x_BHWC)
+        qv_BHWC = mixer.to_qv(x_BHWC)
         q_rows, q_columns, v_rows, v_columns = qv_BHWC.chunk(4, dim=-1)
         # Twice the batch: the map itself, and the map with rows and columns exchanged.
         maps = torch.stack((q_rows, q_columns.transpose(1, 2), v_rows, v_columns.transpose(1, 2)))
-        q_BHWc, v_BHWc = maps.view(2, 2 * B, H, W, C // 2).unbind()
-        rows, columns = self.mixer.stripes(q_BHWc, v_BHWc).chunk(2)
+        c, h = C // 2, mixer.num_heads
+        q_Bhnd, v_Bhnd = maps.view(2, -1, stripe * W, h, c // h).transpose(2, 3).unbind()
+        out_Bhnd = attend_by_head(q_Bhnd, v_Bhnd, v_Bhnd, fused=mixer.fused_attn)
+        rows, columns = out_Bhnd.transpose(1, 2).reshape(2, B, H, W, c).unbind()
         return torch.cat((rows, columns.transpose(1, 2)), dim=-1), qv_BHWC.narrow(-1, C, C)

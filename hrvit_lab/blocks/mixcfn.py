@@ -62,21 +62,37 @@ class MixCFN(nn.Module):
 class ServedMixCFN(nn.Module):
     """MixCFN that, on small maps, runs both kernels as one of the larger size, the smaller one padded with zeros.
 
+    On large maps it is MixCFN; what each half takes of the weights was cut out once.
+
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
+    w1a: Tensor
+    w1b: Tensor
+    b1a: Tensor
+    b1b: Tensor
+    w2a: Tensor
+    w2b_t: Tensor
+
     def __init__(self, ffn: MixCFN) -> None:
         super().__init__()
-        self.halves = ffn
-        small, large = ffn.convs
+        self.fc1, self.fc2 = ffn.fc1, ffn.fc2
+        self.conv_a, self.conv_b = small, large = ffn.convs
         half, side, margin = small.out_channels, ffn.kernels[1], (ffn.kernels[1] - ffn.kernels[0]) // 2
         self.conv = depthwise(2 * half, side).to(small.weight)
         with torch.no_grad():
             self.conv.weight[:half] = F.pad(small.weight, [margin] * 4)
             self.conv.weight[half:] = large.weight
             self.conv.bias.copy_(torch.cat((small.bias, large.bias)))  # type: ignore[union-attr,arg-type]
+        w1a, w1b = ffn.fc1.weight.detach().chunk(2)
+        b1a, b1b = ffn.fc1.bias.detach().chunk(2)
+        w2a, w2b = ffn.fc2.weight.detach().chunk(2, dim=1)
+        for name, cut in {"w1a": w1a, "w1b": w1b, "b1a": b1a, "b1b": b1b, "w2a": w2a, "w2b_t": w2b.t()}.items():
+            self.register_buffer(name, cut)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        if x_BHWC.shape[:3].numel() >= FEW_TOKENS:
-            return self.halves(x_BHWC)
-        return self.halves.fc2(gelu_over(conv_tokens(self.conv, self.halves.fc1(x_BHWC))))
+        if x_BHWC.shape[:3].numel() < FEW_TOKENS:
+            return self.fc2(gelu_over(conv_tokens(self.conv, self.fc1(x_BHWC))))
+        a_nc = gelu_over(conv_tokens(self.conv_a, F.linear(x_BHWC, self.w1a, self.b1a))).flatten(0, 2)
+        b_nc = gelu_over(conv_tokens(self.conv_b, F.linear(x_BHWC, self.w1b, self.b1b))).flatten(0, 2)
+        return torch.addmm(F.linear(a_nc, self.w2a, self.fc2.bias), b_nc, self.w2b_t).view(x_BHWC.shape)
