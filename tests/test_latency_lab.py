@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab import create_model, plots
 from hrvit_lab.config import ConfigError, preset, with_branches
+from hrvit_lab.deploy import deploy
 from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency import suite
 from hrvit_lab.latency.show import knees, race_table, remarks
@@ -294,8 +295,9 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         find_backend("openvino")
 
 
-def test_regions_hold_every_weight_but_the_stages_norms() -> None:
-    model = create_model("hrvit_micro")
+@pytest.mark.parametrize("form", [lambda model: model, deploy], ids=["plain", "deployed"])
+def test_regions_hold_every_weight_but_the_stages_norms(form: Callable[[nn.Module], nn.Module]) -> None:
+    model = form(create_model("hrvit_micro"))
     held = {id(p) for region in regions(model) for p in region.parameters()}
     left = [name for name, p in model.named_parameters() if id(p) not in held]
     assert left and all(".norms." in name for name in left)

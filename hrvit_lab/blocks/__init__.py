@@ -10,7 +10,7 @@ from torch import nn
 
 from hrvit_lab.blocks.attend import attend, attention_map, use_explicit_attention
 from hrvit_lab.blocks.attention import Attention
-from hrvit_lab.blocks.block import Block
+from hrvit_lab.blocks.block import Block, ServedBlock
 from hrvit_lab.blocks.cross_shaped import CrossShaped
 from hrvit_lab.blocks.cross_shaped_qkv import CrossShapedQKV
 from hrvit_lab.blocks.cswin import CSWin
@@ -122,6 +122,7 @@ __all__ = [
     "NoShortcut",
     "OneConvStem",
     "PyramidStage",
+    "ServedBlock",
     "SpatialReductionAttention",
     "Stage",
     "SwiGLU",

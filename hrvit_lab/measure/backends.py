@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hrvit_lab.blocks import Block
+from hrvit_lab.blocks import Block, ServedBlock
 from hrvit_lab.measure.workload import Workload
 from hrvit_lab.model import HRViT
 
@@ -220,7 +220,7 @@ def regions(model: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = [model.stem, *model.fusions]
     for stage in model.stages:
         found += list(stage.patch_embeds)  # type: ignore[arg-type]
-        found += [module for module in stage.modules() if isinstance(module, Block)]
+        found += [module for module in stage.modules() if isinstance(module, Block | ServedBlock)]
     found += [model.head] if model.head is not None else []
     return [module for module in found if not isinstance(module, nn.Identity)]
 

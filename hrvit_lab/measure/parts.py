@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from hrvit_lab.blocks import Block, PyramidStage, Stage
+from hrvit_lab.blocks import Block, PyramidStage, ServedBlock, Stage
 from hrvit_lab.measure.compare import Budget, Estimate, Rounds, paired_ratio
 from hrvit_lab.measure.engine import watched
 from hrvit_lab.measure.timing import (
@@ -230,7 +230,7 @@ def _places(model: HRViT) -> Iterator[tuple[Place, nn.Module, nn.Module | None]]
             yield Place(s, b, "patch embedding"), embed, None
             for block in cast(nn.Sequential, blocks):
                 yield Place(s, b, RESIDUAL), block, None
-                if isinstance(block, Block):
+                if isinstance(block, Block | ServedBlock):
                     for attribute, part in BLOCK_PARTS.items():
                         if (module := getattr(block, attribute)) is not None:
                             yield Place(s, b, part), module, block
