@@ -1,4 +1,4 @@
-"""``python -m hrvit_lab.cost MODEL``: what a network costs, in closed form, and what other counters say of it."""
+"""``python -m hrvit_lab.cost MODEL``: what a network costs, in closed form, and what other counters would say."""
 
 import argparse
 import sys
@@ -67,8 +67,8 @@ def show(options: argparse.Namespace) -> None:
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     console.print(cost_table(config, counts, options.by, options.batch_size, options.dtype))
-    if audited is not None:
-        console.print(tool_table(counts, audited))
+    console.print()
+    console.print(tool_table(counts, audited))
 
 
 def changed(config: HRViTConfig, texts: Sequence[str]) -> HRViTConfig:
@@ -112,27 +112,29 @@ def cost_table(config: HRViTConfig, counts: Counts, by: str, batch_size: int, dt
     return table
 
 
-def tool_table(counts: Counts, audited: pd.DataFrame) -> Table:
-    """What each counter should say, why, and what it does say."""
-    table = _table("What other counters say")
+def tool_table(counts: Counts, audited: pd.DataFrame | None) -> Table:
+    """What each counter would say, why, and (given an audit) what it does say."""
+    table = _table("What other counters would say" if audited is None else "What other counters say")
     table.add_column("tool", no_wrap=True)
     table.add_column("attention")
-    for name in ("predicted", "measured", "of exact"):
+    for name in ("predicted", *(("measured",) if audited is not None else ()), "of exact"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("does not see", ratio=1)
     table.add_column("counts beside", ratio=1)
     foreseen = predictions(row.cost for row in counts.rows)
-    for prediction, macs in zip(foreseen, audited.macs, strict=True):
+    said = [None] * len(foreseen) if audited is None else list(audited.macs)
+    for prediction, macs in zip(foreseen, said, strict=True):
+        measured = [] if audited is None else ["failed" if pd.isna(macs) else _si(macs, 6)]
         table.add_row(
             f"{prediction.tool.package} ({prediction.tool.backend})",
             prediction.attention,
             _si(prediction.macs, 6),
-            "failed" if pd.isna(macs) else _si(macs, 6),
+            *measured,
             f"{prediction.macs / counts.macs:.1%}",
             _amounts(prediction.unseen),
             _amounts(prediction.extra),
         )
-    differing = not audited.macs.eq(audited.predicted_macs).fillna(False).all()
+    differing = audited is not None and not audited.macs.eq(audited.predicted_macs).fillna(False).all()
     table.caption = Text(
         f"Exact: {_si(counts.macs, 6)}. torch counts two operations per multiply-accumulate: halved here. "
         "Additions are biases, and maps that a product is added to."
@@ -197,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m hrvit_lab.cost",
-        description="What a network costs, in closed form; with --audit, what other counters say about it.",
+        description="What a network costs, in closed form, and what other counters would say about it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
