@@ -787,7 +787,7 @@ def _place_labels(
     bars of spreads if it must be; a name that finds no room, or would be taken for another point's, is left out.
 
     Args:
-        names: (row, text), most important first.
+        names: (row, text); the front's come first, and there, as among the rest, those whose neighbours are nearest.
         front: the rows on the Pareto front by x, whose line should stay free.
     """
     fig = ax.figure
@@ -815,8 +815,15 @@ def _place_labels(
     solid, faint = np.concatenate([_boxes(points, points, 4.5 * pixel), *step]), np.concatenate(bars)
     frame = ax.get_window_extent(renderer)
     placed = np.zeros((0, 4))
-    for row, name in names:
-        others = points[np.hypot(*(points - points[row]).T) > pixel]  # those that stand elsewhere
+    others = {
+        row: points[np.hypot(*(points - points[row]).T) > pixel] for row, _ in names
+    }  # those that stand elsewhere
+
+    def urgency(named: tuple[int, str]) -> tuple[bool, float]:
+        row, _ = named
+        return row not in front.index, np.hypot(*(others[row] - points[row]).T).min(initial=np.inf)
+
+    for row, name in sorted(names, key=urgency):
         text = ax.annotate(
             name,
             (rows[x][row], rows[y][row]),
@@ -829,12 +836,14 @@ def _place_labels(
         size = text.get_window_extent(renderer)
         for over_bars, (far, *place) in itertools.product((False, True), _PLACES):
             corner = points[row] + pixel * np.array(place[:2]) - np.array(place[2:]) * (size.width, size.height)
+            if far:  # the line shows whose it is, so it may give way to the frame
+                corner[0] = min(max(corner[0], frame.x0 + 2 * pixel), frame.x1 - size.width)
             box = np.concatenate([corner, corner + np.array([size.width, size.height])])
             inside = box[0] >= frame.x0 and box[1] >= frame.y0 and box[2] <= frame.x1 and box[3] <= frame.y1 + 2 * pixel
             line = np.linspace(points[row], points[row].clip(box[:2], box[2:]), 20) if far else np.zeros((0, 2))
             trail = _boxes(line, line, pixel)
             free = not _meet(box[None], solid) and (over_bars or not _meet(box[None], faint))
-            if inside and free and not _meet(trail, placed) and _is_own(points[row], others, box, line, pixel):
+            if inside and free and not _meet(trail, placed) and _is_own(points[row], others[row], box, line, pixel):
                 # Annotations stand on their baseline: shift by what hangs below it.
                 baseline = points[row][1] - size.y0
                 offset = (corner - points[row] + (0, baseline)) / pixel

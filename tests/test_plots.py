@@ -268,7 +268,13 @@ def test_parts_keep_their_colors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "x"), [("heterogeneous_branches", "latency_ms"), ("heterogeneous_branches", "params"), ("rivals", "macs")]
+    ("study", "x"),
+    [
+        ("heterogeneous_branches", "latency_ms"),
+        ("heterogeneous_branches", "params"),
+        ("rivals", "macs"),
+        ("rivals", "latency_ms"),
+    ],
 )
 def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: str) -> None:
     """On measured tables, where points crowd: a name is nearest to its own point, or a line leads there."""
