@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from hrvit_lab.blocks import DES, Block
+from hrvit_lab.blocks import DES, Block, ServedBlock
 from hrvit_lab.blocks.served_conv import served_conv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -30,6 +30,8 @@ def deploy(model: Network) -> Network:
         The copy, in evaluation mode; it is not meant to be trained, and its state dict is its own.
     """
     served = copy.deepcopy(model).eval().requires_grad_(False)
+    if any(isinstance(part, ServedBlock) for part in served.modules()):
+        return served  # it was deployed before
     for part in list(served.modules()):
         for layer, batch_norm in _batch_norm_pairs(part):
             _fold(part, layer, batch_norm)

@@ -5,6 +5,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -476,3 +477,17 @@ def test_identity_holds_what_matters(attention: str, same: dict, different: dict
     config = tiny(attention)
     assert config.replace(**same).id == config.id != config.replace(**different).id
     assert len({tiny(name).id for name in ATTENTION}) == len(ATTENTION)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_what_stands_around_a_map_never_leaks_into_it(name: str, fused: bool) -> None:
+    """33 × 47 tokens fill no window; those that would, in memory right behind each row and the last one, are NaN."""
+    mixer = ATTENTION[name](16, 8, 4).eval()
+    around_BHWC = torch.full((2, 36, 48, 16), torch.nan)
+    x_BHWC = around_BHWC[:, :33, :47]
+    x_BHWC.copy_(torch.randn(x_BHWC.shape))
+    with torch.no_grad(), nullcontext() if fused else use_explicit_attention(mixer):
+        for output, expected in zip(mixer(x_BHWC), mixer(x_BHWC.contiguous()), strict=True):
+            assert expected.isfinite().all()
+            torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)

@@ -1,5 +1,6 @@
 """Every part against a naive loop or a hand count."""
 
+import copy
 import math
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from hrvit_lab import PRESETS, blocks, cost, create_model, heads
 from hrvit_lab.blocks import DES, Attention, CrossShaped, use_explicit_attention
 from hrvit_lab.blocks.stripes import stripe_attention
+from hrvit_lab.blocks.tokens import depthwise
 from hrvit_lab.config import TABLES
 
 
@@ -156,3 +158,29 @@ def test_presets_run_on_any_shape() -> None:
     with pytest.raises(ValueError, match="too small"):
         model(torch.randn(1, 3, 31, 64))
     assert PRESETS["hrvit_nano"].num_classes == 1000  # presets are not changed by what is built from them
+
+
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_a_wide_depthwise_convolution_has_the_gradients_of_any_other(kernel: int) -> None:
+    conv = depthwise(6, kernel).double()
+    plain = nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6).double()
+    plain.load_state_dict(conv.state_dict())
+    x = torch.randn(2, 6, 9, 4, dtype=torch.float64, requires_grad=True)
+    gradients = [torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters())) for layer in (conv, plain)]
+    for own, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, expected)
+    assert "WideDepthwise" in type(conv(x).grad_fn).__name__ and "WideDepthwise" not in str(plain(x).grad_fn)
+    torch.testing.assert_close(*(layer(x) for layer in (conv, plain)))
+    assert type(conv) is nn.Conv2d and torch.autograd.gradcheck(conv, (x,))
+    assert torch.autograd.gradgradcheck(conv, (x,))
+
+
+def test_a_wide_depthwise_convolution_in_low_precision_and_half_frozen() -> None:
+    conv = depthwise(4, 5).bfloat16()
+    x = torch.randn(1, 4, 8, 8, dtype=torch.bfloat16)
+    conv(x).float().sum().backward()
+    assert conv.weight.grad is not None and conv.weight.grad.dtype == torch.bfloat16 and x.grad is None
+    with torch.autocast("cpu"):
+        assert copy.deepcopy(conv).float()(x.float()).dtype == torch.bfloat16
+    conv.weight.requires_grad_(False)
+    assert "WideDepthwise" not in type(conv(x).grad_fn).__name__

@@ -1,5 +1,7 @@
 """deploy(): the same outputs in fewer operators, the plain model untouched."""
 
+import copy
+
 import pytest
 import torch
 from operators import count_real_operators
@@ -7,8 +9,10 @@ from reference import reference_input, reference_state_dict, reference_tensor
 from torch import nn
 
 from hrvit_lab import create_model, load_published
+from hrvit_lab.blocks import use_explicit_attention
 from hrvit_lab.deploy import deploy
 from hrvit_lab.heads import HEAD
+from hrvit_lab.measure.memory import measure_peak_memory
 from hrvit_lab.model import HRViT
 
 
@@ -42,11 +46,13 @@ def test_real_operators(served: HRViT, resolution: int, at_most: int) -> None:
 def test_every_head_is_served(head: str) -> None:
     model = create_model("hrvit_nano", head=head, num_classes=7).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
-    image = torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        expected = model(image)
-        torch.testing.assert_close(deploy(model)(image), expected, atol=1e-5, rtol=1e-4)
-    assert expected[0].abs().max() > 0.1
+    served = deploy(model)
+    for side in (64, 96):
+        image = torch.randn(2, 3, 64, side)
+        with torch.no_grad():
+            expected = model(image)
+            torch.testing.assert_close(served(image), expected, atol=1e-5, rtol=1e-4)
+        assert expected[0].abs().max() > 0.1
 
 
 @pytest.mark.parametrize("head", HEAD)
@@ -67,3 +73,26 @@ def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
         image = torch.randn(shape)
         with torch.no_grad():
             torch.testing.assert_close(served(image), plain(image), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_needs_no_more_memory(dtype: str) -> None:
+    """Weights are most of it: none is held in two forms, but for small convolutions."""
+    model = create_model("hrvit_b1")
+    plain, served = (measure_peak_memory(form, 64, dtype=dtype) for form in (model, deploy(model)))
+    assert 0.9 * plain < served < 1.1 * plain
+
+
+def test_a_copy_and_another_deployment_are_the_same_network(plain: HRViT, served: HRViT) -> None:
+    image = torch.randn(1, 3, 64, 64)
+    other = copy.deepcopy(served)
+    other.load_state_dict(deploy(create_model("hrvit_b1")).state_dict())
+    with torch.no_grad():
+        expected = served(image)
+        assert torch.equal(copy.deepcopy(served)(image), expected)
+        assert torch.equal(deploy(served)(image), expected)
+        assert not torch.allclose(other(image), expected)
+        other.load_state_dict(served.state_dict())
+        assert torch.equal(other(image), expected)
+        with use_explicit_attention(other):
+            torch.testing.assert_close(other(image), expected, atol=1e-5, rtol=1e-4)

@@ -385,18 +385,20 @@ def test_an_odd_map_fused_or_not_and_exact_counts(field: str, name: Any) -> None
 
 
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
-def test_served_and_in_bf16_it_is_the_same_network(field: str, name: Any) -> None:
+@pytest.mark.parametrize(("height", "width"), [(67, 93), (64, 64)])
+def test_served_and_in_bf16_it_is_the_same_network(field: str, name: Any, height: int, width: int) -> None:
     model = randomised(tiny(field, name))
-    image = torch.randn(2, 3, 67, 93)
+    image = torch.randn(2, 3, height, width)
     served = deploy(model)
     assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in served.modules())
     with torch.no_grad():
         expected = model(image)
         assert expected.abs().max() > 0.1
         torch.testing.assert_close(served(image), expected, atol=2e-5, rtol=1e-4)
-        low = model.bfloat16()(image.bfloat16())
-    assert low.dtype == torch.bfloat16
-    assert (low.float() - expected).abs().max() < 0.1 * expected.abs().max()
+        for form in (model, served):
+            low = form.bfloat16()(image.bfloat16())
+            assert low.dtype == torch.bfloat16
+            assert (low.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_variants_are_exported() -> None:

@@ -59,10 +59,10 @@ class DenseDES(nn.Module):
     def __init__(self, des: DES) -> None:
         super().__init__()
         identity_k, identity_p = (torch.eye(n).to(des.left.weight) for n in (des.k, des.p))
-        self.register_buffer("right", torch.kron(identity_k, des.right.weight.detach()))
-        self.register_buffer("bias", des.right.bias.detach().repeat(des.k))
-        self.register_buffer("left", torch.kron(des.left.weight.detach(), identity_p).t().contiguous())
+        self.right = nn.Parameter(torch.kron(identity_k, des.right.weight.detach()))
+        self.bias = nn.Parameter(des.right.bias.detach().repeat(des.k))
+        self.left = nn.Parameter(torch.kron(des.left.weight.detach(), identity_p).t().contiguous())
 
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
-        y_nc = gelu_over(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))  # type: ignore[arg-type]
-        return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)  # type: ignore[arg-type]
+        y_nc = gelu_over(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))
+        return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)

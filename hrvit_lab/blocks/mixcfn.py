@@ -3,6 +3,8 @@
 Source: arXiv 2111.01236, section 3.2, with kernels 3×3 and 5×5; other pairs after arXiv 1907.09595 (MixConv).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,34 +47,29 @@ class MixCFN(nn.Module):
         return [getattr(self, f"conv{kernel}") for kernel in self.kernels]
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        conv_a, conv_b = self.convs
-        w1a, w1b = self.fc1.weight.chunk(2)
-        b1a, b1b = self.fc1.bias.chunk(2)
-        w2a, w2b = self.fc2.weight.chunk(2, dim=1)
-        a_nc = gelu_over(conv_tokens(conv_a, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
-        b_nc = gelu_over(conv_tokens(conv_b, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
-        y_nc = torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t())
-        return y_nc.view(x_BHWC.shape)
+        return halves(x_BHWC, self.fc1, self.convs, self.fc2)
 
     def served(self) -> nn.Module:
         """What computes the same in the least time."""
         return ServedMixCFN(self)
 
 
+def halves(x_BHWC: Tensor, fc1: nn.Linear, convs: Sequence[nn.Conv2d], fc2: nn.Linear) -> Tensor:
+    """Each half of the hidden channels through its own convolution: (B, H, W, C) → (B, H, W, C)."""
+    conv_a, conv_b = convs
+    w1a, w1b = fc1.weight.chunk(2)
+    b1a, b1b = fc1.bias.chunk(2)
+    w2a, w2b = fc2.weight.chunk(2, dim=1)
+    a_nc = gelu_over(conv_tokens(conv_a, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
+    b_nc = gelu_over(conv_tokens(conv_b, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
+    return torch.addmm(F.linear(a_nc, w2a, fc2.bias), b_nc, w2b.t()).view(x_BHWC.shape)
+
+
 class ServedMixCFN(nn.Module):
     """MixCFN that, on small maps, runs both kernels as one of the larger size, the smaller one padded with zeros.
 
-    On large maps it is MixCFN; what each half takes of the weights was cut out once.
-
     Shape: (B, H, W, C) → (B, H, W, C).
     """
-
-    w1a: Tensor
-    w1b: Tensor
-    b1a: Tensor
-    b1b: Tensor
-    w2a: Tensor
-    w2b_t: Tensor
 
     def __init__(self, ffn: MixCFN) -> None:
         super().__init__()
@@ -84,15 +81,8 @@ class ServedMixCFN(nn.Module):
             self.conv.weight[:half] = F.pad(small.weight, [margin] * 4)
             self.conv.weight[half:] = large.weight
             self.conv.bias.copy_(torch.cat((small.bias, large.bias)))  # type: ignore[union-attr,arg-type]
-        w1a, w1b = ffn.fc1.weight.detach().chunk(2)
-        b1a, b1b = ffn.fc1.bias.detach().chunk(2)
-        w2a, w2b = ffn.fc2.weight.detach().chunk(2, dim=1)
-        for name, cut in {"w1a": w1a, "w1b": w1b, "b1a": b1a, "b1b": b1b, "w2a": w2a, "w2b_t": w2b.t()}.items():
-            self.register_buffer(name, cut)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         if x_BHWC.shape[:3].numel() < FEW_TOKENS:
             return self.fc2(gelu_over(conv_tokens(self.conv, self.fc1(x_BHWC))))
-        a_nc = gelu_over(conv_tokens(self.conv_a, F.linear(x_BHWC, self.w1a, self.b1a))).flatten(0, 2)
-        b_nc = gelu_over(conv_tokens(self.conv_b, F.linear(x_BHWC, self.w1b, self.b1b))).flatten(0, 2)
-        return torch.addmm(F.linear(a_nc, self.w2a, self.fc2.bias), b_nc, self.w2b_t).view(x_BHWC.shape)
+        return halves(x_BHWC, self.fc1, (self.conv_a, self.conv_b), self.fc2)

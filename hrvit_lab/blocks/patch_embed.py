@@ -39,13 +39,11 @@ class ServedPatchEmbed(nn.Module):
     Shape: as EfficientPatchEmbed.
     """
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, embed: EfficientPatchEmbed) -> None:
         super().__init__()
-        self.register_buffer("weight", embed.pointwise.weight.flatten(1))
-        self.register_buffer("bias", embed.pointwise.bias)
+        # The convolution's, or the matrix's that is already served in its place.
+        self.weight = nn.Parameter(embed.pointwise.weight.detach().flatten(1).contiguous())
+        self.bias = embed.pointwise.bias
         self.depthwise, self.norm = embed.depthwise, embed.norm
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

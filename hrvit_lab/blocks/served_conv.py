@@ -31,11 +31,11 @@ class PointwiseConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.register_buffer("weight", conv.weight.detach().flatten(1).contiguous())
-        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
+        self.weight = nn.Parameter(conv.weight.detach().flatten(1).contiguous())
+        self.bias = conv.bias
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return to_image(F.linear(to_tokens(x_BCHW), self.weight, self.bias))  # type: ignore[arg-type]
+        return to_image(F.linear(to_tokens(x_BCHW), self.weight, self.bias))
 
 
 class UnfoldedConv(nn.Module):
@@ -47,7 +47,6 @@ class UnfoldedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        self.register_buffer("weight", conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous())
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         B, C, H, W = x_BCHW.shape
@@ -58,4 +57,5 @@ class UnfoldedConv(nn.Module):
         # Every position's 3 × 3 × C_in numbers: three rows of 3 · C_in neighbours in memory.
         b, h, w, _ = x_BHWC.stride()
         patches = x_BHWC.as_strided((B, rows, columns, 3, 3 * C), (b, 2 * h, 2 * w, h, 1))
-        return to_image(F.linear(patches.flatten(3), self.weight, self.conv.bias))  # type: ignore[arg-type]
+        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # no copy: its channels are last in memory too
+        return to_image(F.linear(patches.flatten(3), weight, self.conv.bias))

@@ -4,6 +4,8 @@ through a permuted view, a channels-last image; neither copies."""
 import torch
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.wide_depthwise import QUICK_COLUMNS, wide_depthwise
+
 
 def to_image(x_BHWC: Tensor) -> Tensor:
     """(B, H, W, C) → (B, C, H, W), a channels-last view."""
@@ -22,7 +24,10 @@ def conv_tokens(conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
 
 def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
     """A depthwise convolution with bias that keeps the map's size (odd ``kernel_size``)."""
-    return nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+    conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+    if kernel_size > QUICK_COLUMNS:
+        conv.__dict__["_conv_forward"] = wide_depthwise  # a convolution as any other, to hooks and counters too
+    return conv
 
 
 def batch_norm_tokens(norm: nn.Module, x_BHWC: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Measurements as tables for a terminal."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -65,8 +66,9 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     )
     if not control.low <= 1 <= control.high:
         said.append("The A/A control differs from itself: believe no difference of that size.")
+    reach = math.expm1(max(abs(math.log(control.low)), abs(math.log(control.high))))
     said += [
-        f"{m.name}: a tie though its interval leaves out 1, for the A/A control reaches as far as {m.ratio.value:.3f}."
+        f"{m.name}: a tie though its interval leaves out 1, for the A/A control itself is off by up to {reach:.1%}."
         for m in timed
         if m.ratio and m.verdict == "tie" and not m.ratio.low <= 1 <= m.ratio.high
     ]

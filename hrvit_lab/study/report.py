@@ -425,8 +425,6 @@ def _delta_summary(table: pd.DataFrame, dataset: str, reference: str) -> list[st
 
 def _agreement(table: pd.DataFrame) -> list[str]:
     """How many published figures ours meet to the printed digit, MACs in the convention of each row's source."""
-    if "params_agrees" not in table:
-        return []
     compared = {"parameters": ["params"] * len(table)}
     if "macs_convention" in table:
         compared["FLOPs, each in its source's convention"] = list(table["macs_convention"])
