@@ -366,7 +366,7 @@ def parse_settings(text: str) -> list[tuple[str, Any]]:
     for part in split_commas(text):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {part.strip()!r} is no key=value; write for example --set train.epochs=2")
+            raise ConfigError(f"--set {part.strip()!r} is no key=value; write key=value, and a list as key=[a, b]")
         settings.append((key.strip(), read_yaml(value, f"the value of --set {key.strip()}")))
     return settings
 
