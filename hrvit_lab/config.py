@@ -432,8 +432,8 @@ def one_sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         if location in SCALINGS:
             return (
-                f"{location!r} is no field: it changes several at once; use hrvit_lab.config.{SCALINGS[location]}, or "
-                "make it an axis of a study"
+                f"{location!r} is no field: it changes several at once; use hrvit_lab.config.{SCALINGS[location]}"
+                f"(config, {_short(first['input'])}), an axis of a study, or --set {location}=… of hrvit_lab.cost"
             )
         return f"unknown field {location!r}; {suggest(location, HRViTConfig.model_fields)}"
     if not location:
@@ -444,9 +444,9 @@ def one_sentence(error: ValidationError) -> str:
 
 
 SCALINGS = {
-    "branches": "with_branches(config, 2)",
-    "depth_scale": "scale_depths(config, 0.5)",
-    "width_scale": "scale_widths(config, 0.5)",
+    "branches": "with_branches",
+    "depth_scale": "scale_depths",
+    "width_scale": "scale_widths",
 }
 """What a study can vary and a config has no field of, and how to have it in Python."""
 
