@@ -815,9 +815,7 @@ def _place_labels(
     solid, faint = np.concatenate([_boxes(points, points, 4.5 * pixel), *step]), np.concatenate(bars)
     frame = ax.get_window_extent(renderer)
     placed = np.zeros((0, 4))
-    others = {
-        row: points[np.hypot(*(points - points[row]).T) > pixel] for row, _ in names
-    }  # those that stand elsewhere
+    others = {row: points[np.hypot(*(points - points[row]).T) > pixel] for row, _ in names}  # that stand elsewhere
 
     def urgency(named: tuple[int, str]) -> tuple[bool, float]:
         row, _ = named

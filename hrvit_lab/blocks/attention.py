@@ -50,18 +50,19 @@ class Attention(nn.Module):
             nn.init.zeros_(silent.bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return batch_norm_tokens(self.norm, self.proj_drop(self.proj(self._mixed(x_BHWC))))
-
-    def _mixed(self, x_BHWC: Tensor) -> Tensor:
-        """Tokens after mixing, the convolution beside it and the activation; all else is let go on return."""
-        mixed_BHWC, values_BHWC = self.mixer(x_BHWC)
-        if self.parallel_conv is not None:
-            mixed_BHWC = conv_tokens(self.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
-        return hardswish_over(mixed_BHWC) if self.activation else mixed_BHWC
+        return batch_norm_tokens(self.norm, self.proj_drop(self.proj(refined(self, x_BHWC))))
 
     def served(self) -> nn.Module:
         """What computes the same in evaluation in the least time, once the BatchNorm is folded."""
         return ServedAttention(self)
+
+
+def refined(attention: "Attention | ServedAttention", x_BHWC: Tensor) -> Tensor:
+    """Tokens after mixing, the convolution beside it and the activation, (B, H, W, C); all else is let go on return."""
+    mixed_BHWC, values_BHWC = attention.mixer(x_BHWC)
+    if attention.parallel_conv is not None:
+        mixed_BHWC = conv_tokens(attention.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
+    return hardswish_over(mixed_BHWC) if attention.activation else mixed_BHWC
 
 
 class ServedAttention(nn.Module):
@@ -76,7 +77,4 @@ class ServedAttention(nn.Module):
         self.activation = attention.activation
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        mixed_BHWC, values_BHWC = self.mixer(x_BHWC)
-        if self.parallel_conv is not None:
-            mixed_BHWC = conv_tokens(self.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
-        return self.proj(hardswish_over(mixed_BHWC) if self.activation else mixed_BHWC)
+        return self.proj(refined(self, x_BHWC))

@@ -38,11 +38,11 @@ class CrossShaped(nn.Module):
         q_BHWC, v_BHWC = self.to_qv(x_BHWC).chunk(2, dim=-1)
         q_rows, q_columns = q_BHWC.chunk(2, dim=-1)
         v_rows, v_columns = v_BHWC.chunk(2, dim=-1)
-        rows = self.stripes(q_rows, v_rows)
-        columns = self.stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
+        rows = self._stripes(q_rows, v_rows)
+        columns = self._stripes(_transposed(q_columns), _transposed(v_columns)).transpose(1, 2)
         return torch.cat((rows, columns), dim=-1), v_BHWC
 
-    def stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:
+    def _stripes(self, q_BHWC: Tensor, v_BHWC: Tensor) -> Tensor:
         return stripe_attention((q_BHWC, v_BHWC), self.window_size, self.num_heads, fused=self.fused_attn)
 
     def served(self) -> nn.Module:
