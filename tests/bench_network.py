@@ -30,6 +30,7 @@ from hrvit_lab.measure.memory import measure_peak_memory
 from hrvit_lab.measure.models import wake
 from hrvit_lab.measure.timing import cpu_stopwatch, primed
 from hrvit_lab.model import create_model
+from hrvit_lab.pack import pack
 
 NAIVE, GEMM = "naive", "matrix product"
 CONFIG = PRESETS["hrvit_b1"]
@@ -93,14 +94,16 @@ def main() -> None:
             NAIVE: partial(naive, images),
             "ours": partial(plain, images),
             "deployed": partial(served, images),
+            "packed": partial(pack(served, images), images),
             GEMM: partial(torch.mm, left, right),
         }
         if (resolution, batch_size) == (224, 8):
             rounded = images.bfloat16()
             calls["naive bfloat16"] = partial(copy.deepcopy(naive).bfloat16(), rounded)
             calls["deployed bfloat16"] = partial(deploy(plain).bfloat16(), rounded)
+            calls["packed bfloat16"] = partial(pack(deploy(plain).bfloat16(), rounded), rounded)
         with torch.inference_mode():
-            times_ms = race(calls, 60)
+            times_ms = race(calls, 120)
         macs = batch_size * totals(CONFIG, resolution).macs
         report({"resolution": resolution, "batch_size": batch_size}, times_ms, macs)
 

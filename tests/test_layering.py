@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hrvit_lab.blocks", "hrvit_lab.cost.ledger", "hrvit_lab.space_size"),
     ("hrvit_lab.heads", "hrvit_lab.cost.memory"),
     ("hrvit_lab.model",),
-    ("hrvit_lab.checkpoints", "hrvit_lab.deploy", "hrvit_lab.rivals", "hrvit_lab.timm_models"),
+    ("hrvit_lab.checkpoints", "hrvit_lab.deploy", "hrvit_lab.pack", "hrvit_lab.rivals", "hrvit_lab.timm_models"),
     ("hrvit_lab.insight", "hrvit_lab.train"),
     ("hrvit_lab.measure",),
     ("hrvit_lab",),  # __init__.py alone: the public names

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.blocks.inplace import gelu_over
+from hrvit_lab.blocks.packed import PackedLinear
 from hrvit_lab.cost.shortcut import kronecker_factors
 
 DENSE_UP_TO = 64
@@ -49,6 +50,10 @@ class DES(nn.Module):
         """What computes the same in the least time (after ``take_bias``)."""
         return DenseDES(self) if self.k * self.p <= DENSE_UP_TO else self
 
+    def packed(self, shape: torch.Size) -> nn.Module:
+        """Itself: factors this small gain nothing from packing."""
+        return self
+
 
 class DenseDES(nn.Module):
     """DES with both factors written out as C × C matrices: more multiply-accumulates, fewer and larger products.
@@ -66,3 +71,22 @@ class DenseDES(nn.Module):
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
         y_nc = gelu_over(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))
         return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)
+
+    def packed(self, shape: torch.Size) -> nn.Module:
+        """What computes the same in the least time on maps of one shape."""
+        return PackedDES(self, shape)
+
+
+class PackedDES(nn.Module):
+    """DenseDES, packed for maps of one shape.
+
+    Shape: as DES.
+    """
+
+    def __init__(self, des: DenseDES, shape: torch.Size) -> None:
+        super().__init__()
+        self.right = PackedLinear(des.right, des.bias, shape, "gelu")
+        self.left = PackedLinear(des.left.t(), None, shape)
+
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
+        return self.left.onto(self.right(x_BHWC), onto_BHWC)

@@ -4,12 +4,14 @@ Source: arXiv 2111.01236, section 3.2, with kernels 3×3 and 5×5; other pairs a
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.blocks.inplace import gelu_over
+from hrvit_lab.blocks.packed import PackedConv, PackedLinear
 from hrvit_lab.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.cost.ffn import hidden_width
 
@@ -86,3 +88,52 @@ class ServedMixCFN(nn.Module):
         if x_BHWC.shape[:3].numel() < FEW_TOKENS:
             return self.fc2(gelu_over(conv_tokens(self.conv, self.fc1(x_BHWC))))
         return halves(x_BHWC, self.fc1, (self.conv_a, self.conv_b), self.fc2)
+
+    def packed(self, shape: torch.Size) -> nn.Module:
+        """What computes the same in the least time on maps of one shape."""
+        return PackedMixCFN(self, shape)
+
+
+class PackedMixCFN(nn.Module):
+    """ServedMixCFN, packed for maps of one shape: all hidden channels in one convolution, or each half in its own.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, ffn: ServedMixCFN, shape: torch.Size) -> None:
+        super().__init__()
+        convs = [ffn.conv] if shape[:3].numel() < FEW_TOKENS else [ffn.conv_a, ffn.conv_b]
+        into = zip(ffn.fc1.weight.chunk(len(convs)), ffn.fc1.bias.chunk(len(convs)), strict=True)
+        out = zip(ffn.fc2.weight.chunk(len(convs), dim=1), (ffn.fc2.bias, None), strict=False)  # that bias only once
+        self.parts = nn.ModuleList(map(PackedHidden, into, convs, out, repeat(shape)))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        total_BHWC = None
+        for part in self.parts:
+            total_BHWC = part(x_BHWC, total_BHWC)
+        assert total_BHWC is not None
+        return total_BHWC
+
+
+class PackedHidden(nn.Module):
+    """The way of some hidden channels through a MixCFN.
+
+    Args:
+        into, out: weight and bias of both linears, as far as they concern these channels.
+        shape: of the maps, (B, H, W, C).
+
+    Shape: (B, H, W, C) and, to add the result to, the same or None → (B, H, W, C).
+    """
+
+    def __init__(
+        self, into: tuple[Tensor, Tensor], conv: nn.Conv2d, out: tuple[Tensor, Tensor | None], shape: torch.Size
+    ) -> None:
+        super().__init__()
+        B, H, W, _ = shape
+        self.fc1 = PackedLinear(*into, shape)
+        self.conv = PackedConv(conv, torch.Size((B, conv.in_channels, H, W)), "gelu")
+        self.fc2 = PackedLinear(*out, torch.Size((B, H, W, conv.in_channels)))
+
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor | None) -> Tensor:
+        hidden_BHWC = conv_tokens(self.conv, self.fc1(x_BHWC))
+        return self.fc2(hidden_BHWC) if onto_BHWC is None else self.fc2.onto(hidden_BHWC, onto_BHWC)

@@ -3,9 +3,9 @@
 Source: arXiv 2111.01236, section 3.2; the dense one, arXiv 2105.15203 (SegFormer), section 3.1.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.served_conv import PointwiseConv, as_linear
 from hrvit_lab.blocks.tokens import conv_tokens
 
 
@@ -41,14 +41,12 @@ class ServedPatchEmbed(nn.Module):
 
     def __init__(self, embed: EfficientPatchEmbed) -> None:
         super().__init__()
-        # The convolution's, or the matrix's that is already served in its place.
-        self.weight = nn.Parameter(embed.pointwise.weight.detach().flatten(1).contiguous())
-        self.bias = embed.pointwise.bias
+        pointwise = embed.pointwise  # what is inside was served first
+        self.linear = pointwise.linear if isinstance(pointwise, PointwiseConv) else as_linear(pointwise)
         self.depthwise, self.norm = embed.depthwise, embed.norm
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = F.linear(x_BHWC, self.weight, self.bias)
-        return self.norm(conv_tokens(self.depthwise, x_BHWC))
+        return self.norm(conv_tokens(self.depthwise, self.linear(x_BHWC)))
 
 
 class DensePatchEmbed(nn.Module):

@@ -3,9 +3,11 @@
 A convolution lays its weights out anew at every call, which costs as much as the arithmetic where a map is small.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvit_lab.blocks.packed import PackedConv
 from hrvit_lab.blocks.tokens import to_image, to_tokens
 
 FEW_POSITIONS = 128
@@ -23,6 +25,14 @@ def served_conv(conv: nn.Conv2d) -> nn.Module:
     return conv
 
 
+def as_linear(conv: nn.Conv2d) -> nn.Linear:
+    """A 1×1 convolution of stride 1 as a linear of tokens, with the convolution's own bias."""
+    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
+    linear.weight = nn.Parameter(conv.weight.detach().flatten(1).contiguous())
+    linear.bias = conv.bias  # type: ignore[assignment]
+    return linear
+
+
 class PointwiseConv(nn.Module):
     """A 1×1 convolution as a linear on tokens.
 
@@ -31,11 +41,10 @@ class PointwiseConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.weight = nn.Parameter(conv.weight.detach().flatten(1).contiguous())
-        self.bias = conv.bias
+        self.linear = as_linear(conv)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return to_image(F.linear(to_tokens(x_BCHW), self.weight, self.bias))
+        return to_image(self.linear(to_tokens(x_BCHW)))
 
 
 class UnfoldedConv(nn.Module):
@@ -59,3 +68,7 @@ class UnfoldedConv(nn.Module):
         patches = x_BHWC.as_strided((B, rows, columns, 3, 3 * C), (b, 2 * h, 2 * w, h, 1))
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # no copy: its channels are last in memory too
         return to_image(F.linear(patches.flatten(3), weight, self.conv.bias))
+
+    def packed(self, shape: torch.Size) -> nn.Module:
+        """The convolution: packed, it lays out no weights at a call."""
+        return PackedConv(self.conv, shape)

@@ -17,7 +17,7 @@ def to_tokens(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.permute(0, 2, 3, 1)
 
 
-def conv_tokens(conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
+def conv_tokens(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
     """Apply a convolution to tokens: (B, H, W, C_in) → (B, H', W', C_out)."""
     return to_tokens(conv(to_image(x_BHWC)))
 

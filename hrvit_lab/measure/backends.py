@@ -19,8 +19,10 @@ import torch
 from torch import nn
 
 from hrvit_lab.blocks import Block, ServedBlock
+from hrvit_lab.deploy import deploy
 from hrvit_lab.measure.workload import Workload
 from hrvit_lab.model import HRViT
+from hrvit_lab.pack import pack
 
 
 class Refused(RuntimeError):
@@ -99,6 +101,21 @@ def compiled(load: Workload) -> Prepared:
     if load.device.type == "cuda":
         torch.cuda.synchronize(load.device)
     return Prepared(run, time.perf_counter() - began)
+
+
+def packed(load: Workload) -> Prepared:
+    """Deployed, its weights laid out once by oneDNN for this size, activations in the pass of what they follow.
+
+    Raises:
+        Refused: for a network that is not ours, or where torch was built without oneDNN.
+    """
+    if not isinstance(load.model, HRViT):
+        raise Refused("packed weights are for HRViTs only")
+    if not torch.backends.mkldnn.is_available():
+        raise Refused("packed weights need oneDNN, which this build of torch has not")
+    began = time.perf_counter()
+    model = pack(deploy(load.model), load.images_BCHW)
+    return Prepared(lambda: model(load.images_BCHW), time.perf_counter() - began)
 
 
 def cuda_graph(load: Workload) -> Prepared:
@@ -185,6 +202,7 @@ def compiling() -> Iterator[None]:
 
 BACKENDS: dict[str, Backend] = {
     "eager": Backend("eager", eager, trains=True),
+    "packed": Backend("oneDNN with packed weights", packed, ("cpu",), ("float32", "bfloat16")),
     "compile": Backend("torch.compile per block", compiled, trains=True, context=compiling),
     "cuda_graph": Backend("CUDA graph", cuda_graph, devices=("cuda",)),
     "compile_cuda_graph": Backend(

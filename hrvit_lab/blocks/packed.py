@@ -1,0 +1,62 @@
+"""Linears and convolutions whose weights are laid out once, as oneDNN reads them, for inputs of one size on a CPU.
+
+PyTorch gives oneDNN plain weights, to be laid out anew at every call, and matrix products in float32 to MKL. These call
+the operators that ``torch.compile`` calls when it freezes weights; they know no gradient, and their weights can be
+neither saved nor moved.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["none", "gelu"]
+
+
+class PackedLinear(nn.Module):
+    """A linear, with its activation in the same pass.
+
+    Args:
+        weight: (C, C_in), bias: (C,) or None.
+        shape: of the inputs that it is laid out for, (…, C_in); others compute the same in more time.
+
+    Shape: (…, C_in) → (…, C).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, activation: Activation = "none") -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), shape[:-1].numel())
+        self.bias = None if bias is None else bias.detach().contiguous()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "none")
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        """The sum of y, (…, C), and this linear of x; without an activation."""
+        assert self.activation == "none"
+        return torch.ops.mkldnn._linear_pointwise(x, y, self.weight, self.bias, "add")
+
+
+class PackedConv(nn.Module):
+    """A convolution, with its activation in the same pass.
+
+    Args:
+        shape: of the inputs that it is laid out for, (B, C_in, H, W); others compute the same in more time.
+
+    Shape: (B, C_in, H, W), channels last in memory → (B, C, H', W'), likewise.
+    """
+
+    def __init__(self, conv: nn.Conv2d, shape: torch.Size, activation: Activation = "none") -> None:
+        super().__init__()
+        assert not isinstance(conv.padding, str)
+        self.layout = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        plain = conv.weight.detach().to_mkldnn()
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *self.layout, shape)  # type: ignore[call-arg]
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.activation = activation
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(
+            x_BCHW, self.weight, self.bias, *self.layout, self.activation, [], "none"
+        )

@@ -1,0 +1,96 @@
+"""pack(): the same outputs from weights laid out once; and the back end that calls it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from operators import count_real_operators
+from reference import reference_input, reference_state_dict, reference_tensor
+from torch import nn
+
+from hrvit_lab import create_model, load_published
+from hrvit_lab.blocks.packed import PackedConv, PackedLinear
+from hrvit_lab.deploy import deploy
+from hrvit_lab.heads import HEAD
+from hrvit_lab.measure.backends import BACKENDS, Refused
+from hrvit_lab.measure.workload import prepare
+from hrvit_lab.model import HRViT
+from hrvit_lab.pack import pack
+
+
+@pytest.fixture(scope="module")
+def plain() -> HRViT:
+    model = create_model("hrvit_b1").eval()
+    load_published(model, reference_state_dict())
+    return model
+
+
+@pytest.fixture(scope="module")
+def served(plain: HRViT) -> HRViT:
+    return deploy(plain)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (512, 512), (64, 96)])
+def test_outputs_are_those_of_the_plain_model_at_any_size(plain: HRViT, served: HRViT, size: tuple[int, int]) -> None:
+    packed = pack(served, reference_input(*size))
+    with torch.no_grad():
+        for image in (reference_input(*size), reference_input(288, 288), torch.randn(3, 3, 64, 64)):
+            expected = plain(image)
+            assert expected.abs().max() > 0.1
+            assert (packed(image) - expected).abs().max() < 1e-5
+
+
+def test_the_served_network_stays_and_each_weight_is_held_once(served: HRViT) -> None:
+    image = reference_input(224, 224)
+    before = {key: value.clone() for key, value in served.state_dict().items()}
+    with torch.no_grad():
+        expected = served(image)
+    packed = pack(served, image)
+    with torch.no_grad():
+        assert torch.equal(served(image), expected)
+    assert all(torch.equal(value, before[key]) for key, value in served.state_dict().items())
+    assert not any(isinstance(part, nn.Conv2d) for part in packed.modules())
+    # What is left unpacked: attention's projections, norms, small factors.
+    left = sum(weight.numel() for weight in packed.parameters())
+    laid_out = sum(part.weight.numel() for part in packed.modules() if isinstance(part, PackedConv | PackedLinear))
+    all_weights = sum(value.numel() for value in before.values())
+    assert 0.3 * all_weights < laid_out
+    assert left + laid_out < 1.05 * all_weights
+
+
+def test_it_takes_fewer_operators(served: HRViT) -> None:
+    image = reference_input(224, 224)
+    assert count_real_operators(pack(served, image), image) < count_real_operators(served, image) - 50
+
+
+@pytest.mark.parametrize("head", HEAD)
+def test_every_head_is_packed(head: str) -> None:
+    model = create_model("hrvit_nano", head=head, num_classes=7).eval()
+    model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
+    packed = pack(deploy(model), torch.randn(1, 3, 64, 64))
+    for side in (64, 96):
+        image = torch.randn(2, 3, 64, side)
+        with torch.no_grad():
+            expected = model(image)
+            torch.testing.assert_close(packed(image), expected, atol=1e-5, rtol=1e-4)
+        assert expected[0].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("form", [lambda model: model, deploy])
+def test_the_back_end_packs_what_it_is_given_plain_or_deployed(plain: HRViT, form: Callable[[HRViT], HRViT]) -> None:
+    load = prepare(form(plain), 64, batch_size=2, device="cpu")
+    with torch.inference_mode():
+        ready = BACKENDS["packed"].prepare(load)
+        torch.testing.assert_close(ready.run(), plain(load.images_BCHW), atol=1e-5, rtol=1e-4)
+        assert count_real_operators(load.model, load.images_BCHW) > 0  # the load's own model still runs
+    assert ready.compile_seconds is not None and ready.compile_seconds > 0
+
+
+def test_another_network_and_another_build_of_torch_are_refused(monkeypatch: pytest.MonkeyPatch, plain: HRViT) -> None:
+    with pytest.raises(Refused, match="for HRViTs only"):
+        BACKENDS["packed"].prepare(prepare(nn.Conv2d(3, 8, 3), 8, batch_size=1, device="cpu"))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(Refused, match="need oneDNN, which this build of torch has not"):
+        BACKENDS["packed"].prepare(prepare(plain, 64, batch_size=1, device="cpu"))
+    said = BACKENDS["packed"].refusal("cpu", "float16", training=False)
+    assert said == "oneDNN with packed weights takes float32 and bfloat16 only here"
