@@ -3,7 +3,8 @@
 hrvit_b1 on one thread, the same weights in every form, all in one interleaved race; a JSON line for each setting.
 ``x_naive`` is how many times as long the naive witness takes, the median over rounds with its 95 % interval;
 ``x_floor``, in float32, how many times as long as the same multiply-accumulates in a matrix product of 1024 × 1024.
-About 6 minutes; ``python tests/bench_network.py training`` times training steps instead.
+The exit code is 1 where the packed network misses a goal. About 7 minutes.
+``python tests/bench_network.py training`` times training steps instead.
 """
 
 import copy
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -36,6 +38,13 @@ NAIVE, GEMM = "naive", "matrix product"
 CONFIG = PRESETS["hrvit_b1"]
 INFERENCE = ((224, 1), (224, 8), (512, 1))
 Calls = dict[str, Callable[[], object]]
+GOALS = (
+    (224, 1, "packed", 1.4, 2.1),
+    (224, 8, "packed", 1.4, None),
+    (224, 8, "packed bfloat16", 1.9, None),
+    (512, 1, "packed", 1.7, 1.7),
+)
+"""Resolution, batch, form; × naive at least, × floor at most."""
 
 
 def race(calls: Calls, seconds: float) -> dict[str, list[float]]:
@@ -45,16 +54,30 @@ def race(calls: Calls, seconds: float) -> dict[str, list[float]]:
     return {name: rounds.wall_ms(name) for name in calls}
 
 
-def report(setting: dict[str, object], times_ms: dict[str, list[float]], gemm_macs: int = 0) -> None:
-    """Print one JSON line."""
-    said: dict[str, object] = {**setting, "rounds": len(times_ms[NAIVE])}
+def report(setting: dict[str, object], times_ms: dict[str, list[float]], gemm_macs: int = 0) -> dict[str, Any]:
+    """Print one JSON line, and return what it says."""
+    said: dict[str, Any] = {**setting, "rounds": len(times_ms[NAIVE])}
     for name, own in times_ms.items():
         ratio = paired_ratio(times_ms[NAIVE], own)
         said[name] = {"latency_ms": round(median(own), 1), "x_naive": [round(value, 3) for value in ratio]}
         if gemm_macs and name != GEMM and "bfloat16" not in name:
             floors = [gemm_macs / 1024**3 * product for product in times_ms[GEMM]]
-            said[name]["x_floor"] = round(paired_ratio(own, floors).value, 2)  # type: ignore[index]
+            said[name]["x_floor"] = round(paired_ratio(own, floors).value, 2)
     print(json.dumps(said), flush=True)
+    return said
+
+
+def missed(resolution: int, batch_size: int, said: dict[str, Any]) -> list[str]:
+    """Which goals of this setting are missed, in words."""
+    found = []
+    for at_resolution, at_batch, form, naive_at_least, floor_at_most in GOALS:
+        if (at_resolution, at_batch) == (resolution, batch_size):
+            times = f"{form} at {resolution}, batch {batch_size}:"
+            if (ratio := said[form]["x_naive"][0]) < naive_at_least:
+                found.append(f"{times} naive takes {ratio} times as long, not {naive_at_least}")
+            if floor_at_most is not None and (distance := said[form]["x_floor"]) > floor_at_most:
+                found.append(f"{times} {distance} times the floor, more than {floor_at_most}")
+    return found
 
 
 def step(model: nn.Module, images: Tensor) -> Callable[[], object]:
@@ -68,7 +91,7 @@ def step(model: nn.Module, images: Tensor) -> Callable[[], object]:
     return run
 
 
-def main() -> None:
+def main() -> int:
     torch.set_num_threads(1)
     naive, plain = NaiveHRViT(CONFIG), create_model(CONFIG)
     wake(naive)
@@ -83,11 +106,12 @@ def main() -> None:
         report({"training": True, "resolution": 224, "batch_size": 8}, race(calls, 120))
         peaks = [measure_peak_memory(m, 224, batch_size=8, training=True) for m in (naive, plain)]
         print(json.dumps({"peak_memory_mib": dict(zip((NAIVE, "ours"), peaks, strict=True))}))
-        return
+        return 0
     naive.eval()
     plain.eval()
     served = deploy(plain)
     left, right = torch.randn(2, 1024, 1024)
+    misses: list[str] = []
     for resolution, batch_size in INFERENCE:
         images = torch.randn(batch_size, 3, resolution, resolution)
         calls = {
@@ -105,8 +129,12 @@ def main() -> None:
         with torch.inference_mode():
             times_ms = race(calls, 120)
         macs = batch_size * totals(CONFIG, resolution).macs
-        report({"resolution": resolution, "batch_size": batch_size}, times_ms, macs)
+        said = report({"resolution": resolution, "batch_size": batch_size}, times_ms, macs)
+        misses += missed(resolution, batch_size, said)
+    for miss in misses:
+        print(f"missed: {miss}", file=sys.stderr)
+    return 1 if misses else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

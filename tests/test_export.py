@@ -1,5 +1,7 @@
 """Exported graphs compute what the network computes."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from reference import reference_tensor
 
 from hrvit_lab import create_model
-from hrvit_lab.model import HRViT
+from hrvit_lab.config import preset, with_branches
+from hrvit_lab.deploy import deploy
+from hrvit_lab.model import HRViT, build
 
 
 def nano(head: str) -> HRViT:
@@ -32,13 +36,26 @@ def test_torch_export_agrees(model: HRViT) -> None:
         torch.testing.assert_close(exported(other), model(other), atol=1e-5, rtol=1e-5)
 
 
+def two_branches() -> HRViT:
+    """A deployed network that is exported in seconds."""
+    model = build(with_branches(preset("hrvit_nano"), 2)).eval()
+    model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
+    return deploy(model)
+
+
 @pytest.mark.parametrize(
-    ("head", "height", "width"),
-    [("classifier", 64, 96), ("classifier", 104, 72), pytest.param("segformer", 104, 72, marks=pytest.mark.slow)],
+    ("make", "height", "width"),
+    [
+        (partial(nano, "classifier"), 64, 96),
+        (partial(nano, "classifier"), 104, 72),
+        (two_branches, 64, 64),
+        (two_branches, 104, 72),
+        pytest.param(partial(nano, "segformer"), 104, 72, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_onnx_runtime_agrees(tmp_path: Path, head: str, height: int, width: int) -> None:
-    model = nano(head)
+def test_onnx_runtime_agrees(tmp_path: Path, make: Callable[[], HRViT], height: int, width: int) -> None:
+    model = make()
     path = tmp_path / "model.onnx"
     torch.onnx.export(model, (torch.randn(1, 3, height, width),), path, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

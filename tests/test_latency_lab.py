@@ -169,7 +169,7 @@ def test_what_a_back_end_cannot_is_refused(clock: FakeClock) -> None:
     [
         ([], SMALL, "at least one entry"),
         (["eager", "eager"], SMALL, "a, eager, float32 is entered twice"),
-        (["tvm"], SMALL, "backend 'tvm' is unknown; use one of eager, compile"),
+        (["tvm"], SMALL, "backend 'tvm' is unknown; use one of eager, packed"),
         (["eager"], replace(SMALL, batch_size=0), "batch_size is 0"),
         (["eager"], replace(SMALL, threads=0), "threads is 0"),
         (["eager"], replace(SMALL, device="tpu"), "device 'tpu' is unknown"),
@@ -609,6 +609,30 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, clock: FakeClock, mo
         (1, "eager", "ok"), (1, "cuda_graph", "refused"), (2, "eager", "ok"), (2, "cuda_graph", "refused"),
     ]  # fmt: skip
     assert len((tmp_path / "latency.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_suite_says_what_it_cannot_measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(suite, "run_suite", lambda *_: None)
+    monkeypatch.setattr(suite, "load_nvml", lambda: None)
+    assert suite.main(["--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.startswith("energy, clocks and temperatures are not measured: run pip install")
+    monkeypatch.setattr(suite, "load_nvml", object)
+    assert suite.main(["--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("default")  # torch's compiler stumbles over its own warnings where they are errors
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_back_end_of_a_gpu_is_right_and_timed(dtype: str) -> None:
+    names = [name for name, backend in BACKENDS.items() if "cuda" in backend.devices]
+    assert {"eager", "cuda_graph", "compile"} <= set(names)
+    entries = [Entry(find_model("hrvit_nano"), name, dtype) for name in names]
+    for result in race(entries, Setting((64, 64), device="cuda"), FIVE):
+        assert result.status == "ok", result.reason
+        assert len(result.device_samples_ms) == len(result.samples_ms) > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")

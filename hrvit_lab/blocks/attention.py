@@ -3,12 +3,10 @@
 Source: arXiv 2111.01236, section 3.2; with all three switches off, the plain attention of other transformers.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.blocks.inplace import hardswish_over
-from hrvit_lab.blocks.packed import PackedConv
 from hrvit_lab.blocks.tokens import batch_norm_tokens, conv_tokens, depthwise
 
 
@@ -75,16 +73,8 @@ class ServedAttention(nn.Module):
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.mixer, self.proj = attention.mixer, attention.proj
-        self.parallel_conv: nn.Module | None = attention.parallel_conv
+        self.mixer, self.parallel_conv, self.proj = attention.mixer, attention.parallel_conv, attention.proj
         self.activation = attention.activation
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.proj(refined(self, x_BHWC))
-
-    def packed(self, shape: torch.Size) -> nn.Module:
-        """What computes the same in the least time on maps of one shape; its linears gain nothing from packing."""
-        if isinstance(self.parallel_conv, nn.Conv2d):
-            B, H, W, C = shape
-            self.parallel_conv = PackedConv(self.parallel_conv, torch.Size((B, C, H, W)))
-        return self

@@ -108,10 +108,10 @@ class PackedMixCFN(nn.Module):
         self.parts = nn.ModuleList(map(PackedHidden, into, convs, out, repeat(shape)))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        total_BHWC = None
-        for part in self.parts:
+        first, *others = self.parts
+        total_BHWC = first(x_BHWC)
+        for part in others:
             total_BHWC = part(x_BHWC, total_BHWC)
-        assert total_BHWC is not None
         return total_BHWC
 
 
@@ -122,7 +122,7 @@ class PackedHidden(nn.Module):
         into, out: weight and bias of both linears, as far as they concern these channels.
         shape: of the maps, (B, H, W, C).
 
-    Shape: (B, H, W, C) and, to add the result to, the same or None → (B, H, W, C).
+    Shape: (B, H, W, C) and, to add the result to, the same → (B, H, W, C).
     """
 
     def __init__(
@@ -134,6 +134,6 @@ class PackedHidden(nn.Module):
         self.conv = PackedConv(conv, torch.Size((B, conv.in_channels, H, W)), "gelu")
         self.fc2 = PackedLinear(*out, torch.Size((B, H, W, conv.in_channels)))
 
-    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor | None) -> Tensor:
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor | None = None) -> Tensor:
         hidden_BHWC = conv_tokens(self.conv, self.fc1(x_BHWC))
         return self.fc2(hidden_BHWC) if onto_BHWC is None else self.fc2.onto(hidden_BHWC, onto_BHWC)

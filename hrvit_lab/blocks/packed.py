@@ -49,7 +49,7 @@ class PackedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, shape: torch.Size, activation: Activation = "none") -> None:
         super().__init__()
-        assert not isinstance(conv.padding, str)
+        assert not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
         self.layout = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
         plain = conv.weight.detach().to_mkldnn()
         self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *self.layout, shape)  # type: ignore[call-arg]

@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("not measured: no CUDA device", file=sys.stderr)
         return 2
+    if load_nvml() is None:
+        print(
+            "energy, clocks and temperatures are not measured: run pip install nvidia-ml-py for them", file=sys.stderr
+        )
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         run_suite(GPU, options.out, Budget(max_seconds=options.max_seconds), console)

@@ -22,7 +22,7 @@ from hrvit_lab.blocks import Block, ServedBlock
 from hrvit_lab.deploy import deploy
 from hrvit_lab.measure.workload import Workload
 from hrvit_lab.model import HRViT
-from hrvit_lab.pack import pack
+from hrvit_lab.pack import pack, refusal
 
 
 class Refused(RuntimeError):
@@ -107,12 +107,12 @@ def packed(load: Workload) -> Prepared:
     """Deployed, its weights laid out once by oneDNN for this size, activations in the pass of what they follow.
 
     Raises:
-        Refused: for a network that is not ours, or where torch was built without oneDNN.
+        Refused: for a network that is not ours, or where oneDNN cannot pack it.
     """
     if not isinstance(load.model, HRViT):
         raise Refused("packed weights are for HRViTs only")
-    if not torch.backends.mkldnn.is_available():
-        raise Refused("packed weights need oneDNN, which this build of torch has not")
+    if reason := refusal(load.images_BCHW.dtype):
+        raise Refused(reason)
     began = time.perf_counter()
     model = pack(deploy(load.model), load.images_BCHW)
     return Prepared(lambda: model(load.images_BCHW), time.perf_counter() - began)
