@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from naive import NaiveHRViT
 from torch import Tensor, nn
 
-from hrvit_lab import create_model
+from hrvit_lab import PRESETS, create_model
 from hrvit_lab.measure import OutOfDeviceMemory, measure_peak_memory
 
 MIB = 2**20
@@ -150,3 +151,12 @@ def test_cuda_agrees_with_the_sum_by_hand() -> None:
     for _ in range(2):  # the second finds the libraries' workspaces in place
         peak = measure_peak_memory(two_linears(), 8, batch_size=1024, device="cuda")
         assert peak == pytest.approx(floats * FLOAT / MIB, rel=0.01)
+
+
+def test_a_training_step_needs_less_than_the_naive_network() -> None:
+    config = PRESETS["hrvit_b1"]
+    naive, ours = (
+        measure_peak_memory(model, 224, batch_size=8, training=True)
+        for model in (NaiveHRViT(config), create_model(config))
+    )
+    assert 0.8 * naive < ours <= 0.93 * naive

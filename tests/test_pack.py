@@ -1,5 +1,6 @@
 """pack(): the same outputs from weights laid out once; and the back end that calls it."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,14 @@ def test_every_variant_is_packed(field: str, name: Any, dtype: torch.dtype) -> N
             assert expected.abs().max() > 0.1
             bound = 2e-5 if dtype == torch.float32 else 0.1 * float(expected.abs().max())
             assert (packed(other.to(dtype)).float() - expected).abs().max() < bound
+
+
+def test_what_was_in_training_is_packed_for_evaluation(plain: HRViT) -> None:
+    """A pass in training mode would have changed the statistics of its BatchNorms."""
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = plain(image)
+        torch.testing.assert_close(pack(copy.deepcopy(plain).train(), image)(image), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_it_takes_fewer_operators(served: HRViT) -> None:
