@@ -111,8 +111,8 @@ def parts_table(name: str, times: PartTimes) -> Group:
             str(part), str(int(row["calls"])), _ms(float(row["latency_ms"])), f"{row['latency_ms'] / total:.1%}"
         )
     said = (
-        f"Each part alone at its real shapes, {times.rounds} rounds. The sum is {_interval(times.ratio)} of the whole: "
-        f"{_ms(times.sum_ms)}, {_ms(times.whole_ms)}."
+        f"Each part alone at its real shapes, eager. The sum is {_interval(times.ratio)} of the whole, round by round "
+        f"({times.rounds} rounds; medians of both: {_ms(times.sum_ms)}, {_ms(times.whole_ms)})."
     )
     return Group(table, Text(said, style="dim"))
 

@@ -450,7 +450,7 @@ def _timed(
 
     def on_round(rounds: int, half_width: float) -> None:
         width = f", widest interval ±{half_width:.1%}" if half_width < float("inf") else ""
-        report(f"round {rounds} of {len(ready)} and the A/A control{width}")
+        report(f"round {rounds}, {len(ready)} in the race and the A/A control{width}")
 
     reference = ready[0].entry.name
     with torch.inference_mode(not setting.training), garbage_collector_paused():
