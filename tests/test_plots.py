@@ -294,6 +294,7 @@ def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: s
 
 def test_a_network_that_stands_twice_is_named_once() -> None:
     table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / "branch_sweep" / "table.csv")
+    table.loc[table["variant"] == "branches=3, equal macs", "top1"] = 75.0  # away from the crowd, where names find room
     names = [text.get_text() for text in only_axes(plots.tradeoff(table)).texts]
     assert (names.count("branches=4"), names.count("branches=3")) == (1, 2)
 
