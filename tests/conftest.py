@@ -8,6 +8,11 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from reference import reference_state_dict
+
+from hrvit_lab import create_model, load_published
+from hrvit_lab.deploy import deploy
+from hrvit_lab.model import HRViT
 
 torch.set_num_threads(1)
 
@@ -21,3 +26,17 @@ def seeds() -> None:
     """Start every test at the same random numbers, whatever ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="module")
+def plain() -> HRViT:
+    """hrvit_b1 with the reference weights, for evaluation; not to be changed."""
+    model = create_model("hrvit_b1").eval()
+    load_published(model, reference_state_dict())
+    return model
+
+
+@pytest.fixture(scope="module")
+def served(plain: HRViT) -> HRViT:
+    """The same, deployed; not to be changed."""
+    return deploy(plain)

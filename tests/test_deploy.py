@@ -5,27 +5,15 @@ import copy
 import pytest
 import torch
 from operators import count_real_operators
-from reference import reference_input, reference_state_dict, reference_tensor
+from reference import reference_input, reference_tensor
 from torch import nn
 
-from hrvit_lab import create_model, load_published
+from hrvit_lab import create_model
 from hrvit_lab.blocks import use_explicit_attention
 from hrvit_lab.deploy import deploy
 from hrvit_lab.heads import HEAD
 from hrvit_lab.measure.memory import measure_peak_memory
 from hrvit_lab.model import HRViT
-
-
-@pytest.fixture(scope="module")
-def plain() -> HRViT:
-    model = create_model("hrvit_b1").eval()
-    load_published(model, reference_state_dict())
-    return model
-
-
-@pytest.fixture(scope="module")
-def served(plain: HRViT) -> HRViT:
-    return deploy(plain)
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (288, 288), (512, 512), (64, 96)])

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from operators import count_real_operators
-from reference import reference_input, reference_state_dict, reference_tensor
+from reference import reference_input
 from test_variants import VARIANTS, randomised, tiny
 from torch import nn
 
-from hrvit_lab import create_model, load_published
+from hrvit_lab import create_model
 from hrvit_lab.blocks import ATTENTION
 from hrvit_lab.blocks.packed import PackedConv, PackedLinear
 from hrvit_lab.deploy import deploy
@@ -22,18 +22,6 @@ from hrvit_lab.model import HRViT
 from hrvit_lab.pack import pack, refusal
 
 pytestmark = pytest.mark.skipif(refusal(torch.float32) is not None, reason=str(refusal(torch.float32)))
-
-
-@pytest.fixture(scope="module")
-def plain() -> HRViT:
-    model = create_model("hrvit_b1").eval()
-    load_published(model, reference_state_dict())
-    return model
-
-
-@pytest.fixture(scope="module")
-def served(plain: HRViT) -> HRViT:
-    return deploy(plain)
 
 
 @pytest.mark.parametrize("size", [(224, 224), (512, 512), (64, 96)])
@@ -96,8 +84,7 @@ def test_it_takes_fewer_operators(served: HRViT) -> None:
 
 @pytest.mark.parametrize("head", HEAD)
 def test_every_head_is_packed(head: str) -> None:
-    model = create_model("hrvit_nano", head=head, num_classes=7).eval()
-    model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
+    model = randomised(create_model("hrvit_nano", head=head, num_classes=7))
     packed = pack(deploy(model), torch.randn(1, 3, 64, 64))
     assert any(isinstance(part, PackedConv) for part in packed.modules())
     for side in (64, 96):
