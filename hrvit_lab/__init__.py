@@ -1,22 +1,57 @@
 """hrvit_lab: a workbench for building, measuring and understanding HRViT (arXiv 2111.01236) variants.
 
-The public surface; everything else is importable from its module. Importing the package registers the presets
-with timm.
+The public names below are imported when they are first used (PEP 562), so that configs and costs load no torch.
+As soon as timm is imported it knows the presets by name: ``timm.create_model("hrvit_b1")``.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from hrvit_lab import timm_models
-from hrvit_lab.checkpoints import load_published
-from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
-from hrvit_lab.measure.count import count
-from hrvit_lab.measure.latency import measure_latency
-from hrvit_lab.model import HRViT, build, create_model
+import wrapt
 
-try:
-    __version__ = version("hrvit-lab")
-except PackageNotFoundError:  # imported from a checkout that is not installed
-    __version__ = "0+unknown"
+if TYPE_CHECKING:
+    from hrvit_lab.config import (
+        PRESETS,
+        ConfigError,
+        HRViTConfig,
+        diff,
+        preset,
+        scale_depths,
+        scale_widths,
+        with_branches,
+        with_widths,
+    )
+    from hrvit_lab.cost.count import count
+    from hrvit_lab.latency.race import race
+    from hrvit_lab.latency.single import measure_latency
+    from hrvit_lab.network.build import build, create_model
+    from hrvit_lab.network.checkpoints import load_published
+    from hrvit_lab.network.deploy import deploy
+    from hrvit_lab.network.model import HRViT
+    from hrvit_lab.network.pack import pack
+
+_SOURCES = {
+    "PRESETS": "config",
+    "ConfigError": "config",
+    "HRViT": "network.model",
+    "HRViTConfig": "config",
+    "build": "network.build",
+    "count": "cost.count",
+    "create_model": "network.build",
+    "deploy": "network.deploy",
+    "diff": "config",
+    "load_published": "network.checkpoints",
+    "measure_latency": "latency.single",
+    "pack": "network.pack",
+    "preset": "config",
+    "race": "latency.race",
+    "scale_depths": "config",
+    "scale_widths": "config",
+    "with_branches": "config",
+    "with_widths": "config",
+}
+"""Every public name, and the module that it comes from."""
 
 __all__ = [
     "PRESETS",
@@ -26,9 +61,37 @@ __all__ = [
     "build",
     "count",
     "create_model",
+    "deploy",
     "diff",
     "load_published",
     "measure_latency",
+    "pack",
     "preset",
-    "timm_models",
+    "race",
+    "scale_depths",
+    "scale_widths",
+    "with_branches",
+    "with_widths",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        try:
+            return version("hrvit-lab")
+        except PackageNotFoundError:  # imported from a checkout that is not installed
+            return "0+unknown"
+    if name not in _SOURCES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_SOURCES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+@wrapt.when_imported("timm")
+def _register_presets(_: Any) -> None:
+    import_module(f"{__name__}.network.timm_models")

@@ -23,16 +23,16 @@ import torch
 from naive import NaiveHRViT
 from torch import Tensor, nn
 
-from hrvit_lab.checkpoints import load_published
 from hrvit_lab.config import PRESETS
 from hrvit_lab.cost.ledger import totals
-from hrvit_lab.deploy import deploy
-from hrvit_lab.measure.compare import Budget, compare, paired_ratio
-from hrvit_lab.measure.memory import measure_peak_memory
-from hrvit_lab.measure.models import wake
-from hrvit_lab.measure.timing import cpu_stopwatch, primed
-from hrvit_lab.model import create_model
-from hrvit_lab.pack import pack
+from hrvit_lab.latency.compare import Budget, compare, paired_ratio
+from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.latency.models import wake
+from hrvit_lab.latency.timing import cpu_stopwatch, primed
+from hrvit_lab.network.build import create_model
+from hrvit_lab.network.checkpoints import load_published
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.pack import pack
 
 NAIVE, GEMM = "naive", "matrix product"
 CONFIG = PRESETS["hrvit_b1"]

@@ -11,8 +11,8 @@ import torch
 from reference import reference_state_dict
 
 from hrvit_lab import create_model, load_published
-from hrvit_lab.deploy import deploy
-from hrvit_lab.model import HRViT
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.model import HRViT
 
 torch.set_num_threads(1)
 

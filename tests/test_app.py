@@ -13,24 +13,26 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_report import HOSTILE, write_study
 
-from hrvit_lab.app import PAGES, build, studies, text
-from hrvit_lab.app.build import parse, read_upload, snippet
+from hrvit_lab.app import PAGES
+from hrvit_lab.app import widgets as text
+from hrvit_lab.app.pages import build, studies
+from hrvit_lab.app.pages.build import parse, read_upload, snippet
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
-from hrvit_lab.measure import METRICS, format_value
-from hrvit_lab.measure.count import count
+from hrvit_lab.cost.count import count
+from hrvit_lab.metrics import METRICS, format_value
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 TIMEOUT_S = 60
 
 
 def draw_build() -> None:
-    from hrvit_lab.app import build
+    from hrvit_lab.app.pages import build
 
     build.show()
 
 
 def draw_studies() -> None:
-    from hrvit_lab.app import studies
+    from hrvit_lab.app.pages import studies
 
     studies.show()
 
@@ -138,7 +140,7 @@ def test_metrics_can_be_chosen(results: Path) -> None:
 
 
 def test_chart_data_are_the_tables(results: Path) -> None:
-    from hrvit_lab.study.report import read_results
+    from hrvit_lab.study.results import read_results
 
     loaded = read_results(write_study(results / "branches", std=0.5))
     data, titles = studies.chart_data(loaded, "macs", "top1")

@@ -17,13 +17,14 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from hrvit_lab import HRViTConfig
-from hrvit_lab.blocks import ATTENTION, FFNS, Attention, WindowAttention, use_explicit_attention
-from hrvit_lab.blocks.window import relative_bias
 from hrvit_lab.config import ConfigError
-from hrvit_lab.cost.attention import ATTENTION as COSTS
-from hrvit_lab.cost.ops import sum_costs
-from hrvit_lab.deploy import deploy
-from hrvit_lab.model import HRViT, build
+from hrvit_lab.network.blocks import ATTENTION, FFNS, Attention, WindowAttention, use_explicit_attention
+from hrvit_lab.network.blocks.window import relative_bias
+from hrvit_lab.network.build import build
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.parts.attention import ATTENTION as COSTS
+from hrvit_lab.parts.ops import sum_costs
 
 DIM, HEAD_DIM = 8, 2
 MAPS = [(7, 5, 3), (4, 6, 2), (2, 3, 4), (5, 1, 2), (3, 4, 1), (9, 2, 4)]

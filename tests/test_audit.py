@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from hrvit_lab import count, create_model
-from hrvit_lab.measure.audit import OperatorLog, audit, plain_name
+from hrvit_lab.cost.audit import OperatorLog, audit, plain_name
 
 
 class EveryKind(nn.Module):

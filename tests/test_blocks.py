@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab import PRESETS, blocks, cost, create_model, heads
-from hrvit_lab.blocks import DES, Attention, CrossShaped, use_explicit_attention
-from hrvit_lab.blocks.stripes import stripe_attention
-from hrvit_lab.blocks.tokens import depthwise
+from hrvit_lab import PRESETS, create_model
+from hrvit_lab import parts as cost
 from hrvit_lab.config import TABLES
+from hrvit_lab.network import blocks, heads
+from hrvit_lab.network.blocks import DES, Attention, CrossShaped, use_explicit_attention
+from hrvit_lab.network.blocks.stripes import stripe_attention
+from hrvit_lab.network.blocks.tokens import depthwise
 
 
 def naive_stripes(q: Tensor, v: Tensor, stripe: int, num_heads: int) -> Tensor:

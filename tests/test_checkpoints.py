@@ -8,8 +8,8 @@ from naive import NaiveHRViT
 from torch import Tensor
 
 from hrvit_lab import PRESETS, ConfigError, create_model, load_published
-from hrvit_lab.checkpoints import our_name
-from hrvit_lab.model import HRViT
+from hrvit_lab.network.checkpoints import our_name
+from hrvit_lab.network.model import HRViT
 
 
 @pytest.fixture

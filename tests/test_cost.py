@@ -15,18 +15,18 @@ from random_configs import odd_resolution, random_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import HRViTConfig, count
-from hrvit_lab.blocks import use_explicit_attention
 from hrvit_lab.config import PRESETS, scale_widths, with_branches
-from hrvit_lab.cost import HEAD
 from hrvit_lab.cost.__main__ import main
+from hrvit_lab.cost.audit import audit
+from hrvit_lab.cost.dispatch import dispatch_count
 from hrvit_lab.cost.ledger import ledger, totals
 from hrvit_lab.cost.memory import peak_memory_bytes
-from hrvit_lab.cost.ops import Cost, sum_costs
 from hrvit_lab.cost.tools import TOOLS, predict, predictions
-from hrvit_lab.measure.audit import audit
-from hrvit_lab.measure.count import dispatch_count
-from hrvit_lab.measure.memory import measure_peak_memory
-from hrvit_lab.model import build
+from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.network.blocks import use_explicit_attention
+from hrvit_lab.network.build import build
+from hrvit_lab.parts import HEAD
+from hrvit_lab.parts.ops import Cost, sum_costs
 
 SIZES = ((224, 224), (288, 288), (512, 512), (64, 96), (97, 161))
 NANO_WITH = {head: PRESETS["hrvit_nano"].replace(head=head) for head in HEAD if head != "classifier"}

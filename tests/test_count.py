@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, ConfigError, HRViTConfig, count, create_model
 from hrvit_lab.config import with_branches
-from hrvit_lab.deploy import deploy
-from hrvit_lab.measure.count import UncountedOperator, dispatch_count
+from hrvit_lab.cost.count import UncountedOperator
+from hrvit_lab.cost.dispatch import dispatch_count
+from hrvit_lab.network.deploy import deploy
 
 
 def test_a_hand_count() -> None:

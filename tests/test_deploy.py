@@ -9,11 +9,11 @@ from reference import reference_input, reference_tensor
 from torch import nn
 
 from hrvit_lab import create_model
-from hrvit_lab.blocks import use_explicit_attention
-from hrvit_lab.deploy import deploy
-from hrvit_lab.heads import HEAD
-from hrvit_lab.measure.memory import measure_peak_memory
-from hrvit_lab.model import HRViT
+from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.network.blocks import use_explicit_attention
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.heads import HEAD
+from hrvit_lab.network.model import HRViT
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (288, 288), (512, 512), (64, 96)])

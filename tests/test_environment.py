@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrvit_lab.measure import environment
-from hrvit_lab.measure.environment import command_line, cpu_model
+from hrvit_lab.environment import command_line, cpu_model, environment
 
 KEYS = {
     "date_utc", "command", "git_commit", "git_dirty", "versions", "os", "cpu", "physical_cores",
@@ -59,7 +58,7 @@ def test_another_projects_checkout_is_not_ours(tmp_path: Path) -> None:
     """Installed into the environment of a user's own repository, we have no commit of ours to report."""
     package = tmp_path / "site-packages" / "hrvit_lab"
     package.mkdir(parents=True)
-    source = Path(sys.modules["hrvit_lab.measure.environment"].__file__ or "")
+    source = Path(sys.modules["hrvit_lab.environment"].__file__ or "")
     (package / "environment.py").write_text(source.read_text())
     identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
     for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "theirs"]):
@@ -83,8 +82,8 @@ def test_another_projects_checkout_is_not_ours(tmp_path: Path) -> None:
          "sweep.py …/set --out=…/r"),
         (["/x/hrvit_lab/study/__main__.py", "branch_sweep"], "hrvit_lab.study.__main__",
          "python -m hrvit_lab.study branch_sweep"),
-        (["/x/hrvit_lab/measure/audit.py", "1/2"], "hrvit_lab.measure.audit",
-         "python -m hrvit_lab.measure.audit 1/2"),
+        (["/x/hrvit_lab/cost/audit.py", "1/2"], "hrvit_lab.cost.audit",
+         "python -m hrvit_lab.cost.audit 1/2"),
         (["-c"], None, "-c"),
     ],
 )  # fmt: skip

@@ -12,8 +12,9 @@ from reference import reference_tensor
 
 from hrvit_lab import create_model
 from hrvit_lab.config import preset, with_branches
-from hrvit_lab.deploy import deploy
-from hrvit_lab.model import HRViT, build
+from hrvit_lab.network.build import build
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.model import HRViT
 
 
 def nano(head: str) -> HRViT:

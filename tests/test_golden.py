@@ -7,7 +7,7 @@ from naive import NaiveHRViT
 from reference import DATA, published_keys, reference_input, reference_state_dict
 
 from hrvit_lab import PRESETS, count, create_model, load_published
-from hrvit_lab.model import HRViT
+from hrvit_lab.network.model import HRViT
 
 TOLERANCE = 2e-5
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab import create_model, heads
+from hrvit_lab import create_model
 from hrvit_lab.config import SEGMENTERS
-from hrvit_lab.cost.head import HEAD
 from hrvit_lab.cost.ledger import totals
-from hrvit_lab.cost.ops import Totals, sum_costs
-from hrvit_lab.model import HRViT
+from hrvit_lab.network import heads
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.parts.head import HEAD
+from hrvit_lab.parts.ops import Totals, sum_costs
 
 DENSE = ("segformer", "upernet")
 DIMS = (8, 16, 32, 64)

@@ -13,9 +13,10 @@ from fake_clock import FakeClock
 from torch import Tensor, nn
 
 from hrvit_lab import create_model
-from hrvit_lab.measure import OutOfDeviceMemory, engine, measure_latency
-from hrvit_lab.measure.conditions import Look
-from hrvit_lab.measure.workload import prepare
+from hrvit_lab.latency import engine
+from hrvit_lab.latency.conditions import Look
+from hrvit_lab.latency.single import measure_latency
+from hrvit_lab.latency.workload import OutOfDeviceMemory, prepare
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

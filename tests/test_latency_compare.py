@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hrvit_lab.measure.compare import (
+from hrvit_lab.latency.compare import (
     CONTROL,
     Budget,
     Estimate,
@@ -24,9 +24,10 @@ from hrvit_lab.measure.compare import (
     knee,
     paired_ratio,
 )
-from hrvit_lab.measure.lab import Entry, Setting, race
-from hrvit_lab.measure.models import NamedModel
-from hrvit_lab.measure.timing import Sample
+from hrvit_lab.latency.measurement import Entry, Setting
+from hrvit_lab.latency.models import NamedModel
+from hrvit_lab.latency.race import race
+from hrvit_lab.latency.timing import Sample
 
 
 def stopwatch(clock: FakeClock, time_ms: Callable[[], float]) -> Callable[[], Sample]:

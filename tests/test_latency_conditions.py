@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from hrvit_lab.measure.conditions import CpuWatch, GpuWatch, Look, summarise, watch
-from hrvit_lab.measure.energy import energy_per_call, idle_power, nvml_meter
-from hrvit_lab.measure.roofline import Ceilings, measure_ceilings, roofline
+from hrvit_lab.latency.conditions import CpuWatch, GpuWatch, Look, summarise, watch
+from hrvit_lab.latency.energy import energy_per_call, idle_power, nvml_meter
+from hrvit_lab.latency.roofline import Ceilings, measure_ceilings, roofline
 
 
 class NVMLError(Exception):

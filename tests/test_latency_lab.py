@@ -20,14 +20,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab import create_model, plots
 from hrvit_lab.config import ConfigError, preset, with_branches
-from hrvit_lab.deploy import deploy
 from hrvit_lab.latency import __main__ as cli
-from hrvit_lab.latency import suite
-from hrvit_lab.latency.show import knees, race_table, remarks
-from hrvit_lab.measure import backends, lab
-from hrvit_lab.measure.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
-from hrvit_lab.measure.compare import Budget, Estimate, judge
-from hrvit_lab.measure.gate import (
+from hrvit_lab.latency import backends, suite
+from hrvit_lab.latency import race as lab
+from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
+from hrvit_lab.latency.compare import Budget, Estimate, judge
+from hrvit_lab.latency.gate import (
     check,
     reference_gradients,
     reference_output,
@@ -35,12 +33,15 @@ from hrvit_lab.measure.gate import (
     step_gradients,
     training_step,
 )
-from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame
-from hrvit_lab.measure.models import NamedModel, find_model, wake
-from hrvit_lab.measure.roofline import Ceilings
-from hrvit_lab.measure.timing import Sample, primed
-from hrvit_lab.measure.workload import Workload, prepare
-from hrvit_lab.model import build
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
+from hrvit_lab.latency.models import NamedModel, find_model, wake
+from hrvit_lab.latency.race import race
+from hrvit_lab.latency.roofline import Ceilings
+from hrvit_lab.latency.show import knees, race_table, remarks
+from hrvit_lab.latency.timing import Sample, primed
+from hrvit_lab.latency.workload import Workload, prepare
+from hrvit_lab.network.build import build
+from hrvit_lab.network.deploy import deploy
 
 SMALL = Setting((8, 8))
 FIVE = Budget(min_rounds=5, max_rounds=5)

@@ -11,14 +11,14 @@ from fake_clock import FakeClock
 from torch import nn
 
 from hrvit_lab import PRESETS, build, create_model
-from hrvit_lab.blocks import Block
-from hrvit_lab.deploy import deploy
-from hrvit_lab.heads import HEAD
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.models import find_model
+from hrvit_lab.latency.parts import RESIDUAL, measure_parts, record
 from hrvit_lab.latency.show import parts_by_place
-from hrvit_lab.measure.compare import Budget
-from hrvit_lab.measure.models import find_model
-from hrvit_lab.measure.parts import RESIDUAL, measure_parts, record
-from hrvit_lab.model import HRViT
+from hrvit_lab.network.blocks import Block
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.heads import HEAD
+from hrvit_lab.network.model import HRViT
 
 SIX = Budget(min_rounds=6, max_rounds=6)
 

@@ -1,7 +1,9 @@
 """Imports go down only: the floors, checked on the source with `ast`; and the checker, on planted faults."""
 
 import ast
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -9,40 +11,34 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# From the ground up. A room imports itself and the rooms of the floors below it, none of its own floor.
-FLOORS: tuple[tuple[str, ...], ...] = (
-    ("hrvit_lab.cost", "hrvit_lab.presets", "hrvit_lab.published"),
-    ("hrvit_lab.config",),
-    ("hrvit_lab.blocks", "hrvit_lab.cost.ledger", "hrvit_lab.space_size"),
-    ("hrvit_lab.heads", "hrvit_lab.cost.memory"),
-    ("hrvit_lab.model",),
-    ("hrvit_lab.checkpoints", "hrvit_lab.deploy", "hrvit_lab.pack", "hrvit_lab.rivals", "hrvit_lab.timm_models"),
-    ("hrvit_lab.insight", "hrvit_lab.train"),
-    ("hrvit_lab.measure",),
-    ("hrvit_lab",),  # __init__.py alone: the public names
-    ("hrvit_lab.plots",),
-    ("hrvit_lab.study",),
-    (
-        "hrvit_lab.app",
-        "hrvit_lab.cost.__main__",
-        "hrvit_lab.latency",
-        "hrvit_lab.study.__main__",
-        "hrvit_lab.train.__main__",
-    ),
-    ("app",),
-)
+ROW = re.compile(r"^\| (?P<floor>[\w ]+) \| (?P<rooms>`[^|]*) \|", re.MULTILINE)
+
+
+def read_floors(readme: str) -> tuple[tuple[str, ...], ...]:
+    """The README's table of floors, from the ground up: the rooms of each as dotted names.
+
+    `hrvit_lab/study/` is the package, `hrvit_lab/metrics.py` the module; a `*` in a path stands for any one name.
+    A room imports itself and the rooms of the floors below it, none of its own floor.
+    """
+    table = readme[readme.index("| floor | rooms |") :].partition("\n\n")[0]
+    floors = [re.findall(r"`([\w/*.]+)`", row["rooms"]) for row in ROW.finditer(table)]
+    rooms = [[path.removesuffix(".py").strip("/").replace("/", ".") for path in floor] for floor in floors]
+    return tuple(tuple(room.removesuffix(".__init__") for room in floor) for floor in reversed(rooms))
+
+
+FLOORS = read_floors((ROOT / "README.md").read_text(encoding="utf-8"))
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # Outside packages that only these rooms may import.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "streamlit": ("app", "hrvit_lab.app"),
     "matplotlib": ("hrvit_lab.plots",),
-    "fvcore": ("hrvit_lab.measure",),
-    "ptflops": ("hrvit_lab.measure",),
+    "fvcore": ("hrvit_lab.cost",),
+    "ptflops": ("hrvit_lab.cost",),
 }
 
 # Arithmetic and data: rooms that must not need a network library.
-TORCH_FREE = ("hrvit_lab.cost", "hrvit_lab.presets", "hrvit_lab.published", "hrvit_lab.config")
+TORCH_FREE = ("hrvit_lab.parts", "hrvit_lab.published", "hrvit_lab.config", "hrvit_lab.metrics", "hrvit_lab.space_size")
 NETWORK_LIBRARIES = ("torch", "torchvision", "timm")
 
 
@@ -55,8 +51,8 @@ def find_modules(root: Path) -> dict[str, Path]:
 
 def find_room(module: str) -> str | None:
     """The innermost room that holds `module`; the package itself holds only its own `__init__.py`."""
-    rooms = [r for r in HEIGHT if module == r or (r != "hrvit_lab" and module.startswith(f"{r}."))]
-    return max(rooms, key=len, default=None)
+    rooms = [r for r in HEIGHT if fnmatchcase(module, r) or (r != "hrvit_lab" and module.startswith(f"{r}."))]
+    return max(rooms, key=lambda room: (room.count("."), len(room)), default=None)
 
 
 def find_imports(path: Path, module: str, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
@@ -108,6 +104,27 @@ def find_violations(root: Path) -> list[str]:
     return violations
 
 
+def test_the_readme_has_floors_for_every_room() -> None:
+    assert len(FLOORS) > 6 and len(HEIGHT) == sum(map(len, FLOORS)), "a room stands on two floors"
+    assert (
+        HEIGHT["hrvit_lab.parts"] < HEIGHT["hrvit_lab.config"] < HEIGHT["hrvit_lab.network"] < HEIGHT["hrvit_lab.cost"]
+    )
+    assert (
+        HEIGHT["hrvit_lab.latency"] == HEIGHT["hrvit_lab.train"] < HEIGHT["hrvit_lab.study"] < HEIGHT["hrvit_lab.app"]
+    )
+    missing = [room for room in HEIGHT if "*" not in room and not (ROOT / room.replace(".", "/")).exists()]
+    assert [room for room in missing if not (ROOT / room.replace(".", "/")).with_suffix(".py").exists()] == []
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in ROOT.glob("hrvit_lab/**/*.py")
+    }
+    assert len(lengths) > 100
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def test_project_imports_go_down() -> None:
     assert {"app", "hrvit_lab", "hrvit_lab.config", "hrvit_lab.study.__main__"} <= find_modules(ROOT).keys()
     assert find_violations(ROOT) == []
@@ -115,22 +132,24 @@ def test_project_imports_go_down() -> None:
 
 CLEAN_TREE = {
     "app.py": "from hrvit_lab.app import PAGES\nfrom hrvit_lab import create_model\n",
-    "hrvit_lab/__init__.py": "from hrvit_lab.config import HRViTConfig\nfrom .measure import count\n",
+    "hrvit_lab/__init__.py": "from hrvit_lab.config import HRViTConfig\nfrom .cost.count import count\n",
     "hrvit_lab/app/__init__.py": "import streamlit\nfrom hrvit_lab import plots\nfrom ..study import store\n",
-    "hrvit_lab/blocks/__init__.py": "from .stem import Stem\n",
-    "hrvit_lab/blocks/stem.py": "import torch.nn.functional as F\nfrom ..config import HRViTConfig\n",
-    "hrvit_lab/config.py": "from pydantic import BaseModel\nfrom hrvit_lab.cost import STEM\n",
-    "hrvit_lab/cost/__init__.py": "from hrvit_lab.cost.ops import linear\n",
-    "hrvit_lab/cost/ledger.py": "from hrvit_lab.config import HRViTConfig\nfrom . import ops\n",
-    "hrvit_lab/cost/ops.py": "import math\n",
-    "hrvit_lab/insight/__init__.py": "from hrvit_lab.model import build\n",
-    "hrvit_lab/measure/__init__.py": "import fvcore.nn\ndef probe():\n    from hrvit_lab.train import fit\n",
-    "hrvit_lab/model.py": "from importlib import import_module\n\nimport_module('hrvit_lab.blocks')\n",
-    "hrvit_lab/plots.py": "from matplotlib.figure import Figure\nfrom hrvit_lab.measure import METRICS\n",
+    "hrvit_lab/config/__init__.py": "from pydantic import BaseModel\nfrom hrvit_lab.parts import STEM\n",
+    "hrvit_lab/cost/__init__.py": "",
+    "hrvit_lab/cost/audit.py": "import fvcore.nn\ndef f():\n    from hrvit_lab.network.model import HRViT\n",
+    "hrvit_lab/cost/ledger.py": "from hrvit_lab.config import HRViTConfig\nfrom . import audit\n",
+    "hrvit_lab/latency/__init__.py": "from hrvit_lab.network.model import build\nfrom hrvit_lab.cost import ledger\n",
+    "hrvit_lab/network/__init__.py": "from .stem import Stem\n",
+    "hrvit_lab/network/model.py": "from importlib import import_module\n\nimport_module('hrvit_lab.network.stem')\n",
+    "hrvit_lab/network/stem.py": "import torch.nn.functional as F\nfrom ..config import HRViTConfig\n",
+    "hrvit_lab/parts/__init__.py": "from hrvit_lab.parts.ops import linear\n",
+    "hrvit_lab/parts/ops.py": "import math\n",
+    "hrvit_lab/plots/__init__.py": "from matplotlib.figure import Figure\nfrom hrvit_lab.metrics import METRICS\n",
+    "hrvit_lab/metrics.py": "",
     "hrvit_lab/study/__init__.py": "",
     "hrvit_lab/study/__main__.py": "from . import store\nfrom hrvit_lab import plots\n",
-    "hrvit_lab/study/store.py": "from hrvit_lab import count\n",
-    "hrvit_lab/train/__init__.py": "from hrvit_lab.model import build\n",
+    "hrvit_lab/study/store.py": "from hrvit_lab.cost.ledger import ledger\nfrom hrvit_lab.train import fit\n",
+    "hrvit_lab/train/__init__.py": "from hrvit_lab.network.model import build\n",
 }
 
 
@@ -149,30 +168,31 @@ def test_clean_tree_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "source", "reason"),
     [
-        ("hrvit_lab/config.py", "from hrvit_lab.model import build", "hrvit_lab.model"),
-        ("hrvit_lab/config.py", "import hrvit_lab.study.store as store", "hrvit_lab.study,"),
-        ("hrvit_lab/config.py", "from hrvit_lab.cost import ledger", "hrvit_lab.cost.ledger"),
-        ("hrvit_lab/cost/ops.py", "from .ledger import ledger", "hrvit_lab.cost.ledger"),
-        ("hrvit_lab/blocks/stem.py", "from ..model import build", "hrvit_lab.model"),
-        ("hrvit_lab/blocks/__init__.py", "from .. import model", "hrvit_lab.model"),
-        ("hrvit_lab/blocks/stem.py", "def f():\n    from hrvit_lab import measure", "hrvit_lab.measure"),
-        ("hrvit_lab/blocks/stem.py", "if TYPE_CHECKING:\n    from .. import model", "hrvit_lab.model"),
-        ("hrvit_lab/model.py", "import_module('hrvit_lab.study')", "hrvit_lab.study,"),
-        ("hrvit_lab/model.py", "importlib.import_module('.measure', __package__)", "hrvit_lab.measure"),
-        ("hrvit_lab/model.py", "__import__('hrvit_lab.plots')", "hrvit_lab.plots"),
-        ("hrvit_lab/model.py", "import hrvit_lab", "import hrvit_lab, "),
-        ("hrvit_lab/model.py", "from hrvit_lab import create_model", "import hrvit_lab, "),
-        ("hrvit_lab/insight/__init__.py", "from ..train import fit", "hrvit_lab.train"),
-        ("hrvit_lab/study/store.py", "from hrvit_lab.study import __main__", "hrvit_lab.study.__main__"),
+        ("hrvit_lab/config/__init__.py", "from hrvit_lab.network.model import build", "hrvit_lab.network"),
+        ("hrvit_lab/config/__init__.py", "import hrvit_lab.study.store as store", "hrvit_lab.study,"),
+        ("hrvit_lab/config/__init__.py", "from hrvit_lab.cost import ledger", "hrvit_lab.cost,"),
+        ("hrvit_lab/parts/ops.py", "from ..config import HRViTConfig", "hrvit_lab.config"),
+        ("hrvit_lab/network/stem.py", "from ..cost.ledger import ledger", "hrvit_lab.cost"),
+        ("hrvit_lab/network/__init__.py", "from .. import cost", "hrvit_lab.cost"),
+        ("hrvit_lab/network/stem.py", "def f():\n    from hrvit_lab import latency", "hrvit_lab.latency"),
+        ("hrvit_lab/network/stem.py", "if TYPE_CHECKING:\n    from .. import study", "hrvit_lab.study"),
+        ("hrvit_lab/network/model.py", "import_module('hrvit_lab.study')", "hrvit_lab.study,"),
+        ("hrvit_lab/network/model.py", "importlib.import_module('..latency', __package__)", "hrvit_lab.latency"),
+        ("hrvit_lab/network/model.py", "__import__('hrvit_lab.plots')", "hrvit_lab.plots"),
+        ("hrvit_lab/network/model.py", "import hrvit_lab", "import hrvit_lab, "),
+        ("hrvit_lab/network/model.py", "from hrvit_lab import create_model", "import hrvit_lab, "),
+        ("hrvit_lab/latency/__init__.py", "from ..train import fit", "hrvit_lab.train"),
+        ("hrvit_lab/train/__init__.py", "from ..latency import race", "hrvit_lab.latency"),
+        ("hrvit_lab/study/store.py", "from hrvit_lab.study import __main__", "hrvit_lab.*.__main__"),
         ("hrvit_lab/app/__init__.py", "import app", "import app,"),
         ("hrvit_lab/misc.py", "import math", "hrvit_lab.misc has no floor"),
         ("hrvit_lab/study/store.py", "import streamlit", "only app and hrvit_lab.app may import streamlit"),
         ("hrvit_lab/study/store.py", "import matplotlib.pyplot as plt", "only hrvit_lab.plots"),
-        ("hrvit_lab/model.py", "from fvcore.nn import FlopCountAnalysis", "only hrvit_lab.measure"),
-        ("hrvit_lab/model.py", "def f():\n    import ptflops", "only hrvit_lab.measure"),
-        ("hrvit_lab/config.py", "import torch", "hrvit_lab.config must do without torch"),
-        ("hrvit_lab/cost/ops.py", "from torch import nn", "hrvit_lab.cost must do without torch"),
-        ("hrvit_lab/cost/__init__.py", "import timm", "hrvit_lab.cost must do without timm"),
+        ("hrvit_lab/network/model.py", "from fvcore.nn import FlopCountAnalysis", "only hrvit_lab.cost"),
+        ("hrvit_lab/network/model.py", "def f():\n    import ptflops", "only hrvit_lab.cost"),
+        ("hrvit_lab/config/__init__.py", "import torch", "hrvit_lab.config must do without torch"),
+        ("hrvit_lab/parts/ops.py", "from torch import nn", "hrvit_lab.parts must do without torch"),
+        ("hrvit_lab/parts/__init__.py", "import timm", "hrvit_lab.parts must do without timm"),
     ],
 )
 def test_planted_fault_is_found(tmp_path: Path, file: str, source: str, reason: str) -> None:

@@ -8,7 +8,8 @@ from naive import NaiveHRViT
 from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, create_model
-from hrvit_lab.measure import OutOfDeviceMemory, measure_peak_memory
+from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.latency.workload import OutOfDeviceMemory
 
 MIB = 2**20
 FLOAT = 4  # bytes

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from hrvit_lab.config import preset
-from hrvit_lab.measure import METRICS, PROBES, SPREAD, Metric, ProbeInput, format_value, measure_peak_memory
-from hrvit_lab.measure.count import count
-from hrvit_lab.measure.metric import si_scale
-from hrvit_lab.measure.probes import build_seeded
-from hrvit_lab.model import create_model
+from hrvit_lab.cost.count import count
+from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.metrics import METRICS, SPREAD, Metric, format_value, si_scale
+from hrvit_lab.network.build import create_model
+from hrvit_lab.study.probes import PROBES, ProbeInput, build_seeded
 from hrvit_lab.train import TrainOptions, fit, load_dataset
 
 CONFIG = preset("hrvit_nano")

@@ -12,14 +12,14 @@ from test_variants import VARIANTS, randomised, tiny
 from torch import nn
 
 from hrvit_lab import create_model
-from hrvit_lab.blocks import ATTENTION
-from hrvit_lab.blocks.packed import PackedConv, PackedLinear
-from hrvit_lab.deploy import deploy
-from hrvit_lab.heads import HEAD
-from hrvit_lab.measure.backends import BACKENDS, Refused
-from hrvit_lab.measure.workload import prepare
-from hrvit_lab.model import HRViT
-from hrvit_lab.pack import pack, refusal
+from hrvit_lab.latency.backends import BACKENDS, Refused
+from hrvit_lab.latency.workload import prepare
+from hrvit_lab.network.blocks import ATTENTION
+from hrvit_lab.network.blocks.packed import PackedConv, PackedLinear
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.heads import HEAD
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.pack import pack, refusal
 
 pytestmark = pytest.mark.skipif(refusal(torch.float32) is not None, reason=str(refusal(torch.float32)))
 

@@ -18,7 +18,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hrvit_lab import plots
-from hrvit_lab.measure import METRICS
+from hrvit_lab.metrics import METRICS
+from hrvit_lab.plots.style import WIDTH
 
 HOSTILE = "</text><script>alert(1)</script> $\\frac{1}{ & " + "long " * 30
 
@@ -352,7 +353,7 @@ def test_save_writes_the_same_bytes_again(tmp_path: Path) -> None:
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
     with Image.open(written[0][0]) as image:
-        assert image.width == round(plots.WIDTH * 200)
+        assert image.width == round(WIDTH * 200)
     assert "date" not in written[0][1].read_text(encoding="utf-8").lower()
 
 

@@ -17,16 +17,20 @@ from rich.console import Console
 
 from hrvit_lab import published
 from hrvit_lab.config import ConfigError, preset
-from hrvit_lab.measure import METRICS, format_value
-from hrvit_lab.measure.count import count
+from hrvit_lab.cost.count import count
+from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.published import GIGA, MEGA, by_key, rounds_to
 from hrvit_lab.study import columns, show
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.analysis import table
 from hrvit_lab.study.columns import comparisons
-from hrvit_lab.study.report import headings, read_results, summary, table_columns, write_report
+from hrvit_lab.study.files import load_study
+from hrvit_lab.study.report.page import write_report
+from hrvit_lab.study.report.summary import summary
+from hrvit_lab.study.report.table import headings, table_columns
+from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
-from hrvit_lab.study.spec import Spec, load_study
+from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import plan
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hrvit_lab import PRESETS, count, create_model
 from hrvit_lab.config import HRViTConfig
-from hrvit_lab.model import build
+from hrvit_lab.network.build import build
 
 with open(DATA / "baselines.csv", newline="") as file:
     BASELINES = list(csv.DictReader(file))

@@ -11,8 +11,11 @@ import pandas as pd
 import pytest
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.measure.count import count
-from hrvit_lab.study import report
+from hrvit_lab.cost.count import count
+from hrvit_lab.study import report, results
+from hrvit_lab.study.report.figures import costs_by_part
+from hrvit_lab.study.report.summary import remarks, summary
+from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
 
@@ -178,22 +181,22 @@ def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
 def test_summary_claims_no_more_than_spreads_allow(
     tmp_path: Path, top1: tuple[float, ...], std: float, expected: str, absent: str
 ) -> None:
-    results = report.read_results(write_study(tmp_path / "s", top1, std))
-    said = " ".join(report.summary(results.table, "digits"))
+    kept = read_results(write_study(tmp_path / "s", top1, std))
+    said = " ".join(summary(kept.table, "digits"))
     assert expected in said and absent not in said
     assert f"Highest mean top-1 on digits (a proxy): branches={top1.index(max(top1)) + 1}" in said
 
 
 def test_summary_without_training_speaks_of_costs(tmp_path: Path) -> None:
-    table = report.read_results(write_study(tmp_path / "s")).table.drop(columns="top1")
-    said = report.summary(table, "digits")
+    table = read_results(write_study(tmp_path / "s")).table.drop(columns="top1")
+    said = summary(table, "digits")
     assert "(branches=1)" in said[0] and "(branches=3)" in said[0]
     assert said[-1] == "Nothing was trained, so this says nothing about accuracy."
 
 
 def test_one_trained_variant_is_not_ranked(tmp_path: Path) -> None:
-    table = report.read_results(write_study(tmp_path / "s")).table.head(1)
-    assert "nothing to compare" in " ".join(report.summary(table, "digits"))
+    table = read_results(write_study(tmp_path / "s")).table.head(1)
+    assert "nothing to compare" in " ".join(summary(table, "digits"))
 
 
 def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
@@ -204,7 +207,7 @@ def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
     table.loc[2, "status"] = "partial"
     table.to_csv(folder / "table.csv", index=False)
     (folder / "dropped.json").write_text(json.dumps({"branches=5": "too many MACs"}))
-    assert report.remarks(report.read_results(folder)) == [
+    assert remarks(read_results(folder)) == [
         ("branches=1", "failed: accuracy (seed 1): loss is not finite"),
         ("branches=2", "far from the base"),
         ("branches=3", "not finished; run the study again"),
@@ -213,10 +216,10 @@ def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
 
 
 def test_costs_by_part_sum_to_the_tables_macs(tmp_path: Path) -> None:
-    results = report.read_results(write_study(tmp_path / "s"))
-    sums = report.costs_by_part(results).sum(axis=1)
-    assert sums.tolist() == results.table["macs"].tolist()
-    assert sums.index.tolist() == results.table["variant"].tolist()
+    kept = read_results(write_study(tmp_path / "s"))
+    sums = costs_by_part(kept).sum(axis=1)
+    assert sums.tolist() == kept.table["macs"].tolist()
+    assert sums.index.tolist() == kept.table["variant"].tolist()
 
 
 def spoil(folder: Path, name: str, content: str | None) -> None:
@@ -239,15 +242,15 @@ def test_broken_folders_get_one_sentence(tmp_path: Path, name: str, content: str
     folder = write_study(tmp_path / "s")
     spoil(folder, name, content)
     with pytest.raises(ConfigError, match=expected.replace("(", r"\(")) as error:
-        report.read_results(folder)
+        read_results(folder)
     assert "\n" not in str(error.value)
 
 
 def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_study(tmp_path / "s")
-    monkeypatch.setattr(report, "MAX_FILE_BYTES", 50)
+    monkeypatch.setattr(results, "MAX_FILE_BYTES", 50)
     with pytest.raises(ConfigError, match="larger than"):
-        report.read_results(folder)
+        read_results(folder)
 
 
 def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
@@ -255,4 +258,4 @@ def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
     configs = json.loads((folder / "configs.json").read_text())
     configs["branches=1"] = {"widths": "nonsense"}
     (folder / "configs.json").write_text(json.dumps(configs))
-    assert set(report.read_results(folder).configs) == {"branches=2", "branches=3"}
+    assert set(read_results(folder).configs) == {"branches=2", "branches=3"}

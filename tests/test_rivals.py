@@ -12,14 +12,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrvit_lab.blocks import use_explicit_attention
 from hrvit_lab.config import ConfigError, preset
-from hrvit_lab.measure import PROBES, ProbeInput
-from hrvit_lab.measure import count as counting
-from hrvit_lab.measure.count import UncountedOperator, count
-from hrvit_lab.rivals import TimmConfig, build_network, network_from_dict
+from hrvit_lab.cost import dispatch as counting
+from hrvit_lab.cost.count import UncountedOperator, count
+from hrvit_lab.network.baselines import TimmConfig, build_network, network_from_dict
+from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.study.__main__ import main
-from hrvit_lab.study.report import read_results, render
+from hrvit_lab.study.probes import PROBES, ProbeInput
+from hrvit_lab.study.report.page import render
+from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from hrvit_lab import published
 from hrvit_lab.config import preset
-from hrvit_lab.measure import PROBES, ProbeInput
-from hrvit_lab.measure.count import Counts, count
-from hrvit_lab.model import build
+from hrvit_lab.cost.count import Counts, count
+from hrvit_lab.network.build import build
+from hrvit_lab.study.files import find_study, list_studies, load_study
+from hrvit_lab.study.probes import PROBES, ProbeInput
 from hrvit_lab.study.space import Variant, expand
-from hrvit_lab.study.spec import find_study, list_studies, load_study
 
 UPERNET_OFF = {"hrvit_b1 ade20k upernet", "hrvit_b3 ade20k upernet"}
 """Rows whose printed parameters are explained and not met to the digit."""

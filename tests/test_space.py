@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrvit_lab.blocks import use_explicit_attention
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.ledger import totals
-from hrvit_lab.model import HRViT, build
+from hrvit_lab.network.blocks import use_explicit_attention
+from hrvit_lab.network.build import build
+from hrvit_lab.network.model import HRViT
 
 aten = torch.ops.aten
 PRODUCTS = {aten.convolution, aten.addmm, aten.mm, aten.bmm, aten.baddbmm}

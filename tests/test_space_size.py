@@ -12,7 +12,7 @@ import pytest
 from random_configs import random_fields
 
 from hrvit_lab.config import PER_BRANCH, ConfigError, HRViTConfig
-from hrvit_lab.space_size import Grid, count_depths, count_networks, main
+from hrvit_lab.search.space_size import Grid, count_depths, count_networks, main
 
 POINT = Grid(
     branches=(2,), stages=1, depth=1, widths=(8,), head_dims=(4,), window_sizes=(2,), mlp_ratios=(2,),

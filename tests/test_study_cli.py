@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from hrvit_lab.config import preset, with_branches
-from hrvit_lab.measure import METRICS, format_value
-from hrvit_lab.measure.count import count
+from hrvit_lab.cost.count import count
+from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.study.__main__ import main
-from hrvit_lab.study.spec import list_studies
+from hrvit_lab.study.files import list_studies
 
 COSTS = """
 title: What does a branch cost?

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from hrvit_lab.config import preset
-from hrvit_lab.measure import ProbeInput
 from hrvit_lab.study import runner
+from hrvit_lab.study.probes import ProbeInput
 from hrvit_lab.study.progress import duration, seconds_left
 from hrvit_lab.study.store import Lock, Store
 from hrvit_lab.study.trials import Trial

@@ -9,13 +9,15 @@ import torch
 import yaml
 
 from hrvit_lab.config import ConfigError, HRViTConfig, preset, scale_depths, with_branches
-from hrvit_lab.cost import HEAD
-from hrvit_lab.measure.count import count, dispatch_count
-from hrvit_lab.model import build
-from hrvit_lab.rivals import build_network
+from hrvit_lab.cost.count import count
+from hrvit_lab.cost.dispatch import dispatch_count
+from hrvit_lab.network.baselines import build_network
+from hrvit_lab.network.build import build
+from hrvit_lab.parts import HEAD
+from hrvit_lab.study.files import list_studies, load_study, parse_settings, split_commas
 from hrvit_lab.study.matching import match_macs
 from hrvit_lab.study.space import expand
-from hrvit_lab.study.spec import Spec, list_studies, load_study, parse_settings, split_commas
+from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.trials import in_order, plan
 
 BASE: dict[str, Any] = {"title": "t", "question": "q?", "base": "hrvit_nano", "resolution": 64}

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrvit_lab.measure.timing import (
+from hrvit_lab.latency.timing import (
     Sample,
     Stopwatch,
     collect,

@@ -25,17 +25,9 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError, HRViTConfig
-from hrvit_lab.model import build
-from hrvit_lab.train import (
-    ImageData,
-    TrainingDiverged,
-    TrainOptions,
-    TrainResult,
-    evaluate,
-    fit,
-    load_dataset,
-    seeded,
-)
+from hrvit_lab.network.build import build
+from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train import ImageData, TrainingDiverged, TrainOptions, TrainResult, evaluate, fit, load_dataset
 from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.loop import EVAL_BATCH_SIZE, learning_rate, make_optimizer, random_shift
 

@@ -13,10 +13,12 @@ from reference import reference_tensor
 from test_space import check_counts
 from torch import Tensor, nn
 
-from hrvit_lab import HRViTConfig, blocks, heads
-from hrvit_lab.blocks import Attention, MixCFN, MixFFN, WeightedSum
-from hrvit_lab.deploy import _batch_norm_pairs, deploy
-from hrvit_lab.model import HRViT, build
+from hrvit_lab import HRViTConfig
+from hrvit_lab.network import blocks, heads
+from hrvit_lab.network.blocks import Attention, MixCFN, MixFFN, WeightedSum
+from hrvit_lab.network.build import build
+from hrvit_lab.network.deploy import _batch_norm_pairs, deploy
+from hrvit_lab.network.model import HRViT
 
 Weights = Mapping[str, Tensor]
 

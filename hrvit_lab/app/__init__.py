@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from hrvit_lab.app import build, studies
+from hrvit_lab.app.pages import build, studies
 
 
 class Page(NamedTuple):

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab.config import ConfigError, HRViTConfig, read_config
+from hrvit_lab.cost.audit import audit
+from hrvit_lab.cost.count import GROUPINGS, MIB, NUMBERS, Counts, count
 from hrvit_lab.cost.memory import peak_memory_bytes
-from hrvit_lab.cost.ops import DTYPE_BYTES
 from hrvit_lab.cost.tools import predictions
-from hrvit_lab.measure.audit import audit
-from hrvit_lab.measure.count import GROUPINGS, MIB, NUMBERS, Counts, count
-from hrvit_lab.measure.metric import si_scale
-from hrvit_lab.model import build
+from hrvit_lab.metrics import si_scale
+from hrvit_lab.network.build import build
+from hrvit_lab.parts.ops import DTYPE_BYTES
 from hrvit_lab.study.axes import apply, check_axis
-from hrvit_lab.study.spec import parse_settings
+from hrvit_lab.study.files import parse_settings
 
 EXAMPLES = """\
 examples:

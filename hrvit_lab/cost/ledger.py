@@ -7,9 +7,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from hrvit_lab.config import HRViTConfig
-from hrvit_lab.cost import FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
-from hrvit_lab.cost.attention import attention_costs, variant_at
-from hrvit_lab.cost.ops import Cost, Costs, Totals, layer_norm, sum_costs
+from hrvit_lab.parts import FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
+from hrvit_lab.parts.attention import attention_costs, variant_at
+from hrvit_lab.parts.ops import Cost, Costs, Totals, layer_norm, sum_costs
 
 Sizes = tuple[tuple[int, int], ...]
 """Height and width in tokens, per branch."""

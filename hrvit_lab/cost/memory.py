@@ -1,10 +1,10 @@
 """Peak memory of inference in closed form: which maps are alive at the network's fullest moment."""
 
 from hrvit_lab.config import HRViTConfig
-from hrvit_lab.cost import FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
-from hrvit_lab.cost.attention import attention_live, variant_at
 from hrvit_lab.cost.ledger import Sizes, totals
-from hrvit_lab.cost.ops import dtype_bytes
+from hrvit_lab.parts import FFNS, FUSION, HEAD, PATCH_EMBED, SHORTCUT, STEM
+from hrvit_lab.parts.attention import attention_live, variant_at
+from hrvit_lab.parts.ops import dtype_bytes
 
 
 def peak_memory_bytes(
@@ -13,9 +13,9 @@ def peak_memory_bytes(
     """Weights, running statistics, input and the most elements of maps that live at one moment of a forward pass.
 
     Of the plain model with fused attention, nothing kept for gradients: the same quantity that
-    ``hrvit_lab.measure.measure_peak_memory`` follows operator by operator on the CPU. Every part has a formula of its
-    live set (``live`` in the tables of ``hrvit_lab.cost``); what a kernel or an allocator takes beside its outputs is
-    not in it.
+    ``hrvit_lab.latency.memory.measure_peak_memory`` follows operator by operator on the CPU. Every part has a formula
+    of its live set (``live`` in the tables of ``hrvit_lab.parts``); what a kernel or an allocator takes beside its
+    outputs is not in it.
 
     Args:
         resolution: input height and width in pixels; one number means square.

@@ -2,13 +2,13 @@
 
 The rules below are facts about released tools (fvcore 0.1.5, ptflops 0.7.5, torch 2.15; older versions of torch's
 counter do not know every fused kernel), and about how our network runs its products (``Cost.run_as``).
-``hrvit_lab.measure.audit`` holds them against the tools themselves.
+``hrvit_lab.cost.audit`` holds them against the tools themselves.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hrvit_lab.cost.ops import Cost
+from hrvit_lab.parts.ops import Cost
 
 PATHS = ("fused", "explicit")
 """How attention runs: one kernel, or both products written out."""

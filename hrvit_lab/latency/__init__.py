@@ -1,1 +1,1 @@
-"""The latency lab's command line: ``python -m hrvit_lab.latency``. Its engine is ``hrvit_lab.measure.lab``."""
+"""The latency lab: networks race, round by round, and each leaves a measurement that can be believed."""

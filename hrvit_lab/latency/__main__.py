@@ -15,16 +15,17 @@ from rich.console import Console
 
 from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
+from hrvit_lab.environment import environment
+from hrvit_lab.latency.backends import BACKENDS, find_backend
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.conditions import load_nvml
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
+from hrvit_lab.latency.models import NamedModel, find_model
+from hrvit_lab.latency.parts import PartTimes, measure_parts
+from hrvit_lab.latency.race import race
 from hrvit_lab.latency.show import LEGEND, PLAIN_WIDTH, knees, parts_by_place, parts_table, race_table
-from hrvit_lab.measure.backends import BACKENDS, find_backend
-from hrvit_lab.measure.compare import Budget
-from hrvit_lab.measure.conditions import load_nvml
-from hrvit_lab.measure.environment import environment
-from hrvit_lab.measure.lab import Entry, Measurement, Setting, race, to_frame
-from hrvit_lab.measure.models import NamedModel, find_model
-from hrvit_lab.measure.parts import PartTimes, measure_parts
-from hrvit_lab.measure.workload import DTYPES, MEMORY_FORMATS, OutOfDeviceMemory, find_device
-from hrvit_lab.model import HRViT
+from hrvit_lab.latency.workload import DTYPES, MEMORY_FORMATS, OutOfDeviceMemory, find_device
+from hrvit_lab.network.model import HRViT
 
 EXAMPLES = """\
 examples:

@@ -9,11 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hrvit_lab.measure import METRICS, format_value
-from hrvit_lab.measure.compare import Estimate, knee
-from hrvit_lab.measure.lab import Measurement
-from hrvit_lab.measure.metric import si_scale
-from hrvit_lab.measure.parts import PartTimes
+from hrvit_lab.latency.compare import Estimate, knee
+from hrvit_lab.latency.measurement import Measurement
+from hrvit_lab.latency.parts import PartTimes
+from hrvit_lab.metrics import METRICS, format_value, si_scale
 
 PLAIN_WIDTH = 160
 """Columns for tables in files and pipes, which have no width of their own."""

@@ -17,11 +17,12 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.conditions import load_nvml
+from hrvit_lab.latency.measurement import Entry, Setting, to_frame
+from hrvit_lab.latency.models import find_model
+from hrvit_lab.latency.race import race
 from hrvit_lab.latency.show import LEGEND, PLAIN_WIDTH, race_table
-from hrvit_lab.measure.compare import Budget
-from hrvit_lab.measure.conditions import load_nvml
-from hrvit_lab.measure.lab import Entry, Setting, race, to_frame
-from hrvit_lab.measure.models import find_model
 
 KEY = ["model", "height", "width", "batch_size"]
 

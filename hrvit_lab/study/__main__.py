@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.measure import PROBES, environment
-from hrvit_lab.measure.count import UncountedOperator, count
-from hrvit_lab.measure.workload import find_device
+from hrvit_lab.cost.count import UncountedOperator, count
+from hrvit_lab.environment import environment
+from hrvit_lab.latency.workload import find_device
 from hrvit_lab.study import runner
+from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings, split_commas
+from hrvit_lab.study.probes import PROBES
 from hrvit_lab.study.progress import Display, duration, outlook
 from hrvit_lab.study.space import Expansion, Variant, expand
-from hrvit_lab.study.spec import Spec, find_study, list_studies, load_study, parse_settings, split_commas
+from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, in_order, plan
 from hrvit_lab.train.data import files_digest

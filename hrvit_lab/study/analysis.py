@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hrvit_lab.measure import METRICS, SPREAD
+from hrvit_lab.metrics import METRICS, SPREAD
 from hrvit_lab.plots import pareto_front
 from hrvit_lab.published import by_key
 from hrvit_lab.study.columns import NOT_BUILT

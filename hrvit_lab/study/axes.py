@@ -14,7 +14,7 @@ from hrvit_lab.config import (
     suggest,
     with_branches,
 )
-from hrvit_lab.rivals import NetworkConfig
+from hrvit_lab.network.baselines import NetworkConfig
 
 MAX_FACTOR = 16
 

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hrvit_lab.measure import METRICS, SPREAD, format_value
-from hrvit_lab.measure.metric import si_scale
-from hrvit_lab.plots import metric_label
+from hrvit_lab.metrics import METRICS, SPREAD, format_value, metric_label, si_scale
 from hrvit_lab.study.spec import Spec
 
 Row = Mapping[str, Any]

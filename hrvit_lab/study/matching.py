@@ -5,7 +5,7 @@ import itertools
 import math
 
 from hrvit_lab.config import HRViTConfig, valid_widths, with_widths
-from hrvit_lab.measure.count import count
+from hrvit_lab.cost.count import count
 
 NEAR_ENOUGH = 0.03
 """Within this ratio of the wanted MACs, widths in better proportion go before MACs that are nearer."""

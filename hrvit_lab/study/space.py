@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hrvit_lab.config import ConfigError, HRViTConfig, suggest
-from hrvit_lab.cost import HEAD
-from hrvit_lab.measure import METRICS
-from hrvit_lab.measure.count import Counts, UncountedOperator, count
-from hrvit_lab.rivals import NetworkConfig, network_from_dict
+from hrvit_lab.cost.count import Counts, UncountedOperator, count
+from hrvit_lab.metrics import METRICS
+from hrvit_lab.network.baselines import NetworkConfig, network_from_dict
+from hrvit_lab.parts import HEAD
 from hrvit_lab.study.axes import STARTS, apply, show, value_of
 from hrvit_lab.study.matching import match_macs
 from hrvit_lab.study.spec import AS_IS, EQUAL_MACS, NamedChange, Spec

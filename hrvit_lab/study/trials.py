@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hrvit_lab.measure import METRICS, ProbeInput
+from hrvit_lab.metrics import METRICS
+from hrvit_lab.study.probes import ProbeInput
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 

@@ -19,19 +19,12 @@ from rich.text import Text
 from safetensors.torch import save
 from torch import nn
 
-from hrvit_lab.config import ConfigError, HRViTConfig, one_sentence, read_config
-from hrvit_lab.measure.environment import environment
-from hrvit_lab.model import build
-from hrvit_lab.train import (
-    DATASETS,
-    Epoch,
-    ImageData,
-    TrainingDiverged,
-    TrainOptions,
-    fit,
-    load_dataset,
-    seeded,
-)
+from hrvit_lab.config import ConfigError, HRViTConfig, read_config
+from hrvit_lab.config.text import one_sentence
+from hrvit_lab.environment import environment
+from hrvit_lab.network.build import build
+from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train import DATASETS, Epoch, ImageData, TrainingDiverged, TrainOptions, fit, load_dataset
 
 
 class RateColumn(ProgressColumn):
@@ -103,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
     except ValidationError as error:
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        print(f"error: {one_sentence(error, TrainOptions.model_fields)}", file=sys.stderr)
     except OSError as error:
         print(f"error: {error}; choose another --out or --root", file=sys.stderr)
     except KeyboardInterrupt:

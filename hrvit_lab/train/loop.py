@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
+from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.data import ImageData
 
 EVAL_BATCH_SIZE = 128
@@ -232,15 +233,6 @@ def random_shift(x_BCHW: Tensor, max_shift: float, generator: torch.Generator) -
     columns = (torch.arange(width) + shift_x).clamp(0, width - 1).to(x_BCHW.device)
     shifted = x_BCHW.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
     return shifted.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's random numbers start from ``seed`` inside, and go on outside as if nothing had been drawn."""
-    device = torch.device(device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,255 @@
+"""Page "Studies": the results of a study, its trade-offs and its table."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from hrvit_lab import plots
+from hrvit_lab.app.widgets import plain
+from hrvit_lab.config import ConfigError
+from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
+from hrvit_lab.study.columns import comparisons
+from hrvit_lab.study.report.summary import remarks, summary
+from hrvit_lab.study.results import Results, read_results
+
+MAX_NAMES = 12  # beyond, names would cover each other; hovering shows them
+PROXY_NOTE = (
+    "Accuracy is a proxy: short training from scratch on {dataset}. It ranks variants under this budget alone and is "
+    "not on the scale of the paper's figures."
+)
+EMPTY = """There are no results in `{folder}` yet. Run a study, then reload this page:
+
+```
+python -m hrvit_lab.study branch_sweep
+```
+
+`python -m hrvit_lab.study --list` names the others; results kept elsewhere are opened with
+`streamlit run app.py -- --results FOLDER`."""
+
+
+def show() -> None:
+    """Draw the page."""
+    root = results_root(sys.argv[1:])
+    folders = find_results(root)
+    if not folders:
+        st.title("Studies")
+        st.info(EMPTY.format(folder=root.name), icon=":material/science:")
+        return
+    name = st.selectbox("Study", list(folders), key="study", width=360)
+    try:
+        results = _read(folders[name], (folders[name] / "table.csv").stat().st_mtime_ns)
+    except ConfigError as error:
+        st.title(plain(name))
+        st.error(plain(error))
+        return
+    _draw(results, folders[name])
+
+
+def results_root(arguments: list[str]) -> Path:
+    """Where studies leave their results: `--results` of the command line, by default `results`."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    known, _ = parser.parse_known_args(arguments)
+    return Path(known.results)
+
+
+def find_results(root: Path) -> dict[str, Path]:
+    """Folders directly in `root` that hold a table, newest first; links that lead out of `root` don't count."""
+    tables = [path for path in root.glob("*/table.csv") if path.resolve().is_relative_to(root.resolve())]
+    return {path.parent.name: path.parent for path in sorted(tables, key=lambda path: -path.stat().st_mtime)}
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _read(folder: Path, modified_ns: int) -> Results:
+    """Read a study's folder again only when its table changed."""
+    return read_results(folder)
+
+
+def _draw(results: Results, folder: Path) -> None:
+    st.title(plain(results.spec.title))
+    st.markdown(plain(results.spec.question))
+    with st.container(border=True):
+        first, *others = summary(results.table, results.dataset, results.spec.compare_to)
+        st.markdown(f"**{plain(first)}**")
+        st.markdown(plain(" ".join(others)))
+        if any(METRICS[key].group == "accuracy" for key in results.metrics):
+            st.caption(PROXY_NOTE.format(dataset=plain(results.dataset)))
+
+    _draw_tradeoff(results)
+
+    st.subheader("All variants")
+    _draw_table(results)
+    left, right, _ = st.columns([1, 1, 3])
+    left.download_button(
+        "table.csv", (folder / "table.csv").read_bytes(), f"{results.name}.csv", "text/csv",
+        icon=":material/download:", on_click="ignore", width="stretch",
+    )  # fmt: skip
+    report = folder / "report.html"
+    if report.is_file():
+        right.download_button(
+            "Report (HTML)", report.read_bytes(), f"{results.name}.html", "text/html",
+            icon=":material/download:", on_click="ignore", width="stretch",
+        )  # fmt: skip
+    if about := remarks(results):
+        with st.expander(f"Remarks ({len(about)})", icon=":material/warning:"):
+            st.table(pd.DataFrame(about, columns=["variant", "what about it"]).map(plain), hide_index=True)
+    with st.expander("Where it ran", icon=":material/memory:"):
+        st.json(dict(results.environment))
+
+
+def _draw_tradeoff(results: Results) -> None:
+    keys = results.metrics
+    if not results.comparable:
+        st.info(
+            "Costs here are of several sizes or of another network than was trained, so there is no trade-off to draw."
+        )
+        return
+    if len(keys) < 2:
+        st.info("This study measured fewer than two metrics, so there is no trade-off to draw.")
+        return
+    default_x, default_y = results.spec.axes_of_tradeoff
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        # A study of its own remembers its own choice.
+        y = st.selectbox(
+            "Vertical",
+            keys,
+            _index(keys, default_y, -1),
+            format_func=lambda key: axis_label(key, results.dataset),
+            key=f"y of {results.name}",
+        )
+        x = st.selectbox(
+            "Horizontal",
+            keys,
+            _index(keys, default_x, 0),
+            format_func=lambda key: axis_label(key, results.dataset),
+            key=f"x of {results.name}",
+        )
+    rows = results.table[results.table[[x, y]].notna().all(axis=1)]
+    if x == y:
+        st.info("Choose two different metrics.")
+    elif rows.empty:
+        st.info("No variant has both metrics.")
+    else:
+        st.altair_chart(tradeoff_chart(results, x, y), width="stretch")
+        st.caption(_chart_note(results, x, y, len(results.table) - len(rows)))
+
+
+def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Points to draw, and the columns that hovering shows: {column: title}.
+
+    Columns: `x, x_low, x_high, y, y_low, y_high, front, matching`, and the texts. Vega reads dots and brackets in a
+    column's name as paths, so the texts' columns get names of ours.
+    """
+    table = results.table[results.table[[x, y]].notna().all(axis=1)].reset_index(drop=True)
+    said = {"variant": table["variant"].astype(str)}
+    said |= {axis.replace("_", " "): table[axis].astype(str) for axis in results.axes}
+    for key in results.metrics:
+        spreads = table.get(f"{key}_std", pd.Series(np.nan, index=table.index))
+        values = zip(table[key], spreads, strict=True)
+        said[metric_label(key, results.dataset)] = pd.Series(
+            [format_value(METRICS[key], value, std) for value, std in values], index=table.index
+        )
+    if "config_id" in table:
+        said["config"] = table["config_id"].astype(str)
+    titles = {f"text{index}": title for index, title in enumerate(said)}
+    (x_down, x_up), (y_down, y_up) = plots.spread(table, x), plots.spread(table, y)
+    data = pd.DataFrame(
+        {
+            **dict(zip(titles, said.values(), strict=True)),
+            "x": table[x], "x_low": table[x] - x_down, "x_high": table[x] + x_up,
+            "y": table[y], "y_low": table[y] - y_down, "y_high": table[y] + y_up,
+            "front": np.where(plots.pareto_front(table, x, y), "on the Pareto front", "beaten"),
+            "matching": table["matching"].astype(str) if "matching" in table else "",
+        }
+    )  # fmt: skip
+    return data, titles
+
+
+def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.FacetChart:
+    """Two metrics against each other: points with their spreads, the Pareto front, everything else on hovering."""
+    data, titles = chart_data(results, x, y)
+    several = data["matching"].nunique() > 1
+    color = alt.Color(
+        "matching:N", title=None, sort=None, scale=alt.Scale(range=list(plots.SERIES)),
+        legend=alt.Legend(orient="top-left", symbolStrokeWidth=0, symbolOpacity=1) if several else None,
+    )  # fmt: skip
+    logarithmic = 0 < data["x"].min() < data["x"].max() / 10
+    x_axis = alt.X(
+        "x:Q", title=axis_label(x, results.dataset), axis=_axis(x, grid=False),
+        scale=alt.Scale(type="log" if logarithmic else "linear", zero=False, nice=False, padding=90),
+    )  # fmt: skip
+    y_axis = alt.Y(
+        "y:Q",
+        title=axis_label(y, results.dataset),
+        axis=_axis(y, grid=True),
+        scale=alt.Scale(zero=False, nice=False, padding=30),
+    )
+    base = alt.Chart(data)
+    front = base.transform_filter("datum.front != 'beaten'").mark_line(
+        interpolate="step-after" if METRICS[x].better == "lower" else "step-before",
+        strokeWidth=1, color="gray", opacity=0.7,
+    ).encode(x_axis, y_axis)  # fmt: skip
+    x_bars = base.mark_rule(opacity=0.45).encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y_axis, color=color)
+    y_bars = base.mark_rule(opacity=0.45).encode(x_axis, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color)
+    points = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
+        x_axis, y_axis, color=color,
+        fill=alt.condition("datum.front != 'beaten'", color, alt.value("transparent")),
+        tooltip=[alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()],
+    )  # fmt: skip
+    # Nothing beats a point of the front, so the corner that is better in both metrics is free for its name.
+    dx, dy = (-8 if METRICS[x].better == "lower" else 8), (-9 if METRICS[y].better == "higher" else 9)
+    named = "datum.front != 'beaten'" if (data["front"] != "beaten").sum() <= MAX_NAMES else "false"
+    names = base.transform_filter(named).mark_text(
+        align="right" if dx < 0 else "left", dx=dx, dy=dy, fontSize=12, color="gray"
+    ).encode(x_axis, y_axis, text="text0:N")  # fmt: skip
+    return alt.layer(front, x_bars, y_bars, points, names).properties(height=460)
+
+
+def _axis(key: str, grid: bool) -> alt.Axis:
+    """Counts with SI prefixes."""
+    return alt.Axis(format="~g" if METRICS[key].unit else "~s", tickCount=7, labelFlush=False, grid=grid)
+
+
+def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
+    said = ["Filled points and the line: the Pareto front of the central values; hover for details."]
+    if any(f"{key}_std" in results.table for key in (x, y)):
+        said.append("Bars: ± 1 standard deviation over seeds; where bars overlap, the order is not settled.")
+    if any(f"{key}_p10" in results.table for key in (x, y)):
+        said.append("Bars of latency: 10th to 90th percentile.")
+    if missing:
+        said.append(f"Left out for want of a value: {missing} of {len(results.table)} variants.")
+    return " ".join(said)
+
+
+def _draw_table(results: Results) -> None:
+    """Numbers sort as numbers and read with prefix, unit and spread."""
+    shown = pd.DataFrame({"variant": results.table["variant"]})
+    formats: dict[Any, Any] = {}
+    for axis in results.axes:
+        shown[axis.replace("_", " ")] = results.table[axis]
+    for key in results.metrics:
+        label = metric_label(key, results.dataset)
+        shown[label] = results.table[key]
+        formats[label] = partial(format_value, METRICS[key])
+        if f"{key}_std" in results.table:
+            spread = f"{METRICS[key].label.removesuffix(PROXY)} ± std"
+            shown[spread] = results.table[f"{key}_std"]
+            formats[spread] = "± {:.2g}"
+    for column in comparisons(results.spec, results.table):
+        shown[column.title] = column.texts
+    if "status" in results.table:
+        shown["status"] = results.table["status"].astype(str).str.partition(":")[0]
+    pinned = {"variant": st.column_config.Column(width="medium", pinned=True)}
+    styled = shown.style.format(formats)
+    st.dataframe(styled, hide_index=True, width="stretch", column_config=pinned, placeholder="–")
+
+
+def _index(keys: list[str], key: str, fallback: int) -> int:
+    return keys.index(key) if key in keys else range(len(keys))[fallback]

@@ -1,0 +1,127 @@
+"""Text from people, and sentences for them: YAML that is data alone, errors that name value and remedy."""
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hrvit_lab.config.fields import PER_BRANCH
+
+MAX_TEXT_BYTES = 64 * 1024
+
+
+class ConfigError(ValueError):
+    """What a user asked for is not possible; the message names the field, the value and the remedy."""
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` or the list of known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"use one of {', '.join(names)}"
+
+
+REMEDIES = {
+    "tuple_type": "give a list: [a, b, …]",
+    "list_type": "give a list: [a, b, …]",
+    "dict_type": "give keys with values: {{key: value}}",
+    "model_type": "give keys with values: {{key: value}}",
+    "model_attributes_type": "give keys with values: {{key: value}}",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "finite_number": "give a finite number",
+    "string_type": "give a text",
+    "string_unicode": "give a text",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "literal_error": "use {expected}",
+    "greater_than": "give more than {gt:g}",
+    "greater_than_equal": "give at least {ge:g}",
+    "less_than": "give less than {lt:g}",
+    "less_than_equal": "give at most {le:g}",
+    "string_too_short": "give a text that is not empty",
+    "string_too_long": "keep to {max_length} characters",
+    "too_short": "give at least {min_length}",
+    "too_long": "give at most {max_length}",
+}
+"""What to do instead, by pydantic's kinds of errors; its own words speak of inputs and tuples."""
+
+
+def remedy(error: ErrorDetails) -> str:
+    """What to give instead of what pydantic refused; our own validators' words as they are."""
+    if error["type"] in REMEDIES:
+        return REMEDIES[error["type"]].format(**error.get("ctx", {}))
+    message = error["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:] if error["loc"] else message
+
+
+def shortened(value: Any) -> str:
+    """A bounded ``repr``: nested YAML aliases would make a full one grow without end."""
+    shortener = reprlib.Repr()
+    shortener.maxlevel, shortener.maxtuple, shortener.maxlist, shortener.maxstring = 3, 8, 8, 60
+    text = shortener.repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without anchors: a few aliases of aliases would unfold to more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str, what: str) -> Any:
+    """Parse YAML of at most 64 KiB: plain values, no aliases, nothing that is not data.
+
+    Args:
+        what: how errors call the text.
+    Raises:
+        ConfigError: for text that is too long or no YAML, with the line.
+    """
+    if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; keep only the fields that matter")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
+        raise ConfigError(f"{what} is broken YAML{where}: {problem}; correct that line") from None
+    except (RecursionError, ValueError):  # nested too deep; a number of thousands of digits, a date that is none
+        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+
+
+def one_sentence(error: ValidationError, known: Iterable[str]) -> str:
+    """The first problem of a pydantic error: field, value, remedy; ``known`` are the fields that there are."""
+    first = error.errors(include_url=False)[0]
+    location = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        if location in SCALINGS:
+            return (
+                f"{location!r} is no field: it changes several at once; use hrvit_lab.config.{SCALINGS[location]}"
+                f"(config, {shortened(first['input'])}), an axis of a study, or --set {location}=… of hrvit_lab.cost"
+            )
+        return f"unknown field {location!r}; {suggest(location, known)}"
+    if not location:
+        return remedy(first)
+    if location in PER_BRANCH and first["type"] == "tuple_type":
+        return f"{location} = {shortened(first['input'])}: give one value for all branches, or a list with one for each"
+    return f"{location} = {shortened(first['input'])}: {remedy(first)}"
+
+
+SCALINGS = {
+    "branches": "with_branches",
+    "depth_scale": "scale_depths",
+    "width_scale": "scale_widths",
+}
+"""What a study can vary and a config has no field of, and how to have it in Python."""

@@ -1,0 +1,64 @@
+"""Pure transforms of a config: other numbers of branches, depths and widths."""
+
+from hrvit_lab.config.schema import MAX_BRANCHES, PER_BRANCH, HRViTConfig
+from hrvit_lab.config.text import ConfigError
+from hrvit_lab.parts import STEM
+
+
+def with_branches(config: HRViTConfig, num_branches: int) -> HRViTConfig:
+    """The same network with its coarsest branches dropped, or coarser ones added.
+
+    An added branch begins in the last stage, as deep there as its neighbour, twice as wide, with its other settings.
+
+    Raises:
+        ConfigError: unless 1 ≤ ``num_branches`` ≤ 5.
+    """
+    if not 1 <= num_branches <= MAX_BRANCHES:
+        raise ConfigError(f"branches = {num_branches} is out of range; use 1 to {MAX_BRANCHES}")
+    depths = [stage[:num_branches] for stage in config.depths]
+    per_branch = {field: tuple(getattr(config, field))[:num_branches] for field in PER_BRANCH}
+    for _ in range(config.num_branches, num_branches):
+        depths[-1] += depths[-1][-1:]
+        for field, values in per_branch.items():
+            doubles = field in ("widths", "head_widths")
+            per_branch[field] = (*values, values[-1] * 2 if doubles else values[-1])
+    return config.replace(depths=tuple(depths), **per_branch)
+
+
+def scale_depths(config: HRViTConfig, factor: float) -> HRViTConfig:
+    """Multiply every depth, at least one block staying.
+
+    Raises:
+        ConfigError: if a depth leaves its bounds.
+    """
+    return config.replace(depths=tuple(tuple(max(1, round(d * factor)) for d in stage) for stage in config.depths))
+
+
+def scale_widths(config: HRViTConfig, factor: float) -> HRViTConfig:
+    """Multiply every branch's width, each rounded to the nearest that its parts accept; a pyramid's stem goes along.
+
+    Raises:
+        ConfigError: if no width near the wanted one works.
+    """
+    widths = []
+    for branch, width in enumerate(config.widths):
+        target = width * factor
+        candidates = valid_widths(config, branch, max(1, int(target / 2)), max(2, int(target * 2)))
+        if not candidates:
+            raise ConfigError(f"widths[{branch}] = {target:.1f}: no width near it works; use another factor")
+        widths.append(min(candidates, key=lambda candidate: abs(candidate - target)))
+    return with_widths(config, tuple(widths))
+
+
+def with_widths(config: HRViTConfig, widths: tuple[int, ...]) -> HRViTConfig:
+    """The same network at other widths; a pyramid's stem follows its first scale."""
+    stem = {"stem_width": widths[0]} if config.topology == "pyramid" else {}
+    return config.replace(widths=widths, **stem)
+
+
+def valid_widths(config: HRViTConfig, branch: int, low: int, high: int) -> list[int]:
+    """Widths from ``low`` to ``high`` that the parts of this branch accept, and a pyramid's stem for its first."""
+    accepted = filter(config.width_accepts(branch), range(low, high + 1))
+    if config.topology == "pyramid" and branch == 0:
+        return [width for width in accepted if STEM[config.stem].width_rule(width) is None]
+    return list(accepted)

@@ -1,0 +1,278 @@
+"""What runs a network: each back end turns a workload into a function to call.
+
+To add one: a function here and a line in ``BACKENDS``.
+"""
+
+import importlib
+import importlib.util
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hrvit_lab.latency.workload import Workload
+from hrvit_lab.network.blocks import Block, ServedBlock
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.pack import pack, refusal
+
+
+class Refused(RuntimeError):
+    """A back end that cannot run here; the text says what it lacks."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workload, ready to be called.
+
+    Attributes:
+        run: one forward pass on the workload's images; returns the output, which the next call may overwrite.
+        compile_seconds: what was spent on compiling, capturing or exporting; None where nothing was.
+    """
+
+    run: Callable[[], Any]
+    compile_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One line of ``BACKENDS``.
+
+    Attributes:
+        label: for people.
+        prepare: from a workload to what is called; compiles by running, under the mode that timing uses.
+        devices: where it runs, ``"cpu"`` and ``"cuda"``.
+        dtypes: number formats that it takes.
+        trains: whether gradients flow through it.
+        packages: modules that it needs and the project does not.
+        context: what must hold while it prepares and runs.
+    """
+
+    label: str
+    prepare: Callable[[Workload], Prepared]
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
+    trains: bool = False
+    packages: tuple[str, ...] = ()
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def refusal(self, device: str, dtype: str, training: bool) -> str | None:
+        """Why it cannot run this at all, or None."""
+        kind = device.partition(":")[0]
+        if kind not in self.devices:
+            return f"{self.label} runs on {' and '.join(self.devices)} only"
+        if dtype not in self.dtypes:
+            return f"{self.label} takes {' and '.join(self.dtypes)} only here"
+        if training and not self.trains:
+            return f"{self.label} does inference only"
+        return None
+
+
+def eager(load: Workload) -> Prepared:
+    """Operator by operator, as PyTorch runs it."""
+    return Prepared(lambda: load.model(load.images_BCHW))
+
+
+def compiled(load: Workload) -> Prepared:
+    """``torch.compile`` of each region on its own; blocks of the same shape share their code.
+
+    Raises:
+        Refused: on the CPU without a C++ compiler.
+    """
+    if load.device.type == "cpu" and not has_cpp_compiler():
+        raise Refused("torch.compile on a CPU needs a C++ compiler: install g++, or name one in the variable CXX")
+    began = time.perf_counter()
+    for region in regions(load.model):
+        region.compile(dynamic=False)
+
+    def run() -> Any:
+        return load.model(load.images_BCHW)
+
+    with _quiet():
+        run()
+    if load.device.type == "cuda":
+        torch.cuda.synchronize(load.device)
+    return Prepared(run, time.perf_counter() - began)
+
+
+def packed(load: Workload) -> Prepared:
+    """Deployed, its weights laid out once by oneDNN for this size, activations in the pass of what they follow.
+
+    Raises:
+        Refused: for a network that is not ours, or where oneDNN cannot pack it.
+    """
+    if not isinstance(load.model, HRViT):
+        raise Refused("packed weights are for HRViTs only")
+    if reason := refusal(load.images_BCHW.dtype):
+        raise Refused(reason)
+    began = time.perf_counter()
+    model = pack(deploy(load.model), load.images_BCHW)
+    return Prepared(lambda: model(load.images_BCHW), time.perf_counter() - began)
+
+
+def cuda_graph(load: Workload) -> Prepared:
+    """All of eager's kernels, recorded once and launched as one graph."""
+    return _captured(lambda: load.model(load.images_BCHW), load.device)
+
+
+def compiled_cuda_graph(load: Workload) -> Prepared:
+    """Compiled region by region, then recorded as one graph."""
+    inner = compiled(load)
+    outer = _captured(inner.run, load.device)
+    return Prepared(outer.run, (inner.compile_seconds or 0) + (outer.compile_seconds or 0))
+
+
+def onnxruntime(load: Workload) -> Prepared:
+    """Exported by ``torch.export`` to ONNX, run by ONNX Runtime on the CPU with as many threads as torch has."""
+    ort = importlib.import_module("onnxruntime")
+    began = time.perf_counter()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        # The exporter cannot trace inference tensors, which weights made under inference mode would be.
+        with torch.inference_mode(False), torch.no_grad(), _quiet():
+            torch.onnx.export(load.model, (load.images_BCHW,), path, dynamo=True, verbose=False)
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: load.images_BCHW.numpy()}
+    seconds = time.perf_counter() - began
+    return Prepared(lambda: [torch.from_numpy(array) for array in session.run(None, feed)], seconds)
+
+
+def openvino(load: Workload) -> Prepared:
+    """Exported by ``torch.export``, converted and compiled by OpenVINO for the CPU, arithmetic in float32."""
+    ov = importlib.import_module("openvino")
+    began = time.perf_counter()
+    with torch.inference_mode(False), torch.no_grad(), _quiet():
+        exported = torch.export.export(load.model, (load.images_BCHW,))
+        converted = ov.convert_model(exported)
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # left alone, it takes bfloat16 where the processor has it
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    feed = [load.images_BCHW.numpy()]
+    seconds = time.perf_counter() - began
+
+    def run() -> Any:
+        request.infer(feed, share_inputs=True)
+        return [torch.from_numpy(tensor.data) for tensor in request.output_tensors]
+
+    return Prepared(run, seconds)
+
+
+def has_cpp_compiler() -> bool:
+    """Whether ``torch.compile`` would find a C++ compiler."""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return False
+    return True
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Compile from empty caches, or the seconds it takes would be those of the second time; and one block's code for
+    as many shapes as there are: running out of that is an error, not a slow path."""
+    import torch._dynamo  # costs a second, which only compiling should pay
+    from torch._inductor.utils import fresh_cache
+
+    config = torch._dynamo.config
+    limits: dict[str, Any] = {
+        "recompile_limit": max(config.recompile_limit, 1024),
+        "accumulated_recompile_limit": max(config.accumulated_recompile_limit, 8192),
+        "fail_on_recompile_limit_hit": True,
+    }
+    torch._dynamo.reset()
+    with config.patch(**limits), fresh_cache():
+        yield
+
+
+BACKENDS: dict[str, Backend] = {
+    "eager": Backend("eager", eager, trains=True),
+    "packed": Backend("oneDNN with packed weights", packed, ("cpu",), ("float32", "bfloat16")),
+    "compile": Backend("torch.compile per block", compiled, trains=True, context=compiling),
+    "cuda_graph": Backend("CUDA graph", cuda_graph, devices=("cuda",)),
+    "compile_cuda_graph": Backend(
+        "torch.compile per block in a CUDA graph", compiled_cuda_graph, devices=("cuda",), context=compiling
+    ),
+    "onnxruntime": Backend(
+        "ONNX Runtime", onnxruntime, ("cpu",), ("float32",), packages=("onnx", "onnxscript", "onnxruntime")
+    ),
+    "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",)),
+}
+"""Every back end by the name that ``--backend`` takes."""
+
+
+def find_backend(name: str) -> Backend:
+    """The back end called ``name``.
+
+    Raises:
+        ValueError: if there is none, or a package that it needs is not installed.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend {name!r} is unknown; use one of {', '.join(BACKENDS)}")
+    backend = BACKENDS[name]
+    missing = [package for package in backend.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ValueError(f"backend {name} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
+    return backend
+
+
+def regions(model: nn.Module) -> list[nn.Module]:
+    """What is compiled on its own: an HRViT's stem, fusions, patch embeddings, blocks and head; else the whole."""
+    if not isinstance(model, HRViT):
+        return [model]
+    found: list[nn.Module] = [model.stem, *model.fusions]
+    for stage in model.stages:
+        found += list(stage.patch_embeds)  # type: ignore[arg-type]
+        found += [module for module in stage.modules() if isinstance(module, Block | ServedBlock)]
+    found += [model.head] if model.head is not None else []
+    return [module for module in found if not isinstance(module, nn.Identity)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without compilers' and exporters' remarks on their own future."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _captured(run: Callable[[], Any], device: torch.device) -> Prepared:
+    """A CUDA graph of ``run``, which must read and write the same memory each time."""
+    began = time.perf_counter()
+    with torch.cuda.device(device):
+        beside = torch.cuda.Stream(device)
+        beside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(beside):
+            for _ in range(3):  # libraries choose kernels and take workspaces, which must not be recorded
+                run()
+        torch.cuda.current_stream(device).wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = run()
+        torch.cuda.synchronize(device)
+
+    def replay() -> Any:
+        graph.replay()
+        return output
+
+    return Prepared(replay, time.perf_counter() - began)

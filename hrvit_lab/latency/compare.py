@@ -1,0 +1,222 @@
+"""Which of several is faster, and by how much: interleaved rounds, paired ratios, an A/A control.
+
+A machine's speed drifts by more than the differences one looks for. So in every round each competitor runs once, in
+random order, and only times of the same round are compared. The reference runs a second time in each round under the
+name ``CONTROL``: whatever difference the method shows between these two is its own error.
+
+Everything here is arithmetic on samples; stopwatches, clock and watch are given, so that tests can script them.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from hrvit_lab.latency.timing import Clock, Sample, Stopwatch
+
+CONTROL = "A/A control"
+"""The name of the reference's second entry."""
+
+TAIL_PERCENT = 1.25
+"""Share of resamples beyond each end of an interval. Who looks again and again, and stops when the interval is narrow,
+stops a little too often where it is narrow by chance: ends at 2.5 % would cover the truth in 91 to 93 % of races, these
+do in 95 %."""
+
+RESAMPLES = 2000
+
+FEWEST_ROUNDS = 7
+"""Of fewer, even the lowest and the highest do not hold the median between them often enough for an interval."""
+
+Verdict = Literal["faster", "slower", "tie"]
+Stop = Literal["precise", "rounds", "time", "interrupted"]
+
+
+class Estimate(NamedTuple):
+    """A value with its interval of 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width, as a fraction of the value."""
+        return (self.high - self.low) / 2 / self.value
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: as soon as every ratio's interval is narrow enough, within bounds on rounds and seconds.
+
+    Attributes:
+        half_width: of every ratio's interval, as a fraction; below it the race ends.
+        min_rounds: so many rounds must count before an interval may end the race: early ones are narrow by chance.
+        max_rounds: end the race after this many rounds.
+        max_seconds: end the race after this many seconds, but not before ``FEWEST_ROUNDS``.
+    """
+
+    half_width: float = 0.01
+    min_rounds: int = 20
+    max_rounds: int = 500
+    max_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.min_rounds <= self.max_rounds:
+            raise ValueError(
+                f"min_rounds {self.min_rounds} and max_rounds {self.max_rounds} must satisfy "
+                "3 ≤ min_rounds ≤ max_rounds"
+            )
+        if not 0 < self.half_width < 1:
+            raise ValueError(f"half_width is {self.half_width}; use a fraction between 0 and 1, such as 0.01")
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a race left.
+
+    Attributes:
+        samples: by competitor, one a round, all rounds in order; ``CONTROL`` is one of them.
+        throttled: for each round what slowed the device down by force; empty for a good round.
+        stopped: why it ended.
+        seconds: how long it took.
+    """
+
+    samples: dict[str, list[Sample]]
+    throttled: list[tuple[str, ...]]
+    stopped: Stop
+    seconds: float
+
+    @property
+    def kept(self) -> list[int]:
+        """Indices of the rounds that count: those that nothing throttled; all, if these are too few to tell."""
+        good = [index for index, reasons in enumerate(self.throttled) if not reasons]
+        return good if len(good) >= FEWEST_ROUNDS else list(range(len(self.throttled)))
+
+    @property
+    def discarded(self) -> int:
+        """How many rounds do not count."""
+        return len(self.throttled) - len(self.kept)
+
+    def wall_ms(self, name: str) -> list[float]:
+        """A competitor's wall times in the rounds that count."""
+        return [self.samples[name][index].wall_ms for index in self.kept]
+
+
+def bootstrap_median(values: Sequence[float], *, seed: int = 0) -> Estimate:
+    """The median, and a percentile interval from the medians of 2,000 seeded resamples with replacement.
+
+    >>> bootstrap_median([2.0, 2.0, 2.0])
+    Estimate(value=2.0, low=2.0, high=2.0)
+    """
+    array = np.asarray(values, dtype=float)
+    picks = np.random.default_rng(seed).integers(len(array), size=(RESAMPLES, len(array)))
+    medians = np.median(array[picks], axis=1)
+    low, high = np.percentile(medians, [TAIL_PERCENT, 100 - TAIL_PERCENT])
+    return Estimate(float(np.median(array)), float(low), float(high))
+
+
+def paired_ratio(times: Sequence[float], reference_times: Sequence[float], *, seed: int = 0) -> Estimate:
+    """How many times as long as the reference: the median over rounds of the ratio within each round.
+
+    >>> paired_ratio([1.0, 20.0, 3.0], [2.0, 40.0, 6.0])
+    Estimate(value=0.5, low=0.5, high=0.5)
+    """
+    return bootstrap_median([a / b for a, b in zip(times, reference_times, strict=True)], seed=seed)
+
+
+def judge(ratio: Estimate, control: Estimate) -> Verdict:
+    """What a ratio means: a tie if its interval contains 1, or if the A/A control shows as much of a difference.
+
+    >>> judge(Estimate(1.05, 1.04, 1.06), Estimate(1.0, 0.99, 1.01))
+    'slower'
+    >>> judge(Estimate(1.05, 1.04, 1.06), Estimate(1.02, 1.0, 1.06))
+    'tie'
+    """
+    shown_by_control = max(abs(math.log(control.low)), abs(math.log(control.high)))
+    if ratio.low <= 1 <= ratio.high or abs(math.log(ratio.value)) <= shown_by_control:
+        return "tie"
+    return "faster" if ratio.value < 1 else "slower"
+
+
+def compare(
+    stopwatches: Mapping[str, Stopwatch],
+    budget: Budget,
+    *,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+    look_for_throttling: Callable[[], tuple[str, ...]] = tuple,
+    on_round: Callable[[int, float], object] = lambda rounds, half_width: None,
+) -> Rounds:
+    """Let the competitors race in rounds; the first is the reference, and enters a second time as ``CONTROL``.
+
+    Args:
+        stopwatches: by name; each makes one call and says how long it took.
+        budget: when to stop.
+        seed: of the order within rounds.
+        clock: seconds, for the bound on time.
+        look_for_throttling: asked after each round, what throttled the device in it.
+        on_round: told after each round how many there were, and the widest interval's half-width so far
+            (infinite before there are enough rounds to tell).
+    Returns:
+        All samples. An interrupt (Ctrl-C) ends the race, and the whole rounds before it are kept.
+    """
+    reference = next(iter(stopwatches))
+    entries = [*stopwatches.items(), (CONTROL, stopwatches[reference])]
+    shuffle = random.Random(seed).shuffle
+    done: list[tuple[dict[str, Sample], tuple[str, ...]]] = []
+    half_width, next_check = math.inf, budget.min_rounds
+    stopped: Stop | None = None
+    began = clock()
+    try:
+        while stopped is None:
+            shuffle(entries)
+            samples = {name: stopwatch() for name, stopwatch in entries}
+            done.append((samples, look_for_throttling()))
+            n = len(done)
+            if n == next_check:
+                half_width = _widest(_rounds(done), reference, budget)
+                next_check += max(1, n // 10)
+            on_round(n, half_width)
+            if half_width < budget.half_width:
+                stopped = "precise"
+            elif n == budget.max_rounds:
+                stopped = "rounds"
+            elif n >= FEWEST_ROUNDS and clock() - began >= budget.max_seconds:
+                stopped = "time"
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    return _rounds(done, stopped, clock() - began)
+
+
+def _rounds(
+    done: Sequence[tuple[dict[str, Sample], tuple[str, ...]]], stopped: Stop = "rounds", seconds: float = 0.0
+) -> Rounds:
+    names = done[0][0] if done else ()
+    return Rounds(
+        {name: [samples[name] for samples, _ in done] for name in names},
+        [reasons for _, reasons in done],
+        stopped,
+        seconds,
+    )
+
+
+def _widest(rounds: Rounds, reference: str, budget: Budget) -> float:
+    """The largest half-width among the intervals of all ratios to the reference; infinite while too few count."""
+    base = rounds.wall_ms(reference)
+    if len(base) < budget.min_rounds:
+        return math.inf
+    return max(paired_ratio(rounds.wall_ms(name), base).half_width for name in rounds.samples if name != reference)
+
+
+def knee(batch_sizes: Sequence[int], throughputs: Sequence[float], *, share: float = 0.9) -> int:
+    """The smallest batch that reaches ``share`` of the best throughput: more only adds latency and memory.
+
+    >>> knee([1, 8, 64, 256], [100.0, 700.0, 950.0, 1000.0])
+    64
+    """
+    enough = share * max(throughputs)
+    return min(batch for batch, rate in zip(batch_sizes, throughputs, strict=True) if rate >= enough)

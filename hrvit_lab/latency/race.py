@@ -1,0 +1,272 @@
+"""The latency lab: models × back ends × number formats race under one setting, and each leaves one measurement.
+
+In order: the numerics gate, a warm-up until steady, interleaved rounds with an A/A control, energy. What does not fit
+into memory, computes something else or cannot run is a measurement too: one that says so and has no times.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrvit_lab.cost.count import UncountedOperator, count
+from hrvit_lab.environment import environment
+from hrvit_lab.latency.backends import BACKENDS, find_backend
+from hrvit_lab.latency.compare import (
+    CONTROL,
+    FEWEST_ROUNDS,
+    Budget,
+    Estimate,
+    Rounds,
+    bootstrap_median,
+    judge,
+    paired_ratio,
+)
+from hrvit_lab.latency.energy import Energy, energy_per_call, idle_power, nvml_meter
+from hrvit_lab.latency.engine import cold_times, device_times, wall_times, watched
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting
+from hrvit_lab.latency.ready import Ready, Stopped, make_ready
+from hrvit_lab.latency.roofline import Ceilings, measure_ceilings, roofline
+from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
+from hrvit_lab.latency.workload import (
+    DTYPES,
+    MEMORY_FORMATS,
+    device_name,
+    find_device,
+    ieee_float32,
+)
+from hrvit_lab.network.model import HRViT
+
+TRAINING_MACS = 3
+"""A training step's multiply-accumulates by those of inference: a backward pass has two products for each."""
+
+
+ENERGY_SECONDS = 3.0
+
+
+IDLE_SECONDS = 2.0
+
+
+def race(
+    entries: Sequence[Entry],
+    setting: Setting,
+    budget: Budget | None = None,
+    *,
+    seed: int = 0,
+    max_warmup_seconds: float = 10.0,
+    clock: Clock = time.perf_counter,
+    nvml: Any = None,
+    report: Callable[[str], object] = lambda text: None,
+) -> list[Measurement]:
+    """Time competitors against the first of them.
+
+    Args:
+        entries: all different.
+        setting: shared by all.
+        budget: of the race; None takes the defaults.
+        seed: of the input and of the order within rounds.
+        max_warmup_seconds: for each competitor's warm-up, steady or not.
+        clock: monotonic seconds.
+        nvml: ``load_nvml()``, for clocks and energy of a GPU; None leaves them out.
+        report: told in words what is going on.
+    Returns:
+        One measurement an entry, in their order. If the first cannot be timed, the next that can is the reference.
+        After Ctrl-C during the rounds, what was measured, with status ``"interrupted"``.
+    Raises:
+        ValueError: for a setting that does not exist, a device that is not present, or a back end without its package.
+        KeyboardInterrupt: on Ctrl-C, as long as there is nothing to keep.
+    """
+    device = _validate(entries, setting)
+    with ExitStack() as stack:
+        threads = stack.enter_context(intra_op_threads(setting.threads))
+        stack.enter_context(ieee_float32())
+        for context in {BACKENDS[entry.backend].context for entry in entries} - {nullcontext}:
+            stack.enter_context(context())
+        facts: dict[str, Any] = dict(
+            resolution=setting.resolution,
+            batch_size=setting.batch_size,
+            device=str(device),
+            device_name=device_name(device),
+            memory_format=setting.memory_format,
+            threads=threads,
+            training=setting.training,
+            environment=environment(),
+        )
+        ceilings: dict[str, Ceilings] = {}
+        for dtype in dict.fromkeys(entry.dtype for entry in entries):  # first: later there may be no memory left
+            report(f"ceilings in {dtype}: matrix product and copy")
+            with torch.inference_mode():
+                ceilings[dtype] = measure_ceilings(device, dtype, clock=clock)
+        ready: list[Ready] = []
+        results: dict[str, Measurement] = {}
+        references: dict[int, list[Tensor]] = {}
+        for entry in entries:
+            try:
+                ready.append(make_ready(entry, setting, device, references, seed, max_warmup_seconds, clock, report))
+            except Stopped as stopped:
+                finding = stopped.finding
+                results[entry.name] = Measurement(
+                    entry.model.name, entry.backend, entry.dtype, **facts, status=stopped.status, reason=stopped.reason,
+                    relative_error=finding.relative_error if finding else None,
+                    tolerance=finding.tolerance if finding else None,
+                )  # fmt: skip
+        references.clear()
+        if ready:
+            for result in _timed(
+                ready, setting, facts, ceilings, device, budget or Budget(), seed, clock, nvml, report
+            ):
+                results[result.name] = result
+    return [results[entry.name] for entry in entries]
+
+
+def _validate(entries: Sequence[Entry], setting: Setting) -> torch.device:
+    """The device; a ValueError for whatever cannot be asked."""
+    if not entries:
+        raise ValueError("a race needs at least one entry")
+    names = [entry.name for entry in entries]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} is entered twice; give it once, the A/A control is built in")
+    for entry in entries:
+        find_backend(entry.backend)
+        if entry.dtype not in DTYPES:
+            raise ValueError(f"dtype {entry.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    if setting.memory_format not in MEMORY_FORMATS:
+        raise ValueError(f"memory_format {setting.memory_format!r} is unknown; use one of {', '.join(MEMORY_FORMATS)}")
+    for name in ("batch_size", "threads"):
+        if (number := getattr(setting, name)) is not None and number < 1:
+            raise ValueError(f"{name} is {number}; use at least 1")
+    for entry in entries:
+        if isinstance(entry.model.plain, HRViT):
+            entry.model.plain.config.check_resolution(setting.resolution)
+    return find_device(setting.device)
+
+
+def _timed(
+    ready: Sequence[Ready],
+    setting: Setting,
+    facts: dict[str, Any],
+    ceilings: dict[str, Ceilings],
+    device: torch.device,
+    budget: Budget,
+    seed: int,
+    clock: Clock,
+    nvml: Any,
+    report: Callable[[str], object],
+) -> list[Measurement]:
+    """The race itself, and energy after it."""
+
+    def on_round(rounds: int, half_width: float) -> None:
+        width = f", widest interval ±{half_width:.1%}" if half_width < float("inf") else ""
+        report(f"round {rounds}, {len(ready)} in the race and the A/A control{width}")
+
+    reference = ready[0].entry.name
+    with torch.inference_mode(not setting.training), garbage_collector_paused():
+        rounds, conditions = watched(
+            {competitor.entry.name: competitor.warm.stopwatch for competitor in ready}, budget, device, seed=seed,
+            clock=clock, nvml=nvml, on_round=on_round,
+        )  # fmt: skip
+        if len(rounds.throttled) < min(FEWEST_ROUNDS, budget.min_rounds):
+            raise KeyboardInterrupt
+        energies = _energies(ready, device, nvml, rounds, clock, report)
+
+    base = rounds.wall_ms(reference)
+    control = paired_ratio(rounds.wall_ms(CONTROL), base)
+    return [
+        _measurement(
+            competitor, rounds, reference, base, control, facts, ceilings[competitor.entry.dtype], conditions, energy
+        )
+        for competitor, energy in zip(ready, energies, strict=True)
+    ]
+
+
+def _energies(
+    ready: Sequence[Ready],
+    device: torch.device,
+    nvml: Any,
+    rounds: Rounds,
+    clock: Clock,
+    report: Callable[[str], object],
+) -> list[Energy | None]:
+    meter = nvml_meter(device, nvml) if device.type == "cuda" and nvml is not None else None
+    if meter is None or rounds.stopped == "interrupted":
+        return [None] * len(ready)
+    report("power of the waiting device")
+    torch.cuda.synchronize(device)
+    idle_w = idle_power(meter, seconds=IDLE_SECONDS, clock=clock)
+    energies: list[Energy | None] = []
+    for competitor in ready:
+        report(f"{competitor.entry.name}: energy")
+        energies.append(
+            energy_per_call(
+                competitor.warm.call, lambda: torch.cuda.synchronize(device), meter, idle_w=idle_w,
+                seconds=ENERGY_SECONDS, clock=clock,
+            )
+        )  # fmt: skip
+    return energies
+
+
+def _measurement(
+    competitor: Ready,
+    rounds: Rounds,
+    reference: str,
+    base: list[float],
+    control: Estimate,
+    facts: dict[str, Any],
+    ceilings: Ceilings,
+    conditions: dict[str, Any],
+    energy: Energy | None,
+) -> Measurement:
+    entry = competitor.entry
+    samples = rounds.samples[entry.name]
+    times = rounds.wall_ms(entry.name)
+    latency = bootstrap_median(times)
+    ratio = None if entry.name == reference else paired_ratio(times, base)
+    batch_size, training = facts["batch_size"], facts["training"]
+    macs, moved_bytes = _work(entry, facts["resolution"], batch_size, training)
+    interrupted = rounds.stopped == "interrupted"
+    return Measurement(
+        entry.model.name,
+        entry.backend,
+        entry.dtype,
+        **facts,
+        status="interrupted" if interrupted else "ok",
+        reason="stopped by hand before the interval was narrow" if interrupted else "",
+        relative_error=competitor.finding.relative_error,
+        tolerance=competitor.finding.tolerance,
+        compile_seconds=competitor.compile_seconds,
+        steady=competitor.warm.steady,
+        warmup_samples_ms=competitor.warm.warmup_ms,
+        samples_ms=wall_times(samples),
+        device_samples_ms=device_times(samples),
+        cold_samples_ms=cold_times(samples),
+        throttled=tuple(rounds.throttled),
+        rounds_discarded=rounds.discarded,
+        latency=latency,
+        against=None if ratio is None else reference,
+        ratio=ratio,
+        verdict=None if ratio is None else judge(ratio, control),
+        control=control,
+        rounds_stopped=rounds.stopped,
+        race_seconds=rounds.seconds,
+        macs=macs,
+        ceilings=ceilings,
+        roofline=None if macs is None else roofline(latency.value, macs, moved_bytes, ceilings),
+        energy=energy,
+        peak_memory_mib=competitor.peak_memory_mib,
+        conditions=conditions,
+    )
+
+
+def _work(entry: Entry, resolution: tuple[int, int], batch_size: int, training: bool) -> tuple[int | None, int | None]:
+    """Multiply-accumulates and moved bytes of a batch of the plain network; None for what is not known."""
+    plain = entry.model.plain
+    try:
+        counts = count(plain, resolution)
+    except UncountedOperator:
+        return None, None
+    macs = counts.macs * batch_size * (TRAINING_MACS if training else 1)
+    known = isinstance(plain, HRViT) and not training
+    return macs, counts.moved_bytes(batch_size, entry.dtype) if known else None

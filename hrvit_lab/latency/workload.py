@@ -1,0 +1,136 @@
+"""What a measurement runs: a private copy of the model and one random batch, placed on a device.
+
+The caller's model is never touched: placement, dtype, memory format and eval mode belong to the copy.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hrvit_lab.environment import cpu_model
+from hrvit_lab.network.inputs import input_channels
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# How the model lays out its own weights is part of it: "contiguous" leaves them alone, and so does the input's noise.
+MEMORY_FORMATS = {"contiguous": torch.preserve_format, "channels_last": torch.channels_last}
+
+
+class OutOfDeviceMemory(MemoryError):
+    """The workload does not fit. A result to record, never a reason to measure a smaller batch."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model copy and its input, ready to run.
+
+    Attributes:
+        model: copy of the caller's model on ``device``, in eval mode.
+        images_BCHW: (B, C, H, W) standard normal noise; zeros would flatter kernels that take shortcuts.
+        device: where both live.
+        name: the settings in words, for messages.
+    """
+
+    model: nn.Module
+    images_BCHW: Tensor  # noqa: N815
+    device: torch.device
+    name: str
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of weights, buffers and input: allocated before the first operator runs."""
+        return sum(storage.nbytes() for storage in self.resident_storages())
+
+    def resident_storages(self) -> list[torch.UntypedStorage]:
+        """Storages of weights, buffers and input, shared ones once."""
+        tensors = [*self.model.parameters(), *self.model.buffers(), self.images_BCHW]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return list({storage._cdata: storage for storage in storages}.values())
+
+
+def prepare(
+    model: nn.Module,
+    resolution: int | tuple[int, int],
+    *,
+    batch_size: int,
+    device: str,
+    dtype: str = "float32",
+    memory_format: str = "contiguous",
+    seed: int = 0,
+) -> Workload:
+    """Copy ``model`` to ``device`` and make a seeded random batch for it.
+
+    Args:
+        resolution: input height and width in pixels; one number means square.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        dtype: a key of ``DTYPES``, for weights and input.
+        memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or
+            ``"channels_last"``, both.
+    Raises:
+        ValueError: for a setting that does not exist or a device that is not present.
+        OutOfDeviceMemory: if weights and input alone do not fit.
+    """
+    for field, value, known in (("dtype", dtype, DTYPES), ("memory_format", memory_format, MEMORY_FORMATS)):
+        if value not in known:
+            raise ValueError(f"{field} {value!r} is unknown; use one of {', '.join(known)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; use at least 1")
+    target = find_device(device)
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    name = f"batch {batch_size} at {height}×{width}, {dtype}, {memory_format}, on {device_name(target)}"
+    with memory_errors_named(name):
+        ours = copy.deepcopy(model).to(target, DTYPES[dtype]).to(memory_format=MEMORY_FORMATS[memory_format])
+        images_BCHW = noise(batch_size, input_channels(model), height, width, seed)
+        images_BCHW = images_BCHW.to(target, DTYPES[dtype]).to(memory_format=MEMORY_FORMATS[memory_format])
+    return Workload(ours.eval(), images_BCHW, target, name)
+
+
+def noise(batch_size: int, channels: int, height: int, width: int, seed: int) -> Tensor:
+    """(B, C, H, W) standard normal numbers in float32, the same on every device."""
+    return torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device called ``name``.
+
+    Raises:
+        ValueError: if it is neither the CPU nor a CUDA device that is present.
+    """
+    kind, _, index = name.partition(":")
+    if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
+        raise ValueError(f"device {name!r} is unknown; use cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        present = torch.cuda.device_count()
+        raise ValueError(f"device {name!r} is not present: torch sees {present} CUDA devices; use cpu")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The product's name, e.g. ``"NVIDIA H100 80GB HBM3"``; the processor's for the CPU."""
+    return cpu_model() if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+@contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Convolutions in float32 use no TF32 (matrix products use none unless asked): float32 shall mean float32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def memory_errors_named(name: str) -> Iterator[None]:
+    """Turn any allocator's complaint into ``OutOfDeviceMemory`` that says what did not fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # The CPU allocator raises a bare RuntimeError; its text is all there is to recognise it by.
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error):
+            raise OutOfDeviceMemory(f"out of memory: {name}") from None
+        raise

@@ -1,0 +1,130 @@
+"""Networks that are not ours, by name, on our scales: any model of timm as a config that can be built and measured.
+
+A `TimmConfig` stands wherever an `HRViTConfig` does: it has a name, an id, a number of classes, `replace` and
+`to_dict`. `build_network` builds either.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hrvit_lab.config import ConfigError, HRViTConfig, as_size, suggest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM = "timm:"
+MAX_CLASSES = 100_000
+MAX_CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """A model of timm, with random weights.
+
+    Attributes:
+        model: timm's name for it behind ``timm:``, as in ``timm:resnet18``.
+        num_classes: outputs of its classifier.
+        in_chans: channels of the input image.
+        name: a label for people.
+
+    Raises:
+        ConfigError: (a ValueError) for a name that timm doesn't have, with the nearest, or an impossible number.
+    """
+
+    model: str
+    num_classes: int = 1000
+    in_chans: int = 3
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        timm_name(self.model)
+        for field, most in (("num_classes", MAX_CLASSES), ("in_chans", MAX_CHANNELS)):
+            value = getattr(self, field)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ConfigError(f"{field} = {value!r} can't be for {self.model}; use 1 to {most}")
+
+    @cached_property
+    def id(self) -> str:
+        """12 hex digits: equal for equal networks, whatever they are called."""
+        identity = {"model": self.model, "num_classes": self.num_classes, "in_chans": self.in_chans}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    def replace(self, **changes: Any) -> "TimmConfig":
+        """A new config with some fields changed.
+
+        Raises:
+            ConfigError: for a field that only an HRViT has.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        if unknown := next((name for name in changes if name not in known), None):
+            raise ConfigError(f"{self.model} has no {unknown!r} to set; a timm model takes num_classes and in_chans")
+        return dataclasses.replace(self, **changes)
+
+    def check_resolution(self, resolution: int | tuple[int, int]) -> tuple[int, int]:
+        """``(height, width)`` in pixels; which sizes the model takes shows only when it runs."""
+        return as_size(resolution)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain strings and numbers; ``network_from_dict`` gives the same config back."""
+        return dataclasses.asdict(self)
+
+
+NetworkConfig = HRViTConfig | TimmConfig
+"""What can be built, counted, timed and trained."""
+
+
+def network_from_dict(fields: Mapping[str, Any]) -> NetworkConfig:
+    """A mapping with ``model: timm:NAME`` as a `TimmConfig`, any other as an `HRViTConfig`.
+
+    Raises:
+        ConfigError: naming the field, its value and the remedy.
+    """
+    if not isinstance(fields, Mapping) or "model" not in fields:
+        return HRViTConfig.from_dict(fields)
+    changes = {str(key): value for key, value in fields.items()}
+    return TimmConfig(changes.pop("model")).replace(**changes)
+
+
+def build_network(config: NetworkConfig, resolution: tuple[int, int] | None = None) -> "nn.Module":
+    """Build the network that a config describes.
+
+    Args:
+        resolution: (height, width) in pixels that a model of timm with a fixed input size is built for; None takes
+            timm's own.
+    """
+    if isinstance(config, HRViTConfig):
+        from hrvit_lab.network.build import build
+
+        return build(config)
+    import timm
+
+    name = timm_name(config.model)
+    pretrained = timm.get_pretrained_cfg(name)
+    fixed = resolution is not None and pretrained is not None and pretrained.fixed_input_size
+    sized: dict[str, Any] = {"img_size": resolution} if fixed else {}
+    return timm.create_model(name, num_classes=config.num_classes, in_chans=config.in_chans, **sized)
+
+
+def timm_name(model: Any) -> str:
+    """``resnet18`` of ``timm:resnet18``.
+
+    Raises:
+        ConfigError: with near names, if timm has no such model; nothing is ever fetched.
+    """
+    if not isinstance(model, str) or not model.startswith(TIMM):
+        raise ConfigError(f"model = {model!r:.80} is unknown; write {TIMM}NAME, or preset: NAME for one of ours")
+    name = model.removeprefix(TIMM)
+    import timm
+
+    known = timm.list_models()
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name[:100], known, n=3, cutoff=0.6)
+    remedy = suggest(name, near) if near else "timm.list_models() tells their names"
+    raise ConfigError(f"{model:.80}: timm has no such model; {remedy}")

@@ -1,0 +1,80 @@
+"""The attention of a block: tokens mixed by one of many mixers, refined by a convolution beside it, projected back.
+
+Source: arXiv 2111.01236, section 3.2; with all three switches off, the plain attention of other transformers.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.inplace import hardswish_over
+from hrvit_lab.network.blocks.tokens import batch_norm_tokens, conv_tokens, depthwise
+
+
+class Attention(nn.Module):
+    """``norm(proj(act(mixed + conv(hardswish(values)))))``.
+
+    Args:
+        dim: channels C.
+        mixer: x (B, H, W, C) → mixed tokens and values, both (B, H, W, C). It projects x itself; the values are what it
+            averages (x itself, where they have another size).
+        parallel_conv: add a depthwise 3×3 convolution of the values, after Hardswish.
+        activation: Hardswish before the output projection.
+        batch_norm: BatchNorm after it, whose weight and bias start at zero.
+        proj_drop: dropout after the output projection.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    batch_norms = (("proj", "norm"),)
+
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        *,
+        parallel_conv: bool = True,
+        activation: bool = True,
+        batch_norm: bool = True,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.parallel_conv = depthwise(dim, 3) if parallel_conv else None
+        self.activation = activation
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.norm: nn.Module = nn.Identity()
+        if batch_norm:
+            self.norm = silent = nn.BatchNorm1d(dim)
+            nn.init.zeros_(silent.weight)
+            nn.init.zeros_(silent.bias)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return batch_norm_tokens(self.norm, self.proj_drop(self.proj(refined(self, x_BHWC))))
+
+    def served(self) -> nn.Module:
+        """What computes the same in evaluation in the least time, once the BatchNorm is folded."""
+        return ServedAttention(self)
+
+
+def refined(attention: "Attention | ServedAttention", x_BHWC: Tensor) -> Tensor:
+    """Tokens after mixing, the convolution beside it and the activation, (B, H, W, C); all else is let go on return."""
+    mixed_BHWC, values_BHWC = attention.mixer(x_BHWC)
+    if attention.parallel_conv is not None:
+        mixed_BHWC = conv_tokens(attention.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
+    return hardswish_over(mixed_BHWC) if attention.activation else mixed_BHWC
+
+
+class ServedAttention(nn.Module):
+    """Attention without what does nothing in evaluation.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.mixer, self.parallel_conv, self.proj = attention.mixer, attention.parallel_conv, attention.proj
+        self.activation = attention.activation
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.proj(refined(self, x_BHWC))

@@ -1,0 +1,29 @@
+"""The plain feed-forward network of transformers: every token by itself.
+
+Source: arXiv 1706.03762, section 3.3, with GELU (arXiv 1606.08415).
+"""
+
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.parts.ffn import hidden_width
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear.
+
+    Args:
+        dim: channels C.
+        mlp_ratio: hidden channels are int(C · ratio).
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, dim: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = hidden_width(dim, mlp_ratio)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.fc2(gelu_over(self.fc1(x_BHWC)))

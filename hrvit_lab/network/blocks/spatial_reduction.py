@@ -1,0 +1,50 @@
+"""Attention of all tokens to fewer, merged ones.
+
+Source: arXiv 2105.15203, section 3.1 (MiT, the encoder of SegFormer).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.attend import attend
+from hrvit_lab.network.blocks.tokens import conv_tokens
+from hrvit_lab.parts.attention.row import num_heads
+
+
+class SpatialReductionAttention(nn.Module):
+    """Queries of all tokens; keys and values of patches merged by a convolution and normalised.
+
+    Rows and columns that fill no whole patch are merged into none, as in MiT; a side shorter than a patch is padded
+    with zeros up to one.
+
+    Args:
+        dim: channels; at most ``head_dim`` or a multiple of it.
+        head_dim: channels per head.
+        window_size: side of a patch in tokens, ≥ 1; 1 merges nothing.
+
+    Shape: (B, H, W, C) → attended tokens and the input, (B, H, W, C) each: the values are fewer than the tokens.
+    """
+
+    def __init__(self, dim: int, head_dim: int, window_size: int) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.num_heads = num_heads(dim, head_dim)
+        self.fused_attn = True
+        self.to_q = nn.Linear(dim, dim)
+        self.reduce = nn.Conv2d(dim, dim, window_size, stride=window_size) if window_size > 1 else None
+        self.norm = nn.LayerNorm(dim) if window_size > 1 else None
+        self.to_kv = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        q_Bnc = self.to_q(x_BHWC).flatten(1, 2)
+        k_Bmc, v_Bmc = self.to_kv(self._merged(x_BHWC)).flatten(1, 2).chunk(2, dim=-1)
+        out_Bnc = attend(q_Bnc, k_Bmc, v_Bmc, self.num_heads, fused=self.fused_attn)
+        return out_Bnc.view(x_BHWC.shape), x_BHWC
+
+    def _merged(self, x_BHWC: Tensor) -> Tensor:
+        if self.reduce is None or self.norm is None:
+            return x_BHWC
+        missing_rows, missing_columns = (max(0, self.window_size - side) for side in x_BHWC.shape[1:3])
+        if missing_rows or missing_columns:
+            x_BHWC = F.pad(x_BHWC, (0, 0, 0, missing_columns, 0, missing_rows))
+        return self.norm(conv_tokens(self.reduce, x_BHWC))

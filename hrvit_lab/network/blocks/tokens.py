@@ -1,0 +1,42 @@
+"""The token layout: maps travel as (B, H, W, C), so that norms and linears see channels last and convolutions,
+through a permuted view, a channels-last image; neither copies."""
+
+import torch
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.wide_depthwise import QUICK_COLUMNS, wide_depthwise
+
+
+def to_image(x_BHWC: Tensor) -> Tensor:
+    """(B, H, W, C) → (B, C, H, W), a channels-last view."""
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def to_tokens(x_BCHW: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, H, W, C), a view."""
+    return x_BCHW.permute(0, 2, 3, 1)
+
+
+def conv_tokens(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
+    """Apply a convolution to tokens: (B, H, W, C_in) → (B, H', W', C_out)."""
+    return to_tokens(conv(to_image(x_BHWC)))
+
+
+def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
+    """A depthwise convolution with bias that keeps the map's size (odd ``kernel_size``)."""
+    conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+    if kernel_size > QUICK_COLUMNS:
+        conv.__dict__["_conv_forward"] = wide_depthwise  # a convolution as any other, to hooks and counters too
+    return conv
+
+
+def batch_norm_tokens(norm: nn.Module, x_BHWC: Tensor) -> Tensor:
+    """BatchNorm over batch and tokens: (B, H, W, C) → (B, H, W, C)."""
+    if isinstance(norm, nn.Identity):
+        return x_BHWC
+    return norm(x_BHWC.reshape(-1, x_BHWC.shape[-1])).view(x_BHWC.shape)
+
+
+def channels_last(x_BCHW: Tensor) -> Tensor:
+    """The same image with channels last in memory."""
+    return x_BCHW.contiguous(memory_format=torch.channels_last)

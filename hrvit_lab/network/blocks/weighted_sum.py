@@ -1,0 +1,75 @@
+"""Fast normalised fusion: every coming branch is a weighted mean of all previous ones, then GELU.
+
+Source: arXiv 1911.09070 (EfficientDet's BiFPN), section 3.3.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.fusion import resized
+from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.network.blocks.tokens import to_image, to_tokens
+
+EPSILON = 1e-4
+"""Keeps the mean finite where all weights are cut off at zero."""
+
+
+class WeightedSum(nn.Module):
+    """Every previous branch, brought to the width and size of a coming one, with a weight of at least zero.
+
+    A 1×1 convolution changes the width where it differs, block averages or interpolation the size. Both are linear
+    with weights that sum to 1, so their order is free: the convolution runs where the map is smaller.
+
+    Args:
+        dims_in: channels of the previous branches, finest first.
+        dims_out: channels of the coming ones, at least as many.
+        upsample: interpolation from a coarser branch, ``"nearest"`` or ``"bilinear"``.
+
+    Shape: list of (B, H_j, W_j, dims_in[j]) → list of (B, H_i, W_i, dims_out[i]).
+    """
+
+    def __init__(self, dims_in: Sequence[int], dims_out: Sequence[int], upsample: str) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.convs = nn.ModuleList(
+            nn.ModuleList(nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1) for c_in in dims_in)
+            for c_out in dims_out
+        )
+        # A mean of one needs no weight.
+        several = len(dims_in) > 1
+        self.weights = nn.ParameterList(torch.ones(len(dims_in)) for _ in dims_out) if several else None
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        images = [to_image(x_BHWC) for x_BHWC in maps]
+        return [to_tokens(self._fused(images, target)) for target in range(len(self.convs))]
+
+    def _fused(self, images: list[Tensor], target: int) -> Tensor:
+        if self.weights is None:
+            x_BCHW = self._brought(images, 0, target)
+            # The map that came in is not ours to write to.
+            return F.gelu(x_BCHW) if x_BCHW is images[0] else gelu_over(x_BCHW)
+        weights = self.weights[target].relu()
+        shares = (weights / (weights.sum() + EPSILON)).unbind()
+        total = self._brought(images, 0, target) * shares[0]
+        for source in range(1, len(images)):
+            total = total.addcmul_(self._brought(images, source, target), shares[source])
+        return gelu_over(total)
+
+    def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
+        """A previous branch's map at a coming one's width and size."""
+        conv = cast(nn.ModuleList, self.convs[target])[source]
+        if source < target:
+            block = 2 ** (target - source)
+            return conv(F.avg_pool2d(images[source], block, ceil_mode=True))
+        if source > target:
+            return resized(conv(images[source]), images[target], self.upsample)
+        return conv(images[source])
+
+
+def weighted_sum(dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool) -> WeightedSum:
+    """The fusion of the table: the same wherever it stands."""
+    return WeightedSum(dims_in, dims_out, upsample)

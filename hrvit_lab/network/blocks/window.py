@@ -1,0 +1,85 @@
+"""Attention within non-overlapping windows, with a bias for every relative position.
+
+Source: arXiv 2103.14030, section 3.2 (Swin); arXiv 2110.09408, section 3 (HRFormer).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.attend import attend
+from hrvit_lab.parts.attention.row import num_heads
+from hrvit_lab.parts.attention.windows import Span, spans
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows that are cut from the map's corner.
+
+    Windows left over at the border attend at their own size, with the biases of their true offsets: no padding, no
+    mask. A map smaller than the window is one window.
+
+    Args:
+        dim: channels; at most ``head_dim`` or a multiple of it.
+        head_dim: channels per head.
+        window_size: side of a window in tokens, ≥ 1; any map is accepted.
+        shift: rows and columns of the first window, 0 ≤ shift < window_size; 0 for a whole one. An axis that is no
+            longer than the window is not shifted.
+
+    Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
+    """
+
+    def __init__(self, dim: int, head_dim: int, window_size: int, shift: int = 0) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.shift = shift
+        self.num_heads = num_heads(dim, head_dim)
+        self.fused_attn = True
+        self.to_qkv = nn.Linear(dim, 3 * dim)
+        self.relative_bias = nn.Parameter(torch.empty(self.num_heads, 2 * window_size - 1, 2 * window_size - 1))
+        nn.init.trunc_normal_(self.relative_bias, std=0.02)
+
+    def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        _, H, W, _ = x_BHWC.shape
+        qkv_BHWC = self.to_qkv(x_BHWC)
+        columns = spans(W, self.window_size, self.shift)
+        rows = [
+            _joined([self._attend(qkv_BHWC, row, column) for column in columns], dim=2)
+            for row in spans(H, self.window_size, self.shift)
+        ]
+        return _joined(rows, dim=1), qkv_BHWC.chunk(3, dim=-1)[2]
+
+    def _attend(self, qkv_BHWC: Tensor, row: Span, column: Span) -> Tensor:
+        """The part of the map that is cut into windows of one shape, attended: (B, h, w, C)."""
+        bias_hnm = relative_bias(self.relative_bias, row.size, column.size)
+        q_Bnc, k_Bnc, v_Bnc = windows(qkv_BHWC, row, column).chunk(3, dim=-1)
+        out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, self.num_heads, bias_hnm=bias_hnm, fused=self.fused_attn)
+        del q_Bnc, k_Bnc, v_Bnc  # before the output is laid out as a map
+        i, j = (row.stop - row.start) // row.size, (column.stop - column.start) // column.size
+        out_BijyxC = out_Bnc.unflatten(1, (row.size, column.size)).unflatten(0, (-1, i, j))
+        return out_BijyxC.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def windows(x_BHWC: Tensor, row: Span, column: Span) -> Tensor:
+    """Windows of one shape, cut from the map: (B, H, W, C) → (B · windows, rows · columns, C)."""
+    part_BhwC = x_BHWC[:, row.start : row.stop, column.start : column.stop]
+    grid_BiyjxC = part_BhwC.unflatten(2, (-1, column.size)).unflatten(1, (-1, row.size))
+    return grid_BiyjxC.transpose(2, 3).reshape(-1, row.size * column.size, x_BHWC.shape[-1])
+
+
+def relative_bias(bias_hyx: Tensor, rows: int, columns: int) -> Tensor:
+    """Biases between all tokens of a window, by where the first lies relative to the second.
+
+    Entry (token (y, x), token (y', x')) is the table's at offset (y - y', x - x'), whose zero is in its middle.
+
+    Args:
+        bias_hyx: (h, 2w - 1, 2w - 1), w ≥ rows, columns.
+    Returns:
+        (h, rows · columns, rows · columns).
+    """
+    middle = bias_hyx.shape[-1] // 2
+    near_hyx = bias_hyx[:, middle - rows + 1 : middle + rows, middle - columns + 1 : middle + columns]
+    # Sliding over the table from offset y - (rows - 1) gives y' in falling order.
+    return near_hyx.unfold(1, rows, 1).unfold(2, columns, 1).flip(3, 4).flatten(3).flatten(1, 2)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)

@@ -1,0 +1,69 @@
+"""The network as it is served: the same function in fewer and better operators.
+
+- In evaluation a BatchNorm is an affine map of what stands before it, so it folds into that convolution or linear. A
+  part says which of its BatchNorms follows what in ``batch_norms``: pairs of attribute names.
+- The bias of a block's shortcut joins the bias of its attention's projection.
+- A part that has a ``served()`` form, and a dense convolution, take the one that is fastest in inference.
+"""
+
+import copy
+from itertools import pairwise
+from typing import TypeVar, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from hrvit_lab.network.blocks import DES, Block, ServedBlock
+from hrvit_lab.network.blocks.served_conv import served_conv
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def deploy(model: Network) -> Network:
+    """A copy for inference: same inputs and outputs, to rounding.
+
+    Args:
+        model: any of ours; it is left as it is, in its mode and with its weights.
+    Returns:
+        The copy, in evaluation mode; it is not meant to be trained, and its state dict is its own.
+    """
+    served = copy.deepcopy(model).eval().requires_grad_(False)
+    if any(isinstance(part, ServedBlock) for part in served.modules()):
+        return served  # it was deployed before
+    for part in list(served.modules()):
+        for layer, batch_norm in _batch_norm_pairs(part):
+            _fold(part, layer, batch_norm)
+    for part in list(served.modules()):
+        if isinstance(part, Block) and isinstance(part.shortcut, DES):
+            cast(nn.Linear, part.attn.proj).bias.add_(part.shortcut.take_bias())
+    for part in reversed(list(served.modules())):  # what is inside takes its form first
+        for name, child in part.named_children():
+            if isinstance(child, nn.Conv2d):
+                setattr(part, name, served_conv(child))
+            elif hasattr(child, "served"):
+                setattr(part, name, child.served())  # type: ignore[operator]
+    return served.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _batch_norm_pairs(part: nn.Module) -> list[tuple[str, str]]:
+    """Names of (convolution or linear, BatchNorm) that directly follow each other in ``part``."""
+    if isinstance(part, nn.Sequential):
+        return [(a, b) for a, b in pairwise(part._modules) if isinstance(part._modules[b], nn.BatchNorm2d)]
+    pairs = getattr(part, "batch_norms", ())
+    return [(a, b) for a, b in pairs if isinstance(part._modules[b], _BatchNorm)]
+
+
+def _fold(part: nn.Module, layer_name: str, norm_name: str) -> None:
+    layer, norm = part._modules[layer_name], cast(_BatchNorm, part._modules[norm_name])
+    folded: nn.Module
+    if isinstance(layer, nn.Conv2d):
+        folded = fuse_conv_bn_eval(layer, norm)
+    else:
+        folded = fuse_linear_bn_eval(cast(nn.Linear, layer), norm)
+    setattr(part, layer_name, folded)
+    if isinstance(part, nn.Sequential):
+        del part._modules[norm_name]
+    else:
+        setattr(part, norm_name, nn.Identity())

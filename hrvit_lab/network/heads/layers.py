@@ -1,0 +1,37 @@
+"""What the dense heads are made of: a convolution with norm and activation, maps brought to one size, a classifier."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.fusion import resized
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution without bias, BatchNorm, ReLU; keeps the map's size (odd ``kernel_size``).
+
+    Shape: (B, c_in, H, W) → (B, c_out, H, W).
+    """
+
+    batch_norms = (("conv", "bn"),)
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel_size, padding=kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.relu_(self.bn(self.conv(x_BCHW)))
+
+
+def pixel_classifier(width: int, num_classes: int) -> nn.Module:
+    """1×1 convolution from ``width`` channels to ``num_classes``; for 0 an identity."""
+    return nn.Conv2d(width, num_classes, 1) if num_classes else nn.Identity()
+
+
+def concatenate(maps: Iterable[Tensor]) -> Tensor:
+    """Maps (B, C_i, H_i, W_i) → (B, Σ C_i, H_0, W_0): all at the first one's size (bilinear), side by side."""
+    first, *others = maps
+    return torch.cat([first, *(resized(x_BCHW, first, "bilinear") for x_BCHW in others)], dim=1)

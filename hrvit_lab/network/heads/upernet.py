@@ -1,0 +1,106 @@
+"""UperNet: a feature pyramid whose top has seen the whole map at four scales, and an auxiliary head for training.
+
+Source: arXiv 1807.10221, section 3.1; pyramid pooling after arXiv 1612.01105; sizes as mmsegmentation's.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrvit_lab.network.blocks.fusion import resized
+from hrvit_lab.network.heads.layers import ConvNormReLU, concatenate, pixel_classifier
+from hrvit_lab.parts.head import AUXILIARY_WIDTH, POOL_SIZES, auxiliary_branch
+
+
+class PyramidPooling(nn.Module):
+    """A map beside its averages over 1×1, 2×2, 3×3 and 6×6 bins, mixed by a 3×3 convolution.
+
+    Shape: (B, dim, H, W) → (B, width, H, W).
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(ConvNormReLU(dim, width, 1) for _ in POOL_SIZES)
+        self.fuse = ConvNormReLU(dim + len(POOL_SIZES) * width, width, 3)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        pooled = [
+            project(F.adaptive_avg_pool2d(x_BCHW, bins))
+            for project, bins in zip(self.projections, POOL_SIZES, strict=True)
+        ]
+        return self.fuse(concatenate([x_BCHW, *pooled]))
+
+
+class FCNHead(nn.Module):
+    """Classes of every pixel of one map, by a 3×3 convolution and a classifier.
+
+    Shape: (B, dim, H, W) → (B, num_classes, H, W); for ``num_classes`` 0 the features before the classifier.
+    """
+
+    def __init__(self, dim: int, num_classes: int, drop_rate: float) -> None:
+        super().__init__()
+        self.conv = ConvNormReLU(dim, AUXILIARY_WIDTH, 3)
+        self.drop = nn.Dropout2d(drop_rate)
+        self.reset(num_classes)
+
+    def reset(self, num_classes: int) -> None:
+        """Put a fresh classifier to ``num_classes`` in place; 0 for none."""
+        self.classifier = pixel_classifier(AUXILIARY_WIDTH, num_classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.classifier(self.drop(self.conv(x_BCHW)))
+
+
+class UperNetHead(nn.Module):
+    """Classes of every pixel of the finest map; the caller upsamples them to the image.
+
+    In training mode it returns ``(logits, auxiliary logits)``; the published weight of the auxiliary loss is 0.4. In
+    evaluation mode the auxiliary head does not run: its parameters count, its multiply-accumulates don't. As BatchNorm
+    cannot train on one value, and an average over the whole map is one, a training batch holds at least two images.
+
+    Args:
+        dims: channels of the branches, finest first.
+        head_widths: not read; every head takes the same arguments.
+        width: channels of the pyramid.
+        num_classes: outputs; 0 returns the features before the classifier, (B, width, H_0, W_0).
+        drop_rate: dropout of whole channels before the classifiers.
+
+    Shape: list of (B, C_i, H_i, W_i) → (B, num_classes, H_0, W_0); in training beside it the auxiliary logits
+        (B, num_classes, H_a, W_a) of branch a = 2, or of the coarsest where there are fewer.
+    """
+
+    def __init__(
+        self, dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, drop_rate: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(ConvNormReLU(dim, width, 1) for dim in dims[:-1])
+        self.outputs = nn.ModuleList(ConvNormReLU(width, width, 3) for _ in dims[:-1])
+        self.top = PyramidPooling(dims[-1], width)
+        self.fuse = ConvNormReLU(len(dims) * width, width, 3)
+        self.drop = nn.Dropout2d(drop_rate)
+        self.auxiliary_branch = auxiliary_branch(len(dims))
+        self.auxiliary = FCNHead(dims[self.auxiliary_branch], num_classes, drop_rate)
+        self.num_features = width
+        self.reset(num_classes)
+
+    def reset(self, num_classes: int) -> None:
+        """Put fresh classifiers to ``num_classes`` in place, the auxiliary one too; 0 for none."""
+        self.classifier = pixel_classifier(self.num_features, num_classes)
+        self.auxiliary.reset(num_classes)
+
+    def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps (B, C_i, H_i, W_i) → (B, width, H_i, W_i): from the top down, every level adds what is above it."""
+        above_BCHW = self.top(maps[-1])
+        levels = [above_BCHW]
+        for lateral, output, x_BCHW in zip(self.laterals[::-1], self.outputs[::-1], maps[-2::-1], strict=True):
+            above_BCHW = resized(above_BCHW, x_BCHW, "bilinear").add_(lateral(x_BCHW))
+            levels.append(output(above_BCHW))
+        return levels[::-1]
+
+    def forward(self, maps: list[Tensor], pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        y_BCHW = self.drop(self.fuse(concatenate(self.pyramid(maps))))
+        if pre_logits:
+            return y_BCHW
+        logits = self.classifier(y_BCHW)
+        return (logits, self.auxiliary(maps[self.auxiliary_branch])) if self.training else logits

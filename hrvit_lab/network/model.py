@@ -1,0 +1,178 @@
+"""HRViT: stem → (fusion → stage) … → head, and how a config becomes one; or a pyramid, which fuses nothing.
+
+Source: arXiv 2111.01236.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.network.blocks import (
+    Block,
+)
+from hrvit_lab.network.blocks.tokens import to_image
+from hrvit_lab.network.heads import ClassifierHead
+
+
+class HRViT(nn.Module):
+    """Parallel branches at strides 4, 8, 16, …, fused before every stage; or those strides one after another.
+
+    Args:
+        config: what the parts below were built from; tells sizes and names, builds nothing.
+        stem: (B, C_in, H, W) → (B, H/4, W/4, stem_width).
+        fusions, stages: as many of each; lists of (B, H_i, W_i, C_i) to the same.
+        head: list of (B, C_i, H_i, W_i) → output; None returns that list.
+
+    Shape: (B, C_in, H, W), sides of at least the coarsest stride → (B, num_classes), or the branches' maps; with a
+        segmentation head (B, num_classes, H/4, W/4), rounded up: the finest map's size, for the caller to upsample.
+    """
+
+    def __init__(
+        self,
+        config: HRViTConfig,
+        stem: nn.Module,
+        fusions: Iterable[nn.Module],
+        stages: Iterable[nn.Module],
+        head: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = stem
+        self.fusions = nn.ModuleList(fusions)
+        self.stages = nn.ModuleList(stages)
+        self.head = head
+        self.feature_info = [
+            {"num_chs": width, "reduction": stride, "module": self._module_of(branch)}
+            for branch, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True))
+        ]
+
+    def _module_of(self, branch: int) -> str:
+        if self.config.topology == "pyramid":
+            return f"stages.{branch}.norms.0"
+        return f"stages.{len(self.stages) - 1}.norms.{branch}"
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head, 0 without a classifier."""
+        return self.config.num_classes if self.head is not None else 0
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the coarsest branch's map."""
+        return self.config.widths[-1]
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels that ``forward_head(…, pre_logits=True)`` returns."""
+        return self.head.num_features if self.head is not None else self.num_features  # type: ignore[return-value]
+
+    def forward_features(self, x_BCHW: Tensor) -> list[Tensor]:
+        """(B, C_in, H, W) → the last stage's maps, (B, C_i, H_i, W_i) finest first, channels last in memory.
+
+        Raises:
+            ConfigError: if a side is smaller than the coarsest branch's stride.
+        """
+        self.config.check_resolution((x_BCHW.shape[-2], x_BCHW.shape[-1]))
+        maps = [self.stem(x_BCHW)]
+        for fusion, stage in zip(self.fusions, self.stages, strict=True):
+            maps = stage(fusion(maps))
+        return [to_image(x_BHWC) for x_BHWC in maps]
+
+    def forward_head(self, maps: list[Tensor], pre_logits: bool = False) -> Any:
+        """The branches' maps → (B, num_classes), or (B, head_hidden_size) before the classifier.
+
+        Of a segmentation head both have the finest map's height and width as well; UperNet in training mode gives
+        ``(logits, auxiliary logits)``. Without a head the maps are returned as they are.
+        """
+        return maps if self.head is None else self.head(maps, pre_logits=pre_logits)
+
+    def forward(self, x_BCHW: Tensor) -> Any:
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    # -- timm's conventions ---------------------------------------------------------------------------------------
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = True,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps of chosen branches, as timm asks for them.
+
+        Args:
+            x: (B, C_in, H, W).
+            indices: branches, 0 the finest; an int takes the last so many; None takes all.
+            norm, stop_early: accepted for timm; every branch ends in its LayerNorm, and all branches run together.
+            output_fmt: ``"NCHW"`` or ``"NHWC"``.
+            intermediates_only: leave out the final output.
+        Returns:
+            The chosen maps; or ``(all maps, chosen maps)``.
+        Raises:
+            ValueError: for another ``output_fmt``.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"output_fmt = {output_fmt!r} is not supported; use 'NCHW' or 'NHWC'")
+        taken, _ = feature_take_indices(len(self.feature_info), _as_indices(indices))
+        maps = self.forward_features(x)
+        chosen = [maps[i] if output_fmt == "NCHW" else maps[i].permute(0, 2, 3, 1) for i in taken]
+        return chosen if intermediates_only else (maps, chosen)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the head, which maps don't need; every branch stays, for all of them feed each other."""
+        taken, _ = feature_take_indices(len(self.feature_info), _as_indices(indices))
+        if prune_head:
+            self.head, self.config = None, self.config.replace(head="none")
+        return taken
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear, or a segmentation head's last convolution; an identity where there is none."""
+        return nn.Identity() if self.head is None else self.head.classifier  # type: ignore[return-value]
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last linear by a fresh one; a segmentation head's last convolutions, the auxiliary one too.
+
+        Raises:
+            ConfigError: if the model has no head, or ``global_pool`` asks for anything but averaging.
+        """
+        if self.head is None:
+            raise ConfigError("reset_classifier: this model has no head; build it with head='classifier'")
+        if global_pool not in (None, "avg"):
+            raise ConfigError(f"global_pool = {global_pool!r} is not supported; use 'avg'")
+        self.config = self.config.replace(num_classes=num_classes)
+        self.head.reset(num_classes)  # type: ignore[operator]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute attention, feed-forward networks and the head's bottlenecks in the backward pass."""
+        for module in self.modules():
+            if isinstance(module, Block | ClassifierHead):
+                module.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters to keep from weight decay, beside the one-dimensional ones: none."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Groups of layers for layer-wise learning rates: the stem, then every stage with its fusion."""
+        if coarse:
+            return {"stem": r"^stem", "blocks": r"^(?:fusions|stages)\.(\d+)"}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^fusions\.(\d+)", (-1,)),
+                (r"^stages\.(\d+)\.patch_embeds", (0,)),
+                (r"^stages\.(\d+)\.branches\.\d+\.(\d+)", None),
+                (r"^stages\.(\d+)\.norms", (99,)),
+            ],
+        }
+
+
+def _as_indices(indices: int | Sequence[int] | None) -> int | list[int] | None:
+    return indices if indices is None or isinstance(indices, int) else list(indices)

@@ -1,0 +1,167 @@
+"""Closed-form costs, width rules and identities of the feed-forward variants."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from hrvit_lab.parts.ops import Costs, batch_norm, convolution, linear, linear_onto
+
+
+class FFN(NamedTuple):
+    """One row of the ``FFN`` table.
+
+    Attributes:
+        label: for people.
+        source: paper and section.
+        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map; without any there is no such half of a block.
+        width_rule: ``(dim, mlp_ratio)`` → why this pair does not work, or None.
+        identity: ``(dim, mlp_ratio)`` → the settings that matter to the network built.
+        live: ``(dim, mlp_ratio, height, width)`` → most elements of maps alive at once beside its input.
+    """
+
+    label: str
+    source: str
+    cost: Callable[[int, float, int, int], Costs]
+    width_rule: Callable[[int, float], str | None]
+    identity: Callable[[int, float], tuple[object, ...]]
+    live: Callable[[int, float, int, int], int]
+
+
+def hidden_width(dim: int, mlp_ratio: float) -> int:
+    """Hidden channels of a feed-forward network: ``int(dim · mlp_ratio)``."""
+    return int(dim * mlp_ratio)
+
+
+def hidden_identity(dim: int, mlp_ratio: float) -> tuple[object, ...]:
+    """Ratios that give equally many hidden channels give the same network."""
+    return (hidden_width(dim, mlp_ratio),)
+
+
+def hidden_rule(dim: int, mlp_ratio: float) -> str | None:
+    """There must be something between the linears."""
+    if hidden_width(dim, mlp_ratio) < 1:
+        return f"a feed-forward network needs hidden channels, and int({dim} × {mlp_ratio:g}) is 0"
+    return None
+
+
+# -- MixCFN -----------------------------------------------------------------------------------------------------------
+
+
+def mixcfn_cost(kernels: tuple[int, int], dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """Linear, two depthwise kernels on halves of the channels, GELU, linear summed from both halves."""
+    pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
+    half = hidden // 2
+    return (
+        linear("ffn", dim, hidden, pixels, run_as="function"),
+        *(convolution("ffn", half, half, kernel, pixels, groups=half) for kernel in kernels),
+        linear("ffn", half, dim, pixels, run_as="function"),
+        linear_onto("ffn", half, dim, pixels),
+    )
+
+
+def mixcfn_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """One half of the hidden channels beside two steps of the other; or both halves and the two sums of the output."""
+    hidden = hidden_width(dim, mlp_ratio)
+    return max(3 * (hidden // 2), hidden + 2 * dim) * height * width
+
+
+def mixcfn_width_rule(dim: int, mlp_ratio: float) -> str | None:
+    """Both kernels take half of the hidden channels."""
+    hidden = hidden_width(dim, mlp_ratio)
+    if hidden % 2:
+        return f"MixCFN splits its hidden channels in halves, and int({dim} × {mlp_ratio:g}) = {hidden} is not even"
+    return hidden_rule(dim, mlp_ratio)
+
+
+def _mixcfn(a: int, b: int, source: str) -> FFN:
+    cost = partial(mixcfn_cost, (a, b))
+    return FFN(f"MixCFN ({a}×{a} + {b}×{b})", source, cost, mixcfn_width_rule, hidden_identity, mixcfn_live)
+
+
+# -- a linear to the hidden channels, one back ------------------------------------------------------------------------
+
+
+def mlp_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """Linear, GELU, linear."""
+    pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
+    return linear("ffn", dim, hidden, pixels), linear("ffn", hidden, dim, pixels)
+
+
+def mlp_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """The hidden channels and the output."""
+    return (hidden_width(dim, mlp_ratio) + dim) * height * width
+
+
+def mixffn_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """Linear, depthwise 3×3, GELU, linear."""
+    hidden = hidden_width(dim, mlp_ratio)
+    expand, contract = mlp_cost(dim, mlp_ratio, height, width)
+    return expand, convolution("ffn", hidden, hidden, 3, height * width, groups=hidden), contract
+
+
+def twice_hidden_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """Two steps of the hidden channels, or a step and a gate; or the hidden channels and the output."""
+    hidden = hidden_width(dim, mlp_ratio)
+    return max(2 * hidden, hidden + dim) * height * width
+
+
+def swiglu_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """Gate and value, their product, linear."""
+    gate, out = mlp_cost(dim, mlp_ratio, height, width)
+    return gate, gate, out
+
+
+def swiglu_conv_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """The same with a depthwise 3×3 of the gate."""
+    gate, conv, out = mixffn_cost(dim, mlp_ratio, height, width)
+    return gate, conv, gate, out
+
+
+def hrformer_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
+    """1×1, depthwise 3×3, 1×1 without bias, each with BatchNorm."""
+    pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
+    return (
+        convolution("ffn", dim, hidden, 1, pixels, bias=False),
+        batch_norm(hidden, pixels, "ffn"),
+        convolution("ffn", hidden, hidden, 3, pixels, groups=hidden, bias=False),
+        batch_norm(hidden, pixels, "ffn"),
+        convolution("ffn", hidden, dim, 1, pixels, bias=False),
+        batch_norm(dim, pixels, "ffn"),
+    )
+
+
+def hrformer_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """The map that a convolution reads, its output, and that normalised."""
+    hidden = hidden_width(dim, mlp_ratio)
+    return max(3 * hidden, hidden + 2 * dim) * height * width
+
+
+FFNS: dict[str, FFN] = {
+    "mixcfn": _mixcfn(3, 5, "arXiv 2111.01236, section 3.2"),
+    "mixcfn_3_7": _mixcfn(3, 7, "ours, after arXiv 1907.09595"),
+    "mixcfn_5_7": _mixcfn(5, 7, "ours, after arXiv 1907.09595"),
+    "mixffn": FFN(
+        "MixFFN (3×3)", "arXiv 2105.15203, section 3.1", mixffn_cost, hidden_rule, hidden_identity, twice_hidden_live
+    ),
+    "mlp": FFN("MLP", "arXiv 1706.03762, section 3.3", mlp_cost, hidden_rule, hidden_identity, mlp_live),
+    "swiglu": FFN("SwiGLU (gated)", "arXiv 2002.05202", swiglu_cost, hidden_rule, hidden_identity, twice_hidden_live),
+    "swiglu_conv": FFN(
+        "SwiGLU (gated, 3×3)", "arXiv 2311.17132", swiglu_conv_cost, hidden_rule, hidden_identity, twice_hidden_live
+    ),
+    "hrformer": FFN(
+        "HRFormer's (3×3, BatchNorm)",
+        "arXiv 2110.09408, section 3.2",
+        hrformer_cost,
+        hidden_rule,
+        hidden_identity,
+        hrformer_live,
+    ),
+    "none": FFN(
+        "none",
+        "ours",
+        lambda dim, mlp_ratio, height, width: (),
+        lambda dim, mlp_ratio: None,
+        lambda dim, mlp_ratio: (),
+        lambda dim, mlp_ratio, height, width: 0,
+    ),
+}

@@ -1,0 +1,178 @@
+"""Closed-form costs of the cross-resolution fusions."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from hrvit_lab.parts.ops import Cost, Costs, batch_norm, convolution, elementwise
+
+Sources = tuple[tuple[int, ...], ...]
+"""Per coming branch, the previous branches that feed it."""
+
+UPSAMPLING = {"nearest": "upsample", "bilinear": "upsample_bilinear"}
+"""Interpolations, and what ``Cost.operator`` calls them."""
+
+
+class Fusion(NamedTuple):
+    """One row of the ``FUSION`` table.
+
+    Attributes:
+        label: for people.
+        source: paper and section.
+        cost: ``(dims_in, dims_out, upsample, pixels, last)`` → one tuple of costs per coming branch; ``pixels`` of each
+            of them, ``last``: whether it is the network's last fusion.
+        live: the same arguments → most elements of maps alive at once beside its inputs.
+    """
+
+    label: str
+    source: str
+    cost: Callable[[Sequence[int], Sequence[int], str, Sequence[int], bool], tuple[Costs, ...]]
+    live: Callable[[Sequence[int], Sequence[int], str, Sequence[int], bool], int]
+
+
+def dense_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
+    """Every previous branch feeds every coming one."""
+    return (tuple(range(branches_in)),) * branches_out
+
+
+def sparse_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
+    """Neighbours only; a branch that is new is fed by the coarsest there was."""
+    return tuple(
+        tuple(j for j in range(branches_in) if abs(i - j) <= 1) or (branches_in - 1,) for i in range(branches_out)
+    )
+
+
+def late_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
+    """Every branch by itself, a new one from the coarsest there was; before the last stage all to all."""
+    if last:
+        return dense_sources(branches_in, branches_out, last)
+    return tuple((min(i, branches_in - 1),) for i in range(branches_out))
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def path_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: int, pixels: int) -> Costs:
+    """One path to a branch ``steps`` coarser (negative: finer), from ``pixels_in`` to ``pixels`` tokens."""
+    part = "fusion"
+    if steps == 0:
+        return ()
+    if steps > 0:
+        return (
+            convolution(part, c_in, c_in, 2**steps + 1, pixels, pixels_in=pixels_in, groups=c_in, bias=False),
+            batch_norm(c_in, pixels, part),
+            convolution(part, c_in, c_out, 1, pixels),
+            batch_norm(c_out, pixels, part),
+        )
+    return (
+        convolution(part, c_in, c_out, 1, pixels_in),
+        batch_norm(c_out, pixels_in, part),
+        elementwise(part, UPSAMPLING[upsample], c_out * pixels),
+    )
+
+
+def path_live(steps: int, c_in: int, c_out: int, pixels_in: int, pixels: int) -> int:
+    """Most elements of maps alive at once in one path: two steps at a time."""
+    if steps > 0:
+        return max(2 * c_in, c_in + c_out, 2 * c_out) * pixels
+    return c_out * max(2 * pixels_in, pixels_in + pixels)
+
+
+def paths_cost(
+    sources: Callable[[int, int, bool], Sources],
+    dims_in: Sequence[int],
+    dims_out: Sequence[int],
+    upsample: str,
+    pixels: Sequence[int],
+    last: bool,
+) -> tuple[Costs, ...]:
+    """The paths of ``sources``, summed, then GELU: in place, unless nothing was added to the map that came in."""
+    targets = []
+    for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
+        costs: Costs = ()
+        for j in feeding:
+            costs += path_cost(i - j, dims_in[j], dims_out[i], upsample, pixels[j], pixels[i])
+        targets.append(costs or (elementwise("fusion", "gelu", dims_out[i] * pixels[i]),))
+    return tuple(targets)
+
+
+def paths_live(
+    sources: Callable[[int, int, bool], Sources],
+    dims_in: Sequence[int],
+    dims_out: Sequence[int],
+    upsample: str,
+    pixels: Sequence[int],
+    last: bool,
+) -> int:
+    """Targets that are done; of the one at work the sum so far and the path that comes next."""
+    peak = done = 0
+    for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
+        target, total = dims_out[i] * pixels[i], 0
+        for j in feeding:
+            if i != j:
+                peak = max(peak, done + total + path_live(i - j, dims_in[j], dims_out[i], pixels[j], pixels[i]))
+                total = target
+        done += target
+        peak = max(peak, done)
+    return peak
+
+
+def _of_paths(label: str, source: str, sources: Callable[[int, int, bool], Sources]) -> Fusion:
+    return Fusion(label, source, partial(paths_cost, sources), partial(paths_live, sources))
+
+
+# -- a weighted mean --------------------------------------------------------------------------------------------------
+
+
+def brought_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: int, pixels: int) -> Costs:
+    """A map's way to a branch ``steps`` coarser (negative: finer): its width changes where it is smaller."""
+    part = "fusion"
+    conv: Costs = (convolution(part, c_in, c_out, 1, min(pixels_in, pixels)),) if c_in != c_out else ()
+    if steps > 0:
+        pooled = Cost(part, "block_average", inputs=c_in * pixels_in, outputs=c_in * pixels)
+        return pooled, *conv
+    return (*conv, elementwise(part, UPSAMPLING[upsample], c_out * pixels)) if steps < 0 else conv
+
+
+def weighted_sum_cost(
+    dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, pixels: Sequence[int], last: bool
+) -> tuple[Costs, ...]:
+    """Every previous branch brought to every coming one, a weight for each; a single one has none."""
+    targets = []
+    for i, c_out in enumerate(dims_out):
+        costs: Costs = (Cost("fusion", "weights", params=len(dims_in)),) if len(dims_in) > 1 else ()
+        for j, c_in in enumerate(dims_in):
+            costs += brought_cost(i - j, c_in, c_out, upsample, pixels[j], pixels[i])
+        targets.append(costs or (elementwise("fusion", "gelu", c_out * pixels[i]),))
+    return tuple(targets)
+
+
+def weighted_sum_live(
+    dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, pixels: Sequence[int], last: bool
+) -> int:
+    """Targets that are done; of the one at work the mean so far, and the map that is brought with the step before."""
+    peak = done = 0
+    for i, c_out in enumerate(dims_out):
+        target, total = c_out * pixels[i], 0
+        for j, c_in in enumerate(dims_in):
+            before = 0
+            if j < i:
+                before = c_in * pixels[i] * (c_in != c_out)
+            elif j > i:
+                before = c_out * pixels[j] * (c_in != c_out)
+            brought = target if i != j else 0
+            # The first map gives the mean so far, once it is there.
+            peak = max(peak, done + total + brought + before, done + brought + target)
+            total = target
+        done += target
+    return peak
+
+
+FUSION: dict[str, Fusion] = {
+    "dense": _of_paths("dense (every branch to every branch)", "arXiv 2111.01236, section 3.1", dense_sources),
+    "sparse": _of_paths("sparse (neighbours only)", "arXiv 2111.01236, section 4.4", sparse_sources),
+    "late": _of_paths("none until the last stage", "ours", late_sources),
+    "weighted_sum": Fusion(
+        "weighted mean (learned weights)", "arXiv 1911.09070, section 3.3", weighted_sum_cost, weighted_sum_live
+    ),
+}

@@ -1,0 +1,262 @@
+"""Closed-form costs of the heads."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from hrvit_lab.parts.ops import Cost, Costs, batch_norm, convolution, elementwise, layer_norm, linear
+
+EXPANSION = 4
+"""Output over inner width of the classification head's bottleneck (as HRNet's)."""
+POOL_SIZES = (1, 2, 3, 6)
+"""Bins a side that UperNet's pyramid pooling averages the coarsest map over."""
+AUXILIARY_WIDTH = 256
+"""Channels of UperNet's auxiliary head."""
+
+
+class Head(NamedTuple):
+    """One row of the ``HEAD`` table.
+
+    Attributes:
+        label: for people.
+        source: paper and section.
+        cost: ``(dims, head_widths, width, num_classes, pixels)`` → one tuple of costs per branch; what belongs to no
+            single branch stands with the one at whose size it runs.
+        identity: ``(head_widths, width, num_classes, drop_rate)`` → the settings that matter.
+        live: the arguments of ``cost`` → most elements of maps alive at once beside its inputs.
+        width_field: the config's field that is this head's ``width``; None if it has none, and is given 0.
+        whole_image: whether it answers for the whole image, as classification asks, and not for every pixel.
+    """
+
+    label: str
+    source: str
+    cost: Callable[[Sequence[int], Sequence[int], int, int, Sequence[int]], tuple[Costs, ...]]
+    identity: Callable[[Sequence[int], int, int, float], tuple[object, ...]]
+    live: Callable[[Sequence[int], Sequence[int], int, int, Sequence[int]], int]
+    width_field: str | None = None
+    whole_image: bool = True
+
+
+# -- the published classifier -----------------------------------------------------------------------------------------
+
+
+def bottleneck_cost(c_in: int, inner: int, pixels: int) -> Costs:
+    """1×1 → 3×3 → 1×1 with a projection shortcut, every convolution without bias and with BatchNorm."""
+    part, out = "head", EXPANSION * inner
+    shapes = ((c_in, inner, 1), (inner, inner, 3), (inner, out, 1), (c_in, out, 1))
+    return tuple(
+        cost
+        for a, b, kernel in shapes
+        for cost in (convolution(part, a, b, kernel, pixels, bias=False), batch_norm(b, pixels, part))
+    )
+
+
+def conv_norm(c_in: int, c_out: int, kernel: int, pixels_in: int, pixels: int) -> Costs:
+    """A convolution with bias, BatchNorm."""
+    return convolution("head", c_in, c_out, kernel, pixels, pixels_in=pixels_in), batch_norm(c_out, pixels, "head")
+
+
+def classifier_cost(
+    dims: Sequence[int],
+    head_widths: Sequence[int],
+    width: int,
+    num_classes: int,
+    pixels: Sequence[int],
+) -> tuple[Costs, ...]:
+    """Bottlenecks on every branch, summed from fine to coarse, then 1×1, pooling and a linear."""
+    rows = [bottleneck_cost(c, h, n) for c, h, n in zip(dims, head_widths, pixels, strict=True)]
+    outs = [EXPANSION * h for h in head_widths]
+    for i in range(1, len(dims)):
+        rows[i] += conv_norm(outs[i - 1], outs[i], 3, pixels[i - 1], pixels[i])
+    rows[-1] += conv_norm(outs[-1], width, 1, pixels[-1], pixels[-1])
+    if num_classes:
+        rows[-1] += (linear("head", width, num_classes, 1),)
+    return tuple(rows)
+
+
+def classifier_live(
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+) -> int:
+    """A branch's bottleneck where its shortcut's BatchNorm ends, beside the finer branches' sum, before and after its
+    way down; or two steps of the last convolution."""
+    peak = finer = 0
+    for inner, count in zip(head_widths, pixels, strict=True):
+        out = EXPANSION * inner * count
+        beside = finer + out if finer else 0
+        peak = max(peak, beside + inner * count + 3 * out)
+        finer = out
+    return max(peak, finer + 2 * width * pixels[-1])
+
+
+# -- a linear on the average ------------------------------------------------------------------------------------------
+
+
+def pool_cost(
+    dims: Sequence[int],
+    head_widths: Sequence[int],
+    width: int,
+    num_classes: int,
+    pixels: Sequence[int],
+    *,
+    norm: bool,
+) -> tuple[Costs, ...]:
+    """Mean over the coarsest map, of its LayerNorm or of itself, then a linear."""
+    costs: Costs = (layer_norm(dims[-1], pixels[-1], "head"),) if norm else ()
+    if num_classes:
+        costs += (linear("head", dims[-1], num_classes, 1),)
+    return (*(() for _ in dims[1:]), costs)
+
+
+def pool_live(
+    dims: Sequence[int],
+    head_widths: Sequence[int],
+    width: int,
+    num_classes: int,
+    pixels: Sequence[int],
+    *,
+    norm: bool,
+) -> int:
+    """The normalised map and the mean; or the mean and the logits."""
+    return dims[-1] + max(norm * dims[-1] * pixels[-1], num_classes)
+
+
+# -- dense prediction -------------------------------------------------------------------------------------------------
+
+
+def conv_norm_relu(c_in: int, c_out: int, kernel: int, pixels: int) -> Costs:
+    """A convolution without bias, BatchNorm; the ReLU is in place."""
+    return convolution("head", c_in, c_out, kernel, pixels, bias=False), batch_norm(c_out, pixels, "head")
+
+
+def pixel_classifier(width: int, num_classes: int, pixels: int) -> Costs:
+    """A 1×1 convolution with bias, if there are classes."""
+    return (convolution("head", width, num_classes, 1, pixels),) if num_classes else ()
+
+
+def resized(width: int, pixels: int) -> Cost:
+    """Bilinear interpolation to ``pixels`` positions."""
+    return elementwise("head", "upsample_bilinear", width * pixels)
+
+
+def segformer_cost(
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+) -> tuple[Costs, ...]:
+    """Every branch projected and brought to the finest size; there a 1×1 convolution over all, and the classifier."""
+    rows: list[Costs] = [(convolution("head", c, width, 1, n),) for c, n in zip(dims, pixels, strict=True)]
+    for i in range(1, len(dims)):
+        rows[i] += (resized(width, pixels[0]),)
+    rows[0] += conv_norm_relu(len(dims) * width, width, 1, pixels[0])
+    rows[0] += pixel_classifier(width, num_classes, pixels[0])
+    return tuple(rows)
+
+
+def segformer_live(
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+) -> int:
+    """While all are brought to one size; in the convolution over all; or in the classifier."""
+    n, finest = len(dims), width * pixels[0]
+    return max(_side_by_side(n, width, pixels), (n + 2) * finest, finest + num_classes * pixels[0])
+
+
+def upernet_cost(
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+) -> tuple[Costs, ...]:
+    """Pyramid pooling on the coarsest branch, lateral and output convolutions on the others, all fused at the finest.
+
+    The auxiliary head runs in training only: parameters, no multiply-accumulates.
+    """
+    n, top = len(dims), pixels[-1]
+    rows: list[Costs] = [
+        (
+            *conv_norm_relu(dims[i], width, 1, pixels[i]),
+            resized(width, pixels[i]),
+            *conv_norm_relu(width, width, 3, pixels[i]),
+        )
+        for i in range(n - 1)
+    ]
+    rows.append(())
+    for bins in POOL_SIZES:
+        pooled = Cost("head", "average_pool", inputs=dims[-1] * top, outputs=dims[-1] * bins**2)
+        rows[-1] += (pooled, *conv_norm_relu(dims[-1], width, 1, bins**2), resized(width, top))
+    rows[-1] += conv_norm_relu(dims[-1] + len(POOL_SIZES) * width, width, 3, top)
+    for i in range(1, n):
+        rows[i] += (resized(width, pixels[0]),)
+    rows[0] += conv_norm_relu(n * width, width, 3, pixels[0]) + pixel_classifier(width, num_classes, pixels[0])
+    auxiliary = auxiliary_branch(n)
+    rows[auxiliary] += conv_norm_relu(dims[auxiliary], AUXILIARY_WIDTH, 3, 0)
+    rows[auxiliary] += pixel_classifier(AUXILIARY_WIDTH, num_classes, 0)
+    return tuple(rows)
+
+
+def upernet_live(
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+) -> int:
+    """In the pyramid pooling; while all levels are brought to one size; in the convolution over all; or in the
+    classifier."""
+    n, finest, pools = len(dims), width * pixels[0], len(POOL_SIZES) * width
+    pooling = pixels[-1] * (pools + dims[-1] + max(pools, 2 * width))
+    return max(
+        pooling, _side_by_side(n, width, pixels), (n + 2) * finest, finest + num_classes * pixels[0],
+    )  # fmt: skip
+
+
+def auxiliary_branch(branches: int) -> int:
+    """The branch that UperNet's auxiliary head reads: the third, or the coarsest of fewer."""
+    return min(2, branches - 1)
+
+
+def _side_by_side(branches: int, width: int, pixels: Sequence[int]) -> int:
+    """Elements of all maps at their sizes, of the coarser ones at the finest size, and of all of them in one map."""
+    return width * (sum(pixels) + (2 * branches - 1) * pixels[0])
+
+
+HEAD: dict[str, Head] = {
+    "classifier": Head(
+        "classifier (HRNet's)",
+        "arXiv 1908.07919, section 3; arXiv 2111.01236",
+        classifier_cost,
+        lambda head_widths, width, num_classes, drop_rate: (tuple(head_widths), width, num_classes, drop_rate),
+        classifier_live,
+        "head_features",
+    ),
+    "pool": Head(
+        "classifier on the coarsest map's mean (MiT's)",
+        "arXiv 2105.15203, section 3.1",
+        partial(pool_cost, norm=False),
+        lambda head_widths, width, num_classes, drop_rate: (num_classes, drop_rate),
+        partial(pool_live, norm=False),
+    ),
+    "norm_pool": Head(
+        "the same after a LayerNorm (CSWin's)",
+        "arXiv 2107.00652, section 3",
+        partial(pool_cost, norm=True),
+        lambda head_widths, width, num_classes, drop_rate: (num_classes, drop_rate),
+        partial(pool_live, norm=True),
+    ),
+    "segformer": Head(
+        "segmentation (SegFormer's)",
+        "arXiv 2105.15203, section 3.2",
+        segformer_cost,
+        lambda head_widths, width, num_classes, drop_rate: (width, num_classes, drop_rate),
+        segformer_live,
+        "segformer_width",
+        whole_image=False,
+    ),
+    "upernet": Head(
+        "segmentation (UperNet, with its auxiliary head)",
+        "arXiv 1807.10221, section 3.1",
+        upernet_cost,
+        lambda head_widths, width, num_classes, drop_rate: (width, num_classes, drop_rate),
+        upernet_live,
+        "upernet_width",
+        whole_image=False,
+    ),
+    "none": Head(
+        "none (the branches' maps)",
+        "arXiv 2111.01236, section 3.1",
+        lambda dims, head_widths, width, num_classes, pixels: tuple(() for _ in dims),
+        lambda head_widths, width, num_classes, drop_rate: (),
+        lambda dims, head_widths, width, num_classes, pixels: 0,
+        whole_image=False,
+    ),
+}

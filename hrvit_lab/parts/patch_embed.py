@@ -1,0 +1,80 @@
+"""Closed-form costs of the patch embeddings that open a stage's branch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hrvit_lab.parts.ops import Costs, convolution, layer_norm
+
+
+class PatchEmbed(NamedTuple):
+    """One row of the ``PATCH_EMBED`` table.
+
+    Attributes:
+        label: for people.
+        source: paper and section.
+        cost: ``(c_in, dim, stride, height, width)``, of the map that comes in → costs; without any the map passes as it
+            is.
+        live: the same arguments → most elements of maps alive at once beside its input.
+    """
+
+    label: str
+    source: str
+    cost: Callable[[int, int, int, int, int], Costs]
+    live: Callable[[int, int, int, int, int], int]
+
+
+def strided(height: int, width: int, stride: int) -> int:
+    """Positions of a map after a convolution of that stride which pads like a stride of 1."""
+    return -(-height // stride) * -(-width // stride)
+
+
+def efficient_cost(c_in: int, dim: int, stride: int, height: int, width: int) -> Costs:
+    """1×1 convolution, depthwise 3×3 of that stride, LayerNorm."""
+    pixels_in, pixels = height * width, strided(height, width, stride)
+    return (
+        convolution("patch embedding", c_in, dim, 1, pixels_in),
+        convolution("patch embedding", dim, dim, 3, pixels, pixels_in=pixels_in, groups=dim),
+        layer_norm(dim, pixels),
+    )
+
+
+def efficient_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int:
+    """Two steps at a time."""
+    pixels = strided(height, width, stride)
+    return dim * max(height * width + pixels, 2 * pixels)
+
+
+def dense_cost(c_in: int, dim: int, stride: int, height: int, width: int) -> Costs:
+    """One dense 3×3 convolution, LayerNorm."""
+    pixels = strided(height, width, stride)
+    return (
+        convolution("patch embedding", c_in, dim, 3, pixels, pixels_in=height * width),
+        layer_norm(dim, pixels),
+    )
+
+
+def dense_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int:
+    """The map before and after its norm."""
+    return 2 * dim * strided(height, width, stride)
+
+
+def bare_cost(c_in: int, dim: int, stride: int, height: int, width: int) -> Costs:
+    """A 1×1 convolution, where width or size must change."""
+    if c_in == dim and stride == 1:
+        return ()
+    pixels = strided(height, width, stride)
+    return (convolution("patch embedding", c_in, dim, 1, pixels, pixels_in=height * width),)
+
+
+def bare_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int:
+    """The new map, if there is one."""
+    return dim * strided(height, width, stride) if bare_cost(c_in, dim, stride, height, width) else 0
+
+
+PATCH_EMBED: dict[str, PatchEmbed] = {
+    "efficient": PatchEmbed(
+        "efficient (1×1 + depthwise 3×3)", "arXiv 2111.01236, section 3.2", efficient_cost, efficient_live
+    ),
+    "dense": PatchEmbed("dense 3×3", "arXiv 2105.15203, section 3.1", dense_cost, dense_live),
+    "none": PatchEmbed("none (1×1 where needed)", "ours", bare_cost, bare_live),
+}

@@ -1,0 +1,71 @@
+"""Figures: pure functions from tables to `matplotlib.figure.Figure`, a kind a file; labels come from `METRICS`."""
+
+from matplotlib.figure import Figure
+
+from hrvit_lab.plots.along import axis_curve
+from hrvit_lab.plots.cost import cost_breakdown
+from hrvit_lab.plots.deltas import deltas, half_width_95
+from hrvit_lab.plots.latency import latency_comparison, throughput_by_batch
+from hrvit_lab.plots.study import study_figures
+from hrvit_lab.plots.style import (
+    COLORS,
+    GRID,
+    INK,
+    MARKERS,
+    MAX_BARS,
+    MAX_LABELLED,
+    MAX_LINES,
+    MAX_PANELS,
+    MUTED,
+    PAPER,
+    PARTS,
+    SERIES,
+    STYLE,
+    TIMED_AS,
+    counted,
+    part_colors,
+    part_label,
+    save,
+    shorten,
+    si,
+    spread,
+    svg_markup,
+)
+from hrvit_lab.plots.tradeoff import pareto_front, tradeoff
+from hrvit_lab.plots.training import training_curves
+
+__all__ = [
+    "COLORS",
+    "GRID",
+    "INK",
+    "MARKERS",
+    "MAX_BARS",
+    "MAX_LABELLED",
+    "MAX_LINES",
+    "MAX_PANELS",
+    "MUTED",
+    "PAPER",
+    "PARTS",
+    "SERIES",
+    "STYLE",
+    "TIMED_AS",
+    "Figure",
+    "axis_curve",
+    "cost_breakdown",
+    "counted",
+    "deltas",
+    "half_width_95",
+    "latency_comparison",
+    "pareto_front",
+    "part_colors",
+    "part_label",
+    "save",
+    "shorten",
+    "si",
+    "spread",
+    "study_figures",
+    "svg_markup",
+    "throughput_by_batch",
+    "tradeoff",
+    "training_curves",
+]

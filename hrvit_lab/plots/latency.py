@@ -1,0 +1,138 @@
+"""Latencies of a race, and throughput by batch size."""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from hrvit_lab.latency.compare import knee
+from hrvit_lab.metrics import METRICS, axis_label, format_value, metric_label
+from hrvit_lab.plots.style import (
+    INK,
+    MARKERS,
+    MAX_BARS,
+    MAX_LINES,
+    MUTED,
+    SERIES,
+    STYLE,
+    add_frame,
+    empty_figure,
+    new_figure,
+    shorten,
+    si,
+    spread,
+)
+
+
+@matplotlib.rc_context(STYLE)
+def latency_comparison(frame: pd.DataFrame) -> Figure:
+    """Median latencies with their spread, the floor that the matrix product sets, and ratios to the reference.
+
+    Args:
+        frame: one row a measurement, as the latency lab's `to_frame`; rows without a time say why. At most 26 are
+            drawn, the first ones.
+    """
+    shown = frame.iloc[:MAX_BARS].reset_index(drop=True)
+    fig, ax = new_figure(0.6 + 0.3 * max(len(shown), 2))
+    title = f"{metric_label('latency_ms')} of {'a training step' if frame['training'].any() else 'inference'}"
+    timed = shown[shown["latency_ms"].notna()]
+    note = f"The first {len(shown)} of {len(frame)}." if len(frame) > len(shown) else ""
+    if timed.empty:
+        add_frame(fig, title, note=note)
+        return empty_figure(fig, ax)
+    settings = shown[["height", "width", "batch_size"]].drop_duplicates()
+    varying = [name for name in ("backend", "dtype") if shown[name].nunique() > 1]
+    names = []
+    for _, row in shown.iterrows():
+        words = [shorten(row["model"], 24), *(row[name] for name in varying)]
+        if len(settings) > 1:
+            words.append(f"{row['height']}×{row['width']}, batch {row['batch_size']}")
+        names.append(shorten(", ".join(words), 52))
+    values = timed["latency_ms"].to_numpy(dtype=float)
+    ax.errorbar(
+        values, timed.index, xerr=spread(timed, "latency_ms"), fmt="o", ms=6.5, color=SERIES[0], ecolor=SERIES[0],
+        elinewidth=1.6, label="median, 10th to 90th percentile",
+    )  # fmt: skip
+    floors = timed["gemm_floor_ms"].to_numpy(dtype=float)
+    ax.plot(floors, timed.index, "|", ms=13, mew=2, color=SERIES[1], label="floor: the same MACs in one matrix product")
+    p90 = timed["latency_ms_p90"].to_numpy(dtype=float)
+    everything = np.concatenate([values, p90, floors[np.isfinite(floors)]])
+    if everything.max() > 10 * everything.min():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlim(everything.min() / 1.3, everything.max() * 1.3)
+    else:
+        ax.set_xlim(0, everything.max() * 1.15)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    for where, row in shown.iterrows():
+        ax.annotate(
+            _latency_remark(row), (1, where), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            va="center", fontsize=8.5, color=MUTED,
+        )  # fmt: skip
+    ax.set_yticks(range(len(shown)), names, color=INK)
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.grid(visible=False)
+    ax.grid(visible=True, axis="x")
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(axis_label("latency_ms"))
+    first = frame.iloc[0]
+    where = f"{first['height']}×{first['width']}, batch {first['batch_size']}, " if len(settings) == 1 else ""
+    same = [first[name] for name in ("backend", "dtype") if name not in varying]
+    threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
+    caption = f"{where}{''.join(f'{word}, ' for word in same)}on {first['device']}, {threads}."
+    if frame["ratio"].notna().any():
+        caption += " ×: times as long as the first of the same size, in the same rounds."
+    add_frame(fig, title, caption, ax, note)
+    return fig
+
+
+@matplotlib.rc_context(STYLE)
+def throughput_by_batch(frame: pd.DataFrame) -> Figure:
+    """Images a second along the batch size: a line for each competitor, a ring around its knee.
+
+    Args:
+        frame: one row a measurement, as the latency lab's `to_frame`. At most six lines are drawn, the first ones.
+    """
+    timed = frame[frame["throughput_img_s"].notna()]
+    fig, ax = new_figure()
+    title = axis_label("throughput_img_s") + " by batch size"
+    if timed.empty:
+        add_frame(fig, title)
+        return empty_figure(fig, ax)
+    by = [name for name in ("model", "backend", "dtype", "height", "width") if timed[name].nunique() > 1] or ["model"]
+    lines = list(timed.groupby(by, sort=False))
+    for index, (names, group) in enumerate(lines[:MAX_LINES]):
+        rows = group.sort_values("batch_size")
+        sizes, rates = list(rows["batch_size"]), list(rows["throughput_img_s"])
+        color = SERIES[index]
+        ax.plot(
+            sizes, rates, MARKERS[index], ls="-", ms=5.5, color=color, label=shorten(", ".join(map(str, names)), 40)
+        )
+        if len(sizes) >= 3 and (batch := knee(sizes, rates)) != max(sizes):
+            ax.plot(batch, rates[sizes.index(batch)], "o", ms=13, mfc="none", mec=color, mew=1.4)
+    ax.set_xscale("log", base=2)
+    sizes = sorted(set(timed["batch_size"]))
+    ax.set_xticks(sizes, map(str, sizes))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    ax.set(xlabel="images a call", ylabel=axis_label("throughput_img_s"))
+    ax.set_ylim(bottom=0)
+    first = timed.iloc[0]
+    caption = f"On {first['device']}, {first['threads']} thread{'s' if first['threads'] > 1 else ''}. Ring: the knee, "
+    note = f"The first {MAX_LINES} of {len(lines)}." if len(lines) > MAX_LINES else ""
+    add_frame(fig, title, caption + "the smallest batch with 90 % of the best throughput.", ax, note)
+    return fig
+
+
+def _latency_remark(row: "pd.Series[Any]") -> str:
+    """What stands beside a measurement: its time and its ratio to the reference, or why there is no time."""
+    if pd.isna(row["latency_ms"]):
+        return str(row["status"])
+    time = format_value(METRICS["latency_ms"], row["latency_ms"])
+    if pd.isna(row["ratio"]):
+        return time
+    return f"{time}, tie" if row["verdict"] == "tie" else f"{time}, {row['ratio']:.2f} ×"

@@ -1,0 +1,287 @@
+"""The look of all figures: colours, type, titles, captions, axes, and how a figure becomes a file.
+
+Nothing here touches pyplot: a figure belongs to its caller. All colours are in `COLORS`, so that a page which inlines
+the SVG can exchange each for its own (dark mode).
+"""
+
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from hrvit_lab.metrics import METRICS, PROXY, axis_label, si_scale
+
+# Series colours: Okabe and Ito's set (safe for the common colour blindnesses), ordered for contrast between neighbours.
+COLORS: Mapping[str, str] = {
+    "ink": "#1b1f24",
+    "muted": "#667080",
+    "grid": "#e6e9ee",
+    "paper": "#ffffff",
+    "series-1": "#0072b2",
+    "series-2": "#d55e00",
+    "series-3": "#009e73",
+    "series-4": "#cc79a7",
+    "series-5": "#e69f00",
+    "series-6": "#56b4e9",
+    "series-7": "#7a6a53",
+    "series-8": "#8a94a3",
+    "series-9": "#b3a1d6",
+    "series-10": "#8f9a3c",
+}
+
+
+INK, MUTED, GRID, PAPER = (COLORS[name] for name in ("ink", "muted", "grid", "paper"))
+
+
+SERIES = tuple(color for name, color in COLORS.items() if name.startswith("series"))
+
+
+# The network's parts keep their colours in every figure, whichever of them are there.
+PARTS = (
+    "attention projection",
+    "attention products",
+    "parallel convolution",
+    "des",
+    "ffn",
+    "patch embedding",
+    "fusion",
+    "stem",
+    "head",
+    "norm",
+)
+
+
+# The clock's parts are coarser: those that no ledger has take the colours of what they are mostly made of.
+TIMED_AS = {"attention": "attention products", "shortcut": "des", "residual": "parallel convolution"}
+
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
+
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # bundled with matplotlib: the layout is the same on every machine
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a `$` in a variant's name is a dollar sign
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "ytick.left": False,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "svg.fonttype": "none",  # text stays text: searchable, and in the reader's colours
+    "svg.hashsalt": "hrvit_lab",  # equal figures are equal files
+}
+
+
+WIDTH = 7.4  # inches; 1480 px at 200 dpi
+
+
+LEFT = 0.014  # of the width: where titles and notes begin
+
+
+MAX_LABELLED, MAX_LINES, MAX_PANELS, MAX_BARS = 30, 6, 12, 26
+
+
+def part_label(part: str) -> str:
+    """A part of the network as a reader knows it: acronyms in capitals."""
+    return part.upper() if part in ("des", "ffn") else part.replace("_", " ")
+
+
+def part_colors(parts: Iterable[str]) -> dict[str, str]:
+    """A colour for every part, in the order to stack them; parts that nobody gave a colour are grey."""
+    known = dict(zip(PARTS, SERIES, strict=True))
+
+    def place(part: str) -> int:
+        listed = TIMED_AS.get(part, part)
+        return PARTS.index(listed) if listed in known else len(PARTS)
+
+    return {part: known.get(TIMED_AS.get(part, part), MUTED) for part in sorted(dict.fromkeys(parts), key=place)}
+
+
+def si(value: float) -> str:
+    """A tick's text: counts from a thousand up with an SI prefix, all digits that tell ticks apart.
+
+    >>> si(2_500_000), si(12.5)
+    ('2.5 M', '12.5')
+    """
+    scale, prefix = si_scale(value)
+    return f"{value / scale:.6g} {prefix}".rstrip()
+
+
+def shorten(name: object, width: int = 30) -> str:
+    """One line of at most `width` characters, cut in the middle: both ends of a name tell variants apart."""
+    text = " ".join(str(name).split())
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
+
+
+def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
+    """Distances from the value down and up to the ends of its spread, (2, rows); 0 where none was measured.
+
+    The spread is one standard deviation over seeds (`<key>_std`), else the 10th and 90th percentiles.
+    """
+    if f"{key}_std" in table:
+        down = up = table[f"{key}_std"]
+    elif f"{key}_p10" in table and f"{key}_p90" in table:
+        down, up = table[key] - table[f"{key}_p10"], table[f"{key}_p90"] - table[key]
+    else:
+        return np.zeros((2, len(table)))
+    return np.nan_to_num(np.stack([down, up]).astype(float)).clip(min=0)
+
+
+def save(fig: Figure, stem: Path) -> list[Path]:
+    """Write `<stem>.png` (200 dpi) and `<stem>.svg` (text as text); the same figure always gives the same bytes."""
+    png, svg = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg"))
+    png.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(png, dpi=200, metadata={"Software": None})
+    svg.write_text(svg_markup(fig), encoding="utf-8")
+    return [png, svg]
+
+
+@matplotlib.rc_context(STYLE)
+def svg_markup(fig: Figure) -> str:
+    """The figure as an SVG document, without metadata: no date, no foreign addresses."""
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return buffer.getvalue()
+
+
+def new_figure(body: float = 3.7) -> tuple[Figure, Axes]:
+    fig = Figure(figsize=(WIDTH, body), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots()
+
+
+def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = None, note: str = "") -> None:
+    """Put title, quiet caption and legend above the figure, a note below; the figure grows by what they need."""
+    titles, captions, notes = (
+        textwrap.wrap(title[:1].upper() + title[1:], 74),
+        textwrap.wrap(caption, 104),
+        textwrap.wrap(note, 112),
+    )
+    handles, names = legend.get_legend_handles_labels() if legend else ([], [])
+    columns = _columns(names)
+    rows = -(-len(names) // columns)
+    heights = [10, 16 * len(titles), 14 * len(captions), 18 * rows + 2 if rows else 0, 6]  # points
+    above, below = sum(heights) / 72, (12 * len(notes) + 10 if notes else 6) / 72
+    body = fig.get_figheight()
+    height = body + above + below
+    fig.set_figheight(height)
+
+    def down(points: float) -> float:
+        return 1 - points / 72 / height
+
+    fig.text(LEFT, down(heights[0]), "\n".join(titles), va="top", fontsize=11.5, fontweight="bold")
+    fig.text(
+        LEFT,
+        down(sum(heights[:2]) + 1),
+        "\n".join(captions),
+        va="top",
+        fontsize=8.5,
+        color=MUTED,
+        linespacing=1.3,
+    )
+    fig.text(LEFT, 7 / 72 / height, "\n".join(notes), va="bottom", fontsize=8, color=MUTED, linespacing=1.3)
+    if names:
+        fig.legend(
+            handles, names, loc="upper left", bbox_to_anchor=(LEFT, down(sum(heights[:3]) + 3)), ncols=columns,
+            borderpad=0, borderaxespad=0, handletextpad=0.5, columnspacing=1.4, handlelength=1.3, labelspacing=0.45,
+        ).set_in_layout(False)  # fmt: skip
+    pad = 0.1  # inches
+    engine = fig.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, below / height, 1, body / height), w_pad=pad, h_pad=0.03)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many columns a legend of these names can have within the figure's width."""
+    widest = max(map(len, names), default=1)
+    return max(1, min(len(names), int(104 / (widest + 5))))
+
+
+def missing_note(count: int, total: int, keys: Iterable[str], dataset: str | None) -> str:
+    """The note on variants that are left out."""
+    names = " or ".join(axis_label(key, dataset) for key in keys)
+    return f"Left out: {count} of {total} variants, for want of {names}." if count else ""
+
+
+def empty_figure(fig: Figure, ax: Axes) -> Figure:
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "No values to show.", transform=ax.transAxes, ha="center", va="center", color=MUTED)
+    return fig
+
+
+def counted(numbers: "pd.Series[int]", noun: str) -> str:
+    """How many of something rows have.
+
+    >>> counted(pd.Series([3, 2]), "seed"), counted(pd.Series([1, 1]), "seed")
+    ('2 to 3 seeds', '1 seed')
+    """
+    low, high = int(numbers.min()), int(numbers.max())
+    span = str(high) if low == high else f"{low} to {high}"
+    return f"{span} {noun}{'' if high == 1 else 's'}"
+
+
+def spread_caption(rows: pd.DataFrame, *keys: str) -> str:
+    """What the bars or the band are, in words."""
+    said = []
+    for key in keys:
+        if not spread(rows, key).any():
+            continue
+        name = METRICS[key].label.removesuffix(PROXY)
+        if f"{key}_std" in rows:
+            seeds = f" over {counted(rows[f'{key}_n'].dropna().astype(int), 'seed')}" if f"{key}_n" in rows else ""
+            said.append(f"{name[:1].upper()}{name[1:]}: mean ± 1 std{seeds}.")
+        else:
+            said.append(f"{name[:1].upper()}{name[1:]}: median, 10th to 90th percentile.")
+    return " ".join(said)
+
+
+def groups_of(rows: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
+    """Rows by `matching` (as they are, or scaled to equal cost), where a study has it."""
+    if "matching" not in rows or rows["matching"].nunique() < 2:
+        return [(None, rows)]
+    return [(str(name), part) for name, part in rows.groupby(rows["matching"].fillna("–"), sort=False)]
+
+
+def set_metric_axis(ax: Axes, which: str, values: "pd.Series[float]") -> None:
+    """SI ticks; logarithmic where the values span more than a factor of ten."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    low, high = float(values.min()), float(values.max())
+    if which == "x" and 0 < low < high / 10:
+        ax.set_xscale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))

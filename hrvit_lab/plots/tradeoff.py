@@ -1,0 +1,117 @@
+"""Two metrics against each other, with the Pareto front."""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hrvit_lab.metrics import METRICS, axis_label, metric_label
+from hrvit_lab.plots.names import place_names
+from hrvit_lab.plots.style import (
+    INK,
+    MARKERS,
+    MAX_LABELLED,
+    PAPER,
+    SERIES,
+    STYLE,
+    add_frame,
+    empty_figure,
+    groups_of,
+    missing_note,
+    new_figure,
+    set_metric_axis,
+    shorten,
+    spread,
+    spread_caption,
+)
+
+
+def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
+    """Which rows no other row beats in one of two metrics while equal or better in the other, (rows,).
+
+    Rows without both values are never on the front.
+    """
+    signs = [1 if METRICS[key].better == "higher" else -1 for key in (x, y)]
+    values = table[[x, y]].to_numpy(dtype=float) * signs
+    complete = np.isfinite(values).all(-1)
+    values[~complete] = -np.inf
+    at_least = (values[:, None] >= values[None]).all(-1)  # [i, j]: i is at least as good as j in both
+    beaten = (at_least & ~at_least.T).any(0)
+    return np.logical_and(complete, ~beaten)
+
+
+@matplotlib.rc_context(STYLE)
+def tradeoff(
+    table: pd.DataFrame, x: str = "macs", y: str = "top1", label: str = "variant", dataset: str | None = None
+) -> Figure:
+    """Two metrics against each other, one point a variant, with spreads and the Pareto front of the means.
+
+    Args:
+        table: one row a variant, as the study's `table.csv`; rows without both values are left out and counted.
+        x, y: keys of `METRICS`; x is logarithmic where it spans more than a factor of ten.
+        label: the column that names the points; with many points, only those on the front are named.
+        dataset: the data set that accuracy was measured on.
+    """
+    rows = table[np.isfinite(table[[x, y]].to_numpy(dtype=float)).all(axis=1)].reset_index(drop=True)
+    fig, ax = new_figure()
+    title = f"{metric_label(y, dataset)} against {METRICS[x].label}"
+    note = missing_note(len(table) - len(rows), len(table), (x, y), dataset)
+    if rows.empty:
+        add_frame(fig, title, note=note)
+        return empty_figure(fig, ax)
+
+    ax.set(xlabel=axis_label(x, dataset), ylabel=axis_label(y, dataset))
+    set_metric_axis(ax, "x", rows[x])
+    set_metric_axis(ax, "y", rows[y])
+    front = pareto_front(rows, x, y)
+    x_error, y_error = spread(rows, x), spread(rows, y)
+    size = 6.5 if len(rows) <= 60 else 4.5  # points
+    for index, (name, group) in enumerate(groups_of(rows)):
+        color, marker, where = (
+            SERIES[index % len(SERIES)],
+            MARKERS[index % len(MARKERS)],
+            group.index.to_numpy(),
+        )
+        ax.errorbar(
+            group[x], group[y], xerr=x_error[:, where], yerr=y_error[:, where], fmt="none", ecolor=color, alpha=0.45,
+            elinewidth=1.2, zorder=2,
+        )  # fmt: skip
+        for on_front, fill in ((False, PAPER), (True, color)):
+            points = group[front[where] == on_front]
+            ax.plot(
+                points[x],
+                points[y],
+                marker,
+                ms=size,
+                mfc=fill,
+                mec=color,
+                mew=1.4,
+                zorder=4 if on_front else 3,
+            )
+        if name is not None:
+            ax.plot([], [], marker, ms=size, color=color, label=shorten(name))
+    best = rows[front].sort_values(x)
+    step = ax.step(best[x], best[y], where="post" if METRICS[x].better == "lower" else "pre", color=INK, lw=1, zorder=1)
+    step[0].set_alpha(0.55)
+    ax.margins(0.09, 0.12)
+    add_frame(fig, title, _tradeoff_caption(rows, x, y), ax, note)
+
+    order = np.argsort(~front, kind="stable")[: len(rows) if len(rows) <= MAX_LABELLED else int(front.sum())]
+    first: dict[tuple[str, float, float], int] = {}
+    for i in order:  # a network that stands twice, as it is and matched, is named once
+        first.setdefault((_point_name(rows.loc[i], label), rows[x][i], rows[y][i]), int(i))
+    place_names(ax, rows, x, y, [(i, name) for (name, *_), i in first.items()], best)
+    return fig
+
+
+def _tradeoff_caption(rows: pd.DataFrame, x: str, y: str) -> str:
+    return f"{spread_caption(rows, y, x)} Filled points and the line: Pareto front of the central values.".strip()
+
+
+def _point_name(row: "pd.Series[Any]", label: str) -> str:
+    """The variant's name, without the matching that its colour tells already."""
+    name = str(row[label])
+    return shorten(name.removesuffix(f", {row['matching']}") if "matching" in row else name)

@@ -1,0 +1,74 @@
+"""Training curves."""
+
+import textwrap
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from hrvit_lab.metrics import axis_label
+from hrvit_lab.plots.style import (
+    GRID,
+    MAX_PANELS,
+    SERIES,
+    STYLE,
+    WIDTH,
+    add_frame,
+    counted,
+    empty_figure,
+    new_figure,
+    shorten,
+    si,
+)
+
+
+@matplotlib.rc_context(STYLE)
+def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | None = None) -> Figure:
+    """Small multiples of training, one panel a variant: seeds faint, their mean bold, other variants in grey behind.
+
+    Args:
+        curves: columns `variant, seed, epoch, train_<metric>, val_<metric>`; at most twelve variants get a panel.
+        metric: "top1" or "loss".
+        dataset: the data set trained on.
+    """
+    val, train = f"val_{metric}", f"train_{metric}"
+    title = f"Validation {axis_label('top1', dataset)}" if metric == "top1" else "Validation loss, nats"
+    curves = curves.dropna(subset=[val])
+    variants = list(dict.fromkeys(curves["variant"]))
+    shown = variants[:MAX_PANELS]
+    if not shown:
+        fig, ax = new_figure()
+        add_frame(fig, title)
+        return empty_figure(fig, ax)
+    means = curves.groupby(["variant", "epoch"], sort=False)[[val, train]].mean()
+    point = "o" if curves["epoch"].nunique() == 1 else None  # a line through one epoch is nothing
+    columns = min(4, len(shown))
+    panel_rows = -(-len(shown) // columns)
+    fig = Figure(figsize=(WIDTH, 0.3 + 1.65 * panel_rows), layout="constrained")
+    axes = fig.subplots(panel_rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax, variant in zip(axes.flat, shown, strict=False):
+        for other in variants[:60]:
+            ax.plot(means.loc[other].index, means.loc[other, val], color=GRID, lw=0.9, marker=point, ms=3, zorder=1)
+        for _, seed in curves[curves["variant"] == variant].groupby("seed"):
+            ax.plot(seed["epoch"], seed[val], color=SERIES[0], lw=0.8, marker=point, ms=3, alpha=0.35)
+        mean = means.loc[variant]
+        ax.plot(mean.index, mean[train], color=SERIES[1], lw=1.1, ls=(0, (3, 2)), marker=point, ms=4)
+        ax.plot(mean.index, mean[val], color=SERIES[0], lw=2, marker=point, ms=5)
+        ax.set_title("\n".join(textwrap.wrap(shorten(variant, 44), 96 // columns, max_lines=2)), fontsize=8, pad=3)
+        ax.xaxis.set_major_locator(FixedLocator(list(mean.index)) if point else MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    for column in range(columns):
+        lowest = axes[(len(shown) - 1 - column) // columns, column]
+        lowest.set_xlabel("epoch", fontsize=8.5)
+        lowest.tick_params(labelbottom=True)
+    seeds = curves.groupby("variant")["seed"].nunique()
+    caption = (
+        f"Bold: mean over {counted(seeds, 'seed')}; faint: each seed; dashed: mean on training images; "
+        "grey: the other variants."
+    )
+    note = f"The first {len(shown)} of {len(variants)} variants." if len(variants) > len(shown) else ""
+    add_frame(fig, title, caption, note=note)
+    return fig

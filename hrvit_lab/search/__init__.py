@@ -1,0 +1,1 @@
+"""The space of networks, and search in it."""

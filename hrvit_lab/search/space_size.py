@@ -1,0 +1,183 @@
+"""How many networks the validation admits: ``python -m hrvit_lab.space_size`` counts them, exactly, in seconds.
+
+Networks are different if their config's ``id`` differs; a setting that nothing reads makes no new one. Fields that
+don't meet in a rule or in the id multiply; those that do are enumerated together, a branch at a time.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import Any
+
+from hrvit_lab.config import MAX_BRANCHES, TABLES
+from hrvit_lab.parts import ATTENTION, FFNS, HEAD, SHORTCUT, STEM
+
+SWITCHES = (True, False)
+LISTED = 8
+"""So many numbers are printed one by one."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values that each field of a config may take; those of a per-branch field, in every branch.
+
+    Attributes:
+        branches: numbers of branches.
+        stages: most stages of the parallel topology.
+        depth: most blocks of a branch in a stage.
+
+    The others are called as the config's fields are. The default is all that the validation admits in fields of names
+    and switches, in branches, stages and blocks; of the wide ranges of numbers it takes steps: widths by 4, windows up
+    to 16, and so on.
+    """
+
+    topology: tuple[str, ...] = ("parallel", "pyramid")
+    branches: tuple[int, ...] = tuple(range(1, MAX_BRANCHES + 1))
+    stages: int = 32
+    depth: int = 64
+    widths: tuple[int, ...] = tuple(range(4, 1025, 4))
+    head_dims: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 48, 64)
+    window_sizes: tuple[int, ...] = tuple(range(1, 17))
+    mlp_ratios: tuple[float, ...] = tuple(half / 2 for half in range(1, 17))
+    attention: tuple[str, ...] = tuple(ATTENTION)
+    ffn: tuple[str, ...] = tuple(FFNS)
+    parallel_conv: tuple[bool, ...] = SWITCHES
+    attn_activation: tuple[bool, ...] = SWITCHES
+    attn_batch_norm: tuple[bool, ...] = SWITCHES
+    shortcut: tuple[str, ...] = tuple(SHORTCUT)
+    patch_embed: tuple[str, ...] = tuple(TABLES["patch_embed"])
+    fusion: tuple[str, ...] = tuple(TABLES["fusion"])
+    upsample: tuple[str, ...] = ("nearest", "bilinear")
+    branch_norm: tuple[bool, ...] = SWITCHES
+    norm_eps: tuple[float, ...] = (1e-5,)
+    stem: tuple[str, ...] = tuple(STEM)
+    stem_width: tuple[int, ...] = tuple(range(4, 1025, 4))
+    in_chans: tuple[int, ...] = (3,)
+    head: tuple[str, ...] = tuple(HEAD)
+    num_classes: tuple[int, ...] = (1000,)
+    head_widths: tuple[int, ...] = (32,)
+    head_features: tuple[int, ...] = (2048,)
+    segformer_width: tuple[int, ...] = (256,)
+    upernet_width: tuple[int, ...] = (512,)
+    drop_rate: tuple[float, ...] = (0.0,)
+    proj_drop_rate: tuple[float, ...] = (0.0,)
+    drop_path_rate: tuple[float, ...] = (0.0,)
+    grad_checkpointing: tuple[bool, ...] = (False,)
+
+
+def count_networks(grid: Grid) -> int:
+    """How many different networks are valid and have all their settings on the grid."""
+    of_topology = {"parallel": _count_parallel, "pyramid": _count_pyramid}
+    return sum(of_topology[name](grid, branches) for name in grid.topology for branches in grid.branches)
+
+
+def _count_parallel(grid: Grid, branches: int) -> int:
+    stems = sum(1 for stem, width in product(grid.stem, grid.stem_width) if not STEM[stem].width_rule(width))
+    blocks = sum(sum(branch_widths(grid, shortcut).values()) ** branches for shortcut in grid.shortcut)
+    fusions = len(grid.fusion) * len(grid.upsample) if branches > 1 else 1
+    depths = count_depths(grid.stages, grid.depth, branches)
+    # Stochastic depth is 0 in the first block, so all of it in a single stage of branches of one block.
+    paths = _with_drop_path(grid, depths, shallow=1)
+    return paths * blocks * stems * len(grid.patch_embed) * fusions * _count_rest(grid, branches)
+
+
+def _count_pyramid(grid: Grid, branches: int) -> int:
+    """The stem is as wide as the first branch; a single one has no patch embedding."""
+    blocks = 0
+    for shortcut in grid.shortcut:
+        widths = branch_widths(grid, shortcut)
+        first = sum(
+            number * sum(1 for stem in grid.stem if not STEM[stem].width_rule(width))
+            for width, number in widths.items()
+            if width in grid.stem_width
+        )
+        blocks += first * sum(widths.values()) ** (branches - 1)
+    paths = _with_drop_path(grid, grid.depth**branches, shallow=branches == 1)
+    return paths * blocks * (len(grid.patch_embed) if branches > 1 else 1) * _count_rest(grid, branches)
+
+
+def _with_drop_path(grid: Grid, depths: int, shallow: int) -> int:
+    """Choices of depths and stochastic depth; those ``shallow`` ones don't read it."""
+    return (depths - shallow) * len(grid.drop_path_rate) + shallow
+
+
+@lru_cache
+def branch_widths(grid: Grid, shortcut: str) -> Counter[int]:
+    """How many different branches of every width there are, beside that shortcut."""
+    counted: Counter[int] = Counter()
+    for width in filter(lambda width: not SHORTCUT[shortcut].width_rule(width), grid.widths):
+        mixers = {
+            (name, ATTENTION[name].identity(width, head_dim, window))
+            for name, head_dim in product(grid.attention, grid.head_dims)
+            if not ATTENTION[name].width_rule(width, head_dim)
+            for window in grid.window_sizes
+        }
+        ffns = {
+            (name, FFNS[name].identity(width, ratio))
+            for name, ratio in product(grid.ffn, grid.mlp_ratios)
+            if not FFNS[name].width_rule(width, ratio)
+        }
+        counted[width] = len(mixers) * len(ffns)
+    return counted
+
+
+def count_depths(stages: int, depth: int, branches: int) -> int:
+    """Depths of at most ``stages`` stages of at most ``depth`` blocks, of which the last has that many branches.
+
+    >>> count_depths(2, 2, 2)  # 4 of one stage; 2 · 4 and 4 · 4 of two
+    28
+    """
+    total = 0
+    ending = [depth ** (n + 1) for n in range(branches)]  # of so many stages, by the branches of the last one
+    for _ in range(stages):
+        total += ending[-1]
+        ending = [depth ** (n + 1) * sum(ending[: n + 1]) for n in range(branches)]
+    return total
+
+
+def _count_rest(grid: Grid, branches: int) -> int:
+    """Of the fields that meet no other: their values; of the heads, those that differ."""
+    free = (
+        grid.parallel_conv, grid.attn_activation, grid.attn_batch_norm, grid.branch_norm, grid.norm_eps, grid.in_chans,
+        grid.proj_drop_rate, grid.grad_checkpointing,
+    )  # fmt: skip
+    return prod(map(len, free)) * len(set(_heads(grid, branches)))
+
+
+def _heads(grid: Grid, branches: int) -> Iterator[tuple[object, ...]]:
+    for name in grid.head:
+        width_field = HEAD[name].width_field
+        widths = getattr(grid, width_field) if width_field else (0,)
+        inner = product(grid.head_widths, repeat=branches)
+        for settings in product(inner, widths, grid.num_classes, grid.drop_rate):
+            yield name, HEAD[name].identity(*settings)
+
+
+def describe(grid: Grid) -> Mapping[str, Any]:
+    """The grid's values by field, ranges in short."""
+    return {field.name: _short(getattr(grid, field.name)) for field in fields(grid)}
+
+
+def _short(values: Any) -> str:
+    if not isinstance(values, tuple):
+        return f"1 to {values}"
+    if len(values) > LISTED and not isinstance(values[0], str):
+        return f"{values[0]:g}, {values[1]:g}, … {values[-1]:g}"
+    return ", ".join(map(str, values))
+
+
+def main() -> None:
+    """Print the grid, field by field, and the number."""
+    grid = Grid()
+    for field, values in describe(grid).items():
+        print(f"{field:20} {values}")
+    number = count_networks(grid)
+    print(f"\n{Decimal(number):.3e} networks, to the last: {number}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The figures of a study's results, and what they need beside the table."""
+
+import pandas as pd
+
+from hrvit_lab import plots
+from hrvit_lab.config import HRViTConfig
+from hrvit_lab.cost.count import count
+from hrvit_lab.metrics import METRICS
+from hrvit_lab.study.results import Results, records_of
+from hrvit_lab.study.spec import EQUAL_MACS
+
+
+def figures_of(results: Results) -> dict[str, plots.Figure]:
+    """The study's figures by name; nothing is drawn against costs that can't be compared, or that were made equal."""
+    table, spec = results.table, results.spec
+    if not results.comparable:
+        table = table.drop(columns=[key for key, metric in METRICS.items() if metric.group == "cost"], errors="ignore")
+    if spec.match == (EQUAL_MACS,):
+        table = table.drop(columns="macs", errors="ignore")  # what is left of their differences is chance
+    axes = spec.axis_names if spec.compare_to is None else ()  # each is at its own value in one row alone
+    figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset, spec.tradeoff)
+    if spec.compare_to is not None and "top1_delta" in table and table["top1_delta"].notna().any():
+        figures = {"top1_deltas": plots.deltas(table, "top1", spec.compare_to, results.dataset)} | figures
+    return figures
+
+
+def costs_by_part(results: Results) -> pd.DataFrame:
+    """MACs, variants × parts, in closed form; in one piece for networks that are not ours, none where costs are of
+    another network than the config's."""
+    if results.spec.cost_base is not None:
+        return pd.DataFrame()
+    parts = {}
+    for row in records_of(results.table):
+        config = results.configs.get(row["variant"])
+        if isinstance(config, HRViTConfig):
+            counts = count(config, results.spec.resolution_of(row["variant"]))
+            parts[row["variant"]] = counts.table("part").set_index("part")["macs"].to_dict()
+        elif config is not None and not pd.isna(row.get("macs")):
+            parts[row["variant"]] = {"another network": row["macs"]}
+    return pd.DataFrame.from_dict(parts, orient="index")

@@ -1,0 +1,132 @@
+"""The report of a study: one HTML file that needs nothing else, made from what the study left in its folder.
+
+Those files may come from anybody: they are bounded when read and escaped when written, and the page's own policy lets
+no script run but ours.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from hrvit_lab import plots
+from hrvit_lab.metrics import METRICS, metric_label
+from hrvit_lab.study.columns import NOT_BUILT, comparisons
+from hrvit_lab.study.report.figures import figures_of
+from hrvit_lab.study.report.summary import (
+    protocol,
+    remarks,
+    summary,
+)
+from hrvit_lab.study.report.table import _row, _table_note, headings, table_columns
+from hrvit_lab.study.results import (
+    Results,
+    read_results,
+    records_of,
+)
+
+
+def write_report(study_dir: Path) -> Path:
+    """Write `report.html` into a study's folder and return its path.
+
+    Raises:
+        ConfigError: if the folder holds no readable results.
+    """
+    path = study_dir / "report.html"
+    path.write_text(render(read_results(study_dir)), encoding="utf-8")
+    return path
+
+
+def render(results: Results) -> str:
+    """The report as HTML: no address outside the page, no script but the table's sorting."""
+    template = resources.files("hrvit_lab.study.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    columns = table_columns(results)
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(template).render(
+        results=results,
+        summary=summary(results.table, results.dataset, results.spec.compare_to),
+        rows=[_row(row) for row in records_of(results.table)],
+        headings=headings(columns),
+        columns=columns,
+        figures=[(name, inline_svg(plots.svg_markup(fig), name)) for name, fig in figures_of(results).items()],
+        remarks=remarks(results),
+        whole=bool(
+            results.table.get("status", pd.Series("ok", index=results.table.index)).isin(["ok", NOT_BUILT]).all()
+        ),
+        protocol=protocol(results.spec),
+        environment=_flat(results.environment),
+        definitions=[(metric_label(key, results.dataset), METRICS[key].doc) for key in results.metrics]
+        + [(column.title, column.doc) for column in comparisons(results.spec, results.table)],
+        command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
+        has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
+        table_note=_table_note(results),
+        sort_script=Markup(SORT_SCRIPT),
+        sort_script_hash=base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode(),
+        light_dark=[(name, color, DARK.get(name, color)) for name, color in plots.COLORS.items()],
+    )
+
+
+# The plots' colours on a dark page; those that are not named stay as they are.
+DARK = {
+    "ink": "#e8ebf0",
+    "muted": "#98a2b3",
+    "grid": "#2a313c",
+    "paper": "#161a20",
+    "series-1": "#4aa8e8",
+    "series-2": "#f0803c",
+    "series-3": "#2fbf94",
+    "series-7": "#b09c7d",
+}
+
+
+def inline_svg(document: str, name: str) -> Markup:
+    """An SVG document as part of an HTML page: its ids prefixed with `name`, its colours the page's variables."""
+    svg = document[document.index("<svg") :]
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    prefix = re.sub(r"\W", "-", name)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
+    for color_name, color in plots.COLORS.items():
+        svg = re.sub(rf"(?<=[:\s]){color}(?=[;\"])", f"var(--{color_name})", svg, flags=re.IGNORECASE)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
+        rf'<svg viewBox="\1" role="img" aria-label="{prefix}">',
+        svg,
+        count=1,
+    )
+    return Markup(svg)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as (dotted key, text)."""
+    lines: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{key} ")
+        elif value not in (None, [], ""):
+            lines.append((f"{prefix}{key}".replace("_", " "), str(value)))
+    return lines
+
+
+# Sorts a table by the column whose head is pressed; empty cells stay last.
+SORT_SCRIPT = """
+for (const head of document.querySelectorAll("th[data-sort]")) {
+  head.querySelector("button").addEventListener("click", () => {
+    const table = head.closest("table"), body = table.tBodies[0];
+    const ascending = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+    const key = row => row.cells[head.dataset.sort].dataset.value;
+    const compare = (a, b) => a === "" ? 1 : b === "" ? -1
+      : (isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b) * (ascending ? 1 : -1);
+    body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
+  });
+}
+"""

@@ -1,0 +1,97 @@
+"""The report's table: columns with their headings, cells with their sort keys."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from hrvit_lab.metrics import METRICS, metric_label
+from hrvit_lab.study.columns import Column, cell, comparisons
+from hrvit_lab.study.results import (
+    Results,
+    records_of,
+)
+
+
+class TableColumn(NamedTuple):
+    """A column of the report's table, beside the variants' names.
+
+    Attributes:
+        group: the heading that it shares with others; None where its head stands alone.
+        head: its own head.
+        doc: its meaning.
+        style: CSS class of its cells.
+        cells: (text, sort key) of every row.
+    """
+
+    group: str | None
+    head: str
+    doc: str
+    style: str
+    cells: list[tuple[Any, Any]]
+
+
+def table_columns(results: Results) -> list[TableColumn]:
+    """What tells the variants apart, every metric with its comparisons, then what is published."""
+    rows = records_of(results.table)
+    compared = comparisons(results.spec, results.table)
+    columns = [
+        TableColumn(None, axis.replace("_", " "), "", "", [(value, value) for value in _column(rows, axis)])
+        for axis in results.axes
+    ]
+    if "macs_vs_base" in results.table and "macs_change_percent" not in results.table:
+        ratios = [(f"{row['macs_vs_base']:.2f}", row["macs_vs_base"]) for row in rows]
+        columns.append(TableColumn(None, "MACs, × base", "", "number", ratios))
+    for key in results.metrics:
+        label, doc = metric_label(key, results.dataset), METRICS[key].doc
+        figures = [(cell(key, row), value) for row, value in zip(rows, _column(rows, key), strict=True)]
+        others = [_compared(label, column) for column in compared if column.metric == key]
+        columns += [
+            TableColumn(label if others else None, "here" if others else label, doc, "number", figures),
+            *others,
+        ]
+    return columns + [_compared("published", column) for column in compared if column.metric is None]
+
+
+def headings(columns: Sequence[TableColumn]) -> list[tuple[str | None, list[tuple[int, TableColumn]]]]:
+    """Columns by their shared headings, each with its place in the table (the names have place 0)."""
+    places = enumerate(columns, 1)
+    return [(group, list(members)) for group, members in itertools.groupby(places, key=lambda place: place[1].group)]
+
+
+def _compared(group: str, column: Column) -> TableColumn:
+    cells = list(zip(column.texts, column.keys, strict=True))
+    return TableColumn(group, column.head, column.doc, "prose" if column.prose else "number", cells)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """A column's values; an empty text where one is missing."""
+    return ["" if pd.isna(row[name]) else row[name] for row in rows]
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template says of a variant beside its figures."""
+    return {
+        "variant": row["variant"],
+        "pareto": row.get("pareto") is True,
+        "status": str(row.get("status", "ok")),
+        "config_id": row.get("config_id", ""),
+    }
+
+
+def _table_note(results: Results) -> str:
+    """How to read the table's numbers."""
+    said = ["Press a column's head to sort."]
+    if any(f"{key}_std" in results.table and results.table[f"{key}_std"].notna().any() for key in results.metrics):
+        said.append("± is one standard deviation over seeds.")
+    if results.spec.compare_to is not None and any(f"{key}_delta_se" in results.table for key in results.metrics):
+        said.append(
+            f"Δ is against {results.spec.compare_to!r}, seed by seed; there ± is the standard error of the mean."
+        )
+    if any(f"{key}_p10" in results.table for key in results.metrics):
+        said.append("Latency is a median, with its 10th to 90th percentile.")
+    if "pareto" in results.table and results.table["pareto"].any():
+        x, y = results.spec.axes_of_tradeoff
+        said.append(f"● marks the Pareto front of {METRICS[x].label} and {METRICS[y].label}, by their central values.")
+    return " ".join(said)
