@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hrvit_lab.config.schema import HRViTConfig
-from hrvit_lab.config.text import ConfigError, shortened, suggest
+from hrvit_lab.config.text import shortened
+from hrvit_lab.errors import ConfigError, suggest
 
 Fields = dict[str, Any]
 

@@ -24,7 +24,8 @@ from pydantic import (
 
 from hrvit_lab.config.fields import FINEST_STRIDE, MAX_BRANCHES, MAX_RATIO, PER_BRANCH, TABLES
 from hrvit_lab.config.identity import identity
-from hrvit_lab.config.text import ConfigError, one_sentence, read_yaml, shortened, suggest
+from hrvit_lab.config.text import one_sentence, read_yaml, shortened
+from hrvit_lab.errors import ConfigError, suggest
 from hrvit_lab.parts import ATTENTION, FFNS, HEAD, SHORTCUT, STEM
 from hrvit_lab.parts.ops import halved
 

@@ -1,6 +1,5 @@
 """Text from people, and sentences for them: YAML that is data alone, errors that name value and remedy."""
 
-import difflib
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -10,20 +9,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hrvit_lab.config.fields import PER_BRANCH
+from hrvit_lab.errors import ConfigError, suggest
 
 MAX_TEXT_BYTES = 64 * 1024
-
-
-class ConfigError(ValueError):
-    """What a user asked for is not possible; the message names the field, the value and the remedy."""
-
-
-def suggest(name: object, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` or the list of known names."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"use one of {', '.join(names)}"
-
 
 REMEDIES = {
     "tuple_type": "give a list: [a, b, …]",

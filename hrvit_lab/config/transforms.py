@@ -1,7 +1,7 @@
 """Pure transforms of a config: other numbers of branches, depths and widths."""
 
 from hrvit_lab.config.schema import MAX_BRANCHES, PER_BRANCH, HRViTConfig
-from hrvit_lab.config.text import ConfigError
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.parts import STEM
 
 

@@ -1,0 +1,48 @@
+"""What all commands share: parsers of values, tables and numbers for a terminal, and how a command ends.
+
+Nothing here imports torch, and rich is imported at the first table: ``--help`` is quick.
+"""
+
+from hrvit_lab.cli.display import console, duration, mib, printable, si, table
+from hrvit_lab.cli.ending import complain, run
+from hrvit_lab.cli.values import (
+    DTYPES,
+    MAX_SIDE,
+    Parser,
+    device,
+    dtype,
+    listed,
+    number,
+    one_of,
+    path,
+    seed,
+    show_size,
+    size,
+    threads,
+    whole,
+)
+
+__all__ = [
+    "DTYPES",
+    "MAX_SIDE",
+    "Parser",
+    "complain",
+    "console",
+    "device",
+    "dtype",
+    "duration",
+    "listed",
+    "mib",
+    "number",
+    "one_of",
+    "path",
+    "printable",
+    "run",
+    "seed",
+    "show_size",
+    "si",
+    "size",
+    "table",
+    "threads",
+    "whole",
+]

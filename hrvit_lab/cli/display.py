@@ -1,0 +1,96 @@
+"""Tables, numbers and the text of others, for people at a terminal. Rich is imported at the first use."""
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hrvit_lab.metrics import si_scale
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PLAIN_WIDTH = 120
+"""Columns in files and pipes, which have no width of their own, unless COLUMNS says another."""
+MIN_WIDTH = 20
+
+# C0 and C1 control characters but the line feed, separators of lines, lone surrogates, and what turns the direction
+# of writing: a terminal obeys them, so that a name could recolour, overwrite or reorder what is printed.
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""The text with control and direction characters written out, so that a terminal shows and does not obey them.
+
+    >>> printable("\x1b[31mred")
+    '\\x1b[31mred'
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], str(text))
+
+
+def console(**options: Any) -> "Console":
+    """A console for tables and sentences.
+
+    It shows text as it is: no markup, no emoji codes, no control characters. It is as wide as the terminal; in pipes
+    and files as COLUMNS says, or ``PLAIN_WIDTH``.
+    """
+    from hrvit_lab.cli._console import PlainConsole
+
+    width = None
+    if not (sys.stdout and sys.stdout.isatty()):
+        columns = os.environ.get("COLUMNS", "")
+        width = max(MIN_WIDTH, int(columns)) if re.fullmatch("[0-9]{1,4}", columns) else PLAIN_WIDTH
+    return PlainConsole(**({"width": width} | options))
+
+
+def table(title: str) -> "Table":
+    """An empty table in the style of all commands."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def si(value: float, digits: int = 4) -> str:
+    """A count with an SI prefix behind a space that does not break.
+
+    >>> si(2_775_573_440), si(0)
+    ('2.776\\xa0G', '0')
+    """
+    scale, prefix = si_scale(value)
+    return f"{value / scale:#.{digits}g}\N{NO-BREAK SPACE}{prefix}" if prefix else f"{value:g}"
+
+
+def mib(count: float) -> str:
+    """Bytes in MiB, with a space that does not break.
+
+    >>> mib(3 * 2**20)
+    '3.00\\xa0MiB'
+    """
+    value = count / 2**20
+    return f"{value:.{1 if value >= 100 else 2}f}\N{NO-BREAK SPACE}MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(4.2), duration(64), duration(7500)
+    ('4.2 s', '1 min 4 s', '2 h 5 min')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,154 @@
+"""One parser for each kind of value on a command line; each raises ``argparse.ArgumentTypeError`` with one sentence."""
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from hrvit_lab.errors import ConfigError, suggest
+
+MAX_SIDE = 65_536
+"""Pixels along a side of an image."""
+
+DTYPES = {
+    "float32": "float32", "fp32": "float32",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
+    "float16": "float16", "fp16": "float16", "half": "float16",
+}  # fmt: skip
+"""What a number format may be called, and its name in torch."""
+
+THREADS_PER_CORE = 4
+"""More threads than this for each core only slow a computation down; a hundred thousand crash the process."""
+
+T = TypeVar("T")
+Parse = Callable[[str], T]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence (a ConfigError), without abbreviations of options."""
+
+    def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=f"hrvit-lab {command}".strip(),
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+def size(text: str) -> tuple[int, int]:
+    """``(height, width)`` in pixels of ``512`` or ``512x1024``."""
+    sides = re.split("[xX×]", text)
+    if len(sides) > 2 or not all(map(_is_whole, sides)) or not all(1 <= int(side) <= MAX_SIDE for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size; write 224, or 512x1024 for height x width, with 1 to {MAX_SIDE} pixels a side"
+        )
+    return int(sides[0]), int(sides[-1])
+
+
+def show_size(resolution: tuple[int, int]) -> str:
+    """``512×1024``, height and width."""
+    return f"{resolution[0]}×{resolution[1]}"
+
+
+def whole(low: int, high: int) -> Parse[int]:
+    """A parser of whole numbers from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        if not _is_whole(text.strip()) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is out of range; give a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _is_whole(text: str) -> bool:
+    """Only 0 to 9, and few enough of them that ``int`` reads them."""
+    return re.fullmatch("[0-9]{1,20}", text) is not None
+
+
+seed = whole(0, 2**32 - 1)
+
+
+def threads(text: str) -> int:
+    """A number of CPU threads, at most ``THREADS_PER_CORE`` for each core of this machine."""
+    cores = os.cpu_count() or 1
+    try:
+        return whole(1, THREADS_PER_CORE * cores)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}: this machine has {cores} cores") from None
+
+
+def number(above: float, most: float) -> Parse[float]:
+    """A parser of finite numbers above ``above``, at most ``most``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not above < value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is out of range; give a number above {above:g}, at most {most:g}"
+            )
+        return value
+
+    return parse
+
+
+def one_of(names: Iterable[str], what: str) -> Parse[str]:
+    """A parser of names; ``what`` is the word for one of them in errors."""
+    known = tuple(names)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"unknown {what} {text!r}; {suggest(text, known)}")
+        return text
+
+    return parse
+
+
+def dtype(text: str) -> str:
+    """torch's name of a number format: ``bfloat16`` of ``bf16``."""
+    return DTYPES[one_of(DTYPES, "number format")(text.lower())]
+
+
+def device(text: str) -> str:
+    """A device by name; whether this machine has it shows only when it is used."""
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?|mps", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu, cuda, cuda:N or mps")
+    return text
+
+
+def path(text: str) -> Path:
+    """A path, with ``~`` for the home folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; give a file or folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r} names no home folder of this machine; write it out") from None
+
+
+def listed(parse: Parse[T]) -> Parse[list[T]]:
+    """A parser of one or more values with commas between them, each once."""
+
+    def parse_list(text: str) -> list[T]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(parts):
+            raise argparse.ArgumentTypeError(f"{text!r} has an empty entry; give values with commas between them")
+        return list(dict.fromkeys(map(parse, parts)))
+
+    return parse_list

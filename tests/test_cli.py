@@ -1,0 +1,252 @@
+"""What all commands share: values, display, and how a command ends."""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+
+from hrvit_lab import cli
+from hrvit_lab.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# -- values --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (cli.size, "224", (224, 224)),
+        (cli.size, "512x1024", (512, 1024)),
+        (cli.size, "512×1024", (512, 1024)),
+        (cli.size, "65536", (65536, 65536)),
+        (cli.whole(1, 8), "8", 8),
+        (cli.seed, "4294967295", 2**32 - 1),
+        (cli.seed, "0", 0),
+        (cli.threads, "1", 1),
+        (cli.number(0, 60), "0.5", 0.5),
+        (cli.number(0, 60), "6e1", 60.0),
+        (cli.dtype, "bf16", "bfloat16"),
+        (cli.dtype, "FP32", "float32"),
+        (cli.dtype, "float16", "float16"),
+        (cli.device, "cuda:1", "cuda:1"),
+        (cli.device, "mps", "mps"),
+        (cli.path, "a b", Path("a b")),
+        (cli.path, "~/x", Path.home() / "x"),
+        (cli.one_of(("eager", "compile"), "back end"), "eager", "eager"),
+        (cli.listed(cli.seed), "3, 1,3", [3, 1]),
+        (cli.listed(cli.size), "224,64x32", [(224, 224), (64, 32)]),
+    ],
+)
+def test_a_value_is_read(parse: Callable[[str], object], text: str, value: object) -> None:
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "remedy"),
+    [
+        (cli.size, "0", "1 to 65536"),
+        (cli.size, "65537", "1 to 65536"),
+        (cli.size, "1x2x3", "height x width"),
+        (cli.size, "-4", "height x width"),
+        (cli.size, "²", "height x width"),  # str.isdecimal() and int() differ on such digits
+        (cli.size, "٣", "height x width"),
+        (cli.size, "9" * 5000, "height x width"),  # more digits than int() reads
+        (cli.size, "", "height x width"),
+        (cli.whole(1, 8), "9", "from 1 to 8"),
+        (cli.whole(1, 8), "1.0", "from 1 to 8"),
+        (cli.whole(1, 8), "1_0", "from 1 to 8"),
+        (cli.seed, "4294967296", "from 0 to 4294967295"),
+        (cli.seed, "-1", "from 0"),
+        (cli.threads, "100000", f"this machine has {os.cpu_count()} cores"),
+        (cli.threads, "0", "from 1 to"),
+        (cli.number(0, 60), "nan", "above 0, at most 60"),
+        (cli.number(0, 60), "inf", "above 0, at most 60"),
+        (cli.number(0, 60), "0", "above 0, at most 60"),
+        (cli.number(0, 60), "soon", "above 0, at most 60"),
+        (cli.dtype, "float8", "'float16'"),
+        (cli.device, "gpu", "use cpu, cuda, cuda:N or mps"),
+        (cli.device, "cuda:-1", "use cpu, cuda, cuda:N or mps"),
+        (cli.path, " ", "give a file or folder"),
+        (cli.path, "~nobody_at_all/x", "write it out"),
+        (cli.one_of(("eager", "compile"), "back end"), "eagre", "unknown back end 'eagre'; did you mean 'eager'?"),
+        (cli.listed(cli.seed), "", "empty entry"),
+        (cli.listed(cli.seed), "1,,2", "empty entry"),
+        (cli.listed(cli.seed), "1,x", "from 0"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_a_remedy(parse: Callable[[str], object], text: str, remedy: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        parse(text)
+    assert remedy in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_parser_refuses_in_one_sentence() -> None:
+    parser = cli.Parser("cost", "what it costs")
+    parser.add_argument("--resolution", type=cli.size)
+    with pytest.raises(ConfigError, match=r"^--resolution: 'a' is not a size; .*; see hrvit-lab cost --help$"):
+        parser.parse_args(["--resolution", "a"])
+    with pytest.raises(ConfigError, match="unrecognized arguments: --res"):  # no abbreviations
+        parser.parse_args(["--res", "64"])
+
+
+# -- display -------------------------------------------------------------------------------------------------
+
+
+def test_printable_leaves_no_character_that_a_terminal_obeys() -> None:
+    """The witness is Unicode's own table: categories of controls, surrogates and separators, and bidi classes."""
+    everything = [chr(code) for code in range(0x110000)]
+    turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    marks = {"\u200e", "\u200f", "\u061c"}  # classes L, R and AL, of which most are letters
+    obeyed = {
+        character
+        for character in everything
+        if character != "\n"
+        and (
+            unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+            or unicodedata.bidirectional(character) in turning
+            or character in marks
+        )
+    }
+    assert {character for character in everything if cli.printable(character) != character} == obeyed
+    assert cli.printable("a\x1b[2Jb\u202ec\r") == r"a\x1b[2Jb\u202ec\r"
+
+
+def test_the_console_shows_the_text_of_others_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a[/red]b [bold]c :smile: \x1b[31md\u202e"
+    console = cli.console()
+    console.print(hostile)
+    console.print(Text(hostile), style="red")
+    table = cli.table(hostile)
+    table.add_column(hostile)
+    table.add_row(hostile)
+    console.print(table)
+    shown = capsys.readouterr().out
+    assert shown.count(r"a[/red]b [bold]c :smile: \x1b[31md\u202e") == 5
+    assert "\x1b" not in shown and "\u202e" not in shown
+
+
+def test_colours_of_ours_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.console(force_terminal=True, color_system="standard").print("x\x1b[0m", style="red")
+    assert capsys.readouterr().out == "\x1b[31mx\\x1b[0m\x1b[0m\n"
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 120), ("80", 80), ("wide", 120), ("0", 20)])
+def test_in_a_pipe_a_console_is_as_wide_as_columns_says(
+    monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert cli.console().width == width
+
+
+def test_numbers_for_people() -> None:
+    assert [cli.duration(seconds) for seconds in (0, 9.96, 59.6, 3599.7, 7170)] == [
+        "0.0 s", "10 s", "1 min 0 s", "1 h 0 min", "2 h 0 min",
+    ]  # fmt: skip
+    assert (cli.si(999_999, 3), cli.si(12), cli.mib(2**30)) == ("1.00\xa0M", "12", "1024.0\xa0MiB")
+
+
+# -- how a command ends --------------------------------------------------------------------------------------
+
+
+def program(code: str) -> str:
+    """One line of Python within ``cli.run``."""
+    return f"import sys, os\nfrom hrvit_lab import cli\ndef work():\n    {code}\nsys.exit(cli.run(work))"
+
+
+def start(code: str, *, shell: str = "{}") -> subprocess.Popen[str]:
+    """A command of one line in its own process; ``shell`` says how it is started."""
+    command = shell.format(f"exec '{sys.executable}' -c '{program(code)}'")
+    return subprocess.Popen(
+        ["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def test_a_command_ends_with_its_own_code() -> None:
+    assert ended(start('print("fine"); return 1')) == (1, "fine\n", "")
+
+
+def test_what_a_user_can_cause_is_one_sentence_and_a_fault_of_ours_a_traceback() -> None:
+    refused = 'from hrvit_lab.errors import ConfigError; raise ConfigError("x \\x1b[2J is wrong;\\nuse y")'
+    assert ended(start(refused)) == (2, "", "error: x \\x1b[2J is wrong; use y\n")
+    code, output, errors = ended(start('open("/nowhere/at/all")'))
+    assert (code, output) == (2, "")
+    assert errors == "error: /nowhere/at/all: No such file or directory; check the path\n"
+    code, _, errors = ended(start('raise ValueError("a bug")'))
+    assert code == 1 and errors.startswith("Traceback") and "a bug" in errors
+
+
+def test_ctrl_c_is_heard_while_modules_load(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = start(f'sys.path.insert(0, "{tmp_path}"); import slow')
+    assert process.stdout is not None and process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "", "interrupted\n")
+
+
+def test_a_reader_that_has_gone_ends_the_command_without_a_word() -> None:
+    long = 'c = cli.console(); [c.print("x" * 99) for _ in range(9999)]; return 0'
+    for code in (long, 'print("x" * 999999); return 0', 'print("x"); return 0'):
+        process = start(code, shell="set -o pipefail; ( {} ) | true")
+        assert ended(process)[::2] in ((141, ""), (0, "")), code  # 0: little output may be faster than its reader's end
+    assert ended(start(long, shell="set -o pipefail; ( {} ) | true"))[0] == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_discards_and_no_file_takes_its_place(tmp_path: Path, closed: str) -> None:
+    file = tmp_path / "kept"
+    code = (
+        f'f = open("{file}", "w"); print("lost"); print("lost", file=sys.stderr); cli.console().print("lost"); '
+        'os.system("echo lost"); f.write("mine"); return 3'
+    )
+    code_, _, errors = ended(start(code, shell="{} " + closed))
+    assert (code_, file.read_text()) == (3, "mine") and "Traceback" not in errors
+
+
+def test_a_full_disk_is_named_with_a_remedy() -> None:
+    code, output, errors = ended(start('print("x" * 99999); return 0', shell="{} > /dev/full"))
+    assert (code, output) == (2, "")
+    assert re.fullmatch(r"error: [^;]*No space left on device; free some space .*\n", errors)
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii", "latin-1", "cp1252"])
+def test_another_encoding_replaces_what_it_lacks(encoding: str) -> None:
+    code = 'print("224×224 ★"); cli.console().print("± é 日"); cli.complain("Δ\\U0001f600"); return 0'
+    process = subprocess.run(
+        [sys.executable, "-c", program(code)],
+        capture_output=True, timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    output = process.stdout.decode(encoding)
+    assert "224" in output and process.stderr.decode(encoding).count("\n") == 1
+    assert "?" in output and ("×" in output) == (encoding != "ascii")
+
+
+def test_help_needs_no_rich_and_no_pydantic() -> None:
+    loaded = "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    program = (
+        f"import sys\nfrom hrvit_lab import cli\ncli.run(lambda: cli.Parser('x', 'y').parse_args(['--help']))\n{loaded}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "usage: hrvit-lab x" in done.stdout
+    assert not {"rich", "pydantic", "torch", "timm", "numpy", "pandas"} & set(done.stdout.splitlines()[-1].split())
