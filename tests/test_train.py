@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -22,11 +23,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.network.build import build
 from hrvit_lab.network.seeding import seeded
+from hrvit_lab.parts import ATTENTION
 from hrvit_lab.train import ImageData, TrainingDiverged, TrainOptions, TrainResult, evaluate, fit, load_dataset
 from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.loop import EVAL_BATCH_SIZE, learning_rate, make_optimizer, random_shift
@@ -271,6 +274,39 @@ def test_norms_and_biases_do_not_decay(digits: ImageData) -> None:
     for name, p in model.named_parameters():
         expected = torch.ones_like(p) if p.ndim == 1 else before[name] * (1 - 0.1 * 0.5)
         torch.testing.assert_close(p.detach(), expected)
+
+
+def decayed(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
+    """Names of the parameters that an optimizer decays."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_only_kernels_and_matrices_decay(attention: str) -> None:
+    """Every variant's parameters by the module that owns them: linears' and convolutions' weights, and no others."""
+    model = build(HRViTConfig.from_dict({"preset": "hrvit_nano", "attention": [attention] * 4}))
+    kernels = {
+        f"{path}.weight"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+    }
+    assert decayed(model, make_optimizer(model, TrainOptions())) == kernels
+    tables = {name for name, p in model.named_parameters() if p.ndim > 1} - kernels
+    assert tables == model.no_weight_decay()
+    assert bool(tables) == (attention in ("window", "shifted_window"))
+
+
+@pytest.mark.parametrize("name", ["hrvit_nano", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
+def test_what_decays_is_what_timms_optimizer_decays(name: str) -> None:
+    """timm's factory asks ``no_weight_decay`` by itself."""
+    model = timm.create_model(name, attention=["window"] * 4) if name == "hrvit_nano" else timm.create_model(name)
+    theirs = create_optimizer_v2(model, opt="adamw", weight_decay=0.05)
+    ours = decayed(model, make_optimizer(model, TrainOptions()))
+    assert ours == decayed(model, theirs)
+    tables = ("relative_bias", "relative_position_bias_table", "pos_embed")
+    assert any(table in key for key in model.state_dict() for table in tables)
+    assert not any(table in key for key in ours for table in tables)
 
 
 @pytest.mark.parametrize("clip", [1e-3, None])

@@ -156,8 +156,16 @@ class HRViT(nn.Module):
                 module.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters to keep from weight decay, beside the one-dimensional ones: none."""
-        return set()
+        """Names of parameters to keep from weight decay beside the one-dimensional ones: tables of positions.
+
+        Every part that has such a table names it in a ``no_weight_decay`` of its own.
+        """
+        return {
+            f"{path}.{name}"
+            for path, module in self.named_modules()
+            if module is not self and callable(own := getattr(module, "no_weight_decay", None))
+            for name in own()
+        }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Groups of layers for layer-wise learning rates: the stem, then every stage with its fusion."""

@@ -10,6 +10,7 @@ from typing import TypedDict
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
@@ -35,7 +36,9 @@ class TrainOptions(BaseModel):
     epochs: int = Field(4, ge=1, le=10_000, description="passes over the training images")
     batch_size: int = Field(64, ge=1, le=65_536, description="images per step, at most")
     learning_rate: float = Field(6e-3, gt=0, le=10, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decay; norms and biases get none")
+    weight_decay: float = Field(
+        0.05, ge=0, le=10, description="AdamW's decay; norms, biases and position tables get none"
+    )
     warmup_epochs: float = Field(1.0, ge=0, le=10_000, description="epochs of linear warm-up from 0")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass spread over all classes")
     grad_clip_value: float | None = Field(1.0, gt=0, description="bound on each gradient element")
@@ -201,13 +204,14 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, not norms and biases (parameters of one dimension)."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """AdamW that decays matrices and kernels, but no norms, no biases and nothing in ``model.no_weight_decay()``.
+
+    That method is timm's convention: it gives names of parameters, position tables for example. A model without it
+    has none to add.
+    """
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
     return torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
+        param_groups_weight_decay(model, options.weight_decay, no_weight_decay_list=exempt),
         lr=options.learning_rate,
         fused=True,  # one call instead of hundreds of small ones: these networks have many small tensors
     )

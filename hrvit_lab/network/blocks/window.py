@@ -37,6 +37,10 @@ class WindowAttention(nn.Module):
         self.relative_bias = nn.Parameter(torch.empty(self.num_heads, 2 * window_size - 1, 2 * window_size - 1))
         nn.init.trunc_normal_(self.relative_bias, std=0.02)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters to keep from weight decay: the table of relative positions (timm's convention)."""
+        return {"relative_bias"}
+
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         _, H, W, _ = x_BHWC.shape
         qkv_BHWC = self.to_qkv(x_BHWC)
