@@ -27,7 +27,7 @@ from hrvit_lab.config import PRESETS
 from hrvit_lab.cost.ledger import totals
 from hrvit_lab.latency.compare import Budget, compare, paired_ratio
 from hrvit_lab.latency.memory import measure_peak_memory
-from hrvit_lab.latency.models import wake
+from hrvit_lab.latency.models import randomize_norms
 from hrvit_lab.latency.timing import cpu_stopwatch, primed
 from hrvit_lab.network.build import create_model
 from hrvit_lab.network.checkpoints import load_published
@@ -94,7 +94,7 @@ def step(model: nn.Module, images: Tensor) -> Callable[[], object]:
 def main() -> int:
     torch.set_num_threads(1)
     naive, plain = NaiveHRViT(CONFIG), create_model(CONFIG)
-    wake(naive)
+    randomize_norms(naive)
     load_published(plain, naive.state_dict())
     if "training" in sys.argv[1:]:
         images = torch.randn(8, 3, 224, 224)

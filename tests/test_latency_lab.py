@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab import create_model, plots
-from hrvit_lab.config import ConfigError, preset, with_branches
+from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, preset, with_branches
 from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency import backends, suite
 from hrvit_lab.latency import race as lab
@@ -34,7 +34,7 @@ from hrvit_lab.latency.gate import (
     training_step,
 )
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
-from hrvit_lab.latency.models import NamedModel, find_model, wake
+from hrvit_lab.latency.models import NamedModel, as_model, find_model, randomize_norms
 from hrvit_lab.latency.race import race
 from hrvit_lab.latency.roofline import Ceilings
 from hrvit_lab.latency.show import knees, race_table, remarks
@@ -42,6 +42,8 @@ from hrvit_lab.latency.timing import Sample, primed
 from hrvit_lab.latency.workload import Workload, prepare
 from hrvit_lab.network.build import build
 from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.study import probes
 
 SMALL = Setting((8, 8))
 FIVE = Budget(min_rounds=5, max_rounds=5)
@@ -227,9 +229,9 @@ def test_the_reference_gradients_in_chunks_are_the_batchs() -> None:
     assert relative_error(ours, step_gradients(model)) < 1e-5
 
 
-def test_batch_norms_are_awake_and_repeat() -> None:
+def test_batch_norms_are_random_and_repeat() -> None:
     """At initialisation attention ends in a BatchNorm of zeros, and an error in it would not be seen."""
-    sleeping, awake = create_model("hrvit_micro").eval(), find_model("hrvit_micro").plain.eval()
+    initial, measurable = create_model("hrvit_micro").eval(), find_model("hrvit_micro").plain.eval()
     images_BCHW = torch.randn(1, 3, 32, 32)
 
     def effect_of_attention(model: nn.Module) -> float:
@@ -240,8 +242,8 @@ def test_batch_norms_are_awake_and_repeat() -> None:
                     parameter.zero_()
             return relative_error(model(images_BCHW), before)
 
-    assert effect_of_attention(sleeping) == 0.0
-    assert effect_of_attention(awake) > 0.1  # more than any number format is allowed
+    assert effect_of_attention(initial) == 0.0
+    assert effect_of_attention(measurable) > 0.1  # more than any number format is allowed
     for norm in find_model("hrvit_micro", seed=3).plain.modules():
         if isinstance(norm, _BatchNorm):
             assert norm.weight.abs().min() > 0 and norm.bias.abs().min() > 0 and norm.running_mean is not None
@@ -250,15 +252,52 @@ def test_batch_norms_are_awake_and_repeat() -> None:
     assert not torch.equal(same[0]["stem.bn1.weight"], same[2]["stem.bn1.weight"])
 
 
-def test_waking_leaves_a_bare_batch_norm_alone() -> None:
-    wake(nn.BatchNorm2d(4, affine=False, track_running_stats=False))
+def test_a_bare_batch_norm_is_left_alone() -> None:
+    randomize_norms(nn.BatchNorm2d(4, affine=False, track_running_stats=False))
 
 
-def test_layer_scales_are_awake() -> None:
-    """timm's ConvNeXt starts with 1e-6 of each block."""
-    model = find_model("timm:convnext_atto_ols").plain
-    scales = [parameter for name, parameter in model.named_parameters() if name.endswith("gamma")]
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("convnext_atto_ols", "gamma"),  # 1e-6 of each block
+        ("poolformer_s12", "layer_scale1.scale"),
+        ("resmlp_12_224", "ls1"),
+        ("nfnet_f0", "gain"),  # 0, of shape (C, 1, 1, 1)
+    ],
+)
+def test_layer_scales_are_random_whatever_their_name(name: str, ending: str) -> None:
+    model = find_model(f"timm:{name}").plain
+    scales = [parameter for key, parameter in model.named_parameters() if key.endswith(ending)]
     assert scales and min(scale.abs().min().item() for scale in scales) >= 0.5
+
+
+def test_only_what_starts_at_zero_is_randomized() -> None:
+    """A classifier of zeros makes every output zero, whatever computes it (timm's ResMLP and Hiera)."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 50))
+    nn.init.zeros_(model[2].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model[2].bias)  # type: ignore[arg-type]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    randomize_norms(model)
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert changed == ["2.weight"]
+    assert model.state_dict()["2.weight"].std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_studies_and_the_lab_time_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question, one answer: whatever asks for nano's latency gets the same weights."""
+    config = PRESETS["hrvit_nano"]
+    timed = []
+
+    def spy(model: Any, *arguments: Any, **settings: Any) -> Any:
+        timed.append(as_model(model, seed=3).state_dict())
+        raise InterruptedError
+
+    monkeypatch.setattr(probes, "measure_latency", spy)
+    with pytest.raises(InterruptedError):
+        probes.latency_probe(probes.ProbeInput(config, (32, 32), seed=3))
+    by_name = find_model("hrvit_nano", seed=3).plain.state_dict()
+    for state in (*timed, as_model(config, seed=3).state_dict()):
+        assert all(torch.equal(tensor, by_name[name]) for name, tensor in state.items())
 
 
 def test_names_of_models(tmp_path: Path) -> None:
@@ -266,6 +305,8 @@ def test_names_of_models(tmp_path: Path) -> None:
     path.write_text(create_model("hrvit_micro").config.replace(num_classes=7).to_yaml())
     assert find_model(str(path)).plain.config.num_classes == 7  # type: ignore[union-attr]
     assert isinstance(find_model("timm:resnet18").module, nn.Module)
+    segmenter = find_model("hrvit_b1_segformer_ade20k").plain
+    assert isinstance(segmenter, HRViT) and segmenter.config == SEGMENTERS["hrvit_b1_segformer_ade20k"]
     served = find_model("hrvit_micro:deploy")
     assert served.module is not served.plain and served.name == "hrvit_micro:deploy"
     images_BCHW = torch.randn(1, 3, 32, 32)
@@ -277,6 +318,7 @@ def test_names_of_models(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("hrvit_b4", "model 'hrvit_b4' is unknown; did you mean"),
+        ("hrvit_b1_segformer", "model 'hrvit_b1_segformer' is unknown; did you mean 'hrvit_b1_segformer_ade20k'"),
         ("timm:resnet19", "timm:resnet19: timm has no such model"),
         ("timm:resnet18:deploy", "deploy knows HRViTs only; give timm:resnet18"),
         ("no/such.yaml", "the config no/such.yaml cannot be read"),
@@ -347,7 +389,7 @@ def test_onnx_runtime_computes_the_same() -> None:
 @pytest.mark.filterwarnings("default")  # torch's compiler stumbles over its own warnings where they are errors
 def test_compiled_blocks_compute_the_same_and_train() -> None:
     network = build(with_branches(preset("hrvit_nano"), 1))
-    wake(network)
+    randomize_norms(network)
     model = named("one branch", network)
     for training in (False, True):
         setting = Setting((64, 64), threads=1, training=training)

@@ -73,37 +73,52 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for backend in options.backend:
         find_backend(backend)
     names = list(dict.fromkeys([*([options.against] if options.against else []), *options.models]))
-    models = [find_model(name, seed=options.seed) for name in names]
-    entries = [Entry(*combination) for combination in product(models, options.backend, options.dtype)]
     nvml = load_nvml() if options.device != "cpu" else None
     done: list[Measurement] = []
     with ExitStack() as stack:
         keep = stack.enter_context(_Keeper(options.json, options.out))
-        for resolution, batch_size in product(options.resolution, options.batch):
-            setting = Setting(
-                resolution, batch_size, options.device, options.memory_format, options.threads, options.training
-            )
-            with console.status("starting") as status:
-                results = race(
-                    entries, setting, budget, seed=options.seed, nvml=nvml, report=status.update,
-                    max_warmup_seconds=min(MAX_WARMUP_SECONDS, options.max_seconds),
-                )  # fmt: skip
-            for result in results:
-                keep.write({"kind": "latency", **result.to_dict()})
-            done += results
-            console.print(race_table(results, console.width))
-            keep.draw(done)
-            if any(result.status == "interrupted" for result in results):
-                print("interrupted; what was measured is kept", file=sys.stderr)
-                return 130
-            if options.parts:
-                show_parts(models, setting, options, budget, nvml, keep, console)
+        for resolution in options.resolution:
+            models = [find_model(name, seed=options.seed, resolution=resolution) for name in names]
+            for batch_size in options.batch:
+                setting = Setting(
+                    resolution, batch_size, options.device, options.memory_format, options.threads, options.training
+                )
+                results = race_at(setting, models, options, budget, nvml, keep, console)
+                done += results
+                keep.draw(done)
+                if any(result.status == "interrupted" for result in results):
+                    print("interrupted; what was measured is kept", file=sys.stderr)
+                    return 130
+                if options.parts:
+                    show_parts(models, setting, options, budget, nvml, keep, console)
         console.print(LEGEND, style="dim")
         for sentence in knees(done):
             console.print(sentence)
         if options.out:
             console.print(f"Wrote {', '.join(keep.written)} in {options.out}")
     return 0 if all(result.status == "ok" for result in done) else 1
+
+
+def race_at(
+    setting: Setting,
+    models: Sequence[NamedModel],
+    options: argparse.Namespace,
+    budget: Budget,
+    nvml: Any,
+    keep: "_Keeper",
+    console: Console,
+) -> list[Measurement]:
+    """One race, written down and shown."""
+    entries = [Entry(*combination) for combination in product(models, options.backend, options.dtype)]
+    with console.status("starting") as status:
+        results = race(
+            entries, setting, budget, seed=options.seed, nvml=nvml, report=status.update,
+            max_warmup_seconds=min(MAX_WARMUP_SECONDS, options.max_seconds),
+        )  # fmt: skip
+    for result in results:
+        keep.write({"kind": "latency", **result.to_dict()})
+    console.print(race_table(results, console.width))
+    return results
 
 
 def show_parts(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hrvit_lab.config import HRViTConfig
+from hrvit_lab.config import as_size
 from hrvit_lab.environment import environment
 from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Stop, bootstrap_median, paired_ratio
 from hrvit_lab.latency.conditions import load_nvml
@@ -20,6 +20,7 @@ from hrvit_lab.latency.engine import device_times, wall_times, warmed, watched
 from hrvit_lab.latency.models import as_model
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.latency.workload import device_name, ieee_float32, memory_errors_named, prepare
+from hrvit_lab.network.baselines import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class LatencyResult:
 
 
 def measure_latency(
-    model: nn.Module | HRViTConfig | str,
+    model: nn.Module | NetworkConfig | str,
     resolution: int | tuple[int, int] = 224,
     *,
     batch_size: int = 1,
@@ -121,7 +122,8 @@ def measure_latency(
 
     Args:
         model: any module from (B, C, H, W) to anything; or a config; or a name as the latency lab's command takes it:
-            ``"hrvit_b1"``, ``"hrvit_b1:deploy"``, ``"mine.yaml"``, ``"timm:resnet50"``.
+            ``"hrvit_b1"``, ``"hrvit_b1:deploy"``, ``"mine.yaml"``, ``"timm:resnet50"``. Configs and names are built as
+            the lab and the studies build them (``build_measurable``); a module is timed with the weights it has.
         resolution: input height and width in pixels; one number means square.
         batch_size: images a run.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
@@ -144,9 +146,10 @@ def measure_latency(
         raise ValueError(f"min_runs {min_runs} and max_runs {max_runs} must satisfy 3 ≤ min_runs ≤ max_runs")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; use at least 1, or None for torch's present number")
+    size = as_size(resolution)
     load = prepare(
-        as_model(model, seed=seed),
-        resolution,
+        as_model(model, seed=seed, resolution=size),
+        size,
         batch_size=batch_size,
         device=device,
         dtype=dtype,

@@ -65,7 +65,7 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
     for resolution, batch_size, name in product(suite.resolutions, suite.batch_sizes, suite.models):
         if (name, *resolution, batch_size) in set(table[KEY].itertuples(index=False, name=None)):
             continue
-        model = find_model(name)
+        model = find_model(name, resolution=resolution)
         entries = [Entry(model, *combination) for combination in product(suite.backends, suite.dtypes)]
         setting = Setting(resolution, batch_size, suite.device)
         with console.status("starting") as status:

@@ -13,6 +13,7 @@ from torch import nn
 
 from hrvit_lab.cost.count import count
 from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.latency.models import build_measurable
 from hrvit_lab.latency.single import measure_latency
 from hrvit_lab.network.baselines import NetworkConfig, build_network
 from hrvit_lab.network.seeding import seeded
@@ -65,7 +66,7 @@ def cost_probe(asked: ProbeInput) -> dict[str, Any]:
 def latency_probe(asked: ProbeInput) -> dict[str, Any]:
     """Median wall time of a batch, its minimum and percentiles, throughput; the rest under samples."""
     result = measure_latency(
-        build_seeded(asked.config, asked.seed, asked.resolution),
+        build_measurable(asked.config, asked.seed, asked.resolution),
         asked.resolution,
         device=asked.device,
         **asked.latency,
