@@ -1,6 +1,8 @@
 """What every test stands on: one torch thread a process, known seeds, repeatable property tests."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; before torch reads it
 
@@ -19,6 +21,17 @@ torch.set_num_threads(1)
 # The same examples in every run, and no clock: a test that fails here fails everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, nor what it starts, waits for the timing lock of a study that runs on this machine, or of another test
+    process."""
+    folder = str(tmp_path_factory.mktemp("host"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)

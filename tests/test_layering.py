@@ -38,7 +38,14 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 
 # Arithmetic and data: rooms that must not need a network library.
-TORCH_FREE = ("hrvit_lab.parts", "hrvit_lab.published", "hrvit_lab.config", "hrvit_lab.metrics", "hrvit_lab.space_size")
+TORCH_FREE = (
+    "hrvit_lab.parts",
+    "hrvit_lab.published",
+    "hrvit_lab.config",
+    "hrvit_lab.metrics",
+    "hrvit_lab.files",
+    "hrvit_lab.space_size",
+)
 NETWORK_LIBRARIES = ("torch", "torchvision", "timm")
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from hrvit_lab.config import preset
+from hrvit_lab.files import Lock
 from hrvit_lab.study import runner
 from hrvit_lab.study.probes import ProbeInput
 from hrvit_lab.study.progress import duration, seconds_left
-from hrvit_lab.study.store import Lock, Store
+from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
 
 NANO = preset("hrvit_nano")
@@ -129,7 +130,7 @@ def test_every_end_is_a_record_and_the_rest_goes_on(store: Store, tmp_path: Path
     assert sorted(notes.begun) == sorted(t.label for t in trials)
     assert len(notes.ended) == len(trials)
     leftovers = {path.name for path in store.folder.iterdir()} - {f"{t.key}.json" for t in trials}
-    assert leftovers == {"journal.jsonl", "timing.lock"}
+    assert leftovers == {"journal.jsonl"}
 
 
 def test_a_rerun_does_only_what_is_missing(store: Store, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_worker_that_cannot_start_is_no_trial_s_fault(store: Store, tmp_path: 
     broken = {"accuracy": Unloadable()}
     with pytest.raises(runner.WorkerUnable, match="exit code 1"):
         runner.run([trial(tmp_path, 0)], store, broken, Notes(), jobs=1, timeout_s=60, environment={})
-    assert {path.name for path in store.folder.iterdir()} == {"journal.jsonl", "timing.lock"}
+    assert {path.name for path in store.folder.iterdir()} == {"journal.jsonl"}
     assert run(store, [trial(tmp_path, 0)]).ended == ["fine 0: ok"]
 
 

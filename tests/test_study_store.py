@@ -12,19 +12,22 @@ from typing import Any
 
 import pytest
 
-from hrvit_lab.study.store import Store, finite, try_lock
+from hrvit_lab.files import try_lock
+from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.store import Store, finite
 
 KEY = "0" * 32
 HOLD = """
 import sys, pathlib
-from hrvit_lab.study.store import try_lock
-assert try_lock(pathlib.Path(sys.argv[1]))
+from hrvit_lab.files import try_lock
+held = try_lock(pathlib.Path(sys.argv[1]))
+assert held
 print("held", flush=True)
 sys.stdin.read()
 """
 COUNT = """
 import sys, time, pathlib
-from hrvit_lab.study.store import try_lock
+from hrvit_lab.files import try_lock
 lock, counter = map(pathlib.Path, sys.argv[1:3])
 for _ in range(200):
     while (held := try_lock(lock)) is None:
@@ -112,16 +115,16 @@ def test_claims_exclude_each_other_while_lock_files_come_and_go(tmp_path: Path) 
     assert counter.read_text() == "800"
 
 
-def test_clocks_wait_for_company_to_end(store: Store) -> None:
-    one = store.timing_lock(exclusive=False)
-    two = store.timing_lock(exclusive=False)
+def test_clocks_wait_for_company_to_end() -> None:
+    one = timing_lock(exclusive=False)
+    two = timing_lock(exclusive=False)
     assert one and two
-    assert store.timing_lock(exclusive=True) is None
+    assert timing_lock(exclusive=True) is None
     one.release()
     two.release()
-    clocks = store.timing_lock(exclusive=True)
+    clocks = timing_lock(exclusive=True)
     assert clocks
-    assert store.timing_lock(exclusive=False) is None
+    assert timing_lock(exclusive=False) is None
     clocks.release()
 
 

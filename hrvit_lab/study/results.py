@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 
 from hrvit_lab.config import ConfigError
+from hrvit_lab.files import try_lock, write_atomically
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import NetworkConfig, network_from_dict
 from hrvit_lab.study.columns import numeric_columns
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.space import Dropped, Variant
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.store import try_lock, write_atomically
 
 POLL_S = 0.1
 

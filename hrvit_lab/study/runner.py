@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from hrvit_lab.files import Lock
 from hrvit_lab.study import worker
-from hrvit_lab.study.store import Lock, Store
+from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
 from hrvit_lab.study.worker import Probe
 
@@ -180,7 +182,7 @@ class _Phase:
         """To the end of every trial, wherever it runs."""
         if not self.queue:
             return
-        while (timing := self.store.timing_lock(exclusive=self.exclusive)) is None:
+        while (timing := timing_lock(exclusive=self.exclusive)) is None:
             self._pause()
         try:
             while self.queue or self._busy():
@@ -197,7 +199,7 @@ class _Phase:
                 w.stop()
                 if w.task:
                     self.store.release(w.task[1])
-            timing.release()
+            timing.release(unlink=True)
 
     def _busy(self) -> list[_Worker]:
         return [w for w in self.crew if w.task]

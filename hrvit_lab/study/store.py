@@ -1,66 +1,22 @@
 """Trial records on disk: one JSON file a trial, whole or absent, claimed by one process at a time.
 
-A claim is an ``flock``: the kernel drops it with the process that holds it, so a killed study leaves nothing locked.
+A claim is a file lock: it ends with the process that holds it, so a killed study leaves nothing locked.
 """
 
-import fcntl
 import json
 import logging
 import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hrvit_lab.files import Lock, check_locks, try_lock, write_atomically
 
 STATUSES = ("ok", "failed", "timeout", "out_of_memory")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Lock:
-    """A held file lock; it ends with ``release`` or with the process."""
-
-    path: Path
-    descriptor: int
-
-    def release(self, *, unlink: bool = False) -> None:
-        """Give it back; ``unlink`` removes the file too, while it is still locked."""
-        if unlink:
-            self.path.unlink(missing_ok=True)
-        os.close(self.descriptor)
-
-
-def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
-    """Lock ``path`` (made if absent) without waiting; None when another process holds it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return Lock(path, descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)  # its last holder removed the file after we opened it: take the new one
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` at once: a reader, or a crash, sees the old file or the new one, never a part.
-
-    Only one process may write a path at a time (hold its lock): the temporary file's name is fixed, so that a rerun
-    overwrites what a killed run left.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 class Store:
@@ -68,22 +24,19 @@ class Store:
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "trials"
-        self._timing = self.folder / "timing.lock"
 
     def create(self) -> None:
-        """Make the folder, prove that it can be written, and remove what killed processes left.
+        """Make the folder, prove that trials can be claimed in it, and remove what killed processes left.
 
         Raises:
-            OSError: if it can't be written.
+            OSError: if it can't be written, or its file system knows no locks.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_locks(self.folder)
         for path in self.folder.glob("*.lock"):
-            if path != self._timing and (claim := try_lock(path)):
+            if claim := try_lock(path):
                 self._record(path.stem).with_suffix(".json.tmp").unlink(missing_ok=True)
                 self.release(claim)
-        lock = try_lock(self.folder / f"{os.getpid()}.lock")
-        if lock:
-            self.release(lock)
 
     def load(self, key: str) -> dict[str, Any] | None:
         """The record of that key; None if there is none, or (with a warning) if its file is damaged."""
@@ -112,11 +65,6 @@ class Store:
     def release(self, claim: Lock) -> None:
         """End a claim; its lock file goes too."""
         claim.release(unlink=True)
-
-    def timing_lock(self, *, exclusive: bool) -> Lock | None:
-        """Held exclusively while clocks run and shared while anything else computes, so that two studies with the same
-        ``out`` don't disturb each other's timings; None when it has to wait."""
-        return try_lock(self._timing, shared=not exclusive)
 
     def note(self, event: str, key: str) -> None:
         """Append one line to ``journal.jsonl``: what was started and finished, when, by which process."""

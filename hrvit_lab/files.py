@@ -1,0 +1,121 @@
+"""Files that several processes share: atomic writes, claims, bounded reads."""
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout, UnixFileLock
+
+MIB = 2**20
+
+
+@dataclass
+class Lock:
+    """A held file lock; it ends with `release`, or with the process, however that ends.
+
+    The kernel frees it. Only where a file system has no locks at all does `filelock` leave a file with the owner's
+    process id in their place, which others on the same host remove once that process is gone.
+    """
+
+    path: Path
+    held: BaseFileLock
+
+    def release(self, *, unlink: bool = False) -> None:
+        """Give it back; ``unlink`` removes the file too."""
+        if unlink and isinstance(self.held, UnixFileLock):
+            self.path.unlink(missing_ok=True)  # while it is locked: who waits for it sees that it is gone
+        self.held.release()  # on other systems this removes the file, as far as they allow it
+
+
+def try_lock(path: Path) -> Lock | None:
+    """Lock ``path`` (made if absent) without waiting; None while another process, or this one, holds it.
+
+    Raises:
+        OSError: if the file can't be made or locked, with its name.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    return Lock(path, lock)
+
+
+def check_locks(folder: Path) -> None:
+    """Prove that locks in the folder keep others out.
+
+    Raises:
+        OSError: if the folder can't be written, or its file system knows no locks (some network and user-space ones).
+    """
+    path = folder / f"{uuid.uuid4().hex}.lock"
+    try:
+        first = try_lock(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        path.unlink(missing_ok=True)
+        first = None
+    second = try_lock(path) if first is not None else None
+    for lock in (second, first):
+        if lock is not None:
+            lock.release(unlink=True)
+    if first is None or second is not None:
+        raise OSError(errno.ENOLCK, "file locks do not work on this file system", str(folder))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` at once: a reader, or a crash, sees the old file or the new one, never a part.
+
+    Only one process may write a path at a time (hold its lock): the temporary file's name is fixed, so that a rerun
+    overwrites what a killed run left.
+
+    Raises:
+        OSError: with the file's name, as when the disk is full; the old file is then as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    _sync_folder(path.parent)
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file of limited size. Never waits: a FIFO or a device is refused.
+
+    Raises:
+        OSError: if it can't be read, is no regular file, or has more than ``max_bytes``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if found.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than {max_bytes / MIB:g} MiB", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlive a power failure, where folders can be opened (not on Windows)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

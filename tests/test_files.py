@@ -1,0 +1,155 @@
+"""Writes are whole or absent, reads are bounded, and locks that don't lock are found out."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from hrvit_lab import files
+from hrvit_lab.files import check_locks, read_bounded, try_lock, write_atomically
+
+
+def test_a_write_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text in ("old", "new: ä ×\n"):
+        write_atomically(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    assert [child.name for child in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_file_and_its_folder_are_on_disk_before_the_write_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_atomically(tmp_path / "a.txt", "text")
+    assert synced == [tmp_path / "a.txt.tmp", tmp_path]
+
+
+def test_a_write_that_fails_names_the_file_and_keeps_the_old_one(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: the system call fails in the same place."""
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(OSError) as failure:
+            write_atomically(path, "new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (failure.value.errno, failure.value.filename) == (errno.EFBIG, str(path))
+    assert path.read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_read_is_bounded_and_never_waits(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345678")
+    assert read_bounded(path, 8) == b"12345678"
+    os.mkfifo(tmp_path / "fifo")
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(2**30)
+    for name, limit, said in [
+        ("a", 7, "larger than"),
+        ("huge", 2**20, "larger than 1 MiB"),
+        ("fifo", 8, "no regular file"),
+        (".", 8, "no regular file"),
+        ("absent", 8, "No such file"),
+        ("../../../../../../../../dev/zero", 8, "no regular file"),
+    ]:
+        with pytest.raises(OSError, match=said):
+            read_bounded(tmp_path / name, limit)
+
+
+def test_a_lock_is_held_once_even_by_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    lock = try_lock(path)
+    assert lock and try_lock(path) is None
+    lock.release()
+    again = try_lock(path)
+    assert again
+    again.release(unlink=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_made_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as failure:
+        try_lock(tmp_path / "file" / "a.lock")
+    assert failure.value.filename == str(tmp_path / "file" / "a.lock")
+
+
+class NoLock(filelock.UnixFileLock):
+    """A file system whose locks always succeed, as some network ones are mounted."""
+
+    def _acquire(self) -> None:
+        self._context.lock_file_fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT)
+
+    def _release(self) -> None:
+        os.close(self._context.lock_file_fd or 0)
+        self._context.lock_file_fd = None
+
+
+class Refusing(filelock.UnixFileLock):
+    """A file system that says that it has no locks."""
+
+    def _acquire(self) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("broken", [NoLock, Refusing])
+def test_a_file_system_without_locks_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type[filelock.BaseFileLock]
+) -> None:
+    check_locks(tmp_path)
+    monkeypatch.setattr(files, "FileLock", broken)
+    with pytest.raises(OSError, match="locks do not work on this file system") as failure:
+        check_locks(tmp_path)
+    assert failure.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLD = """
+import sys, pathlib
+from hrvit_lab.files import try_lock
+held = try_lock(pathlib.Path(sys.argv[1]))
+print(held is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+def hold(path: Path, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-W", "ignore", "-c", HOLD, str(path)]
+    return subprocess.Popen(
+        command, text=True, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
+    )
+
+
+def test_without_kernel_locks_a_killed_process_leaves_nothing_locked(tmp_path: Path) -> None:
+    """Where Python has no ``fcntl``, a file marks the lock: it must be refused while its owner lives, and only then."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['fcntl'] = None\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    path = tmp_path / "a.lock"
+    said = []
+    for _ in range(2):
+        with hold(path, env=environment) as first, hold(path, env=environment) as second:
+            assert first.stdout and second.stdout
+            said.append({first.stdout.readline(), second.stdout.readline()})
+            for process in (first, second):
+                process.kill()
+    assert said == [{"True\n", "False\n"}] * 2

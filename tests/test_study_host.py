@@ -1,0 +1,67 @@
+"""Studies on one host don't disturb each other's timings, wherever their results lie."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.study.executors.host import host_folder, timing_lock
+
+COMPUTE = """
+import sys
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.study.executors.host import timing_lock
+held = timing_lock(exclusive=sys.argv[1] == "True")
+print(held is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder() -> Iterator[Path]:
+    yield (folder := host_folder())
+    assert list(folder.iterdir()) == [], "a lock file was left"
+
+
+def hold(exclusive: bool, cwd: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", COMPUTE, str(exclusive)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(command, text=True, cwd=cwd, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_another_process_is_seen_from_any_folder_and_freed_by_its_death(tmp_path: Path, exclusive: bool) -> None:
+    with hold(exclusive, tmp_path) as other:
+        assert other.stdout and other.stdout.readline() == "True\n"
+        assert timing_lock(exclusive=True) is None
+        shared = timing_lock(exclusive=False)
+        assert (shared is None) is exclusive
+        if shared:
+            shared.release(unlink=True)
+        other.send_signal(signal.SIGKILL)
+    alone = timing_lock(exclusive=True)
+    assert alone
+    alone.release(unlink=True)
+
+
+def test_the_folder_is_the_users_alone(folder: Path) -> None:
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="no folder of this user's alone"):
+        timing_lock(exclusive=True)
+    folder.chmod(0o700)
+
+
+def test_a_planted_link_is_refused(folder: Path, tmp_path: Path) -> None:
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=f"{folder} .* no folder of this user's alone; remove it"):
+        timing_lock(exclusive=False)
+    assert list(tmp_path.iterdir()) == []
+    folder.unlink()
+    host_folder()
