@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hrvit_lab.latency.race import race
     from hrvit_lab.latency.single import measure_latency
     from hrvit_lab.network.build import build, create_model
-    from hrvit_lab.network.checkpoints import load_published
+    from hrvit_lab.network.checkpoints import load_checkpoint, load_published
     from hrvit_lab.network.deploy import deploy
     from hrvit_lab.network.model import HRViT
     from hrvit_lab.network.pack import pack
@@ -41,6 +41,7 @@ _SOURCES = {
     "create_model": "network.build",
     "deploy": "network.deploy",
     "diff": "config",
+    "load_checkpoint": "network.checkpoints",
     "load_published": "network.checkpoints",
     "measure_latency": "latency.single",
     "pack": "network.pack",
@@ -63,6 +64,7 @@ __all__ = [
     "create_model",
     "deploy",
     "diff",
+    "load_checkpoint",
     "load_published",
     "measure_latency",
     "pack",

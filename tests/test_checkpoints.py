@@ -8,8 +8,8 @@ from naive import NaiveHRViT
 from torch import Tensor
 
 from hrvit_lab import PRESETS, ConfigError, create_model, load_published
-from hrvit_lab.network.checkpoints import our_name
 from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.published_layout import our_name
 
 
 @pytest.fixture
@@ -45,27 +45,32 @@ def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
         load_published(model, {"state_dict": {"epoch": 3}})
 
 
-# mmsegmentation's names for a decoder on four branches; a trailing dot stands for a convolution and its BatchNorm.
-DECODER_KEYS = {
-    "segformer": (
-        *(f"decode_head.convs.{i}.conv.{kind}" for i in range(4) for kind in ("weight", "bias")),
-        "decode_head.fusion_conv.", "decode_head.conv_seg.weight", "decode_head.conv_seg.bias",
-    ),
-    "upernet": (
-        *(f"decode_head.psp_modules.{i}.1." for i in range(4)), "decode_head.bottleneck.",
-        *(f"decode_head.{convs}.{i}." for convs in ("lateral_convs", "fpn_convs") for i in range(3)),
-        "decode_head.fpn_bottleneck.", "decode_head.conv_seg.weight", "decode_head.conv_seg.bias",
-        "auxiliary_head.convs.0.", "auxiliary_head.conv_seg.weight", "auxiliary_head.conv_seg.bias",
-    ),
-}  # fmt: skip
+def decoder_names(head: str, branches: int) -> list[str]:
+    """mmsegmentation's names for a decoder; a trailing dot stands for a convolution and its BatchNorm."""
+    names = {
+        "segformer": [
+            *(f"decode_head.convs.{i}.conv.{kind}" for i in range(branches) for kind in ("weight", "bias")),
+            "decode_head.fusion_conv.", "decode_head.conv_seg.weight", "decode_head.conv_seg.bias",
+        ],
+        "upernet": [
+            *(f"decode_head.psp_modules.{i}.1." for i in range(4)), "decode_head.bottleneck.",
+            *(f"decode_head.{convs}.{i}." for convs in ("lateral_convs", "fpn_convs") for i in range(branches - 1)),
+            "decode_head.fpn_bottleneck.", "decode_head.conv_seg.weight", "decode_head.conv_seg.bias",
+            "auxiliary_head.convs.0.", "auxiliary_head.conv_seg.weight", "auxiliary_head.conv_seg.bias",
+        ],
+    }  # fmt: skip
+    return names[head]
+
+
 CONV_NORM = (
     "conv.weight",
     *(f"bn.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
 )
 
 
-def decoder_keys(head: str) -> list[str]:
-    return [key + end for key in DECODER_KEYS[head] for end in (CONV_NORM if key.endswith(".") else ("",))]
+def decoder_keys(head: str, branches: int = 4) -> list[str]:
+    names = decoder_names(head, branches)
+    return [key + end for key in names for end in (CONV_NORM if key.endswith(".") else ("",))]
 
 
 def segmentation_checkpoint(head: str, backbone: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ def small_segmenter(head: str, **changes: object) -> HRViT:
     )
 
 
-@pytest.mark.parametrize("head", DECODER_KEYS)
+@pytest.mark.parametrize("head", ["segformer", "upernet"])
 def test_mmsegmentations_decoders_load(head: str, published: dict[str, Tensor]) -> None:
     model = small_segmenter(head)
     wanted = {name for name in model.state_dict() if name.startswith("head.")}

@@ -113,7 +113,7 @@ def test_layer_decay_groups_every_parameter() -> None:
 
 
 def test_pretrained_and_pooling_are_refused_in_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="load_published"):
+    with pytest.raises(ConfigError, match="load_checkpoint"):
         timm_model("hrvit_b1", pretrained=True)
     with pytest.raises(ConfigError, match="global_pool"):
         timm_model("hrvit_nano", global_pool="max")

@@ -1,161 +1,266 @@
-"""Loading checkpoints in the published layout (arXiv 2111.01236's release) into our modules.
+"""Loading a checkpoint into a network, whatever it is wrapped in and in whose layout: all of it or nothing."""
 
-The published names say where a tensor belongs; this page is the dictionary.
-"""
-
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
+from hrvit_lab.config.text import shortened
+from hrvit_lab.network.checkpoint_files import printable, read_checkpoint
 from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.published_layout import BACKBONE, DECODER, HEAD_RENAMES, our_name
 
-MAX_CHECKPOINT_BYTES = 8 * 1024**3
-BACKBONE = "backbone."
-DECODER = ("decode_head.", "auxiliary_head.")
-"""What a segmentation checkpoint writes before the keys of the network without its head, and of its heads."""
+WEIGHTS = ("state_dict", "model", "model_state_dict", "net", "module")
+"""Keys under which training scripts save the weights."""
+EMA_WEIGHTS = ("state_dict_ema", "model_ema", "ema")
+"""Keys under which they save the moving average of the weights."""
+MAX_NESTING = 4
+WRAPPERS = frozenset({"module", "_orig_mod"})
+"""What DistributedDataParallel, AveragedModel and torch.compile put into the names of what they wrap."""
+COUNTERS = (".num_batches_tracked", "n_averaged")
+"""Counters that no output depends on: of BatchNorm's steps, and of an AveragedModel's."""
 
-RENAMES: tuple[tuple[str, str], ...] = (
-    (r"^features\.(\d*[02468])\.blocks\.", r"fusions.\1.paths."),
-    (r"^features\.(\d*[13579])\.", r"stages.\1."),
-    (r"\.patch_embed\.(\d+)\.proj\.0\.", r".patch_embeds.\1.pointwise."),
-    (r"\.patch_embed\.(\d+)\.proj\.1\.", r".patch_embeds.\1.depthwise."),
-    (r"\.patch_embed\.(\d+)\.norm\.", r".patch_embeds.\1.norm."),
-    (r"^(stages\.\d+)\.norm\.", r"\1.norms."),
-    (r"\.attn\.to_qkv\.", ".attn.mixer.to_qv."),
-    (r"\.attn\.to_out\.0\.", ".attn.proj."),
-    (r"\.attn\.attn_bn\.", ".attn.norm."),
-    (r"\.attn\.parallel_conv\.1\.", ".attn.parallel_conv."),
-    (r"\.des\.proj_(right|left)\.", r".shortcut.\1."),
-    (r"\.ffn\.conv\.conv_(\d)\.", r".ffn.conv\1."),
-)
-HEAD_RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
-    "classifier": (
-        (r"^head\.incre_modules\.(\d+)\.0\.downsample\.", r"head.bottlenecks.\1.shortcut."),
-        (r"^head\.incre_modules\.(\d+)\.0\.", r"head.bottlenecks.\1."),
-        (r"^head\.downsamp_modules\.", "head.downsamples."),
-        (r"^head\.final_layer\.", "head.features."),
-        (r"^head\.classifier\.", "head.classifier."),
-    ),
-    "segformer": (
-        (r"^decode_head\.convs\.(\d+)\.conv\.", r"head.projections.\1."),
-        (r"^decode_head\.fusion_conv\.", "head.fuse."),
-        (r"^decode_head\.conv_seg\.", "head.classifier."),
-    ),
-    "upernet": (
-        (r"^decode_head\.psp_modules\.(\d+)\.1\.", r"head.top.projections.\1."),
-        (r"^decode_head\.bottleneck\.", "head.top.fuse."),
-        (r"^decode_head\.lateral_convs\.", "head.laterals."),
-        (r"^decode_head\.fpn_convs\.", "head.outputs."),
-        (r"^decode_head\.fpn_bottleneck\.", "head.fuse."),
-        (r"^decode_head\.conv_seg\.", "head.classifier."),
-        (r"^auxiliary_head\.convs\.0\.", "head.auxiliary.conv."),
-        (r"^auxiliary_head\.conv_seg\.", "head.auxiliary.classifier."),
-    ),
-}
-"""By our heads that have a published layout: the release's classifier, and mmsegmentation's decoders."""
+FIRST_CONV = "stem.conv1.weight"
+CLASSIFIERS = ("head.classifier.", "head.auxiliary.classifier.")
+HEADS_OF_DECODERS = HEAD_RENAMES.keys() - {"classifier"}
+PUBLISHED_CLASSIFIERS = ("head.classifier.", "decode_head.conv_seg.", "auxiliary_head.conv_seg.")
 
 
 class LoadReport(NamedTuple):
-    """What ``load_published`` did: keys loaded, missing from the checkpoint (ours), unexpected in it (theirs)."""
+    """What ``load_checkpoint`` did.
+
+    Attributes:
+        loaded: number of tensors that were loaded.
+        missing: our names that the checkpoint lacks.
+        unexpected: the checkpoint's names that have no place in the model.
+        adapted: our names that were loaded in another shape: the first convolution, of other input channels.
+        kept: our names that stay as they were: the classifier, of other classes.
+        weights: the keys under which the weights were found, for example ``"state_dict_ema"``.
+    """
 
     loaded: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    adapted: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    weights: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.loaded} tensors loaded"]
-        for what, keys in (("missing", self.missing), ("unexpected", self.unexpected)):
-            if keys:
-                parts.append(f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})")
-        return "; ".join(parts)
+        return "; ".join((f"{self.loaded} tensors loaded", *self.remarks))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was not loaded as it is, in words."""
+        lists = {what: getattr(self, what) for what in ("missing", "unexpected", "adapted", "kept")}
+        return [f"{len(names)} {what} ({_some(names)})" for what, names in lists.items() if names]
 
 
-def our_name(published: str, head: str = "classifier") -> str | None:
-    """Our name of a published key; None for a key of another head than the model's ``head``.
+def load_checkpoint(
+    model: nn.Module,
+    checkpoint: str | Path | Mapping[str, Any],
+    *,
+    strict: bool = True,
+    ema: bool = False,
+    adapt: bool = False,
+) -> LoadReport:
+    """Load weights in our layout (as ``hrvit_lab.train`` writes them), in the published one, or in mmsegmentation's.
 
-    >>> our_name("features.3.branches.1.0.attn.to_qkv.weight")
-    'stages.1.branches.1.0.attn.mixer.to_qv.weight'
-    >>> our_name("decode_head.fusion_conv.bn.bias", "segformer")
-    'head.fuse.bn.bias'
-    """
-    name = published.removeprefix(BACKBONE)
-    if name.startswith(("head.", *DECODER)):
-        renames = HEAD_RENAMES.get(head, ())
-        return next((re.sub(old, new, name) for old, new in renames if re.match(old, name)), None)
-    for pattern, replacement in RENAMES:
-        name = re.sub(pattern, replacement, name)
-    # The release numbers fusions and stages in one list: fusion s is 2s, stage s is 2s + 1.
-    return re.sub(r"^(fusions|stages)\.(\d+)", lambda match: f"{match[1]}.{int(match[2]) // 2}", name)
-
-
-def load_published(model: HRViT, checkpoint: str | Path | Mapping[str, Any], *, strict: bool = True) -> LoadReport:
-    """Load a checkpoint of the published layout: classification, or mmsegmentation's (``backbone.``, ``decode_head.``).
+    The layout is told by the names of the tensors. Everything is checked before anything is loaded: after an error the
+    model is as it was.
 
     Args:
-        model: built with the checkpoint's config.
-        checkpoint: a path (read with ``weights_only``, at most 8 GiB), or a state dict; either may hold the state dict
-            under ``state_dict`` or ``model``.
-        strict: refuse a checkpoint with missing or unexpected keys; else load what fits. A decoder is asked for by a
-            model with a segmentation head alone: for others its keys are unexpected, but no reason to refuse.
+        model: an HRViT built with the checkpoint's config, or a module around one: DistributedDataParallel, a compiled
+            or a features-only model. Tensors of a head that the model does not have are never a reason to refuse.
+        checkpoint: the path of a PyTorch or safetensors file of at most 8 GiB, from which only tensors are built; or a
+            mapping. The state dict may be nested under ``WEIGHTS`` and ``EMA_WEIGHTS``, and its names may hold
+            ``module.`` and ``_orig_mod.``.
+        strict: refuse a checkpoint with missing or unexpected names; otherwise load what fits. BatchNorm's
+            ``num_batches_tracked`` may always be missing.
+        ema: take the moving average of the weights. Otherwise it is taken only if there are no other weights.
+        adapt: accept another number of classes (the classifier stays as the model has it) and of input channels (the
+            first convolution by timm's rule: from three channels to any number, from any number to one).
     Returns:
-        What was loaded, missing and unexpected.
+        What was loaded, missing, unexpected, adapted and kept.
     Raises:
-        ConfigError: for a file that can't be read, a shape that differs, or, if strict, keys that don't match.
+        ConfigError: for a file that can't be read, a tensor of another shape or kind; if strict, for names that don't
+            match; and always if nothing fits.
     """
-    content = _read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
-    published = _state_dict(content, checkpoint if isinstance(checkpoint, str | Path) else "given")
-    segmentation = any(key.startswith(BACKBONE) for key in published)
-    head = model.config.head
-    ours = model.state_dict()
-    found: dict[str, Tensor] = {}
-    unexpected = []
-    for key, tensor in published.items():
-        name = our_name(key, head)
-        if name not in ours or (segmentation and not key.startswith((BACKBONE, *DECODER))):
-            unexpected.append(key)
-            continue
-        if tensor.shape != ours[name].shape:
-            raise ConfigError(
-                f"checkpoint key {key!r} has shape {tuple(tensor.shape)} but the model's {name!r} has "
-                f"{tuple(ours[name].shape)}; build the model with the checkpoint's widths, depths and num_classes"
-            )
-        found[name] = tensor
-    missing = [name for name in ours if name not in found]
-    report = LoadReport(len(found), tuple(missing), tuple(unexpected))
-    decoder_wanted = not segmentation or head in ("segformer", "upernet")
-    if strict and (missing or any(decoder_wanted or key.startswith(BACKBONE) for key in unexpected)):
+    network = _network(model)
+    if isinstance(checkpoint, Mapping):
+        where, content = "the checkpoint", checkpoint
+    else:
+        where, content = f"checkpoint {printable(str(checkpoint))}", read_checkpoint(checkpoint)
+    tensors, weights = _weights(content, ema, where)
+    ours = {_bare(name): tensor for name, tensor in network.state_dict().items()}
+    placed, unexpected = _places(tensors, ours, network, where)
+    if all(map(_is_counter, placed)):
         raise ConfigError(
-            f"the checkpoint does not fit {model.config.name or 'the model'}: {report}; strict=False loads what fits"
+            f"nothing in {where} fits {_label(network)}: it holds {_some(tensors)}, but the model {_some(ours)}; "
+            "give a checkpoint of this network"
         )
-    model.load_state_dict(found, strict=False)
+    found: dict[str, Tensor] = {}
+    adapted, kept = [], []
+    for name, key in placed.items():
+        tensor, own = tensors[key], ours[name]
+        if flaw := _flaw(own) or _flaw(tensor, own):
+            whose = "the model's" if _flaw(own) else f"{where}:"
+            raise ConfigError(f"{whose} {printable(key)} {flaw}; weights are copied between plain tensors of numbers")
+        if tensor.shape == own.shape:
+            found[name] = tensor
+        elif adapt and name.startswith(CLASSIFIERS) and tensor.shape[1:] == own.shape[1:]:
+            kept.append(name)
+        elif adapt and name == FIRST_CONV and (fitted := _adapted(tensor, own)) is not None:
+            found[name] = fitted
+            adapted.append(name)
+        else:
+            raise ConfigError(
+                f"{where}: {printable(key)!r} has shape {shortened(tuple(tensor.shape))} but the model's {name!r} has "
+                f"{tuple(own.shape)}; build the model with the checkpoint's widths, depths, num_classes and in_chans"
+                + ("" if adapt else ", or use adapt=True if only the last two differ")
+            )
+    missing = tuple(name for name in ours if name not in placed and not _is_counter(name))
+    report = LoadReport(len(found), missing, unexpected, tuple(adapted), tuple(kept), weights)
+    unread = _unread(network, tensors)
+    if strict and (missing or any(not key.startswith(unread) for key in unexpected)):
+        remarks = "; ".join((f"{len(found)} of its tensors fit", *report.remarks))
+        raise ConfigError(f"{where} does not fit {_label(network)}: {remarks}; strict=False loads what fits")
+    with torch.no_grad():
+        for name, tensor in found.items():
+            ours[name].copy_(tensor)  # a state dict shares its memory with the model
     return report
 
 
-def _state_dict(content: Any, where: object) -> dict[str, Tensor]:
-    """The state dict itself, out of the mapping that it may be wrapped in."""
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"checkpoint {where} holds no state dict; save one with torch.save(model.state_dict(), …)")
-    return dict(content)
+load_published = load_checkpoint
+"""The name from when only the published layout was known."""
 
 
-def _read(path: str | Path) -> Any:
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"checkpoint {path} is not a file; give the path of a PyTorch checkpoint")
-    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise ConfigError(f"checkpoint {path} is larger than {MAX_CHECKPOINT_BYTES // 1024**3} GiB; give weights only")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint of tensors
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _network(model: nn.Module) -> HRViT:
+    """The HRViT that ``model`` is or holds."""
+    inside = [module for module in model.modules() if isinstance(module, HRViT)] if isinstance(model, nn.Module) else []
+    if len(inside) != 1:
         raise ConfigError(
-            f"checkpoint {path} can't be read as tensors only ({first_line[:120]}); save a state dict"
-        ) from None
+            f"load_checkpoint takes an HRViT or a module around one; {type(model).__name__} holds {len(inside)}"
+        )
+    return inside[0]
+
+
+def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict, by names without wrappers, and the keys that lead to it."""
+    wrappers = (*EMA_WEIGHTS, *WEIGHTS) if ema else (*WEIGHTS, *EMA_WEIGHTS)
+    path: list[str] = []
+    while isinstance(content, Mapping) and len(path) < MAX_NESTING:
+        wrapper = next((key for key in wrappers if isinstance(content.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        path.append(wrapper)
+        content = content[wrapper]
+    if ema and not set(path) & set(EMA_WEIGHTS):
+        raise ConfigError(f"{where} holds no moving average ({', '.join(EMA_WEIGHTS)}); load it with ema=False")
+    if not isinstance(content, Mapping) or not content or not all(map(_is_entry, content.items())):
+        raise ConfigError(f"{where} holds no state dict; save one with torch.save(model.state_dict(), …)")
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in content.items():
+        if (name := _bare(key)) in tensors:
+            raise ConfigError(f"{where} holds {printable(name)} twice, with and without the prefix of a wrapper")
+        if name not in COUNTERS:
+            tensors[name] = tensor
+    return tensors, ".".join(path)
+
+
+def _is_entry(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith(COUNTERS)
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without those of wrappers, wherever they stand.
+
+    >>> _bare("module._orig_mod.stem.conv1.bias")
+    'stem.conv1.bias'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _places(
+    tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor], network: HRViT, where: str
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The checkpoint's names by ours, and those that have no place in the model."""
+    inner = [key.removeprefix(BACKBONE) for key in tensors]
+    published = any(key.startswith(("features.", "head.incre_modules.")) for key in inner)
+    if published and any(key.startswith(("stages.", "fusions.")) for key in inner):
+        raise ConfigError(f"{where} mixes two layouts, features.… and stages.…; give the weights of one network")
+    segmentation = any(key.startswith(BACKBONE) for key in tensors)
+    other_head = not published and _other_head(tensors, ours)
+    placed: dict[str, str] = {}
+    unexpected = []
+    for key, inside in zip(tensors, inner, strict=True):
+        decoder = key.startswith(DECODER)
+        name = our_name(key, network.config.head) if published or decoder else inside
+        beside = segmentation and not key.startswith((BACKBONE, *DECODER))
+        if name is None or name not in ours or name in placed or beside or (other_head and inside.startswith("head.")):
+            unexpected.append(key)
+        else:
+            placed[name] = key
+    return placed, tuple(unexpected)
+
+
+def _other_head(tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bool:
+    """Whether weights in our layout are of another kind of head: all kinds have a ``head.classifier``."""
+    theirs, mine = (
+        {(name, tensor.shape) for name, tensor in side.items() if name.startswith("head.") and not _is_counter(name)}
+        for side in (tensors, ours)
+    )
+    same_names = {name for name, _ in theirs} == {name for name, _ in mine}
+    return not (same_names or theirs <= mine or mine <= theirs)
+
+
+def _unread(network: HRViT, tensors: Iterable[str]) -> tuple[str, ...]:
+    """How names of heads begin that the model does not have, so that they are no reason to refuse."""
+    if network.head is None:
+        return ("head.", f"{BACKBONE}head.", *DECODER)
+    if network.config.head in HEADS_OF_DECODERS or not any(key.startswith(BACKBONE) for key in tensors):
+        return () if network.num_classes else (*CLASSIFIERS, *PUBLISHED_CLASSIFIERS)
+    return DECODER
+
+
+def _adapted(weight: Tensor, own: Tensor) -> Tensor | None:
+    """The first convolution's weight for the model's input channels, by timm's rule; None where it has none."""
+    if weight.ndim != 4:
+        return None
+    try:
+        fitted = adapt_input_conv(own.shape[1], weight)
+    except (NotImplementedError, AssertionError):
+        return None
+    return fitted if fitted.shape == own.shape else None
+
+
+def _flaw(tensor: Tensor, own: Tensor | None = None) -> str | None:
+    """Why a tensor can't be copied (into the model's ``own``), or None."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return f"is a {type(tensor).__name__}"
+    if tensor.is_quantized:
+        return f"is quantized ({tensor.dtype})"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return f"is not dense ({tensor.layout})"
+    if tensor.device.type == "meta":
+        return "is on the meta device, without values"
+    if tensor.is_complex() or (own is not None and own.is_floating_point() and not tensor.is_floating_point()):
+        return f"is of {tensor.dtype}"
+    return None
+
+
+def _label(network: HRViT) -> str:
+    return network.config.name or "the model"
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three names, printable."""
+    listed = list(names)
+    return ", ".join(printable(name, 80) for name in listed[:3]) + (", …" if len(listed) > 3 else "")

@@ -1,7 +1,7 @@
 """The presets and the published segmentation networks under their names in timm's registry, so that
 ``timm.create_model("hrvit_b1")`` and timm's scripts work.
 
-No pretrained weights are published with a licence that lets us host them; ``hrvit_lab.load_published`` reads a
+No pretrained weights are published with a licence that lets us host them; ``hrvit_lab.load_checkpoint`` reads a
 checkpoint that the user has.
 """
 
@@ -46,7 +46,7 @@ def _entrypoint(name: str) -> Callable[..., "HRViT"]:
     def entrypoint(pretrained: bool = False, **options: Any) -> "HRViT":
         if pretrained:
             raise ConfigError(
-                f"{name} has no pretrained weights to download; use load_published(model, your_checkpoint)"
+                f"{name} has no pretrained weights to download; use load_checkpoint(model, your_checkpoint)"
             )
         branches = NETWORKS[name].num_branches
         features = {"out_indices": tuple(range(branches)), "feature_cls": "getter"}
