@@ -20,11 +20,11 @@ from hrvit_lab.train.data import (
     DATASETS,
     DEBIAN_FASHION_MNIST,
     balanced_subset,
-    files_digest,
     load_dataset,
     mean_and_std,
     read_idx,
 )
+from hrvit_lab.train.image_folders import files_digest
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 

@@ -26,7 +26,7 @@ from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, in_order, plan
-from hrvit_lab.train.data import files_digest
+from hrvit_lab.train.image_folders import files_digest
 
 EXAMPLES = """\
 examples:

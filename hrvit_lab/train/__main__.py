@@ -25,6 +25,7 @@ from hrvit_lab.environment import environment
 from hrvit_lab.network.build import build
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train import DATASETS, Epoch, ImageData, TrainingDiverged, TrainOptions, fit, load_dataset
+from hrvit_lab.train.image_folders import describe_skipped
 
 
 class RateColumn(ProgressColumn):
@@ -141,6 +142,8 @@ def train(options: argparse.Namespace) -> int:
         f"{data.resolution[0]}×{data.resolution[1]}: {len(data.train_labels):,} images to train on, "
         f"{len(data.val_labels):,} to validate"
     )
+    if data.skipped:
+        console.print(f"Of the image folder {describe_skipped(data.skipped)}", markup=False)
     status, code = follow(run, data, train_options, options.seed, console)
     run.save_result(status)
     if run.curves:
@@ -202,6 +205,7 @@ def describe(data: ImageData) -> dict[str, Any]:
         "mean": data.mean,
         "std": data.std,
         "majority_top1": data.majority_top1,
+        "skipped": dict(data.skipped),
     }
 
 

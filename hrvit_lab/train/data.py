@@ -10,13 +10,11 @@ To add a data set: a loader and a line in ``DATASETS``.
 
 import dataclasses
 import gzip
-import hashlib
 import math
 import struct
-import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvit_lab.config import ConfigError, suggest
+from hrvit_lab.train.image_files import read_image
+from hrvit_lab.train.image_folders import expand, list_images
 
 SPLIT_SEED = 20  # part of the protocol: another seed is another validation set, and old figures don't compare
 MAX_BYTES = 4 * 2**30  # of uint8 pixels; with two workers a laptop of 16 GiB still holds them
 MAX_IDX_BYTES = 512 * 2**20
 MAX_SIDE = 4096
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")  # some of Pillow's others start programs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +39,7 @@ class Pixels:
     Attributes:
         train_images, val_images: uint8 (N, C, h, w), C being 1 or 3.
         train_labels, val_labels: int64 (N,), indices into ``class_names``.
+        skipped: entries of an image folder that were not read: reason → number.
     """
 
     train_images: Tensor
@@ -48,6 +47,7 @@ class Pixels:
     val_images: Tensor
     val_labels: Tensor
     class_names: tuple[str, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +118,9 @@ def load_dataset(
 
     Args:
         name: ``digits`` (scikit-learn's, split 80/20 by class with ``SPLIT_SEED``), ``fashion_mnist`` (its
-            own train and test), or ``folder`` (``root/train/CLASS/*``, ``root/val/CLASS/*``).
+            own train and test), or ``folder`` (``root/train/CLASS/…``, ``root/val/CLASS/…``).
         resolution: side, or (height, width), of the network's input in pixels.
-        root: folder with the files; needed by ``folder``, optional for ``fashion_mnist``.
+        root: folder with the files; needed by ``folder``, optional for ``fashion_mnist``. ``~`` is the home folder.
         train_limit: keep at most so many training images, the same ones every time; a folder's others are not
             even decoded.
     Raises:
@@ -132,23 +132,10 @@ def load_dataset(
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
     dataset = DATASETS[name]
-    pixels = dataset.load((height, width), None if root is None else Path(root), train_limit)
+    pixels = dataset.load((height, width), None if root is None else expand(root), train_limit)
     mean, std = mean_and_std(pixels.train_images)
     data = ImageData(**vars(pixels), name=name, source=dataset.source, resolution=(height, width), mean=mean, std=std)
     return data.limited(train_limit)
-
-
-def files_digest(root: str | Path | None) -> str:
-    """32 hex digits that change when a file below ``root`` is added, removed or written; "" without a root.
-
-    From names, sizes and times of change alone: no file is read. A folder that is not there counts as empty.
-    """
-    if root is None:
-        return ""
-    files = sorted(path for path in Path(root).rglob("*") if path.is_file())
-    stats = ((path.relative_to(root).as_posix(), path.stat()) for path in files)
-    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(repr(listing).encode()).hexdigest()[:32]
 
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -228,24 +215,34 @@ def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_lim
 
 
 def load_folder(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
-    """A folder of images, ``train/CLASS/*`` and ``val/CLASS/*``: scaled to cover the resolution, cropped."""
+    """A folder of images, ``train/CLASS/…`` and ``val/CLASS/…``: scaled to cover the resolution, cropped.
+
+    ``image_folders`` says which files are read, ``image_files`` how their pixels become RGB.
+    """
     if root is None:
         raise ConfigError("data set 'folder' needs a root: a folder of train/CLASS/* and val/CLASS/* images")
-    train_files, train_names = _list_images(root / "train")
-    val_files, val_names = _list_images(root / "val")
-    if train_names != val_names:
-        odd = sorted(set(train_names) ^ set(val_names))
-        raise ConfigError(f"{root}: train and val must have the same classes; only one has {_some(odd)}")
+    found = list_images(root)
+    train_files = found.train
     if train_limit is not None and train_limit < len(train_files):
         labels = torch.tensor([label for _, label in train_files])
         train_files = [train_files[i] for i in balanced_subset(labels, train_limit).tolist()]
-    size = (len(train_files) + len(val_files)) * 3 * math.prod(resolution)
+    size = (len(train_files) + len(found.val)) * 3 * math.prod(resolution)
     if size > MAX_BYTES:
         raise ConfigError(
             f"{root} at {resolution[0]}×{resolution[1]} would take {size / 2**30:.1f} GiB of memory, more "
             f"than {MAX_BYTES / 2**30:.0f} GiB; use a lower resolution, a train_limit, or fewer images in val"
         )
-    return Pixels(*_decode(train_files, resolution), *_decode(val_files, resolution), train_names)
+    return Pixels(
+        *_decode(train_files, resolution), *_decode(found.val, resolution), found.class_names, skipped=found.skipped
+    )
+
+
+def _decode(files: list[tuple[Path, int]], resolution: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, 3, H, W) and labels int64 (N,) of (file, label) pairs."""
+    images = torch.empty(len(files), 3, *resolution, dtype=torch.uint8)
+    for image_CHW, (path, _) in zip(images, files, strict=True):
+        image_CHW.copy_(torch.from_numpy(read_image(path, resolution)).permute(2, 0, 1))
+    return images, torch.tensor([label for _, label in files])
 
 
 @dataclass(frozen=True)
@@ -303,56 +300,3 @@ def _find_idx(folder: Path, name: str) -> Path:
         f"{name}.gz is not in {folder}; install Debian's package dataset-fashion-mnist, or give as root the "
         "folder with Fashion-MNIST's four idx files"
     )
-
-
-def _list_images(split: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """All (file, label) of a split, sorted, and its class names, sorted."""
-    if not split.is_dir():
-        raise ConfigError(f"{split} is no folder; an image folder has train/CLASS/* and val/CLASS/* images")
-    classes = sorted(entry.name for entry in _visible(split) if entry.is_dir())
-    if len(classes) < 2:
-        raise ConfigError(f"{split} has {len(classes)} class folders; a classification needs at least 2")
-    files: list[tuple[Path, int]] = []
-    for label, name in enumerate(classes):
-        members = sorted(entry for entry in _visible(split / name) if entry.suffix.lower() in IMAGE_SUFFIXES)
-        if not members:
-            suffixes = ", ".join(IMAGE_SUFFIXES)
-            raise ConfigError(f"{split / name} has no image ({suffixes}); add some, or remove the folder")
-        files += [(path, label) for path in members]
-    return files, tuple(classes)
-
-
-def _decode(files: list[tuple[Path, int]], resolution: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, 3, H, W) and labels int64 (N,) of (file, label) pairs."""
-    images = torch.empty(len(files), 3, *resolution, dtype=torch.uint8)
-    for image, (path, _) in zip(images, files, strict=True):
-        image.copy_(read_image(path, resolution))
-    return images, torch.tensor([label for _, label in files])
-
-
-def read_image(path: Path, resolution: tuple[int, int]) -> Tensor:
-    """Decode one image file, scale it to cover (height, width) and keep the centre: uint8 (3, H, W).
-
-    Raises:
-        ConfigError: broken, no image, or so many pixels (Pillow's limit, 89 million) that it may be a bomb.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=IMAGE_FORMATS) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        cropped = ImageOps.fit(upright, (resolution[1], resolution[0]), Image.Resampling.BICUBIC)
-    except Exception as error:  # on a broken file Pillow's decoders raise nearly anything
-        raise ConfigError(f"{path} cannot be decoded ({error}); repair or remove it") from error
-    return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
-
-
-def _visible(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,0 +1,114 @@
+"""One image file as eight-bit RGB, whatever way it is stored.
+
+- A grey image of more than eight bits is scaled from its format's range: PNG and PGM from 0…65535, TIFF from its bits
+  (12 or 16). Signed, 32-bit and floating-point images tell no range and are refused.
+- Transparent pixels are composited on white.
+- A palette, CMYK, YCbCr and LAB become RGB as Pillow converts them; colour profiles are ignored.
+- An image is turned as its EXIF orientation says (torchvision's ``ImageFolder`` does not).
+- Of an animation the first frame is read, of a file with several pages the first page.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrvit_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image as PillowImage
+
+SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".gif", ".avif",
+)  # fmt: skip
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
+"""What Pillow may read here. Some of its other formats start programs (EPS), or few people ever send them."""
+MAX_PIXELS = 89_478_485
+"""Pixels of the largest image that is decoded (256 MiB as RGB; Pillow's own limit, which others may lift)."""
+
+TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
+
+
+def read_image(path: Path, resolution: tuple[int, int]) -> "np.ndarray":
+    """Decode one image file, scale it to cover (height, width) and keep the centre: uint8 (H, W, 3).
+
+    Raises:
+        ConfigError: broken, no image, of an unknown range, or of more than ``MAX_PIXELS``; names the file.
+    """
+    import numpy as np  # here, as Pillow is: listing files needs neither
+    from PIL import Image, ImageOps
+
+    try:
+        cropped = ImageOps.fit(_decode(path), (resolution[1], resolution[0]), Image.Resampling.BICUBIC)
+    except ConfigError:
+        raise
+    except Exception as error:  # on a broken file Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = f"it is none of {', '.join(FORMATS)}"
+        raise ConfigError(f"{path} cannot be decoded ({reason}); repair or remove it") from error
+    return np.array(cropped)
+
+
+def _decode(path: Path) -> "PillowImage":
+    """The whole image: RGB, upright, on white."""
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings(), path.open("rb") as file:
+        warnings.simplefilter("ignore")  # of damaged EXIF data, for example: the image is whole without it
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}"
+                raise ConfigError(f"{path} has {size}; scale it down, or remove it")
+            black, white = _grey_range(image, path)
+            upright = ImageOps.exif_transpose(image)
+    if (black, white) != (0, 255):
+        upright = _eight_bits(upright, black, white)
+    return _on_white(upright)
+
+
+def _grey_range(image: "PillowImage", path: Path) -> tuple[int, int]:
+    """The values of black and white.
+
+    Raises:
+        ConfigError: if the file does not tell them.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
+        raise ConfigError(
+            f"{path} holds {kind} (mode {image.mode}), and its format does not tell which of them is white; save it "
+            "with 8 or 16 unsigned bits, or remove it"
+        )
+    if not image.mode.startswith("I"):
+        return 0, 255
+    if image.format != "TIFF":
+        return 0, 65_535  # PGM's declared maximum too: Pillow scales it to this
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    most = 2 ** tags[TIFF_BITS_PER_SAMPLE][0] - 1
+    return (most, 0) if tags.get(TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO) == TIFF_WHITE_IS_ZERO else (0, most)
+
+
+def _eight_bits(image: "PillowImage", black: int, white: int) -> "PillowImage":
+    """A grey image of wider range as mode L; LA where one grey is declared transparent."""
+    import numpy as np
+    from PIL import Image
+
+    levels = np.asarray(image).astype(np.float64)
+    grey = Image.fromarray(np.rint((levels - black) * (255 / (white - black))).astype(np.uint8))
+    if (hidden := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(levels == hidden, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _on_white(image: "PillowImage") -> "PillowImage":
+    """Any eight-bit image as RGB, composited on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode == "La":  # premultiplied grey, which Pillow turns into LA only
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
