@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from hrvit_lab.network.seeding import seeded
 from hrvit_lab.parts import ATTENTION
 from hrvit_lab.train import ImageData, TrainingDiverged, TrainOptions, TrainResult, evaluate, fit, load_dataset
 from hrvit_lab.train.__main__ import main
+from hrvit_lab.train.batches import steps_per_epoch, trains_on_one_image
 from hrvit_lab.train.loop import EVAL_BATCH_SIZE, learning_rate, make_optimizer, random_shift
 
 QUICK = TrainOptions(epochs=2, batch_size=32, learning_rate=0.01, train_limit=200, threads=1)
@@ -187,6 +189,90 @@ def test_every_image_is_seen_once_an_epoch(digits: ImageData) -> None:
     assert ours == theirs
 
 
+# -- steps of one image ----------------------------------------------------------------------------
+
+
+class NormAfterPooling(nn.Sequential):
+    """A BatchNorm that sees one value per channel of an image."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 10)
+        )
+
+
+def batch_sizes(model: nn.Module, data: ImageData, options: TrainOptions) -> list[int]:
+    """Images of each training step."""
+    sizes: list[int] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training and torch.is_grad_enabled():
+            sizes.append(len(inputs[0]))
+
+    with model.register_forward_pre_hook(note):
+        fit(model, data, options, 0)
+    return sizes
+
+
+@pytest.mark.parametrize(("images", "expected"), [(21, [3] + 9 * [2]), (20, 10 * [2]), (23, [3] + 10 * [2])])
+def test_no_step_has_one_image_under_a_batch_norm_of_one_value(
+    digits: ImageData, images: int, expected: list[int]
+) -> None:
+    """21 images at batch 2 used to end with a part of one, and in a traceback."""
+    options = TrainOptions(epochs=1, batch_size=2, train_limit=images)
+    assert sorted(batch_sizes(NormAfterPooling(), digits, options), reverse=True) == expected
+
+
+def test_other_networks_keep_a_step_of_one_image(digits: ImageData) -> None:
+    """A BatchNorm with many values per channel, and none at all; so figures from before stay what they were."""
+    for model in (SmallCNN(), Linear()):
+        options = TrainOptions(epochs=1, batch_size=2, train_limit=21)
+        assert sorted(batch_sizes(model, digits, options)) == [1] + 10 * [2]
+        assert batch_sizes(model, digits, options.model_copy(update={"batch_size": 1})) == 21 * [1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 500), st.integers(2, 64))
+def test_parts_are_as_large_as_asked_and_never_of_one_image(num_images: int, batch_size: int) -> None:
+    image = torch.zeros(1, 3, 8, 8)
+    free, bound = (steps_per_epoch(model, image, num_images, batch_size) for model in (Linear(), NormAfterPooling()))
+    sizes = [len(part) for part in torch.arange(num_images).tensor_split(bound)]
+    assert free == math.ceil(num_images / batch_size)
+    assert min(sizes) >= 2 and max(sizes) <= batch_size + (batch_size == 2)
+    assert bound == free or (batch_size == 2 and num_images % 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "resolution", "one"),
+    [
+        ({}, 32, False), ({}, 64, True), ({"head": "segformer"}, 64, True), ({"head": "upernet"}, 64, False),
+    ],
+)  # fmt: skip
+def test_which_networks_train_on_one_image(fields: dict[str, Any], resolution: int, one: bool) -> None:
+    """At 32 pixels the coarsest map is one value; UperNet pools to one at every size."""
+    model = build(HRViTConfig.from_dict({"preset": "hrvit_nano", "num_classes": 10, **fields}))
+    image = torch.randn(1, 3, resolution, resolution)
+    assert trains_on_one_image(model, image) == one
+    model.train()
+    if one:
+        model(image)
+    else:
+        with pytest.raises(ValueError, match="more than 1 value"):
+            model(image)
+
+
+def test_a_batch_of_one_is_refused_before_anything_runs(digits: ImageData) -> None:
+    model = NormAfterPooling()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    with pytest.raises(
+        ConfigError, match=r"^batch_size = 1 .* a single image of 8×8 pixels .*at least 2 images per step"
+    ):
+        fit(model, digits, TrainOptions(batch_size=1, train_limit=20), 0, on_step=lambda *_: pytest.fail("it ran"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 # -- does it repeat --------------------------------------------------------------------------------
 
 
@@ -210,6 +296,17 @@ def test_hrvit_repeats_to_the_bit() -> None:
             model = build(config)
         results.append(figures(fit(model, data, options, 5)))
     assert results[0] == results[1]
+
+
+def test_cpu_seconds_are_this_process_alone(digits: ImageData) -> None:
+    """A step that sleeps takes wall time and no CPU time: so does one that waits for a core that others hold."""
+    model, options = Linear(), TrainOptions(epochs=1, batch_size=64, train_limit=256)
+    started = time.process_time()
+    result = fit(model, digits, options, 0, on_step=lambda *_: time.sleep(0.2))
+    spent = time.process_time() - started
+    assert result.seconds > 4 * 0.2
+    assert 0 < result.cpu_seconds <= spent
+    assert result.seconds - result.cpu_seconds > 0.7
 
 
 @pytest.mark.parametrize("ends_by", [None, KeyboardInterrupt, RuntimeError])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train.batches import steps_per_epoch
 from hrvit_lab.train.data import ImageData
 
 EVAL_BATCH_SIZE = 128
@@ -74,6 +75,8 @@ class TrainResult:
         val_loss: mean cross-entropy over the validation images after the last epoch.
         train_images, val_images: how many images were used.
         seconds: wall time of all epochs.
+        cpu_seconds: CPU time of this process in them, over all threads. On one thread of the CPU it is nearly
+            ``seconds`` if nothing else takes the core; of a training beside others it is the smaller one.
     """
 
     curves: list[Epoch]
@@ -82,6 +85,7 @@ class TrainResult:
     train_images: int
     val_images: int
     seconds: float
+    cpu_seconds: float
 
 
 class TrainingDiverged(RuntimeError):
@@ -111,25 +115,27 @@ def fit(
         on_step: called after each step with (steps done, steps in all).
     Raises:
         TrainingDiverged: a loss was not finite; says in which epoch and step.
-        ConfigError: the model has another number of classes than the data.
+        ConfigError: the model has another number of classes than the data, or cannot train on one image and
+            ``batch_size`` is 1; before the first step.
     """
     data = data.limited(options.train_limit)
     device = next(model.parameters()).device
     num_images = len(data.train_labels)
-    steps_per_epoch = math.ceil(num_images / options.batch_size)
-    total_steps = steps_per_epoch * options.epochs
-    warmup_steps = round(steps_per_epoch * options.warmup_epochs)
+    steps = check_trainable(model, data, options)
+    total_steps = steps * options.epochs
+    warmup_steps = round(steps * options.warmup_epochs)
     optimizer = make_optimizer(model, options)
     generator = torch.Generator().manual_seed(seed)  # of order and shifts: no network can disturb them
     curves: list[Epoch] = []
+    cpu_seconds = 0.0
     with seeded(seed, device), _deterministic(options.threads):
         for epoch in range(1, options.epochs + 1):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             model.train()
             loss_sum, correct, rate = 0.0, 0, 0.0
-            # Parts of nearly equal size: every image is seen, no last batch of one image upsets a BatchNorm.
-            parts = torch.randperm(num_images, generator=generator).tensor_split(steps_per_epoch)
-            for step, index in enumerate(parts, start=(epoch - 1) * steps_per_epoch + 1):
+            # Parts of nearly equal size: every image is seen, and no small last batch upsets a BatchNorm.
+            parts = torch.randperm(num_images, generator=generator).tensor_split(steps)
+            for step, index in enumerate(parts, start=(epoch - 1) * steps + 1):
                 rate = learning_rate(step, total_steps, warmup_steps, options.learning_rate)
                 x_BCHW = data.inputs(data.train_images[index].to(device))
                 x_BCHW = random_shift(x_BCHW, options.max_shift, generator)
@@ -146,7 +152,7 @@ def fit(
                     on_step(step, total_steps)
             val_loss, val_top1 = evaluate(model, data)
             if not math.isfinite(val_loss):
-                raise TrainingDiverged(_diverged("validation", epoch, epoch * steps_per_epoch, options))
+                raise TrainingDiverged(_diverged("validation", epoch, epoch * steps, options))
             row: Epoch = {
                 "epoch": epoch,
                 "learning_rate": rate,
@@ -156,6 +162,7 @@ def fit(
                 "val_top1": val_top1,
                 "seconds": time.perf_counter() - start,
             }
+            cpu_seconds += time.process_time() - cpu_start
             curves.append(row)
             if on_epoch is not None:
                 on_epoch(row)
@@ -167,7 +174,23 @@ def fit(
         train_images=num_images,
         val_images=len(data.val_labels),
         seconds=sum(row["seconds"] for row in curves),
+        cpu_seconds=cpu_seconds,
     )
+
+
+def check_trainable(model: nn.Module, data: ImageData, options: TrainOptions) -> int:
+    """The number of steps in an epoch, if the model can be trained on this data; it is left as it was.
+
+    Raises:
+        ConfigError: as `fit` raises it.
+    """
+    data = data.limited(options.train_limit)
+    image_1CHW = data.inputs(data.train_images[:1].to(next(model.parameters()).device))
+    was_training = model.training
+    with torch.no_grad():
+        _check_logits(model.eval()(image_1CHW), data)
+    model.train(was_training)
+    return steps_per_epoch(model, image_1CHW, len(data.train_labels), options.batch_size)
 
 
 @torch.no_grad()
