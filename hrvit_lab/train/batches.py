@@ -28,8 +28,8 @@ def steps_per_epoch(model: nn.Module, image_1CHW: Tensor, num_images: int, batch
         size = f"{image_1CHW.shape[-2]}×{image_1CHW.shape[-1]}"
         raise ConfigError(
             f"batch_size = {batch_size} with {num_images} training images: for a single image of {size} pixels a "
-            "BatchNorm of this network has one value per channel, which it cannot normalise; train on at least 2 images "
-            "per step"
+            "BatchNorm of this network has one value per channel, which it cannot normalise; train on at least 2 "
+            "images per step"
         )
     return num_images // 2
 
