@@ -70,7 +70,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "throughput_img_s", "throughput", "img/s", "higher", "latency",
-            "Batch size by median latency.", measured=True,
+            "Batch size divided by median latency.", measured=True,
         ),
         Metric(
             "peak_memory_mib", "peak memory", "MiB", "lower", "memory",

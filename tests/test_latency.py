@@ -16,7 +16,7 @@ from hrvit_lab import create_model
 from hrvit_lab.latency import engine
 from hrvit_lab.latency.conditions import Look
 from hrvit_lab.latency.single import measure_latency
-from hrvit_lab.latency.workload import OutOfDeviceMemory, prepare
+from hrvit_lab.latency.workload import OutOfDeviceMemory, ieee_float32, prepare
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -115,6 +115,7 @@ def test_throttled_runs_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Watch:
         looks = -1  # the first is from before the race
+        unknown = ""
 
         def look(self) -> Look:
             self.looks += 1
@@ -208,6 +209,63 @@ def test_nothing_is_left_behind(spy: Spy) -> None:
     assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.get_num_threads() == threads
     assert gc.isenabled() and not torch.is_inference_mode_enabled()
+
+
+PLACES = [("generic", "all"), *((b, op) for b in ("cuda", "mkldnn") for op in ("all", "matmul", "conv", "rnn"))]
+
+
+def precisions() -> dict[tuple[str, str], str]:
+    """What torch would use for float32 at each place."""
+    return {place: torch._C._get_fp32_precision_getter(*place) for place in PLACES}
+
+
+def ask_for(library: str, operator: str, precision: str) -> Callable[[], object]:
+    return lambda: torch._C._set_fp32_precision_setter(library, operator, precision)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),  # bfloat16 in oneDNN
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+        ask_for("generic", "all", "tf32"),
+        ask_for("cuda", "matmul", "tf32"),
+        ask_for("mkldnn", "all", "bf16"),
+        ask_for("mkldnn", "matmul", "bf16"),
+    ],
+)
+def test_float32_means_float32_whatever_was_set_before(asked: Callable[[], object]) -> None:
+    defaults = precisions()
+    try:
+        asked()
+        before = precisions()
+        with pytest.raises(ZeroDivisionError), ieee_float32():
+            assert set(precisions().values()) == {"ieee"}
+            # The older switches agree; kernels raise where they do not.
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+            _ = 1 / 0
+        assert precisions() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
+        for place, precision in defaults.items():
+            torch._C._set_fp32_precision_setter(*place, precision)
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_the_older_switches_are_as_before() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with ieee_float32():
+            pass
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_no_memory_is_an_error_that_says_what_was_tried(spy: Spy) -> None:

@@ -21,6 +21,7 @@ from hrvit_lab.latency.compare import (
     bootstrap_median,
     compare,
     judge,
+    kept_rounds,
     knee,
     paired_ratio,
 )
@@ -182,6 +183,20 @@ def test_a_device_that_is_always_throttled_is_still_measured() -> None:
     )  # fmt: skip
     assert (rounds.discarded, len(rounds.wall_ms("a"))) == (0, 5)
     assert all(rounds.throttled)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_a_power_limit_drops_no_round_however_often_it_holds(capped: list[bool]) -> None:
+    """It came and went: rounds were dropped as long as seven without it were left, and all came back with the next."""
+    throttled: list[tuple[str, ...]] = [("power limit",) if held else () for held in capped]
+    assert kept_rounds(throttled) == list(range(len(throttled)))
+    others = [("power limit", "heat"), *throttled]
+    assert kept_rounds(others) == list(range(1 if len(throttled) >= 7 else 0, len(others)))
+
+
+@pytest.mark.parametrize(("good", "bad", "dropped"), [(7, 7, 7), (7, 8, 0), (50, 49, 49), (50, 51, 0), (6, 1, 0)])
+def test_rounds_are_dropped_while_most_of_them_are_good(good: int, bad: int, dropped: int) -> None:
+    assert good + bad - len(kept_rounds([()] * good + [("heat",)] * bad)) == dropped
 
 
 def test_an_interrupt_keeps_the_whole_rounds_before_it() -> None:

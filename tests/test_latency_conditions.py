@@ -1,16 +1,36 @@
 """Clocks, throttling, neighbours, energy and roofline: against scripted devices and sums done by hand."""
 
+import importlib
+import itertools
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from fake_clock import FakeClock
+from torch import nn
 
-from hrvit_lab.latency.conditions import CpuWatch, GpuWatch, Look, summarise, watch
+from hrvit_lab.latency import roofline as roofline_module
+from hrvit_lab.latency.compare import Budget, Rounds
+from hrvit_lab.latency.conditions import CpuWatch, GpuWatch, Look, NoNvml, load_nvml, summarise, watch
 from hrvit_lab.latency.energy import energy_per_call, idle_power, nvml_meter
-from hrvit_lab.latency.roofline import Ceilings, measure_ceilings, roofline
+from hrvit_lab.latency.engine import disturbances, watched
+from hrvit_lab.latency.peak import CORES, cpu_peak, published_peak
+from hrvit_lab.latency.roofline import (
+    CALLS,
+    PRODUCTS,
+    SIDES,
+    Ceilings,
+    has_winograd,
+    measure_ceilings,
+    roofline,
+    time_products,
+)
+from hrvit_lab.latency.timing import Sample
 
 
 class NVMLError(Exception):
@@ -127,6 +147,7 @@ def test_summary_by_hand() -> None:
             "The virtual machine's host withheld 0.10 cores meanwhile.",
             "1 other process computed on the same GPU.",
         ],
+        "notes": [],
     }  # fmt: skip
 
 
@@ -156,11 +177,108 @@ def test_energy_by_hand() -> None:
 def test_a_gpu_that_nvml_does_not_know_is_timed_without_it(gpu: torch.device) -> None:
     class Stranger(FakeNvml):
         def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-            raise NVMLError
+            raise NVMLError("Not Found")
 
-    assert isinstance(watch(gpu, Stranger()), CpuWatch)
-    assert isinstance(watch(gpu, FakeNvml()), GpuWatch)
+    without = watch(gpu, Stranger())
+    assert isinstance(without, CpuWatch)
+    assert without.unknown == (
+        "The GPU's clocks, temperature, power and throttling are not known: NVML does not find it (Not Found)."
+    )
+    with_nvml = watch(gpu, FakeNvml())
+    assert isinstance(with_nvml, GpuWatch)
+    with_nvml.look()
+    assert with_nvml.unknown == ""
     assert nvml_meter(gpu, Stranger()) is None
+
+
+@pytest.mark.parametrize(
+    ("nvml", "why"),
+    [(None, "NVML was not asked"), (NoNvml("run pip install nvidia-ml-py"), "run pip install nvidia-ml-py")],
+)
+def test_without_nvml_the_looks_say_what_they_lack(gpu: torch.device, nvml: Any, why: str) -> None:
+    assert watch(gpu, nvml).unknown == f"The GPU's clocks, temperature, power and throttling are not known: {why}."
+    assert nvml_meter(gpu, nvml) is None
+    assert watch(torch.device("cpu"), nvml).unknown == ""
+
+
+class MigNvml(FakeNvml):
+    """A GPU in parts: one has an identity of its own, and NVML tells little of it (docs: NVML_ERROR_NOT_SUPPORTED)."""
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid != "MIG-0123":
+            raise NVMLError("Not Found")
+        return "a part"
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("nvmlDevice") and name not in {
+            "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetComputeRunningProcesses",
+        }:  # fmt: skip
+            return self._refuse
+        return super().__getattribute__(name)
+
+    def _refuse(self, *_: Any) -> None:
+        raise NVMLError("Not Supported")
+
+
+def test_what_nvml_does_not_tell_of_a_mig_instance_is_a_note(gpu: torch.device) -> None:
+    nvml = MigNvml()
+    _, conditions = watched(
+        {"a": lambda: Sample(1.0)}, Budget(min_rounds=5, max_rounds=5), gpu, clock=FakeClock(), nvml=nvml
+    )
+    assert conditions["notes"] == [
+        "NVML does not tell this GPU's throttling, power, clock, memory clock, temperature: Not Supported."
+    ]
+    assert conditions["clock_mhz"] is conditions["power_w"] is None and conditions["other_processes"] == 0
+    assert nvml_meter(gpu, nvml) is None
+
+
+def test_nvml_that_does_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(FakeNvml):
+        def nvmlInit(self) -> None:  # noqa: N802
+            raise NVMLError("Driver Not Loaded")
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: Broken())
+    nvml = load_nvml()
+    assert isinstance(nvml, NoNvml)
+    assert nvml.reason == "NVML does not start (Driver Not Loaded); check the driver with nvidia-smi"
+
+
+def test_a_power_limit_is_a_note_and_disturbs_nothing(gpu: torch.device) -> None:
+    nvml = FakeNvml()
+    turns = itertools.count(1)
+
+    def turn() -> Sample:
+        nvml.reasons = nvml.nvmlClocksThrottleReasonSwPowerCap if next(turns) % 3 else 0
+        return Sample(1.0)
+
+    rounds, conditions = watched({"a": turn}, Budget(min_rounds=30, max_rounds=30), gpu, clock=FakeClock(), nvml=nvml)
+    assert rounds.discarded == 0
+    assert conditions["notes"] == [
+        "The GPU was at its power limit after 20 of 30 rounds: a condition of this measurement, for which no round was "
+        "dropped."
+    ]
+    assert disturbances(True, rounds, conditions | {"remarks": []}) == ()
+
+
+@pytest.mark.parametrize(
+    ("steady", "throttled", "remarks", "reasons"),
+    [
+        (True, [()] * 9, [], []),
+        (None, [()] * 9, [], []),  # too slow to tell is not the same as restless
+        (False, [()] * 9, [], ["Never steady while warming up."]),
+        (True, [()] * 7 + [("heat",)] * 2, [], []),  # these two do not count
+        (True, [("heat",)] * 6 + [("power brake",)] + [()] * 2, ["Others were there."], [
+            "The device was throttled (heat, power brake) in 7 of 9 rounds, which are kept: it is a throttled device's "
+            "latency.",
+            "Others were there.",
+        ]),
+    ],
+)  # fmt: skip
+def test_one_definition_of_disturbed(
+    steady: bool | None, throttled: list[tuple[str, ...]], remarks: list[str], reasons: list[str]
+) -> None:
+    rounds = Rounds({}, throttled, "precise", 1.0)
+    assert disturbances(steady, rounds, {"remarks": remarks}) == tuple(reasons)
 
 
 def test_the_meter_counts_joules(gpu: torch.device) -> None:
@@ -178,9 +296,114 @@ def test_roofline_by_hand() -> None:
     assert (unknown.byte_s, unknown.copy_floor_ms) == (None, None)
 
 
+CPU = torch.device("cpu")
+
+
 def test_ceilings_by_a_scripted_clock() -> None:
     """Each reading of the clock is a quarter of a second after the one before: so long takes each product and copy."""
     readings = iter(range(10**6))
-    ceilings = measure_ceilings(torch.device("cpu"), "float32", clock=lambda: next(readings) / 4, seconds=0.0)
-    assert ceilings.gemm_flop_s == pytest.approx(4 * 2 * 1024**3)
+    ceilings = measure_ceilings(CPU, "float32", clock=lambda: next(readings) / 4, seconds=0.0)
+    assert ceilings.gemm_flop_s == pytest.approx(4 * 2 * 512**3)
     assert ceilings.copy_byte_s == pytest.approx(4 * 2 * 2**28)
+    assert {(p.product, p.side) for p in ceilings.tried} == {(name, 512) for name in PRODUCTS}
+    assert ceilings.threads == 1 and ceilings.gemm in ceilings.tried
+
+
+def planted(clock: FakeClock, flop_s: Callable[[int], float]) -> Any:
+    """A product of a known speed for each side."""
+    return lambda side, device, dtype: lambda: clock.pass_ms(2e3 * side**3 / flop_s(side))
+
+
+def test_the_ceiling_is_the_fastest_product_at_its_best_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Zen 5 core: ``mm`` reaches 111 GFLOP/s, the packed product 260, and falls off where caches end."""
+    clock = FakeClock()
+    speeds = {512: 200e9, 1024: 260e9, 2048: 240e9, 4096: 230e9}
+    monkeypatch.setattr(
+        roofline_module, "PRODUCTS",
+        {"torch.mm": planted(clock, lambda side: 111e9), "packed linear": planted(clock, speeds.__getitem__)},
+    )  # fmt: skip
+    tried = time_products(CPU, torch.float32, clock=clock, seconds=20.0)
+    assert {(p.product, p.side) for p in tried} == set(itertools.product(("torch.mm", "packed linear"), SIDES["cpu"]))
+    best = max(tried, key=lambda p: p.flop_s)
+    assert (best.product, best.side) == ("packed linear", 1024)
+    assert best.flop_s == pytest.approx(260e9)
+
+
+@pytest.mark.parametrize("flop_s", [1e8, 1e9, 1e10, 1e11, 1e12, 1e14])
+def test_the_time_for_ceilings_is_bounded(monkeypatch: pytest.MonkeyPatch, flop_s: float) -> None:
+    """No side is begun that would end after the two seconds; the smallest is measured whatever it takes."""
+    clock = FakeClock()
+    names = ("a", "b", "c")
+    monkeypatch.setattr(roofline_module, "PRODUCTS", {name: planted(clock, lambda side: flop_s) for name in names})
+    tried = time_products(CPU, torch.float32, clock=clock, seconds=2.0)
+    smallest = 2 * 512**3 / flop_s
+    assert clock.now <= max(2.0 + 3 * 2.0 / 12, 3 * (1 + CALLS) * smallest)
+    assert {(name, 512) for name in names} <= {(p.product, p.side) for p in tried}
+
+
+def test_a_product_that_is_not_there_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline_module, "refusal", lambda dtype: "no oneDNN here")
+    readings = iter(range(10**6))
+    tried = time_products(CPU, torch.float32, clock=lambda: next(readings) / 4, seconds=0.0)
+    assert [p.product for p in tried] == ["torch.mm", "F.linear"]
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_product_multiplies_its_matrices(name: str) -> None:
+    """2·n³ operations are what it is credited with: the output must be that of the whole product."""
+    torch.manual_seed(0)
+    call = PRODUCTS[name](64, CPU, torch.float32)
+    torch.manual_seed(0)
+    a, b = torch.randn(64, 64), torch.randn(64, 64)
+    torch.testing.assert_close(call(), a @ b if name == "torch.mm" else a @ b.T, atol=1e-4, rtol=1e-4)
+    large = PRODUCTS[name](1024, CPU, torch.float32)()
+    assert isinstance(large, torch.Tensor) and large.shape == (1024, 1024)
+
+
+def test_winograd_is_for_dense_convolutions_of_3_by_3() -> None:
+    conv = nn.Conv2d
+    assert has_winograd(nn.Sequential(conv(4, 4, 1), conv(4, 4, 3)))
+    others = [conv(4, 4, 3, stride=2), conv(4, 4, 3, groups=4), conv(4, 4, 5), conv(4, 4, 1)]
+    assert not has_winograd(nn.Sequential(*others))
+
+
+def cpuinfo(vendor: str, family: int, model: int, flags: str, cores: int = 4) -> str:
+    core = f"vendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\nflags\t\t: fpu {flags}\n"
+    return "\n".join(f"processor\t: {index}\n{core}" for index in range(cores))
+
+
+@pytest.mark.parametrize(
+    ("info", "dtype", "threads", "ghz", "gflop_s"),
+    [
+        # AMD publishes 4.608 TFLOP/s in float32 for the EPYC 7742, 64 cores at 2.25 GHz; Intel's APP metrics have the
+        # Xeon Platinum 8280, 28 cores, at 64 operations a cycle in float32.
+        (cpuinfo("AuthenticAMD", 0x17, 0x31, "fma avx2", 64), "float32", 64, 2.25, 4608),
+        (cpuinfo("GenuineIntel", 6, 0x55, "fma avx2 avx512f", 28), "float32", 28, 2.7, 4838.4),
+        (cpuinfo("AuthenticAMD", 0x1A, 0x02, "fma avx2 avx512f avx512_bf16"), "float32", 1, 4.1, 262.4),
+        (cpuinfo("AuthenticAMD", 0x1A, 0x02, "fma avx2 avx512f avx512_bf16"), "bfloat16", 1, 4.1, 524.8),
+        (cpuinfo("AuthenticAMD", 0x1A, 0x02, "fma avx2"), "float32", 1, 4.1, 131.2),  # the host hides AVX-512
+        (cpuinfo("AuthenticAMD", 0x19, 0x01, "fma avx2"), "bfloat16", 2, None, 320.0),  # at the highest boost of any
+        (cpuinfo("GenuineIntel", 6, 0x8F, "fma avx2 avx512f amx_bf16"), "bfloat16", 1, 3.0, 6144),
+        (cpuinfo("AuthenticAMD", 0x19, 0x01, "fma avx2", 2), "float32", 8, 3.0, 192),  # eight threads on two cores
+        (cpuinfo("AuthenticAMD", 0x19, 0x01, "avx"), "float32", 1, 3.0, None),
+        (cpuinfo("AuthenticAMD", 0x30, 0x01, "fma avx2"), "float32", 1, 3.0, None),
+        (cpuinfo("Other", 6, 0x55, "fma avx2"), "float32", 1, 3.0, None),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n", "float32", 1, None, None),
+        ("vendor_id: GenuineIntel\ncpu family: six\nmodel: 85\n", "float32", 1, None, None),
+        ("", "float32", 1, None, None),
+    ],
+)
+def test_the_published_peak(info: str, dtype: str, threads: int, ghz: float | None, gflop_s: float | None) -> None:
+    peak = published_peak(info, dtype, threads, ghz)
+    assert (None if peak is None else peak.flop_s / 1e9) == (None if gflop_s is None else pytest.approx(gflop_s))
+
+
+def test_no_processor_is_two_microarchitectures() -> None:
+    known = [(core.vendor, core.family, model) for core in CORES for model in core.models]
+    assert len(known) == len(set(known))
+
+
+@pytest.mark.skipif(cpu_peak("float32", 1) is None, reason="the peak of this processor is unknown")
+def test_this_processor_stays_below_its_peak() -> None:
+    ceilings = measure_ceilings(CPU, "float32", clock=time.perf_counter, seconds=0.1)
+    assert ceilings.peak_flop_s is not None and not ceilings.above_peak

@@ -23,8 +23,10 @@ from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, preset, with_bran
 from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency import backends, suite
 from hrvit_lab.latency import race as lab
+from hrvit_lab.latency import roofline as roofline_module
 from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
 from hrvit_lab.latency.compare import Budget, Estimate, judge
+from hrvit_lab.latency.conditions import NoNvml
 from hrvit_lab.latency.gate import (
     check,
     reference_gradients,
@@ -36,7 +38,7 @@ from hrvit_lab.latency.gate import (
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
 from hrvit_lab.latency.models import NamedModel, as_model, find_model, randomize_norms
 from hrvit_lab.latency.race import race
-from hrvit_lab.latency.roofline import Ceilings
+from hrvit_lab.latency.roofline import Ceilings, Product
 from hrvit_lab.latency.show import knees, race_table, remarks
 from hrvit_lab.latency.timing import Sample, primed
 from hrvit_lab.latency.workload import Workload, prepare
@@ -92,6 +94,65 @@ def test_the_race_is_exact_on_a_fake_clock(clock: FakeClock) -> None:
     assert first.roofline.byte_s is None  # moved bytes are known in closed form only
     assert first.relative_error == 0 < (third.relative_error or 0) < 0.02
     assert first.peak_memory_mib is not None and first.energy is None and first.device_samples_ms == ()
+
+
+def planted(clock: FakeClock, flop_s: float) -> Callable[..., Callable[[], None]]:
+    """A matrix product of a known speed."""
+    return lambda side, device, dtype: lambda: clock.pass_ms(2e3 * side**3 / flop_s)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "fastest", "words"),
+    [
+        (1, 1e6, "below 1, which cannot be: the ceiling is too low, no product measured here is as fast"),
+        (3, 1e6, "below 1: its 3 × 3 convolutions may multiply less than they count (Winograd); if they do not, the"),
+        (1, 1e9, ""),
+        (3, 1e9, ""),
+    ],
+)
+def test_a_planted_slow_product_is_seen(
+    monkeypatch: pytest.MonkeyPatch, kernel: int, fastest: float, words: str
+) -> None:
+    """All products at hand are slow, or one is not; the network computes 2 · 64 · 12 · k² operations in 0.1 ms."""
+    clock = FakeClock(tick_ms=1e-6)
+    monkeypatch.setattr(roofline_module, "COPY_BYTES", {"cpu": 2**10})
+    monkeypatch.setattr(roofline_module, "PRODUCTS", {"slow": planted(clock, 1e6), "other": planted(clock, fastest)})
+    model = Timed(clock, 0.1)
+    model.conv = nn.Conv2d(3, 4, kernel, padding=kernel // 2)
+    [result] = race([Entry(named("a", model))], SMALL, FIVE, clock=clock)
+    assert result.roofline is not None and result.ceilings is not None
+    assert result.ceilings.gemm_flop_s == pytest.approx(fastest, rel=0.01)
+    floor_ms = 2e3 * 64 * 12 * kernel**2 / fastest
+    assert result.roofline.distance == pytest.approx(0.1 / floor_ms, rel=0.02)
+    said = [sentence for sentence in remarks([result]) if "below 1" in sentence]
+    assert len(said) == bool(words) and words in "".join(said)
+    assert "by other of 512 × 512 with 1 thread" in " ".join(remarks([result])) or fastest == 1e6
+
+
+def test_a_product_above_the_published_peak_shows_a_wrong_clock() -> None:
+    def said(gflop_s: float, peak: float | None) -> str:
+        ceilings = Ceilings(
+            gflop_s * 1e9, 1e9, Product("packed linear", 2048, gflop_s * 1e9), 2, (),
+            peak and peak * 1e9, "Zen 5, 1 core" if peak else "",
+        )  # fmt: skip
+        [sentence] = [text for text in remarks([measured(ceilings=ceilings)]) if text.startswith("Ceiling in")]
+        return sentence
+
+    product = "Ceiling in float32: 260 GFLOP/s, by packed linear of 2048 × 2048 with 2 threads"
+    assert said(260, 262) == f"{product}, 99% of the published 262 GFLOP/s (Zen 5, 1 core)."
+    assert said(260, None) == f"{product}; the published peak of this device is unknown."
+    assert "more than the published 262 GFLOP/s (Zen 5, 1 core): the clock is wrong" in said(270, 262)
+
+
+def test_the_ceiling_is_named_in_records_and_tables(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    product = Product("packed linear", 1024, 260e9)
+    monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(260e9, 1e9, product, 1, (product,)))
+    [result] = race([Entry(named("a", Timed(clock, 10.0)))], SMALL, FIVE, clock=clock)
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    named_so = {"product": "packed linear", "side": 1024, "flop_s": 260e9}
+    assert record["ceilings"]["gemm"] == named_so and record["ceilings"]["tried"] == [named_so]
+    [row] = to_frame([result]).to_dict("records")
+    assert (row["ceiling"], row["ceiling_gflop_s"]) == ("packed linear, 1024", 260.0)
 
 
 def test_a_record_is_json_with_everything_in_it(clock: FakeClock) -> None:
@@ -465,6 +526,25 @@ def test_each_timed_call_follows_one_of_the_same() -> None:
 # -- showing ----------------------------------------------------------------------------------------------------------
 
 
+def test_disturbed_measurements_are_marked_everywhere() -> None:
+    reason = "Other programs kept 1.9 of 2 cores busy meanwhile."
+    rows = [measured(batch_size=1, disturbed=(reason,)), measured("b", ratio=Estimate(1.0, 0.99, 1.01), verdict="tie")]
+    assert reason in remarks(rows)
+    with (console := Console(width=140)).capture() as captured:
+        console.print(race_table(rows, 140))
+    lines = captured.get().splitlines()
+    assert [" ! (" in line for name in "ab" for line in lines if line.strip().startswith(name)] == [True, False]
+    assert json.loads(json.dumps(rows[0].to_dict()))["disturbed"] == [reason]
+    frame = to_frame(rows)
+    assert list(frame["disturbed"]) == [reason, ""]
+    for draw in (plots.latency_comparison, plots.throughput_by_batch):
+        words = {drawn: " ".join(text.get_text() for text in draw(drawn_frame).texts).replace("\n", " ")
+                 for drawn, drawn_frame in (("both", frame), ("quiet", frame[frame["disturbed"] == ""]),
+                                            ("older", frame.drop(columns="disturbed")))}  # fmt: skip
+        marked = {drawn: "Open: disturbed while it was measured." in text for drawn, text in words.items()}
+        assert marked == {"both": True, "quiet": False, "older": False}
+
+
 def measured(model: str = "a", batch_size: int = 1, **fields: Any) -> Measurement:
     base = Measurement(model, "eager", "float32", (224, 224), batch_size, "cpu", "a CPU", "contiguous", 1, False)
     times = dict(
@@ -478,7 +558,12 @@ def test_remarks_say_what_disturbs() -> None:
     said = " ".join(
         remarks(
             [
-                measured(control=Estimate(1.02, 1.01, 1.03), rounds_stopped="time", steady=False),
+                measured(
+                    control=Estimate(1.02, 1.01, 1.03),
+                    rounds_stopped="time",
+                    steady=False,
+                    disturbed=("Never steady while warming up.",),
+                ),
                 replace(measured("b"), status="wrong", reason="its output is off", latency=None),
             ]
         )
@@ -487,9 +572,9 @@ def test_remarks_say_what_disturbs() -> None:
     assert "ended by the bound on time" in said
     assert "A/A control: 1.020 [1.010, 1.030]. The A/A control differs from itself" in said
     assert "Never steady while warming up: a, eager, float32." in said
-    thrown = measured(samples_ms=(10.0,) * 4, throttled=((), (), (), ("heat",)), rounds_discarded=1)
-    assert "1 rounds were thrown out" in " ".join(remarks([thrown]))
-    assert thrown.statistics()["rounds"] == 3
+    thrown = measured(samples_ms=(10.0,) * 9, throttled=(*[()] * 8, ("heat",)), rounds_discarded=1)
+    assert "1 round was dropped, for the device was throttled." in remarks([thrown])
+    assert thrown.statistics()["rounds"] == 8
 
 
 def test_a_tie_whose_interval_leaves_out_1_says_why() -> None:
@@ -539,7 +624,9 @@ def test_the_throughput_figure_has_a_line_a_network_and_a_ring_at_the_knee() -> 
         for model, times in (("a", (10.0, 20.0, 155.0)), ("b", (10.0, 20.0, 40.0)))
         for batch, ms in zip((1, 8, 64), times, strict=True)
     ]
-    [ax] = plots.throughput_by_batch(to_frame(sweep)).axes
+    fig = plots.throughput_by_batch(to_frame(sweep))
+    [ax] = fig.axes
+    assert any("eager, float32, 224×224, inference, on a CPU, 1 thread." in text.get_text() for text in fig.texts)
     drawn = [tuple(np.round(np.asarray(data)).tolist() for data in line.get_data()) for line in ax.lines]
     assert drawn == [([1, 8, 64], [100, 400, 413]), ([8], [400]), ([1, 8, 64], [100, 400, 1600])]
 
@@ -657,7 +744,7 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, clock: FakeClock, mo
 def test_the_suite_says_what_it_cannot_measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(suite, "run_suite", lambda *_: None)
-    monkeypatch.setattr(suite, "load_nvml", lambda: None)
+    monkeypatch.setattr(suite, "load_nvml", lambda: NoNvml("run pip install nvidia-ml-py for them"))
     assert suite.main(["--out", str(tmp_path)]) == 0
     assert capsys.readouterr().err.startswith("energy, clocks and temperatures are not measured: run pip install")
     monkeypatch.setattr(suite, "load_nvml", object)

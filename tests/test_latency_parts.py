@@ -60,8 +60,8 @@ def test_a_fake_clock_gives_every_part_its_time() -> None:
     assert rows["stem", None, "stem"].latency_ms == pytest.approx(10.0)
     assert rows["head", None, "head"].latency_ms == pytest.approx(20.0)
     places = parts_by_place(times)
-    assert [*places.index[:3], places.index[-1]] == ["stem", "stage 1, fusion", "stage 1, branch 1", "head"]
-    assert places.loc["stage 4, branch 3", "attention"] == pytest.approx(3.0 * model.config.depths[3][2])
+    assert [*places.index[:3], places.index[-1]] == ["stem", "stage 0, fusion", "stage 0, branch 0", "head"]
+    assert places.loc["stage 3, branch 2", "attention"] == pytest.approx(3.0 * model.config.depths[3][2])
     assert times.whole_ms == pytest.approx(total)
     assert times.sum_ms == pytest.approx(total)
     assert times.ratio == pytest.approx((1.0, 1.0, 1.0))

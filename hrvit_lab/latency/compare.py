@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from hrvit_lab.latency.conditions import POWER_LIMIT
 from hrvit_lab.latency.timing import Clock, Sample, Stopwatch
 
 CONTROL = "A/A control"
@@ -80,7 +81,7 @@ class Rounds:
 
     Attributes:
         samples: by competitor, one a round, all rounds in order; ``CONTROL`` is one of them.
-        throttled: for each round what slowed the device down by force; empty for a good round.
+        throttled: for each round what slowed the device down by force; empty where nothing did.
         stopped: why it ended.
         seconds: how long it took.
     """
@@ -92,9 +93,8 @@ class Rounds:
 
     @property
     def kept(self) -> list[int]:
-        """Indices of the rounds that count: those that nothing throttled; all, if these are too few to tell."""
-        good = [index for index, reasons in enumerate(self.throttled) if not reasons]
-        return good if len(good) >= FEWEST_ROUNDS else list(range(len(self.throttled)))
+        """Indices of the rounds that count, as ``kept_rounds`` has them."""
+        return kept_rounds(self.throttled)
 
     @property
     def discarded(self) -> int:
@@ -104,6 +104,22 @@ class Rounds:
     def wall_ms(self, name: str) -> list[float]:
         """A competitor's wall times in the rounds that count."""
         return [self.samples[name][index].wall_ms for index in self.kept]
+
+
+def kept_rounds(throttled: Sequence[tuple[str, ...]]) -> list[int]:
+    """Indices of the rounds that count: those without heat, hardware slowdowns or power brakes. All count if these
+    rounds are too few to tell or less than half: then throttling is the device's state, not an event.
+
+    A power limit drops no round. Under load many devices are always at it, now and then just below: it is a condition
+    of the measurement. To keep the rounds without it would favour the lucky ones, and how many these are would decide
+    between few and all.
+
+    >>> kept_rounds([(), ("heat",), ("power limit",), (), (), (), (), (), ()])
+    [0, 2, 3, 4, 5, 6, 7, 8]
+    """
+    good = [index for index, reasons in enumerate(throttled) if not set(reasons) - {POWER_LIMIT}]
+    representative = len(good) >= FEWEST_ROUNDS and 2 * len(good) >= len(throttled)
+    return good if representative else list(range(len(throttled)))
 
 
 def bootstrap_median(values: Sequence[float], *, seed: int = 0) -> Estimate:

@@ -19,6 +19,9 @@ import torch
 BUSY_CORES = 0.25
 """Cores that other programs may keep busy without a word."""
 
+POWER_LIMIT = "power limit"
+"""What a look says while a GPU's power cap holds its clock down."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -52,6 +55,10 @@ class Look:
 class Watch(Protocol):
     """Something that can be looked at."""
 
+    @property
+    def unknown(self) -> str:
+        """One sentence on what the looks lack, and why; empty if nothing."""
+
     def look(self) -> Look:
         """The state now."""
 
@@ -59,8 +66,9 @@ class Watch(Protocol):
 class CpuWatch:
     """Watches the processor; throttling is what the kernel counts per core (bare-metal Linux on Intel)."""
 
-    def __init__(self, counters: Sequence[Path] | None = None) -> None:
+    def __init__(self, counters: Sequence[Path] | None = None, unknown: str = "") -> None:
         """``counters``: files that hold the number of throttling events so far; None finds the kernel's."""
+        self.unknown = unknown
         root = Path("/sys/devices/system/cpu")
         kernels = root.glob("cpu*/thermal_throttle/core_throttle_count")
         self._counters = sorted(kernels) if counters is None else counters
@@ -97,9 +105,10 @@ class GpuWatch:
         self._nvml = nvml
         self._handle = nvml_handle(device, nvml)
         self._cpu = CpuWatch()
+        self._refused: dict[str, str] = {}
         # NVML's names for what forces clocks down; a cap that somebody set, and idling, are none of them.
         self._reasons = {
-            nvml.nvmlClocksThrottleReasonSwPowerCap: "power limit",
+            nvml.nvmlClocksThrottleReasonSwPowerCap: POWER_LIMIT,
             nvml.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
             nvml.nvmlClocksThrottleReasonSwThermalSlowdown: "heat",
             nvml.nvmlClocksThrottleReasonHwThermalSlowdown: "heat, hardware",
@@ -109,14 +118,14 @@ class GpuWatch:
     def look(self) -> Look:
         """The state now; throttled if one of NVML's reasons holds at this moment."""
         nvml, handle = self._nvml, self._handle
-        reasons = self._ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
-        milliwatts = self._ask(nvml.nvmlDeviceGetPowerUsage, handle)
-        processes = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        reasons = self._ask("throttling", nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+        milliwatts = self._ask("power", nvml.nvmlDeviceGetPowerUsage, handle)
+        processes = self._ask("other processes", nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         host = self._cpu.look()
         return Look(
-            clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-            memory_clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-            temperature_c=self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            clock_mhz=self._ask("clock", nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=self._ask("memory clock", nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            temperature_c=self._ask("temperature", nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             power_w=None if milliwatts is None else milliwatts / 1e3,
             throttled=tuple(name for bit, name in self._reasons.items() if reasons & bit),
             at_s=host.at_s,
@@ -127,49 +136,91 @@ class GpuWatch:
             other_processes=None if processes is None else max(0, len(processes) - 1),
         )
 
-    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+    @property
+    def unknown(self) -> str:
+        """What NVML refused to tell so far, and in which words."""
+        if not self._refused:
+            return ""
+        errors = ", ".join(dict.fromkeys(self._refused.values()))
+        return f"NVML does not tell this GPU's {', '.join(self._refused)}: {errors}."
+
+    def _ask(self, what: str, question: Callable[..., Any], *arguments: Any) -> Any:
         """NVML's answer, None where the device or the driver has none."""
-        with contextlib.suppress(self._nvml.NVMLError):
+        try:
             return question(*arguments)
-        return None
+        except self._nvml.NVMLError as error:
+            self._refused[what] = str(error) or type(error).__name__
+            return None
+
+
+@dataclass(frozen=True)
+class NoNvml:
+    """Stands for NVML where there is none.
+
+    Attributes:
+        reason: why, and what to do, in words.
+    """
+
+    reason: str
 
 
 def watch(device: torch.device, nvml: Any = None) -> Watch:
-    """What to look at for a device; a GPU's feeder alone where NVML is missing or does not know the GPU."""
-    if device.type == "cuda" and nvml is not None:
-        with contextlib.suppress(nvml.NVMLError):
-            return GpuWatch(device, nvml)
-    return CpuWatch()
+    """What to look at for a device.
+
+    Args:
+        nvml: ``load_nvml()``. Without it, and where it does not know the GPU, only the processor that feeds the GPU is
+            looked at, and ``unknown`` says why.
+    """
+    if device.type != "cuda":
+        return CpuWatch()
+    lacking = "The GPU's clocks, temperature, power and throttling are not known"
+    if nvml is None or isinstance(nvml, NoNvml):
+        return CpuWatch(unknown=f"{lacking}: {nvml.reason if nvml else 'NVML was not asked'}.")
+    try:
+        return GpuWatch(device, nvml)
+    except nvml.NVMLError as error:
+        return CpuWatch(unknown=f"{lacking}: NVML does not find it ({str(error) or type(error).__name__}).")
 
 
 def load_nvml() -> Any:
-    """NVIDIA's management library, initialised; None where the package or a driver is missing."""
+    """NVIDIA's management library ``pynvml``, initialised; or ``NoNvml``."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
-        return None
+        return NoNvml("run pip install nvidia-ml-py for them")
     try:
         nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
+    except nvml.NVMLError as error:
+        return NoNvml(f"NVML does not start ({error}); check the driver with nvidia-smi")
     return nvml
 
 
 def nvml_handle(device: torch.device, nvml: Any) -> Any:
-    """NVML's handle of a torch device: by its identity, for torch may number and hide devices differently."""
-    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    """NVML's handle of a torch device: by its identity, for torch may number and hide devices differently.
+
+    A part of a GPU (a MIG instance) has an identity of its own, under which NVML tells its memory and little else.
+
+    Raises:
+        nvml.NVMLError: if NVML knows neither.
+    """
+    uuid = torch.cuda.get_device_properties(device).uuid
+    with contextlib.suppress(nvml.NVMLError):
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
 
 
-def summarise(looks: Sequence[Look], cores: int | None = None) -> dict[str, Any]:
+def summarise(looks: Sequence[Look], cores: int | None = None, unknown: str = "") -> dict[str, Any]:
     """Looks of one race as JSON knows them, the first from before it.
 
     Args:
         looks: at least one.
         cores: of the processor; None asks the operating system.
+        unknown: the watch's.
     Returns:
         ``clock_mhz``, ``memory_clock_mhz``, ``temperature_c``, ``power_w``: lowest, median and highest, or None;
         ``other_cores_busy``: cores that other programs used on average; ``stolen_cores``: cores that the host took;
-        ``other_processes``: at most, on the GPU; ``remarks``: sentences on what disturbs a measurement.
+        ``other_processes``: at most, on the GPU; ``remarks``: sentences on what disturbs a measurement; ``notes``:
+        sentences on what else must be known of it.
     """
     first, last = looks[0], looks[-1]
     seconds = last.at_s - first.at_s
@@ -185,6 +236,14 @@ def summarise(looks: Sequence[Look], cores: int | None = None) -> dict[str, Any]
         remarks.append(f"The virtual machine's host withheld {stolen:.2f} cores meanwhile.")
     if on_gpu:
         remarks.append(f"{on_gpu} other process{'es' * (on_gpu > 1)} computed on the same GPU.")
+    rounds = looks[1:]
+    at_limit = sum(POWER_LIMIT in look.throttled for look in rounds)
+    notes = [unknown] if unknown else []
+    if at_limit:
+        notes.append(
+            f"The GPU was at its power limit after {at_limit} of {len(rounds)} rounds: a condition of this "
+            "measurement, for which no round was dropped."
+        )
     return {
         **{
             name: _range([getattr(look, name) for look in looks])
@@ -194,6 +253,7 @@ def summarise(looks: Sequence[Look], cores: int | None = None) -> dict[str, Any]
         "stolen_cores": round(stolen, 3),
         "other_processes": on_gpu,
         "remarks": remarks,
+        "notes": notes,
     }
 
 

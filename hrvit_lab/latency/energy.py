@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hrvit_lab.latency.conditions import nvml_handle
+from hrvit_lab.latency.conditions import NoNvml, nvml_handle
 from hrvit_lab.latency.timing import Clock
 
 Meter = Callable[[], float]
@@ -63,7 +63,9 @@ def energy_per_call(
 
 
 def nvml_meter(device: torch.device, nvml: Any) -> Meter | None:
-    """A GPU's energy counter in joules; None where it has none (before Volta)."""
+    """A GPU's energy counter in joules; None without NVML, and where the GPU has none (before Volta; MIG instances)."""
+    if nvml is None or isinstance(nvml, NoNvml):
+        return None
     try:
         handle = nvml_handle(device, nvml)
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from hrvit_lab.latency.compare import Budget, Rounds, compare
-from hrvit_lab.latency.conditions import Look, summarise, watch
+from hrvit_lab.latency.conditions import POWER_LIMIT, Look, summarise, watch
 from hrvit_lab.latency.timing import (
     Clock,
     Sample,
@@ -24,6 +24,8 @@ from hrvit_lab.latency.timing import (
 STEADY_WINDOW = 5
 STEADY_TOLERANCE = 0.05
 MAX_WARMUP_CALLS = 200
+
+UNSTEADY = "Never steady while warming up."
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def watched(
     """Race, look at the device after every round, and return the rounds with the conditions that they ran under.
 
     Args:
-        nvml: ``load_nvml()``, for a GPU's clocks, heat and power; None leaves them out.
+        nvml: ``load_nvml()``, for a GPU's clocks, heat and power; None leaves them out, and a note says so.
     """
     observer = watch(device, nvml)
     looks: list[Look] = [observer.look()]
@@ -82,7 +84,24 @@ def watched(
     rounds = compare(
         stopwatches, budget, seed=seed, clock=clock, look_for_throttling=look_for_throttling, on_round=on_round
     )
-    return rounds, summarise(looks) | {"load_average_1min": psutil.getloadavg()[0]}
+    return rounds, summarise(looks, unknown=observer.unknown) | {"load_average_1min": psutil.getloadavg()[0]}
+
+
+def disturbances(steady: bool | None, rounds: Rounds, conditions: dict[str, Any]) -> tuple[str, ...]:
+    """Why a latency should not be trusted, a sentence each; empty if nothing was seen that disturbed it.
+
+    This is the one definition of a disturbed measurement: a warm-up that never became steady, other programs or a
+    virtual machine's host that took cores, other processes on the GPU, a device that was throttled most of the time.
+    """
+    said = [UNSTEADY] if steady is False else []
+    forced = [set(rounds.throttled[index]) - {POWER_LIMIT} for index in rounds.kept]
+    if count := sum(map(bool, forced)):
+        reasons = ", ".join(sorted(set().union(*forced)))
+        said.append(
+            f"The device was throttled ({reasons}) in {count} of {len(forced)} rounds, which are kept: it is a "
+            "throttled device's latency."
+        )
+    return (*said, *conditions["remarks"])
 
 
 def wall_times(samples: list[Sample]) -> tuple[float, ...]:

@@ -7,11 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from hrvit_lab.latency.compare import (
-    Estimate,
-    Stop,
-    Verdict,
-)
+from hrvit_lab.latency.compare import Estimate, Stop, Verdict, kept_rounds
 from hrvit_lab.latency.energy import Energy
 from hrvit_lab.latency.models import NamedModel
 from hrvit_lab.latency.roofline import Ceilings, Roofline
@@ -75,14 +71,14 @@ class Measurement:
         relative_error, tolerance: from the numerics gate: outputs, or gradients of a training step, against eager
             float32 of the plain network.
         compile_seconds: spent on compiling, capturing or exporting.
-        steady: whether the warm-up became steady within its bounds; if not, distrust the times. None: there was no
-            time for enough calls to tell.
+        steady: whether the warm-up became steady within its bounds. None: there was no time for enough calls to tell.
+        disturbed: why the times should not be trusted, a sentence each (``engine.disturbances``).
         warmup_samples_ms: calls before the race.
         samples_ms: wall times, one a round, thrown-out rounds included.
         device_samples_ms: the same calls by CUDA events.
         cold_samples_ms: further calls by CUDA events, with the L2 cache overwritten before each.
-        throttled: for each round what slowed the device down; such rounds count nowhere, unless nearly all are.
-        rounds_discarded: how many these are.
+        throttled: for each round what slowed the device down; ``kept_rounds`` says which rounds count.
+        rounds_discarded: how many do not.
         latency: median wall time with its interval.
         against: the name of the reference.
         ratio: times as long as the reference, paired by round; None for the reference itself.
@@ -93,7 +89,7 @@ class Measurement:
         ceilings, roofline: what the device can do, and how far this is from it.
         energy: of a call, on a GPU with a meter.
         peak_memory_mib: of a call, eager only.
-        conditions: clocks, heat, power, load and remarks, over the race.
+        conditions: clocks, heat, power, load, remarks and notes, over the race.
         environment: versions, machine, commit, command, date.
     """
 
@@ -113,6 +109,7 @@ class Measurement:
     tolerance: float | None = None
     compile_seconds: float | None = None
     steady: bool | None = None
+    disturbed: tuple[str, ...] = ()
     warmup_samples_ms: tuple[float, ...] = ()
     samples_ms: tuple[float, ...] = ()
     device_samples_ms: tuple[float, ...] = ()
@@ -141,12 +138,12 @@ class Measurement:
 
     @property
     def throughput_img_s(self) -> float | None:
-        """Images a second: batch size by median wall time."""
+        """Images a second: batch size divided by median wall time."""
         return 1e3 * self.batch_size / self.latency.value if self.latency else None
 
     def statistics(self) -> dict[str, float | int | None]:
         """Figures of the rounds that count: rounds, throughput, and for each kind of time min, p10, p50, p90, p99."""
-        kept = [index for index, reasons in enumerate(self.throttled) if not reasons or not self.rounds_discarded]
+        kept = kept_rounds(self.throttled)
         figures: dict[str, float | int | None] = {"rounds": len(kept), "throughput_img_s": self.throughput_img_s}
         for kind, samples in (
             ("latency", self.samples_ms),
@@ -173,9 +170,10 @@ class Measurement:
 def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """One row a measurement, without raw samples; what was not measured is missing.
 
-    Latencies are of the batch (``latency_ms`` is the median), energies of an image; ``distance`` is from the floor of
-    the matrix product; ``ratio`` is to the reference ``against``, ``control_low`` to ``control_high`` the same for the
-    reference against itself.
+    Latencies are of the batch (``latency_ms`` is the median), energies of an image; ``disturbed`` says why a latency
+    should not be trusted, and is empty if it can be; ``distance`` is from the floor of the matrix product ``ceiling``;
+    ``ratio`` is to the reference ``against``, ``control_low`` to ``control_high`` the same for the reference against
+    itself.
     """
     rows = []
     for m in measurements:
@@ -185,7 +183,7 @@ def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
             "width": m.resolution[1], "batch_size": m.batch_size, "training": m.training, "device": m.device_name,
             "threads": m.threads, "memory_format": m.memory_format, "status": m.status, "reason": m.reason,
             "relative_error": m.relative_error, "rounds": figures["rounds"], "rounds_discarded": m.rounds_discarded,
-            "steady": m.steady, "latency_ms": figures["latency_p50_ms"],
+            "steady": m.steady, "disturbed": " ".join(m.disturbed), "latency_ms": figures["latency_p50_ms"],
         }  # fmt: skip
         row |= {f"latency_ms_{q}": figures[f"latency_{q}_ms"] for q in ("min", "p10", "p90", "p99")}
         row |= {f"{kind}_latency_ms": figures[f"{kind}_p50_ms"] for kind in ("device", "cold")}
@@ -198,6 +196,8 @@ def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
         row["distance"] = line.distance if line else None
         row["copy_floor_ms"] = line.copy_floor_ms if line else None
         row["gflop_s"] = line.flop_s / 1e9 if line else None
+        row["ceiling"] = f"{m.ceilings.gemm.product}, {m.ceilings.gemm.side}" if m.ceilings and m.ceilings.gemm else ""
+        row["ceiling_gflop_s"] = m.ceilings.gemm_flop_s / 1e9 if m.ceilings else None
         row["gbyte_s"] = line.byte_s / 1e9 if line and line.byte_s is not None else None
         row["peak_memory_mib"] = m.peak_memory_mib
         row["compile_seconds"] = m.compile_seconds

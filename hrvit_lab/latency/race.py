@@ -26,10 +26,10 @@ from hrvit_lab.latency.compare import (
     paired_ratio,
 )
 from hrvit_lab.latency.energy import Energy, energy_per_call, idle_power, nvml_meter
-from hrvit_lab.latency.engine import cold_times, device_times, wall_times, watched
+from hrvit_lab.latency.engine import cold_times, device_times, disturbances, wall_times, watched
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting
 from hrvit_lab.latency.ready import Ready, Stopped, make_ready
-from hrvit_lab.latency.roofline import Ceilings, measure_ceilings, roofline
+from hrvit_lab.latency.roofline import Ceilings, has_winograd, measure_ceilings, roofline
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.latency.workload import (
     DTYPES,
@@ -70,7 +70,7 @@ def race(
         seed: of the input and of the order within rounds.
         max_warmup_seconds: for each competitor's warm-up, steady or not.
         clock: monotonic seconds.
-        nvml: ``load_nvml()``, for clocks and energy of a GPU; None leaves them out.
+        nvml: ``load_nvml()``, for clocks and energy of a GPU; None leaves them out, and a note says so.
         report: told in words what is going on.
     Returns:
         One measurement an entry, in their order. If the first cannot be timed, the next that can is the reference.
@@ -97,7 +97,7 @@ def race(
         )
         ceilings: dict[str, Ceilings] = {}
         for dtype in dict.fromkeys(entry.dtype for entry in entries):  # first: later there may be no memory left
-            report(f"ceilings in {dtype}: matrix product and copy")
+            report(f"ceilings in {dtype}: matrix products and a copy")
             with torch.inference_mode():
                 ceilings[dtype] = measure_ceilings(device, dtype, clock=clock)
         ready: list[Ready] = []
@@ -190,7 +190,7 @@ def _energies(
     clock: Clock,
     report: Callable[[str], object],
 ) -> list[Energy | None]:
-    meter = nvml_meter(device, nvml) if device.type == "cuda" and nvml is not None else None
+    meter = nvml_meter(device, nvml) if device.type == "cuda" else None
     if meter is None or rounds.stopped == "interrupted":
         return [None] * len(ready)
     report("power of the waiting device")
@@ -238,6 +238,7 @@ def _measurement(
         tolerance=competitor.finding.tolerance,
         compile_seconds=competitor.compile_seconds,
         steady=competitor.warm.steady,
+        disturbed=disturbances(competitor.warm.steady, rounds, conditions),
         warmup_samples_ms=competitor.warm.warmup_ms,
         samples_ms=wall_times(samples),
         device_samples_ms=device_times(samples),
@@ -253,7 +254,9 @@ def _measurement(
         race_seconds=rounds.seconds,
         macs=macs,
         ceilings=ceilings,
-        roofline=None if macs is None else roofline(latency.value, macs, moved_bytes, ceilings),
+        roofline=None
+        if macs is None
+        else roofline(latency.value, macs, moved_bytes, ceilings, winograd=has_winograd(entry.model.module)),
         energy=energy,
         peak_memory_mib=competitor.peak_memory_mib,
         conditions=conditions,

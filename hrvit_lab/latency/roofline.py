@@ -1,19 +1,47 @@
-"""How far from the floor: what this device can do, measured in the same run, and what a network made of it."""
+"""How far from the floor: what this device can do, measured in the same run, and what a network made of it.
+
+The ceiling is the fastest of several matrix products, for libraries differ: on one and the same processor one reaches
+less than half of another's speed. It is still a lower bound of what the device can do. So a network that takes less
+time than its floor shows a defect of the ceiling, not a wonder, and is said to.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from hrvit_lab.latency.timing import Clock, collect, cpu_stopwatch, cuda_stopwatch, primed
+from hrvit_lab.latency.peak import cpu_peak
+from hrvit_lab.latency.timing import Clock, Stopwatch, collect, cpu_stopwatch, cuda_stopwatch, primed
 from hrvit_lab.latency.workload import DTYPES
+from hrvit_lab.network.blocks.packed import PackedLinear
+from hrvit_lab.network.pack import refusal
 
-GEMM_SIDE = {"cpu": 1024, "cuda": 8192}
-"""Side of the square matrices: large enough to be bound by arithmetic, small enough to take milliseconds."""
+SIDES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192)}
+"""Sides of the square matrices, from the smallest: large enough to be bound by arithmetic."""
 
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}
 """Size of what is copied: far beyond any cache."""
+
+CALLS = 3
+"""Timed calls of a product at least, after an untimed one; a single one where it is slow."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product as it was measured.
+
+    Attributes:
+        product: a key of ``PRODUCTS``.
+        side: of its square matrices.
+        flop_s: floating-point operations a second (an addition and a multiplication are two).
+    """
+
+    product: str
+    side: int
+    flop_s: float
 
 
 @dataclass(frozen=True)
@@ -21,13 +49,27 @@ class Ceilings:
     """What the device reached here, with this number format and these threads.
 
     Attributes:
-        gemm_flop_s: floating-point operations a second of a large matrix product (an addition and a multiplication
-            are two).
+        gemm_flop_s: floating-point operations a second of the fastest matrix product.
         copy_byte_s: bytes a second, read and written, of a large copy.
+        gemm: that product.
+        threads: CPU threads that it had.
+        tried: all products that were measured.
+        peak_flop_s: published peak of so many cores of the processor; None where it is unknown, as on a GPU.
+        peak_said: how the peak comes about, in words.
     """
 
     gemm_flop_s: float
     copy_byte_s: float
+    gemm: Product | None = None
+    threads: int = 0
+    tried: tuple[Product, ...] = ()
+    peak_flop_s: float | None = None
+    peak_said: str = ""
+
+    @property
+    def above_peak(self) -> bool:
+        """Whether the product was faster than the processor can be: then the clock is wrong."""
+        return self.peak_flop_s is not None and self.gemm_flop_s > self.peak_flop_s
 
 
 @dataclass(frozen=True)
@@ -37,9 +79,11 @@ class Roofline:
     Attributes:
         flop_s: achieved, 2 × MACs by latency.
         byte_s: achieved, moved bytes by latency; None where the bytes are not known.
-        gemm_floor_ms: time of the MACs at the speed of the large matrix product.
+        gemm_floor_ms: time of the MACs at the speed of the fastest matrix product.
         distance: latency by that floor; 1 would be all arithmetic at full speed.
         copy_floor_ms: time of the moved bytes at the speed of the large copy; None where they are not known.
+        winograd: whether the network has convolutions that Winograd's algorithm computes in fewer multiplications
+            than are counted, so that a distance below 1 is possible.
     """
 
     flop_s: float
@@ -47,9 +91,12 @@ class Roofline:
     gemm_floor_ms: float
     distance: float
     copy_floor_ms: float | None
+    winograd: bool = False
 
 
-def roofline(latency_ms: float, macs: int, moved_bytes: int | None, ceilings: Ceilings) -> Roofline:
+def roofline(
+    latency_ms: float, macs: int, moved_bytes: int | None, ceilings: Ceilings, *, winograd: bool = False
+) -> Roofline:
     """Place a latency under its ceilings.
 
     Args:
@@ -57,6 +104,7 @@ def roofline(latency_ms: float, macs: int, moved_bytes: int | None, ceilings: Ce
         macs: multiply-accumulates.
         moved_bytes: bytes that operators read and write, or None.
         ceilings: of the same run.
+        winograd: see ``Roofline``.
     """
     seconds = latency_ms / 1e3
     floor_ms = 2e3 * macs / ceilings.gemm_flop_s
@@ -66,27 +114,102 @@ def roofline(latency_ms: float, macs: int, moved_bytes: int | None, ceilings: Ce
         gemm_floor_ms=floor_ms,
         distance=latency_ms / floor_ms,
         copy_floor_ms=None if moved_bytes is None else 1e3 * moved_bytes / ceilings.copy_byte_s,
+        winograd=winograd,
     )
 
 
-def measure_ceilings(device: torch.device, dtype: str, *, clock: Clock, seconds: float = 0.5) -> Ceilings:
-    """Time a large matrix product and a large copy: medians of warm calls, with torch's present threads.
+def has_winograd(model: nn.Module) -> bool:
+    """Whether it has dense convolutions of 3 × 3 with stride 1, which Winograd's algorithm is for."""
+    return any(
+        isinstance(conv, nn.Conv2d) and (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
+        for conv in model.modules()
+    )
+
+
+def measure_ceilings(device: torch.device, dtype: str, *, clock: Clock, seconds: float = 2.0) -> Ceilings:
+    """Time matrix products and a large copy, with torch's present threads.
 
     Args:
         dtype: a key of ``DTYPES``.
-        seconds: for each of the two, at least five calls.
+        seconds: for all products together, after which no larger one is begun; a quarter of it for the copy.
     """
-    n = GEMM_SIDE[device.type]
-    a, b, out = (torch.empty(n, n, device=device, dtype=DTYPES[dtype]).normal_() for _ in range(3))
-    gemm_s = _median_seconds(lambda: torch.mm(a, b, out=out), device, clock, seconds)
+    tried = time_products(device, DTYPES[dtype], clock=clock, seconds=seconds)
+    best = max(tried, key=lambda product: product.flop_s)
     size = COPY_BYTES[device.type]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
-    copy_s = _median_seconds(lambda: target.copy_(source), device, clock, seconds)
-    return Ceilings(2 * n**3 / gemm_s, 2 * size / copy_s)
+    copy = primed(run := lambda: target.copy_(source), _stopwatch(run, device, clock))
+    copy_s = _median_seconds(copy, 5, seconds / 4)
+    threads = torch.get_num_threads()
+    peak = cpu_peak(dtype, threads) if device.type == "cpu" else None
+    return Ceilings(
+        best.flop_s, 2 * size / copy_s, best, threads, tuple(tried),
+        peak_flop_s=peak.flop_s if peak else None, peak_said=peak.said if peak else "",
+    )  # fmt: skip
 
 
-def _median_seconds(run: Callable[[], object], device: torch.device, clock: Clock, seconds: float) -> float:
-    stopwatch = cuda_stopwatch(run, clock, device) if device.type == "cuda" else cpu_stopwatch(run, clock)
-    samples = collect(primed(run, stopwatch), min_runs=5, max_runs=100, max_seconds=seconds)
+def time_products(device: torch.device, dtype: torch.dtype, *, clock: Clock, seconds: float) -> list[Product]:
+    """Speeds of all ``PRODUCTS`` at the smallest of ``SIDES``, and at larger ones as long as they fit into ``seconds``,
+    the product that was fastest so far before the others. Each speed is that of the median call."""
+    makers = {name: maker for name, maker in PRODUCTS.items() if maker is not packed or _packs(device, dtype)}
+    sides = SIDES[device.type]
+    share = seconds / (len(makers) * len(sides))
+    tried: list[Product] = []
+    began = clock()
+    for side in sides:
+        flop = 2 * side**3
+        fastest = {name: max((p.flop_s for p in tried if p.product == name), default=0.0) for name in makers}
+        for name in sorted(makers, key=lambda name: -fastest[name]):
+            if fastest[name] and clock() - began + (1 + CALLS) * flop / fastest[name] > seconds:
+                continue
+            stopwatch = _stopwatch(makers[name](side, device, dtype), device, clock)
+            first_s = _median_seconds(stopwatch, 1, 0.0)
+            call_s = _median_seconds(stopwatch, CALLS if first_s < share else 1, share)
+            tried.append(Product(name, side, flop / call_s))
+    return tried
+
+
+def mm(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    """``torch.mm`` into an output that is there already."""
+    a, b, out = (_matrix(side, device, dtype) for _ in range(3))
+    return lambda: torch.mm(a, b, out=out)
+
+
+def linear(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    """``F.linear``, which has its weight transposed."""
+    x, weight = _matrix(side, device, dtype), _matrix(side, device, dtype)
+    return lambda: F.linear(x, weight)
+
+
+def packed(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    """oneDNN's linear, its weight laid out beforehand."""
+    x, weight = _matrix(side, device, dtype), _matrix(side, device, dtype)
+    module = PackedLinear(weight, None, x.shape)
+    return lambda: module(x)
+
+
+PRODUCTS: dict[str, Callable[[int, torch.device, torch.dtype], Callable[[], object]]] = {
+    "torch.mm": mm,
+    "F.linear": linear,
+    "packed linear": packed,
+}
+"""What may be the ceiling: from side, device and number format to a call that multiplies two square matrices."""
+
+
+def _packs(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and refusal(dtype) is None
+
+
+def _matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(side, side) of noise: one tile over and over, for drawing all of it would take longer than the product."""
+    tile = torch.randn(min(side, 512), min(side, 512), device=device).to(dtype)
+    return tile.repeat(side // len(tile), side // len(tile))
+
+
+def _stopwatch(run: Callable[[], object], device: torch.device, clock: Clock) -> Stopwatch:
+    return cuda_stopwatch(run, clock, device) if device.type == "cuda" else cpu_stopwatch(run, clock)
+
+
+def _median_seconds(stopwatch: Stopwatch, min_runs: int, seconds: float) -> float:
+    samples = collect(stopwatch, min_runs=min_runs, max_runs=100, max_seconds=seconds)
     return median(s.wall_ms if s.device_ms is None else s.device_ms for s in samples) / 1e3

@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab.latency.compare import Estimate, knee
+from hrvit_lab.latency.engine import UNSTEADY
 from hrvit_lab.latency.measurement import Measurement
 from hrvit_lab.latency.parts import PartTimes
+from hrvit_lab.latency.roofline import Ceilings, Roofline
 from hrvit_lab.metrics import METRICS, format_value, si_scale
 
 PLAIN_WIDTH = 160
@@ -72,28 +74,52 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
         if m.ratio and m.verdict == "tie" and not m.ratio.low <= 1 <= m.ratio.high
     ]
     if first.rounds_discarded:
-        said.append(f"{first.rounds_discarded} rounds were thrown out, for the device was throttled.")
-    elif any(first.throttled):
-        said.append(
-            "The device was throttled in nearly all rounds, which are kept: it is a throttled device's latency."
-        )
-    unsteady = [m.name for m in timed if m.steady is False]
-    if unsteady:
-        said.append(f"Never steady while warming up: {', '.join(unsteady)}.")
+        dropped = f"{first.rounds_discarded} round{'s were' if first.rounds_discarded > 1 else ' was'}"
+        said.append(f"{dropped} dropped, for the device was throttled.")
+    if unsteady := [m.name for m in timed if UNSTEADY in m.disturbed]:
+        said.append(f"{UNSTEADY.rstrip('.')}: {', '.join(unsteady)}.")
     if unknown := [m.name for m in timed if m.steady is None]:
         said.append(f"Too slow for the warm-up to tell whether it is steady: {', '.join(unknown)}.")
-    said += first.conditions.get("remarks", [])
+    said += [reason for reason in first.disturbed if reason != UNSTEADY]
+    said += first.conditions.get("notes", [])
     if first.device != "cpu" and not any(m.energy for m in timed):
         said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with a meter.")
-    ceilings = dict.fromkeys(f"{_si(m.ceilings.gemm_flop_s)}FLOP/s in {m.dtype}" for m in timed if m.ceilings)
-    said.append(f"One large matrix product, measured here: {', '.join(ceilings)}.")
+    said += dict.fromkeys(_ceiling(m.dtype, m.ceilings) for m in timed if m.ceilings)
+    said += [_below_floor(m.name, m.roofline) for m in timed if m.roofline and m.roofline.distance < 1]
     return said
 
 
+def _ceiling(dtype: str, ceilings: Ceilings) -> str:
+    """Which product was the ceiling, and whether the processor can be that fast."""
+    said = f"Ceiling in {dtype}: {_si(ceilings.gemm_flop_s)}FLOP/s"
+    if ceilings.gemm is not None:
+        side, threads = ceilings.gemm.side, ceilings.threads
+        said += f", by {ceilings.gemm.product} of {side} × {side} with {threads} thread{'s' * (threads > 1)}"
+    if ceilings.peak_flop_s is None:
+        return f"{said}; the published peak of this device is unknown."
+    peak = f"{_si(ceilings.peak_flop_s)}FLOP/s ({ceilings.peak_said})"
+    if ceilings.above_peak:
+        return f"{said}. That is more than the published {peak}: the clock is wrong, and so are all times here."
+    return f"{said}, {ceilings.gemm_flop_s / ceilings.peak_flop_s:.0%} of the published {peak}."
+
+
+def _below_floor(name: str, line: Roofline) -> str:
+    """Why a network is faster than its floor."""
+    said = f"{name}: × floor is {_number(line.distance)}, below 1"
+    if line.winograd:
+        return (
+            f"{said}: its 3 × 3 convolutions may multiply less than they count (Winograd); if they do not, the ceiling "
+            "is too low."
+        )
+    return f"{said}, which cannot be: the ceiling is too low, no product measured here is as fast as this network."
+
+
 LEGEND = (
-    "Latency: median wall time of the batch (10th to 90th percentile). × first: times as long as the first, round by "
-    "round, with its interval of 95 %; a tie: no more than chance or the A/A control shows. × floor: times as long as "
-    "the network's MACs (three times as many in training) take in the matrix product."
+    "Latency: median wall time of the batch (10th to 90th percentile); ! marks a disturbed measurement, the reasons "
+    "stand above. × first: latency divided by that of the first, median over rounds, with its 95 % interval; tie: the "
+    "difference is no larger than chance or the A/A control shows. × floor: latency divided by the time that the "
+    "network's MACs (three times as many in training) take in the fastest matrix product. img/s: batch size divided by "
+    "median latency."
 )
 """How to read a race's table."""
 
@@ -113,14 +139,16 @@ def parts_table(name: str, times: PartTimes) -> Group:
         f"Each part alone at its real shapes, eager. The sum is {_interval(times.ratio)} of the whole, round by round "
         f"({times.rounds} rounds; medians of both: {_ms(times.sum_ms)}, {_ms(times.whole_ms)})."
     )
+    said = "\n".join([said, *times.conditions["remarks"], *times.conditions["notes"]])
     return Group(table, Text(said, style="dim"))
 
 
 def parts_by_place(times: PartTimes) -> pd.DataFrame:
-    """Milliseconds, a row for each stage and branch in the network's order, a column for each part."""
+    """Milliseconds, a row for each stage and branch in the network's order, a column for each part. Stages and branches
+    are numbered from 0, as in the ledger of costs."""
     frame = times.frame
-    stages = frame["stage"].map(lambda stage: f"stage {stage + 1}" if isinstance(stage, int) else str(stage))
-    branches = frame["branch"].map(lambda branch: "" if pd.isna(branch) else f", branch {branch + 1}")
+    stages = frame["stage"].map(lambda stage: f"stage {stage}" if isinstance(stage, int) else str(stage))
+    branches = frame["branch"].map(lambda branch: "" if pd.isna(branch) else f", branch {branch}")
     branches = branches.where(frame["part"] != "fusion", ", fusion")
     return frame.assign(place=stages + branches).pivot_table(
         index="place", columns="part", values="latency_ms", aggfunc="sum", sort=False
@@ -161,7 +189,7 @@ def _latency(m: Measurement) -> str:
     figures = m.statistics()
     low, high = figures["latency_p10_ms"], figures["latency_p90_ms"]
     assert low is not None and high is not None
-    return f"{_ms(m.latency.value)} ({_ms(low)[:-3]}–{_ms(high)[:-3]})"
+    return f"{_ms(m.latency.value)}{' !' * bool(m.disturbed)} ({_ms(low)[:-3]}–{_ms(high)[:-3]})"
 
 
 def _median_of(kind: str) -> Cell:

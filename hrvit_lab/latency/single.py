@@ -16,7 +16,7 @@ from hrvit_lab.config import as_size
 from hrvit_lab.environment import environment
 from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Stop, bootstrap_median, paired_ratio
 from hrvit_lab.latency.conditions import load_nvml
-from hrvit_lab.latency.engine import device_times, wall_times, warmed, watched
+from hrvit_lab.latency.engine import device_times, disturbances, wall_times, warmed, watched
 from hrvit_lab.latency.models import as_model
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.latency.workload import device_name, ieee_float32, memory_errors_named, prepare
@@ -32,8 +32,8 @@ class LatencyResult:
         device_samples_ms: the same runs by CUDA events; empty on the CPU.
         discarded_samples_ms: runs in which the device was throttled, part of no statistic.
         warmup_samples_ms: wall times of the runs before, neither.
-        steady: whether the warm-up became steady within its bounds; if not, distrust the figures. None: there was no
-            time for enough runs to tell.
+        steady: whether the warm-up became steady within its bounds. None: there was no time for enough runs to tell.
+        disturbed: why the figures should not be trusted, a sentence each (``engine.disturbances``).
         latency: median wall time with its interval of 95 %.
         control: median ratio, run by run, to the same model timed a second time: the method's own error.
         stopped: why it ended: ``"precise"``, or a bound on ``"rounds"`` or ``"time"``.
@@ -43,7 +43,7 @@ class LatencyResult:
         device_name: the product's name.
         dtype, memory_format: of weights and input.
         threads: torch's intra-op CPU threads.
-        conditions: clocks, heat, power, load and remarks, meanwhile.
+        conditions: clocks, heat, power, load, remarks and notes, meanwhile.
         environment: versions, machine, commit, command, date.
     """
 
@@ -52,6 +52,7 @@ class LatencyResult:
     discarded_samples_ms: tuple[float, ...]
     warmup_samples_ms: tuple[float, ...]
     steady: bool | None
+    disturbed: tuple[str, ...]
     latency: Estimate
     control: Estimate
     stopped: Stop
@@ -81,7 +82,7 @@ class LatencyResult:
 
     @property
     def throughput_img_s(self) -> float:
-        """Images a second: batch size by median wall time."""
+        """Images a second: batch size divided by median wall time."""
         return 1e3 * self.batch_size / self.median_ms
 
     def to_dict(self) -> dict[str, object]:
@@ -179,6 +180,7 @@ def measure_latency(
         discarded_samples_ms=wall_times([x for index, x in enumerate(samples) if index not in rounds.kept]),
         warmup_samples_ms=warm.warmup_ms,
         steady=warm.steady,
+        disturbed=disturbances(warm.steady, rounds, conditions),
         latency=bootstrap_median(times),
         control=paired_ratio(rounds.wall_ms(CONTROL), times),
         stopped=rounds.stopped,

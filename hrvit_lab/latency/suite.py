@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from hrvit_lab.latency.compare import Budget
-from hrvit_lab.latency.conditions import load_nvml
+from hrvit_lab.latency.conditions import NoNvml, load_nvml
 from hrvit_lab.latency.measurement import Entry, Setting, to_frame
 from hrvit_lab.latency.models import find_model
 from hrvit_lab.latency.race import race
@@ -93,10 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("not measured: no CUDA device", file=sys.stderr)
         return 2
-    if load_nvml() is None:
-        print(
-            "energy, clocks and temperatures are not measured: run pip install nvidia-ml-py for them", file=sys.stderr
-        )
+    if isinstance(nvml := load_nvml(), NoNvml):
+        print(f"energy, clocks and temperatures are not measured: {nvml.reason}", file=sys.stderr)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         run_suite(GPU, options.out, Budget(max_seconds=options.max_seconds), console)

@@ -115,13 +115,48 @@ def device_name(device: torch.device) -> str:
 
 @contextmanager
 def ieee_float32() -> Iterator[None]:
-    """Convolutions in float32 use no TF32 (matrix products use none unless asked): float32 shall mean float32."""
-    before = torch.backends.cudnn.allow_tf32
+    """Products and convolutions in float32 use neither TF32 nor bfloat16, whatever was set before: float32 shall mean
+    float32. Afterwards all settings are as they were.
+
+    torch keeps two records, the older switches (``set_float32_matmul_precision``, ``cudnn.allow_tf32``) and
+    ``fp32_precision`` for each library and operator, and its kernels raise where the two disagree: both are set.
+    """
+    before = {place: _take_precision(*place) for place in _PRECISIONS}  # unset now: what follows inherits nothing
+    matmul_before = torch.get_float32_matmul_precision()
+    cudnn_before = _cudnn_allows_tf32()
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    for place in _PRECISIONS:
+        torch._C._set_fp32_precision_setter(*place, "ieee")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(matmul_before)
+        torch.backends.cudnn.allow_tf32 = cudnn_before
+        for place, precision in before.items():
+            torch._C._set_fp32_precision_setter(*place, precision)
+
+
+_PRECISIONS = (
+    ("generic", "all"), ("cuda", "all"), ("mkldnn", "all"),
+    *((library, operator) for library in ("cuda", "mkldnn") for operator in ("matmul", "conv", "rnn")),
+)  # fmt: skip
+"""Where torch keeps a precision of float32; what is ``"none"`` at one place is inherited from those before it."""
+
+
+def _take_precision(library: str, operator: str) -> str:
+    """The precision that is set at this place, which is left without one."""
+    precision: str = torch._C._get_fp32_precision_getter(library, operator)
+    torch._C._set_fp32_precision_setter(library, operator, "none")
+    return precision
+
+
+def _cudnn_allows_tf32() -> bool:
+    """The older switch. While no place has a precision, torch takes it for off, and complains if it is on."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return True
 
 
 @contextmanager

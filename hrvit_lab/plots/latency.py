@@ -16,6 +16,7 @@ from hrvit_lab.plots.style import (
     MAX_BARS,
     MAX_LINES,
     MUTED,
+    PAPER,
     SERIES,
     STYLE,
     add_frame,
@@ -32,8 +33,8 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
     """Median latencies with their spread, the floor that the matrix product sets, and ratios to the reference.
 
     Args:
-        frame: one row a measurement, as the latency lab's `to_frame`; rows without a time say why. At most 26 are
-            drawn, the first ones.
+        frame: one row a measurement, as the latency lab's `to_frame`; rows without a time say why, and disturbed
+            measurements are open circles. At most 26 are drawn, the first ones.
     """
     shown = frame.iloc[:MAX_BARS].reset_index(drop=True)
     fig, ax = new_figure(0.6 + 0.3 * max(len(shown), 2))
@@ -56,8 +57,11 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
         values, timed.index, xerr=spread(timed, "latency_ms"), fmt="o", ms=6.5, color=SERIES[0], ecolor=SERIES[0],
         elinewidth=1.6, label="median, 10th to 90th percentile",
     )  # fmt: skip
+    if len(disturbed := timed[is_disturbed(timed)]):
+        ax.plot(disturbed["latency_ms"], disturbed.index, "o", ms=4, mew=0, color=PAPER)
     floors = timed["gemm_floor_ms"].to_numpy(dtype=float)
-    ax.plot(floors, timed.index, "|", ms=13, mew=2, color=SERIES[1], label="floor: the same MACs in one matrix product")
+    floor = "floor: the same MACs in the fastest matrix product"
+    ax.plot(floors, timed.index, "|", ms=13, mew=2, color=SERIES[1], label=floor)
     p90 = timed["latency_ms_p90"].to_numpy(dtype=float)
     everything = np.concatenate([values, p90, floors[np.isfinite(floors)]])
     if everything.max() > 10 * everything.min():
@@ -85,7 +89,9 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
     caption = f"{where}{''.join(f'{word}, ' for word in same)}on {first['device']}, {threads}."
     if frame["ratio"].notna().any():
-        caption += " ×: times as long as the first of the same size, in the same rounds."
+        caption += " ×: latency divided by that of the first of the same size, in the same rounds."
+    if len(disturbed):
+        caption += " " + DISTURBED
     add_frame(fig, title, caption, ax, note)
     return fig
 
@@ -112,6 +118,8 @@ def throughput_by_batch(frame: pd.DataFrame) -> Figure:
         ax.plot(
             sizes, rates, MARKERS[index], ls="-", ms=5.5, color=color, label=shorten(", ".join(map(str, names)), 40)
         )
+        if len(disturbed := rows[is_disturbed(rows)]):
+            ax.plot(disturbed["batch_size"], disturbed["throughput_img_s"], MARKERS[index], ms=3, mew=0, color=PAPER)
         if len(sizes) >= 3 and (batch := knee(sizes, rates)) != max(sizes):
             ax.plot(batch, rates[sizes.index(batch)], "o", ms=13, mfc="none", mec=color, mew=1.4)
     ax.set_xscale("log", base=2)
@@ -122,10 +130,28 @@ def throughput_by_batch(frame: pd.DataFrame) -> Figure:
     ax.set(xlabel="images a call", ylabel=axis_label("throughput_img_s"))
     ax.set_ylim(bottom=0)
     first = timed.iloc[0]
-    caption = f"On {first['device']}, {first['threads']} thread{'s' if first['threads'] > 1 else ''}. Ring: the knee, "
+    same = {name: first[name] for name in ("model", "backend", "dtype") if name not in by or len(lines) == 1}
+    size = [] if {"height", "width"} & set(by) else [f"{first['height']}×{first['width']}"]
+    what = "training step" if first["training"] else "inference"
+    setting = ", ".join([*map(str, same.values()), *size, what])
+    threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
+    caption = f"{setting}, on {first['device']}, {threads}. Ring: the knee, the smallest batch with 90 % of the best "
+    caption += "throughput."
+    if is_disturbed(timed).any():
+        caption += " " + DISTURBED
     note = f"The first {MAX_LINES} of {len(lines)}." if len(lines) > MAX_LINES else ""
-    add_frame(fig, title, caption + "the smallest batch with 90 % of the best throughput.", ax, note)
+    add_frame(fig, title, caption, ax, note)
     return fig
+
+
+DISTURBED = "Open: disturbed while it was measured."
+
+
+def is_disturbed(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows say why they should not be trusted; none of a table without that column."""
+    if "disturbed" not in frame:
+        return pd.Series(False, index=frame.index)
+    return frame["disturbed"].fillna("").astype(str).ne("")
 
 
 def _latency_remark(row: "pd.Series[Any]") -> str:
