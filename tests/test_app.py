@@ -114,11 +114,13 @@ def test_rivals_and_comparisons_are_shown(results: Path) -> None:
     folder = write_study(results / "rivals", grid=None, variants=entries, compare_to="ours")
     table = pd.read_csv(folder / "table.csv")
     table["top1_delta"], table["top1_delta_se"], table["top1_delta_n"] = [None, 4.0, 4.3], [None, 0.1, 0.2], 3
+    table["top1_delta_low"], table["top1_delta_high"] = [None, 3.6, 3.4], [None, 4.4, 5.2]
+    table["top1_delta_p"] = [None, 0.001, 0.004]
     table["imagenet_top1_delta_published"] = [None, None, "-0.57"]
     table.to_csv(folder / "table.csv", index=False)
     app = run(draw_studies)
     shown = app.dataframe[0].value.set_index("variant")
-    assert shown.loc["ResNet", "Δ top-1 on digits (proxy)"] == "+4.0 ± 0.1"
+    assert shown.loc["ResNet", "Δ top-1 on digits (proxy)"] == "+4.0 [+3.6, +4.4]"
     assert shown.loc["sparse", "Δ ImageNet top-1, published"] == "-0.57"
     assert any("2 of 2 changes" in markdown.value for markdown in app.markdown)
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from hrvit_lab import plots
 from hrvit_lab.metrics import METRICS
+from hrvit_lab.plots import style
 from hrvit_lab.plots.style import WIDTH
 
 HOSTILE = "</text><script>alert(1)</script> $\\frac{1}{ & " + "long " * 30
@@ -70,8 +71,8 @@ def points_of(ax: Axes) -> set[tuple[float, float]]:
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(plots).attempted > 0
-    assert doctest.testmod(plots).failed == 0
+    assert doctest.testmod(style).attempted > 0
+    assert doctest.testmod(style).failed == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -116,10 +117,9 @@ def test_x_is_logarithmic_beyond_a_factor_of_ten(factor: float, scale: str) -> N
 
 
 def test_labels_and_units_come_from_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = dict(METRICS)
     for key, label, unit in (("macs", "blue things", "bt"), ("top1", "red things", "rt")):
-        changed[key] = type(METRICS[key])(key, label, unit, METRICS[key].better, METRICS[key].group, "")
-    monkeypatch.setattr(plots, "METRICS", changed)
+        changed = type(METRICS[key])(key, label, unit, METRICS[key].better, METRICS[key].group, "")
+        monkeypatch.setitem(METRICS, key, changed)
     ax = only_axes(plots.tradeoff(make_table()))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("blue things, bt", "red things, rt")
 
@@ -221,31 +221,21 @@ def test_training_curves_say_what_they_leave_out() -> None:
     assert "The first 12 of 15 variants." in all_text(fig)
 
 
-def student_mass(freedom: int, half_width: float) -> float:
-    """How much of Student's distribution lies within, by Simpson's rule over its density."""
-    x = np.linspace(-half_width, half_width, 20_001)
-    height = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
-    density = height * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-    weights = np.resize([2.0, 4.0], len(x))
-    weights[[0, -1]] = 1
-    return float((weights * density).sum() * (x[1] - x[0]) / 3)
-
-
-def test_intervals_of_differences_are_students() -> None:
-    """Exact for one to nine degrees of freedom; from there on a little too wide; none with one seed."""
-    seeds = np.array([*range(2, 11), 30])
+def test_deltas_draw_the_tables_intervals() -> None:
+    """Thin bars are the interval, thick ones a standard error; without them there is a dot alone."""
     table = pd.DataFrame(
-        {"top1_delta": -1.0, "top1_delta_se": 0.5, "top1_delta_n": seeds, "variant": seeds.astype(str)}
+        {
+            "variant": ["a", "b", "c"],
+            "top1_delta": [-1.0, 2.0, 3.0],
+            "top1_delta_se": [0.5, 0.25, np.nan],
+            "top1_delta_low": [-3.2, 1.5, np.nan],
+            "top1_delta_high": [1.2, 2.5, np.nan],
+            "top1_delta_n": [3, 9, 1],
+        }
     )
-    widths = plots.half_width_95(table, "top1")
-    masses = [student_mass(n - 1, width / 0.5) for n, width in zip(seeds, widths, strict=True)]
-    assert masses[:-1] == pytest.approx([0.95] * 9, abs=5e-4)
-    assert 0.95 < masses[-1] < 0.975
-    assert np.isnan(plots.half_width_95(table.assign(top1_delta_se=np.nan, top1_delta_n=1), "top1")).all()
-    bars = only_axes(plots.deltas(table, "top1", "x")).collections
-    thin, thick = (np.array(each.get_segments()) for each in bars)  # type: ignore[attr-defined]
-    assert np.ptp(thin[:, :, 0], axis=1) == pytest.approx(2 * widths)
-    assert np.ptp(thick[:, :, 0], axis=1) == pytest.approx(1.0)
+    thin, thick = (np.array(each.get_segments()) for each in only_axes(plots.deltas(table, "top1", "x")).collections)  # type: ignore[attr-defined]
+    assert thin[:, :, 0] == pytest.approx(np.array([[-3.2, 1.2], [1.5, 2.5], [3, 3]]))
+    assert thick[:, :, 0] == pytest.approx(np.array([[-1.5, -0.5], [1.75, 2.25], [3, 3]]))
 
 
 def test_cost_breakdown_stacks_to_the_totals() -> None:

@@ -18,6 +18,7 @@ from hrvit_lab.study.report.summary import remarks, summary
 from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.statistics import against_best
 
 HOSTILE = "<script>alert(1)</script><img src=//evil.test onerror=alert(2)>{{ 7 * 7 }}\" onload='x'"
 
@@ -36,7 +37,11 @@ def write_study(folder: Path, top1: tuple[float, ...] = (88.0, 92.0, 92.3), std:
     spec = Spec.model_validate(fields | changes)
     variants, _ = expand(spec)
     rows = []
-    for variant, value in zip(variants, top1, strict=True):
+    seeds = [
+        {seed: value + std * place for seed, place in enumerate(places)}
+        for value, places in zip(top1, ((-1, 0, 1), (1, -1, 0), (0, 1, -1)), strict=True)
+    ]
+    for variant, value, below in zip(variants, top1, against_best(seeds), strict=True):
         costs = count(variant.config, spec.resolution)
         rows.append(
             {"variant": variant.name, "config_id": variant.config.id, **variant.point, "params": costs.params}
@@ -45,6 +50,8 @@ def write_study(folder: Path, top1: tuple[float, ...] = (88.0, 92.0, 92.3), std:
                 "top1": value,
                 "top1_std": std,
                 "top1_n": 3,
+                "top1_below_best": below.mean,
+                "top1_below_best_p": below.p,
                 "status": "ok",
                 "pareto": True,
             }
@@ -171,14 +178,16 @@ def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("top1", "std", "expected", "absent"),
     [
-        ((88, 92.0, 92.3), 0.5, "The cheapest of them is branches=2: 92.0 ± 0.5 % at", "No other variant"),
-        ((88, 90.0, 95.0), 0.5, "branches=2, is 5.0 points lower", "not settled"),
-        ((99, 90.0, 95.0), 0.5, "No other variant's spread", "not settled"),
-        ((95.2, 90.0, 95.0), 0.5, "It is also the cheapest of them", "No other variant"),
-        ((88, 92.0, 92.3), float("nan"), "the order is not settled", "No other variant"),
+        ((88, 92.0, 92.3), 0.5, "above 1 of 2 other networks at the 5 % level: branches=1.", "each of"),
+        ((88, 92.0, 92.3), 0.5, "The cheapest of them is branches=2: 92.0 ± 0.5 % at", "each of"),
+        ((88, 90.0, 95.0), 0.5, "above each of the 2 other networks", "not settled"),
+        ((88, 90.0, 95.0), 0.5, "the next, branches=2, is 5.0 points lower", "not settled"),
+        ((92.4, 92.0, 92.3), 0.5, "above none of 2 other networks", "each of"),
+        ((92.4, 92.0, 92.3), 0.5, "The order among these 3 is not settled. It is also the cheapest", "each of"),
+        ((88, 92.0, 92.3), float("nan"), "two seeds or more", "at the 5 % level"),
     ],
 )
-def test_summary_claims_no_more_than_spreads_allow(
+def test_summary_claims_no_more_than_its_tests_allow(
     tmp_path: Path, top1: tuple[float, ...], std: float, expected: str, absent: str
 ) -> None:
     kept = read_results(write_study(tmp_path / "s", top1, std))

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from hrvit_lab.plots.along import axis_curve
 from hrvit_lab.plots.cost import cost_breakdown
-from hrvit_lab.plots.deltas import deltas, half_width_95
+from hrvit_lab.plots.deltas import deltas
 from hrvit_lab.plots.latency import latency_comparison, throughput_by_batch
 from hrvit_lab.plots.study import study_figures
 from hrvit_lab.plots.style import (
@@ -54,7 +54,6 @@ __all__ = [
     "cost_breakdown",
     "counted",
     "deltas",
-    "half_width_95",
     "latency_comparison",
     "pareto_front",
     "part_colors",

@@ -4,24 +4,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from hrvit_lab.metrics import METRICS, metric_label
 from hrvit_lab.plots.style import INK, MAX_BARS, SERIES, STYLE, add_frame, counted, empty_figure, new_figure, shorten
-
-STUDENT_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Half width of a mean's 95 % interval in standard errors, for 1 to 9 degrees of freedom; beyond, a little too wide."""
-
-
-def half_width_95(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
-    """Half the 95 % interval of each mean paired difference, (rows,); NaN where one seed is all there is.
-
-    Args:
-        table: with `<key>_delta_se` and `<key>_delta_n`.
-    """
-    freedom = np.nan_to_num(table[f"{key}_delta_n"].to_numpy(dtype=float)).astype(int) - 1
-    factors = np.asarray(STUDENT_T)[freedom.clip(1, len(STUDENT_T)) - 1]
-    return factors * table[f"{key}_delta_se"].to_numpy(dtype=float)
 
 
 @matplotlib.rc_context(STYLE)
@@ -29,7 +14,8 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
     """Differences to a reference variant, paired by seed: a dot, a bar of one standard error and the 95 % interval.
 
     Args:
-        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se` and `<y>_delta_n`; at most 26 rows are drawn.
+        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se`, `<y>_delta_n` and the interval's ends,
+            `<y>_delta_low` and `<y>_delta_high`, if it has them; at most 26 rows are drawn.
         y: key of `METRICS`.
         reference: what the others are compared with: the line at zero.
         dataset: the data set that accuracy was measured on.
@@ -45,14 +31,16 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
         add_frame(fig, title)
         return empty_figure(fig, ax)
     ax.axvline(0, color=INK, lw=1, alpha=0.55, zorder=1)
-    for error, width, alpha in (
-        (half_width_95(shown, y), 1.0, 0.6),
-        (shown[f"{y}_delta_se"].to_numpy(float), 2.6, 1.0),
+    mean, error = (shown[f"{y}_delta{end}"].to_numpy(dtype=float) for end in ("", "_se"))
+    low, high = (shown.get(f"{y}_delta_{end}", shown[f"{y}_delta"]).to_numpy(dtype=float) for end in ("low", "high"))
+    for ends, width, alpha in (
+        (np.stack([mean - low, high - mean]), 1.0, 0.6),
+        (np.stack([error, error]), 2.6, 1.0),
     ):
         ax.errorbar(
-            shown[f"{y}_delta"],
+            mean,
             shown.index,
-            xerr=np.nan_to_num(error),
+            xerr=np.nan_to_num(ends).clip(min=0),
             fmt="o",
             ms=6.5,
             color=SERIES[0],

@@ -12,6 +12,7 @@ from hrvit_lab.published import by_key
 from hrvit_lab.study.columns import NOT_BUILT
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.statistics import against_best, holm, paired
 from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -36,25 +37,28 @@ def table(
     that are taken where it says nothing, only if one is better high and one low).
 
     Every metric over seeds is also compared, seed by seed, with the variant to compare with (``compare_to``, else the
-    base, else the first): ``_delta`` is the mean difference, ``_delta_se`` its standard error, ``_delta_n`` how many
-    seeds both have. With ``compare_to``, costs have ``_change_percent``. Rows with something published have the columns
-    that ``hrvit_lab.published`` gives them.
+    base, else the first): ``_delta`` is the mean difference, ``_delta_se`` its standard error, ``_delta_low`` and
+    ``_delta_high`` its 95 % interval, ``_delta_p`` the p-value of the paired t-test, corrected for the number of
+    networks compared (Holm), ``_delta_n`` how many seeds both have. Without ``compare_to``, accuracies are also
+    compared with the best one: ``_below_best`` is the mean difference by seed, ``_below_best_p`` its p-value, corrected
+    for all pairs of networks. With ``compare_to``, costs have ``_change_percent``. Rows with something published have
+    the columns that ``hrvit_lab.published`` gives them.
 
     Args:
         planned: the trials of every variant, by its name.
         records: by key; those that are missing leave a gap and the status "partial".
     """
     measured = {variant.name: _measured(spec, planned[variant.name], records) for variant in variants}
-    reference = measured[_reference(spec, variants).name]
+    reference = _reference(spec, variants)
+    seeded = _seed_comparisons(spec, variants, measured)
     rows = [
         {
             "variant": variant.name,
             "config_id": variant.config.id,
             **variant.point,
             **_figures(spec, measured[variant.name]),
-            **(
-                _differences(spec, measured[variant.name], reference) if measured[variant.name] is not reference else {}
-            ),
+            **seeded[variant.name],
+            **_cost_changes(spec, measured[variant.name], measured[reference.name]),
             "status": _status(planned[variant.name], records),
         }
         for variant in variants
@@ -118,18 +122,48 @@ def _figures(spec: Spec, measured: Measured) -> dict[str, Any]:
     return figures
 
 
-def _differences(spec: Spec, measured: Measured, reference: Measured) -> dict[str, float]:
-    """How far a variant is from the one it is compared with."""
+def _seed_comparisons(
+    spec: Spec, variants: Sequence[Variant], measured: Mapping[str, Measured]
+) -> dict[str, dict[str, float]]:
+    """What is compared seed by seed, with the reference and with the best, by variant.
+
+    A network that stands twice, as it is and matched, counts once where p-values are corrected.
+    """
+    reference = _reference(spec, variants)
+    networks = {variant.config.id: variant.name for variant in reversed(variants)}
+    columns: dict[str, dict[str, float]] = {variant.name: {} for variant in variants}
+    for key in (key for key in spec.metrics if METRICS[key].per_seed):
+        values = {network: _by_seed(measured[name], key) for network, name in networks.items()}
+        differences = {network: paired(values[network], values[reference.config.id]) for network in networks}
+        others = [network for network in networks if network != reference.config.id]
+        p_values = dict(zip(others, holm([differences[network].p for network in others]), strict=True))
+        for variant in variants:
+            if variant is not reference:
+                found = differences[variant.config.id]
+                columns[variant.name] |= {
+                    f"{key}_delta": found.mean,
+                    f"{key}_delta_se": found.se,
+                    f"{key}_delta_low": found.low,
+                    f"{key}_delta_high": found.high,
+                    f"{key}_delta_p": p_values.get(variant.config.id, found.p),
+                    f"{key}_delta_n": found.n,
+                }
+        if spec.compare_to is None and METRICS[key].better == "higher":
+            below = dict(zip(networks, against_best(list(values.values())), strict=True))
+            for variant in variants:
+                found = below[variant.config.id]
+                columns[variant.name] |= {f"{key}_below_best": found.mean, f"{key}_below_best_p": found.p}
+    return columns
+
+
+def _cost_changes(spec: Spec, measured: Measured, reference: Measured) -> dict[str, float]:
+    """Costs in percent of those of the variant that the study compares with."""
     found: dict[str, float] = {}
-    for key in spec.metrics:
-        ours, theirs = _by_seed(measured, key), _by_seed(reference, key)
-        paired = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs], dtype=float)
-        if METRICS[key].per_seed:
-            found[f"{key}_delta"] = paired.mean() if len(paired) else np.nan
-            found[f"{key}_delta_se"] = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else np.nan
-            found[f"{key}_delta_n"] = len(paired)
-        elif METRICS[key].group == "cost" and spec.compare_to is not None:
-            found[f"{key}_change_percent"] = 100 * paired[0] / next(iter(theirs.values())) if len(paired) else np.nan
+    if spec.compare_to is None or measured is reference:
+        return found
+    for key in (key for key in spec.metrics if METRICS[key].group == "cost"):
+        ours, theirs = (next(iter(_by_seed(of, key).values()), np.nan) for of in (measured, reference))
+        found[f"{key}_change_percent"] = 100 * (ours - theirs) / theirs if theirs else np.nan
     return found
 
 

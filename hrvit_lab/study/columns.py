@@ -16,6 +16,9 @@ Text = Callable[[Row], str]
 COMPARED = ("params", "macs", "macs_paper")
 """Costs of which figures are published."""
 
+COMPARISONS = ("delta", "delta_se", "delta_low", "delta_high", "delta_p", "delta_n", "below_best", "below_best_p")
+"""What may stand behind the key of a metric over seeds: its comparisons with the reference and with the best."""
+
 NOT_BUILT = "not built here"
 """Status of a row that holds published figures alone."""
 
@@ -79,7 +82,7 @@ def cell(key: str, row: Row) -> str:
 
 def numeric_columns() -> list[str]:
     """Columns of the study's table that hold numbers, whatever a file says."""
-    ends = ("std", "n", *SPREAD, "delta", "delta_se", "delta_n", "change_percent")
+    ends = ("std", "n", *SPREAD, *COMPARISONS, "change_percent")
     spreads = ("", *(f"_{end}" for end in ends))
     published = ("_published", "_difference_percent", "_change_percent_published")
     return [
@@ -126,8 +129,7 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
                 f"{key}_delta",
                 f"Δ {metric_label(key, spec.data.name)}",
                 "Δ",
-                f"Mean difference to {spec.compare_to!r} in points, each seed against itself, ± the standard error of "
-                "that mean.",
+                f"Mean difference to {spec.compare_to!r} in points, each seed against itself, and its 95 % interval.",
                 _delta(key),
                 key,
             )
@@ -165,9 +167,13 @@ def _off_by(key: str) -> Text:
 
 
 def _delta(key: str) -> Text:
+    """``-0.8 [-2.1, +0.5]``: a mean difference and its interval."""
+
     def text(row: Row) -> str:
-        mean, error = row[f"{key}_delta"], row.get(f"{key}_delta_se", math.nan)
-        return "–" if pd.isna(mean) else f"{mean:+z.1f}" + ("" if pd.isna(error) else f" ± {error:.1f}")
+        mean, low, high = (row.get(f"{key}_delta{end}", math.nan) for end in ("", "_low", "_high"))
+        if pd.isna(mean):
+            return "–"
+        return f"{mean:+z.1f}" + ("" if pd.isna(low) or pd.isna(high) else f" [{low:+z.1f}, {high:+z.1f}]")
 
     return text
 

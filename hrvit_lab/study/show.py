@@ -216,9 +216,7 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
         x, y = (metric_label(key, spec.data.name) for key in spec.axes_of_tradeoff)
         parts.append(f"★: no other variant is better in {x} or {y} without being worse in the other.")
     if spec.compare_to is not None:
-        parts.append(
-            f"Δ: against {spec.compare_to!r}; accuracy in points, paired by seed, ± standard error of the mean."
-        )
+        parts.append(f"Δ: against {spec.compare_to!r}; accuracy in points, paired by seed, with its 95 % interval.")
     if any(str(name).endswith("_agrees") for name in frame):
         parts.append(f"Beside ours: {AGREES}, where it rounds to the published figure, else how far it is off.")
     if (frame["status"] == NOT_BUILT).any():

@@ -220,7 +220,7 @@ def _axis(key: str, grid: bool) -> alt.Axis:
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
     said = ["Filled points and the line: the Pareto front of the central values; hover for details."]
     if any(f"{key}_std" in results.table for key in (x, y)):
-        said.append("Bars: ± 1 standard deviation over seeds; where bars overlap, the order is not settled.")
+        said.append("Bars: ± 1 standard deviation over seeds; the sentences above say which differences are settled.")
     if any(f"{key}_p10" in results.table for key in (x, y)):
         said.append("Bars of latency: 10th to 90th percentile.")
     if missing:

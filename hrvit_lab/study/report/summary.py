@@ -1,47 +1,64 @@
 """What a study's results say, in sentences that claim no more than their spreads allow."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from hrvit_lab import plots
 from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.study.columns import NOT_BUILT
 from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import EQUAL_MACS, Spec
+from hrvit_lab.study.statistics import LEVEL
+
+MAX_NAMED = 8
+"""Variants that a sentence names."""
+
+UNTESTED = "The table has no tests over seeds: they take two seeds or more, and a table of this version"
 
 
 def summary(table: pd.DataFrame, dataset: str, compare_to: str | None = None) -> list[str]:
-    """What the table says, in sentences that claim no more than its spreads allow."""
-    if compare_to is not None and "top1_delta" in table and table["top1_delta_se"].notna().any():
-        return _delta_summary(table[table["top1_delta_se"].notna()], dataset, compare_to)
-    networks = table.drop_duplicates("config_id") if "config_id" in table else table  # one network may stand twice
-    trained = [row for row in records_of(networks) if not pd.isna(row.get("top1"))]
+    """What the table says. Differences are claimed at the 5 % level for all of a study's comparisons together."""
+    rows = records_of(table)
+    distinct: dict[Any, Mapping[str, Any]] = {}
+    for place, row in enumerate(rows):
+        distinct.setdefault(place if pd.isna(row.get("config_id")) else row["config_id"], row)
+    networks = list(distinct.values())  # one network may stand twice, as it is and matched
+    changed = [row for row in networks if not pd.isna(row.get("top1_delta"))]
+    if compare_to is not None and changed:
+        return _delta_summary(changed, dataset, compare_to)
+    trained = [row for row in networks if not pd.isna(row.get("top1"))]
     if not trained:
         return _agreement(table) or _cost_summary(table)
-    ranked = sorted(trained, key=lambda row: -row["top1"])
-    best, label = ranked[0], f"top-1 on {dataset} (a proxy)"
-    if len(ranked) == 1:
+    return _ranking(sorted(trained, key=lambda row: -row["top1"]), f"top-1 on {dataset} (a proxy)")
+
+
+def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
+    """Which networks can be told from the best one, best first."""
+    best, *others = ranked
+    if not others:
         return [f"Only {best['variant']} was trained: {_text(best, 'top1')} {label}; there is nothing to compare."]
     said = [f"Highest mean {label}: {best['variant']}, {_text(best, 'top1')}."]
-    stds = [row.get("top1_std", math.nan) for row in ranked]
-    if any(math.isnan(std) for std in stds):
-        return [*said, "For some variants one seed is all there is: no spread is known and the order is not settled."]
-    tied = [row for row, std in zip(ranked, stds, strict=True) if row["top1"] + std >= best["top1"] - stds[0]]
+    if all(math.isnan(row.get("top1_below_best_p", math.nan)) for row in others):
+        return [*said, f"{UNTESTED}, so the order is not settled."]
+    below = [row for row in others if row.get("top1_below_best_p", math.nan) < LEVEL]
+    tied = [row for row in ranked if row not in below]
+    pairs = len(ranked) * (len(ranked) - 1) // 2
+    tested = "Compared seed by seed" + (f" and corrected for all {pairs} pairs" if pairs > 1 else "")
     if len(tied) == 1:
-        gap = format_value(METRICS["top1"], best["top1"] - ranked[1]["top1"]).removesuffix(" %")
-        return [
-            *said,
-            "No other variant's spread (mean ± 1 std over seeds) reaches it; the next, "
-            f"{ranked[1]['variant']}, is {gap} points lower. So few seeds indicate an order, they don't prove it.",
-        ]
-    overlapping = "of 1 other network overlaps" if len(tied) == 2 else f"of {len(tied) - 1} other networks overlaps"
+        gap = f"{others[0]['top1_below_best']:.1f} points"
+        every = f"each of the {len(others)} other networks" if len(others) > 1 else "the other network"
+        said.append(
+            f"{tested}, it is above {every} at the 5 % level; the next, {others[0]['variant']}, is {gap} lower."
+        )
+        return said
+    named = f": {', '.join(str(row['variant']) for row in below[:MAX_NAMED])}" if below else ""
+    more = f" and {len(below) - MAX_NAMED} more" if len(below) > MAX_NAMED else ""
     said.append(
-        f"The spread (mean ± 1 std over seeds) {overlapping} with its own, so the order among these {len(tied)} is "
-        "not settled."
+        f"{tested}, it is above {len(below) or 'none'} of {_counted(len(others), 'other network')} at the 5 % level"
+        f"{named}{more}. The order among {'the other' if below else 'these'} {len(tied)} is not settled."
     )
     cheapest = min(tied, key=lambda row: row.get("macs", math.inf))
     if cheapest.get("macs"):
@@ -115,24 +132,42 @@ def _cost_summary(table: pd.DataFrame) -> list[str]:
     )
 
 
-def _delta_summary(table: pd.DataFrame, dataset: str, reference: str) -> list[str]:
-    """Which paired differences are more than noise. Rows have a standard error, so two seeds at least."""
-    rows = records_of(table)
-    widths = plots.half_width_95(table, "top1")
-    clear = [row for row, width in zip(rows, widths, strict=True) if abs(row["top1_delta"]) > width]
-    named = ", ".join(f"{row['variant']} ({row['top1_delta']:+.1f} points)" for row in clear)
+def _delta_summary(changed: Sequence[Mapping[str, Any]], dataset: str, reference: str) -> list[str]:
+    """Which differences to the reference are more than chance."""
+    rows = [row for row in changed if not math.isnan(row.get("top1_delta_p", math.nan))]
+    against = f"Against {reference!r}, each seed against itself,"
+    if not rows:
+        return [f"{against} no change of top-1 on {dataset} (a proxy) is told from zero. {UNTESTED}."]
+    moved = [row for row in rows if row["top1_delta_p"] < LEVEL]
+    corrected = f", corrected for {len(rows)} comparisons (Holm)" if len(rows) > 1 else ""
     said = [
-        f"Against {reference!r}, each seed against itself, {len(clear)} of {len(rows)} changes "
-        f"{'moves' if len(clear) == 1 else 'move'} top-1 on {dataset} (a proxy) by more than the 95 % interval of the "
-        f"mean{': ' + named if clear else ''}."
+        f"{against} {len(moved)} of {_counted(len(rows), 'change')} {'moves' if len(moved) == 1 else 'move'} top-1 on "
+        f"{dataset} (a proxy) at the 5 % level{corrected}{_named_deltas(moved)}."
     ]
-    if len(clear) < len(rows):
-        said.append(f"{'The others' if clear else 'They'} can't be told from noise at this budget.")
-    chance = 1 - 0.95 ** len(rows)
-    return [
-        *said,
-        f"Had none of the {len(rows)} an effect, at least one would seem to in {100 * chance:.0f} % of such studies.",
-    ]
+    if len(moved) < len(rows):
+        said.append(
+            f"The effect of the other{'s' * (len(rows) - len(moved) > 1)} is not told from zero at this budget."
+            if moved
+            else "None is told from zero at this budget."
+        )
+    alone = [row for row in rows if row not in moved and not row["top1_delta_low"] <= 0 <= row["top1_delta_high"]]
+    if alone:
+        chance = min(100.0, 100 * LEVEL * len(rows))
+        said.append(
+            f"Each taken alone, {len(alone)} more would be: its 95 % interval leaves out 0{_named_deltas(alone)}. Even "
+            f"if no change had an effect, up to {chance:.0f} % of such studies would have one like that."
+        )
+    return said
+
+
+def _named_deltas(rows: Sequence[Mapping[str, Any]]) -> str:
+    named = [f"{row['variant']} ({row['top1_delta']:+.1f} points)" for row in rows[:MAX_NAMED]]
+    more = f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
+    return f": {', '.join(named)}{more}" if rows else ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _agreement(table: pd.DataFrame) -> list[str]:

@@ -85,10 +85,8 @@ def _table_note(results: Results) -> str:
     said = ["Press a column's head to sort."]
     if any(f"{key}_std" in results.table and results.table[f"{key}_std"].notna().any() for key in results.metrics):
         said.append("± is one standard deviation over seeds.")
-    if results.spec.compare_to is not None and any(f"{key}_delta_se" in results.table for key in results.metrics):
-        said.append(
-            f"Δ is against {results.spec.compare_to!r}, seed by seed; there ± is the standard error of the mean."
-        )
+    if results.spec.compare_to is not None and any(f"{key}_delta_low" in results.table for key in results.metrics):
+        said.append(f"Δ is against {results.spec.compare_to!r}, seed by seed, with the 95 % interval of the mean.")
     if any(f"{key}_p10" in results.table for key in results.metrics):
         said.append("Latency is a median, with its 10th to 90th percentile.")
     if "pareto" in results.table and results.table["pareto"].any():
