@@ -1,5 +1,5 @@
 """The app: `streamlit run app.py`, or `streamlit run app.py -- --results FOLDER` for results kept elsewhere."""
 
-from hrvit_lab.app import run
+from hrvit_lab.app.main import run
 
 run()

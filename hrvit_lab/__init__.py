@@ -5,7 +5,6 @@ As soon as timm is imported it knows the presets by name: ``timm.create_model("h
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -79,6 +78,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return version("hrvit-lab")
         except PackageNotFoundError:  # imported from a checkout that is not installed

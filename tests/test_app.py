@@ -13,8 +13,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_report import HOSTILE, write_study
 
-from hrvit_lab.app import PAGES
 from hrvit_lab.app import widgets as text
+from hrvit_lab.app.main import PAGES
 from hrvit_lab.app.pages import build, studies
 from hrvit_lab.app.pages.build import parse, read_upload, snippet
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset

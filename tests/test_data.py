@@ -17,13 +17,13 @@ from sklearn.dummy import DummyClassifier
 from hrvit_lab.config import ConfigError
 from hrvit_lab.train import data as data_module
 from hrvit_lab.train.data import (
-    DATASETS,
     DEBIAN_FASHION_MNIST,
     balanced_subset,
     load_dataset,
     mean_and_std,
     read_idx,
 )
+from hrvit_lab.train.datasets import DATASETS
 from hrvit_lab.train.image_folders import files_digest
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}

@@ -13,8 +13,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.train import load_dataset
 from hrvit_lab.train.__main__ import main
+from hrvit_lab.train.data import load_dataset
 from hrvit_lab.train.image_folders import describe_skipped, files_digest, list_images
 
 LEVELS = {"dark": 40, "light": 220}

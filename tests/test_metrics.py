@@ -13,7 +13,9 @@ from hrvit_lab.latency.memory import measure_peak_memory
 from hrvit_lab.metrics import METRICS, SPREAD, Metric, format_value, si_scale
 from hrvit_lab.network.build import create_model
 from hrvit_lab.study.probes import PROBES, ProbeInput, build_seeded
-from hrvit_lab.train import TrainOptions, fit, load_dataset
+from hrvit_lab.train.data import load_dataset
+from hrvit_lab.train.loop import fit
+from hrvit_lab.train.options import TrainOptions
 
 CONFIG = preset("hrvit_nano")
 ASKED = ProbeInput(

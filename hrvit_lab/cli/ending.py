@@ -28,10 +28,14 @@ REMEDIES = {
 """What to do about an error of the operating system."""
 
 
-def run(work: Callable[[], int]) -> int:
+def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
     """Call ``work`` and return the command's exit code.
 
     A command imports what takes long within ``work``, so that Ctrl-C is heard while it loads.
+
+    Args:
+        work: the command; returns its exit code.
+        interrupted: what to say after Ctrl-C.
 
     Returns:
         What ``work`` returns; 2 with one sentence on standard error for a ConfigError or an error of the operating
@@ -50,7 +54,7 @@ def run(work: Callable[[], int]) -> int:
         complain(f"error: {error}")
         return INVALID
     except KeyboardInterrupt:
-        complain("interrupted")
+        complain(interrupted)
         return INTERRUPTED
     except BrokenPipeError:
         _discard_output()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.blocks import Block, ServedBlock
 from hrvit_lab.network.deploy import deploy
@@ -220,14 +221,14 @@ def find_backend(name: str) -> Backend:
     """The back end called ``name``.
 
     Raises:
-        ValueError: if there is none, or a package that it needs is not installed.
+        ConfigError: if there is none, or a package that it needs is not installed.
     """
     if name not in BACKENDS:
-        raise ValueError(f"backend {name!r} is unknown; use one of {', '.join(BACKENDS)}")
+        raise ConfigError(f"backend {name!r} is unknown; use one of {', '.join(BACKENDS)}")
     backend = BACKENDS[name]
     missing = [package for package in backend.packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ValueError(f"backend {name} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
+        raise ConfigError(f"backend {name} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
     return backend
 
 

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.conditions import POWER_LIMIT
 from hrvit_lab.latency.timing import Clock, Sample, Stopwatch
 
@@ -67,12 +68,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 3 <= self.min_rounds <= self.max_rounds:
-            raise ValueError(
+            raise ConfigError(
                 f"min_rounds {self.min_rounds} and max_rounds {self.max_rounds} must satisfy "
                 "3 ≤ min_rounds ≤ max_rounds"
             )
         if not 0 < self.half_width < 1:
-            raise ValueError(f"half_width is {self.half_width}; use a fraction between 0 and 1, such as 0.01")
+            raise ConfigError(f"half_width is {self.half_width}; use a fraction between 0 and 1, such as 0.01")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.compare import Budget, Estimate, Rounds, paired_ratio
 from hrvit_lab.latency.engine import watched
 from hrvit_lab.latency.timing import (
@@ -133,11 +134,11 @@ def measure_parts(
     of sum and whole (None: at least 10 rounds, one minute).
 
     Raises:
-        ValueError: if the model is no HRViT, or for a setting that does not exist.
+        ConfigError: if the model is no HRViT, or for a setting that does not exist.
         OutOfDeviceMemory: if it does not fit.
     """
     if not isinstance(model, HRViT):
-        raise ValueError(f"parts are known of HRViTs only, not of {type(model).__name__}")
+        raise ConfigError(f"parts are known of HRViTs only, not of {type(model).__name__}")
     load = prepare(
         model, resolution, batch_size=batch_size, device=device, dtype=dtype, memory_format=memory_format, seed=seed
     )

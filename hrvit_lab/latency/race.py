@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.environment import environment
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.backends import BACKENDS, find_backend
 from hrvit_lab.latency.compare import (
     CONTROL,
@@ -76,7 +77,7 @@ def race(
         One measurement an entry, in their order. If the first cannot be timed, the next that can is the reference.
         After Ctrl-C during the rounds, what was measured, with status ``"interrupted"``.
     Raises:
-        ValueError: for a setting that does not exist, a device that is not present, or a back end without its package.
+        ConfigError: for a setting that does not exist, a device that is not present, or a back end without its package.
         KeyboardInterrupt: on Ctrl-C, as long as there is nothing to keep.
     """
     device = _validate(entries, setting)
@@ -125,19 +126,19 @@ def race(
 def _validate(entries: Sequence[Entry], setting: Setting) -> torch.device:
     """The device; a ValueError for whatever cannot be asked."""
     if not entries:
-        raise ValueError("a race needs at least one entry")
+        raise ConfigError("a race needs at least one entry")
     names = [entry.name for entry in entries]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]} is entered twice; give it once, the A/A control is built in")
+        raise ConfigError(f"{twice[0]} is entered twice; give it once, the A/A control is built in")
     for entry in entries:
         find_backend(entry.backend)
         if entry.dtype not in DTYPES:
-            raise ValueError(f"dtype {entry.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+            raise ConfigError(f"dtype {entry.dtype!r} is unknown; use one of {', '.join(DTYPES)}")
     if setting.memory_format not in MEMORY_FORMATS:
-        raise ValueError(f"memory_format {setting.memory_format!r} is unknown; use one of {', '.join(MEMORY_FORMATS)}")
+        raise ConfigError(f"memory_format {setting.memory_format!r} is unknown; use one of {', '.join(MEMORY_FORMATS)}")
     for name in ("batch_size", "threads"):
         if (number := getattr(setting, name)) is not None and number < 1:
-            raise ValueError(f"{name} is {number}; use at least 1")
+            raise ConfigError(f"{name} is {number}; use at least 1")
     for entry in entries:
         if isinstance(entry.model.plain, HRViT):
             entry.model.plain.config.check_resolution(setting.resolution)

@@ -14,6 +14,7 @@ from torch import nn
 
 from hrvit_lab.config import as_size
 from hrvit_lab.environment import environment
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Stop, bootstrap_median, paired_ratio
 from hrvit_lab.latency.conditions import load_nvml
 from hrvit_lab.latency.engine import device_times, disturbances, wall_times, warmed, watched
@@ -140,13 +141,13 @@ def measure_latency(
         seed: of the input, and of a named model's weights.
         clock: monotonic seconds.
     Raises:
-        ValueError: for a setting that does not exist, a device that is not present, or what is no model.
+        ConfigError: for a setting that does not exist, a device that is not present, or what is no model.
         OutOfDeviceMemory: if the workload does not fit; a smaller one is never measured in its place.
     """
     if not 3 <= min_runs <= max_runs:
-        raise ValueError(f"min_runs {min_runs} and max_runs {max_runs} must satisfy 3 ≤ min_runs ≤ max_runs")
+        raise ConfigError(f"min_runs {min_runs} and max_runs {max_runs} must satisfy 3 ≤ min_runs ≤ max_runs")
     if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}; use at least 1, or None for torch's present number")
+        raise ConfigError(f"threads is {threads}; use at least 1, or None for torch's present number")
     size = as_size(resolution)
     load = prepare(
         as_model(model, seed=seed, resolution=size),

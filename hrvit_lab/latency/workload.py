@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hrvit_lab.environment import cpu_model
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.network.inputs import input_channels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,14 +71,14 @@ def prepare(
         memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or
             ``"channels_last"``, both.
     Raises:
-        ValueError: for a setting that does not exist or a device that is not present.
+        ConfigError: for a setting that does not exist or a device that is not present.
         OutOfDeviceMemory: if weights and input alone do not fit.
     """
     for field, value, known in (("dtype", dtype, DTYPES), ("memory_format", memory_format, MEMORY_FORMATS)):
         if value not in known:
-            raise ValueError(f"{field} {value!r} is unknown; use one of {', '.join(known)}")
+            raise ConfigError(f"{field} {value!r} is unknown; use one of {', '.join(known)}")
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; use at least 1")
+        raise ConfigError(f"batch_size is {batch_size}; use at least 1")
     target = find_device(device)
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     name = f"batch {batch_size} at {height}×{width}, {dtype}, {memory_format}, on {device_name(target)}"
@@ -97,14 +98,14 @@ def find_device(name: str) -> torch.device:
     """The torch device called ``name``.
 
     Raises:
-        ValueError: if it is neither the CPU nor a CUDA device that is present.
+        ConfigError: if it is neither the CPU nor a CUDA device that is present.
     """
     kind, _, index = name.partition(":")
     if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
-        raise ValueError(f"device {name!r} is unknown; use cpu, cuda or cuda:N")
+        raise ConfigError(f"device {name!r} is unknown; use cpu, cuda or cuda:N")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         present = torch.cuda.device_count()
-        raise ValueError(f"device {name!r} is not present: torch sees {present} CUDA devices; use cpu")
+        raise ConfigError(f"device {name!r} is not present: torch sees {present} CUDA devices; use cpu")
     return torch.device(name)
 
 

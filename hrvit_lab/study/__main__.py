@@ -1,330 +1,85 @@
-"""The command line: ``python -m hrvit_lab.study NAME``, ``… --list``, ``… report NAME``."""
+"""``hrvit-lab study NAME``, ``… --list``, ``… report NAME``: sweep a study, and show what it found."""
 
-import argparse
-import json
-import logging
-import math
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from hrvit_lab.config import ConfigError
-from hrvit_lab.cost.count import UncountedOperator, count
-from hrvit_lab.environment import environment
-from hrvit_lab.latency.workload import find_device
-from hrvit_lab.study import runner
-from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings, split_commas
-from hrvit_lab.study.probes import PROBES
-from hrvit_lab.study.progress import Display, duration, outlook
-from hrvit_lab.study.space import Expansion, Variant, expand
-from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.store import Store
-from hrvit_lab.study.trials import Trial, in_order, plan
-from hrvit_lab.train.image_folders import files_digest
+from hrvit_lab import cli
 
 EXAMPLES = """\
 examples:
-  python -m hrvit_lab.study --list
-  python -m hrvit_lab.study branch_sweep
-  python -m hrvit_lab.study branch_sweep --dry-run
-  python -m hrvit_lab.study branch_sweep --seeds 0,1,2,3,4 --set train.epochs=20,base.window_sizes=7
-  python -m hrvit_lab.study window_sweep --set "one_at_a_time.window_sizes=[1, [1, 2, 7, 7], 7]"
-  python -m hrvit_lab.study mine.yaml --metrics params,macs,latency_ms --device cuda --out results
-  python -m hrvit_lab.study report branch_sweep
+  hrvit-lab study --list
+  hrvit-lab study branch_sweep
+  hrvit-lab study branch_sweep --dry-run
+  hrvit-lab study branch_sweep --seeds 0,1,2,3,4 --set train.epochs=20,base.window_sizes=7
+  hrvit-lab study window_sweep --set "one_at_a_time.window_sizes=[1, [1, 2, 7, 7], 7]"
+  hrvit-lab study mine.yaml --metrics params,macs,latency_ms --device cuda --out results
+  hrvit-lab study report branch_sweep
 
 A study can be stopped at any moment and started again: every trial is kept when it is done,
 and only what is missing runs. Exit code: 0 all trials are ok, 1 some failed (listed with
-reasons), 2 the request can't be met, 130 interrupted.
+reasons), 2 the request is invalid, 130 interrupted.
 """
 
-PLAIN_WIDTH = 120
-"""Columns for tables in files and pipes, which have no width of their own."""
+KEPT = "interrupted; the trials that are done are kept, and the same command goes on from there"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    asked = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    try:
-        if asked[:1] == ["report"]:
-            return rebuild(_report_parser().parse_args(asked[1:]), console)
-        parser = _parser()
-        options = parser.parse_args(asked)
-        if options.list:
-            return show_list(console)
-        if options.study is None:
-            raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
-        return sweep(options, console)
-    except ConfigError as error:  # what was asked can't be had
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder made read-only meanwhile
-        print(f"error: {error.filename or 'a file'} can't be written or read: {error.strerror}", file=sys.stderr)
-        return 2
+
+    def work() -> int:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        reports = given[:1] == ["report"]
+        options = _report_parser().parse_args(given[1:]) if reports else _parser().parse_args(given)
+        from hrvit_lab.study import command  # here: --help is quick, and Ctrl-C is heard while torch loads
+
+        console = cli.console()
+        if reports:
+            return command.rebuild(options, console)
+        return command.show_list(console) if options.list else command.sweep(options, console)
+
+    return cli.run(work, interrupted=KEPT)
 
 
-def sweep(options: argparse.Namespace, console: Console) -> int:
-    """Run what a study still needs, then write and show its results."""
-    path = find_study(options.study)
-    spec = load_study(path, _settings(options))
-    check_device(spec.device)
-    jobs = options.jobs or (1 if spec.device != "cpu" else os.cpu_count() or 1)
-    expansion = expand(spec)
-    store = Store(options.out)
-    data_files = files_digest(spec.data.root)
-    conditions = environment() | {"data_files": data_files}
-    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), data_files)
-    trials = in_order(planned)
-    show_dropped(expansion, console)
-    if options.dry_run:
-        return rehearse(spec, expansion, planned, store, jobs, console)
-
-    try:
-        store.create()
-        folder = options.out / path.stem
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
-    from hrvit_lab.study import results
-
-    warn_of_less(folder, spec)
-    results.write_inputs(folder, spec, expansion.variants, expansion.dropped, conditions)
-    records = store.load_all({trial.key for trial in trials})
-    retried = {key for key, record in records.items() if options.retry_failed and record["status"] != "ok"}
-    pending = [trial for trial in trials if trial.key not in records or trial.key in retried]
-    began = time.monotonic()
-    try:
-        if pending:
-            there = {key: record for key, record in records.items() if key not in retried}
-            console.print(outlook(trials, there, jobs), soft_wrap=True)
-            with Display(pending, records.values(), jobs, console) as display:
-                runner.run(
-                    pending,
-                    store,
-                    PROBES,
-                    display,
-                    jobs=jobs,
-                    timeout_s=spec.trial_timeout_s,
-                    environment=conditions,
-                    retry_failed=options.retry_failed,
-                )
-    except KeyboardInterrupt:
-        done = len(store.load_all({trial.key for trial in trials}))
-        print(
-            f"interrupted: {done} of {len(trials)} trials are kept in {store.folder}; "
-            "the same command goes on from there",
-            file=sys.stderr,
-        )
-        return 130
-    except runner.WorkerUnable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    console.print(
-        f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
-        + (f" in {duration(time.monotonic() - began)}." if pending else "."),
-    )
-    return conclude(folder, spec, expansion, planned, store, console)
-
-
-def rebuild(options: argparse.Namespace, console: Console) -> int:
-    """Table, figures and report again, from the records that are on disk."""
-    folder = options.out / Path(options.study).stem
-    try:
-        spec = load_study(folder / "study.yaml")
-        conditions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ConfigError, ValueError):
-        raise ConfigError(
-            f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
-        ) from None
-    expansion = expand(spec)
-    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), str(conditions.get("data_files", "")))
-    store = Store(options.out)
-    if not store.load_all({trial.key for trials in planned.values() for trial in trials}):
-        raise ConfigError(
-            f"no trial of {folder.name!r} is done yet in {options.out} (what was measured with other settings, or by "
-            "an older version, doesn't count); run the study first"
-        )
-    show_dropped(expansion, console)
-    return conclude(folder, spec, expansion, planned, store, console)
-
-
-def rehearse(
-    spec: Spec,
-    expansion: Expansion,
-    planned: dict[str, list[Trial]],
-    store: Store,
-    jobs: int,
-    console: Console,
-) -> int:
-    """What would run and what it costs; nothing is computed or written."""
-    from hrvit_lab.study.show import plan_table
-
-    trials = in_order(planned)
-    records = store.load_all({trial.key for trial in trials})
-    costs = {variant.name: _costs(variant) for variant in expansion.variants}
-    console.print(plan_table(spec, planned, costs, set(records)))
-    console.print(outlook(trials, records, jobs))
-    return 0
-
-
-def conclude(
-    folder: Path,
-    spec: Spec,
-    expansion: Expansion,
-    planned: dict[str, list[Trial]],
-    store: Store,
-    console: Console,
-) -> int:
-    """Write and show the results; 1 if a trial failed."""
-    from hrvit_lab.study import analysis, results
-    from hrvit_lab.study.show import result_table
-
-    trials = in_order(planned)
-    records = store.load_all({trial.key for trial in trials})
-    table = analysis.table(spec, expansion.variants, planned, records)
-    curves = analysis.curves(expansion.variants, planned, records)
-    paths = results.write_results(folder, table, curves)
-    console.print(result_table(spec, table, console.width))
-    for names, note in analysis.notes(table):
-        console.print(f"note: {names}: {note}", markup=False, soft_wrap=True)
-    failed = analysis.failures(trials, records)
-    for label, reason in failed:
-        console.print(f"failed: {label}: {reason}", markup=False, soft_wrap=True)
-    if failed:
-        console.print("Failures are kept too; --retry-failed runs those trials again.")
-    for what, where in paths.items():
-        console.print(f"{what:<12} {where}", markup=False, soft_wrap=True)
-    return 1 if failed else 0
-
-
-def show_list(console: Console) -> int:
-    """The studies there are, each with its question."""
-    studies = list_studies()
-    if not studies:
-        raise ConfigError("there are no studies: neither ./studies nor the checkout's studies folder has any")
-    table = Table(box=None, padding=(0, 2, 1, 0))
-    table.add_column("study", no_wrap=True, style="bold")
-    table.add_column("what it asks", overflow="fold")
-    for name, path in studies.items():
-        try:
-            spec = load_study(path)
-            table.add_row(name, f"{spec.title}\n[dim]{' '.join(spec.question.split())}[/dim]")
-        except ConfigError as error:
-            table.add_row(name, f"[red]{error}[/red]")
-    console.print(table)
-    return 0
-
-
-def show_dropped(expansion: Expansion, console: Console) -> None:
-    """Name every variant that is not measured, with its reason."""
-    for name, reason in expansion.dropped:
-        console.print(f"dropped: {name}: {reason}", markup=False, soft_wrap=True)
-
-
-def warn_of_less(folder: Path, spec: Spec) -> None:
-    """Say what an earlier run of this study showed and this one will not: its table and report are replaced."""
-    try:
-        before = load_study(folder / "study.yaml")
-    except ConfigError:
-        return
-    gone = [key for key in before.metrics if key not in spec.metrics]
-    seeds = [str(seed) for seed in before.seeds if seed not in spec.seeds]
-    gone += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
-    if gone:
-        print(
-            f"warning: {folder} is written again without {', '.join(gone)}; those trials are kept, "
-            "and asking for all of it again brings them back",
-            file=sys.stderr,
-        )
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not here, before anything is begun."""
-    try:
-        find_device(name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-
-
-def hardware(conditions: dict[str, Any], device: str) -> str:
-    """The name of the chip, and how many cores of it: timings on another one are other trials."""
-    if device == "cpu":
-        return f"{conditions['cpu']}, {conditions['logical_cores']} cores"
-    return str(conditions["cuda_devices"][int(device.partition(":")[2] or 0)])
-
-
-def _costs(variant: Variant) -> tuple[float, float]:
-    """Parameters and MACs; NaN where the network can't be counted, which its trial will tell."""
-    try:
-        counts = count(variant.cost_config, variant.resolution)
-    except (ConfigError, UncountedOperator):
-        return math.nan, math.nan
-    return counts.params, counts.macs
-
-
-def _settings(options: argparse.Namespace) -> list[tuple[str, Any]]:
-    settings = [setting for text in options.set for setting in parse_settings(text)]
-    if options.metrics:
-        settings.append(("metrics", [key.strip() for key in split_commas(options.metrics)]))
-    if options.seeds:
-        settings.append(("seeds", [seed.strip() for seed in split_commas(options.seeds)]))
-    if options.device:
-        settings.append(("device", options.device))
-    return settings
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1024")
-    return int(text)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m hrvit_lab.study",
-        description="Sweep a study: measure every variant, and keep every trial. "
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "study",
+        "Sweep a study: measure every variant, and keep every trial.\n"
         "'report NAME' rebuilds table, figures and report from the kept trials.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     parser.add_argument("study", nargs="?", metavar="NAME|FILE.yaml", help="a study of --list, or a study file")
     parser.add_argument("--list", action="store_true", help="show the studies and what they ask")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE,…",
+        "--set", action="append", default=[], metavar="KEY=VALUE,…",
         help="change the study file: dotted keys, YAML values (train.epochs=2,grid.branches=[1, 2])",
-    )
-    parser.add_argument("--metrics", metavar="A,B", help="measure these instead of the study's")
-    parser.add_argument("--seeds", metavar="0,1,2", help="train with these seeds (a list, not a number of them)")
-    parser.add_argument("--device", metavar="cpu|cuda", help="where to train and time")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    )  # fmt: skip
+    parser.add_argument("--metrics", type=cli.listed(str), metavar="A,B", help="measure these instead of the study's")
     parser.add_argument(
-        "--jobs", type=_positive, metavar="N", help="trainings at a time; default: a core each, one on a GPU"
+        "--seeds",
+        type=cli.listed(cli.seed),
+        metavar="0,1,2",
+        help="train with these seeds (a list, not a number of them)",
+    )
+    parser.add_argument("--device", type=cli.device, metavar="D", help="where to train and time: cpu, cuda, cuda:N")
+    _add_out(parser)
+    parser.add_argument(
+        "--jobs", type=cli.whole(1, 1024), metavar="N", help="trainings at a time; default: a core each, one on a GPU"
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would run and its cost; compute nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     return parser
 
 
-def _report_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m hrvit_lab.study report",
-        description="Rebuild table, figures and report of a study from its kept trials.",
-    )
+def _report_parser() -> cli.Parser:
+    parser = cli.Parser("study report", "Rebuild table, figures and report of a study from its kept trials.")
     parser.add_argument("study", metavar="NAME", help="the study's name")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    _add_out(parser)
     return parser
+
+
+def _add_out(parser: cli.Parser) -> None:
+    parser.add_argument("--out", type=cli.path, default=Path("results"), metavar="DIR", help="default: results")
 
 
 if __name__ == "__main__":

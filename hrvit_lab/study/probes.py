@@ -17,7 +17,9 @@ from hrvit_lab.latency.models import build_measurable
 from hrvit_lab.latency.single import measure_latency
 from hrvit_lab.network.baselines import NetworkConfig, build_network
 from hrvit_lab.network.seeding import seeded
-from hrvit_lab.train import TrainOptions, fit, load_dataset
+from hrvit_lab.train.data import load_dataset
+from hrvit_lab.train.loop import fit
+from hrvit_lab.train.options import TrainOptions
 
 
 @dataclass(frozen=True)

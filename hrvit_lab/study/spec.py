@@ -13,7 +13,8 @@ from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, network_from_dict
 from hrvit_lab.published import by_key
 from hrvit_lab.study.axes import STARTS, check_axis
-from hrvit_lab.train import DATASETS, TrainOptions
+from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.options import TrainOptions
 
 MAX_TRIALS = 10_000
 

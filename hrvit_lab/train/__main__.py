@@ -1,251 +1,40 @@
-"""``python -m hrvit_lab.train MODEL``: train one network briefly and keep its curves and weights."""
+"""``hrvit-lab train MODEL``: train one network briefly and keep its curves and weights."""
 
-import argparse
-import csv
-import io
-import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
-from rich.text import Text
-from safetensors.torch import save
-from torch import nn
-
-from hrvit_lab.config import ConfigError, HRViTConfig, read_config
-from hrvit_lab.config.text import one_sentence
-from hrvit_lab.environment import environment
-from hrvit_lab.network.build import build
-from hrvit_lab.network.seeding import seeded
-from hrvit_lab.train import DATASETS, Epoch, ImageData, TrainingDiverged, TrainOptions, fit, load_dataset
-from hrvit_lab.train.image_folders import describe_skipped
-
-
-class RateColumn(ProgressColumn):
-    """Steps per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} steps/s" if task.speed else "")
-
-
-class Run:
-    """What a training leaves in its folder: brought up to date after each epoch, each file whole at any time.
-
-    ``config.yaml`` rebuilds the network, ``model.safetensors`` holds its weights, ``curves.csv`` has a row an
-    epoch, and ``result.json`` the figures with all that they depend on.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path, model: nn.Module, config: HRViTConfig, about: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.model = model
-        self.about = about
-        self.curves: list[Epoch] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("curves.csv", "model.safetensors"):
-            (folder / stale).unlink(missing_ok=True)
-        self._write("config.yaml", config.to_yaml())
-        self.save_result("running")
-
-    def add(self, row: Epoch) -> None:
-        """Keep an epoch: its row, the weights after it, and the result so far."""
-        self.curves.append(row)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        self._write("model.safetensors", save(weights))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.curves)
-        self._write("curves.csv", text.getvalue())
-        self.save_result("running")
-
-    def save_result(self, status: str) -> None:
-        """Write ``result.json``; status is running (or killed), complete, interrupted, or what went wrong."""
-        last = self.curves[-1] if self.curves else None
-        result = {
-            "status": status,
-            "epochs_done": len(self.curves),
-            "top1": last["val_top1"] if last else None,
-            "val_loss": last["val_loss"] if last else None,
-            **self.about,
-        }
-        self._write("result.json", json.dumps(result, indent=2) + "\n")
-
-    def _write(self, name: str, content: str | bytes) -> None:
-        temporary = self.folder / f"{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / name)
+from hrvit_lab import cli
+from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.options import TrainOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, 1 (diverged, out of memory), 2 (wrong input) or 130 (interrupted)."""
-    options = parser().parse_args(arguments)
-    try:
+    """Run the command line; returns 0, 1 (diverged, out of memory), 2 (invalid request) or 130 (interrupted)."""
+
+    def work() -> int:
+        options = parser().parse_args(arguments)
+        from hrvit_lab.train.command import train  # here: --help is quick, and Ctrl-C is heard while torch loads
+
         return train(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except ValidationError as error:
-        print(f"error: {one_sentence(error, TrainOptions.model_fields)}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {error}; choose another --out or --root", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("interrupted before anything was trained", file=sys.stderr)
-        return 130
-    return 2
+
+    return cli.run(work, interrupted="interrupted before anything was trained")
 
 
-def train(options: argparse.Namespace) -> int:
-    """Load, build, train and save as the command line says."""
-    console = Console(highlight=False, soft_wrap=True)
-    given = {name: getattr(options, name) for name in TrainOptions.model_fields}
-    train_options = TrainOptions(**{name: value for name, value in given.items() if value is not None})
-    config = read_config(options.model)
-    if config.in_chans != 3:
-        raise ConfigError(f"in_chans = {config.in_chans}: images have 3 channels here; set in_chans to 3")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = cuda: torch finds no CUDA device; use --device cpu")
-    config.check_resolution(options.resolution)
-    data = load_dataset(
-        options.data, resolution=options.resolution, root=options.root, train_limit=train_options.train_limit
-    )
-    config = config.replace(num_classes=data.num_classes)
-    with seeded(options.seed):
-        model = build(config).to(options.device)
-    label = f"top-1 on {DATASETS[data.name].label} (proxy)"
-    about = {
-        "label": label,
-        "model": config.name or config.id,
-        "config_id": config.id,
-        "params": sum(parameter.numel() for parameter in model.parameters()),
-        "data": describe(data),
-        "train": train_options.model_dump(),
-        "seed": options.seed,
-        "device": options.device,
-        "environment": environment(),
-    }
-    default = Path("results") / "train" / f"{about['model']}-{data.name}-seed{options.seed}"
-    run = Run(options.out or default, model, config, about)
-    console.print(
-        f"{about['model']}, {about['params']:,} parameters, on {data.source} at "
-        f"{data.resolution[0]}×{data.resolution[1]}: {len(data.train_labels):,} images to train on, "
-        f"{len(data.val_labels):,} to validate"
-    )
-    if data.skipped:
-        console.print(f"Of the image folder {describe_skipped(data.skipped)}", markup=False)
-    status, code = follow(run, data, train_options, options.seed, console)
-    run.save_result(status)
-    if run.curves:
-        last = run.curves[-1]
-        console.print(
-            f"[bold]{label}: {last['val_top1']:.2f} %[/] after {len(run.curves)} epochs, seed "
-            f"{options.seed}; the most frequent class alone gives {data.majority_top1:.2f} %"
-        )
-        console.print("A figure for comparing networks on this data set and budget; it says nothing about ImageNet.")
-        console.print(f"Wrote curves.csv, result.json, model.safetensors and config.yaml in {run.folder}")
-    return code
-
-
-def follow(run: Run, data: ImageData, train_options: TrainOptions, seed: int, console: Console) -> tuple[str, int]:
-    """Train with a progress bar and a line an epoch; returns how it ended and the exit code."""
-    columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), RateColumn(), TextColumn("time left"),
-        TimeLeftColumn(elapsed_when_finished=True),
-    )  # fmt: skip
-    console.print("epoch  train loss  train top-1  val loss  val top-1  seconds", style="bold")
-    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    bar = progress.add_task("training", total=None)
-
-    def on_step(step: int, total: int) -> None:
-        progress.update(bar, completed=step, total=total)
-
-    def on_epoch(row: Epoch) -> None:
-        run.add(row)
-        progress.console.print(
-            f"{row['epoch']:>5}  {row['train_loss']:>10.4f}  {row['train_top1']:>9.2f} %  "
-            f"{row['val_loss']:>8.4f}  {row['val_top1']:>7.2f} %  {row['seconds']:>7.1f}"
-        )
-
-    try:
-        with progress:
-            fit(run.model, data, train_options, seed, on_epoch, on_step)
-    except KeyboardInterrupt:
-        print(f"interrupted; finished epochs kept: {len(run.curves)}", file=sys.stderr)
-        return "interrupted", 130
-    except TrainingDiverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        return f"diverged: {error}", 1
-    except torch.OutOfMemoryError:
-        print("error: out of device memory; lower --batch-size or --resolution", file=sys.stderr)
-        return "out of memory", 1
-    return "complete", 0
-
-
-def describe(data: ImageData) -> dict[str, Any]:
-    """What was trained on, for ``result.json``."""
-    return {
-        "name": data.name,
-        "source": data.source,
-        "resolution": data.resolution,
-        "num_classes": data.num_classes,
-        "class_names": data.class_names,
-        "train_images": len(data.train_labels),
-        "val_images": len(data.val_labels),
-        "mean": data.mean,
-        "std": data.std,
-        "majority_top1": data.majority_top1,
-        "skipped": dict(data.skipped),
-    }
-
-
-def resolution(text: str) -> tuple[int, int]:
-    """``64`` or ``64x96`` (height × width)."""
-    sides = [int(side) for side in text.split("x")]
-    if len(sides) not in (1, 2):
-        raise ValueError
-    return sides[0], sides[-1]
-
-
-def seed(text: str) -> int:
-    """A whole number from 0 to 2³² - 1."""
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise ValueError
-    return value
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line; training options come from ``TrainOptions``, which validates them."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m hrvit_lab.train",
-        description="Train one network briefly, for a top-1 that compares networks on that data set.",
-    )
+    parser = cli.Parser("train", "Train one network briefly, for a top-1 that compares networks on that data set.")
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_nano, …) or a config's YAML file")
     parser.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)} (digits)")
-    parser.add_argument("--root", type=Path, help="folder with the data set's files")
-    parser.add_argument("--resolution", type=resolution, default=(32, 32), metavar="N|HxW", help="input in pixels (32)")
-    parser.add_argument("--seed", type=seed, default=0, help="of weights, order and augmentation (0)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (cpu)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (results/train/…)")
+    parser.add_argument("--root", type=cli.path, metavar="DIR", help="folder with the data set's files")
+    parser.add_argument("--resolution", type=cli.size, default=(32, 32), metavar="N|HxW", help="input in pixels (32)")
+    parser.add_argument("--seed", type=cli.seed, default=0, metavar="N", help="of weights, order and augmentation (0)")
+    parser.add_argument("--device", type=cli.device, default="cpu", metavar="D", help="where to train (cpu)")
+    parser.add_argument("--out", type=cli.path, metavar="DIR", help="folder for the results (results/train/…)")
     group = parser.add_argument_group("training options")
     for name, field in TrainOptions.model_fields.items():
         default = "all" if field.default is None else field.default
         group.add_argument(
-            f"--{name.replace('_', '-')}",
-            metavar="X",
-            help=f"{field.description} ({default})".replace("%", "%%"),
+            f"--{name.replace('_', '-')}", metavar="X", help=f"{field.description} ({default})".replace("%", "%%")
         )
     return parser
 

@@ -5,7 +5,7 @@ That costs a few milliseconds a batch and keeps Fashion-MNIST at 55 MB, not at 3
 
 Shapes: N images of a set, B of a batch; C stored channels (1 or 3), h × w stored pixels, H × W the input's.
 
-To add a data set: a loader and a line in ``DATASETS``.
+To add a data set: a loader, with a line in ``LOADERS`` and one in ``hrvit_lab.train.datasets.DATASETS``.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvit_lab.config import ConfigError, suggest
+from hrvit_lab.errors import ConfigError, suggest
+from hrvit_lab.train.datasets import DATASETS
 from hrvit_lab.train.image_files import read_image
 from hrvit_lab.train.image_folders import expand, list_images
 
@@ -131,10 +132,11 @@ def load_dataset(
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
-    dataset = DATASETS[name]
-    pixels = dataset.load((height, width), None if root is None else expand(root), train_limit)
+    pixels = LOADERS[name]((height, width), None if root is None else expand(root), train_limit)
     mean, std = mean_and_std(pixels.train_images)
-    data = ImageData(**vars(pixels), name=name, source=dataset.source, resolution=(height, width), mean=mean, std=std)
+    data = ImageData(
+        **vars(pixels), name=name, source=DATASETS[name].source, resolution=(height, width), mean=mean, std=std
+    )
     return data.limited(train_limit)
 
 
@@ -245,21 +247,12 @@ def _decode(files: list[tuple[Path, int]], resolution: tuple[int, int]) -> tuple
     return images, torch.tensor([label for _, label in files])
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A line of ``DATASETS``: label for people, number of classes (None: the files tell), source, loader."""
-
-    label: str
-    num_classes: int | None
-    source: str
-    load: Callable[[tuple[int, int], Path | None, int | None], Pixels]
-
-
-DATASETS: dict[str, Dataset] = {
-    "digits": Dataset("digits", 10, "scikit-learn's digits, 8x8 grey", load_digits),
-    "fashion_mnist": Dataset("Fashion-MNIST", 10, "Fashion-MNIST, 28x28 grey, idx files", load_fashion_mnist),
-    "folder": Dataset("image folder", None, "image folder with train/ and val/", load_folder),
+LOADERS: dict[str, Callable[[tuple[int, int], Path | None, int | None], Pixels]] = {
+    "digits": load_digits,
+    "fashion_mnist": load_fashion_mnist,
+    "folder": load_folder,
 }
+"""The loader of each data set of ``DATASETS``."""
 
 
 # -- reading files ---------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""``hrvit-lab COMMAND …``, the same as ``python -m hrvit_lab COMMAND …`` and ``python -m hrvit_lab.COMMAND …``."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from hrvit_lab import __version__, cli
+from hrvit_lab.errors import ConfigError, suggest
+
+COMMANDS = {
+    "study": "sweep a family of networks: table, figures and report",
+    "cost": "parameters, MACs, activations and memory of a network, in closed form",
+    "latency": "time networks against each other",
+    "train": "train one network briefly",
+    "app": "results and a builder of variants in a browser",
+}
+"""Every command: the package of that name in ``hrvit_lab`` has a ``__main__``."""
+
+EXAMPLES = """\
+examples:
+  hrvit-lab cost hrvit_b1
+  hrvit-lab study branch_sweep
+  hrvit-lab study --list
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in COMMANDS:
+        return import_module(f"hrvit_lab.{given[0]}.__main__").main(given[1:])
+    return cli.run(lambda: _without_command(given))
+
+
+def _without_command(given: Sequence[str]) -> int:
+    if given and not given[0].startswith("-"):
+        raise ConfigError(f"unknown command {given[0]!r}; {suggest(given[0], COMMANDS)}")
+    parser().parse_args(given)
+    parser().print_help()
+    return 0
+
+
+def parser() -> cli.Parser:
+    """The command line without a command."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    parser = cli.Parser(
+        "",
+        f"A workbench for HRViT (arXiv 2111.01236).\n\ncommands:\n{commands}\n\n'hrvit-lab COMMAND --help' says more.",
+        EXAMPLES,
+    )
+    parser.usage = "hrvit-lab COMMAND …"
+    parser.add_argument("--version", action="version", version=f"hrvit-lab {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""What ``hrvit-lab latency`` does: race networks, show and keep what comes out."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from hrvit_lab import plots
+from hrvit_lab.config import ConfigError
+from hrvit_lab.environment import environment
+from hrvit_lab.latency.backends import find_backend
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.conditions import load_nvml
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
+from hrvit_lab.latency.models import NamedModel, find_model
+from hrvit_lab.latency.parts import PartTimes, measure_parts
+from hrvit_lab.latency.race import race
+from hrvit_lab.latency.show import LEGEND, knees, parts_by_place, parts_table, race_table
+from hrvit_lab.latency.workload import OutOfDeviceMemory, find_device
+from hrvit_lab.network.model import HRViT
+
+MAX_WARMUP_SECONDS = 10.0
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Race at every resolution and batch, show and keep what comes out."""
+    budget = Budget(half_width=options.precision / 100, max_seconds=options.max_seconds)
+    if options.parts and options.training:
+        raise ConfigError("--parts times inference; leave out --training, or --parts")
+    find_device(options.device)
+    for backend in options.backend:
+        find_backend(backend)
+    names = list(dict.fromkeys([*([options.against] if options.against else []), *options.models]))
+    nvml = load_nvml() if options.device != "cpu" else None
+    done: list[Measurement] = []
+    with ExitStack() as stack:
+        keep = stack.enter_context(_Keeper(options.json, options.out))
+        for resolution in options.resolution:
+            models = [find_model(name, seed=options.seed, resolution=resolution) for name in names]
+            for batch_size in options.batch:
+                setting = Setting(
+                    resolution, batch_size, options.device, options.memory_format, options.threads, options.training
+                )
+                results = race_at(setting, models, options, budget, nvml, keep, console)
+                done += results
+                keep.draw(done)
+                if any(result.status == "interrupted" for result in results):
+                    print("interrupted; what was measured is kept", file=sys.stderr)
+                    return 130
+                if options.parts:
+                    show_parts(models, setting, options, budget, nvml, keep, console)
+        console.print(LEGEND, style="dim")
+        for sentence in knees(done):
+            console.print(sentence)
+        if options.out:
+            console.print(f"Wrote {', '.join(keep.written)} in {options.out}")
+    return 0 if all(result.status == "ok" for result in done) else 1
+
+
+def race_at(
+    setting: Setting,
+    models: Sequence[NamedModel],
+    options: argparse.Namespace,
+    budget: Budget,
+    nvml: Any,
+    keep: "_Keeper",
+    console: Console,
+) -> list[Measurement]:
+    """One race, written down and shown."""
+    entries = [Entry(*combination) for combination in product(models, options.backend, options.dtype)]
+    with console.status("starting") as status:
+        results = race(
+            entries, setting, budget, seed=options.seed, nvml=nvml,
+            report=lambda text: status.update(Text(text)),
+            max_warmup_seconds=min(MAX_WARMUP_SECONDS, options.max_seconds),
+        )  # fmt: skip
+    for result in results:
+        keep.write({"kind": "latency", **result.to_dict()})
+    console.print(race_table(results, console.width))
+    return results
+
+
+def show_parts(
+    models: Sequence[NamedModel],
+    setting: Setting,
+    options: argparse.Namespace,
+    budget: Budget,
+    nvml: Any,
+    keep: "_Keeper",
+    console: Console,
+) -> None:
+    """Latency by part of every HRViT, eager, in the first number format."""
+    dtype = options.dtype[0]
+    for model in models:
+        if not isinstance(model.module, HRViT):
+            console.print(f"{model.name}: parts are known of HRViTs only.", style="dim")
+            continue
+        try:
+            with console.status(f"{model.name}: parts"):
+                times = measure_parts(
+                    model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
+                    dtype=dtype, memory_format=setting.memory_format, threads=setting.threads, seed=options.seed,
+                    budget=replace(budget, min_rounds=10), nvml=nvml,
+                )  # fmt: skip
+        except OutOfDeviceMemory as error:
+            console.print(f"{model.name}: parts: {error}", style="red")
+            continue
+        console.print(parts_table(model.name, times))
+        keep.write(
+            {
+                "kind": "parts", "model": model.name, "backend": "eager", "dtype": dtype, **asdict(setting),
+                "parts": json.loads(times.frame.to_json(orient="records")), "whole_ms": times.whole_ms,
+                "sum_ms": times.sum_ms, "ratio": times.ratio._asdict(), "rounds": times.rounds,
+                "conditions": times.conditions, "environment": environment(),
+            }
+        )  # fmt: skip
+        height, width = setting.resolution
+        keep.draw_parts(f"{model.name}, {height}×{width}, batch {setting.batch_size}", times)
+
+
+class _Keeper:
+    """Where measurements go as they come: a file of JSON lines, and a folder with the same, tables and figures.
+
+    Lines are added to what the files hold, for each tells when and how it was measured; tables and figures are of
+    this run.
+
+    Raises:
+        ConfigError: if one of them cannot be written.
+    """
+
+    def __init__(self, json_file: Path | None, folder: Path | None) -> None:
+        self.folder = folder
+        self.written = ["latency.jsonl"]
+        self._paths = [path for path in (json_file, folder / "latency.jsonl" if folder else None) if path]
+        self._files: list[TextIO] = []
+        self._parts: list[pd.DataFrame] = []
+
+    def __enter__(self) -> "_Keeper":
+        for path in self._paths:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._files.append(path.open("a", encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"{path} can't be written: {error.strerror}; choose another place") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one line, at once on disk."""
+        for file in self._files:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+
+    def draw(self, measurements: Sequence[Measurement]) -> None:
+        """Bring table and figures up to date."""
+        if self.folder:
+            frame = to_frame(measurements)
+            self._table("latency", frame)
+            self._note(*plots.save(plots.latency_comparison(frame), self.folder / "latency"))
+            if frame["batch_size"].nunique() > 1:
+                self._note(*plots.save(plots.throughput_by_batch(frame), self.folder / "throughput"))
+
+    def draw_parts(self, title: str, times: PartTimes) -> None:
+        """Latency by part: one table of all networks so far, and a figure of this one."""
+        if self.folder:
+            self._parts.append(times.frame.assign(network=title))
+            self._table("parts", pd.concat(self._parts))
+            figure = plots.cost_breakdown(parts_by_place(times), "latency_ms", caption=f"{title}.")
+            self._note(*plots.save(figure, self.folder / f"parts-{len(self._parts)}"))
+
+    def _table(self, stem: str, table: pd.DataFrame) -> None:
+        assert self.folder is not None
+        path = self.folder / f"{stem}.csv"
+        table.to_csv(path, index=False, lineterminator="\n")
+        self._note(path)
+
+    def _note(self, *paths: Path) -> None:
+        self.written = list(dict.fromkeys([*self.written, *(path.name for path in paths if path.suffix != ".svg")]))

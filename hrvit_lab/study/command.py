@@ -1,0 +1,225 @@
+"""What ``hrvit-lab study`` does: sweep, rehearse, rebuild a report, list the studies."""
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hrvit_lab import cli
+from hrvit_lab.config import ConfigError
+from hrvit_lab.cost.count import UncountedOperator, count
+from hrvit_lab.environment import environment
+from hrvit_lab.latency.workload import find_device
+from hrvit_lab.study import runner
+from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings
+from hrvit_lab.study.probes import PROBES
+from hrvit_lab.study.progress import Display, duration, outlook
+from hrvit_lab.study.space import Expansion, Variant, expand
+from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.store import Store
+from hrvit_lab.study.trials import Trial, in_order, plan
+from hrvit_lab.train.image_folders import files_digest
+
+
+def sweep(options: argparse.Namespace, console: Console) -> int:
+    """Run what a study still needs, then write and show its results."""
+    if options.study is None:
+        raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
+    path = find_study(options.study)
+    spec = load_study(path, _settings(options))
+    find_device(spec.device)
+    jobs = options.jobs or (1 if spec.device != "cpu" else os.cpu_count() or 1)
+    expansion = expand(spec)
+    store = Store(options.out)
+    data_files = files_digest(spec.data.root)
+    conditions = environment() | {"data_files": data_files}
+    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), data_files)
+    trials = in_order(planned)
+    show_dropped(expansion, console)
+    if options.dry_run:
+        return rehearse(spec, expansion, planned, store, jobs, console)
+
+    try:
+        store.create()
+        folder = options.out / path.stem
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
+    from hrvit_lab.study import results
+
+    warn_of_less(folder, spec)
+    results.write_inputs(folder, spec, expansion.variants, expansion.dropped, conditions)
+    records = store.load_all({trial.key for trial in trials})
+    retried = {key for key, record in records.items() if options.retry_failed and record["status"] != "ok"}
+    pending = [trial for trial in trials if trial.key not in records or trial.key in retried]
+    began = time.monotonic()
+    try:
+        if pending:
+            there = {key: record for key, record in records.items() if key not in retried}
+            console.print(outlook(trials, there, jobs), soft_wrap=True)
+            with Display(pending, records.values(), jobs, console) as display:
+                runner.run(
+                    pending,
+                    store,
+                    PROBES,
+                    display,
+                    jobs=jobs,
+                    timeout_s=spec.trial_timeout_s,
+                    environment=conditions,
+                    retry_failed=options.retry_failed,
+                )
+    except KeyboardInterrupt:
+        done = len(store.load_all({trial.key for trial in trials}))
+        cli.complain(
+            f"interrupted: {done} of {len(trials)} trials are kept in {store.folder}; "
+            "the same command goes on from there"
+        )
+        return 130
+    except runner.WorkerUnable as error:
+        cli.complain(f"error: {error}")
+        return 1
+    console.print(
+        f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
+        + (f" in {duration(time.monotonic() - began)}." if pending else "."),
+    )
+    return conclude(folder, spec, expansion, planned, store, console)
+
+
+def rebuild(options: argparse.Namespace, console: Console) -> int:
+    """Table, figures and report again, from the records that are on disk."""
+    folder = options.out / Path(options.study).stem
+    try:
+        spec = load_study(folder / "study.yaml")
+        conditions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ConfigError, ValueError):
+        raise ConfigError(
+            f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
+        ) from None
+    expansion = expand(spec)
+    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), str(conditions.get("data_files", "")))
+    store = Store(options.out)
+    if not store.load_all({trial.key for trials in planned.values() for trial in trials}):
+        raise ConfigError(
+            f"no trial of {folder.name!r} is done yet in {options.out} (what was measured with other settings, or by "
+            "an older version, doesn't count); run the study first"
+        )
+    show_dropped(expansion, console)
+    return conclude(folder, spec, expansion, planned, store, console)
+
+
+def rehearse(
+    spec: Spec,
+    expansion: Expansion,
+    planned: dict[str, list[Trial]],
+    store: Store,
+    jobs: int,
+    console: Console,
+) -> int:
+    """What would run and what it costs; nothing is computed or written."""
+    from hrvit_lab.study.show import plan_table
+
+    trials = in_order(planned)
+    records = store.load_all({trial.key for trial in trials})
+    costs = {variant.name: _costs(variant) for variant in expansion.variants}
+    console.print(plan_table(spec, planned, costs, set(records)))
+    console.print(outlook(trials, records, jobs))
+    return 0
+
+
+def conclude(
+    folder: Path,
+    spec: Spec,
+    expansion: Expansion,
+    planned: dict[str, list[Trial]],
+    store: Store,
+    console: Console,
+) -> int:
+    """Write and show the results; 1 if a trial failed."""
+    from hrvit_lab.study import analysis, results
+    from hrvit_lab.study.show import result_table
+
+    trials = in_order(planned)
+    records = store.load_all({trial.key for trial in trials})
+    table = analysis.table(spec, expansion.variants, planned, records)
+    curves = analysis.curves(expansion.variants, planned, records)
+    paths = results.write_results(folder, table, curves)
+    console.print(result_table(spec, table, console.width))
+    for names, note in analysis.notes(table):
+        console.print(f"note: {names}: {note}", soft_wrap=True)
+    failed = analysis.failures(trials, records)
+    for label, reason in failed:
+        console.print(f"failed: {label}: {reason}", soft_wrap=True)
+    if failed:
+        console.print("Failures are kept too; --retry-failed runs those trials again.")
+    for what, where in paths.items():
+        console.print(f"{what:<12} {where}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def show_list(console: Console) -> int:
+    """The studies there are, each with its question."""
+    studies = list_studies()
+    if not studies:
+        raise ConfigError("there are no studies: neither ./studies nor the checkout's studies folder has any")
+    table = Table(box=None, padding=(0, 2, 1, 0))
+    table.add_column("study", no_wrap=True, style="bold")
+    table.add_column("what it asks", overflow="fold")
+    for name, path in studies.items():
+        try:
+            spec = load_study(path)
+            table.add_row(name, Text.assemble(spec.title, "\n", (" ".join(spec.question.split()), "dim")))
+        except ConfigError as error:
+            table.add_row(name, Text(str(error), style="red"))
+    console.print(table)
+    return 0
+
+
+def show_dropped(expansion: Expansion, console: Console) -> None:
+    """Name every variant that is not measured, with its reason."""
+    for name, reason in expansion.dropped:
+        console.print(f"dropped: {name}: {reason}", soft_wrap=True)
+
+
+def warn_of_less(folder: Path, spec: Spec) -> None:
+    """Say what an earlier run of this study showed and this one will not: its table and report are replaced."""
+    try:
+        before = load_study(folder / "study.yaml")
+    except ConfigError:
+        return
+    gone = [key for key in before.metrics if key not in spec.metrics]
+    seeds = [str(seed) for seed in before.seeds if seed not in spec.seeds]
+    gone += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
+    if gone:
+        cli.complain(
+            f"warning: {folder} is written again without {', '.join(gone)}; those trials are kept, "
+            "and asking for all of it again brings them back"
+        )
+
+
+def hardware(conditions: dict[str, Any], device: str) -> str:
+    """The name of the chip, and how many cores of it: timings on another one are other trials."""
+    if device == "cpu":
+        return f"{conditions['cpu']}, {conditions['logical_cores']} cores"
+    return str(conditions["cuda_devices"][int(device.partition(":")[2] or 0)])
+
+
+def _costs(variant: Variant) -> tuple[float, float]:
+    """Parameters and MACs; NaN where the network can't be counted, which its trial will tell."""
+    try:
+        counts = count(variant.cost_config, variant.resolution)
+    except (ConfigError, UncountedOperator):
+        return math.nan, math.nan
+    return counts.params, counts.macs
+
+
+def _settings(options: argparse.Namespace) -> list[tuple[str, Any]]:
+    settings = [setting for text in options.set for setting in parse_settings(text)]
+    settings += [(key, value) for key in ("metrics", "seeds", "device") if (value := getattr(options, key)) is not None]
+    return settings
