@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -24,7 +23,8 @@ from pydantic import (
 
 from hrvit_lab.config.fields import FINEST_STRIDE, MAX_BRANCHES, MAX_RATIO, PER_BRANCH, TABLES
 from hrvit_lab.config.identity import identity
-from hrvit_lab.config.text import one_sentence, read_yaml, shortened
+from hrvit_lab.config.text import one_sentence, shortened
+from hrvit_lab.config.yaml_text import read_json, read_yaml, write_yaml
 from hrvit_lab.errors import ConfigError, suggest
 from hrvit_lab.parts import ATTENTION, FFNS, HEAD, SHORTCUT, STEM
 from hrvit_lab.parts.ops import halved
@@ -45,6 +45,9 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class HRViTConfig(BaseModel):
@@ -98,14 +101,14 @@ class HRViTConfig(BaseModel):
     mlp_ratios: tuple[Annotated[float, Field(gt=0, le=MAX_RATIO)], ...]
     attention: tuple[Annotated[str, _name_of("attention")], ...]
     ffn: tuple[Annotated[str, _name_of("ffn")], ...]
-    parallel_conv: bool = True
-    attn_activation: bool = True
-    attn_batch_norm: bool = True
+    parallel_conv: Switch = True
+    attn_activation: Switch = True
+    attn_batch_norm: Switch = True
     shortcut: Annotated[str, _name_of("shortcut")] = "des"
     patch_embed: Annotated[str, _name_of("patch_embed")] = "efficient"
     fusion: Annotated[str, _name_of("fusion")] = "dense"
     upsample: Literal["nearest", "bilinear"] = "nearest"
-    branch_norm: bool = True
+    branch_norm: Switch = True
     norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     stem: Annotated[str, _name_of("stem")] = "two_conv"
     head: Annotated[str, _name_of("head")] = "classifier"
@@ -119,7 +122,7 @@ class HRViTConfig(BaseModel):
     drop_rate: Rate = 0.0
     proj_drop_rate: Rate = 0.0
     drop_path_rate: Rate = 0.0
-    grad_checkpointing: bool = False
+    grad_checkpointing: Switch = False
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -312,7 +315,7 @@ class HRViTConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """YAML text; ``from_yaml`` gives the same config back."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120)
+        return write_yaml(self.to_dict(), width=120)
 
     @classmethod
     def from_yaml(cls, text: str) -> "HRViTConfig":
@@ -329,8 +332,12 @@ class HRViTConfig(BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> "HRViTConfig":
-        """Read a config from JSON of at most 64 KiB (YAML is a superset of it)."""
-        return cls.from_yaml(text)
+        """Read a config (or ``preset`` and changes) from JSON of at most 64 KiB.
+
+        Raises:
+            ConfigError: for broken JSON (with its line) or an invalid config.
+        """
+        return cls.from_dict(read_json(text, "the config"))
 
     def replace(self, **changes: Any) -> "HRViTConfig":
         """A new config with some fields changed, validated again."""

@@ -1,17 +1,14 @@
-"""Text from people, and sentences for them: YAML that is data alone, errors that name value and remedy."""
+"""Sentences for people: errors of pydantic as value and remedy."""
 
 import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hrvit_lab.config.fields import PER_BRANCH
-from hrvit_lab.errors import ConfigError, suggest
-
-MAX_TEXT_BYTES = 64 * 1024
+from hrvit_lab.errors import suggest
 
 REMEDIES = {
     "tuple_type": "give a list: [a, b, …]",
@@ -56,37 +53,6 @@ def shortened(value: Any) -> str:
     shortener.maxlevel, shortener.maxtuple, shortener.maxlist, shortener.maxstring = 3, 8, 8, 60
     text = shortener.repr(value)
     return text if len(text) <= 80 else text[:79] + "…"
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without anchors: a few aliases of aliases would unfold to more than memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-
-def read_yaml(text: str, what: str) -> Any:
-    """Parse YAML of at most 64 KiB: plain values, no aliases, nothing that is not data.
-
-    Args:
-        what: how errors call the text.
-    Raises:
-        ConfigError: for text that is too long or no YAML, with the line.
-    """
-    if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
-        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; keep only the fields that matter")
-    try:
-        return yaml.load(text, Loader=_PlainLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
-        raise ConfigError(f"{what} is broken YAML{where}: {problem}; correct that line") from None
-    except (RecursionError, ValueError):  # nested too deep; a number of thousands of digits, a date that is none
-        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
 
 
 def one_sentence(error: ValidationError, known: Iterable[str]) -> str:

@@ -5,10 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hrvit_lab.config import ConfigError, preset, suggest
+from hrvit_lab.config import ConfigError, preset, suggest, write_yaml
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, network_from_dict
 from hrvit_lab.published import by_key
@@ -311,4 +310,4 @@ class Spec(_Section):
 
     def to_yaml(self) -> str:
         """The resolved study file, every default spelled out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+        return write_yaml(self.model_dump(mode="json"), width=110)

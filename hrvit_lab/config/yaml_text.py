@@ -1,0 +1,141 @@
+"""YAML and JSON from people: plain data by YAML 1.2's rules, bounded, each key once; and YAML that reads back the same.
+
+PyYAML follows YAML 1.1, where ``yes`` is true, ``010`` is 8, ``1:30`` is 90, ``1e-3`` is text, and the last of two
+equal keys wins without a word. Here the core schema of YAML 1.2 holds (https://yaml.org/spec/1.2.2/#103-core-schema).
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import yaml
+
+from hrvit_lab.errors import ConfigError
+
+MAX_TEXT_BYTES = 64 * 1024
+
+
+class _Loader(yaml.SafeLoader):
+    """The core schema of YAML 1.2, each key once, and no anchors: a few aliases of aliases would fill the memory."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - an instance variable to its stubs
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", None)
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.MarkedYAMLError(problem="a key must be a name", problem_mark=key_node.start_mark)
+            if key in lines:
+                problem = f"{key!r} stands there twice, first in line {lines[key]}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            lines[key] = key_node.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def _bool(text: str) -> bool:
+    return text.lower() == "true"
+
+
+def _int(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
+
+
+def _register(tag: str, pattern: str, first: list[str], read: Callable[[str], Any]) -> None:
+    """Let plain scalars of that form, which begin with one of ``first``, be what ``read`` makes of them."""
+    whole = re.compile(rf"(?:{pattern})\Z")
+
+    def construct(loader: _Loader, node: Any) -> Any:
+        text = loader.construct_scalar(node)
+        if not whole.match(text):  # a tag, as in !!int x
+            kind = tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(problem=f"{text[:60]!r} is no {kind}", problem_mark=node.start_mark)
+        return read(text)
+
+    _Loader.add_constructor(tag, construct)
+    for language in (_Loader, _Dumper):
+        language.add_implicit_resolver(tag, whole, first)
+
+
+_register("tag:yaml.org,2002:null", "~|null|Null|NULL|", ["~", "n", "N", ""], lambda _: None)
+_register("tag:yaml.org,2002:bool", "true|True|TRUE|false|False|FALSE", list("tTfF"), _bool)
+_register("tag:yaml.org,2002:int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789"), _int)
+_register(
+    "tag:yaml.org,2002:float",
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    list("-+.0123456789"),
+    _float,
+)
+
+
+def read_yaml(text: str, what: str) -> Any:
+    """Parse YAML of at most 64 KiB: plain values, each key once, no aliases, nothing that is not data.
+
+    Args:
+        what: how errors call the text.
+    Raises:
+        ConfigError: for text that is too long or no YAML, with the line.
+    """
+    _check_length(text, what)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
+        raise ConfigError(f"{what} is broken YAML{where}: {problem}; correct that line") from None
+    except (RecursionError, ValueError):  # nested too deep; a number of thousands of digits
+        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+
+
+def write_yaml(value: Any, width: int) -> str:
+    """YAML that ``read_yaml`` reads back as it was; lists of scalars stand in one line of at most ``width`` columns."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=width)
+
+
+def read_json(text: str, what: str) -> Any:
+    """Parse JSON of at most 64 KiB, each key once.
+
+    Raises:
+        ConfigError: for text that is too long or no JSON, with the line.
+    """
+    _check_length(text, what)
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{what} is broken JSON in line {error.lineno}: {error.msg}; correct that line") from None
+    except ConfigError as error:
+        raise ConfigError(f"{what} is broken JSON: {error}") from None
+    except (RecursionError, ValueError):
+        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise ConfigError(f"{twice!r} stands there twice; keep one")
+    return dict(pairs)
+
+
+def _check_length(text: str, what: str) -> None:
+    if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; keep only the fields that matter")
