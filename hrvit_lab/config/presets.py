@@ -8,6 +8,7 @@ from typing import Any
 
 from hrvit_lab.config.schema import HRViTConfig
 from hrvit_lab.config.text import shortened
+from hrvit_lab.config.yaml_text import read_text
 from hrvit_lab.errors import ConfigError, suggest
 
 Fields = dict[str, Any]
@@ -122,21 +123,17 @@ def preset(name: str) -> HRViTConfig:
     return PRESETS[name]
 
 
-def read_config(model: str) -> HRViTConfig:
-    """The preset of that name, or the config in that YAML file.
+def read_config(model: str | Path) -> HRViTConfig:
+    """The preset of that name, or the config in that YAML file (a path that ends in .yaml or .yml).
 
     Raises:
         ConfigError: for an unknown preset, or a file that cannot be read or holds no valid config.
     """
-    if model.startswith("timm:"):
+    if str(model).startswith("timm:"):
         raise ConfigError(
             f"{shortened(model)} has no config here; count() in Python, hrvit_lab.latency and any study take it"
         )
     path = Path(model)
-    if path.suffix not in (".yaml", ".yml"):
-        return preset(model)
-    try:
-        return HRViTConfig.from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"the config {model} cannot be read: {reason}; give a YAML file or a preset") from None
+    if not path.name.endswith((".yaml", ".yml")):
+        return preset(str(model))
+    return HRViTConfig.from_yaml(read_text(path, "the config"))

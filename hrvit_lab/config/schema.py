@@ -7,7 +7,7 @@ A config says what network is built and nothing about how it is trained or measu
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    create_model,
     field_validator,
     model_validator,
 )
@@ -292,6 +291,17 @@ class HRViTConfig(BaseModel):
         """12 hex digits: equal for equal networks, whatever they are called."""
         return hashlib.sha256(json.dumps(identity(self), sort_keys=True).encode()).hexdigest()[:12]
 
+    def __repr__(self) -> str:
+        """Short, for people; ``to_dict`` and ``to_yaml`` say everything."""
+        blocks = sum(map(sum, self.depths))
+        widths = "-".join(map(str, self.widths))
+        return (
+            f"HRViTConfig({self.name!r}, {self.topology}, {self.num_branches} branches, widths {widths}, "
+            f"{blocks} blocks, id {self.id})"
+        )
+
+    __str__ = __repr__
+
     # -- to and from text -----------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
@@ -363,27 +373,6 @@ def diff(a: HRViTConfig, b: HRViTConfig) -> dict[str, tuple[Any, Any]]:
         for field in HRViTConfig.model_fields
         if getattr(a, field) != getattr(b, field)
     }
-
-
-def check_field(field: str, value: Any) -> None:
-    """Refuse a value that no network can have in that field, whatever its other fields are.
-
-    Raises:
-        ConfigError: naming the field, the value and the remedy.
-    """
-    scalar = field in PER_BRANCH and isinstance(value, str | int | float)
-    try:
-        _alone(field)(**{field: (value,) if scalar else value})
-    except ValidationError as error:
-        raise ConfigError(one_sentence(error, HRViTConfig.model_fields)) from None
-
-
-@cache
-def _alone(field: str) -> type[BaseModel]:
-    """A model with that one field."""
-
-    info = HRViTConfig.model_fields[field]
-    return create_model(field, **{field: (info.annotation, info)})  # type: ignore[call-overload]
 
 
 def nearest(value: int, accepts: Callable[[int], bool], reach: int = 256) -> list[int]:

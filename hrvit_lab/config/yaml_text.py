@@ -7,11 +7,13 @@ equal keys wins without a word. Here the core schema of YAML 1.2 holds (https://
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import read_bounded
 
 MAX_TEXT_BYTES = 64 * 1024
 
@@ -127,6 +129,22 @@ def read_json(text: str, what: str) -> Any:
         raise ConfigError(f"{what} is broken JSON: {error}") from None
     except (RecursionError, ValueError):
         raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file of at most 64 KiB.
+
+    Raises:
+        ConfigError: if it cannot be read, is no regular file, too large, or not UTF-8.
+    """
+    try:
+        return read_bounded(path, MAX_TEXT_BYTES).decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}; give a YAML file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} {path} cannot be read: it is not UTF-8 text; save it as UTF-8") from None
+    except ValueError:  # a NUL character in the name
+        raise ConfigError(f"{what} {str(path)!r} cannot be read: impossible name; give a YAML file") from None
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

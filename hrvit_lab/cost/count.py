@@ -7,9 +7,10 @@ is an error, never a silent 0.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrvit_lab.config import HRViTConfig, as_size, preset
+from hrvit_lab.config import HRViTConfig, as_size, read_config
 from hrvit_lab.cost.ledger import Row, ledger
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig
 from hrvit_lab.parts.ops import Totals, dtype_bytes, sum_costs
@@ -47,6 +48,9 @@ class Counts:
     def __str__(self) -> str:
         height, width = self.resolution
         return f"{self.params:,} parameters, {self.macs:,} MACs and {self.activations:,} activations, {height}×{width}"
+
+    def __repr__(self) -> str:
+        return f"Counts({self})"
 
     @cached_property
     def totals(self) -> Totals:
@@ -150,24 +154,25 @@ class Counts:
         return sums[(sums != 0).any(axis=1)].reset_index()
 
 
-def count(model: "nn.Module | NetworkConfig | str", resolution: int | tuple[int, int] = 224) -> Counts:
+def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tuple[int, int] = 224) -> Counts:
     """Parameters, MACs and activations of one image.
 
     Args:
-        model: a preset's name, a config or an HRViT, counted in closed form; or any module that takes (1, C, H, W),
-            a `TimmConfig` or its name (``timm:resnet18``), counted by running it on the meta device with its attention
-            written out.
+        model: a preset's name, a config, its YAML file or an HRViT, counted in closed form; or any module that takes
+            (1, C, H, W), a `TimmConfig` or its name (``timm:resnet18``), counted by running it on the meta device with
+            its attention written out.
         resolution: pixels, a side or (height, width).
     Raises:
-        ConfigError: for an unknown name, no model, no size, or a resolution that the network does not accept.
+        ConfigError: for an unknown name, a file that cannot be read, no model, no size, or a resolution that the
+            network does not accept.
         UncountedOperator: if a module dispatches an operator whose cost is unknown.
 
     >>> f"{count('hrvit_b1', 224).macs / 1e9:.4f} GMACs"
     '2.7756 GMACs'
     """
     size = as_size(resolution)
-    if isinstance(model, str):
-        model = TimmConfig(model) if model.startswith(TIMM) else preset(model)
+    if isinstance(model, str | Path):
+        model = TimmConfig(str(model)) if str(model).startswith(TIMM) else read_config(model)
     if isinstance(model, HRViTConfig):
         return Counts(ledger(model, size), size)
     from hrvit_lab.cost.dispatch import count_module, count_timm  # here: a config is counted without torch

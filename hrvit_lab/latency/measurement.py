@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from hrvit_lab.latency.compare import Estimate, Stop, Verdict, kept_rounds
 from hrvit_lab.latency.energy import Energy
-from hrvit_lab.latency.models import NamedModel
+from hrvit_lab.latency.models import NamedModel, as_model, find_model
 from hrvit_lab.latency.roofline import Ceilings, Roofline
+from hrvit_lab.network.baselines import NetworkConfig
 
 Status = Literal["ok", "wrong", "out of memory", "refused", "failed", "interrupted"]
 
@@ -33,6 +35,24 @@ class Entry:
     def name(self) -> str:
         """How it is told from the others in its race."""
         return f"{self.model.name}, {self.backend}, {self.dtype}"
+
+
+def as_entry(
+    competitor: Entry | nn.Module | NetworkConfig | str, *, seed: int = 0, resolution: tuple[int, int] | None = None
+) -> Entry:
+    """The entry itself; or, eager and in float32, a name as ``find_model`` takes it, a config, or any module.
+
+    Raises:
+        ConfigError: if it is none of these, or there is no model of that name.
+    """
+    if isinstance(competitor, Entry):
+        return competitor
+    if isinstance(competitor, str):
+        return Entry(find_model(competitor, seed=seed, resolution=resolution))
+    model = as_model(competitor, seed=seed, resolution=resolution)
+    is_config = isinstance(competitor, NetworkConfig)
+    name = competitor.name or competitor.id if is_config else type(model).__name__
+    return Entry(NamedModel(str(name), model, model))
 
 
 @dataclass(frozen=True)
@@ -130,6 +150,13 @@ class Measurement:
     peak_memory_mib: float | None = None
     conditions: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short, for people; ``to_dict`` says everything."""
+        times = f"{self.latency.value:.4g} ms [{self.latency.low:.4g}, {self.latency.high:.4g}]" if self.latency else ""
+        ratio = f"{self.ratio.value:.3g} × {self.against} ({self.verdict})" if self.ratio else ""
+        said = [self.name, "" if self.status == "ok" else f"{self.status}: {self.reason}", times, ratio]
+        return f"Measurement({'; '.join(filter(None, said))})"
 
     @property
     def name(self) -> str:

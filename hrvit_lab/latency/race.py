@@ -10,8 +10,9 @@ from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hrvit_lab.config import as_size
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
@@ -28,7 +29,7 @@ from hrvit_lab.latency.compare import (
 )
 from hrvit_lab.latency.energy import Energy, energy_per_call, idle_power, nvml_meter
 from hrvit_lab.latency.engine import cold_times, device_times, disturbances, wall_times, watched
-from hrvit_lab.latency.measurement import Entry, Measurement, Setting
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting, as_entry
 from hrvit_lab.latency.ready import Ready, Stopped, make_ready
 from hrvit_lab.latency.roofline import Ceilings, has_winograd, measure_ceilings, roofline
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
@@ -39,6 +40,7 @@ from hrvit_lab.latency.workload import (
     find_device,
     ieee_float32,
 )
+from hrvit_lab.network.baselines import NetworkConfig
 from hrvit_lab.network.model import HRViT
 
 TRAINING_MACS = 3
@@ -52,8 +54,8 @@ IDLE_SECONDS = 2.0
 
 
 def race(
-    entries: Sequence[Entry],
-    setting: Setting,
+    competitors: Sequence[Entry | nn.Module | NetworkConfig | str],
+    setting: Setting | int | tuple[int, int] = 224,
     budget: Budget | None = None,
     *,
     seed: int = 0,
@@ -65,10 +67,11 @@ def race(
     """Time competitors against the first of them.
 
     Args:
-        entries: all different.
-        setting: shared by all.
+        competitors: all different: entries; or names as ``hrvit-lab latency`` takes them (``"hrvit_b1:deploy"``,
+            ``"mine.yaml"``, ``"timm:resnet50"``), configs and modules, which run eagerly in float32.
+        setting: shared by all; a resolution in pixels stands for ``Setting(resolution)``.
         budget: of the race; None takes the defaults.
-        seed: of the input and of the order within rounds.
+        seed: of the input, of the order within rounds, and of the weights of what is named or a config.
         max_warmup_seconds: for each competitor's warm-up, steady or not.
         clock: monotonic seconds.
         nvml: ``load_nvml()``, for clocks and energy of a GPU; None leaves them out, and a note says so.
@@ -80,6 +83,9 @@ def race(
         ConfigError: for a setting that does not exist, a device that is not present, or a back end without its package.
         KeyboardInterrupt: on Ctrl-C, as long as there is nothing to keep.
     """
+    if not isinstance(setting, Setting):
+        setting = Setting(as_size(setting))
+    entries = [as_entry(competitor, seed=seed, resolution=setting.resolution) for competitor in competitors]
     device = _validate(entries, setting)
     with ExitStack() as stack:
         threads = stack.enter_context(intra_op_threads(setting.threads))

@@ -67,6 +67,15 @@ class LatencyResult:
     conditions: dict[str, Any]
     environment: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Short, for people; ``to_dict`` says everything."""
+        height, width = self.resolution
+        return (
+            f"LatencyResult({self.median_ms:.4g} ms [{self.latency.low:.4g}, {self.latency.high:.4g}], "
+            f"{len(self.samples_ms)} runs, batch {self.batch_size} at {height}×{width}, {self.dtype}, "
+            f"{self.threads} thread{'s' * (self.threads != 1)}, {self.device_name})"
+        )
+
     def percentile_ms(self, q: float) -> float:
         """The ``q``-th percentile of the wall times, ``0 ≤ q ≤ 100``, linear between samples."""
         return float(np.percentile(self.samples_ms, q))

@@ -1,11 +1,12 @@
 """From a config to a network: the parts of the plan as modules, with their initialisation."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hrvit_lab.config import ConfigError, HRViTConfig, preset
+from hrvit_lab.config import ConfigError, HRViTConfig, read_config
 from hrvit_lab.network.blocks import (
     ATTENTION,
     FFNS,
@@ -89,16 +90,16 @@ def _block(config: HRViTConfig, branch: int, block: int, drop_path: float) -> Bl
     return Block(dim, attention, SHORTCUT[config.shortcut](dim), ffn, drop_path)
 
 
-def create_model(variant: str | HRViTConfig, **changes: Any) -> HRViT:
-    """Build a preset, or a config, with some fields changed.
+def create_model(variant: str | Path | HRViTConfig, **changes: Any) -> HRViT:
+    """Build a preset, the config in a YAML file, or a config, with some fields changed.
 
     >>> create_model("hrvit_nano", num_classes=10).config.num_classes
     10
 
     Raises:
-        ConfigError: for an unknown preset or an invalid field, with the remedy.
+        ConfigError: for an unknown preset, a file that cannot be read, or an invalid field, with the remedy.
     """
-    config = preset(variant) if isinstance(variant, str) else variant
+    config = read_config(variant) if isinstance(variant, str | Path) else variant
     if not isinstance(config, HRViTConfig):
-        raise ConfigError(f"a model is created from a preset's name or an HRViTConfig, not {type(config).__name__}")
+        raise ConfigError(f"variant is a {type(config).__name__}; give a preset's name, a YAML file or an HRViTConfig")
     return build(config.replace(**changes) if changes else config)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hrvit_lab.config import ConfigError, read_yaml, remedy, suggest
+from hrvit_lab.config import ConfigError, read_text, read_yaml, remedy, suggest
 from hrvit_lab.study.spec import NamedChange, Spec
 
 RESERVED_NAMES = ("report", "trials")
@@ -44,11 +44,7 @@ def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
     """
     if path.stem in RESERVED_NAMES:
         raise ConfigError(f"{path}: a study can't be called {path.stem!r}; rename the file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"{path} can't be read: {reason}") from None
+    text = read_text(path, "the study file")
     raw = _parse(text, path)
     spec = _validate(raw, str(path))
     if not settings:

@@ -1,0 +1,123 @@
+"""The public names: what they load, what they take, and how they show themselves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hrvit_lab
+from hrvit_lab import ConfigError, count, create_model, measure_latency, preset, race
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "timm", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "streamlit")
+
+
+def fresh(code: str) -> str:
+    """What one line of Python prints in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import hrvit_lab; hrvit_lab.preset('hrvit_b1')",
+        "import hrvit_lab.config",
+        "import hrvit_lab.cost",
+        "from hrvit_lab import count; print(count('hrvit_b1', 224).macs)",
+        "from hrvit_lab import with_branches, scale_widths, PRESETS; scale_widths(PRESETS['hrvit_nano'], 2)",
+        "from hrvit_lab.study.files import find_study, load_study; from hrvit_lab.study.space import expand; "
+        "print(len(expand(load_study(find_study('branch_sweep'))).variants))",
+        "from hrvit_lab.__main__ import main; main(['--help'])",
+        *(f"from hrvit_lab.{name}.__main__ import main; main(['--help'])"
+          for name in ("cost", "latency", "train", "study", "app")),
+    ],
+)  # fmt: skip
+def test_what_needs_no_network_library_loads_none(code: str) -> None:
+    loaded = fresh(
+        f"{code}; import sys; print({HEAVY!r} & sys.modules.keys() if 0 else sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    assert loaded.splitlines()[-1] == "[]"
+
+
+def test_help_takes_under_half_a_second_of_the_processor() -> None:
+    """Processor time, so that other work on the machine does not count; it was 4 s of torch's import."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', 'hrvit_lab', '--help'], check=True, "
+        "stdout=subprocess.DEVNULL); u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime)"
+    )
+    assert float(fresh(code)) < 0.5
+
+
+@pytest.mark.parametrize("imports", ["hrvit_lab, timm", "timm, hrvit_lab"])
+def test_timm_knows_the_presets_in_either_order_of_import(imports: str) -> None:
+    assert fresh(f"import {imports}; print(timm.create_model('hrvit_nano', num_classes=7).num_classes)") == "7"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in hrvit_lab.__all__:
+        assert getattr(hrvit_lab, name) is not None
+    assert set(hrvit_lab.__all__) <= set(dir(hrvit_lab))
+    for name in ("deploy", "pack", "count", "race", "build", "load_checkpoint"):
+        assert callable(getattr(hrvit_lab, name))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        hrvit_lab.no_such_name  # noqa: B018
+
+
+@pytest.fixture
+def yaml_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: hrvit_nano\nnum_classes: 7\nname: mine\n")
+    return path
+
+
+def test_a_yaml_file_stands_for_its_config(yaml_file: Path) -> None:
+    config = preset("hrvit_nano").replace(num_classes=7, name="mine")
+    for given in (yaml_file, str(yaml_file)):
+        assert create_model(given).config == config
+        assert count(given, 64).rows == count(config, 64).rows
+    assert create_model(yaml_file, num_classes=3).num_classes == 3
+    short = {"max_seconds": 0.01, "max_warmup_seconds": 0.01, "min_runs": 3, "max_runs": 3}
+    result = measure_latency(str(yaml_file), 32, **short)  # type: ignore[arg-type]
+    assert result.resolution == (32, 32) and result.median_ms > 0
+
+
+def test_a_file_that_holds_no_config_is_one_sentence(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "large.yaml").write_text("#" * 70_000)
+    (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
+    problems = {"fifo": "no regular file", "large": "larger than", "latin": "UTF-8", "absent": "No such file"}
+    for name, problem in {**problems, "a\0b": "impossible"}.items():
+        for use in (create_model, count):
+            with pytest.raises(ConfigError, match=problem) as refused:
+                use(str(tmp_path / f"{name}.yaml"))
+            assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigError, match="give a preset's name, a YAML file or an HRViTConfig"):
+        create_model(3)  # type: ignore[arg-type]
+
+
+def test_names_configs_and_modules_race(yaml_file: Path) -> None:
+    budget = hrvit_lab.latency.compare.Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)
+    competitors: list[Any] = [str(yaml_file), preset("hrvit_nano"), create_model("hrvit_nano"), f"{yaml_file}:deploy"]
+    results = race(competitors, 32, budget, max_warmup_seconds=0.01)
+    assert [result.status for result in results] == ["ok"] * 4, results
+    assert [result.model for result in results] == [str(yaml_file), "hrvit_nano", "HRViT", f"{yaml_file}:deploy"]
+    assert all(result.resolution == (32, 32) for result in results)
+    assert "Measurement(hrvit_nano, eager, float32; " in repr(results[1]) and len(repr(results[1])) < 200
+
+
+def test_what_people_see_is_short() -> None:
+    config = preset("hrvit_b1")
+    assert repr(config) == (
+        f"HRViTConfig('hrvit_b1', parallel, 4 branches, widths 32-64-128-256, 35 blocks, id {config.id})"
+    )
+    assert str(config) == repr(config)
+    counts = count(config, (224, 160))
+    assert f"{counts.params:,} parameters" in repr(counts) and "224×160" in repr(counts) and len(repr(counts)) < 120
