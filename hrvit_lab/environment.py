@@ -5,13 +5,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 import psutil
-import torch
 
 PACKAGES = ("hrvit-lab", "timm", "numpy", "triton", "onnxruntime", "openvino", "nvidia-ml-py")
 
@@ -19,38 +19,67 @@ PACKAGES = ("hrvit-lab", "timm", "numpy", "triton", "onnxruntime", "openvino", "
 _ROOTED_PATH = re.compile(r"(?<![\w.…/\\])(?:~[^/\\=,]*|[A-Za-z]:)?[/\\](?:[^/\\=,]*[/\\])*([^/\\=,]*)")
 
 
-def environment() -> dict[str, object]:
+def environment(device: str = "cpu") -> dict[str, object]:
     """Versions, processor, devices, commit, command and date, as JSON knows them.
 
     No environment variables, no host or user name; of rooted paths in the command only the last part is kept.
-    What can't be found out is None.
+    What can't be found out is None. Torch is not loaded for a CPU: where it is not loaded yet, its number of threads
+    and the GPUs are None.
+
+    Args:
+        device: that the figures are of; where it is a GPU, the caller has loaded torch.
     """
     return {
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(sys.argv, getattr(sys.modules["__main__"], "__spec__", None)),
         **_git_state(Path(__file__).parent),
+        "hardware": hardware(device),
         "versions": versions(),
         "os": operating_system(),
         "cpu": cpu_model(),
         "physical_cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        "usable_cores": usable_cores(),
+        "torch_threads": torch.get_num_threads() if (torch := _loaded_torch()) else None,
         **_cuda_state(),
     }
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a measurement; absent ones left out."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    found = {"python": platform.python_version(), "torch": torch_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    if torch.version.cuda is not None and torch.cuda.is_available():
+    torch = _loaded_torch()
+    if torch is not None and torch.version.cuda is not None and torch.cuda.is_available():
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
     return found
+
+
+def torch_version() -> str:
+    """``torch.__version__``, read from its files: loading torch takes seconds. Empty if it is not installed.
+
+    The installed metadata lack what stands behind the plus sign, the build.
+    """
+    if (torch := _loaded_torch()) is not None:
+        return str(torch.__version__)
+    found = util.find_spec("torch")
+    if found is None or found.origin is None:
+        return ""
+    with contextlib.suppress(OSError):
+        text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
+        if version := re.search(r"""^__version__ = ['"](.+)['"]$""", text, re.MULTILINE):
+            return version.group(1)
+    return metadata.version("torch")
+
+
+def _loaded_torch() -> Any:
+    """Torch, if something has loaded it."""
+    return sys.modules.get("torch")
 
 
 def command_line(argv: Sequence[str], main_spec: object = None) -> str:
@@ -78,13 +107,125 @@ def operating_system() -> str:
     return name
 
 
-def cpu_model() -> str:
-    """The processor's name as the operating system tells it."""
+def cpu_model(root: Path = Path("/")) -> str:
+    """The processor's name as the operating system tells it; where it has none (ARM), the numbers of its design.
+
+    Args:
+        root: where ``proc/cpuinfo`` is looked for.
+    """
+    facts = _cpuinfo(root)
+    if name := next((facts[field] for field in CPU_NAMES if facts.get(field)), None):
+        return name
+    if platform.system() == "Darwin" and (brand := _output("sysctl", "-n", "machdep.cpu.brand_string")):
+        return brand  # platform.processor() says "arm" for all of them
+    numbers = [f"{field.removeprefix('CPU ')} {facts[field]}" for field in CPU_NUMBERS if field in facts]
+    return " ".join([platform.processor() or platform.machine(), *numbers])
+
+
+CPU_NAMES = ("model name", "cpu model", "Model Name", "cpu")
+CPU_NUMBERS = (
+    "vendor_id", "cpu family", "model", "stepping",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "mvendorid", "marchid", "mimpid",
+)  # fmt: skip
+"""Fields of /proc/cpuinfo: what a processor is called, and the numbers that tell designs of one name apart."""
+
+
+def hardware(device: str = "cpu", root: Path = Path("/")) -> str:
+    """The chip behind a device; of a CPU also how many cores this process may use. Times on others are other times.
+
+    Args:
+        device: a name of torch: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``; where it is one of CUDA's, the
+            caller has loaded torch.
+        root: where ``proc`` and ``sys`` are looked for.
+    """
+    if device.startswith("cuda"):
+        torch = _loaded_torch()
+        assert torch is not None, "who names a GPU has looked for it with torch"
+        return str(torch.cuda.get_device_name(device))
+    facts = _cpuinfo(root)
+    numbers = " ".join(facts[field] for field in CPU_NUMBERS if field in facts)
+    chip = cpu_model(root) + (f" ({numbers})" if numbers else "")
+    if device != "cpu":
+        return f"{chip}, {device}"
+    cores = usable_cores(root)
+    return f"{chip}, {cores} core{'s' * (cores != 1)}"
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """The fields of /proc/cpuinfo; where processors differ (big and little cores), all values of a field."""
+    found: dict[str, list[str]] = {}
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        for line in (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            field, _, value = (part.strip() for part in line.partition(":"))
+            if value and value not in found.setdefault(field, []):
+                found[field].append(value)
+    return {field: "+".join(found[field]) for field in (*CPU_NAMES, *CPU_NUMBERS) if field in found}
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """How many cores this process may use at once: those it is bound to, and what its control groups grant (whole
+    cores, at least one).
+
+    Args:
+        root: where ``proc`` and ``sys`` are looked for.
+    """
+    process = psutil.Process()
+    bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    quotas = []
+    for folder in _control_groups(root, "cpu"):
+        match _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"):
+            case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period) > 0:  # not "max", not -1
+                quotas.append(int(quota) // int(period))
+    return max(1, min([bound, *quotas]))
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can still be allocated: of the machine's memory, and of what control groups grant.
+
+    Args:
+        root: where ``proc`` and ``sys`` are looked for.
+    """
+    available = [psutil.virtual_memory().available]
+    for folder in _control_groups(root, "memory"):
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+        words = _words(folder / "memory.stat")
+        facts = dict(zip(words[::2], words[1::2], strict=False))
+        cached = facts.get("total_inactive_file", facts.get("inactive_file", "0"))  # files that give way
+        match [*limit, *used, cached]:
+            case [most, now, give] if most.isdecimal() and now.isdecimal() and give.isdecimal():
+                available.append(int(most) - int(now) + int(give))
+    return max(0, min(available))
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of Linux's control groups that bound this process, from its own to the outermost, in both versions.
+
+    In a container the own group may be the outermost folder that can be seen.
+    """
+    for line in _lines(root / "proc/self/cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        mounts = []
+        if number == "0" and not controllers:
+            mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
+        elif controller in controllers.split(","):
+            mounts = [root / "sys/fs/cgroup" / controller, root / "sys/fs/cgroup" / controllers]
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in mounts:
+            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _lines(path: Path) -> list[str]:
+    """A small file of the kernel's; nothing if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _git_state(directory: Path) -> dict[str, object]:
@@ -101,6 +242,9 @@ def _git_state(directory: Path) -> dict[str, object]:
 
 
 def _cuda_state() -> dict[str, object]:
+    torch = _loaded_torch()
+    if torch is None:
+        return {"cuda_devices": None, "cuda_driver": None}
     if not torch.cuda.is_available():
         return {"cuda_devices": [], "cuda_driver": None}
     driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")

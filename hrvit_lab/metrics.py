@@ -15,11 +15,11 @@ class Metric:
     """One column of the results.
 
     Attributes:
-        key: name of the column and of the value in a probe's record; units other than counts are part of it.
+        key: name of the column and of the value in a trial's record; units other than counts are part of it.
         label: what an axis or a table's head says.
         unit: of the stored value, shown beside it; empty for a count, which is shown with an SI prefix.
         better: which direction is an improvement.
-        group: the probe that yields it, a key of ``PROBES``.
+        group: what is measured together with it, a key of ``study.groups.GROUPS``.
         doc: one sentence of definition.
         per_seed: whether it differs between seeds: tables then show mean and spread over them.
         measured: whether it depends on the machine, so that a device and a method belong beside it.

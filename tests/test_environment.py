@@ -10,14 +10,22 @@ from datetime import UTC, datetime, timedelta
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from hrvit_lab.environment import command_line, cpu_model, environment
+from hrvit_lab.environment import (
+    available_memory,
+    command_line,
+    cpu_model,
+    environment,
+    hardware,
+    usable_cores,
+)
 
 KEYS = {
-    "date_utc", "command", "git_commit", "git_dirty", "versions", "os", "cpu", "physical_cores",
-    "logical_cores", "torch_threads", "cuda_devices", "cuda_driver",
+    "date_utc", "command", "git_commit", "git_dirty", "hardware", "versions", "os", "cpu", "physical_cores",
+    "logical_cores", "usable_cores", "torch_threads", "cuda_devices", "cuda_driver",
 }  # fmt: skip
 
 
@@ -47,7 +55,7 @@ def test_the_commit_is_gits() -> None:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     found = environment()
-    if git("ls-files", "hrvit_lab/measure/environment.py") and git("rev-parse", "HEAD"):
+    if git("ls-files", "hrvit_lab/environment.py") and git("rev-parse", "HEAD"):
         assert found["git_commit"] == git("rev-parse", "HEAD")
         assert found["git_dirty"] is bool(git("status", "--porcelain", "--untracked-files=no"))
     else:
@@ -101,3 +109,187 @@ def test_nothing_private_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
         private.append(user)
     for word in private:
         assert word not in text
+
+
+def test_torch_is_not_loaded_and_its_version_is_exact() -> None:
+    code = (
+        "import sys, json; from hrvit_lab.environment import environment; found = environment(); "
+        "print(json.dumps(found)); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["versions"] == environment()["versions"]
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["hardware"] == environment()["hardware"]
+    assert found["torch_threads"] is found["cuda_devices"] is None
+
+
+def plant(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+ARM = """\
+processor	: 0
+BogoMIPS	: 50.00
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU variant	: 0x3
+CPU part	: {part}
+CPU revision	: 1
+
+processor	: 1
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU variant	: 0x3
+CPU part	: {second}
+CPU revision	: 1
+"""
+X86 = """\
+processor	: 0
+vendor_id	: GenuineIntel
+cpu family	: 6
+model		: {model}
+model name	: Intel Xeon Processor
+stepping	: 4
+cpu MHz		: {clock}
+"""
+
+
+def test_unlike_chips_are_unlike_and_like_chips_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux gives ARM chips no name, virtual machines give unlike ones the same, and macOS calls them all arm."""
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    cpus = {
+        "n1": ARM.format(part="0xd0c", second="0xd0c"),
+        "v1": ARM.format(part="0xd40", second="0xd40"),
+        "big and little": ARM.format(part="0xd0c", second="0xd03"),
+        "skylake": X86.format(model=85, clock="2000.000"),
+        "ice lake": X86.format(model=106, clock="2000.000"),
+    }
+    roots = {name: plant(tmp_path / name, {"proc/cpuinfo": text}) for name, text in cpus.items()}
+    chips = {name: hardware("cpu", root) for name, root in roots.items()}
+    assert len(set(chips.values())) == len(chips), chips
+    warm = plant(tmp_path / "warm", {"proc/cpuinfo": X86.format(model=85, clock="3100.125")})
+    assert hardware("cpu", warm) == chips["skylake"]
+    assert cpu_model(roots["n1"]) == "arm implementer 0x41 architecture 8 variant 0x3 part 0xd0c revision 1"
+    assert cpu_model(roots["skylake"]) == "Intel Xeon Processor"
+
+
+def test_macs_are_told_apart_by_their_brand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    found = {}
+    for brand in ("Apple M1", "Apple M4 Pro"):
+        sysctl = plant(
+            tmp_path / brand, {"sysctl": f"#!/bin/sh\n[ \"$*\" = '-n machdep.cpu.brand_string' ] && echo {brand}\n"}
+        )
+        (sysctl / "sysctl").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{sysctl}{os.pathsep}{os.environ['PATH']}")
+        found[brand] = cpu_model(tmp_path)
+    assert found == {"Apple M1": "Apple M1", "Apple M4 Pro": "Apple M4 Pro"}
+
+
+NONE = 9223372036854771712  # what version 1 says for no limit
+
+BOUNDS = {
+    "version 2, in a container": (
+        {
+            "proc/self/cgroup": "0::/\n",
+            "sys/fs/cgroup/cpu.max": "150000 100000\n",
+            "sys/fs/cgroup/memory.max": "1000000\n",
+            "sys/fs/cgroup/memory.current": "600000\n",
+            "sys/fs/cgroup/memory.stat": "anon 300000\ninactive_file 100000\n",
+        },
+        1,
+        500_000,
+    ),
+    "version 2, the outer group is the tighter one": (
+        {
+            "proc/self/cgroup": "0::/job/step\n",
+            "sys/fs/cgroup/job/step/cpu.max": "max 100000\n",
+            "sys/fs/cgroup/job/cpu.max": "100000 100000\n",
+            "sys/fs/cgroup/job/step/memory.max": "max\n",
+            "sys/fs/cgroup/job/step/memory.current": "5\n",
+            "sys/fs/cgroup/job/memory.max": "2000\n",
+            "sys/fs/cgroup/job/memory.current": "500\n",
+        },
+        1,
+        1500,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "4:memory:/slurm/job\n3:cpu,cpuacct:/slurm/job\n0::/\n",
+            "sys/fs/cgroup/cpu,cpuacct/slurm/job/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu,cpuacct/slurm/job/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpu,cpuacct/slurm/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu,cpuacct/slurm/cpu.cfs_period_us": "50000\n",
+            "sys/fs/cgroup/memory/slurm/job/memory.limit_in_bytes": "3000\n",
+            "sys/fs/cgroup/memory/slurm/job/memory.usage_in_bytes": "1000\n",
+            "sys/fs/cgroup/memory/slurm/job/memory.stat": "inactive_file 1\ntotal_inactive_file 300\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{NONE}\n",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": "1000\n",
+        },
+        1,
+        2300,
+    ),
+    "version 1, in a container that sees its own group as the outermost": (
+        {
+            "proc/self/cgroup": "4:memory:/docker/abc\n3:cpu:/docker/abc\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "3000\n",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": "4000\n",
+        },
+        1,
+        0,
+    ),
+    "less than a core": (
+        {"proc/self/cgroup": "0::/../x\n", "sys/fs/cgroup/x/cpu.max": "1000 100000\n"},
+        1,
+        None,
+    ),
+    "more than there are": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "9000000 1000\n"}, None, None),
+    "no groups": ({}, None, None),
+    "files of another shape": (
+        {
+            "proc/self/cgroup": "what\n0::/\n::\n",
+            "sys/fs/cgroup/cpu.max": "1 0\n",
+            "sys/fs/cgroup/memory.max": "",
+            "sys/fs/cgroup/memory.current": "x\n",
+            "sys/fs/cgroup/memory.stat": "inactive_file",
+        },
+        None,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_control_groups_bound_cores_and_memory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, cores, memory = BOUNDS[name]
+    root = plant(tmp_path, files)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [0, 1, 2, 3, 4])
+    machine = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    assert usable_cores(root) == (5 if cores is None else cores)
+    assert available_memory(root) == (machine.available if memory is None else memory)
+
+
+def test_two_granted_cores_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = plant(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"})
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [0, 1, 2, 3, 4])
+    assert usable_cores(root) == 2
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")  # as on macOS
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 3)
+    assert usable_cores(root) == 2
+    assert usable_cores(tmp_path / "none") == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be taken away here")
+def test_a_process_bound_to_one_core_has_one() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from hrvit_lab.environment import hardware, usable_cores; print(usable_cores(), hardware())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 ") and done.stdout.endswith(", 1 core\n")

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hrvit_lab import create_model, plots
 from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, preset, with_branches
 from hrvit_lab.latency import __main__ as cli
-from hrvit_lab.latency import backends, suite
+from hrvit_lab.latency import backends, single, suite
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency import roofline as roofline_module
 from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
@@ -45,7 +45,7 @@ from hrvit_lab.latency.workload import Workload, prepare
 from hrvit_lab.network.build import build
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
-from hrvit_lab.study import probes
+from hrvit_lab.study.groups import PROBES, ProbeInput
 
 SMALL = Setting((8, 8))
 FIVE = Budget(min_rounds=5, max_rounds=5)
@@ -353,9 +353,9 @@ def test_studies_and_the_lab_time_the_same_network(monkeypatch: pytest.MonkeyPat
         timed.append(as_model(model, seed=3).state_dict())
         raise InterruptedError
 
-    monkeypatch.setattr(probes, "measure_latency", spy)
+    monkeypatch.setattr(single, "measure_latency", spy)
     with pytest.raises(InterruptedError):
-        probes.latency_probe(probes.ProbeInput(config, (32, 32), seed=3))
+        PROBES["latency"](ProbeInput(config, (32, 32), seed=3))
     by_name = find_model("hrvit_nano", seed=3).plain.state_dict()
     for state in (*timed, as_model(config, seed=3).state_dict()):
         assert all(torch.equal(tensor, by_name[name]) for name, tensor in state.items())

@@ -44,6 +44,7 @@ TORCH_FREE = (
     "hrvit_lab.config",
     "hrvit_lab.metrics",
     "hrvit_lab.files",
+    "hrvit_lab.environment",
     "hrvit_lab.space_size",
 )
 NETWORK_LIBRARIES = ("torch", "torchvision", "timm")

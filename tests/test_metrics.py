@@ -10,9 +10,10 @@ import torch
 from hrvit_lab.config import preset
 from hrvit_lab.cost.count import count
 from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.latency.models import build_measurable
 from hrvit_lab.metrics import METRICS, SPREAD, Metric, format_value, si_scale
 from hrvit_lab.network.build import create_model
-from hrvit_lab.study.probes import PROBES, ProbeInput, build_seeded
+from hrvit_lab.study.groups import ATTACHMENTS, GROUPS, PROBES, ProbeInput
 from hrvit_lab.train.data import load_dataset
 from hrvit_lab.train.loop import fit
 from hrvit_lab.train.options import TrainOptions
@@ -46,13 +47,13 @@ def test_a_probes_other_keys_are_spreads_and_attachments(probed: tuple[str, dict
     group, values = probed
     own = {key for key, metric in METRICS.items() if metric.group == group}
     spreads = {f"{key}_{end}" for key in own for end in SPREAD}
-    assert values.keys() - own - spreads <= {"samples", "curves", "train_loss"}
+    assert values.keys() - own - spreads <= {"train_loss", *ATTACHMENTS}
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 def test_every_metric_is_described(metric: Metric) -> None:
     assert METRICS[metric.key] is metric
-    assert metric.group in PROBES
+    assert metric in GROUPS[metric.group].metrics
     assert metric.label and metric.doc.endswith(".")
     assert metric.better in ("higher", "lower")
     for unit, suffix in (("ms", "_ms"), ("MiB", "_mib"), ("s", "_seconds"), ("img/s", "_img_s")):
@@ -106,7 +107,7 @@ def test_accuracy_is_that_of_a_training_from_the_seed() -> None:
 
 def test_weights_depend_on_the_seed_alone_and_the_global_stream_goes_on() -> None:
     state = torch.get_rng_state()
-    first, again, other = (build_seeded(CONFIG, seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (build_measurable(CONFIG, seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -18,7 +18,7 @@ from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.network.baselines import TimmConfig, build_network, network_from_dict
 from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.study.__main__ import main
-from hrvit_lab.study.probes import PROBES, ProbeInput
+from hrvit_lab.study.groups import PROBES, ProbeInput
 from hrvit_lab.study.report.page import render
 from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand

@@ -13,7 +13,7 @@ from hrvit_lab.config import preset
 from hrvit_lab.cost.count import Counts, count
 from hrvit_lab.network.build import build
 from hrvit_lab.study.files import find_study, list_studies, load_study
-from hrvit_lab.study.probes import PROBES, ProbeInput
+from hrvit_lab.study.groups import PROBES, ProbeInput
 from hrvit_lab.study.space import Variant, expand
 
 UPERNET_OFF = {"hrvit_b1 ade20k upernet", "hrvit_b3 ade20k upernet"}

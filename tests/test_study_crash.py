@@ -28,7 +28,7 @@ resolution: 32
 data: {name: digits, resolution: 32}
 train: {epochs: 1, train_limit: 64, batch_size: 32}
 """
-TRIALS = 3 * (1 + 3)
+TRIALS = 3 * 3
 KILLS = 10
 
 pytestmark = pytest.mark.timeout(900)  # a minute or two on two idle cores

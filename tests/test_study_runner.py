@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from hrvit_lab.config import preset
+from hrvit_lab.environment import usable_cores
 from hrvit_lab.files import Lock
 from hrvit_lab.study import runner
-from hrvit_lab.study.probes import ProbeInput
+from hrvit_lab.study.groups import ProbeInput
 from hrvit_lab.study.progress import duration, seconds_left
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
@@ -185,7 +186,7 @@ def test_trainings_run_side_by_side_and_clocks_alone(store: Store, tmp_path: Pat
     assert [overlaps(line) for line in clocks] == [0, 0]
     assert min(line["began"] for line in clocks) >= max(line["ended"] for line in trainings)
     threads = {t.group: (store.load(t.key) or {})["values"]["threads"] for t in trials}
-    assert threads == {"accuracy": 1, "latency": os.cpu_count()}
+    assert threads == {"accuracy": 1, "latency": usable_cores()}
 
 
 def test_another_process_s_trial_is_waited_for_and_shown(store: Store, tmp_path: Path) -> None:

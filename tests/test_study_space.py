@@ -18,7 +18,7 @@ from hrvit_lab.study.files import list_studies, load_study, parse_settings, spli
 from hrvit_lab.study.matching import match_macs
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.trials import in_order, plan
+from hrvit_lab.study.trials import Trial, in_order, plan
 
 BASE: dict[str, Any] = {"title": "t", "question": "q?", "base": "hrvit_nano", "resolution": 64}
 
@@ -144,6 +144,11 @@ def test_a_network_that_is_listed_by_name_is_not_dropped(fields: dict[str, Any],
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
 
 
+def keys_of(planned: dict[str, list[Trial]]) -> dict[str, str]:
+    """Each group's key, where there is one trial of each."""
+    return {trial.group: trial.key for trials in planned.values() for trial in trials}
+
+
 def test_equal_networks_and_equal_conditions_share_trials() -> None:
     study = spec(
         grid={"branches": [3, 4]},
@@ -156,7 +161,7 @@ def test_equal_networks_and_equal_conditions_share_trials() -> None:
     keys = {name: [trial.key for trial in trials] for name, trials in planned.items()}
     assert keys["branches=4"] == keys["branches=4, equal macs"]
     assert not set(keys["branches=3"]) & set(keys["branches=4"])
-    assert len(in_order(planned)) == 3 * (1 + 2)  # networks × (cost, two seeds)
+    assert len(in_order(planned)) == 3 * 2  # networks × two seeds; costs are computed
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,7 @@ def test_a_record_stays_valid_exactly_while_its_conditions_do(
 ) -> None:
     def keys(**fields: Any) -> dict[str, str]:
         study = spec(grid={"branches": [2]}, metrics=["params", "top1", "latency_ms"], **fields)
-        return {t.group: t.key for t in in_order(plan(study, expand(study).variants, "chip"))}
+        return keys_of(plan(study, expand(study).variants, "chip"))
 
     before, after = keys(), keys(**change)
     same = {group: before[group] == after[group] for group in before}
@@ -185,16 +190,14 @@ def test_a_record_stays_valid_exactly_while_its_conditions_do(
 def test_another_chip_invalidates_clocks_alone() -> None:
     study = spec(grid={"branches": [2]}, metrics=["params", "top1", "latency_ms", "peak_memory_mib"])
     variants = expand(study).variants
-    here, there = ({t.group: t.key for t in in_order(plan(study, variants, chip))} for chip in ("this", "that"))
+    here, there = (keys_of(plan(study, variants, chip)) for chip in ("this", "that"))
     assert {group for group in here if here[group] != there[group]} == {"latency", "memory"}
 
 
 def test_other_files_invalidate_trainings_alone() -> None:
     study = spec(grid={"branches": [2]}, metrics=["params", "top1"], data={"name": "folder", "root": "images"})
     variants = expand(study).variants
-    one, other, same = (
-        {t.group: t.key for t in in_order(plan(study, variants, "chip", files))} for files in ("a1", "b2", "a1")
-    )
+    one, other, same = (keys_of(plan(study, variants, "chip", files)) for files in ("a1", "b2", "a1"))
     assert one == same
     assert (one["cost"] == other["cost"], one["accuracy"] == other["accuracy"]) == (True, False)
 

@@ -10,6 +10,7 @@ from hrvit_lab.metrics import METRICS, SPREAD
 from hrvit_lab.plots import pareto_front
 from hrvit_lab.published import by_key
 from hrvit_lab.study.columns import NOT_BUILT
+from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.statistics import against_best, holm, paired
@@ -19,7 +20,6 @@ Records = Mapping[str, Mapping[str, Any]]
 Measured = dict[str, dict[int, Mapping[str, Any]]]
 """Values of one variant: ``[group][seed]``."""
 
-SEEDED_GROUPS = frozenset(metric.group for metric in METRICS.values() if metric.per_seed)
 UNSTEADY = "latency never became steady in its warm-up: distrust it, and time it again on an idle machine"
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 CURVE_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1")
@@ -177,7 +177,7 @@ def _status(trials: Sequence[Trial], records: Records) -> str:
     for trial in trials:
         record = records.get(trial.key)
         if record and record["status"] != "ok":
-            seed = f" (seed {trial.inputs.seed})" if trial.group in SEEDED_GROUPS else ""
+            seed = f" (seed {trial.inputs.seed})" if GROUPS[trial.group].per_seed else ""
             return f"failed: {trial.group}{seed}: {record['reason']}"
     return "ok" if all(trial.key in records for trial in trials) else "partial"
 

@@ -3,8 +3,8 @@
 import argparse
 import json
 import math
-import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from rich.text import Text
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.cost.count import UncountedOperator, count
-from hrvit_lab.environment import environment
-from hrvit_lab.latency.workload import find_device
+from hrvit_lab.environment import environment, usable_cores
 from hrvit_lab.study import runner
 from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings
-from hrvit_lab.study.probes import PROBES
+from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.progress import Display, duration, outlook
 from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
-from hrvit_lab.study.trials import Trial, in_order, plan
+from hrvit_lab.study.trials import Trial, computed, in_order, plan
 from hrvit_lab.train.image_folders import files_digest
 
 
@@ -34,13 +33,16 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
-    find_device(spec.device)
-    jobs = options.jobs or (1 if spec.device != "cpu" else os.cpu_count() or 1)
+    if spec.device != "cpu":
+        from hrvit_lab.latency.workload import find_device  # here: a study on a CPU leaves torch to its workers
+
+        find_device(spec.device)
+    jobs = options.jobs or (1 if spec.device != "cpu" else usable_cores())
     expansion = expand(spec)
     store = Store(options.out)
     data_files = files_digest(spec.data.root)
-    conditions = environment() | {"data_files": data_files}
-    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), data_files)
+    conditions = environment(spec.device) | {"data_files": data_files}
+    planned = plan_under(conditions, spec, expansion)
     trials = in_order(planned)
     show_dropped(expansion, console)
     if options.dry_run:
@@ -85,10 +87,11 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     except runner.WorkerUnable as error:
         cli.complain(f"error: {error}")
         return 1
-    console.print(
-        f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
-        + (f" in {duration(time.monotonic() - began)}." if pending else "."),
-    )
+    if trials:
+        console.print(
+            f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
+            + (f" in {duration(time.monotonic() - began)}." if pending else "."),
+        )
     return conclude(folder, spec, expansion, planned, store, console)
 
 
@@ -103,9 +106,9 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
             f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
         ) from None
     expansion = expand(spec)
-    planned = plan(spec, expansion.variants, hardware(conditions, spec.device), str(conditions.get("data_files", "")))
+    planned = plan_under(conditions, spec, expansion)
     store = Store(options.out)
-    if not store.load_all({trial.key for trials in planned.values() for trial in trials}):
+    if not computed(planned) and not store.load_all({trial.key for trial in in_order(planned)}):
         raise ConfigError(
             f"no trial of {folder.name!r} is done yet in {options.out} (what was measured with other settings, or by "
             "an older version, doesn't count); run the study first"
@@ -128,7 +131,8 @@ def rehearse(
     trials = in_order(planned)
     records = store.load_all({trial.key for trial in trials})
     costs = {variant.name: _costs(variant) for variant in expansion.variants}
-    console.print(plan_table(spec, planned, costs, set(records)))
+    to_run = {name: [trial for trial in kept if trial.computed is None] for name, kept in planned.items()}
+    console.print(plan_table(spec, to_run, costs, set(records)))
     console.print(outlook(trials, records, jobs))
     return 0
 
@@ -146,7 +150,7 @@ def conclude(
     from hrvit_lab.study.show import result_table
 
     trials = in_order(planned)
-    records = store.load_all({trial.key for trial in trials})
+    records = store.load_all({trial.key for trial in trials}) | computed(planned)
     table = analysis.table(spec, expansion.variants, planned, records)
     curves = analysis.curves(expansion.variants, planned, records)
     paths = results.write_results(folder, table, curves)
@@ -203,11 +207,16 @@ def warn_of_less(folder: Path, spec: Spec) -> None:
         )
 
 
-def hardware(conditions: dict[str, Any], device: str) -> str:
-    """The name of the chip, and how many cores of it: timings on another one are other trials."""
-    if device == "cpu":
-        return f"{conditions['cpu']}, {conditions['logical_cores']} cores"
-    return str(conditions["cuda_devices"][int(device.partition(":")[2] or 0)])
+def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) -> dict[str, list[Trial]]:
+    """The trials of a study in the environment that it ran in, which need not be this one."""
+    versions = conditions.get("versions")
+    return plan(
+        spec,
+        expansion.variants,
+        hardware=str(conditions.get("hardware", "")),
+        data_files=str(conditions.get("data_files", "")),
+        torch=str(versions.get("torch", "")) if isinstance(versions, Mapping) else "",
+    )
 
 
 def _costs(variant: Variant) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.trials import Trial
 
 Record = Mapping[str, Any]
@@ -26,20 +27,23 @@ def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int)
     """
     seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
-        if record["status"] == "ok" and record["group"] != "cost":
+        if record["status"] == "ok" and not GROUPS[record["group"]].quick:
             for kind in ((), (record["group"],), (record["group"], record["config_id"])):
                 seconds.setdefault(kind, []).append(record["seconds"])
     total = 0.0
     for trial in pending:
-        if trial.group == "cost":
+        group = GROUPS[trial.group]
+        if group.quick:
             continue
-        exact, group = (trial.group, trial.inputs.config.id), (trial.group,)
-        known = seconds.get(exact) or seconds.get(group) or _longest(trial)
-        if not known and trial.group != "accuracy":
-            known = seconds.get((), [])
+        known = (
+            seconds.get((group.key, trial.inputs.config.id))
+            or seconds.get((group.key,))
+            or _longest(trial)
+            or (seconds.get(()) if group.alone else None)
+        )
         if not known:
             return None
-        total += sum(known) / len(known) / (jobs if trial.group == "accuracy" else 1)
+        total += sum(known) / len(known) / (1 if group.alone else jobs)
     return total
 
 
@@ -56,26 +60,24 @@ def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -
         trials: all that the study asks for.
         records: those that are there, by key.
     """
+    if not trials:
+        return "Nothing has to be run: costs are arithmetic."
     missing = [trial for trial in trials if trial.key not in records]
+    groups = Counter(trial.group for trial in missing)
     said = [f"{_trials(len(trials))}: {len(records)} already there, {len(missing)} to run."]
     if missing:
-        groups = Counter(trial.group for trial in missing)
-        kinds = ", ".join(f"{number} × {KINDS.get(group, group)}" for group, number in groups.items())
+        kinds = ", ".join(f"{number} × {GROUPS[group].label}" for group, number in groups.items())
         said.append(f"A trial measures one network in one way: {kinds}.")
-    if groups_timed := {trial.group for trial in missing} - {"cost"}:
+    if slow := [group for group in groups if not GROUPS[group].quick]:
         left = seconds_left(missing, records.values(), jobs)
         if left is None:
-            first = "training" if "accuracy" in groups_timed else "measurement"
+            first = "measurement" if all(GROUPS[group].alone for group in slow) else "training"
             said.append(f"How long is not known before the first {first} is done; from then on the time left is shown.")
-        elif any(record["group"] != "cost" for record in records.values()):
+        elif any(not GROUPS[record["group"]].quick for record in records.values()):
             said.append(f"About {duration(left)} with --jobs {jobs}, judging by those there.")
         else:
             said.append(f"About {duration(left)} at most: a clock stops at its bound.")
     return " ".join(said)
-
-
-KINDS = {"cost": "costs", "accuracy": "training with one seed", "memory": "peak memory"}
-"""What a group's trials are to people, where its name does not say it."""
 
 
 def _trials(number: int) -> str:
@@ -136,13 +138,13 @@ class Display:
         self.running.pop(trial.key, None)
         self.pending.pop(trial.key, None)
         self.records.append(record)
-        self.measured += trial.group != "cost"
+        self.measured += not GROUPS[trial.group].quick
         self.said_waiting = False
         if self.bar is not None:
             self.bar.advance(self.bar.task_ids[0])
             if self.running:
                 self._describe(", ".join(self.pending[key].label for key in self.running))
-        if record["status"] != "ok" or (self.bar is None and trial.group != "cost"):
+        if record["status"] != "ok" or (self.bar is None and not GROUPS[trial.group].quick):
             self._line(trial, record)
 
     def waiting(self, trials: Sequence[Trial]) -> None:

@@ -6,7 +6,6 @@ Only this process claims and writes. A worker that hangs is killed, one that die
 import contextlib
 import functools
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -16,15 +15,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from hrvit_lab.environment import usable_cores
 from hrvit_lab.files import Lock
 from hrvit_lab.study import worker
 from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
 from hrvit_lab.study.worker import Probe
-
-TOGETHER = frozenset({"cost", "accuracy"})
-"""Groups whose figures don't suffer from company; every other group has the machine to itself."""
 
 POLL_S = 0.2
 STARTUP_TIMEOUT_S = 300.0
@@ -90,10 +88,10 @@ def run(
         timeout_s=timeout_s,
         environment=environment,
     )
-    together = deque(trial for trial in missing if trial.group in TOGETHER)
-    alone = deque(trial for trial in missing if trial.group not in TOGETHER)
+    together = deque(trial for trial in missing if not GROUPS[trial.group].alone)
+    alone = deque(trial for trial in missing if GROUPS[trial.group].alone)
     phase(together, workers=jobs, threads=1, exclusive=False).run()
-    phase(alone, workers=1, threads=os.cpu_count() or 1, exclusive=True).run()
+    phase(alone, workers=1, threads=usable_cores(), exclusive=True).run()
 
 
 class _Worker:

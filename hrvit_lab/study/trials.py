@@ -2,32 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from hrvit_lab.environment import torch_version
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.study.probes import ProbeInput
+from hrvit_lab.study.groups import GROUPS, ProbeInput
+from hrvit_lab.study.groups.cost import COST
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 
-PROTOCOL = 3
-"""Raise it when a probe begins to measure otherwise: older records then no longer count.
+AT_TOP = ("seed", "device", "data")
+"""Conditions that stand in a record by their own name; the others are under ``options``."""
 
-3: latency comes from the lab's engine, where each timed run follows an untimed one, alternates with its twin's in
-random order, and precision may end it; its figures are not those of runs in a row.
-"""
-
-DEPENDS_ON = {
-    "cost": ("resolution",),
-    "accuracy": ("data", "train", "seed", "device"),
-    "latency": ("resolution", "latency", "device", "hardware"),
-    "memory": ("resolution", "latency", "device", "hardware"),
-}
-"""What a group's figures depend on beside the network; a group that is not named here depends on everything."""
-
-EVERYTHING = ("resolution", "data", "train", "latency", "seed", "device", "hardware")
+IDENTITY = ("group", "version", "config_id", *AT_TOP, "options")
+"""Fields of a record that its key is made of."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +26,11 @@ class Trial:
     """One probe and its input.
 
     Attributes:
-        group: the probe's name in ``PROBES``.
+        group: a key of `GROUPS`.
         label: for people.
         hardware: the chip.
         data_files: digest of the files to train on; empty for data that come with a package.
+        torch: torch's version.
     """
 
     group: str
@@ -46,11 +38,12 @@ class Trial:
     label: str
     hardware: str
     data_files: str = ""
+    torch: str = ""
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
-        """Everything that the trial's figures depend on beside the network."""
-        known = {
+        """Everything that the trial's figures depend on beside the network: what its group names."""
+        known: dict[str, Any] = {
             "resolution": list(self.inputs.resolution),
             "data": {**self.inputs.data, **({"files": self.data_files} if self.data_files else {})},
             "train": dict(self.inputs.train),
@@ -58,66 +51,102 @@ class Trial:
             "seed": self.inputs.seed,
             "device": self.inputs.device,
             "hardware": self.hardware,
+            "torch": self.torch,
         }
-        return {name: known[name] for name in DEPENDS_ON.get(self.group, EVERYTHING)}
+        found: dict[str, Any] = {}
+        for name in GROUPS[self.group].depends_on:
+            whole, _, part = name.partition(".")
+            if not part:
+                found[whole] = known[whole]
+            elif part in known[whole]:
+                found.setdefault(whole, {})[part] = known[whole][part]
+        return found
 
     @cached_property
     def key(self) -> str:
         """32 hex digits, equal for trials that would measure the same thing."""
-        identity = {
-            "protocol": PROTOCOL,
-            "group": self.group,
-            "config_id": self.inputs.config.id,
-            **self.conditions,
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        return key_of(self._identity)
 
     def head(self) -> dict[str, Any]:
-        """The record's first part: what was measured."""
+        """The record's first part: what is measured, under which conditions, by which version of the group."""
+        return {"key": self.key, **self._identity, "config": self.inputs.config.to_dict()}
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         return {
-            "protocol": PROTOCOL,
-            "key": self.key,
             "group": self.group,
+            "version": GROUPS[self.group].version,
             "config_id": self.inputs.config.id,
-            "config": self.inputs.config.to_dict(),
-            **{name: self.conditions.get(name) for name in ("seed", "device", "data")},
-            "options": {
-                name: value for name, value in self.conditions.items() if name not in ("seed", "device", "data")
-            },
+            **{name: self.conditions.get(name) for name in AT_TOP},
+            "options": {name: value for name, value in self.conditions.items() if name not in AT_TOP},
         }
 
+    @cached_property
+    def computed(self) -> Mapping[str, Any] | None:
+        """Its figures, if they are arithmetic; None if they have to be measured."""
+        compute = GROUPS[self.group].compute
+        return compute(self.inputs) if compute else None
 
-def plan(spec: Spec, variants: Iterable[Variant], hardware: str, data_files: str = "") -> dict[str, list[Trial]]:
-    """The trials of every variant, by its name; per-seed groups have one for each seed."""
-    wanted = [METRICS[key] for key in spec.metrics]
-    per_seed = {metric.group: metric.per_seed for metric in wanted}
+
+def key_of(head: Mapping[str, Any]) -> str:
+    """The key of a record with that head: a digest of all that decides its figures."""
+    identity = {name: head[name] for name in IDENTITY}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def plan(
+    spec: Spec, variants: Iterable[Variant], hardware: str, data_files: str = "", torch: str | None = None
+) -> dict[str, list[Trial]]:
+    """The trials of every variant, by its name; per-seed groups have one for each seed.
+
+    Args:
+        hardware: the chip, as `hrvit_lab.environment.hardware` says it.
+        data_files: digest of the files to train on.
+        torch: its version; None takes the installed one's.
+    """
+    version = torch_version() if torch is None else torch
+    groups = [GROUPS[key] for key in dict.fromkeys(METRICS[metric].group for metric in spec.metrics)]
+    data, train, latency = (section.model_dump() for section in (spec.data, spec.train, spec.latency))
     return {
         variant.name: [
             Trial(
-                group=group,
+                group=group.key,
                 inputs=ProbeInput(
-                    config=variant.cost_config if group == "cost" else variant.config,
+                    config=variant.cost_config if group is COST else variant.config,
                     resolution=variant.resolution,
                     seed=seed,
                     device=spec.device,
-                    data=spec.data.model_dump(),
-                    train=spec.train.model_dump(),
-                    latency=spec.latency.model_dump(),
+                    data=data,
+                    train=train,
+                    latency=latency,
                 ),
-                label=f"{variant.name} · {group}" + (f" · seed {seed}" if seeded else ""),
+                label=f"{variant.name} · {group.key}" + (f" · seed {seed}" if group.per_seed else ""),
                 hardware=hardware,
                 data_files=data_files,
+                torch=version,
             )
-            for group, seeded in per_seed.items()
-            for seed in (spec.seeds if seeded else spec.seeds[:1])
+            for group in groups
+            for seed in (spec.seeds if group.per_seed else spec.seeds[:1])
         ]
         for variant in variants
     }
 
 
-def in_order(planned: dict[str, list[Trial]]) -> list[Trial]:
-    """Every distinct trial once: costs first, then seed by seed, so that a first full picture comes early."""
+def in_order(planned: Mapping[str, Sequence[Trial]]) -> list[Trial]:
+    """Every distinct trial that has to be run, once: quick ones first, then seed by seed, so that a first full picture
+    comes early."""
     distinct: dict[str, Trial] = {}
     for trial in (trial for trials in planned.values() for trial in trials):
-        distinct.setdefault(trial.key, trial)
-    return sorted(distinct.values(), key=lambda trial: (trial.group != "cost", trial.inputs.seed))
+        if trial.computed is None:
+            distinct.setdefault(trial.key, trial)
+    return sorted(distinct.values(), key=lambda trial: (not GROUPS[trial.group].quick, trial.inputs.seed))
+
+
+def computed(planned: Mapping[str, Sequence[Trial]]) -> dict[str, dict[str, Any]]:
+    """The figures that need no run, in the form of records, by key."""
+    return {
+        trial.key: {**trial.head(), "status": "ok", "reason": "", "values": dict(trial.computed)}
+        for trials in planned.values()
+        for trial in trials
+        if trial.computed is not None
+    }

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-Probe = Callable[[Any], Mapping[str, Any]]
-"""Takes a trial's input; gives ``{metric: number}``, and under ``curves`` or ``samples`` what else is to be kept."""
+from hrvit_lab.study.groups import ATTACHMENTS
 
-ATTACHMENTS = ("curves", "samples")
+Probe = Callable[[Any], Mapping[str, Any]]
+"""Takes a trial's input; gives ``{metric: number}``, and under ``ATTACHMENTS`` what else is to be kept."""
 
 
 def main(connection: Connection, probes: Mapping[str, Probe], threads: int) -> None:

@@ -1,0 +1,36 @@
+"""Accuracy after a short training: a proxy."""
+
+from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
+
+
+def train(asked: ProbeInput) -> Figures:
+    """Train from scratch with as many classes as the data has; figures of the last epoch, and the curves."""
+    from hrvit_lab.network.baselines import build_network
+    from hrvit_lab.network.seeding import seeded
+    from hrvit_lab.train.data import load_dataset
+    from hrvit_lab.train.loop import fit
+    from hrvit_lab.train.options import TrainOptions
+
+    options = TrainOptions(**asked.train)
+    where = dict(asked.data)
+    data = load_dataset(where.pop("name"), **where, train_limit=options.train_limit)
+    with seeded(asked.seed):
+        model = build_network(asked.config.replace(num_classes=data.num_classes), data.resolution)
+    result = fit(model.to(asked.device), data, options, asked.seed, on_step=asked.on_step)
+    return {
+        "top1": result.top1,
+        "train_loss": result.curves[-1]["train_loss"],
+        "val_loss": result.val_loss,
+        "train_seconds": result.seconds,
+        "curves": result.curves,
+    }
+
+
+ACCURACY = Group(
+    key="accuracy",
+    label="training with one seed",
+    version=1,
+    depends_on=("data", "train", "seed", "device", "torch"),
+    probe=train,
+    shared_clock=("train_seconds",),
+)

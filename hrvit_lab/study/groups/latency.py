@@ -1,0 +1,37 @@
+"""Latency and throughput, measured by the latency lab."""
+
+from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
+
+UNSTEADY = "the warm-up never became steady"
+
+
+def measure(asked: ProbeInput) -> Figures:
+    """Median wall time of a batch, its minimum and percentiles, throughput; the rest under samples."""
+    from hrvit_lab.latency.models import build_measurable
+    from hrvit_lab.latency.single import measure_latency
+
+    result = measure_latency(
+        build_measurable(asked.config, asked.seed, asked.resolution),
+        asked.resolution,
+        device=asked.device,
+        **asked.latency,
+    )
+    doubts = ([UNSTEADY] if result.steady is False else []) + list(result.conditions["remarks"])
+    return {
+        "latency_ms": result.median_ms,
+        "latency_ms_min": min(result.samples_ms),
+        **{f"latency_ms_p{q}": result.percentile_ms(q) for q in (10, 90, 99)},
+        "throughput_img_s": result.throughput_img_s,
+        "samples": result.to_dict(),
+        "disturbed": {metric.key: doubts for metric in LATENCY.metrics} if doubts else {},
+    }
+
+
+LATENCY = Group(
+    key="latency",
+    label="latency",
+    version=1,
+    depends_on=("resolution", "latency", "device", "hardware", "torch"),
+    probe=measure,
+    alone=True,
+)
