@@ -69,9 +69,10 @@ def check_locks(folder: Path) -> None:
         raise OSError(errno.ENOLCK, "file locks do not work on this file system", str(folder))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` at once: a reader, or a crash, sees the old file or the new one, never a part.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` at once: a reader, or a crash, sees the old file or the new one, never a part.
 
+    Text is written as UTF-8.
     Only one process may write a path at a time (hold its lock): the temporary file's name is fixed, so that a rerun
     overwrites what a killed run left.
 
@@ -80,8 +81,8 @@ def write_atomically(path: Path, text: str) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,12 +1,7 @@
 """What ``hrvit-lab train`` does: train one network briefly and keep its curves and weights."""
 
 import argparse
-import csv
-import io
-import json
-import os
-import sys
-from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +11,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.text import Text
-from safetensors.torch import save
-from torch import nn
 
 from hrvit_lab import cli
-from hrvit_lab.config import ConfigError, HRViTConfig, read_config
+from hrvit_lab.config import ConfigError, read_config
 from hrvit_lab.config.text import one_sentence
 from hrvit_lab.environment import environment
+from hrvit_lab.errors import is_out_of_memory
 from hrvit_lab.network.build import build
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.data import ImageData, load_dataset
 from hrvit_lab.train.datasets import DATASETS
 from hrvit_lab.train.image_folders import describe_skipped
-from hrvit_lab.train.loop import Epoch, TrainingDiverged, fit
+from hrvit_lab.train.loop import Epoch, TrainingDiverged, check_trainable, fit
+from hrvit_lab.train.memory import free_bytes, least_bytes, too_large
 from hrvit_lab.train.options import TrainOptions
+from hrvit_lab.train.run import Run, check_unused, new_folder
+
+OUT_OF_MEMORY = "out of memory"
 
 
 class RateColumn(ProgressColumn):
@@ -37,60 +35,6 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} steps/s" if task.speed else "")
-
-
-class Run:
-    """What a training leaves in its folder: brought up to date after each epoch, each file whole at any time.
-
-    ``config.yaml`` rebuilds the network, ``model.safetensors`` holds its weights, ``curves.csv`` has a row an
-    epoch, and ``result.json`` the figures with all that they depend on.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path, model: nn.Module, config: HRViTConfig, about: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.model = model
-        self.about = about
-        self.curves: list[Epoch] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("curves.csv", "model.safetensors"):
-            (folder / stale).unlink(missing_ok=True)
-        self._write("config.yaml", config.to_yaml())
-        self.save_result("running")
-
-    def add(self, row: Epoch) -> None:
-        """Keep an epoch: its row, the weights after it, and the result so far."""
-        self.curves.append(row)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        self._write("model.safetensors", save(weights))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.curves)
-        self._write("curves.csv", text.getvalue())
-        self.save_result("running")
-
-    def save_result(self, status: str) -> None:
-        """Write ``result.json``; status is running (or killed), complete, interrupted, or what went wrong."""
-        last = self.curves[-1] if self.curves else None
-        result = {
-            "status": status,
-            "epochs_done": len(self.curves),
-            "top1": last["val_top1"] if last else None,
-            "val_loss": last["val_loss"] if last else None,
-            **self.about,
-        }
-        self._write("result.json", json.dumps(result, indent=2) + "\n")
-
-    def _write(self, name: str, content: str | bytes) -> None:
-        temporary = self.folder / f"{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / name)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -101,18 +45,25 @@ def train(options: argparse.Namespace) -> int:
         train_options = TrainOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(one_sentence(error, TrainOptions.model_fields)) from None
+    if options.out is not None:
+        check_unused(options.out)
+    device = usable(options.device)
     config = read_config(options.model)
     if config.in_chans != 3:
         raise ConfigError(f"in_chans = {config.in_chans}: images have 3 channels here; set in_chans to 3")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = cuda: torch finds no CUDA device; use --device cpu")
     config.check_resolution(options.resolution)
     data = load_dataset(
         options.data, resolution=options.resolution, root=options.root, train_limit=train_options.train_limit
     )
     config = config.replace(num_classes=data.num_classes)
+    num_images = len(data.train_labels)
+    step_images = math.ceil(num_images / math.ceil(num_images / train_options.batch_size))
+    free = free_bytes(device)
+    if least_bytes(config, data.resolution, step_images) > free:
+        raise ConfigError(too_large(config, data.resolution, step_images, free))
     with seeded(options.seed):
-        model = build(config).to(options.device)
+        model = build(config).to(device)
+    check_trainable(model, data, train_options)
     label = f"top-1 on {DATASETS[data.name].label} (proxy)"
     about = {
         "label": label,
@@ -125,17 +76,18 @@ def train(options: argparse.Namespace) -> int:
         "device": options.device,
         "environment": environment(),
     }
-    default = Path("results") / "train" / f"{about['model']}-{data.name}-seed{options.seed}"
-    run = Run(options.out or default, model, config, about)
+    run = Run(new_folder(options.out, f"{about['model']}-{data.name}-seed{options.seed}"), model, config, about)
     console.print(
         f"{about['model']}, {about['params']:,} parameters, on {data.source} at "
-        f"{data.resolution[0]}×{data.resolution[1]}: {len(data.train_labels):,} images to train on, "
+        f"{cli.show_size(data.resolution)}: {num_images:,} images to train on, "
         f"{len(data.val_labels):,} to validate"
     )
     if data.skipped:
         console.print(f"Of the image folder {describe_skipped(data.skipped)}")
     status, code = follow(run, data, train_options, options.seed, console)
     run.save_result(status)
+    if status == OUT_OF_MEMORY:
+        cli.complain(f"error: {too_large(config, data.resolution, step_images, free)}")
     if run.curves:
         last = run.curves[-1]
         console.print(
@@ -147,6 +99,7 @@ def train(options: argparse.Namespace) -> int:
         )
         console.print("A figure for comparing networks on this data set and budget; it says nothing about ImageNet.")
         console.print(f"Wrote curves.csv, result.json, model.safetensors and config.yaml in {run.folder}")
+        console.print(f"In Python:\n{how_to_load(run.folder)}")
     return code
 
 
@@ -172,17 +125,43 @@ def follow(run: Run, data: ImageData, train_options: TrainOptions, seed: int, co
 
     try:
         with progress:
-            fit(run.model, data, train_options, seed, on_epoch, on_step)
+            result = fit(run.model, data, train_options, seed, on_epoch, on_step)
     except KeyboardInterrupt:
-        print(f"interrupted; finished epochs kept: {len(run.curves)}", file=sys.stderr)
+        cli.complain(f"interrupted; finished epochs kept: {len(run.curves)}")
         return "interrupted", 130
     except TrainingDiverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        cli.complain(f"error: {error}")
         return f"diverged: {error}", 1
-    except torch.OutOfMemoryError:
-        print("error: out of device memory; lower --batch-size or --resolution", file=sys.stderr)
-        return "out of memory", 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return OUT_OF_MEMORY, 1
+    run.about |= {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
     return "complete", 0
+
+
+def how_to_load(folder: Path) -> str:
+    """The lines of Python that load what a run has written."""
+    return "\n".join(
+        [
+            "  from hrvit_lab import create_model, load_checkpoint",
+            f"  model = create_model({str(folder / 'config.yaml')!r})",
+            f"  load_checkpoint(model, {str(folder / 'model.safetensors')!r})",
+        ]
+    )
+
+
+def usable(device: str) -> torch.device:
+    """The device, if torch can compute on it here.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError):  # which one depends on torch's build and the device
+        kind = device.partition(":")[0].upper()
+        raise ConfigError(f"device = {device}: torch finds no {kind} device of that name; use --device cpu") from None
 
 
 def describe(data: ImageData) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from hrvit_lab.train.data import ImageData
 from hrvit_lab.train.options import TrainOptions
 
 EVAL_BATCH_SIZE = 128
+EVAL_PIXELS = 128 * 256 * 256
+"""Of a batch: larger images are evaluated in smaller batches."""
 
 
 class Epoch(TypedDict):
@@ -176,9 +178,8 @@ def evaluate(model: nn.Module, data: ImageData) -> tuple[float, float]:
     was_training = model.training
     model.eval()
     loss_sum, correct = 0.0, 0
-    for images, labels in zip(
-        data.val_images.split(EVAL_BATCH_SIZE), data.val_labels.split(EVAL_BATCH_SIZE), strict=True
-    ):
+    batch_size = max(1, min(EVAL_BATCH_SIZE, EVAL_PIXELS // math.prod(data.resolution)))
+    for images, labels in zip(data.val_images.split(batch_size), data.val_labels.split(batch_size), strict=True):
         logits = model(data.inputs(images.to(device)))
         _check_logits(logits, data)
         loss_sum += F.cross_entropy(logits, labels.to(device), reduction="sum").item()
