@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hrvit_lab.environment import cpu_model
-from hrvit_lab.errors import ConfigError
+from hrvit_lab.errors import ConfigError, is_out_of_memory
 from hrvit_lab.network.inputs import input_channels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -166,7 +166,6 @@ def memory_errors_named(name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # The CPU allocator raises a bare RuntimeError; its text is all there is to recognise it by.
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error):
+        if is_out_of_memory(error):
             raise OutOfDeviceMemory(f"out of memory: {name}") from None
         raise

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from hrvit_lab.errors import is_out_of_memory
 from hrvit_lab.study.groups import ATTACHMENTS
 
 Probe = Callable[[Any], Mapping[str, Any]]
@@ -49,16 +50,7 @@ def attempt(probe: Probe, inputs: Any) -> dict[str, Any]:
         outcome["values"] = found
     except Exception as error:
         text = str(error).strip().splitlines()
-        outcome["status"] = "out_of_memory" if _out_of_memory(error) else "failed"
+        outcome["status"] = "out_of_memory" if is_out_of_memory(error) else "failed"
         outcome["reason"] = f"{type(error).__name__}: {text[0] if text else 'no message'}"[:500]
         outcome["traceback"] = traceback.format_exc()[-8000:]
     return outcome | {"started": started, "seconds": time.perf_counter() - began}
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Python's own, torch's for CUDA, ours, or torch's CPU allocator's: a bare RuntimeError, known by its text."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ in ("OutOfMemoryError", "OutOfDeviceMemory")
-        or "DefaultCPUAllocator" in str(error)
-    )

@@ -1,11 +1,11 @@
 """What a training needs of memory at least, so that too large a one is refused in a sentence before it starts."""
 
-import psutil
 import torch
 
 from hrvit_lab.config import HRViTConfig
 from hrvit_lab.cost.ledger import totals
 from hrvit_lab.cost.memory import peak_memory_bytes
+from hrvit_lab.environment import available_memory
 
 GIB = 2**30
 
@@ -21,8 +21,8 @@ def least_bytes(config: HRViTConfig, resolution: tuple[int, int], batch_size: in
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on a CUDA device; on all others, in the machine's memory."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Bytes that can still be allocated on a CUDA device; for all others, in the machine's memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 
 def too_large(config: HRViTConfig, resolution: tuple[int, int], batch_size: int, free: int) -> str:
