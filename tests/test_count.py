@@ -1,16 +1,24 @@
 """Counts against hand counts, other counters and published figures; operators that nobody counted are errors."""
 
+import copy
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import PRESETS, ConfigError, HRViTConfig, count, create_model
 from hrvit_lab.config import with_branches
 from hrvit_lab.cost.count import UncountedOperator
-from hrvit_lab.cost.dispatch import dispatch_count
+from hrvit_lab.cost.dispatch import dispatch_count, no_fast_path
+from hrvit_lab.network.blocks import CrossShaped, use_explicit_attention
+from hrvit_lab.network.blocks.stem import TwoConvStem
 from hrvit_lab.network.deploy import deploy
 
 
@@ -123,7 +131,231 @@ def test_a_model_that_is_no_longer_its_config_is_counted_as_it_is() -> None:
     assert count(backbone, 64).macs == count(create_model("hrvit_nano", head="none"), 64).macs
 
 
-@pytest.mark.parametrize("resolution", [224.0, (224,), "224", (224, 0), (1, 2, 3), None, True])
+# -- every kind of product, by hand -----------------------------------------------------------------------------------
+
+
+class After(nn.Module):
+    """A 1×1 convolution from 3 to 8 channels on 8 × 8 pixels, and what follows; the tokens are (B, 64, 8)."""
+
+    def __init__(self, then: Callable[..., Tensor], *modules: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1, bias=False)
+        self.parts = nn.ModuleList(modules)
+        self.then = then
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.then(self.conv(x_BCHW), *self.parts)
+
+
+def tokens(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.flatten(2).transpose(1, 2)
+
+
+def by_heads(x_BCHW: Tensor, heads: int = 2) -> Tensor:
+    """(B, 8, H, W) → (B, heads, 64, 4)."""
+    return tokens(x_BCHW)[..., : 4 * heads].unflatten(2, (heads, 4)).transpose(1, 2)
+
+
+def costs_after(then: Callable[..., Tensor], *modules: nn.Module) -> tuple[int, int, int]:
+    """MACs, activations and moved elements of what follows the convolution."""
+    totals = count(After(then, *modules), 8).totals
+    return totals.macs - 64 * 3 * 8, totals.activations - 64 * 8, totals.moved - 64 * 3 - 64 * 8
+
+
+sdpa = F.scaled_dot_product_attention
+SCORES, PRODUCTS, MAPS = 2 * 64 * 64, 2 * 2 * 64 * 64 * 4, 4 * 64 * 8
+
+
+@pytest.mark.parametrize(
+    ("attend", "heads", "unread"),
+    [
+        (lambda q, k, v: sdpa(q, k, v), 2, 0),
+        (lambda q, k, v: sdpa(query=q, key=k, value=v), 2, 0),
+        (lambda q, k, v: sdpa(q, k, v, torch.ones(64, 64, dtype=torch.bool, device="meta").tril()), 2, 0),
+        (lambda q, k, v: sdpa(q, k, v, attn_mask=torch.zeros(2, 64, 64, device="meta")), 2, 0),
+        (lambda q, k, v: sdpa(q, k, value=v, is_causal=True), 2, 0),
+        (lambda q, k, v: sdpa(q, k, v, enable_gqa=True), 1, 2 * 64 * 4),
+    ],
+    ids=["plain", "by name", "boolean mask", "additive mask", "causal", "grouped"],
+)
+def test_attention_is_counted_whole(attend: Callable[..., Tensor], heads: int, unread: int) -> None:
+    """2 query heads of 4 channels, 64 queries and 64 keys each, whatever is masked; a shared key is read once."""
+    found = costs_after(lambda x: attend(by_heads(x), by_heads(x, heads), by_heads(x, heads)))
+    assert found == (PRODUCTS, SCORES + 64 * 8, MAPS - unread)
+
+
+def test_attention_to_fewer_keys_with_longer_values() -> None:
+    """64 queries, 16 keys of 4 channels, values of 5."""
+    found = costs_after(lambda x: sdpa(by_heads(x), by_heads(x)[:, :, :16], x.new_empty(1, 2, 16, 5)))
+    assert found == (2 * 64 * 16 * (4 + 5), 2 * 64 * 16 + 2 * 64 * 5, 2 * (64 * 4 + 16 * 4 + 16 * 5 + 64 * 5))
+
+
+@pytest.mark.parametrize(
+    ("then", "macs", "activations", "moved"),
+    [
+        (lambda x: torch.mv(tokens(x)[0], x[0, :, 0, 0]), 64 * 8, 64, 64 * 8 + 8 + 64),
+        (lambda x: torch.dot(x.flatten(), x.flatten()), 512, 1, 2 * 512 + 1),
+        (lambda x: torch.vdot(x.flatten(), x.flatten()), 512, 1, 2 * 512 + 1),
+        (lambda x: torch.addmv(x[0, 0].flatten(), tokens(x)[0], x[0, :, 0, 0]), 64 * 8, 64, 64 * 8 + 8 + 64),
+        (lambda x: torch.addbmm(x.new_empty(64, 64), tokens(x), x.flatten(2)), 64 * 64 * 8, 64 * 64, 2 * 512 + 64 * 64),
+        (lambda x: torch.baddbmm(x.new_empty(1, 64, 64), tokens(x), x.flatten(2)), 64 * 64 * 8, 4096, 2 * 512 + 4096),
+        (lambda x: torch.cdist(tokens(x), tokens(x)), 64 * 64 * 8, 64 * 64, 2 * 512 + 64 * 64),
+        (lambda x: F.bilinear(tokens(x), tokens(x), x.new_empty(3, 8, 8)), 64 * 3 * 8 * 8, 64 * 3, None),
+        (lambda x: F.interpolate(x, size=5, mode="bicubic", antialias=True), 0, 0, 0),
+        (lambda x: F.interpolate(x, size=5, mode="bilinear", antialias=True), 0, 0, 0),
+        (lambda x: F.grid_sample(x, x.new_empty(1, 4, 4, 2), align_corners=False), 0, 0, 0),
+        (lambda x: F.embedding(torch.zeros(4, dtype=torch.long, device="meta"), tokens(x)[0]), 0, 0, 0),
+        (lambda x: F.avg_pool3d(x[None], 2), 0, 0, 0),
+        (lambda x: F.affine_grid(x.new_empty(1, 2, 3), [1, 8, 4, 4], False), 4 * 4 * 2 * 3, 32, 6 + 32),
+    ],
+)  # fmt: skip
+def test_other_products_and_free_operators(
+    then: Callable[..., Tensor], macs: int, activations: int, moved: int | None
+) -> None:
+    found = costs_after(then)
+    assert found[:2] == (macs, activations) and moved in (None, found[2])
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU])
+def test_recurrent_layers(recurrent: type[nn.LSTM | nn.GRU]) -> None:
+    """4 gates of 5 hidden units (3 in a GRU), from 8 inputs and from themselves, at each of 64 steps."""
+    gates = 4 if recurrent is nn.LSTM else 3
+    macs, *_ = costs_after(lambda x, layer: layer(tokens(x))[0], recurrent(8, 5, batch_first=True))
+    assert macs == 64 * gates * 5 * (8 + 5)
+
+
+def encoder(norm_first: bool = False, nested: bool = True) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested and not norm_first)
+
+
+LAYER = 64 * 8 * 24 + PRODUCTS + 64 * 8 * 8 + 2 * 64 * 8 * 16
+"""Query, key and value, both products, output, and a feed-forward network of 16 units."""
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("padding", [False, True])
+def test_transformer_encoders_take_no_short_cut(norm_first: bool, padding: bool) -> None:
+    """In evaluation torch runs a layer as one operator, and one with padding on nested tensors."""
+    mask = torch.zeros(1, 64, dtype=torch.bool, device="meta") if padding else None
+    before = torch.backends.mha.get_fastpath_enabled()
+    macs, *_ = costs_after(lambda x, layers: layers(tokens(x), src_key_padding_mask=mask), encoder(norm_first))
+    assert macs == 2 * LAYER
+    assert torch.backends.mha.get_fastpath_enabled() == before
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    for need_weights in (False, True):
+        x_and_weights = lambda x, m: m(tokens(x), tokens(x), tokens(x), need_weights=need_weights)[0]  # noqa: B023, E731
+        assert costs_after(x_and_weights, attention)[0] == 64 * 8 * 24 + PRODUCTS + 64 * 8 * 8
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "swin_v2_t", "maxvit_t", "efficientnet_b0"])
+def test_torchvisions_models_at_their_published_counts(name: str) -> None:
+    """torchvision's weights say parameters and GMACs; torch's counter is the second witness."""
+    from torchvision import models
+
+    with torch.device("meta"):
+        model = models.get_model(name)
+    published = models.get_model_weights(name).DEFAULT.meta
+    side = {"swin_v2_t": 256}.get(name, 224)
+    with torch.no_grad(), no_fast_path(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.empty(1, 3, side, side, device="meta"))
+    counts = count(model, side)
+    assert counts.params == published["num_params"]
+    assert 2 * counts.macs == counter.get_total_flops()
+    assert counts.macs / 1e9 == pytest.approx(published["_ops"], rel=0.01)
+
+
+# -- an HRViT that is not what its config says ------------------------------------------------------------------------
+
+
+def witnessed_macs(model: nn.Module) -> int:
+    meta = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), use_explicit_attention(meta), FlopCounterMode(display=False) as counter:
+        meta(torch.empty(1, 3, 64, 64, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def stride(model: Any) -> None:
+    model.stem.conv1.stride = (1, 1)
+
+
+def kernel(model: Any) -> None:
+    conv = model.stem.conv2
+    conv.padding, conv.dilation = (2, 2), (2, 2)
+    conv.stride = (3, 3)
+
+
+def windows(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, CrossShaped):
+            module.window_size = 8
+
+
+def a_hook(model: Any) -> None:
+    model.stem.register_forward_pre_hook(lambda _, inputs: (F.avg_pool2d(inputs[0], 2),))
+
+
+def a_parametrization(model: Any) -> None:
+    nn.utils.parametrizations.weight_norm(model.stem.conv1)
+
+
+def another_part(model: Any) -> None:
+    model.stages[0].branches[0] = nn.Identity()
+
+
+def halved(stem: TwoConvStem, x_BCHW: Tensor) -> Tensor:
+    return TwoConvStem.forward(stem, x_BCHW[:, :, ::2, ::2])
+
+
+def another_forward(model: Any) -> None:
+    model.stem.forward = MethodType(halved, model.stem)
+
+
+SMALL = HRViTConfig(
+    depths=((1,), (1, 1)), widths=8, head_dims=4, window_sizes=2, mlp_ratios=2, stem_width=8, head_widths=4,
+    head_features=16,
+)  # fmt: skip
+ALTERED = (stride, kernel, windows, a_hook, a_parametrization, another_part, another_forward)
+
+
+@pytest.mark.parametrize("alter", ALTERED)
+def test_an_altered_network_is_counted_as_it_is(alter: Callable[[Any], None]) -> None:
+    model = create_model(SMALL)
+    said = count(model.config, 64)
+    assert count(model, 64).rows == said.rows
+    alter(model)
+    counts = count(model, 64)
+    assert counts.rows != said.rows and counts.macs == witnessed_macs(model)
+    assert counts.params == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_what_changes_no_count_keeps_the_ledger() -> None:
+    """Modes, switches, values, dtype; and a part that was replaced by what the config says then."""
+    model: Any = create_model(SMALL)
+    for alter in (
+        lambda: model.eval(), lambda: model.set_grad_checkpointing(True), lambda: model.requires_grad_(False),
+        lambda: model.stem.conv1.weight.data.mul_(2), lambda: model.to(torch.bfloat16), lambda: model.to("meta"),
+        lambda: model.reset_classifier(7), lambda: model.prune_intermediate_layers(2),
+    ):  # fmt: skip
+        alter()
+        state = torch.get_rng_state()
+        with use_explicit_attention(model):
+            assert count(model, 64).rows == count(model.config, 64).rows
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("side", [np.int64(64), np.int32(64), np.uint8(64)])
+def test_numpys_whole_numbers_are_sizes(side: Any) -> None:
+    sizes: list[Any] = [side, (side, side), [side, 64]]
+    for size in sizes:
+        counts = count("hrvit_nano", size)
+        assert counts == count("hrvit_nano", 64) and list(map(type, counts.resolution)) == [int, int]
+    assert PRESETS["hrvit_nano"].map_sizes(side) == PRESETS["hrvit_nano"].map_sizes(64)
+
+
+@pytest.mark.parametrize(
+    "resolution", [224.0, (224,), "224", (224, 0), (1, 2, 3), None, True, (True, 64), np.float64(64), np.bool_(1)]
+)
 def test_no_resolution_is_one_sentence(resolution: Any) -> None:
     with pytest.raises(ConfigError, match=r"resolution = .* is no size"):
         count("hrvit_nano", resolution)

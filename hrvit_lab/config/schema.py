@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from numbers import Integral
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -278,7 +279,7 @@ class HRViTConfig(BaseModel):
         Raises:
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
-        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        height, width = resolution if isinstance(resolution, tuple) else as_size(resolution)
         if min(height, width) < self.strides[-1]:
             raise ConfigError(
                 f"resolution = {height}×{width} is too small: the coarsest of {self.num_branches} branches has stride "
@@ -355,15 +356,19 @@ class HRViTConfig(BaseModel):
 
 
 def as_size(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    """``(height, width)`` in pixels of a resolution: one number means square.
+    """``(height, width)`` in pixels of a resolution: one number means square. NumPy's whole numbers will do.
 
     Raises:
         ConfigError: if it is neither a positive whole number nor two of them.
     """
-    size = (resolution, resolution) if isinstance(resolution, int) else resolution
-    if not isinstance(size, tuple | list) or [type(side) for side in size] != [int, int] or min(size) < 1:
+    size = resolution if isinstance(resolution, tuple | list) else (resolution, resolution)
+    if len(size) != 2 or not all(_is_whole(side) and side >= 1 for side in size):
         raise ConfigError(f"resolution = {shortened(resolution)} is no size; use pixels, as in 224 or (224, 320)")
-    return size[0], size[1]
+    return int(size[0]), int(size[1])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def diff(a: HRViTConfig, b: HRViTConfig) -> dict[str, tuple[Any, Any]]:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from math import prod
 from types import FrameType
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hrvit_lab.cost.count import count
-from hrvit_lab.cost.dispatch import COUNTED
+from hrvit_lab.cost.operators import COUNTED, attention_macs
 from hrvit_lab.cost.tools import PATHS, predictions
 from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.network.inputs import input_channels
@@ -126,9 +125,9 @@ class OperatorLog(TorchDispatchMode):
         name = plain_name(str(func.overloadpacket))
         macs = 0
         if name == FUSED:
-            macs = _attention_macs(*args)
+            macs = attention_macs(*args)
         elif func in COUNTED:
-            _, macs = COUNTED[func](output, *args)
+            macs = COUNTED[func].macs(output, *args)
         if macs and not self._wanted():
             return output
         self.calls[name] += 1
@@ -146,11 +145,6 @@ def plain_name(operator: str) -> str:
     """
     name = re.split(r"::|\.", operator)[-1].lstrip("_")
     return FUSED if name.startswith("scaled_dot_product") else name
-
-
-def _attention_macs(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, *_: Any) -> int:
-    """Both products of attention: N × M × d twice, for every batch and head."""
-    return prod(q_BhNd.shape[:-1]) * k_BhMd.shape[-2] * (q_BhNd.shape[-1] + v_BhMd.shape[-1])
 
 
 @dataclass

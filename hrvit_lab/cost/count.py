@@ -1,8 +1,8 @@
 """What a network costs: parameters, multiply-accumulates, activations, and the bytes that they occupy and move.
 
 A config is counted in closed form (``hrvit_lab.cost``), without building anything. Any other module is counted by
-running it once on the meta device and counting each operator it dispatches; an operator that this file does not know
-is an error, never a silent 0.
+running it once on the meta device and counting each operator it dispatches; an operator of unknown cost is an error,
+never a silent 0.
 """
 
 from dataclasses import dataclass, field
