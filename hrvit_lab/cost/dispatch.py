@@ -202,13 +202,13 @@ def _rows(model: nn.Module, counted: Iterable[tuple[tuple[str, str], list[int]]]
         yield Row(module.partition(".")[0], 0, Cost(module, operator, 0, 0, macs, macs, activations, inputs, outputs))
     counted_before: set[Tensor] = set()  # a weight that several parts share belongs to the first
     for name, child in (*model.named_children(), ("model", model)):
-        weights = [
+        params, buffers = (
             _numel(tensor for tensor in tensors if tensor not in counted_before)
             for tensors in (child.parameters(), child.buffers())
-        ]
+        )
         counted_before.update(child.parameters(), child.buffers())
-        if name != "model" or any(weights):
-            yield Row(name, 0, Cost(name, "parameters", *weights))
+        if name != "model" or params or buffers:
+            yield Row(name, 0, Cost(name, "parameters", params, buffers))
 
 
 def _numel(tensors: Iterable[Tensor]) -> int:
