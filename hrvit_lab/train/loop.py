@@ -163,8 +163,9 @@ def check_trainable(model: nn.Module, data: ImageData, options: TrainOptions) ->
     image_1CHW = data.inputs(data.train_images[:1].to(next(model.parameters()).device))
     was_training = model.training
     with torch.no_grad():
-        _check_logits(model.eval()(image_1CHW), data)
+        logits = model.eval()(image_1CHW)
     model.train(was_training)
+    _check_logits(logits, data)
     return steps_per_epoch(model, image_1CHW, len(data.train_labels), options.batch_size)
 
 
