@@ -55,6 +55,7 @@ class Backend:
         trains: whether gradients flow through it.
         packages: modules that it needs and the project does not.
         context: what must hold while it prepares and runs.
+        seconds: what it takes to prepare and check a network of b1's size on two cores at most, roughly.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Backend:
     trains: bool = False
     packages: tuple[str, ...] = ()
     context: Callable[[], AbstractContextManager[None]] = nullcontext
+    seconds: float = 10.0
 
     def refusal(self, device: str, dtype: str, training: bool) -> str | None:
         """Why it cannot run this at all, or None."""
@@ -204,15 +206,24 @@ def compiling() -> Iterator[None]:
 BACKENDS: dict[str, Backend] = {
     "eager": Backend("eager", eager, trains=True),
     "packed": Backend("oneDNN with packed weights", packed, ("cpu",), ("float32", "bfloat16")),
-    "compile": Backend("torch.compile per block", compiled, trains=True, context=compiling),
+    "compile": Backend("torch.compile per block", compiled, trains=True, context=compiling, seconds=120.0),
     "cuda_graph": Backend("CUDA graph", cuda_graph, devices=("cuda",)),
     "compile_cuda_graph": Backend(
-        "torch.compile per block in a CUDA graph", compiled_cuda_graph, devices=("cuda",), context=compiling
+        "torch.compile per block in a CUDA graph",
+        compiled_cuda_graph,
+        devices=("cuda",),
+        context=compiling,
+        seconds=120.0,
     ),
     "onnxruntime": Backend(
-        "ONNX Runtime", onnxruntime, ("cpu",), ("float32",), packages=("onnx", "onnxscript", "onnxruntime")
+        "ONNX Runtime",
+        onnxruntime,
+        ("cpu",),
+        ("float32",),
+        packages=("onnx", "onnxscript", "onnxruntime"),
+        seconds=90.0,
     ),
-    "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",)),
+    "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",), seconds=60.0),
 }
 """Every back end by the name that ``--backend`` takes."""
 

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
+import torch
 from rich.console import Console
-from rich.text import Text
 
 from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
@@ -23,9 +24,10 @@ from hrvit_lab.latency.conditions import load_nvml
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
 from hrvit_lab.latency.models import NamedModel, find_model
 from hrvit_lab.latency.parts import PartTimes, measure_parts
-from hrvit_lab.latency.race import race
-from hrvit_lab.latency.show import LEGEND, knees, parts_by_place, parts_table, race_table
-from hrvit_lab.latency.workload import OutOfDeviceMemory, find_device
+from hrvit_lab.latency.race import race, race_steps
+from hrvit_lab.latency.show import LEGEND, knees, live, parts_by_place, parts_table, race_table
+from hrvit_lab.latency.steps import Steps
+from hrvit_lab.latency.workload import OutOfDeviceMemory, device_name, find_device
 from hrvit_lab.network.model import HRViT
 
 MAX_WARMUP_SECONDS = 10.0
@@ -44,13 +46,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
     done: list[Measurement] = []
     with ExitStack() as stack:
         keep = stack.enter_context(_Keeper(options.json, options.out))
+        races = len(options.resolution) * len(options.batch)
         for resolution in options.resolution:
             models = [find_model(name, seed=options.seed, resolution=resolution) for name in names]
             for batch_size in options.batch:
                 setting = Setting(
                     resolution, batch_size, options.device, options.memory_format, options.threads, options.training
                 )
-                results = race_at(setting, models, options, budget, nvml, keep, console)
+                races -= 1
+                results = race_at(setting, models, options, budget, nvml, keep, console, races)
                 done += results
                 keep.draw(done)
                 if any(result.status == "interrupted" for result in results):
@@ -74,15 +78,17 @@ def race_at(
     nvml: Any,
     keep: "_Keeper",
     console: Console,
+    races_later: int,
 ) -> list[Measurement]:
-    """One race, written down and shown."""
+    """One race, written down and shown; ``races_later`` come after it."""
     entries = [Entry(*combination) for combination in product(models, options.backend, options.dtype)]
-    with console.status("starting") as status:
+    warmup_seconds = min(MAX_WARMUP_SECONDS, options.max_seconds)
+    parts_seconds = len(models) * budget.max_seconds if options.parts else 0.0
+    each = sum(race_steps(entries, setting, budget, warmup_seconds, nvml).values()) + parts_seconds
+    with live(console, f"{_where(setting)}, ", parts_seconds + races_later * each) as report:
         results = race(
-            entries, setting, budget, seed=options.seed, nvml=nvml,
-            report=lambda text: status.update(Text(text)),
-            max_warmup_seconds=min(MAX_WARMUP_SECONDS, options.max_seconds),
-        )  # fmt: skip
+            entries, setting, budget, seed=options.seed, nvml=nvml, report=report, max_warmup_seconds=warmup_seconds
+        )
     for result in results:
         keep.write({"kind": "latency", **result.to_dict()})
     console.print(race_table(results, console.width))
@@ -105,16 +111,22 @@ def show_parts(
             console.print(f"{model.name}: parts are known of HRViTs only.", style="dim")
             continue
         try:
-            with console.status(f"{model.name}: parts"):
+            with live(console, f"{_where(setting)}, ") as report:
+                steps = Steps({f"{model.name}: parts": budget.max_seconds}, report)
+                steps.at(f"{model.name}: parts")
                 times = measure_parts(
                     model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
                     dtype=dtype, memory_format=setting.memory_format, threads=setting.threads, seed=options.seed,
                     budget=replace(budget, min_rounds=10), nvml=nvml,
+                    on_round=partial(_tell_round, steps, f"{model.name}: parts"),
                 )  # fmt: skip
         except OutOfDeviceMemory as error:
             console.print(f"{model.name}: parts: {error}", style="red")
             continue
-        console.print(parts_table(model.name, times))
+        device = device_name(find_device(setting.device))
+        threads = setting.threads or torch.get_num_threads()
+        title = f"{model.name}, {_where(setting)}, eager, {dtype}, on {device}, {threads} thread{'s' * (threads > 1)}"
+        console.print(parts_table(title, times))
         keep.write(
             {
                 "kind": "parts", "model": model.name, "backend": "eager", "dtype": dtype, **asdict(setting),
@@ -123,8 +135,16 @@ def show_parts(
                 "conditions": times.conditions, "environment": environment(),
             }
         )  # fmt: skip
-        height, width = setting.resolution
-        keep.draw_parts(f"{model.name}, {height}×{width}, batch {setting.batch_size}", times)
+        keep.draw_parts(title, times)
+
+
+def _tell_round(steps: Steps, name: str, rounds: int, half_width: float) -> None:
+    steps.at(name, f"{name}, round {rounds}")
+
+
+def _where(setting: Setting) -> str:
+    height, width = setting.resolution
+    return f"{height}×{width}, batch {setting.batch_size}"
 
 
 class _Keeper:

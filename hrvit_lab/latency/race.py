@@ -5,8 +5,9 @@ into memory, computes something else or cannot run is a measurement too: one tha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from statistics import median
 from typing import Any
 
 import torch
@@ -27,11 +28,13 @@ from hrvit_lab.latency.compare import (
     judge,
     paired_ratio,
 )
+from hrvit_lab.latency.conditions import NoNvml
 from hrvit_lab.latency.energy import Energy, energy_per_call, idle_power, nvml_meter
 from hrvit_lab.latency.engine import cold_times, device_times, disturbances, wall_times, watched
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting, as_entry
-from hrvit_lab.latency.ready import Ready, Stopped, make_ready
+from hrvit_lab.latency.ready import Ready, Stopped, make_ready, steps_of
 from hrvit_lab.latency.roofline import Ceilings, has_winograd, measure_ceilings, roofline
+from hrvit_lab.latency.steps import Report, Steps
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.latency.workload import (
     DTYPES,
@@ -48,9 +51,11 @@ TRAINING_MACS = 3
 
 
 ENERGY_SECONDS = 3.0
-
-
 IDLE_SECONDS = 2.0
+CEILING_SECONDS = 4.0
+"""For each number format, at most and roughly: ``measure_ceilings``' own bounds, and what it allocates."""
+
+RACE, IDLE = "race", "power of the waiting device"
 
 
 def race(
@@ -62,7 +67,7 @@ def race(
     max_warmup_seconds: float = 10.0,
     clock: Clock = time.perf_counter,
     nvml: Any = None,
-    report: Callable[[str], object] = lambda text: None,
+    report: Report = lambda step: None,
 ) -> list[Measurement]:
     """Time competitors against the first of them.
 
@@ -75,7 +80,7 @@ def race(
         max_warmup_seconds: for each competitor's warm-up, steady or not.
         clock: monotonic seconds.
         nvml: ``load_nvml()``, for clocks and energy of a GPU; None leaves them out, and a note says so.
-        report: told in words what is going on.
+        report: told which step of how many is going on, and how long the race takes at most.
     Returns:
         One measurement an entry, in their order. If the first cannot be timed, the next that can is the reference.
         After Ctrl-C during the rounds, what was measured, with status ``"interrupted"``.
@@ -87,6 +92,8 @@ def race(
         setting = Setting(as_size(setting))
     entries = [as_entry(competitor, seed=seed, resolution=setting.resolution) for competitor in competitors]
     device = _validate(entries, setting)
+    budget = budget or Budget()
+    steps = Steps(race_steps(entries, setting, budget, max_warmup_seconds, nvml), report)
     with ExitStack() as stack:
         threads = stack.enter_context(intra_op_threads(setting.threads))
         stack.enter_context(ieee_float32())
@@ -104,7 +111,7 @@ def race(
         )
         ceilings: dict[str, Ceilings] = {}
         for dtype in dict.fromkeys(entry.dtype for entry in entries):  # first: later there may be no memory left
-            report(f"ceilings in {dtype}: matrix products and a copy")
+            steps.at(_ceilings_step(dtype))
             with torch.inference_mode():
                 ceilings[dtype] = measure_ceilings(device, dtype, clock=clock)
         ready: list[Ready] = []
@@ -112,7 +119,7 @@ def race(
         references: dict[int, list[Tensor]] = {}
         for entry in entries:
             try:
-                ready.append(make_ready(entry, setting, device, references, seed, max_warmup_seconds, clock, report))
+                ready.append(make_ready(entry, setting, device, references, seed, max_warmup_seconds, clock, steps))
             except Stopped as stopped:
                 finding = stopped.finding
                 results[entry.name] = Measurement(
@@ -122,11 +129,31 @@ def race(
                 )  # fmt: skip
         references.clear()
         if ready:
-            for result in _timed(
-                ready, setting, facts, ceilings, device, budget or Budget(), seed, clock, nvml, report
-            ):
+            for result in _timed(ready, setting, facts, ceilings, device, budget, seed, clock, nvml, steps):
                 results[result.name] = result
     return [results[entry.name] for entry in entries]
+
+
+def race_steps(
+    entries: Sequence[Entry], setting: Setting, budget: Budget, max_warmup_seconds: float = 10.0, nvml: Any = None
+) -> dict[str, float]:
+    """What ``race`` will do, in order, with the seconds that each step takes at most."""
+    steps = {_ceilings_step(entry.dtype): CEILING_SECONDS for entry in entries}
+    for entry in entries:
+        steps |= steps_of(entry, max_warmup_seconds)
+    steps[RACE] = budget.max_seconds
+    if setting.device != "cpu" and nvml is not None and not isinstance(nvml, NoNvml):
+        steps[IDLE] = IDLE_SECONDS
+        steps |= {_energy_step(entry): ENERGY_SECONDS for entry in entries}
+    return steps
+
+
+def _ceilings_step(dtype: str) -> str:
+    return f"ceilings in {dtype}: matrix products and a copy"
+
+
+def _energy_step(entry: Entry) -> str:
+    return f"{entry.name}: energy"
 
 
 def _validate(entries: Sequence[Entry], setting: Setting) -> torch.device:
@@ -161,14 +188,17 @@ def _timed(
     seed: int,
     clock: Clock,
     nvml: Any,
-    report: Callable[[str], object],
+    steps: Steps,
 ) -> list[Measurement]:
     """The race itself, and energy after it."""
 
     def on_round(rounds: int, half_width: float) -> None:
         width = f", widest interval ±{half_width:.1%}" if half_width < float("inf") else ""
-        report(f"round {rounds}, {len(ready)} in the race and the A/A control{width}")
+        steps.at(RACE, f"round {rounds}, {len(ready)} in the race and the A/A control{width}")
 
+    calls_ms = [median(competitor.warm.warmup_ms or (0.0,)) for competitor in ready]
+    shortest = 2e-3 * FEWEST_ROUNDS * (sum(calls_ms) + calls_ms[0])  # each call follows an untimed one
+    steps.at(RACE, seconds=max(budget.max_seconds, shortest))
     reference = ready[0].entry.name
     with torch.inference_mode(not setting.training), garbage_collector_paused():
         rounds, conditions = watched(
@@ -177,7 +207,7 @@ def _timed(
         )  # fmt: skip
         if len(rounds.throttled) < min(FEWEST_ROUNDS, budget.min_rounds):
             raise KeyboardInterrupt
-        energies = _energies(ready, device, nvml, rounds, clock, report)
+        energies = _energies(ready, device, nvml, rounds, clock, steps)
 
     base = rounds.wall_ms(reference)
     control = paired_ratio(rounds.wall_ms(CONTROL), base)
@@ -195,17 +225,17 @@ def _energies(
     nvml: Any,
     rounds: Rounds,
     clock: Clock,
-    report: Callable[[str], object],
+    steps: Steps,
 ) -> list[Energy | None]:
     meter = nvml_meter(device, nvml) if device.type == "cuda" else None
     if meter is None or rounds.stopped == "interrupted":
         return [None] * len(ready)
-    report("power of the waiting device")
+    steps.at(IDLE)
     torch.cuda.synchronize(device)
     idle_w = idle_power(meter, seconds=IDLE_SECONDS, clock=clock)
     energies: list[Energy | None] = []
     for competitor in ready:
-        report(f"{competitor.entry.name}: energy")
+        steps.at(_energy_step(competitor.entry))
         energies.append(
             energy_per_call(
                 competitor.warm.call, lambda: torch.cuda.synchronize(device), meter, idle_w=idle_w,

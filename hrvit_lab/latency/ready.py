@@ -12,6 +12,7 @@ from hrvit_lab.latency.engine import Warm, warmed
 from hrvit_lab.latency.gate import Finding, check, reference_gradients, reference_output, step_gradients, training_step
 from hrvit_lab.latency.measurement import Entry, Setting, Status
 from hrvit_lab.latency.memory import measure_peak_memory
+from hrvit_lab.latency.steps import Steps
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused
 from hrvit_lab.latency.workload import (
     OutOfDeviceMemory,
@@ -45,6 +46,12 @@ class Stopped(Exception):
         self.finding = finding
 
 
+def steps_of(entry: Entry, max_warmup_seconds: float) -> dict[str, float]:
+    """The steps of ``make_ready``, with their seconds at most."""
+    warm_up = 2 * max_warmup_seconds  # before each timed call is an untimed one
+    return {f"{entry.name}: numerics": BACKENDS[entry.backend].seconds, f"{entry.name}: warming up": warm_up}
+
+
 def make_ready(
     entry: Entry,
     setting: Setting,
@@ -53,20 +60,21 @@ def make_ready(
     seed: int,
     max_warmup_seconds: float,
     clock: Clock,
-    report: Callable[[str], object],
+    steps: Steps,
 ) -> Ready:
-    """Build, pass the gate, warm up; ``Stopped`` if any of that fails."""
+    """Build, pass the gate, warm up; ``Stopped`` if any of that fails. Its steps are those of ``steps_of``."""
+    preparing, warming = steps_of(entry, max_warmup_seconds)
     backend = BACKENDS[entry.backend]
     if refusal := backend.refusal(setting.device, entry.dtype, setting.training):
         raise Stopped("refused", refusal)
     if setting.training and entry.model.module is not entry.model.plain:
         raise Stopped("refused", "the deployed form is for inference; time the plain model's training step")
     try:
-        report(f"{entry.name}: numerics of the reference")
+        steps.at(preparing, f"{entry.name}: numerics of the reference")
         reference = _reference(entry.model.plain, setting, device, references, seed)
         peak = None
         if entry.backend == "eager":
-            report(f"{entry.name}: peak memory")
+            steps.at(preparing, f"{entry.name}: peak memory")
             peak = measure_peak_memory(
                 entry.model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
                 dtype=entry.dtype, memory_format=setting.memory_format, training=setting.training,
@@ -76,13 +84,13 @@ def make_ready(
             dtype=entry.dtype, memory_format=setting.memory_format, seed=seed,
         )  # fmt: skip
         with memory_errors_named(load.name), torch.inference_mode(not setting.training):
-            report(f"{entry.name}: {'compiling' if entry.backend != 'eager' else 'numerics'}")
+            steps.at(preparing, f"{entry.name}: {'compiling' if entry.backend != 'eager' else 'numerics'}")
             prepared = backend.prepare(load)
             finding = check(_judged_output(load, prepared, setting.training), reference, entry.dtype)
             if not finding.passed:
                 raise Stopped("wrong", _wrong(finding, setting.training), finding)
             call, seconds = _callable(load, prepared, setting.training, clock)
-            report(f"{entry.name}: warming up")
+            steps.at(warming)
             with garbage_collector_paused():
                 warm = warmed(call, device, clock=clock, max_seconds=max_warmup_seconds)
     except Stopped:

@@ -1,53 +1,79 @@
 """Measurements as tables for a terminal."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pandas as pd
-from rich import box
-from rich.console import Group
+from rich.console import Console, Group
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from hrvit_lab import cli
 from hrvit_lab.latency.compare import Estimate, knee
 from hrvit_lab.latency.engine import UNSTEADY
 from hrvit_lab.latency.measurement import Measurement
 from hrvit_lab.latency.parts import PartTimes
 from hrvit_lab.latency.roofline import Ceilings, Roofline
+from hrvit_lab.latency.steps import Report, Step
 from hrvit_lab.metrics import METRICS, format_value, si_scale
-
-PLAIN_WIDTH = 160
-"""Columns for tables in files and pipes, which have no width of their own."""
 
 WIDE = 120
 DETAILS = ("error", "FLOP/s", "byte/s")
 """Columns for wide terminals; files have them always."""
+
+SPREAD = "latency"
+DISPENSABLE = (*DETAILS, "L2 cold", "compile", "mJ/img", "peak", "img/s", "device", "× floor", SPREAD)
+"""Columns that a terminal too narrow for all does without, in this order; of latency it does without the spread."""
 
 Cell = Callable[[Measurement], str]
 
 STYLES = {"ok": "", "wrong": "bold red", "out of memory": "red", "refused": "dim", "failed": "red"}
 
 
-def race_table(measurements: Sequence[Measurement], terminal_width: int = PLAIN_WIDTH) -> Group:
+def race_table(measurements: Sequence[Measurement], terminal_width: int) -> Group:
     """One race: a line a competitor. Columns that nobody has a value for are left out, and what is the same for all
-    stands in the title; a narrow terminal does without ``DETAILS``. Remarks stand below."""
+    stands in the title. A narrow terminal does without ``DETAILS``, and without as many ``DISPENSABLE`` columns as
+    the others need to be shown uncut. Remarks stand below."""
     first = measurements[0]
     height, width = first.resolution
     what = "training step" if first.training else "inference"
     same = [head for head in ("backend", "dtype") if len({COLUMNS[head](m) for m in measurements}) == 1]
     title = [f"{what.capitalize()} at {height}×{width}", f"batch {first.batch_size}"]
     title += [COLUMNS[head](first) for head in same]
-    table = _table(f"{', '.join(title)}, on {_where(first)}")
-    table.add_column("model", no_wrap=True)
-    left_out = {*same, *(DETAILS if terminal_width < WIDE else ())}
-    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items() if head not in left_out}
+    columns = {head: [cell(m) for m in measurements] for head, cell in COLUMNS.items() if head not in same}
     shown = {head: cells for head, cells in columns.items() if any(cells)}
-    for head in shown:
-        table.add_column(head, justify="left" if head in ("backend", "dtype", "× first") else "right")
+    left_out = [head for head in DETAILS if terminal_width < WIDE and head in shown]
+    shown = {head: cells for head, cells in shown.items() if head not in left_out}
+    name = f"{', '.join(title)}, on {_device(first)}"
+    table = _table(name, measurements, shown)
+    for head in (head for head in DISPENSABLE if head in shown):
+        if Console(width=1000).measure(table).maximum <= terminal_width:
+            break
+        left_out.append(head)
+        if head == SPREAD:
+            shown[head] = [cell.partition(" (")[0] for cell in shown[head]]
+        else:
+            del shown[head]
+        table = _table(name, measurements, shown)
+    said = remarks(measurements)
+    if left_out:
+        left_out = ["10th to 90th percentile" if head == SPREAD else head for head in left_out]
+        said.append(f"Not shown for want of width: {', '.join(left_out)}; --json and --out keep them.")
+    return Group(table, Text("\n".join(said), style="dim"))
+
+
+def _table(title: str, measurements: Sequence[Measurement], columns: dict[str, list[str]]) -> Table:
+    table = cli.table(title)
+    table.add_column("model", overflow="fold")
+    for head in columns:
+        table.add_column(head, justify="left" if head in ("backend", "dtype", "× first") else "right", no_wrap=True)
     for index, m in enumerate(measurements):
-        cells = [Text(column[index]) for column in shown.values()]
+        cells = [Text(column[index]) for column in columns.values()]
         table.add_row(Text(m.model), *cells, style=STYLES.get(m.status, ""))
-    return Group(table, Text("\n".join(remarks(measurements)), style="dim"))
+    return table
 
 
 def remarks(measurements: Sequence[Measurement]) -> list[str]:
@@ -124,9 +150,28 @@ LEGEND = (
 """How to read a race's table."""
 
 
+@contextmanager
+def live(console: Console, doing: str = "", later_seconds: float = 0.0) -> Iterator[Report]:
+    """What a race reports as one changing line with the time that has passed; nothing in files and pipes.
+
+    Args:
+        doing: stands before each step.
+        later_seconds: what comes after this race takes at most.
+    """
+
+    def show(step: Step) -> None:
+        whole = replace(step, seconds_left=step.seconds_left + later_seconds)
+        progress.update(task, description=f"{doing}{whole}")
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+        yield show
+
+
 def parts_table(name: str, times: PartTimes) -> Group:
     """Latency by part, over all stages and branches, with the sum beside the whole."""
-    table = _table(f"{name}, by part")
+    table = cli.table(f"By part: {name}")
     for head in ("part", "calls", METRICS["latency_ms"].label, "share"):
         table.add_column(head, justify="left" if head == "part" else "right")
     grouped = times.frame.groupby("part", sort=False)[["calls", "latency_ms"]].sum()
@@ -219,7 +264,7 @@ COLUMNS: dict[str, Cell] = {
 """Columns of a race's table, in order."""
 
 
-def _where(m: Measurement) -> str:
+def _device(m: Measurement) -> str:
     return f"{m.device_name}, {m.threads} thread{'s' * (m.threads > 1)}"
 
 
@@ -243,10 +288,3 @@ def _number(value: float) -> str:
 def _si(value: float) -> str:
     scale, prefix = si_scale(value)
     return f"{value / scale:.3g} {prefix}"
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )  # fmt: skip

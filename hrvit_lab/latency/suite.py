@@ -5,7 +5,6 @@ that out of memory means: this one does not fit. What the folder's table already
 that was cut short goes on where it stopped.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -17,12 +16,14 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from hrvit_lab import cli
+from hrvit_lab.config import ConfigError
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.conditions import NoNvml, load_nvml
 from hrvit_lab.latency.measurement import Entry, Setting, to_frame
 from hrvit_lab.latency.models import find_model
 from hrvit_lab.latency.race import race
-from hrvit_lab.latency.show import LEGEND, PLAIN_WIDTH, race_table
+from hrvit_lab.latency.show import LEGEND, live, race_table
 
 KEY = ["model", "height", "width", "batch_size"]
 
@@ -60,7 +61,7 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "latency.csv"
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=KEY)
+    table = _known(path)
     nvml = load_nvml()
     for resolution, batch_size, name in product(suite.resolutions, suite.batch_sizes, suite.models):
         if (name, *resolution, batch_size) in set(table[KEY].itertuples(index=False, name=None)):
@@ -68,8 +69,8 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
         model = find_model(name, resolution=resolution)
         entries = [Entry(model, *combination) for combination in product(suite.backends, suite.dtypes)]
         setting = Setting(resolution, batch_size, suite.device)
-        with console.status("starting") as status:
-            results = race(entries, setting, budget, nvml=nvml, report=status.update)
+        with live(console, f"{name}, {resolution[0]}×{resolution[1]}, batch {batch_size}: ") as report:
+            results = race(entries, setting, budget, nvml=nvml, report=report)
         if any(result.status == "interrupted" for result in results):
             raise KeyboardInterrupt
         console.print(race_table(results, console.width))
@@ -80,27 +81,50 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
         table.to_csv(path, index=False, lineterminator="\n")
 
 
+def _known(path: Path) -> pd.DataFrame:
+    """What was measured before.
+
+    Raises:
+        ConfigError: if the file is no table of this suite.
+    """
+    if not path.is_file():
+        return pd.DataFrame(columns=KEY)
+    try:
+        table = pd.read_csv(path)
+        table[KEY]
+    except (ValueError, KeyError):  # pandas' parser errors are ValueErrors
+        raise ConfigError(f"{path} is no table of this suite; choose another folder with --out") from None
+    return table
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hrvit_lab.latency.suite",
-        description=f"On a CUDA device: {', '.join(GPU.models)} at 224 and 512, batch 1 and 64, eager, as a CUDA graph "
-        "and compiled, in float32 and bfloat16. Run again after an interruption, it does what is missing.",
+    interrupted = "interrupted; finished races are kept, and the same command goes on from here"
+    return cli.run(lambda: run(arguments), interrupted=interrupted)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Measure what the folder lacks, and say where it is."""
+    parser = cli.Parser(
+        "latency.suite",
+        f"On a CUDA device: {', '.join(GPU.models)} at 224 and 512, batch 1 and 64, eager, as a CUDA graph and "
+        "compiled, in float32 and bfloat16. Run again after an interruption, it does what is missing.",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/gpu_latency"), metavar="DIR", help="where data goes")
-    parser.add_argument("--max-seconds", type=float, default=20.0, metavar="S", help="for the rounds of a race (20)")
+    parser.prog = "python -m hrvit_lab.latency.suite"
+    parser.add_argument(
+        "--out", type=cli.path, default=Path("results/gpu_latency"), metavar="DIR", help="where data goes"
+    )
+    parser.add_argument(
+        "--max-seconds", type=cli.number(0, 3600), default=20.0, metavar="S", help="for the rounds of a race (20)"
+    )
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        print("not measured: no CUDA device", file=sys.stderr)
+        cli.complain("not measured: no CUDA device")
         return 2
     if isinstance(nvml := load_nvml(), NoNvml):
-        print(f"energy, clocks and temperatures are not measured: {nvml.reason}", file=sys.stderr)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    try:
-        run_suite(GPU, options.out, Budget(max_seconds=options.max_seconds), console)
-    except KeyboardInterrupt:
-        print("interrupted; finished races are kept, and the same command goes on from here", file=sys.stderr)
-        return 130
+        cli.complain(f"energy, clocks and temperatures are not measured: {nvml.reason}")
+    console = cli.console()
+    run_suite(GPU, options.out, Budget(max_seconds=options.max_seconds), console)
     console.print(LEGEND, style="dim")
     console.print(f"{options.out} holds latency.jsonl (raw samples) and latency.csv (the table)")
     return 0
