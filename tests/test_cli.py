@@ -183,12 +183,13 @@ def test_a_command_ends_with_its_own_code() -> None:
     assert ended(start('print("fine"); return 1')) == (1, "fine\n", "")
 
 
-def test_what_a_user_can_cause_is_one_sentence_and_a_fault_of_ours_a_traceback() -> None:
+def test_what_a_user_can_cause_is_one_sentence_and_a_fault_of_ours_a_traceback(tmp_path: Path) -> None:
     refused = 'from hrvit_lab.errors import ConfigError; raise ConfigError("x \\x1b[2J is wrong;\\nuse y")'
     assert ended(start(refused)) == (2, "", "error: x \\x1b[2J is wrong; use y\n")
-    code, output, errors = ended(start('open("/nowhere/at/all")'))
+    nowhere = tmp_path / "at" / "all"
+    code, output, errors = ended(start(f'open("{nowhere}")'))
     assert (code, output) == (2, "")
-    assert errors == "error: /nowhere/at/all: No such file or directory; check the path\n"
+    assert errors == f"error: {nowhere}: No such file or directory; check the path\n"
     code, _, errors = ended(start('raise ValueError("a bug")'))
     assert code == 1 and errors.startswith("Traceback") and "a bug" in errors
 

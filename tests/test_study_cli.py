@@ -172,7 +172,9 @@ def test_a_failed_trial_is_a_row_with_its_reason(
 ) -> None:
     """Digits have no root: every training is refused, and the costs stand."""
     arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1", "--metrics", "params,top1"]
-    arguments += ["--set", "grid.branches=[1, 2],train.train_limit=64,train.epochs=1,data.root=/nowhere"]
+    (tmp_path / "file").touch()
+    nowhere = tmp_path / "file" / "below"  # no folder can be there
+    arguments += ["--set", f"grid.branches=[1, 2],train.train_limit=64,train.epochs=1,data.root={nowhere}"]
     assert main(arguments) == 1
     shown = capsys.readouterr().out
     table = rows(tmp_path / "results" / "costs" / "table.csv")

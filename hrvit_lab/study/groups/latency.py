@@ -2,8 +2,6 @@
 
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
-UNSTEADY = "the warm-up never became steady"
-
 
 def measure(asked: ProbeInput) -> Figures:
     """Median wall time of a batch, its minimum and percentiles, throughput; the rest under samples."""
@@ -16,14 +14,13 @@ def measure(asked: ProbeInput) -> Figures:
         device=asked.device,
         **asked.latency,
     )
-    doubts = ([UNSTEADY] if result.steady is False else []) + list(result.conditions["remarks"])
     return {
         "latency_ms": result.median_ms,
         "latency_ms_min": min(result.samples_ms),
         **{f"latency_ms_p{q}": result.percentile_ms(q) for q in (10, 90, 99)},
         "throughput_img_s": result.throughput_img_s,
         "samples": result.to_dict(),
-        "disturbed": {metric.key: doubts for metric in LATENCY.metrics} if doubts else {},
+        "disturbed": {metric.key: list(result.disturbed) for metric in LATENCY.metrics} if result.disturbed else {},
     }
 
 
