@@ -44,7 +44,12 @@ def act(asked: ProbeInput) -> dict[str, Any]:
     line = json.dumps({"seed": asked.seed, "began": began, "ended": time.time(), "pid": os.getpid()}) + "\n"
     with open(Path(asked.data["root"]) / "runs.jsonl", "a") as file:
         file.write(line)
-    return {"top1": asked.seed / 7, "curves": [{"epoch": 1, "val_loss": float("nan")}]}
+    return {
+        "top1": asked.seed / 7,
+        "val_loss": 0.5,
+        "train_seconds": 1.0,
+        "curves": [{"epoch": 1, "val_loss": float("nan")}],
+    }
 
 
 def count_threads(asked: ProbeInput) -> dict[str, Any]:
@@ -53,7 +58,11 @@ def count_threads(asked: ProbeInput) -> dict[str, Any]:
     return act(asked) | {"threads": torch.get_num_threads()}
 
 
-PROBES = {"accuracy": count_threads, "latency": count_threads}
+def clock(asked: ProbeInput) -> dict[str, Any]:
+    return count_threads(asked) | {"latency_ms": 1.0, "throughput_img_s": 1000.0}
+
+
+PROBES = {"accuracy": count_threads, "latency": clock}
 
 
 def trial(root: Path, seed: int, act: str = "", group: str = "accuracy") -> Trial:
@@ -124,7 +133,7 @@ def test_every_end_is_a_record_and_the_rest_goes_on(store: Store, tmp_path: Path
     assert "exit code 3" in reasons[6]
     last = records[-1]
     assert last is not None
-    assert last["values"] == {"top1": 1.0, "threads": 1}
+    assert last["values"] == {"top1": 1.0, "val_loss": 0.5, "train_seconds": 1.0, "threads": 1}
     assert last["curves"] == [{"epoch": 1, "val_loss": None}]
     assert last["config_id"] == NANO.id and last["seed"] == 7 and last["environment"] == {"cpu": "chip"}
     assert "no such thing" in (records[1] or {})["traceback"]
@@ -203,7 +212,8 @@ def test_another_process_s_trial_is_waited_for_and_shown(store: Store, tmp_path:
 
 
 def finish(store: Store, trial: Trial, claim: Lock) -> None:
-    outcome = {"status": "ok", "reason": "", "values": {"top1": 1.0}, "started": time.time(), "seconds": 1.0}
+    values = {"top1": 1.0, "val_loss": 0.5, "train_seconds": 1.0}
+    outcome = {"status": "ok", "reason": "", "values": values, "started": time.time(), "seconds": 1.0}
     store.save(trial.head() | outcome)
     store.release(claim)
 

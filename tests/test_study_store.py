@@ -14,9 +14,21 @@ import pytest
 
 from hrvit_lab.files import try_lock
 from hrvit_lab.study.executors.host import timing_lock
-from hrvit_lab.study.store import Store, finite
+from hrvit_lab.study.records import finite
+from hrvit_lab.study.store import Store
+from hrvit_lab.study.trials import key_of
 
-KEY = "0" * 32
+HEAD = {
+    "group": "accuracy",
+    "version": 1,
+    "config_id": "0123456789ab",
+    "config": {"preset": "hrvit_nano"},
+    "seed": 0,
+    "device": "cpu",
+    "data": {"name": "digits"},
+    "options": {"train": {"epochs": 1}, "torch": "2.0"},
+}
+KEY = key_of(HEAD)
 HOLD = """
 import sys, pathlib
 from hrvit_lab.files import try_lock
@@ -45,7 +57,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def record(**fields: Any) -> dict[str, Any]:
-    return {"key": KEY, "status": "ok", "values": {"top1": 97.5}, "started": 1.0, **fields}
+    values = {"top1": 97.5, "val_loss": 0.1, "train_seconds": 2.0, **fields.pop("values", {})}
+    outcome = {"key": KEY, "status": "ok", "reason": "", "values": values, "started": 1.0, "seconds": 2.0}
+    return HEAD | outcome | fields
 
 
 def python(code: str, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
@@ -62,12 +76,12 @@ def test_a_record_comes_back_as_it_was_saved(store: Store) -> None:
 
 
 def test_a_diverged_loss_is_no_invalid_json(store: Store) -> None:
-    store.save(record(curves=[{"val_loss": math.nan, "train_loss": math.inf}]))
+    store.save(record(curves=[{"epoch": 1, "val_loss": math.nan, "train_loss": math.inf}]))
     text = (store.folder / f"{KEY}.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
     loaded = store.load(KEY)
     assert loaded is not None
-    assert loaded["curves"] == [{"val_loss": None, "train_loss": None}]
+    assert loaded["curves"] == [{"epoch": 1, "val_loss": None, "train_loss": None}]
     assert finite((1.5, {"a": -math.inf})) == [1.5, {"a": None}]
 
 

@@ -108,7 +108,8 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
     expansion = expand(spec)
     planned = plan_under(conditions, spec, expansion)
     store = Store(options.out)
-    if not computed(planned) and not store.load_all({trial.key for trial in in_order(planned)}):
+    trials = in_order(planned)
+    if trials and not store.load_all({trial.key for trial in trials}):
         raise ConfigError(
             f"no trial of {folder.name!r} is done yet in {options.out} (what was measured with other settings, or by "
             "an older version, doesn't count); run the study first"

@@ -5,7 +5,6 @@ A claim is a file lock: it ends with the process that holds it, so a killed stud
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hrvit_lab.files import Lock, check_locks, try_lock, write_atomically
-
-STATUSES = ("ok", "failed", "timeout", "out_of_memory")
+from hrvit_lab.study.records import INTERRUPTED, finite, read_record
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +22,7 @@ class Store:
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "trials"
+        self._warned: set[Path] = set()
 
     def create(self) -> None:
         """Make the folder, prove that trials can be claimed in it, and remove what killed processes left.
@@ -39,13 +38,14 @@ class Store:
                 self.release(claim)
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """The record of that key; None if there is none, or (with a warning) if its file is damaged."""
-        path = self._record(key)
-        if not path.exists():
-            return None
-        if (record := _read(path)) is None:
-            log.warning("%s is damaged: that trial counts as missing", path)
-        return record
+        """The outcome of that trial; None if there is none yet, or (with a warning, once) if its file is damaged."""
+        record = self._read(key)
+        return None if record is None or record["status"] == INTERRUPTED else record
+
+    def interruptions(self, key: str) -> int:
+        """How often the trial was ended from outside, so that it has no outcome yet."""
+        record = self._read(key)
+        return record.get("attempts", 0) if record is not None and record["status"] == INTERRUPTED else 0
 
     def load_all(self, keys: Mapping[str, Any] | set[str]) -> dict[str, dict[str, Any]]:
         """The records that exist, by key."""
@@ -56,10 +56,18 @@ class Store:
         return try_lock(self.folder / f"{key}.lock")
 
     def save(self, record: Mapping[str, Any]) -> None:
-        """Write a record, atomically. The caller holds the claim on its key; a damaged file is kept as ``.corrupt``."""
+        """Write a record, atomically. The caller holds the claim on its key.
+
+        Figures are never replaced by a failure: a trial that was to be measured again keeps those it has. A damaged
+        file is kept as ``.corrupt``.
+        """
         path = self._record(record["key"])
-        if path.exists() and _read(path) is None:
-            os.replace(path, path.with_suffix(".corrupt"))
+        before = self._read(record["key"])
+        if before is not None and before["status"] == "ok" != record["status"]:
+            return
+        if before is None and path.exists():
+            aside = path.with_suffix(".corrupt")
+            os.replace(path, aside if not aside.is_dir() else path.with_name(f"{path.stem}.{time.time_ns()}.corrupt"))
         write_atomically(path, json.dumps(finite(record), indent=1, allow_nan=False))
 
     def release(self, claim: Lock) -> None:
@@ -78,23 +86,14 @@ class Store:
     def _record(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
-
-def finite(value: Any) -> Any:
-    """The same with every NaN and infinity (a diverged training's loss) as None: JSON has no word for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A whole record of the key that names the file, or None."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        whole = record["key"] == path.stem and record["status"] in STATUSES and "started" in record
-        return record if whole and isinstance(record["values"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    def _read(self, key: str) -> dict[str, Any] | None:
+        path = self._record(key)
+        try:
+            return read_record(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            if path not in self._warned:
+                log.warning("%s is damaged (%s): that trial counts as missing, and is measured again", path, error)
+            self._warned.add(path)
+            return None
