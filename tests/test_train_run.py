@@ -149,7 +149,7 @@ def test_a_folders_name_is_text_and_the_printed_lines_load_the_weights(
     """The lines are run as they are printed; the loaded network then gives the figures of the result."""
     assert main([small, *BRIEF, "--out", out]) == 0
     printed = capsys.readouterr().out
-    lines = printed.partition("In Python:\n")[2]
+    lines = printed.partition("To load it in Python:\n")[2]
     scope: dict[str, Any] = {}
     exec(dedent(lines), scope)
     result = json.loads((Path(out) / "result.json").read_text())

@@ -99,7 +99,7 @@ def train(options: argparse.Namespace) -> int:
         )
         console.print("A figure for comparing networks on this data set and budget; it says nothing about ImageNet.")
         console.print(f"Wrote curves.csv, result.json, model.safetensors and config.yaml in {run.folder}")
-        console.print(f"In Python:\n{how_to_load(run.folder)}")
+        console.print(f"To load it in Python:\n{how_to_load(run.folder)}")
     return code
 
 

@@ -23,7 +23,7 @@ SUFFIXES = (
     ".pnm", ".gif", ".avif",
 )  # fmt: skip
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
-"""What Pillow may read here. Some of its other formats start programs (EPS), or few people ever send them."""
+"""What Pillow may read here. Some of its other formats start programs (EPS), others are rare."""
 MAX_PIXELS = 89_478_485
 """Pixels of the largest image that is decoded (256 MiB as RGB; Pillow's own limit, which others may lift)."""
 
@@ -95,7 +95,7 @@ def _eight_bits(image: "PillowImage", black: int, white: int) -> "PillowImage":
     import numpy as np
     from PIL import Image
 
-    levels = np.asarray(image).astype(np.float64)
+    levels = np.asarray(image).astype(np.float32)
     grey = Image.fromarray(np.rint((levels - black) * (255 / (white - black))).astype(np.uint8))
     if (hidden := image.info.get("transparency")) is not None:
         grey.putalpha(Image.fromarray(np.where(levels == hidden, 0, 255).astype(np.uint8)))
