@@ -255,17 +255,9 @@ class HRViTConfig(BaseModel):
             for start, length in zip(starts, lengths, strict=True)
         )
 
-    def first_block(self, stage: int, branch: int) -> int:
-        """How many blocks of that branch stand in earlier stages: what the stage's first one is counted as."""
-        return sum(depths[branch] for depths in self.depths[:stage] if branch < len(depths))
-
     def map_sizes(self, resolution: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """Height and width in tokens of every branch, at an input of ``resolution`` pixels.
-
-        Raises:
-            ConfigError: if the input is smaller than the coarsest branch's stride.
-        """
-        height, width = self.check_resolution(resolution)
+        """Height and width in tokens of every branch, at an input that ``check_resolution`` accepts."""
+        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
         size = halved(halved(height)), halved(halved(width))
         sizes = [size]
         for _ in range(1, self.num_branches):

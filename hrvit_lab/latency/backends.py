@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.workload import Workload
-from hrvit_lab.network.blocks import Block, ServedBlock
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.pack import pack, refusal
+from hrvit_lab.network.places import places
 
 
 class Refused(RuntimeError):
@@ -247,12 +248,7 @@ def regions(model: nn.Module) -> list[nn.Module]:
     """What is compiled on its own: an HRViT's stem, fusions, patch embeddings, blocks and head; else the whole."""
     if not isinstance(model, HRViT):
         return [model]
-    found: list[nn.Module] = [model.stem, *model.fusions]
-    for stage in model.stages:
-        found += list(stage.patch_embeds)  # type: ignore[arg-type]
-        found += [module for module in stage.modules() if isinstance(module, Block | ServedBlock)]
-    found += [model.head] if model.head is not None else []
-    return [module for module in found if not isinstance(module, nn.Identity)]
+    return [model.get_submodule(place.name) for place in places(plan(model.config)) if place.part.kind != "norm"]
 
 
 @contextmanager

@@ -17,7 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
+from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.compare import Budget, Estimate, Rounds, paired_ratio
 from hrvit_lab.latency.engine import watched
@@ -32,26 +34,20 @@ from hrvit_lab.latency.timing import (
     primed,
 )
 from hrvit_lab.latency.workload import ieee_float32, memory_errors_named, prepare
-from hrvit_lab.network.blocks import Block, PyramidStage, ServedBlock, Stage
 from hrvit_lab.network.model import HRViT
-
-BLOCK_PARTS = {
-    "attn_norm": "norm",
-    "attn": "attention",
-    "shortcut": "shortcut",
-    "ffn_norm": "norm",
-    "ffn": "ffn",
-}
-"""A block's attributes by the parts that they are."""
+from hrvit_lab.network.places import Place, places
 
 RESIDUAL = "residual"
 """What a block does itself."""
 
+LABELS = {"block": RESIDUAL, "patch_embed": "patch embedding"}
+"""What the table calls a part, where that is not its kind."""
+
 WHOLE, SUM = "whole", "sum of parts"
 
 
-class Place(NamedTuple):
-    """Where a part stands: ``stage`` is a number, ``"stem"`` or ``"head"``; None: it works on all branches at once."""
+class Where(NamedTuple):
+    """A row of the table: ``stage`` is a number, ``"stem"`` or ``"head"``; ``branch`` None: of none alone."""
 
     stage: int | str
     branch: int | None
@@ -97,7 +93,7 @@ class Spec(NamedTuple):
 class Recorded:
     """One call of a part: its arguments and output, with a ``Spec`` in place of every tensor."""
 
-    place: Place
+    place: Where
     module: nn.Module
     args: Any
     output: Any
@@ -176,11 +172,11 @@ def measure_parts(
 
 
 def _part_times(
-    places: list[Place], passes: list[list[float]], rounds: Rounds, conditions: dict[str, Any]
+    places: list[Where], passes: list[list[float]], rounds: Rounds, conditions: dict[str, Any]
 ) -> PartTimes:
     calls = pd.DataFrame([place._asdict() for place in places])
     calls["branch"] = calls["branch"].astype("Int64")
-    keys = list(Place._fields)
+    keys = list(Where._fields)
     times = pd.DataFrame(passes).T  # one row a call, one column a round
     summed = times.groupby([calls[key] for key in keys], sort=False, dropna=False).sum()
     frame = calls.groupby(keys, sort=False, dropna=False).size().rename("calls").reset_index()
@@ -193,24 +189,27 @@ def _part_times(
 def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:
     """Every part's call in one forward pass, in order; a block's parts are its children."""
     calls: list[Recorded] = []
-    inside: dict[nn.Module, list[Recorded]] = {}
-    hooks = []
+    hooks: list[RemovableHandle] = []
 
-    def listen(module: nn.Module, place: Place, block: nn.Module | None = None) -> None:
+    def listen(place: Place, into: list[Recorded]) -> None:
+        module = model.get_submodule(place.name)
+        branch = None if isinstance(place.stage, str) else place.branch
+        where = Where(place.stage, branch, LABELS.get(place.part.kind, place.part.kind))
+        given: list[Any] = []
+        children: list[Recorded] = []
+
         def before(_: nn.Module, args: Any) -> None:
-            waiting[module] = _specs(args)
+            given.append(_specs(args))
 
         def after(_: nn.Module, args: Any, output: Any) -> None:
-            children = tuple(inside.pop(module, ()))
-            call = Recorded(place, module, waiting.pop(module), _specs(output), children)
-            (calls if block is None else inside.setdefault(block, [])).append(call)
+            into.append(Recorded(where, module, given.pop(), _specs(output), tuple(children)))
 
-        waiting: dict[nn.Module, Any] = {}
         hooks.extend([module.register_forward_pre_hook(before), module.register_forward_hook(after)])
+        for inner in place.inside:
+            listen(inner, children)
 
-    for place, module, block in _places(model):
-        if not isinstance(module, nn.Identity):
-            listen(module, place, block)
+    for place in places(plan(model.config)):
+        listen(place, calls)
     try:
         model(images_BCHW)
     finally:
@@ -219,32 +218,11 @@ def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:
     return calls
 
 
-def _places(model: HRViT) -> Iterator[tuple[Place, nn.Module, nn.Module | None]]:
-    """(place, module, the block it is in) of everything that is timed on its own."""
-    yield Place("stem", None, "stem"), model.stem, None
-    for s, (fusion, stage) in enumerate(zip(model.fusions, model.stages, strict=True)):
-        yield Place(s, None, "fusion"), fusion, None
-        assert isinstance(stage, Stage)
-        first = s if isinstance(stage, PyramidStage) else 0  # a pyramid's stage holds one branch, its own
-        branches = zip(stage.patch_embeds, stage.branches, stage.norms, strict=True)
-        for b, (embed, blocks, norm) in enumerate(branches, first):
-            yield Place(s, b, "patch embedding"), embed, None
-            for block in cast(nn.Sequential, blocks):
-                yield Place(s, b, RESIDUAL), block, None
-                if isinstance(block, Block | ServedBlock):
-                    for attribute, part in BLOCK_PARTS.items():
-                        if (module := getattr(block, attribute)) is not None:
-                            yield Place(s, b, part), module, block
-            yield Place(s, b, "norm"), norm, None
-    if model.head is not None:
-        yield Place("head", None, "head"), model.head, None
-
-
 Turn = Callable[[Callable[[Callable[[], object]], Stopwatch]], Callable[[], float]]
 """Given what makes stopwatches, what makes one call of a part and says how many milliseconds it took."""
 
 
-def _turns(parts: list[Recorded]) -> Iterator[tuple[Place, Turn]]:
+def _turns(parts: list[Recorded]) -> Iterator[tuple[Where, Turn]]:
     """What to call, in the network's order: a block's parts, then the block around stand-ins for them."""
     sources: dict[Spec, Tensor] = {}
     for call in parts:

@@ -1,5 +1,6 @@
 """From a config to a network: the parts of the plan as modules, with their initialisation."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from hrvit_lab.config import ConfigError, HRViTConfig, read_config
+from hrvit_lab.config.plan import Part, StagePlan, plan
 from hrvit_lab.network.blocks import (
     ATTENTION,
     FFNS,
@@ -21,19 +23,17 @@ from hrvit_lab.network.blocks import (
 )
 from hrvit_lab.network.heads import HEAD
 from hrvit_lab.network.model import HRViT
-from hrvit_lab.parts.attention import variant_at
 
 
 def build(config: HRViTConfig) -> HRViT:
     """Build the network that a config describes, with PyTorch's initialisation (seed with ``torch.manual_seed``)."""
-    fusions, stages = (_pyramid if config.topology == "pyramid" else _parallel)(config)
-    make_head = HEAD[config.head]
-    head = (
-        make_head(config.widths, config.head_widths, config.head_channels, config.num_classes, config.drop_rate)
-        if make_head
-        else None
-    )
-    model = HRViT(config, STEM[config.stem](config.in_chans, config.stem_width), fusions, stages, head)
+    planned = plan(config)
+    fusions, stages = [], []
+    for stage, rates in zip(planned.stages, config.drop_path_rates, strict=True):
+        fusions.append(_module(stage.fusion))
+        stages.append(_stage(config, stage, rates))
+    head = _module(planned.head, drop_rate=config.drop_rate) if planned.head else None
+    model = HRViT(config, _module(planned.stem), fusions, stages, head)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = config.norm_eps
@@ -42,52 +42,52 @@ def build(config: HRViTConfig) -> HRViT:
     return model.to(memory_format=torch.channels_last)
 
 
-def _parallel(config: HRViTConfig) -> tuple[list[nn.Module], list[Stage]]:
-    dims: tuple[int, ...] = (config.stem_width,)
-    fusions, stages = [], []
-    for s, depths in enumerate(config.depths):
-        widths = config.widths[: len(depths)]
-        fused = dims + widths[len(dims) :]  # the previous widths; a new branch takes its own
-        fusions.append(FUSION[config.fusion](dims, fused, config.upsample, s == len(config.depths) - 1))
-        embeds = [PATCH_EMBED[config.patch_embed](c_in, dim, 1) for c_in, dim in zip(fused, widths, strict=True)]
-        branches = range(len(depths))
-        stages.append(Stage(embeds, [_blocks(config, s, s, b) for b in branches], [_norm(config, b) for b in branches]))
-        dims = widths
-    return fusions, stages
+MODULES: Mapping[str, Mapping[str, Callable[..., nn.Module] | None]] = {
+    "stem": STEM,
+    "fusion": FUSION,
+    "patch_embed": PATCH_EMBED,
+    "norm": {"": nn.LayerNorm},
+    "shortcut": SHORTCUT,
+    "ffn": FFNS,
+    "head": HEAD,
+}
+"""The kinds of parts whose modules take the plan's arguments as they are."""
 
 
-def _pyramid(config: HRViTConfig) -> tuple[list[nn.Module], list[Stage]]:
-    stages: list[Stage] = []
-    for b, dim in enumerate(config.widths):
-        embed = PATCH_EMBED[config.patch_embed](config.widths[b - 1], dim, 2) if b else nn.Identity()
-        stages.append(PyramidStage(embed, _blocks(config, b, 0, b), _norm(config, b), first=not b))
-    return [nn.Identity() for _ in stages], stages
+def _module(part: Part | None, **rates: float) -> nn.Module:
+    if part is None:
+        return nn.Identity()
+    make = MODULES[part.kind][part.variant]
+    assert make is not None
+    return make(*part.arguments, **rates)
 
 
-def _norm(config: HRViTConfig, branch: int) -> nn.Module:
-    return nn.LayerNorm(config.widths[branch]) if config.branch_norm else nn.Identity()
+def _stage(config: HRViTConfig, stage: StagePlan, drop_path_rates: Sequence[float]) -> Stage:
+    # Modules are made in this order, in which their initialisation draws random numbers.
+    embeds = [_module(branch.patch_embed) for branch in stage.branches]
+    branches = [
+        [_block(block, drop_path_rates[j], config.proj_drop_rate) for j, block in enumerate(branch.blocks)]
+        for branch in stage.branches
+    ]
+    norms = [_module(branch.norm) for branch in stage.branches]
+    if stage.fusion:
+        return Stage(embeds, branches, norms)
+    return PyramidStage(embeds[0], branches[0], norms[0], first=stage.branches[0].number == 0)
 
 
-def _blocks(config: HRViTConfig, stage: int, row: int, branch: int) -> list[Block]:
-    """A branch's blocks in one stage, whose depth stands in ``row`` of the depths."""
-    first, rates = config.first_block(row, branch), config.drop_path_rates[stage]
-    return [_block(config, branch, first + j, rates[j]) for j in range(config.depths[row][branch])]
-
-
-def _block(config: HRViTConfig, branch: int, block: int, drop_path: float) -> Block:
-    dim = config.widths[branch]
-    make_mixer = ATTENTION[variant_at(config.attention[branch], block)]
+def _block(block: Part, drop_path: float, proj_drop: float) -> Block:
+    parts = {part.kind: part for part in block.inside}
+    dim, head_dim, window_size, parallel_conv, activation, batch_norm = parts["attention"].arguments
     attention = Attention(
         dim,
-        make_mixer(dim, config.head_dims[branch], config.window_sizes[branch]),
-        parallel_conv=config.parallel_conv,
-        activation=config.attn_activation,
-        batch_norm=config.attn_batch_norm,
-        proj_drop=config.proj_drop_rate,
+        ATTENTION[parts["attention"].variant](dim, head_dim, window_size),
+        parallel_conv=parallel_conv,
+        activation=activation,
+        batch_norm=batch_norm,
+        proj_drop=proj_drop,
     )
-    make_ffn = FFNS[config.ffn[branch]]
-    ffn = make_ffn(dim, config.mlp_ratios[branch]) if make_ffn else None
-    return Block(dim, attention, SHORTCUT[config.shortcut](dim), ffn, drop_path)
+    ffn = _module(parts["ffn"]) if "ffn" in parts else None
+    return Block(dim, attention, _module(parts["shortcut"]), ffn, drop_path)
 
 
 def create_model(variant: str | Path | HRViTConfig, **changes: Any) -> HRViT:

@@ -13,10 +13,11 @@ class FFN(NamedTuple):
     Attributes:
         label: for people.
         source: paper and section.
-        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map; without any there is no such half of a block.
+        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map.
         width_rule: ``(dim, mlp_ratio)`` → why this pair does not work, or None.
         identity: ``(dim, mlp_ratio)`` → the settings that matter to the network built.
         live: ``(dim, mlp_ratio, height, width)`` → most elements of maps alive at once beside its input.
+        present: whether a block has this half at all.
     """
 
     label: str
@@ -25,6 +26,7 @@ class FFN(NamedTuple):
     width_rule: Callable[[int, float], str | None]
     identity: Callable[[int, float], tuple[object, ...]]
     live: Callable[[int, float, int, int], int]
+    present: bool = True
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:
@@ -163,5 +165,6 @@ FFNS: dict[str, FFN] = {
         lambda dim, mlp_ratio: None,
         lambda dim, mlp_ratio: (),
         lambda dim, mlp_ratio, height, width: 0,
+        present=False,
     ),
 }

@@ -19,15 +19,15 @@ class Fusion(NamedTuple):
     Attributes:
         label: for people.
         source: paper and section.
-        cost: ``(dims_in, dims_out, upsample, pixels, last)`` → one tuple of costs per coming branch; ``pixels`` of each
-            of them, ``last``: whether it is the network's last fusion.
+        cost: ``(dims_in, dims_out, upsample, last, pixels)`` → one tuple of costs per coming branch; ``last``: whether
+            it is the network's last fusion, ``pixels`` of each coming branch.
         live: the same arguments → most elements of maps alive at once beside its inputs.
     """
 
     label: str
     source: str
-    cost: Callable[[Sequence[int], Sequence[int], str, Sequence[int], bool], tuple[Costs, ...]]
-    live: Callable[[Sequence[int], Sequence[int], str, Sequence[int], bool], int]
+    cost: Callable[[Sequence[int], Sequence[int], str, bool, Sequence[int]], tuple[Costs, ...]]
+    live: Callable[[Sequence[int], Sequence[int], str, bool, Sequence[int]], int]
 
 
 def dense_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
@@ -83,8 +83,8 @@ def paths_cost(
     dims_in: Sequence[int],
     dims_out: Sequence[int],
     upsample: str,
-    pixels: Sequence[int],
     last: bool,
+    pixels: Sequence[int],
 ) -> tuple[Costs, ...]:
     """The paths of ``sources``, summed, then GELU: in place, unless nothing was added to the map that came in."""
     targets = []
@@ -101,8 +101,8 @@ def paths_live(
     dims_in: Sequence[int],
     dims_out: Sequence[int],
     upsample: str,
-    pixels: Sequence[int],
     last: bool,
+    pixels: Sequence[int],
 ) -> int:
     """Targets that are done; of the one at work the sum so far and the path that comes next."""
     peak = done = 0
@@ -135,7 +135,7 @@ def brought_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: in
 
 
 def weighted_sum_cost(
-    dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, pixels: Sequence[int], last: bool
+    dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool, pixels: Sequence[int]
 ) -> tuple[Costs, ...]:
     """Every previous branch brought to every coming one, a weight for each; a single one has none."""
     targets = []
@@ -148,7 +148,7 @@ def weighted_sum_cost(
 
 
 def weighted_sum_live(
-    dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, pixels: Sequence[int], last: bool
+    dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool, pixels: Sequence[int]
 ) -> int:
     """Targets that are done; of the one at work the mean so far, and the map that is brought with the step before."""
     peak = done = 0

@@ -26,6 +26,7 @@ class Head(NamedTuple):
         live: the arguments of ``cost`` → most elements of maps alive at once beside its inputs.
         width_field: the config's field that is this head's ``width``; None if it has none, and is given 0.
         whole_image: whether it answers for the whole image, as classification asks, and not for every pixel.
+        present: whether the network has a head at all.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Head(NamedTuple):
     live: Callable[[Sequence[int], Sequence[int], int, int, Sequence[int]], int]
     width_field: str | None = None
     whole_image: bool = True
+    present: bool = True
 
 
 # -- the published classifier -----------------------------------------------------------------------------------------
@@ -258,5 +260,6 @@ HEAD: dict[str, Head] = {
         lambda head_widths, width, num_classes, drop_rate: (),
         lambda dims, head_widths, width, num_classes, pixels: 0,
         whole_image=False,
+        present=False,
     ),
 }

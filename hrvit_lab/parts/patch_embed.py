@@ -12,15 +12,16 @@ class PatchEmbed(NamedTuple):
     Attributes:
         label: for people.
         source: paper and section.
-        cost: ``(c_in, dim, stride, height, width)``, of the map that comes in → costs; without any the map passes as it
-            is.
+        cost: ``(c_in, dim, stride, height, width)``, of the map that comes in → costs.
         live: the same arguments → most elements of maps alive at once beside its input.
+        only_where_needed: whether a map whose width and size stay as they are passes without it.
     """
 
     label: str
     source: str
     cost: Callable[[int, int, int, int, int], Costs]
     live: Callable[[int, int, int, int, int], int]
+    only_where_needed: bool = False
 
 
 def strided(height: int, width: int, stride: int) -> int:
@@ -59,16 +60,14 @@ def dense_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int
 
 
 def bare_cost(c_in: int, dim: int, stride: int, height: int, width: int) -> Costs:
-    """A 1×1 convolution, where width or size must change."""
-    if c_in == dim and stride == 1:
-        return ()
+    """A 1×1 convolution."""
     pixels = strided(height, width, stride)
     return (convolution("patch embedding", c_in, dim, 1, pixels, pixels_in=height * width),)
 
 
 def bare_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int:
-    """The new map, if there is one."""
-    return dim * strided(height, width, stride) if bare_cost(c_in, dim, stride, height, width) else 0
+    """The new map."""
+    return dim * strided(height, width, stride)
 
 
 PATCH_EMBED: dict[str, PatchEmbed] = {
@@ -76,5 +75,5 @@ PATCH_EMBED: dict[str, PatchEmbed] = {
         "efficient (1×1 + depthwise 3×3)", "arXiv 2111.01236, section 3.2", efficient_cost, efficient_live
     ),
     "dense": PatchEmbed("dense 3×3", "arXiv 2105.15203, section 3.1", dense_cost, dense_live),
-    "none": PatchEmbed("none (1×1 where needed)", "ours", bare_cost, bare_live),
+    "none": PatchEmbed("none (1×1 where needed)", "ours", bare_cost, bare_live, only_where_needed=True),
 }

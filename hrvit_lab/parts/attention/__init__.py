@@ -11,11 +11,13 @@ def attention_costs(
     head_dim: int,
     window_size: int,
     parallel_conv: bool,
+    activation: bool,
     batch_normed: bool,
     height: int,
     width: int,
 ) -> Costs:
-    """A block's whole attention: the mixer, the convolution beside it, the output projection and its BatchNorm."""
+    """A block's whole attention: the mixer, the convolution beside it, the output projection and its BatchNorm; an
+    activation costs nothing."""
     pixels = height * width
     costs = ATTENTION[variant].cost(dim, head_dim, window_size, height, width)
     if parallel_conv:
@@ -30,6 +32,8 @@ def attention_live(
     head_dim: int,
     window_size: int,
     parallel_conv: bool,
+    activation: bool,
+    batch_normed: bool,
     height: int,
     width: int,
     batch_size: int = 1,
