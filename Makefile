@@ -25,8 +25,8 @@ app: $(STAMP)-app ## open the app in a browser
 notebook: $(STAMP)-notebook ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks $(ARGS)
 
-test: $(STAMP)-test ## run the tests (CPU, a few minutes)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+test: $(STAMP)-test ## run the tests (CPU, some minutes), and list the slowest 20
+	$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
 
 lint: $(STAMP)-test ## check style and types
 	$(BIN)/ruff check

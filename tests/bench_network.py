@@ -2,7 +2,8 @@
 
 hrvit_b1 on one thread, the same weights in every form, all in one interleaved race; a JSON line for each setting.
 ``x_naive`` is how many times as long the naive witness takes, the median over rounds with its 95 % interval;
-``x_floor``, in float32, how many times as long as the same multiply-accumulates in a matrix product of 1024 × 1024.
+``x_floor``, in float32, how many times as long as the same multiply-accumulates in the fastest matrix product, found
+before and run in the same race; its name and side stand under ``floor``.
 The exit code is 1 where the packed network misses a goal. About 7 minutes.
 ``python tests/bench_network.py training`` times training steps instead.
 """
@@ -28,6 +29,7 @@ from hrvit_lab.cost.ledger import totals
 from hrvit_lab.latency.compare import Budget, compare, paired_ratio
 from hrvit_lab.latency.memory import measure_peak_memory
 from hrvit_lab.latency.models import randomize_norms
+from hrvit_lab.latency.roofline import PRODUCTS, Product, time_products
 from hrvit_lab.latency.timing import cpu_stopwatch, primed
 from hrvit_lab.network.build import create_model
 from hrvit_lab.network.checkpoints import load_published
@@ -54,14 +56,18 @@ def race(calls: Calls, seconds: float) -> dict[str, list[float]]:
     return {name: rounds.wall_ms(name) for name in calls}
 
 
-def report(setting: dict[str, object], times_ms: dict[str, list[float]], gemm_macs: int = 0) -> dict[str, Any]:
+def report(
+    setting: dict[str, object], times_ms: dict[str, list[float]], macs: int = 0, gemm: Product | None = None
+) -> dict[str, Any]:
     """Print one JSON line, and return what it says."""
     said: dict[str, Any] = {**setting, "rounds": len(times_ms[NAIVE])}
+    if gemm:
+        said["floor"] = f"{gemm.product} of {gemm.side} × {gemm.side}"
     for name, own in times_ms.items():
         ratio = paired_ratio(times_ms[NAIVE], own)
         said[name] = {"latency_ms": round(median(own), 1), "x_naive": [round(value, 3) for value in ratio]}
-        if gemm_macs and name != GEMM and "bfloat16" not in name:
-            floors = [gemm_macs / 1024**3 * product for product in times_ms[GEMM]]
+        if gemm and name != GEMM and "bfloat16" not in name:
+            floors = [macs / gemm.side**3 * product for product in times_ms[GEMM]]
             said[name]["x_floor"] = round(paired_ratio(own, floors).value, 2)
     print(json.dumps(said), flush=True)
     return said
@@ -110,7 +116,10 @@ def main() -> int:
     naive.eval()
     plain.eval()
     served = deploy(plain)
-    left, right = torch.randn(2, 1024, 1024)
+    cpu = torch.device("cpu")
+    with torch.inference_mode():
+        gemm = max(time_products(cpu, torch.float32, clock=time.perf_counter, seconds=4.0), key=lambda p: p.flop_s)
+        product = PRODUCTS[gemm.product](gemm.side, cpu, torch.float32)
     misses: list[str] = []
     for resolution, batch_size in INFERENCE:
         images = torch.randn(batch_size, 3, resolution, resolution)
@@ -119,7 +128,7 @@ def main() -> int:
             "ours": partial(plain, images),
             "deployed": partial(served, images),
             "packed": partial(pack(served, images), images),
-            GEMM: partial(torch.mm, left, right),
+            GEMM: product,
         }
         if (resolution, batch_size) == (224, 8):
             rounded = images.bfloat16()
@@ -129,7 +138,7 @@ def main() -> int:
         with torch.inference_mode():
             times_ms = race(calls, 120)
         macs = batch_size * totals(CONFIG, resolution).macs
-        said = report({"resolution": resolution, "batch_size": batch_size}, times_ms, macs)
+        said = report({"resolution": resolution, "batch_size": batch_size}, times_ms, macs, gemm)
         misses += missed(resolution, batch_size, said)
     for miss in misses:
         print(f"missed: {miss}", file=sys.stderr)
