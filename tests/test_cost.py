@@ -1,10 +1,17 @@
 """Closed-form costs: against sums by hand, torch's counter, live tensors and the tools they predict; their speed."""
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
 import random
+import re
 import statistics
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import bench_cost
@@ -15,7 +22,8 @@ from random_configs import odd_resolution, random_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import HRViTConfig, count
-from hrvit_lab.config import PRESETS, scale_widths, with_branches
+from hrvit_lab.cli import si
+from hrvit_lab.config import PRESETS, read_config, scale_widths, with_branches
 from hrvit_lab.cost.__main__ import main
 from hrvit_lab.cost.audit import audit
 from hrvit_lab.cost.dispatch import dispatch_count
@@ -248,14 +256,83 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, out, err
 
 
-def test_the_tables_show_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_the_figures_and_no_other_counters(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys, "hrvit_b1", "--resolution", "512")
     out = out.replace("\N{NO-BREAK SPACE}", " ")
     assert (code, err) == (0, "")
     assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out  # exact, and the padding's waste
-    assert "What other counters would say" in out
-    for tool in TOOLS:
-        assert f"{tool.package} ({tool.backend})" in out
+    assert not any(tool.package in out for tool in TOOLS)
+    _, out, _ = said(capsys, "hrvit_b1")
+    assert "waste" not in out and "no window is padded" in out
+
+
+def whole_words(out: str) -> set[str]:
+    return set(re.split("[ \n]+", out))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("by", ["part", "operator", "branch", "stage"])
+@pytest.mark.parametrize("model", ["hrvit_b1", "hrvit_b1_upernet_ade20k", "mit_b5"])
+def test_a_table_fits_its_terminal_uncut(
+    model: str, by: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line is too long, no head is cut, and every value of the ledger stands there whole, with its unit."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = said(capsys, model, "--resolution", "512", "--by", by)
+    assert max(map(len, out.splitlines())) <= columns and "…" not in out
+    words = whole_words(out)
+    assert {by, "parameters", "weights", "MiB", "MACs", "activations", "moved", "total"} <= words
+    for row in count(read_config(model), 512).sums(by):
+        assert {
+            *str(row[by]).split(),
+            *(si(row[name]) for name in ("params", "macs", "activations") if row[name]),
+        } <= words
+        assert (
+            f"{row['moved_bytes'] / 2**20:.{1 if row['moved_bytes'] >= 100 * 2**20 else 2}f}" in words
+            or not row["macs"]
+        )
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_what_a_pipe_does(columns: int) -> None:
+    """A pseudo-terminal of that width, as a person has it."""
+    shown = in_terminal([sys.executable, "-m", "hrvit_lab.cost", "hrvit_b1", "--resolution", "512"], columns)
+    assert max(map(len, shown.splitlines())) <= columns
+    assert {
+        "parameters",
+        "activations",
+        "total",
+        "196.6\N{NO-BREAK SPACE}M",
+        "196.4\N{NO-BREAK SPACE}M",
+    } <= whole_words(shown)
+
+
+def in_terminal(command: list[str], columns: int) -> str:
+    """What a command writes to a terminal of so many columns, without codes."""
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (50, columns))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=secondary, stderr=secondary, stdin=secondary, env=environment)
+    os.close(secondary)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so at the end
+        while chunk := os.read(primary, 65536):
+            shown += chunk
+    os.close(primary)
+    assert process.wait(timeout=60) == 0
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")
+
+
+def test_costs_of_a_config_load_no_torch(tmp_path: Path) -> None:
+    """From the command, its table and its CSV; nor timm, nor pandas."""
+    script = (
+        "import sys\n"
+        "from hrvit_lab.cost.__main__ import main\n"
+        "assert main(['hrvit_b1', '--set', 'branches=3']) == main(['hrvit_b1', '--csv']) == 0\n"
+        "loaded = {'torch', 'timm', 'torchvision', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=120)
 
 
 @pytest.mark.parametrize("by", ["operator", "branch", "stage", "part"])
@@ -278,6 +355,13 @@ def test_the_audit_stands_beside_the_prediction(
     monkeypatch.setattr("hrvit_lab.cost.audit.audit", lambda *_, **__: table)
     _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
     assert "measured" in out and "failed" not in out and "other rules" not in out
+    for tool in TOOLS:
+        assert f"{tool.package} ({tool.backend})" in out
+    for columns in ("80", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
+        assert max(map(len, out.splitlines())) <= int(columns) and "…" not in out
+        assert {"attention", "predicted", "measured", *(si(m, 6) for m in macs)} <= whole_words(out)
     table.loc[0, "macs"] = pd.NA
     _, out, _ = said(capsys, "hrvit_nano", "--resolution", "32", "--audit")
     assert "failed" in out and "other rules" in out
@@ -290,6 +374,9 @@ def test_a_config_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     path.write_text("preset: hrvit_nano\nname: mine\nwindow_sizes: 3\n", encoding="utf-8")
     code, out, _ = said(capsys, str(path), "--resolution", "64")
     assert code == 0 and "mine at 64×64" in out
+    path.write_text("preset: hrvit_nano\nwindow_sizes: 3\n", encoding="utf-8")  # the preset's name is not its own
+    _, out, _ = said(capsys, str(path), "--resolution", "64", "--set", "branches=3")
+    assert "mine.yaml, branches=3 at 64×64" in out
 
 
 def test_settings_change_the_config(capsys: pytest.CaptureFixture[str]) -> None:

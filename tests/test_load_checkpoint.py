@@ -528,8 +528,8 @@ def test_a_file_from_a_stranger_is_one_sentence(name: str, tmp_path: Path) -> No
 def test_names_and_paths_are_printed_without_codes(tmp_path: Path) -> None:
     path = tmp_path / "x\x1b[31m\u202e.pth"
     path.write_bytes(b"text")
-    assert "x?.pth" in refusal(path)
-    assert "1 unexpected (a??" in refusal(ours()[0] | {"a\n\x07" + "b" * 10_000: torch.zeros(1)})
+    assert r"x\u202e.pth" in refusal(path)
+    assert r"1 unexpected (a\n\x07bb" in refusal(ours()[0] | {"a\n\x07" + "b" * 10_000: torch.zeros(1)})
 
 
 def test_an_object_in_a_name_runs_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Nothing here imports torch, and rich is imported at the first table: ``--help`` is quick.
 """
 
-from hrvit_lab.cli.display import console, duration, mib, printable, si, table
+from hrvit_lab.cli.display import console, duration, mib, printable, si, table, wrapped
 from hrvit_lab.cli.ending import complain, run
 from hrvit_lab.cli.values import (
     DTYPES,
@@ -45,4 +45,5 @@ __all__ = [
     "table",
     "threads",
     "whole",
+    "wrapped",
 ]

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from hrvit_lab.metrics import si_scale
@@ -57,6 +58,15 @@ def table(title: str) -> "Table":
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most ``width`` columns, broken between words alone: a number stays with its unit.
+
+    >>> wrapped("about 12.5\xa0MiB", 10)
+    'about\\n12.5\\xa0MiB'
+    """
+    return "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
 
 
 def si(value: float, digits: int = 4) -> str:

@@ -8,7 +8,7 @@ never a silent 0.
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hrvit_lab.config import HRViTConfig, as_size, read_config
 from hrvit_lab.cost.ledger import Row, ledger
@@ -119,8 +119,40 @@ class Counts:
         Raises:
             ValueError: for an unknown dtype.
         """
+        import pandas as pd  # here: totals, of which a search asks many, do without
+
+        return pd.DataFrame(self._records(dtype), columns=["stage", "branch", "part", "operator", *NUMBERS])
+
+    def sums(self, by: str, dtype: str = "float32") -> list[dict[str, Any]]:
+        """Sums of ``NUMBERS`` by ``"operator"``, ``"branch"``, ``"stage"`` or ``"part"``, in the network's order.
+
+        Operators of which nothing is counted (GELU, upsampling, …) are left out.
+
+        Raises:
+            ValueError: for another grouping or an unknown dtype.
+        """
+        if by not in GROUPINGS:
+            raise ValueError(f"by = {by!r} is no grouping; use operator, branch, stage or part")
+        groups: dict[Any, dict[str, Any]] = {}
+        for record in self._records(dtype):
+            group = groups.setdefault(record[by], {by: record[by], **dict.fromkeys(NUMBERS, 0)})
+            for name in NUMBERS:
+                group[name] += record[name]
+        return [group for group in groups.values() if any(group[name] for name in NUMBERS)]
+
+    def table(self, by: str, dtype: str = "float32") -> "pd.DataFrame":
+        """``sums`` as a table: a column ``by``, and ``NUMBERS``.
+
+        Raises:
+            ValueError: for another grouping or an unknown dtype.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.sums(by, dtype), columns=[by, *NUMBERS])
+
+    def _records(self, dtype: str) -> list[dict[str, Any]]:
         size = dtype_bytes(dtype)
-        records = [
+        return [
             {
                 "stage": row.stage,
                 "branch": row.branch,
@@ -136,22 +168,6 @@ class Counts:
             }
             for row in self.rows
         ]
-        import pandas as pd  # here: totals, of which a search asks many, do without
-
-        return pd.DataFrame(records, columns=["stage", "branch", "part", "operator", *NUMBERS])
-
-    def table(self, by: str, dtype: str = "float32") -> "pd.DataFrame":
-        """Sums of ``NUMBERS`` by ``"operator"``, ``"branch"``, ``"stage"`` or ``"part"``, in the network's order.
-
-        Operators of which nothing is counted (GELU, upsampling, …) are left out.
-
-        Raises:
-            ValueError: for another grouping or an unknown dtype.
-        """
-        if by not in GROUPINGS:
-            raise ValueError(f"by = {by!r} is no grouping; use operator, branch, stage or part")
-        sums = self.frame(dtype).groupby(by, sort=False)[list(NUMBERS)].sum()
-        return sums[(sums != 0).any(axis=1)].reset_index()
 
 
 def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tuple[int, int] = 224) -> Counts:
@@ -159,8 +175,8 @@ def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tup
 
     Args:
         model: a preset's name, a config, its YAML file or an HRViT, counted in closed form; or any module that takes
-            (1, C, H, W), a `TimmConfig` or its name (``timm:resnet18``), counted by running it on the meta device with
-            its attention written out.
+            (1, C, H, W), a `TimmConfig` or its name (``timm:resnet18``), counted by running it on the meta device, with
+            both products of attention whole, whatever is masked.
         resolution: pixels, a side or (height, width).
     Raises:
         ConfigError: for an unknown name, a file that cannot be read, no model, no size, or a resolution that the

@@ -15,7 +15,8 @@ from typing import IO, Any
 import torch
 from safetensors.torch import load_file
 
-from hrvit_lab.config import ConfigError
+from hrvit_lab.cli import printable
+from hrvit_lab.errors import ConfigError
 
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
 MAX_PICKLE_BYTES = 16 * 1024**2
@@ -64,12 +65,12 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         return _read(path)
     except Unreadable as error:
-        raise ConfigError(f"checkpoint {printable(str(path))} {error}") from None
+        raise ConfigError(f"checkpoint {shown(str(path))} {error}") from None
     except Exception as error:  # each library raises its own kinds for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-        reason = printable((reason or type(error).__name__).splitlines()[0], 120)
+        reason = shown((reason or type(error).__name__).splitlines()[0], 120)
         raise ConfigError(
-            f"checkpoint {printable(str(path))} can't be read ({reason}); "
+            f"checkpoint {shown(str(path))} can't be read ({reason}); "
             "give a file that torch.save(model.state_dict(), …) or safetensors wrote"
         ) from None
 
@@ -135,12 +136,12 @@ def _check_globals(pickled: IO[bytes]) -> None:
             name = str(argument).replace(" ", ".")
             if name not in BOOKKEEPING and not TENSORS.fullmatch(name):
                 raise Unreadable(
-                    f"holds {printable(name)}, but is read as tensors only; "
+                    f"holds {shown(name)}, but is read as tensors only; "
                     "save the weights alone: torch.save(model.state_dict(), …)"
                 )
 
 
-def printable(text: str, length: int = 200) -> str:
-    """Text from a file, without terminal codes, and cut."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in re.sub(r"\x1b\[[\d;]*m", "", text))
-    return text if len(text) <= length else text[: length - 1] + "…"
+def shown(text: str, length: int = 200) -> str:
+    """Text from a file, in one line, without terminal codes, and cut."""
+    line = printable(re.sub(r"\x1b\[[\d;]*m", "", text)).replace("\n", "\\n")
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.config.text import shortened
-from hrvit_lab.network.checkpoint_files import printable, read_checkpoint
+from hrvit_lab.network.checkpoint_files import read_checkpoint, shown
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.published_layout import BACKBONE, DECODER, HEAD_RENAMES, our_name
 
@@ -93,7 +93,7 @@ def load_checkpoint(
     if isinstance(checkpoint, Mapping):
         where, content = "the checkpoint", checkpoint
     else:
-        where, content = f"checkpoint {printable(str(checkpoint))}", read_checkpoint(checkpoint)
+        where, content = f"checkpoint {shown(str(checkpoint))}", read_checkpoint(checkpoint)
     tensors, weights = _weights(content, ema, where)
     ours = {_bare(name): tensor for name, tensor in network.state_dict().items()}
     placed, unexpected = _places(tensors, ours, network, where)
@@ -108,7 +108,7 @@ def load_checkpoint(
         tensor, own = tensors[key], ours[name]
         if flaw := _flaw(own) or _flaw(tensor, own):
             whose = "the model's" if _flaw(own) else f"{where}:"
-            raise ConfigError(f"{whose} {printable(key)} {flaw}; weights are copied between plain tensors of numbers")
+            raise ConfigError(f"{whose} {shown(key)} {flaw}; weights are copied between plain tensors of numbers")
         if tensor.shape == own.shape:
             found[name] = tensor
         elif adapt and name.startswith(CLASSIFIERS) and tensor.shape[1:] == own.shape[1:]:
@@ -118,7 +118,7 @@ def load_checkpoint(
             adapted.append(name)
         else:
             raise ConfigError(
-                f"{where}: {printable(key)!r} has shape {shortened(tuple(tensor.shape))} but the model's {name!r} has "
+                f"{where}: {shown(key)!r} has shape {shortened(tuple(tensor.shape))} but the model's {name!r} has "
                 f"{tuple(own.shape)}; build the model with the checkpoint's widths, depths, num_classes and in_chans"
                 + ("" if adapt else ", or use adapt=True if only the last two differ")
             )
@@ -165,7 +165,7 @@ def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], st
     tensors: dict[str, Tensor] = {}
     for key, tensor in content.items():
         if (name := _bare(key)) in tensors:
-            raise ConfigError(f"{where} holds {printable(name)} twice, with and without the prefix of a wrapper")
+            raise ConfigError(f"{where} holds {shown(name)} twice, with and without the prefix of a wrapper")
         if name not in COUNTERS:
             tensors[name] = tensor
     return tensors, ".".join(path)
@@ -261,6 +261,6 @@ def _label(network: HRViT) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first three names, printable."""
+    """The first three names, as they are shown."""
     listed = list(names)
-    return ", ".join(printable(name, 80) for name in listed[:3]) + (", …" if len(listed) > 3 else "")
+    return ", ".join(shown(name, 80) for name in listed[:3]) + (", …" if len(listed) > 3 else "")
