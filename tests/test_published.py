@@ -25,7 +25,7 @@ from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.analysis import table
 from hrvit_lab.study.columns import comparisons
 from hrvit_lab.study.files import load_study
-from hrvit_lab.study.report.page import write_report
+from hrvit_lab.study.report.page import render
 from hrvit_lab.study.report.summary import summary
 from hrvit_lab.study.report.table import headings, table_columns
 from hrvit_lab.study.results import read_results
@@ -150,7 +150,7 @@ def shown(study: Spec, frame: pd.DataFrame, terminal_width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize(("terminal_width", "blocks"), [(40, 4), (80, 2), (120, 1)])
+@pytest.mark.parametrize(("terminal_width", "blocks"), [(40, 5), (80, 2), (120, 1)])
 def test_no_terminal_is_too_narrow_for_a_table(terminal_width: int, blocks: int) -> None:
     study = spec(**ABLATION)
     frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}}).reset_index()
@@ -161,7 +161,13 @@ def test_no_terminal_is_too_narrow_for_a_table(terminal_width: int, blocks: int)
     params, macs, *_ = (format_value(METRICS[key], frame[key][0]) for key in ("params", "macs_paper"))
     assert re.split(r"  +", "  ".join(of_whole).replace("whole", "").strip())[:3] == [params, macs, "51.0 ± 1.4 %"]
     text = " ".join(" ".join(lines).split())
-    for figure in (f"{frame['params_change_percent'][1]:+.1f} %", "49.0 ± 0.0 %", "-2.0 ± 1.0", "-0.57", "-0.37"):
+    for figure in (
+        f"{frame['params_change_percent'][1]:+.1f} %",
+        "49.0 ± 0.0 %",
+        "-2.0 [-14.7, +10.7]",
+        "-0.57",
+        "-0.37",
+    ):
         assert figure in text, figure
     for word in ("Cityscapes", "published", "proxy", "cheaper", "parameters,"):
         assert word in text, word
@@ -177,7 +183,7 @@ def test_no_difference_is_never_below_zero() -> None:
     study = spec(grid={"drop_rate": [0.0, 0.1]}, metrics=["top1"], seeds=[0, 1], compare_to="drop_rate=0.0")
     frame = tabulate(study, {"drop_rate=0.0": {0: 96.1, 1: 97.2}, "drop_rate=0.1": {0: 97.2 - 1e-12, 1: 96.1}})
     [column] = comparisons(study, frame.reset_index())
-    assert column.texts == ["–", "+0.0 ± 1.1"]
+    assert column.texts == ["–", "+0.0 [-14.0, +14.0]"]
 
 
 def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
@@ -185,7 +191,8 @@ def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
     frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}}).reset_index()
     frame.to_csv(tmp_path / "table.csv", index=False)
     (tmp_path / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
-    columns = table_columns(read_results(tmp_path))
+    results = read_results(tmp_path)
+    columns = table_columns(results, comparisons(results.spec, results.table))
     heads = [(group, [(place, column.head) for place, column in members]) for group, members in headings(columns)]
     assert heads == [
         ("parameters", [(1, "here"), (2, "Δ")]),
@@ -193,8 +200,8 @@ def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
         ("top-1 on digits (proxy)", [(5, "here"), (6, "Δ")]),
         ("published", [(7, "Δ cost"), (8, "Δ ImageNet top-1"), (9, "Δ Cityscapes mIoU")]),
     ]
-    assert [column.cells[1][0] for column in columns[4:6]] == ["49.0 ± 0.0 %", "-2.0 ± 1.0"]
-    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert [column.cells[1][0] for column in columns[4:6]] == ["49.0 ± 0.0 %", "-2.0 [-14.7, +10.7]"]
+    page = render(results, {})
     assert page.count("data-sort=") == 1 + len(columns)
 
 
@@ -205,9 +212,13 @@ def test_the_summary_tells_differences_from_noise() -> None:
         "drop_rate=0.1": {0: 45.0, 1: 46.2, 2: 46.8},  # −5.0 ± 0.12
         "drop_rate=0.2": {0: 48.0, 1: 52.0, 2: 51.0},  # −0.7 ± 0.9
     }
-    first, others, chance = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
+    first, other = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
     assert "1 of 2 changes moves" in first and "drop_rate=0.1 (-5.0 points)" in first and "drop_rate=0.2" not in first
-    assert others.startswith("The others") and "in 10 % of such studies" in chance  # 1 − 0.95²
+    assert other == "The effect of the other is not told from zero at this budget."
+    accuracies["drop_rate=0.1"] = {0: 46.0, 1: 47.9, 2: 46.0}  # p = 0.036 by itself, 0.073 of two
+    first, none, alone = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
+    assert "0 of 2 changes move" in first and none == "None is told from zero at this budget."
+    assert "1 of these" in alone and "drop_rate=0.1 (-4.4 points)" in alone and "up to 10 % of such studies" in alone
 
 
 PUBLISHED: dict[str, Any] = {
@@ -238,7 +249,7 @@ def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytes
     assert (b1["params_agrees"], b1["macs_agrees"], b1["macs_paper_agrees"]) == ("True", "False", "True")
     assert float(b1["macs_difference_percent"]) == pytest.approx(2.7990, abs=1e-4)
     assert small["macs_paper_agrees"] == "False"
-    assert (other["params"], other["params_published"], other["status"]) == ("", "8000000.0", "not built here")
+    assert (other["params"], other["params_published"], other["status"]) == ("", "8000000", "not built here")
     assert load_study(tmp_path / "rows" / "study.yaml") == load_study(study)
     results = read_results(tmp_path / "rows")
     assert not results.comparable

@@ -12,7 +12,8 @@ import pytest
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.cost.count import count
-from hrvit_lab.study import report, results
+from hrvit_lab.study import results
+from hrvit_lab.study.folder import write_results
 from hrvit_lab.study.report.figures import costs_by_part
 from hrvit_lab.study.report.summary import remarks, summary
 from hrvit_lab.study.results import read_results
@@ -80,6 +81,11 @@ def write_study(folder: Path, top1: tuple[float, ...] = (88.0, 92.0, 92.3), std:
     return folder
 
 
+def written(folder: Path) -> str:
+    """The report's HTML, made from what lies in the folder."""
+    return Path(write_results(folder, read_results(folder))["report"]).read_text(encoding="utf-8")
+
+
 class Page(HTMLParser):
     """What a browser would see: elements, their attributes, scripts and text."""
 
@@ -108,7 +114,7 @@ class Page(HTMLParser):
 
 def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "branches")
-    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    page = Page(written(folder))
     assert (folder / "report.html").is_file()
     for said in (
         "Do branches pay?",
@@ -128,11 +134,11 @@ def test_latency_stands_with_its_spread(tmp_path: Path) -> None:
     table = pd.read_csv(folder / "table.csv")
     table[["latency_ms", "latency_ms_p10", "latency_ms_p90"]] = [[12.34, 11.9, 13.07]] * 3
     table.to_csv(folder / "table.csv", index=False)
-    assert "12.3 ms (11.9–13.1)" in Page(report.write_report(folder).read_text(encoding="utf-8")).all_text
+    assert "12.3 ms (11.9–13.1)" in Page(written(folder)).all_text
 
 
 def test_report_needs_nothing_else(tmp_path: Path) -> None:
-    html = report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8")
+    html = written(write_study(tmp_path / "s"))
     assert "://" not in html
     for _, attributes in Page(html).elements:
         for name in ("src", "href", "xlink:href", "action", "data"):
@@ -140,7 +146,7 @@ def test_report_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_ids_are_unique_and_references_meet_them(tmp_path: Path) -> None:
-    page = Page(report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8"))
+    page = Page(written(write_study(tmp_path / "s")))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     references = [attributes["xlink:href"] for _, attributes in page.elements if "xlink:href" in attributes]
     assert len(ids) == len(set(ids))
@@ -148,7 +154,7 @@ def test_ids_are_unique_and_references_meet_them(tmp_path: Path) -> None:
 
 
 def test_policy_admits_our_script_alone(tmp_path: Path) -> None:
-    page = Page(report.write_report(write_study(tmp_path / "s")).read_text(encoding="utf-8"))
+    page = Page(written(write_study(tmp_path / "s")))
     [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -169,7 +175,7 @@ def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
     curves.assign(variant=HOSTILE).to_csv(folder / "curves.csv", index=False)
     (folder / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE, "command": HOSTILE}))
     (folder / "dropped.json").write_text(json.dumps({HOSTILE: HOSTILE}))
-    page = Page(report.write_report(folder).read_text(encoding="utf-8"))
+    page = Page(written(folder))
     assert [tag for tag, _ in page.elements if tag in ("script", "img", "iframe", "object")] == ["script"]
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert page.all_text.count(HOSTILE) >= 8
@@ -231,6 +237,9 @@ def test_costs_by_part_sum_to_the_tables_macs(tmp_path: Path) -> None:
     assert sums.index.tolist() == kept.table["variant"].tolist()
 
 
+NESTED = "environment.json is left out: it is nested more than 20 deep"
+
+
 def spoil(folder: Path, name: str, content: str | None) -> None:
     (folder / name).unlink() if content is None else (folder / name).write_text(content)
 
@@ -239,12 +248,12 @@ def spoil(folder: Path, name: str, content: str | None) -> None:
     ("name", "content", "expected"),
     [
         ("table.csv", None, "there is no s/table.csv; run the study first"),
-        ("table.csv", "", "s/table.csv is no table"),
-        ("table.csv", "a,b\n1,2\n", "s/table.csv has no column 'variant'"),
+        ("table.csv", "", "s/table.csv can't be read: it has no column 'variant'"),
+        ("table.csv", "a,b\n1,2\n", "s/table.csv can't be read: it has no column 'variant'"),
+        ("table.csv", "variant,macs\n", "s/table.csv can't be read: it has no rows"),
+        ("table.csv", "variant,macs\n,3\n", "s/table.csv can't be read: no row has a variant's name"),
         ("study.yaml", "title: [", "broken YAML"),
-        ("study.yaml", None, "study.yaml can't be read"),
-        ("environment.json", "{", "s/environment.json is no JSON"),
-        ("configs.json", "[" * 100_000, "s/configs.json is no JSON"),
+        ("study.yaml", None, "study.yaml cannot be read"),
     ],
 )
 def test_broken_folders_get_one_sentence(tmp_path: Path, name: str, content: str | None, expected: str) -> None:
@@ -266,5 +275,35 @@ def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     configs = json.loads((folder / "configs.json").read_text())
     configs["branches=1"] = {"widths": "nonsense"}
+    configs["branches=2"] = ["of", "another", "shape"]
     (folder / "configs.json").write_text(json.dumps(configs))
-    assert set(read_results(folder).configs) == {"branches=2", "branches=3"}
+    assert costs_by_part(read_results(folder)).index.tolist() == ["branches=3"]
+    assert "macs_by_part" in written(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("environment.json", "{", "environment.json is left out: it is not JSON"),
+        ("environment.json", "[1, 2]", "environment.json is left out: it holds something else"),
+        ("environment.json", '{"cpu": NaN}', "environment.json is left out: NaN is not JSON"),
+        ("environment.json", "[" * 100_000, "environment.json is left out: it is not JSON"),
+        (
+            "environment.json",
+            '{"a":' * 50 + "1" + "}" * 50,
+            "environment.json is left out: it is nested more than 20 deep",
+        ),
+        ("configs.json", "[" * 100_000, "configs.json is left out: it is not JSON"),
+        ("dropped.json", '"all of them"', "dropped.json is left out: it holds something else"),
+        ("measured_in.json", "{}", "measured_in.json is left out: it holds something else"),
+        ("curves.csv", "variant,seed\nbranches=1,0\n", "curves.csv is left out: it has no column 'epoch'"),
+        ("curves.csv", None, "there is no curves.csv: training curves are missing"),
+    ],
+)
+def test_what_does_not_fit_beside_the_table_is_missing_and_said_once(
+    tmp_path: Path, name: str, content: str | None, fault: str
+) -> None:
+    folder = write_study(tmp_path / "s")
+    spoil(folder, name, content)
+    assert list(read_results(folder).faults) == [fault]
+    assert Page(written(folder)).all_text.count(fault) == 1

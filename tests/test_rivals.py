@@ -19,7 +19,7 @@ from hrvit_lab.network.baselines import TimmConfig, build_network, network_from_
 from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.groups import PROBES, ProbeInput
-from hrvit_lab.study.report.page import render
+from hrvit_lab.study.report.figures import costs_by_part
 from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
@@ -171,8 +171,8 @@ def test_a_study_with_rivals_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert float(ours["macs"]) == count(preset("hrvit_nano").replace(num_classes=12), 64).macs
     assert cross["macs"] == "" and cross["status"].startswith("failed: cost: ")
     results = read_results(folder)
-    assert results.configs["ResNet"] == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
-    assert "another network" in render(results)
+    assert network_from_dict(results.configs["ResNet"]) == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
+    assert costs_by_part(results).loc["ResNet", "another network"] == float(resnet["macs"])
 
 
 def test_an_unknown_rival_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.plots.style import INK, MUTED, spread
+from hrvit_lab.plots.style import INK, MUTED, fix_layout, spread
 
 
 def place_names(
@@ -27,7 +27,7 @@ def place_names(
     """
     fig = ax.figure
     assert isinstance(fig, Figure)
-    fig.draw_without_rendering()  # fixes the layout, so that pixels can be compared
+    fix_layout(fig)
     renderer = FigureCanvasAgg(fig).get_renderer()
     pixel = fig.dpi / 72  # of one point
     to_pixels = ax.transData.transform

@@ -8,7 +8,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from hrvit_lab.files import write_atomically
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, si_scale
 
 # Series colours: Okabe and Ito's set (safe for the common colour blindnesses), ordered for contrast between neighbours.
@@ -158,19 +159,47 @@ def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
     return np.nan_to_num(np.stack([down, up]).astype(float)).clip(min=0)
 
 
+class Drawing(NamedTuple):
+    """A figure as files: PNG (200 dpi), and SVG (text as text) without metadata: no date, no foreign addresses."""
+
+    png: bytes
+    svg: str
+
+    def write(self, stem: Path) -> list[Path]:
+        """Write `<stem>.png` and `<stem>.svg`, and return their paths."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        contents: dict[str, bytes | str] = {"png": self.png, "svg": self.svg}
+        paths = [stem.with_name(f"{stem.name}.{ending}") for ending in contents]
+        for path, content in zip(paths, contents.values(), strict=True):
+            write_atomically(path, content)
+        return paths
+
+
+@matplotlib.rc_context(STYLE)
+def draw(fig: Figure) -> Drawing:
+    """Both files of a figure, from one layout; the same figure always gives the same bytes."""
+    fix_layout(fig)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return Drawing(buffer.getvalue(), svg_markup(fig))
+
+
 def save(fig: Figure, stem: Path) -> list[Path]:
-    """Write `<stem>.png` (200 dpi) and `<stem>.svg` (text as text); the same figure always gives the same bytes."""
-    png, svg = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg"))
-    png.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        fig.savefig(png, dpi=200, metadata={"Software": None})
-    svg.write_text(svg_markup(fig), encoding="utf-8")
-    return [png, svg]
+    """Draw the figure, write `<stem>.png` and `<stem>.svg`, and return their paths."""
+    return draw(fig).write(stem)
+
+
+def fix_layout(fig: Figure) -> None:
+    """Compute the layout once: from then on pixels can be compared, and drawing does not compute it again."""
+    if fig.get_layout_engine() is not None:
+        fig.draw_without_rendering()
+        fig.set_layout_engine(None)
 
 
 @matplotlib.rc_context(STYLE)
 def svg_markup(fig: Figure) -> str:
-    """The figure as an SVG document, without metadata: no date, no foreign addresses."""
+    """The figure as an SVG document."""
+    fix_layout(fig)
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return buffer.getvalue()

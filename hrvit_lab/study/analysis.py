@@ -1,5 +1,7 @@
-"""From records to one tidy table, a row a variant, and to the training curves in long form."""
+"""From records to results: one tidy table, a row a variant, the training curves in long form, the environments."""
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +11,12 @@ import pandas as pd
 from hrvit_lab.metrics import METRICS, SPREAD
 from hrvit_lab.plots import pareto_front
 from hrvit_lab.published import by_key
-from hrvit_lab.study.columns import NOT_BUILT
 from hrvit_lab.study.groups import GROUPS
-from hrvit_lab.study.space import Variant
+from hrvit_lab.study.results import Results
+from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.statistics import against_best, holm, paired
+from hrvit_lab.study.tables import CURVES, NOT_BUILT, tidy_curves, tidy_table
 from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -22,7 +25,34 @@ Measured = dict[str, dict[int, Mapping[str, Any]]]
 
 UNSTEADY = "latency never became steady in its warm-up: distrust it, and time it again on an idle machine"
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
-CURVE_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1")
+OF_A_RUN = ("date_utc", "command", "data_files")
+"""What differs between runs in one environment."""
+
+
+def results(
+    name: str,
+    spec: Spec,
+    expansion: Expansion,
+    planned: Mapping[str, Sequence[Trial]],
+    records: Records,
+    environment: Mapping[str, Any],
+) -> Results:
+    """All that a study found, from its trials' records: the table, the curves, and where both were measured.
+
+    Args:
+        environment: of the run.
+        planned, records: see ``table``.
+    """
+    return Results(
+        name=name,
+        spec=spec,
+        environment=environment,
+        configs={variant.name: variant.config.to_dict() for variant in expansion.variants},
+        dropped=dict(expansion.dropped),
+        table=table(spec, expansion.variants, planned, records),
+        curves=curves(expansion.variants, planned, records),
+        measured_in=environments(planned, records),
+    )
 
 
 def table(
@@ -73,12 +103,12 @@ def table(
     for entry in spec.unbuilt:
         published = by_key()[entry.published].columns({}) if entry.published else {}
         rows.append({"variant": entry.name, **published, "status": NOT_BUILT, "note": entry.note})
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole where some are missing
     x, y = spec.axes_of_tradeoff
     comparable = spec.tradeoff is not None or METRICS[x].better != METRICS[y].better  # else it is the smallest network
     comparable &= spec.cost_base is None  # else the two are of different networks
     frame["pareto"] = pareto_front(frame, x, y) if comparable and {x, y} <= set(frame.columns) else False
-    return frame
+    return tidy_table(frame)
 
 
 def _reference(spec: Spec, variants: Sequence[Variant]) -> Variant:
@@ -189,13 +219,34 @@ def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], 
             "variant": variant.name,
             "seed": trial.inputs.seed,
             "epoch": epoch["epoch"],
-            **{column: epoch.get(column) for column in CURVE_COLUMNS},
+            **{column: epoch.get(column) for column in CURVES},
         }
         for variant in variants
         for trial in planned[variant.name]
         for epoch in (records.get(trial.key) or {}).get("curves", ())
     ]
-    return pd.DataFrame(rows, columns=["variant", "seed", "epoch", *CURVE_COLUMNS])
+    return tidy_curves(pd.DataFrame(rows, columns=["variant", "seed", "epoch", *CURVES]))
+
+
+def environments(planned: Mapping[str, Sequence[Trial]], records: Records) -> list[dict[str, Any]]:
+    """The different environments in which the records were measured, those with most trials first.
+
+    Each has ``trials`` ({group: number}), the dates of its first and last trial, and what it was: versions, processor,
+    commit, …
+    """
+    found: dict[str, dict[str, Any]] = {}
+    distinct = {trial.key: trial.group for trials in planned.values() for trial in trials}
+    for key, group in distinct.items():
+        if not (there := records.get(key, {}).get("environment")):
+            continue
+        lasting = {name: value for name, value in there.items() if name not in OF_A_RUN}
+        date = str(there.get("date_utc", ""))
+        of = found.setdefault(
+            json.dumps(lasting, sort_keys=True), {"trials": Counter(), "first_utc": date, "last_utc": date, **lasting}
+        )
+        of["trials"][group] += 1
+        of["first_utc"], of["last_utc"] = min(of["first_utc"], date), max(of["last_utc"], date)
+    return sorted(found.values(), key=lambda of: -of["trials"].total())
 
 
 def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:

@@ -7,20 +7,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hrvit_lab.metrics import METRICS, SPREAD, format_value, metric_label, si_scale
+from hrvit_lab.metrics import METRICS, format_value, metric_label, si_scale
 from hrvit_lab.study.spec import Spec
 
 Row = Mapping[str, Any]
 Text = Callable[[Row], str]
-
-COMPARED = ("params", "macs", "macs_paper")
-"""Costs of which figures are published."""
-
-COMPARISONS = ("delta", "delta_se", "delta_low", "delta_high", "delta_p", "delta_n", "below_best", "below_best_p")
-"""What may stand behind the key of a metric over seeds: its comparisons with the reference and with the best."""
-
-NOT_BUILT = "not built here"
-"""Status of a row that holds published figures alone."""
 
 FACTOR_FROM = 900
 """Percent from which a change is shown as a factor."""
@@ -78,19 +69,6 @@ def cell(key: str, row: Row) -> str:
         )
         text += f" ({low}–{high})"
     return text
-
-
-def numeric_columns() -> list[str]:
-    """Columns of the study's table that hold numbers, whatever a file says."""
-    ends = ("std", "n", *SPREAD, *COMPARISONS, "change_percent")
-    spreads = ("", *(f"_{end}" for end in ends))
-    published = ("_published", "_difference_percent", "_change_percent_published")
-    return [
-        "macs_vs_base",
-        "accuracy_published",
-        *(f"{key}{ending}" for key in METRICS for ending in spreads),
-        *(f"{key}{ending}" for key in COMPARED for ending in published),
-    ]
 
 
 def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:

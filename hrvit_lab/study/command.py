@@ -54,10 +54,11 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
-    from hrvit_lab.study import results
+    from hrvit_lab.study import analysis
+    from hrvit_lab.study.folder import write_inputs
 
     warn_of_less(folder, spec)
-    results.write_inputs(folder, spec, expansion.variants, expansion.dropped, conditions)
+    write_inputs(folder, analysis.results(folder.name, spec, expansion, planned, {}, conditions))
     records = store.load_all({trial.key for trial in trials})
     retried = {key for key, record in records.items() if options.retry_failed and record["status"] != "ok"}
     pending = [trial for trial in trials if trial.key not in records or trial.key in retried]
@@ -92,7 +93,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
             f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
             + (f" in {duration(time.monotonic() - began)}." if pending else "."),
         )
-    return conclude(folder, spec, expansion, planned, store, console)
+    return conclude(folder, spec, expansion, planned, store, conditions, console)
 
 
 def rebuild(options: argparse.Namespace, console: Console) -> int:
@@ -115,7 +116,7 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
             "an older version, doesn't count); run the study first"
         )
     show_dropped(expansion, console)
-    return conclude(folder, spec, expansion, planned, store, console)
+    return conclude(folder, spec, expansion, planned, store, conditions, console)
 
 
 def rehearse(
@@ -144,26 +145,26 @@ def conclude(
     expansion: Expansion,
     planned: dict[str, list[Trial]],
     store: Store,
+    conditions: Mapping[str, Any],
     console: Console,
 ) -> int:
-    """Write and show the results; 1 if a trial failed."""
-    from hrvit_lab.study import analysis, results
+    """Show the results, then write them: they are seen even if the disk is full. 1 if a trial failed."""
+    from hrvit_lab.study import analysis
+    from hrvit_lab.study.folder import write_results
     from hrvit_lab.study.show import result_table
 
     trials = in_order(planned)
     records = store.load_all({trial.key for trial in trials}) | computed(planned)
-    table = analysis.table(spec, expansion.variants, planned, records)
-    curves = analysis.curves(expansion.variants, planned, records)
-    paths = results.write_results(folder, table, curves)
-    console.print(result_table(spec, table, console.width))
-    for names, note in analysis.notes(table):
+    results = analysis.results(folder.name, spec, expansion, planned, records, conditions)
+    console.print(result_table(spec, results.table, console.width))
+    for names, note in analysis.notes(results.table):
         console.print(f"note: {names}: {note}", soft_wrap=True)
     failed = analysis.failures(trials, records)
     for label, reason in failed:
         console.print(f"failed: {label}: {reason}", soft_wrap=True)
     if failed:
         console.print("Failures are kept too; --retry-failed runs those trials again.")
-    for what, where in paths.items():
+    for what, where in write_results(folder, results).items():
         console.print(f"{what:<12} {where}", soft_wrap=True)
     return 1 if failed else 0
 

@@ -1,124 +1,53 @@
-"""What a study leaves in ``OUT/<study>``: inputs when it begins; table, figures and report when it ends; read back.
+"""What a study found, in memory: made from trials by ``study/analysis.py``, or read from a folder that somebody left.
 
-Those files may come from anybody: they are bounded when read.
+Files of a folder may come from anybody. They are bounded when read; what does not fit is missing, and said once.
 """
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.files import try_lock, write_atomically
+from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.network.baselines import NetworkConfig, network_from_dict
-from hrvit_lab.study.columns import numeric_columns
 from hrvit_lab.study.files import load_study
-from hrvit_lab.study.space import Dropped, Variant
 from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.tables import read_curves, read_table
 
-POLL_S = 0.1
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes into the folder, and keep others out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    while (lock := try_lock(folder / "writing.lock")) is None:
-        time.sleep(POLL_S)
-    try:
-        yield
-    finally:
-        lock.release(unlink=True)
-
-
-def write_inputs(
-    folder: Path,
-    spec: Spec,
-    variants: Sequence[Variant],
-    dropped: Sequence[Dropped],
-    environment: Mapping[str, Any],
-) -> None:
-    """What the study is: ``study.yaml`` (every default spelled out), ``configs.json``, ``environment.json``
-    and ``dropped.json`` ({variant: reason})."""
-    texts = {
-        "study.yaml": spec.to_yaml(),
-        "configs.json": _json({variant.name: variant.config.to_dict() for variant in variants}),
-        "environment.json": _json(environment),
-        "dropped.json": _json(dict(dropped)),
-    }
-    with alone_in(folder):
-        for name, text in texts.items():
-            write_atomically(folder / name, text)
-
-
-def write_results(folder: Path, table: pd.DataFrame, curves: pd.DataFrame) -> dict[str, str]:
-    """What came out: ``table.csv``, ``curves.csv``, ``figures/``, ``report.html``, beside the inputs that are there.
-
-    Returns:
-        Where everything of the study lies, by what it is, in the order to read it.
-    """
-    from hrvit_lab import plots
-    from hrvit_lab.study.report.figures import figures_of
-    from hrvit_lab.study.report.page import write_report
-    from hrvit_lab.study.results import read_results, whole_numbers
-
-    with alone_in(folder):
-        write_atomically(folder / "table.csv", whole_numbers(table, table.columns).to_csv(index=False))
-        write_atomically(folder / "curves.csv", curves.to_csv(index=False))
-        figures = figures_of(read_results(folder))
-        pictures = [path for name, figure in figures.items() for path in plots.save(figure, folder / "figures" / name)]
-        for old in set((folder / "figures").glob("*.*")) - set(pictures):
-            old.unlink()  # of another set of metrics
-        report = write_report(folder)
-    return {
-        "report": str(report),
-        "table": str(folder / "table.csv"),
-        "curves": str(folder / "curves.csv"),
-        "figures": f"{folder / 'figures'}: " + (f"{', '.join(figures)} (each as .png and .svg)" if figures else "none"),
-        "study": str(folder / "study.yaml"),
-        "configs": str(folder / "configs.json"),
-        "dropped": str(folder / "dropped.json"),
-        "environment": str(folder / "environment.json"),
-    }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-MAX_FILE_BYTES = 64 * 2**20
-
-
-MAX_ROWS = 10_000
+MAX_FILE_BYTES = 64 * MIB
+MAX_DEPTH = 20
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a study left in its folder.
+    """A study and what it found.
 
     Attributes:
-        name: the folder's, which is the study's.
+        name: the study's, and its folder's.
         spec: the resolved study.
+        environment: of the run that measures it.
+        configs: the fields of every variant's config, by its name; from a file they may be anything.
+        dropped: variants that the study's constraints left out, and why.
         table: one row a variant, see `study/analysis.py`.
         curves: one row a variant, seed and epoch; empty if nothing was trained.
-        environment: under what conditions it ran.
-        configs: the config of every variant, by name; those that can't be read are left out.
-        dropped: variants that the study's constraints left out, and why.
+        measured_in: the different environments of the records behind the table, each with the groups and the number of
+            trials measured there; empty where that is not known.
+        faults: what of a folder's files does not fit and is left out.
     """
 
     name: str
     spec: Spec
-    table: pd.DataFrame
-    curves: pd.DataFrame
     environment: Mapping[str, Any]
-    configs: Mapping[str, NetworkConfig]
+    configs: Mapping[str, Any]
     dropped: Mapping[str, str]
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measured_in: Sequence[Mapping[str, Any]] = ()
+    faults: Sequence[str] = ()
 
     @property
     def dataset(self) -> str:
@@ -149,76 +78,83 @@ def read_results(folder: Path) -> Results:
     Raises:
         ConfigError: in one sentence, if `table.csv` or `study.yaml` is missing, broken or too large.
     """
-    table = _read_csv(folder / "table.csv")
-    if "variant" not in table:
-        raise ConfigError(f"{folder.name}/table.csv has no column 'variant'; run the study again")
-    for column in table.columns.intersection(numeric_columns()):
-        table[column] = pd.to_numeric(table[column], errors="coerce")  # whatever the file says, a figure is a number
-    table = whole_numbers(table, table.columns.difference(numeric_columns()))
-    curves = folder / "curves.csv"
+    faults: list[str] = []
+    try:
+        table, wrong = read_table(read_bounded(folder / "table.csv", MAX_FILE_BYTES))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {folder.name}/table.csv; run the study first") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder.name}/table.csv can't be read: {_reason(error)}; run the study again") from None
+    faults += wrong
+    curves = pd.DataFrame()
+    try:
+        curves, wrong = read_curves(read_bounded(folder / "curves.csv", MAX_FILE_BYTES))
+        faults += wrong
+    except FileNotFoundError:
+        if any(METRICS[key].group == "accuracy" and key in table for key in METRICS):
+            faults.append("there is no curves.csv: training curves are missing")
+    except (OSError, ValueError) as error:
+        faults.append(f"curves.csv is left out: {_reason(error)}")
+    dropped = _read_json(folder / "dropped.json", dict, faults, _plain)
+    environments = _read_json(folder / "measured_in.json", list, faults, _plain)
     return Results(
         name=folder.name,
         spec=load_study(folder / "study.yaml"),
+        environment=_read_json(folder / "environment.json", dict, faults, _plain),
+        configs=_read_json(folder / "configs.json", dict, faults),
+        dropped={name: str(reason) for name, reason in dropped.items()},
         table=table,
-        curves=_read_csv(curves) if curves.is_file() else pd.DataFrame(),
-        environment=_read_json(folder / "environment.json"),
-        configs=_read_configs(folder / "configs.json"),
-        dropped={name: str(reason) for name, reason in _read_json(folder / "dropped.json").items()},
+        curves=curves,
+        measured_in=[each for each in environments if isinstance(each, Mapping)],
+        faults=faults,
     )
 
 
-def whole_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """The table with 1000 for 1000.0 in columns whose whole numbers became fractions because some are missing."""
-    became = [
-        column
-        for column in columns
-        if pd.api.types.is_float_dtype(table[column])
-        and table[column].isna().any()
-        and (table[column].dropna() % 1 == 0).all()
-    ]
-    return table.astype(dict.fromkeys(became, "Int64"))
-
-
 def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+    """The table's rows as dicts."""
+    names, columns = [str(name) for name in table], [table[name].tolist() for name in table]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    _check_size(path)
+def _read_json(path: Path, kind: type[Any], faults: list[str], check: Callable[[Any], Any] | None = None) -> Any:
+    """A JSON value of that type; an empty one stands for an absent file and for one that does not fit."""
     try:
-        return pd.read_csv(path, nrows=MAX_ROWS if path.name == "table.csv" else None)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ConfigError(f"{_show(path)} is no table ({str(error).splitlines()[0]}); run the study again") from None
+        value = json.loads(read_bounded(path, MAX_FILE_BYTES), parse_constant=_refuse)
+        if not isinstance(value, kind):
+            raise ValueError("it holds something else")
+        return check(value) if check else value
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError, RecursionError) as error:
+        faults.append(f"{path.name} is left out: {_reason(error)}")
+        return kind()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; an absent file is an empty one."""
-    if not path.is_file():
-        return {}
-    _check_size(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{_show(path)} is no JSON; run the study again") from None
-    return value if isinstance(value, dict) else {}
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value with texts that can be written as UTF-8.
+
+    Raises:
+        ValueError: if it is nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, depth + 1) for item in value]
+    return value
 
 
-def _read_configs(path: Path) -> dict[str, NetworkConfig]:
-    configs = {}
-    for name, fields in _read_json(path).items():
-        try:
-            configs[name] = network_from_dict(fields)
-        except ConfigError:
-            continue
-    return configs
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
-def _check_size(path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(f"there is no {_show(path)}; run the study first")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ConfigError(f"{_show(path)} is larger than {MAX_FILE_BYTES // 2**20} MiB, too large for a study")
-
-
-def _show(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+def _reason(error: Exception) -> str:
+    """In a few words, in one line."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return "it is not JSON"
+    return " ".join(str(error).split())[:200]

@@ -15,9 +15,10 @@ from rich.text import Text
 from hrvit_lab.metrics import METRICS, format_value, metric_label
 from hrvit_lab.plots import counted
 from hrvit_lab.study.axes import STARTS
-from hrvit_lab.study.columns import AGREES, NOT_BUILT, Row, cell, comparisons
+from hrvit_lab.study.columns import AGREES, Row, cell, comparisons
 from hrvit_lab.study.space import show_size
 from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.tables import NOT_BUILT
 from hrvit_lab.study.trials import Trial
 
 NAMES = "variant"

@@ -1,5 +1,6 @@
-"""The report of a study: one HTML file that needs nothing else, made from what the study left in its folder."""
+"""The report of a study: its figures, and one HTML file with them that needs nothing else."""
 
-from hrvit_lab.study.report.page import render, write_report
+from hrvit_lab.study.report.figures import figures_of
+from hrvit_lab.study.report.page import render
 
-__all__ = ["render", "write_report"]
+__all__ = ["figures_of", "render"]

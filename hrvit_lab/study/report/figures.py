@@ -1,9 +1,11 @@
 """The figures of a study's results, and what they need beside the table."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from hrvit_lab import plots
-from hrvit_lab.config import HRViTConfig
+from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.count import count
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.results import Results, records_of
@@ -25,16 +27,23 @@ def figures_of(results: Results) -> dict[str, plots.Figure]:
 
 
 def costs_by_part(results: Results) -> pd.DataFrame:
-    """MACs, variants × parts, in closed form; in one piece for networks that are not ours, none where costs are of
-    another network than the config's."""
+    """MACs, variants × parts, in closed form, of as many variants as are drawn; in one piece for networks that are not
+    ours, none where costs are of another network than the config's."""
     if results.spec.cost_base is not None:
         return pd.DataFrame()
-    parts = {}
+    parts: dict[str, dict[str, float]] = {}
     for row in records_of(results.table):
-        config = results.configs.get(row["variant"])
-        if isinstance(config, HRViTConfig):
-            counts = count(config, results.spec.resolution_of(row["variant"]))
-            parts[row["variant"]] = counts.table("part").set_index("part")["macs"].to_dict()
-        elif config is not None and not pd.isna(row.get("macs")):
-            parts[row["variant"]] = {"another network": row["macs"]}
+        fields = results.configs.get(row["variant"])
+        if len(parts) == plots.MAX_BARS or fields is None:
+            continue
+        if isinstance(fields, Mapping) and "model" in fields:
+            if not pd.isna(row.get("macs")):
+                parts[row["variant"]] = {"another network": row["macs"]}
+            continue
+        try:
+            counts = count(HRViTConfig.from_dict(fields), results.spec.resolution_of(row["variant"]))
+        except ConfigError:
+            continue  # of a file that somebody changed
+        by_part = counts.table("part")
+        parts[row["variant"]] = dict(zip(by_part["part"], by_part["macs"], strict=True))
     return pd.DataFrame.from_dict(parts, orient="index")

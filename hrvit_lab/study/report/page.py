@@ -1,7 +1,6 @@
-"""The report of a study: one HTML file that needs nothing else, made from what the study left in its folder.
+"""The page of a report.
 
-Those files may come from anybody: they are bounded when read and escaped when written, and the page's own policy lets
-no script run but ours.
+Names and notes may come from anybody: they are escaped, and the page's own policy lets no script run but ours.
 """
 
 import base64
@@ -9,45 +8,35 @@ import hashlib
 import re
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from hrvit_lab import plots
 from hrvit_lab.metrics import METRICS, metric_label
-from hrvit_lab.study.columns import NOT_BUILT, comparisons
-from hrvit_lab.study.report.figures import figures_of
+from hrvit_lab.study.columns import comparisons
 from hrvit_lab.study.report.summary import (
     protocol,
     remarks,
     summary,
 )
 from hrvit_lab.study.report.table import _row, _table_note, headings, table_columns
-from hrvit_lab.study.results import (
-    Results,
-    read_results,
-    records_of,
-)
+from hrvit_lab.study.results import Results, records_of
+from hrvit_lab.study.tables import NOT_BUILT
+
+MAX_ENVIRONMENTS = 20
 
 
-def write_report(study_dir: Path) -> Path:
-    """Write `report.html` into a study's folder and return its path.
+def render(results: Results, drawings: Mapping[str, str]) -> str:
+    """The report as HTML: no address outside the page, no script but the table's sorting.
 
-    Raises:
-        ConfigError: if the folder holds no readable results.
+    Args:
+        drawings: the figures as SVG documents, by name.
     """
-    path = study_dir / "report.html"
-    path.write_text(render(read_results(study_dir)), encoding="utf-8")
-    return path
-
-
-def render(results: Results) -> str:
-    """The report as HTML: no address outside the page, no script but the table's sorting."""
     template = resources.files("hrvit_lab.study.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    columns = table_columns(results)
+    compared = comparisons(results.spec, results.table)
+    columns = table_columns(results, compared)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template).render(
         results=results,
@@ -55,15 +44,13 @@ def render(results: Results) -> str:
         rows=[_row(row) for row in records_of(results.table)],
         headings=headings(columns),
         columns=columns,
-        figures=[(name, inline_svg(plots.svg_markup(fig), name)) for name, fig in figures_of(results).items()],
+        figures=[(name, inline_svg(svg, name)) for name, svg in drawings.items()],
         remarks=remarks(results),
-        whole=bool(
-            results.table.get("status", pd.Series("ok", index=results.table.index)).isin(["ok", NOT_BUILT]).all()
-        ),
+        whole=bool(results.table["status"].isin(["ok", NOT_BUILT]).all()),
         protocol=protocol(results.spec),
-        environment=_flat(results.environment),
+        environments=environments(results),
         definitions=[(metric_label(key, results.dataset), METRICS[key].doc) for key in results.metrics]
-        + [(column.title, column.doc) for column in comparisons(results.spec, results.table)],
+        + [(column.title, column.doc) for column in compared],
         command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
         has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
         table_note=_table_note(results),
@@ -71,6 +58,21 @@ def render(results: Results) -> str:
         sort_script_hash=base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode(),
         light_dark=[(name, color, DARK.get(name, color)) for name, color in plots.COLORS.items()],
     )
+
+
+def environments(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(what was measured there, its lines) of every environment that figures of the table come from."""
+    said = []
+    for there in results.measured_in[:MAX_ENVIRONMENTS]:
+        trials = there.get("trials")
+        numbers = trials.items() if isinstance(trials, Mapping) else ()
+        head = ", ".join(f"{number} × {group}" for group, number in numbers)
+        said.append((head, _flat({name: value for name, value in there.items() if name != "trials"})))
+    if more := len(results.measured_in) - MAX_ENVIRONMENTS:
+        said += [(f"and {more} more; see measured_in.json", [])] if more > 0 else []
+    if not said and (own := _flat(results.environment)):
+        said.append(("The run that wrote these results", own))
+    return said
 
 
 # The plots' colours on a dark page; those that are not named stay as they are.

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from hrvit_lab.metrics import METRICS, format_value
-from hrvit_lab.study.columns import NOT_BUILT
 from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import EQUAL_MACS, Spec
 from hrvit_lab.study.statistics import LEVEL
+from hrvit_lab.study.tables import NOT_BUILT
 
 MAX_NAMED = 8
 """Variants that a sentence names."""
@@ -75,13 +75,14 @@ def remarks(results: Results) -> list[tuple[str, str]]:
     """(variant, what about it) of everything that is missing, failed or not as asked."""
     said = []
     for row in records_of(results.table):
-        status = str(row.get("status", "ok"))
+        status = row["status"]
         note = row["note"] if isinstance(row.get("note"), str) else ""
         if status != "ok" and not (status == NOT_BUILT and note):
             said.append((str(row["variant"]), "not finished; run the study again" if status == "partial" else status))
         if note:
             said.append((str(row["variant"]), note))
-    return said + [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
+    said += [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
+    return said + [("files", fault) for fault in results.faults]
 
 
 def protocol(spec: Spec) -> list[tuple[str, str]]:
@@ -154,8 +155,9 @@ def _delta_summary(changed: Sequence[Mapping[str, Any]], dataset: str, reference
     if alone:
         chance = min(100.0, 100 * LEVEL * len(rows))
         said.append(
-            f"Each taken alone, {len(alone)} more would be: its 95 % interval leaves out 0{_named_deltas(alone)}. Even "
-            f"if no change had an effect, up to {chance:.0f} % of such studies would have one like that."
+            f"Taken alone, {len(alone)} of these {'has' if len(alone) == 1 else 'have'} a 95 % interval that leaves "
+            f"out 0{_named_deltas(alone)}. Even if no change had an effect, up to {chance:.0f} % of such studies would "
+            "have one like that."
         )
     return said
 

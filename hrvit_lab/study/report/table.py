@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hrvit_lab.metrics import METRICS, metric_label
-from hrvit_lab.study.columns import Column, cell, comparisons
+from hrvit_lab.study.columns import Column, cell
 from hrvit_lab.study.results import (
     Results,
     records_of,
@@ -32,10 +32,9 @@ class TableColumn(NamedTuple):
     cells: list[tuple[Any, Any]]
 
 
-def table_columns(results: Results) -> list[TableColumn]:
+def table_columns(results: Results, compared: Sequence[Column]) -> list[TableColumn]:
     """What tells the variants apart, every metric with its comparisons, then what is published."""
     rows = records_of(results.table)
-    compared = comparisons(results.spec, results.table)
     columns = [
         TableColumn(None, axis.replace("_", " "), "", "", [(value, value) for value in _column(rows, axis)])
         for axis in results.axes
@@ -74,9 +73,9 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the template says of a variant beside its figures."""
     return {
         "variant": row["variant"],
-        "pareto": row.get("pareto") is True,
-        "status": str(row.get("status", "ok")),
-        "config_id": row.get("config_id", ""),
+        "pareto": row["pareto"],
+        "status": row["status"],
+        "config_id": row["config_id"] or "",
     }
 
 
@@ -89,7 +88,7 @@ def _table_note(results: Results) -> str:
         said.append(f"Δ is against {results.spec.compare_to!r}, seed by seed, with the 95 % interval of the mean.")
     if any(f"{key}_p10" in results.table for key in results.metrics):
         said.append("Latency is a median, with its 10th to 90th percentile.")
-    if "pareto" in results.table and results.table["pareto"].any():
+    if results.table["pareto"].any():
         x, y = results.spec.axes_of_tradeoff
         said.append(f"● marks the Pareto front of {METRICS[x].label} and {METRICS[y].label}, by their central values.")
     return " ".join(said)

@@ -1,0 +1,75 @@
+"""What a study writes into its folder: inputs when it begins; table, figures and report when it ends."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hrvit_lab.files import try_lock, write_atomically
+from hrvit_lab.study.results import Results
+from hrvit_lab.study.tables import to_csv
+
+POLL_S = 0.1
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes into the folder, and keep others out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while (lock := try_lock(folder / "writing.lock")) is None:
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        lock.release(unlink=True)
+
+
+def write_inputs(folder: Path, results: Results) -> None:
+    """What the study is: ``study.yaml`` (every default spelled out), ``configs.json``, ``environment.json``
+    and ``dropped.json`` ({variant: reason})."""
+    texts = {
+        "study.yaml": results.spec.to_yaml(),
+        "configs.json": _json(results.configs),
+        "environment.json": _json(results.environment),
+        "dropped.json": _json(results.dropped),
+    }
+    with alone_in(folder):
+        for name, text in texts.items():
+            write_atomically(folder / name, text)
+
+
+def write_results(folder: Path, results: Results) -> dict[str, str]:
+    """What came out: ``table.csv``, ``curves.csv``, ``measured_in.json``, ``figures/`` and ``report.html``.
+
+    Returns:
+        Where everything of the study lies, by what it is, in the order to read it.
+    """
+    from hrvit_lab import plots  # here: inputs are written before anything is drawn
+    from hrvit_lab.study.report import figures_of, render
+
+    drawings = {name: plots.draw(figure) for name, figure in figures_of(results).items()}
+    page = render(results, {name: drawing.svg for name, drawing in drawings.items()})
+    with alone_in(folder):
+        write_atomically(folder / "table.csv", to_csv(results.table))
+        write_atomically(folder / "curves.csv", to_csv(results.curves))
+        write_atomically(folder / "measured_in.json", _json(results.measured_in))
+        pictures = [path for name, drawing in drawings.items() for path in drawing.write(folder / "figures" / name)]
+        for old in set((folder / "figures").glob("*.*")) - set(pictures):
+            old.unlink()  # of another set of metrics
+        write_atomically(folder / "report.html", page)
+    named = f"{', '.join(drawings)} (each as .png and .svg)" if drawings else "none"
+    files = {"table": "table.csv", "curves": "curves.csv"}
+    inputs = {"study": "study.yaml", "configs": "configs.json", "dropped": "dropped.json"}
+    inputs |= {"environment": "environment.json", "measured in": "measured_in.json"}
+    return {
+        "report": str(folder / "report.html"),
+        **{what: str(folder / name) for what, name in files.items()},
+        "figures": f"{folder / 'figures'}: {named}",
+        **{what: str(folder / name) for what, name in inputs.items()},
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, default=list) + "\n"

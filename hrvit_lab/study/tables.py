@@ -1,0 +1,269 @@
+"""The schema of ``table.csv`` and ``curves.csv``: what each column may hold, written so that it reads back the same.
+
+Files may come from anybody. A cell that does not fit its column counts as missing, and that is said once a column.
+"""
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from hrvit_lab.metrics import METRICS, SPREAD
+
+MAX_ROWS = {"table.csv": 10_000, "curves.csv": 1_000_000}
+MAX_NUMBER = 1e30
+
+COMPARED = ("params", "macs", "macs_paper")
+"""Costs of which figures are published."""
+
+COMPARISONS = ("delta", "delta_se", "delta_low", "delta_high", "delta_p", "delta_n", "below_best", "below_best_p")
+"""What may stand behind the key of a metric over seeds: its comparisons with the reference and with the best."""
+
+CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
+"""What is known of every epoch."""
+
+NOT_BUILT = "not built here"
+"""Status of a row that holds published figures alone."""
+
+
+class Number(NamedTuple):
+    """A column of finite numbers within bounds."""
+
+    low: float = 0
+    high: float = MAX_NUMBER
+    whole: bool = False
+
+
+Kind = Number | Literal["text", "flag", "as written"]
+"""What a column holds. "As written" is an axis: numbers if all of its cells are written as Python writes numbers."""
+
+SIGNED = Number(low=-MAX_NUMBER)
+COUNT = Number(whole=True)
+SHARE = Number(high=1)
+ENDS: Mapping[str, Number] = {
+    "std": Number(), "n": COUNT, **{end: Number() for end in SPREAD},
+    "delta": SIGNED, "delta_se": Number(), "delta_low": SIGNED, "delta_high": SIGNED, "delta_p": SHARE,
+    "delta_n": COUNT, "below_best": SIGNED, "below_best_p": SHARE, "change_percent": SIGNED,
+}  # fmt: skip
+"""Numbers behind a metric's key."""
+
+TEXTS = (
+    "variant", "config_id", "matching", "resolution", "status", "note", "macs_convention",
+    "accuracy_metric", "accuracy_data", "cost_published", "imagenet_top1_delta_published",
+    "cityscapes_miou_delta_published", *(f"{key}_agrees" for key in COMPARED),
+)  # fmt: skip
+
+
+@cache
+def table_schema() -> Mapping[str, Kind]:
+    """Kinds of the columns of ``table.csv``; those that are not here are axes, kept as they are written."""
+    kinds: dict[str, Kind] = dict.fromkeys(TEXTS, "text")
+    kinds |= {"pareto": "flag", "macs_vs_base": Number(), "accuracy_published": Number(high=100)}
+    for key, metric in METRICS.items():
+        kinds[key] = Number(high=100 if metric.unit == "%" else MAX_NUMBER, whole=not metric.unit)
+        kinds |= {f"{key}_{end}": kind for end, kind in ENDS.items()}
+    for key in COMPARED:
+        kinds |= {f"{key}_published": COUNT, f"{key}_difference_percent": SIGNED}
+        kinds[f"{key}_change_percent_published"] = SIGNED
+    return kinds
+
+
+@cache
+def curves_schema() -> Mapping[str, Kind]:
+    """Kinds of the columns of ``curves.csv``."""
+    figures = {name: Number(high=100 if "top1" in name else MAX_NUMBER) for name in CURVES}
+    return {"variant": "text", "seed": COUNT, "epoch": COUNT, **figures}
+
+
+def tidy_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A study's table as it will read back: every column of its kind, and the columns that belong to others' there."""
+    return _completed(_typed(frame, table_schema()))
+
+
+def tidy_curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """Training curves as they will read back."""
+    return _typed(frame, curves_schema())
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV. Text that a spreadsheet would run as a formula is written behind an apostrophe."""
+    schema = table_schema() if "status" in frame else curves_schema()
+    columns = [_written(frame[name], _kind(schema, str(name))) for name in frame]
+    rows = [[str(name) for name in frame], *zip(*columns, strict=True)]
+    return "".join(",".join(map(_quoted, row)) + "\n" for row in rows)
+
+
+def read_table(content: bytes) -> tuple[pd.DataFrame, list[str]]:
+    """The table of ``table.csv``, and what of it does not fit.
+
+    Raises:
+        ValueError: in a few words, if it is no table of variants.
+    """
+    cells, faults = _read(content, "table.csv", ("variant",))
+    frame, wrong = _parsed(cells, table_schema(), "table.csv")
+    named = frame["variant"].notna()
+    if not named.all():
+        faults.append(f"table.csv: {(~named).sum()} rows have no variant's name and are left out")
+    if not named.any():
+        raise ValueError("no row has a variant's name")
+    return _completed(frame[named].reset_index(drop=True)), faults + wrong
+
+
+def read_curves(content: bytes) -> tuple[pd.DataFrame, list[str]]:
+    """The training curves of ``curves.csv``, and what of it does not fit.
+
+    Raises:
+        ValueError: in a few words, if it is no table of epochs.
+    """
+    cells, faults = _read(content, "curves.csv", tuple(curves_schema()))
+    frame, wrong = _parsed({name: cells[name] for name in curves_schema()}, curves_schema(), "curves.csv")
+    placed = frame[["variant", "seed", "epoch"]].notna().all(axis=1)
+    return frame[placed].reset_index(drop=True), faults + wrong
+
+
+def _kind(schema: Mapping[str, Kind], name: str) -> Kind:
+    return schema.get(name, "as written")
+
+
+def _typed(frame: pd.DataFrame, schema: Mapping[str, Kind]) -> pd.DataFrame:
+    """Each column by way of its text."""
+    columns = {str(name): _column(_written(frame[name], kind := _kind(schema, str(name))), kind)[0] for name in frame}
+    return pd.DataFrame(columns, index=range(len(frame)))
+
+
+def _completed(table: pd.DataFrame) -> pd.DataFrame:
+    """With the columns that readers expect of every table, and beside others: a mean has a spread and a number."""
+    table = table.copy()
+    missing: dict[str, Any] = {"config_id": None, "status": "ok", "pareto": False}
+    for key, metric in METRICS.items():
+        if key in table and metric.per_seed:
+            missing |= dict.fromkeys((f"{key}_std", f"{key}_n"), math.nan)
+        if {f"{key}_p10", f"{key}_p90"} & set(table):
+            missing |= dict.fromkeys((f"{key}_p10", f"{key}_p90"), math.nan)
+        for first in ("delta", "below_best"):
+            if f"{key}_{first}" in table:
+                missing |= {f"{key}_{end}": math.nan for end in COMPARISONS if end.startswith(first)}
+    if "accuracy_published" in table:
+        missing["accuracy_metric"] = None
+    for name, value in missing.items():
+        if name not in table:
+            table[name] = value
+    table["status"] = table["status"].fillna("ok")
+    return table
+
+
+def _read(content: bytes, name: str, needed: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Cells by column, and what is wrong with the rows."""
+    try:
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        head = next(lines, [])
+        rows: list[list[str]] = []
+        for row in lines:
+            if len(rows) == MAX_ROWS[name]:
+                break
+            if row:
+                rows.append(row)
+        more = next((True for row in lines if row), False) if len(rows) == MAX_ROWS[name] else False
+    except (UnicodeDecodeError, csv.Error) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise ValueError(reason) from None
+    if absent := [column for column in needed if column not in head]:
+        raise ValueError(f"it has no column {absent[0]!r}")
+    if not rows:
+        raise ValueError("it has no rows")
+    faults = []
+    if more:
+        faults.append(f"{name} has more than {MAX_ROWS[name]:,} rows; the others are left out")
+    if odd := sum(len(row) != len(head) for row in rows):
+        faults.append(f"{name}: {odd} rows have more or fewer cells than the head")
+    padded = [row + [""] * (len(head) - len(row)) for row in rows]
+    columns: dict[str, list[str]] = {}
+    for place, column in enumerate(head):
+        if column and column not in columns:
+            columns[column] = [row[place] for row in padded]
+    return columns, faults
+
+
+def _parsed(
+    columns: Mapping[str, Sequence[str]], schema: Mapping[str, Kind], name: str
+) -> tuple[pd.DataFrame, list[str]]:
+    parsed, wrong = {}, Counter[str]()
+    for column, texts in columns.items():
+        parsed[column], wrong[column] = _column(texts, _kind(schema, column))
+    faults = [
+        f"{name}: cells of {column} that do not fit count as missing: {bad}" for column, bad in wrong.items() if bad
+    ]
+    return pd.DataFrame(parsed), faults
+
+
+def _column(texts: Iterable[str], kind: Kind) -> tuple["pd.Series[Any]", int]:
+    """A column's values of its text, and how many cells do not fit; an empty cell is missing."""
+    if isinstance(kind, Number):
+        values = [_number(text, kind) for text in texts]
+        return pd.Series(values, dtype=float), sum(
+            value is None and text != "" for value, text in zip(values, texts, strict=True)
+        )
+    if kind == "flag":
+        return pd.Series([text == "True" for text in texts], dtype=bool), sum(
+            text not in ("True", "False", "") for text in texts
+        )
+    plain = [_without_guard(text) or None for text in texts]
+    known = [text for text in plain if text is not None]
+    if kind == "as written" and known and all(_is_number(text) for text in known):
+        whole = all(_WHOLE.fullmatch(text) for text in known)
+        numbers = [None if text is None else int(text) if whole else float(text) for text in plain]
+        return pd.Series(numbers, dtype="Int64" if whole and None in numbers else int if whole else float), 0
+    return pd.Series(plain, dtype=object), 0
+
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+_SIGNED = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def _number(text: str, kind: Number) -> float | None:
+    """The number that a cell holds; None if there is none that fits."""
+    if len(text) > 400 or not _NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    fits = kind.low <= value <= kind.high and (not kind.whole or value.is_integer())
+    return value if fits else None
+
+
+def _is_number(text: str) -> bool:
+    """Whether the text is how Python writes that number: not ``01``, ``1e3`` or ``0.50``, which are names."""
+    if _WHOLE.fullmatch(text):
+        return True
+    return bool(_NUMBER.fullmatch(text)) and math.isfinite(float(text)) and repr(float(text)) == text
+
+
+def _written(column: "pd.Series[Any]", kind: Kind) -> list[str]:
+    """A column's cells as text."""
+    missing = column.isna().tolist()
+    whole = isinstance(kind, Number) and kind.whole
+    return ["" if gone else _cell(value, whole) for value, gone in zip(column.tolist(), missing, strict=True)]
+
+
+def _cell(value: Any, whole: bool) -> str:
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) and not _SIGNED.fullmatch(value) else value
+    if whole and isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return repr(float(value)) if isinstance(value, float) else str(value)  # of numpy too, whose own repr names its type
+
+
+def _quoted(cell: str) -> str:
+    """The cell, between quotes where it needs them; Python's csv module left out carriage returns, up to 3.12."""
+    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
+
+
+def _without_guard(text: str) -> str:
+    """The text without the apostrophe that keeps spreadsheets from running it."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
