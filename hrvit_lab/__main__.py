@@ -45,7 +45,7 @@ def parser() -> cli.Parser:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
     parser = cli.Parser(
-        "",
+        "hrvit-lab",
         f"A workbench for HRViT (arXiv 2111.01236).\n\ncommands:\n{commands}\n\n'hrvit-lab COMMAND --help' says more.",
         EXAMPLES,
     )

@@ -1,6 +1,8 @@
 """``python -m hrvit_lab.space_size``: how many networks the validation admits."""
 
+import sys
+
 from hrvit_lab.search.space_size import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

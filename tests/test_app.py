@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -338,3 +339,32 @@ def test_snippet_creates_the_same_network() -> None:
     names: dict[str, object] = {}
     exec(written, names)
     assert names["model"].config.id == config.id  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "extremes",
+    [
+        {"drop_rate": 0.995, "proj_drop_rate": 0.9999999, "drop_path_rate": 0.99999},
+        {"drop_rate": 1e-9, "in_chans": 64, "num_classes": 100_000, "head_features": 16384, "upernet_width": 4096},
+        {"stem_width": 1024, "in_chans": 1, "num_classes": 0, "head_features": 1, "segformer_width": 1},
+        {"mlp_ratios": 7 / 3, "widths": (24, 48, 96, 192), "head_dims": 24, "ffn": "mlp"},
+    ],
+    ids=str,
+)
+def test_every_valid_value_can_be_edited_and_stays_what_it_is(
+    extremes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = preset("hrvit_b1").replace(**extremes)
+    monkeypatch.setitem(build.PRESETS, "hrvit_b1", config)
+    app = run(draw_build)
+    app.selectbox(key="preset").select("hrvit_b1").run()
+    assert not app.exception and not app.error
+    assert any(f"Config id `{config.id}`" in caption.value for caption in app.caption)
+
+
+def test_a_rate_of_one_is_refused_beside_its_field() -> None:
+    app = run(draw_build)
+    app.selectbox(key="preset").select("hrvit_b1").run()
+    app.number_input(key=field(app, "drop_rate")).set_value(1.0).run()
+    assert not app.exception
+    assert [error.value for error in app.error] == [text.plain("drop_rate = 1.0: give less than 1")]

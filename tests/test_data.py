@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.dummy import DummyClassifier
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.train import data as data_module
+from hrvit_lab.train import find
 from hrvit_lab.train.data import (
     DEBIAN_FASHION_MNIST,
     balanced_subset,
@@ -310,7 +310,7 @@ def test_folder_refuses_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest
 
 def test_folder_that_would_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folder(tmp_path, train=4, val=1)
-    monkeypatch.setattr(data_module, "MAX_BYTES", 6 * 3 * 8 * 8)
+    monkeypatch.setattr(find, "MAX_BYTES", 6 * 3 * 8 * 8)
     with pytest.raises(ConfigError, match="use a lower resolution, a train_limit"):
         load_dataset("folder", resolution=8, root=root)
     assert len(load_dataset("folder", resolution=8, root=root, train_limit=4).train_labels) == 4  # 4 + 2 images fit

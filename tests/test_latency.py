@@ -295,7 +295,7 @@ def test_an_error_of_the_model_stays_itself() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"device": "tpu"}, "device 'tpu' is unknown; use cpu, cuda or cuda:N"),
+        ({"device": "tpu"}, "device 'tpu' is unknown; use cpu, cuda, cuda:N or mps"),
         ({"device": "cuda:x"}, "device 'cuda:x' is unknown"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not present: torch sees"),
         ({"dtype": "int8"}, "dtype 'int8' is unknown; use one of float32, bfloat16, float16"),

@@ -112,6 +112,13 @@ def test_the_readme_says_that_number() -> None:
 
 
 def test_the_command_prints_grid_and_number(capsys: pytest.CaptureFixture[str]) -> None:
-    main()
+    assert main([]) == 0
     out = capsys.readouterr().out
     assert "depth                1 to 64" in out and f"to the last: {count_networks(Grid())}\n" in out
+
+
+def test_the_command_ignores_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument in ("--depth", "9", "hrvit_nano"):
+        assert main([argument]) == 2
+        output, errors = capsys.readouterr()
+        assert output == "" and f"unrecognized arguments: {argument}" in errors and len(errors.splitlines()) == 1

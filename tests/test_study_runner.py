@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from hrvit_lab import cli
 from hrvit_lab.config import preset
 from hrvit_lab.environment import usable_cores
 from hrvit_lab.files import Lock
 from hrvit_lab.study import runner
 from hrvit_lab.study.groups import ProbeInput
-from hrvit_lab.study.progress import duration, seconds_left
+from hrvit_lab.study.progress import seconds_left
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
 
@@ -239,4 +240,4 @@ def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
     [(0.04, "0.0 s"), (9.96, "10.0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599.7, "1 h 0 min")],
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert cli.duration(seconds) == text

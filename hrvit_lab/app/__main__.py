@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser("app", "Open the app in a browser: results of studies, and a builder of variants.")
+    parser = cli.Parser("hrvit-lab app", "Open the app in a browser: results of studies, and a builder of variants.")
     parser.add_argument(
         "--results", type=cli.path, default=Path("results"), metavar="DIR", help="where studies wrote (results)"
     )

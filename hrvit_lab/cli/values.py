@@ -2,12 +2,12 @@
 
 import argparse
 import math
-import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from hrvit_lab.devices import check_threads
 from hrvit_lab.errors import ConfigError, suggest
 
 MAX_SIDE = 65_536
@@ -20,9 +20,6 @@ DTYPES = {
 }  # fmt: skip
 """What a number format may be called, and its name in torch."""
 
-THREADS_PER_CORE = 4
-"""More threads than this for each core only slow a computation down; a hundred thousand crash the process."""
-
 T = TypeVar("T")
 Parse = Callable[[str], T]
 
@@ -30,9 +27,9 @@ Parse = Callable[[str], T]
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence (a ConfigError), without abbreviations of options."""
 
-    def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
         super().__init__(
-            prog=f"hrvit-lab {command}".strip(),
+            prog=prog,
             description=description,
             epilog=epilog,
             allow_abbrev=False,
@@ -83,12 +80,13 @@ seed = whole(0, 2**32 - 1)
 
 
 def threads(text: str) -> int:
-    """A number of CPU threads, at most ``THREADS_PER_CORE`` for each core of this machine."""
-    cores = os.cpu_count() or 1
+    """A number of CPU threads that this machine can have."""
+    number = whole(1, 10**9)(text)
     try:
-        return whole(1, THREADS_PER_CORE * cores)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}: this machine has {cores} cores") from None
+        check_threads(number)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return number
 
 
 def number(above: float, most: float) -> Parse[float]:

@@ -124,7 +124,7 @@ class HRViTConfig(BaseModel):
     drop_path_rate: Rate = 0.0
     grad_checkpointing: Switch = False
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -342,7 +342,7 @@ class HRViTConfig(BaseModel):
         """
         return cls.from_dict(read_json(text, "the config"))
 
-    def replace(self, **changes: Any) -> "HRViTConfig":
+    def replace(self, /, **changes: Any) -> "HRViTConfig":
         """A new config with some fields changed, validated again."""
         return HRViTConfig(**(self.model_dump() | changes))
 

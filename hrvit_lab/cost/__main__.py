@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser("cost", "What a network costs, in closed form, and what other counters say about it.", EXAMPLES)
+    description = "What a network costs, in closed form, and what other counters say about it."
+    parser = cli.Parser("hrvit-lab cost", description, EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_b1, …) or a config's YAML file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE,…",

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> cli.Parser:
     """The command line."""
     description = "Time networks against each other: numerics first, interleaved, with intervals."
-    parser = cli.Parser("latency", description, EXAMPLES)
+    parser = cli.Parser("hrvit-lab latency", description, EXAMPLES)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="hrvit_b1, hrvit_b1:deploy, my.yaml, timm:resnet50")
     parser.add_argument("--against", metavar="MODEL", help="the reference; default: the first MODEL")
     parser.add_argument(

@@ -27,7 +27,7 @@ from hrvit_lab.latency.parts import PartTimes, measure_parts
 from hrvit_lab.latency.race import race, race_steps
 from hrvit_lab.latency.show import LEGEND, knees, live, parts_by_place, parts_table, race_table
 from hrvit_lab.latency.steps import Steps
-from hrvit_lab.latency.workload import OutOfDeviceMemory, device_name, find_device
+from hrvit_lab.latency.workload import OutOfDeviceMemory, device_name, find_timed_device
 from hrvit_lab.network.model import HRViT
 
 MAX_WARMUP_SECONDS = 10.0
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     budget = Budget(half_width=options.precision / 100, max_seconds=options.max_seconds)
     if options.parts and options.training:
         raise ConfigError("--parts times inference; leave out --training, or --parts")
-    find_device(options.device)
+    find_timed_device(options.device)
     for backend in options.backend:
         find_backend(backend)
     names = list(dict.fromkeys([*([options.against] if options.against else []), *options.models]))
@@ -123,7 +123,7 @@ def show_parts(
         except OutOfDeviceMemory as error:
             console.print(f"{model.name}: parts: {error}", style="red")
             continue
-        device = device_name(find_device(setting.device))
+        device = device_name(find_timed_device(setting.device))
         threads = setting.threads or torch.get_num_threads()
         title = f"{model.name}, {_where(setting)}, eager, {dtype}, on {device}, {threads} thread{'s' * (threads > 1)}"
         console.print(parts_table(title, times))

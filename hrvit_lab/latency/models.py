@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hrvit_lab.cli import printable
 from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, read_config, suggest
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_network
 from hrvit_lab.network.deploy import deploy
@@ -27,7 +28,7 @@ class NamedModel:
     """A model under the name that its measurements carry.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it, without control characters.
         plain: the network as it is defined; its output in float32 is the truth for all forms of it.
         module: what is timed: ``plain`` itself, or a faster form with the same weights.
     """
@@ -62,7 +63,7 @@ def find_model(name: str, *, seed: int = 0, resolution: tuple[int, int] | None =
             raise ConfigError(f"{name} cannot be built for {size}: {type(error).__name__}: {error}") from error
     else:
         plain = build_measurable(_config(source), seed)
-    return NamedModel(name, plain, deploy(plain) if deployed else plain)
+    return NamedModel(printable(name), plain, deploy(plain) if deployed else plain)
 
 
 def as_model(

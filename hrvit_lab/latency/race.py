@@ -40,7 +40,7 @@ from hrvit_lab.latency.workload import (
     DTYPES,
     MEMORY_FORMATS,
     device_name,
-    find_device,
+    find_timed_device,
     ieee_float32,
 )
 from hrvit_lab.network.baselines import NetworkConfig
@@ -175,7 +175,7 @@ def _validate(entries: Sequence[Entry], setting: Setting) -> torch.device:
     for entry in entries:
         if isinstance(entry.model.plain, HRViT):
             entry.model.plain.config.check_resolution(setting.resolution)
-    return find_device(setting.device)
+    return find_timed_device(setting.device)
 
 
 def _timed(

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from hrvit_lab.devices import check_threads
+
 Clock = Callable[[], float]
 """Monotonic seconds, e.g. ``time.perf_counter``."""
 
@@ -157,7 +159,12 @@ def garbage_collector_paused() -> Iterator[None]:
 
 @contextmanager
 def intra_op_threads(threads: int | None) -> Iterator[int]:
-    """Let torch use ``threads`` CPU threads inside (None: as many as now); yields the number."""
+    """Let torch use ``threads`` CPU threads inside (None: as many as now); yields the number.
+
+    Raises:
+        ConfigError: for a number that this machine is not made for.
+    """
+    check_threads(threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hrvit_lab.devices import find_device
 from hrvit_lab.environment import cpu_model
 from hrvit_lab.errors import ConfigError, is_out_of_memory
 from hrvit_lab.network.inputs import input_channels
@@ -79,7 +80,7 @@ def prepare(
             raise ConfigError(f"{field} {value!r} is unknown; use one of {', '.join(known)}")
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; use at least 1")
-    target = find_device(device)
+    target = find_timed_device(device)
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     name = f"batch {batch_size} at {height}×{width}, {dtype}, {memory_format}, on {device_name(target)}"
     with memory_errors_named(name):
@@ -94,19 +95,15 @@ def noise(batch_size: int, channels: int, height: int, width: int, seed: int) ->
     return torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def find_device(name: str) -> torch.device:
-    """The torch device called ``name``.
+def find_timed_device(name: str) -> torch.device:
+    """The torch device called ``name``, if the lab can time it.
 
     Raises:
-        ConfigError: if it is neither the CPU nor a CUDA device that is present.
+        ConfigError: if there is none, or it is an Apple GPU, whose end of work the lab does not wait for.
     """
-    kind, _, index = name.partition(":")
-    if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
-        raise ConfigError(f"device {name!r} is unknown; use cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        present = torch.cuda.device_count()
-        raise ConfigError(f"device {name!r} is not present: torch sees {present} CUDA devices; use cpu")
-    return torch.device(name)
+    if name == "mps":
+        raise ConfigError("device 'mps' can train and not be timed; use cpu, cuda or cuda:N")
+    return find_device(name)
 
 
 def device_name(device: torch.device) -> str:

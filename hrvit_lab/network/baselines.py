@@ -55,7 +55,7 @@ class TimmConfig:
         identity = {"model": self.model, "num_classes": self.num_classes, "in_chans": self.in_chans}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
-    def replace(self, **changes: Any) -> "TimmConfig":
+    def replace(self, /, **changes: Any) -> "TimmConfig":
         """A new config with some fields changed.
 
         Raises:

@@ -4,8 +4,9 @@ Networks are different if their config's ``id`` differs; a setting that nothing 
 don't meet in a rule or in the id multiply; those that do are enumerated together, a branch at a time.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import lru_cache
@@ -13,6 +14,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from hrvit_lab import cli
 from hrvit_lab.config import MAX_BRANCHES, TABLES
 from hrvit_lab.parts import ATTENTION, FFNS, HEAD, SHORTCUT, STEM
 
@@ -170,14 +172,21 @@ def _short(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
-def main() -> None:
-    """Print the grid, field by field, and the number."""
-    grid = Grid()
-    for field, values in describe(grid).items():
-        print(f"{field:20} {values}")
-    number = count_networks(grid)
-    print(f"\n{Decimal(number):.3e} networks, to the last: {number}")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the grid, field by field, and the number; the exit code."""
+
+    def work() -> int:
+        description = "How many different networks the validation of configs admits, on a stated grid of values."
+        cli.Parser("python -m hrvit_lab.space_size", description).parse_args(arguments)
+        grid = Grid()
+        for field, values in describe(grid).items():
+            print(f"{field:20} {values}")
+        number = count_networks(grid)
+        print(f"\n{Decimal(number):.3e} networks, to the last: {number}")
+        return 0
+
+    return cli.run(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> cli.Parser:
     parser = cli.Parser(
-        "study",
+        "hrvit-lab study",
         "Sweep a study: measure every variant, and keep every trial.\n"
         "'report NAME' rebuilds table, figures and report from the kept trials.",
         EXAMPLES,
@@ -72,7 +72,7 @@ def _parser() -> cli.Parser:
 
 
 def _report_parser() -> cli.Parser:
-    parser = cli.Parser("study report", "Rebuild table, figures and report of a study from its kept trials.")
+    parser = cli.Parser("hrvit-lab study report", "Rebuild table, figures and report of a study from its kept trials.")
     parser.add_argument("study", metavar="NAME", help="the study's name")
     _add_out(parser)
     return parser

@@ -17,9 +17,10 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.environment import environment, usable_cores
 from hrvit_lab.study import runner
-from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings
+from hrvit_lab.study.files import check_name, find_study, list_studies, load_study, parse_settings, study_name
 from hrvit_lab.study.groups import PROBES
-from hrvit_lab.study.progress import Display, duration, outlook
+from hrvit_lab.study.progress import Display, outlook
+from hrvit_lab.study.requirements import check_requirements, trains
 from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
@@ -33,14 +34,11 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
-    if spec.device != "cpu":
-        from hrvit_lab.latency.workload import find_device  # here: a study on a CPU leaves torch to its workers
-
-        find_device(spec.device)
     jobs = options.jobs or (1 if spec.device != "cpu" else usable_cores())
     expansion = expand(spec)
+    check_requirements(spec, expansion.variants)
     store = Store(options.out)
-    data_files = files_digest(spec.data.root)
+    data_files = files_digest(spec.data.root) if trains(spec) else ""
     conditions = environment(spec.device) | {"data_files": data_files}
     planned = plan_under(conditions, spec, expansion)
     trials = in_order(planned)
@@ -50,7 +48,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 
     try:
         store.create()
-        folder = options.out / path.stem
+        folder = options.out / study_name(path)
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
@@ -91,14 +89,16 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     if trials:
         console.print(
             f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
-            + (f" in {duration(time.monotonic() - began)}." if pending else "."),
+            + (f" in {cli.duration(time.monotonic() - began)}." if pending else "."),
         )
     return conclude(folder, spec, expansion, planned, store, conditions, console)
 
 
 def rebuild(options: argparse.Namespace, console: Console) -> int:
     """Table, figures and report again, from the records that are on disk."""
-    folder = options.out / Path(options.study).stem
+    name = study_name(Path(options.study))
+    check_name(name)
+    folder = options.out / name
     try:
         spec = load_study(folder / "study.yaml")
         conditions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))

@@ -1,15 +1,21 @@
 """Study files: how they are found and read, and how ``--set`` changes them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, read_text, read_yaml, remedy, suggest
 from hrvit_lab.study.spec import NamedChange, Spec
 
 RESERVED_NAMES = ("report", "trials")
+MAX_NAME = 100
+SUFFIXES = (".yaml", ".yml")
+# Separators, what Windows refuses, and control characters; at the ends, dots (so that none is "." or "..") and spaces.
+_NO_NAME = re.compile(r"[/\\:*?\"<>|]|^[. ]|[. ]$|^$")
 
 
 def find_study(name: str) -> Path:
@@ -18,10 +24,11 @@ def find_study(name: str) -> Path:
     Raises:
         ConfigError: with near names, if there is none.
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(SUFFIXES):
         path = Path(name)
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"there is no study file {name!r}; check the path, or see --list for shipped studies")
+        check_name(study_name(path))
         return path
     known = list_studies()
     if name not in known:
@@ -32,8 +39,29 @@ def find_study(name: str) -> Path:
 def list_studies() -> dict[str, Path]:
     """Studies by name; those in ``./studies`` go before the checkout's."""
     folders = (Path(__file__).parents[2] / "studies", Path("studies"))
-    paths = sorted(path for folder in folders for path in folder.glob("*.y*ml"))
-    return {path.stem: path for path in sorted(paths, key=lambda path: (path.parent == Path("studies"), path.stem))}
+    paths = sorted(path for folder in folders for path in folder.glob("*.y*ml") if path.name.endswith(SUFFIXES))
+    by_name = {study_name(path): path for path in sorted(paths, key=lambda path: path.parent == Path("studies"))}
+    return {name: by_name[name] for name in sorted(by_name) if not _NO_NAME.search(name)}
+
+
+def study_name(path: Path) -> str:
+    """The study's name, which is also the name of the folder of its results: the file's without its suffix."""
+    return path.name.removesuffix(".yaml").removesuffix(".yml")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be the name of a folder on every system.
+
+    Raises:
+        ConfigError: naming it, with the remedy.
+    """
+    if name in RESERVED_NAMES:
+        raise ConfigError(f"a study can't be called {name!r}; rename the file")
+    if len(name) > MAX_NAME or _NO_NAME.search(name) or cli.printable(name) != name or "\n" in name:
+        raise ConfigError(
+            f"{name!r} can't name a study, whose results go into a folder of that name; "
+            f"rename the file: up to {MAX_NAME} letters, digits, spaces, - and _"
+        )
 
 
 def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
@@ -42,8 +70,6 @@ def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
     Raises:
         ConfigError: one sentence with the file (or ``--set``), the key and the remedy.
     """
-    if path.stem in RESERVED_NAMES:
-        raise ConfigError(f"{path}: a study can't be called {path.stem!r}; rename the file")
     text = read_text(path, "the study file")
     raw = _parse(text, path)
     spec = _validate(raw, str(path))

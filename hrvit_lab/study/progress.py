@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from hrvit_lab import cli
 from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.trials import Trial
 
@@ -74,29 +75,14 @@ def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -
             first = "measurement" if all(GROUPS[group].alone for group in slow) else "training"
             said.append(f"How long is not known before the first {first} is done; from then on the time left is shown.")
         elif any(not GROUPS[record["group"]].quick for record in records.values()):
-            said.append(f"About {duration(left)} with --jobs {jobs}, judging by those there.")
+            said.append(f"About {cli.duration(left)} with --jobs {jobs}, judging by those there.")
         else:
-            said.append(f"About {duration(left)} at most: a clock stops at its bound.")
+            said.append(f"About {cli.duration(left)} at most: a clock stops at its bound.")
     return " ".join(said)
 
 
 def _trials(number: int) -> str:
     return f"{number} trial{'s' * (number != 1)}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(4.2), duration(64), duration(7500)
-    ('4.2 s', '1 min 4 s', '2 h 5 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class Display:
@@ -114,7 +100,9 @@ class Display:
         self.said_waiting = False
         self.bar: Progress | None = None
         if console.is_terminal:
-            what = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+            what = TextColumn(
+                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            )
             count = TextColumn("{task.completed:g}/{task.total:g}")
             columns = (SpinnerColumn(), BarColumn(20), count, _Pace(self), what)
             self.bar = Progress(*columns, console=console, expand=True, transient=True)
@@ -167,14 +155,14 @@ class Display:
         if seconds is None:
             return ""
         gone = [time.monotonic() - since for since in self.running.values()]
-        return f"about {duration(max(0.0, seconds - sum(gone) / max(1, len(gone))))} left"
+        return f"about {cli.duration(max(0.0, seconds - sum(gone) / max(1, len(gone))))} left"
 
     def _describe(self, text: str) -> None:
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], description=Text(text).plain.replace("[", r"\["))
+            self.bar.update(self.bar.task_ids[0], description=cli.printable(text))
 
     def _line(self, trial: Trial, record: Record) -> None:
-        result = duration(record["seconds"])
+        result = cli.duration(record["seconds"])
         if record["status"] != "ok":
             result = f"{record['status'].replace('_', ' ')}: {record['reason']}"
         line = f"[{self.total - len(self.pending)}/{self.total}] {trial.label}: {result}"

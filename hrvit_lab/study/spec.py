@@ -5,9 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, preset, suggest, write_yaml
+from hrvit_lab.config.text import shortened
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, network_from_dict
 from hrvit_lab.published import by_key
@@ -41,6 +43,17 @@ Axes = Annotated[dict[str, AxisValues], Field(min_length=1, max_length=10)]
 
 def _both_sides(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else value
+
+
+def _without_control(text: str) -> str:
+    """Refuse characters that a terminal obeys or a font lacks; tabs and line ends are spaces of a longer text."""
+    shown = cli.printable(text.replace("\t", " "))
+    if shown != text.replace("\t", " "):
+        raise ValueError(f"{shortened(shown)} holds a control character; leave it out")
+    return text
+
+
+Prose = Annotated[str, AfterValidator(_without_control)]
 
 
 class _Section(BaseModel):
@@ -103,11 +116,11 @@ class NamedChange(_Section):
         note: what a reader of the row must know.
     """
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Prose = Field(min_length=1, max_length=100)
     set: dict[str, Any] | None = Field(default_factory=dict, max_length=30)
     resolution: Resolution | None = None
     published: str | None = None
-    note: str = Field("", max_length=500)
+    note: Prose = Field("", max_length=500)
 
     _square = field_validator("resolution", mode="before")(_both_sides)
 
@@ -150,8 +163,8 @@ class Spec(_Section):
         trial_timeout_s: seconds after which a trial is given up.
     """
 
-    title: str = Field(min_length=1, max_length=200)
-    question: str = Field(min_length=1, max_length=4000)
+    title: Prose = Field(min_length=1, max_length=200)
+    question: Prose = Field(min_length=1, max_length=4000)
     base: dict[str, Any]
     cost_base: dict[str, Any] | None = None
     grid: Axes | None = None
@@ -209,8 +222,8 @@ class Spec(_Section):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):
-            raise ValueError(f"{device!r} is no device; use cpu, cuda or cuda:N")
+        if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", device):
+            raise ValueError(f"{device!r} is no device; use cpu, cuda, cuda:N or mps")
         return device
 
     @field_validator("constraints")

@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> cli.Parser:
     """The command line; training options come from ``TrainOptions``, which validates them."""
-    parser = cli.Parser("train", "Train one network briefly, for a top-1 that compares networks on that data set.")
+    description = "Train one network briefly, for a top-1 that compares networks on that data set."
+    parser = cli.Parser("hrvit-lab train", description)
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_nano, …) or a config's YAML file")
     parser.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)} (digits)")
     parser.add_argument("--root", type=cli.path, metavar="DIR", help="folder with the data set's files")
@@ -34,8 +35,9 @@ def parser() -> cli.Parser:
     for name, field in TrainOptions.model_fields.items():
         default = "all" if field.default is None else field.default
         group.add_argument(
-            f"--{name.replace('_', '-')}", metavar="X", help=f"{field.description} ({default})".replace("%", "%%")
-        )
+            f"--{name.replace('_', '-')}", type=cli.threads if name == "threads" else str, metavar="X",
+            help=f"{field.description} ({default})".replace("%", "%%"),
+        )  # fmt: skip
     return parser
 
 

@@ -21,16 +21,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvit_lab.errors import ConfigError, suggest
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.find import (
+    DEBIAN_FASHION_MNIST,
+    FASHION_FILES,
+    FASHION_SPLITS,
+    check_limit,
+    check_request,
+    find_digits,
+    find_idx,
+    find_images,
+)
 from hrvit_lab.train.image_files import read_image
-from hrvit_lab.train.image_folders import expand, list_images
 
 SPLIT_SEED = 20  # part of the protocol: another seed is another validation set, and old figures don't compare
-MAX_BYTES = 4 * 2**30  # of uint8 pixels; with two workers a laptop of 16 GiB still holds them
 MAX_IDX_BYTES = 512 * 2**20
-MAX_SIDE = 4096
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,16 +133,10 @@ def load_dataset(
     Raises:
         ConfigError: unknown name, missing or broken files, or more than fits in memory.
     """
-    if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}; {suggest(name, DATASETS)}")
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
-    pixels = LOADERS[name]((height, width), None if root is None else expand(root), train_limit)
+    size, folder = check_request(name, resolution, root)
+    pixels = LOADERS[name](size, folder, train_limit)
     mean, std = mean_and_std(pixels.train_images)
-    data = ImageData(
-        **vars(pixels), name=name, source=DATASETS[name].source, resolution=(height, width), mean=mean, std=std
-    )
+    data = ImageData(**vars(pixels), name=name, source=DATASETS[name].source, resolution=size, mean=mean, std=std)
     return data.limited(train_limit)
 
 
@@ -167,9 +167,7 @@ def balanced_subset(labels: Tensor, limit: int) -> Tensor:
         labels: int64 (N,).
         limit: from the number of classes to N.
     """
-    num_classes = len(labels.unique())
-    if limit < num_classes:
-        raise ConfigError(f"train_limit {limit} leaves classes without an image; use at least {num_classes}")
+    check_limit(len(labels.unique()), limit)
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
     rank_in_class = torch.empty_like(labels)
     for label in labels.unique():
@@ -178,7 +176,7 @@ def balanced_subset(labels: Tensor, limit: int) -> Tensor:
     return rank_in_class.argsort(stable=True)[:limit].sort().values
 
 
-# -- loaders: (resolution, root, train_limit) -> Pixels --------------------------------------------
+# -- the data sets ---------------------------------------------------------------------------------
 
 
 def load_digits(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
@@ -187,8 +185,7 @@ def load_digits(resolution: tuple[int, int], root: Path | None, train_limit: int
     from sklearn.datasets import load_digits as sklearn_digits
     from sklearn.model_selection import train_test_split
 
-    if root is not None:
-        raise ConfigError("data set 'digits' comes with scikit-learn and has no root; leave root out")
+    find_digits(resolution, root, train_limit)
     grey, labels = sklearn_digits(return_X_y=True)
     train, val = train_test_split(range(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED)
     images = torch.from_numpy(grey * (255 / 16)).round().to(torch.uint8).view(-1, 1, 8, 8)  # stored as 0…16
@@ -199,12 +196,11 @@ def load_digits(resolution: tuple[int, int], root: Path | None, train_limit: int
 
 def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
     """Fashion-MNIST (arXiv 1708.07747): 60,000 28 × 28 images to train on and 10,000 to validate."""
-    folder = DEBIAN_FASHION_MNIST if root is None else root
+    folder = root or DEBIAN_FASHION_MNIST
 
     def split(prefix: str) -> tuple[Tensor, Tensor]:
         images, labels = (
-            read_idx(_find_idx(folder, f"{prefix}-{kind}-idx{ndim}-ubyte"), ndim=ndim)
-            for kind, ndim in (("images", 3), ("labels", 1))
+            read_idx(find_idx(folder, f"{prefix}-{kind}-idx{ndim}-ubyte"), ndim=ndim) for kind, ndim in FASHION_FILES
         )
         if len(images) != len(labels):
             raise ConfigError(f"{folder}: {len(images)} {prefix} images, {len(labels)} labels; fetch them again")
@@ -213,7 +209,8 @@ def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_lim
         return images[:, None], labels.long()
 
     names = "t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot"
-    return Pixels(*split("train"), *split("t10k"), tuple(names.split(",")))
+    train, val = map(split, FASHION_SPLITS)
+    return Pixels(*train, *val, tuple(names.split(",")))
 
 
 def load_folder(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
@@ -221,19 +218,11 @@ def load_folder(resolution: tuple[int, int], root: Path | None, train_limit: int
 
     ``image_folders`` says which files are read, ``image_files`` how their pixels become RGB.
     """
-    if root is None:
-        raise ConfigError("data set 'folder' needs a root: a folder of train/CLASS/* and val/CLASS/* images")
-    found = list_images(root)
+    found = find_images(resolution, root, train_limit)
     train_files = found.train
     if train_limit is not None and train_limit < len(train_files):
         labels = torch.tensor([label for _, label in train_files])
         train_files = [train_files[i] for i in balanced_subset(labels, train_limit).tolist()]
-    size = (len(train_files) + len(found.val)) * 3 * math.prod(resolution)
-    if size > MAX_BYTES:
-        raise ConfigError(
-            f"{root} at {resolution[0]}×{resolution[1]} would take {size / 2**30:.1f} GiB of memory, more "
-            f"than {MAX_BYTES / 2**30:.0f} GiB; use a lower resolution, a train_limit, or fewer images in val"
-        )
     return Pixels(
         *_decode(train_files, resolution), *_decode(found.val, resolution), found.class_names, skipped=found.skipped
     )
@@ -283,13 +272,3 @@ def read_idx(path: Path, *, ndim: int) -> Tensor:
     if len(body) != size:
         raise ConfigError(f"{path} does not hold the {size} bytes its header announces; fetch it again")
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).view(shape)
-
-
-def _find_idx(folder: Path, name: str) -> Path:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
-    raise ConfigError(
-        f"{name}.gz is not in {folder}; install Debian's package dataset-fashion-mnist, or give as root the "
-        "folder with Fashion-MNIST's four idx files"
-    )

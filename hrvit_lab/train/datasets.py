@@ -23,4 +23,4 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": Dataset("Fashion-MNIST", 10, "Fashion-MNIST, 28x28 grey, idx files"),
     "folder": Dataset("image folder", None, "image folder with train/ and val/"),
 }
-"""Data sets by the name that ``--data`` and study files take; ``hrvit_lab.train.data.LOADERS`` has their loaders."""
+"""Data sets by the name that ``--data`` and study files take; ``hrvit_lab.train.data.LOADERS`` loads them."""

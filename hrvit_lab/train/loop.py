@@ -13,6 +13,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
+from hrvit_lab.devices import check_threads
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.batches import steps_per_epoch
 from hrvit_lab.train.data import ImageData
@@ -239,6 +240,7 @@ def random_shift(x_BCHW: Tensor, max_shift: float, generator: torch.Generator) -
 
 @contextlib.contextmanager
 def _deterministic(threads: int) -> Iterator[None]:
+    check_threads(threads)
     before = torch.get_num_threads(), torch.backends.cudnn.deterministic
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True

@@ -149,9 +149,10 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
                 st.number_input,
                 name.replace("_", " ").capitalize(),
                 0.0,
-                0.99,
+                1.0,
                 getattr(start, name),
                 0.05,
+                format="%g",
             )
         field("grad_checkpointing", st.toggle, "Gradient checkpointing", start.grad_checkpointing)
     return values, resolution
@@ -180,7 +181,16 @@ def _choice_text(choice: Any) -> str:
 
 
 def _join(values: tuple[Any, ...]) -> str:
-    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return ", ".join(_exact(value) if isinstance(value, float) else str(value) for value in values)
+
+
+def _exact(value: float) -> str:
+    """The shortest text that reads back as the same number.
+
+    >>> _exact(4.0), _exact(7 / 3)
+    ('4', '2.3333333333333335')
+    """
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def parse(values: Mapping[str, Any]) -> dict[str, Any]:

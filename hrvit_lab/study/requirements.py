@@ -1,0 +1,78 @@
+"""What a study needs of this machine and its data: found out before anything runs, not trial by trial."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from hrvit_lab.devices import check_threads, find_device
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.metrics import METRICS
+from hrvit_lab.study.space import Variant
+from hrvit_lab.study.spec import Spec
+from hrvit_lab.train.find import find_classes
+
+IMAGE_CHANNELS = 3
+"""Channels of the images that networks are trained on; grey images are repeated."""
+
+
+def trains(spec: Spec) -> bool:
+    """Whether any of its metrics comes from a training."""
+    return "accuracy" in _groups(spec)
+
+
+def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
+    """Refuse a study whose trials would fail here.
+
+    Raises:
+        ConfigError: for a device or a number of threads that this machine does not have; for data that are not there,
+            or that its networks do not fit.
+    """
+    if spec.device != "cpu":  # a study on a CPU leaves torch to its workers
+        find_device(spec.device)
+    if _groups(spec) & {"latency", "memory"}:
+        if spec.device == "mps":
+            raise ConfigError("device 'mps' can train and not be timed; leave out latency and memory, or use cpu")
+        _check_threads("latency", spec.latency.threads)
+    if trains(spec):
+        _check_threads("train", spec.train.threads)
+        classes = _find_classes(spec)
+        _check_classes(spec, classes)
+        for variant in variants:
+            if variant.config.in_chans != IMAGE_CHANNELS:
+                raise ConfigError(
+                    f"variant {variant.name!r}: in_chans = {variant.config.in_chans}, but images have "
+                    f"{IMAGE_CHANNELS} channels here (grey ones are repeated); leave in_chans at {IMAGE_CHANNELS}, or "
+                    "measure costs and latency alone"
+                )
+
+
+def _groups(spec: Spec) -> set[str]:
+    return {METRICS[key].group for key in spec.metrics}
+
+
+def _check_threads(section: str, threads: int | None) -> None:
+    try:
+        check_threads(threads)
+    except ConfigError as error:
+        raise ConfigError(f"{section}.{error}") from None
+
+
+def _find_classes(spec: Spec) -> int:
+    data = spec.data
+    try:
+        return find_classes(data.name, resolution=data.resolution, root=data.root, train_limit=spec.train.train_limit)
+    except ConfigError as error:
+        raise ConfigError(f"data: {error}") from None
+
+
+def _check_classes(spec: Spec, classes: int) -> None:
+    """A number of classes that was asked for must be the data's: it is what is trained."""
+    given: list[tuple[str, Any]] = [("base", spec.base.get("num_classes"))]
+    for axes in (spec.grid, spec.one_at_a_time):
+        given += [("num_classes", value) for value in (axes or {}).get("num_classes", ())]
+    given += [(f"variant {entry.name!r}", (entry.set or {}).get("num_classes")) for entry in spec.variants or ()]
+    for where, value in given:
+        if value is not None and value != classes:
+            raise ConfigError(
+                f"{where}: num_classes = {value}, but {spec.data.name} has {classes} classes, which is what is "
+                f"trained; set num_classes to {classes} or leave it out"
+            )

@@ -1,0 +1,110 @@
+"""Whether a data set is there, and how many classes it has: looked up without reading an image, and without torch.
+
+To add a data set: its line in ``FINDERS``; see `hrvit_lab.train.data`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hrvit_lab.errors import ConfigError, suggest
+from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.image_folders import FolderImages, expand, list_images
+
+MAX_BYTES = 4 * 2**30  # of uint8 pixels; with two workers a laptop of 16 GiB still holds them
+MAX_SIDE = 4096
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+FASHION_SPLITS = ("train", "t10k")
+FASHION_FILES = (("images", 3), ("labels", 1))
+"""What its files hold, and with how many dimensions."""
+
+
+def find_classes(
+    name: str, *, resolution: int | Sequence[int], root: str | Path | None = None, train_limit: int | None = None
+) -> int:
+    """The number of classes of a data set, without reading an image.
+
+    Args:
+        name, resolution, root, train_limit: as for `hrvit_lab.train.data.load_dataset`.
+    Raises:
+        ConfigError: where ``load_dataset`` would refuse, except for files with broken content.
+    """
+    size, folder = check_request(name, resolution, root)
+    classes = FINDERS[name](size, folder, train_limit)
+    check_limit(classes, train_limit)
+    return classes
+
+
+def check_request(
+    name: str, resolution: int | Sequence[int], root: str | Path | None
+) -> tuple[tuple[int, int], Path | None]:
+    """(height, width) and the folder of the files, if the data set is known and takes them."""
+    if name not in DATASETS:
+        raise ConfigError(f"unknown data set {name!r}; {suggest(name, DATASETS)}")
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
+    return (height, width), None if root is None else expand(root)
+
+
+def check_limit(classes: int, train_limit: int | None) -> None:
+    """Refuse a ``train_limit`` of less than one image for each class."""
+    if train_limit is not None and train_limit < classes:
+        raise ConfigError(f"train_limit {train_limit} leaves classes without an image; use at least {classes}")
+
+
+def find_digits(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> int:
+    """They need no files."""
+    if root is not None:
+        raise ConfigError("data set 'digits' comes with scikit-learn and has no root; leave root out")
+    return 10
+
+
+def find_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> int:
+    """Its four files are there."""
+    for prefix, (kind, ndim) in itertools.product(FASHION_SPLITS, FASHION_FILES):
+        find_idx(root or DEBIAN_FASHION_MNIST, f"{prefix}-{kind}-idx{ndim}-ubyte")
+    return 10
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """The idx file of that name, gzipped or not.
+
+    Raises:
+        ConfigError: if neither is there.
+    """
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"{name}.gz is not in {folder}; install Debian's package dataset-fashion-mnist, or give as root the "
+        "folder with Fashion-MNIST's four idx files"
+    )
+
+
+def find_folder(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> int:
+    """Its images are there and fit into memory."""
+    return len(find_images(resolution, root, train_limit).class_names)
+
+
+def find_images(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> FolderImages:
+    """What an image folder holds, if its images fit into memory at that resolution and limit."""
+    if root is None:
+        raise ConfigError("data set 'folder' needs a root: a folder of train/CLASS/* and val/CLASS/* images")
+    found = list_images(root)
+    used = min(len(found.train), train_limit or len(found.train)) + len(found.val)
+    if (size := used * 3 * math.prod(resolution)) > MAX_BYTES:
+        raise ConfigError(
+            f"{root} at {resolution[0]}×{resolution[1]} would take {size / 2**30:.1f} GiB of memory, more "
+            f"than {MAX_BYTES / 2**30:.0f} GiB; use a lower resolution, a train_limit, or fewer images in val"
+        )
+    return found
+
+
+FINDERS: dict[str, Callable[[tuple[int, int], Path | None, int | None], int]] = {
+    "digits": find_digits,
+    "fashion_mnist": find_fashion_mnist,
+    "folder": find_folder,
+}
+"""The look-up of each data set of ``DATASETS``: the number of its classes."""

@@ -1,0 +1,174 @@
+"""Names from users are data: no markup, no terminal control, no path out of the results folder. Over all commands."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hrvit_lab.cli import printable
+from hrvit_lab.cost.__main__ import main as cost
+from hrvit_lab.latency.__main__ import main as latency
+from hrvit_lab.study.__main__ import main as study
+
+NAMES = [
+    "a[/red]b", "[bold]", "[/]", "[link=http://x]y", "\\[x", ":smile:", "../../x", "..", "/", "a/b", "a\\b", "%s {0}",
+    "\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "a\u202eb\u2066c", "a\rb", "null", "yes", "010", "~", "-x", "日本",
+]  # fmt: skip
+
+
+def tree(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def show(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, once it is known to hold nothing that a terminal obeys."""
+    output, errors = capsys.readouterr()
+    assert "Traceback" not in errors
+    for text in (output, errors):
+        assert printable(text) == text
+    return output + errors
+
+
+def shown_as(name: str) -> str:
+    """Rich leaves out the bell and the moves of the cursor; other control characters are written out."""
+    return printable(re.sub("[\a\b\v\f\r]", "", name))
+
+
+def write_study(path: Path, name: str) -> Path:
+    text = {
+        "title": name, "question": f"{name}?", "base": "hrvit_nano", "resolution": 64, "metrics": ["params", "macs"],
+        "variants": [{"name": name, "note": name}, {"name": "other", "set": {"fusion": "sparse"}}], "compare_to": name,
+    }  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.dump(text))
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cost_shows_a_config_of_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(yaml.dump({"preset": "hrvit_nano", "name": name}))
+    for more in ([], ["--csv"]):
+        assert cost(["mine.yaml", "--resolution", "64", *more]) == 0
+        shown = show(capsys)
+        assert more or shown_as(name) in shown
+    assert tree(tmp_path) == {"mine.yaml"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_lists_and_rehearses_any_title_and_variant(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path / "studies" / "hostile.yaml", name)
+    refused = printable(name) != name
+    for command in (["--list"], ["hostile", "--dry-run"]):
+        assert study(command) == (2 if refused and command != ["--list"] else 0)
+        shown = show(capsys)
+        assert name in shown or (refused and "holds a control character; leave it out" in " ".join(shown.split()))
+    assert tree(tmp_path) == {"studies", "studies/hostile.yaml"}
+
+
+@pytest.mark.parametrize("name", ["a[/red]b", "../../x"])
+def test_a_study_runs_and_reports_with_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    write_study(Path("named [x].yaml"), name)
+    for command in (["named [x].yaml", "--jobs", "1"], ["report", "named [x]"]):
+        assert study([*command, "--out", "o[/red]1"]) == 0
+        assert "o[/red]1/named [x]/report.html" in show(capsys)
+    outside = {path for path in tree(tmp_path) if not path.startswith("deep/er/o[")}
+    assert outside == {"deep", "deep/er", "deep/er/named [x].yaml"}
+
+
+@pytest.mark.parametrize(
+    "file", ["...yaml", "....yaml", ".yaml", "..yaml", ".yml", " .yaml", "a .yaml", "report.yaml", "trials.yml",
+             "a\nb.yaml", "\x1b[31m.yaml", "a\u202eb.yaml", "c:d.yaml", "a\\b.yaml", "x" * 120 + ".yaml"],
+)  # fmt: skip
+def test_a_study_file_whose_name_cannot_be_a_folder_is_refused(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path / "studies" / file, "t")
+    for where in (f"studies/{file}", str(tmp_path / "studies" / file)):
+        assert study([where, "--out", "out"]) == 2
+        shown = show(capsys)
+        assert "rename the file" in shown and len(shown.splitlines()) == 1
+    assert study(["--list"]) in (0, 2)
+    show(capsys)
+    assert tree(tmp_path) == {"studies", f"studies/{file}"}
+
+
+@pytest.mark.parametrize("name", ["..", "../x/..", ".", "", "/", "../../etc", "a\nb", "trials"])
+def test_a_report_of_no_folder_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert study(["report", name, "--out", "out"]) == 2
+    assert len(show(capsys).splitlines()) == 1
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_name_is_one_harmless_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (cost, latency, study):
+        for given in (
+            [name],
+            ["--", name],
+            ["hrvit_nano", "--device", name],
+            ["hrvit_nano", "--out", f"{name}/x", name],
+        ):
+            if command is latency and given[0] == "hrvit_nano" and "--out" not in given:
+                continue
+            assert command(given) == 2, given
+            assert len(show(capsys).splitlines()) == 1
+    assert tree(tmp_path) == set()
+
+
+def test_a_race_of_hostile_files_is_kept_where_it_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    file = "a[bold]\x1b[31m.yaml"
+    Path(file).write_text("preset: hrvit_nano\nname: ../../x[/b]\n")
+    short = ["--resolution", "32", "--max-seconds", "0.1", "--threads", "1", "--out", "o[/b]"]
+    assert latency([file, f"{file}:deploy", *short]) == 0
+    shown = show(capsys)
+    assert r"a[bold]\x1b[31m.yaml" in shown and "in o[/b]" in shown
+    assert {path.partition("/")[2].partition("/")[0] for path in tree(tmp_path)} == {"", file, "o["}
+
+
+def test_a_key_called_self_is_an_unknown_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, file = tmp_path / "c.yaml", tmp_path / "s.yaml"
+    config.write_text("preset: hrvit_nano\nself: 1\n")
+    assert cost([str(config)]) == 2
+    config.write_text("self: 1\n")
+    assert cost([str(config)]) == 2
+    assert show(capsys).count("unknown field 'self'") == 2
+    places = {
+        "base: {preset: hrvit_nano, self: 1}\ngrid: {branches: [1]}": "self",
+        "base: {model: 'timm:resnet18', self: 1}\ngrid: {num_classes: [1]}": "self",
+        "base: hrvit_nano\ngrid: {self: [1]}": "unknown axis 'self'",
+        "base: hrvit_nano\ngrid: {branches: [1]}\nself: 1": "unknown key 'self'",
+        "base: hrvit_nano\ngrid: {branches: [1]}\ntrain: {self: 1}": "unknown key 'train.self'",
+        "base: hrvit_nano\ngrid: {branches: [1]}\ndata: {self: 1}": "unknown key 'data.self'",
+        "base: hrvit_nano\nvariants: [{name: a, self: 1}]": "self",
+        "base: hrvit_nano\nvariants: [{name: a, set: {self: 1}}]": "unknown axis 'self'",
+    }
+    for text, said in places.items():
+        file.write_text(f"title: t\nquestion: q\n{text}\n")
+        assert study([str(file), "--dry-run"]) == 2, text
+        shown = show(capsys)
+        assert said in shown and len(shown.splitlines()) == 1
+    assert study([str(file), "--set", "self=1"]) == 2
+    assert os.listdir(tmp_path)
