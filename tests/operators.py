@@ -1,11 +1,14 @@
 """Counts what really runs: every dispatched operator that is no view."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from hrvit_lab.cost.count import Counts
 
 
 class RealOperators(TorchDispatchMode):
@@ -26,3 +29,13 @@ def count_real_operators(model: nn.Module, image: torch.Tensor) -> int:
     with torch.no_grad(), RealOperators() as operators:
         model(image)
     return operators.calls.total()
+
+
+def continued_outputs(closed: Counts) -> int:
+    """Elements of outputs that are sums in the closed form and tensors of their own when the network runs.
+
+    They are those of the linears that end the second halves of MixCFNs: with the linear before, each is a part of one
+    linear, whose output counts once.
+    """
+    costs = [row.cost for row in closed.rows]
+    return sum(first.outputs for first, second in pairwise(costs) if second.macs and not second.outputs)

@@ -14,6 +14,7 @@ from hrvit_lab import parts as cost
 from hrvit_lab.config import TABLES
 from hrvit_lab.network import blocks, heads
 from hrvit_lab.network.blocks import DES, Attention, CrossShaped, use_explicit_attention
+from hrvit_lab.network.blocks.des import bias_of_left
 from hrvit_lab.network.blocks.stripes import stripe_attention
 from hrvit_lab.network.blocks.tokens import depthwise
 
@@ -95,8 +96,7 @@ def test_des_adds_itself_onto_what_it_is_given(dim: int) -> None:
     assert torch.equal(onto, before)
     served = DES(dim)
     served.load_state_dict(des.state_dict())
-    bias = served.take_bias()
-    torch.testing.assert_close(served.served()(x, onto + bias), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(served.served()(x, onto + bias_of_left(des)), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_tables_name_the_same_variants() -> None:

@@ -8,6 +8,7 @@ from naive import NaiveHRViT
 from torch import Tensor
 
 from hrvit_lab import PRESETS, ConfigError, create_model, load_published
+from hrvit_lab.network.blocks.mixcfn import cut_in_halves
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.published_layout import our_name
 
@@ -18,7 +19,39 @@ def published() -> dict[str, Tensor]:
 
 
 def test_every_key_has_a_place_and_no_two_the_same(published: dict[str, Tensor]) -> None:
-    assert {our_name(key) for key in published} == set(create_model("hrvit_nano").state_dict())
+    names = [our_name(key) for key in cut_in_halves(published)]
+    assert set(names) == set(create_model("hrvit_nano").state_dict()) and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("conv", ["conv.conv_", "conv"])
+def test_a_mixcfn_that_is_written_whole_is_cut_in_halves(conv: str) -> None:
+    """As published, and as ours were before its halves were modules: the first half of the hidden channels goes through
+    the smaller kernel. Other parts with the same names stay as they are."""
+    kinds = {"fc1.weight": (6, 2), "fc1.bias": (6,), "fc2.weight": (2, 6), "fc2.bias": (2,)}
+    whole = {f"a.ffn.{kind}": torch.randn(shape) for kind, shape in kinds.items()}
+    whole |= {f"a.ffn.{conv}{kernel}.weight": torch.randn(3, 1, kernel, kernel) for kernel in (5, 3)}
+    others = {
+        "stem.conv1.bias": torch.ones(1), "stem.conv2.bias": torch.ones(1), "b.ffn.fc1.weight": torch.ones(2, 2),
+        "c.ffn.conv1.weight": torch.ones(1), "c.ffn.conv2.weight": torch.ones(1), "c.ffn.conv3.weight": torch.ones(1),
+        "a.ffn.fc3.bias": torch.ones(2),
+    }  # fmt: skip
+    cut = cut_in_halves(whole | others)
+    assert {key: cut.pop(key) for key in others} == others
+    expected = {
+        "half3.fc1.weight": whole["a.ffn.fc1.weight"][:3], "half5.fc1.weight": whole["a.ffn.fc1.weight"][3:],
+        "half3.fc1.bias": whole["a.ffn.fc1.bias"][:3], "half5.fc1.bias": whole["a.ffn.fc1.bias"][3:],
+        "half3.fc2.weight": whole["a.ffn.fc2.weight"][:, :3], "half5.fc2.weight": whole["a.ffn.fc2.weight"][:, 3:],
+        "half3.fc2.bias": whole["a.ffn.fc2.bias"],
+        "half3.conv.weight": whole[f"a.ffn.{conv}3.weight"], "half5.conv.weight": whole[f"a.ffn.{conv}5.weight"],
+    }  # fmt: skip
+    assert cut.keys() == {f"a.ffn.{name}" for name in expected}
+    assert all(torch.equal(cut[f"a.ffn.{name}"], tensor) for name, tensor in expected.items())
+
+
+def test_what_is_no_weight_of_a_linear_has_no_place_in_a_half() -> None:
+    convs = {"a.ffn.conv3.bias": torch.ones(1), "a.ffn.conv5.bias": torch.ones(1)}
+    for odd in (torch.tensor(1.0), torch.ones(4), torch.ones(4, 4).to_sparse()):
+        assert "a.ffn.fc2.weight" in cut_in_halves({"a.ffn.fc2.weight": odd, **convs})
 
 
 def test_a_file_loads(tmp_path: Path, published: dict[str, Tensor]) -> None:
@@ -26,6 +59,7 @@ def test_a_file_loads(tmp_path: Path, published: dict[str, Tensor]) -> None:
     torch.save({"state_dict": published}, path)
     model = create_model("hrvit_nano")
     report = load_published(model, path)
+    published = cut_in_halves(published)
     assert report.loaded == len(published) and str(report) == f"{len(published)} tensors loaded"
     for key, value in published.items():
         assert torch.equal(model.state_dict()[str(our_name(key))], value)
@@ -37,7 +71,8 @@ def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
     decoder = {"decode_head.conv_seg.weight": torch.zeros(1), "auxiliary_head.convs.0.conv.weight": torch.zeros(1)}
     model = create_model("hrvit_nano", head="none")
     report = load_published(model, {"state_dict": backbone | decoder})
-    assert report.missing == () and set(report.unexpected) == set(decoder) and report.loaded == len(backbone)
+    assert report.missing == () and set(report.unexpected) == set(decoder)
+    assert report.loaded == len(cut_in_halves(backbone))
     del backbone["backbone.stem.conv1.bias"]
     with pytest.raises(ConfigError, match=r"1 missing \(stem.conv1.bias\)"):
         load_published(model, backbone | decoder)
@@ -94,7 +129,7 @@ def test_mmsegmentations_decoders_load(head: str, published: dict[str, Tensor]) 
     assert set(names) == wanted and len(names) == len(wanted)
     checkpoint = segmentation_checkpoint(head, published)
     report = load_published(model, {"state_dict": checkpoint})
-    assert (report.loaded, report.missing, report.unexpected) == (len(checkpoint), (), ())
+    assert (report.loaded, report.missing, report.unexpected) == (len(cut_in_halves(checkpoint)), (), ())
     for key, name in zip(decoder_keys(head), names, strict=True):
         assert name is not None
         torch.testing.assert_close(model.state_dict()[name], checkpoint[key].to(model.state_dict()[name].dtype))

@@ -7,6 +7,7 @@ from naive import NaiveHRViT
 from reference import DATA, published_keys, reference_input, reference_state_dict
 
 from hrvit_lab import PRESETS, count, create_model, load_published
+from hrvit_lab.network.blocks.mixcfn import cut_in_halves
 from hrvit_lab.network.model import HRViT
 
 TOLERANCE = 2e-5
@@ -15,9 +16,12 @@ TOLERANCE = 2e-5
 @pytest.fixture(scope="module")
 def b1() -> HRViT:
     model = create_model("hrvit_b1").eval()
-    report = load_published(model, reference_state_dict())
+    published = reference_state_dict()
+    report = load_published(model, published)
     assert report.missing == () and report.unexpected == ()
-    assert report.loaded == len(published_keys()) == len(model.state_dict())
+    assert published.keys() == published_keys().keys()
+    assert report.loaded == len(cut_in_halves(published)) == len(model.state_dict())
+    assert sum(value.numel() for value in published.values()) == sum(v.numel() for v in model.state_dict().values())
     return model
 
 

@@ -25,11 +25,13 @@ def random_maps(dims: tuple[int, ...] = DIMS) -> list[Tensor]:
     return [torch.randn(2, dim, *size) for dim, size in zip(dims, SIZES, strict=False)]
 
 
-def make_head(name: str, width: int = 24, dims: tuple[int, ...] = DIMS, num_classes: int = CLASSES) -> Any:
+def make_head(
+    name: str, width: int = 24, dims: tuple[int, ...] = DIMS, num_classes: int = CLASSES, pyramid: bool = False
+) -> Any:
     """A head whose BatchNorms do something, in eval mode."""
     make = heads.HEAD[name]
     assert make is not None
-    head = make(dims, (4,) * len(dims), width, num_classes, 0.1).eval()
+    head = make(dims, (4,) * len(dims), width, num_classes, pyramid, 0.1).eval()
     for module in head.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -38,8 +40,10 @@ def make_head(name: str, width: int = 24, dims: tuple[int, ...] = DIMS, num_clas
     return head
 
 
-def head_totals(name: str, dims: tuple[int, ...], width: int, num_classes: int, pixels: tuple[int, ...]) -> Totals:
-    rows = HEAD[name].cost(dims, (4,) * len(dims), width, num_classes, pixels)
+def head_totals(
+    name: str, dims: tuple[int, ...], width: int, num_classes: int, pixels: tuple[int, ...], pyramid: bool = False
+) -> Totals:
+    rows = HEAD[name].cost(dims, (4,) * len(dims), width, num_classes, pyramid, pixels)
     return sum_costs(cost for row in rows for cost in row)
 
 
@@ -68,21 +72,28 @@ def test_upernet_by_hand() -> None:
 
 
 def test_pools_by_hand() -> None:
-    for name, norm in (("pool", 0), ("norm_pool", 2 * 8)):
+    """Of parallel branches of 4 and 8 channels both means are read, of a pyramid the coarser one."""
+    for name, norms in (("pool", (0, 0)), ("norm_pool", (2 * 4, 2 * 8))):
         costs = head_totals(name, (4, 8), 0, 3, (36, 9))
-        assert (costs.params, costs.macs, costs.buffers) == (norm + 8 * 3 + 3, 8 * 3, 0)
+        assert (costs.params, costs.macs, costs.buffers) == (sum(norms) + 12 * 3 + 3, 12 * 3, 0)
+        costs = head_totals(name, (4, 8), 0, 3, (36, 9), pyramid=True)
+        assert (costs.params, costs.macs, costs.buffers) == (norms[1] + 8 * 3 + 3, 8 * 3, 0)
 
 
+@pytest.mark.parametrize("pyramid", [True, False])
 @pytest.mark.parametrize("name", ["pool", "norm_pool"])
-def test_pools_average_the_coarsest_map(name: str) -> None:
-    head, maps = make_head(name), random_maps()
-    tokens = maps[-1].flatten(2).transpose(1, 2)  # (B, N, C)
-    if name == "norm_pool":
-        nn.init.normal_(head.norm.weight)
-        tokens = F.layer_norm(tokens, (64,), head.norm.weight, head.norm.bias)
-    mean = sum(tokens[:, n] for n in range(tokens.shape[1])) / tokens.shape[1]
-    torch.testing.assert_close(head(maps), mean @ head.classifier.weight.T + head.classifier.bias)
-    assert torch.equal(head(maps), head([*random_maps()[:-1], maps[-1]]))
+def test_pools_average_what_nothing_else_reads(name: str, pyramid: bool) -> None:
+    """The coarsest map of a pyramid, all maps of parallel branches, finest first."""
+    head, maps = make_head(name, pyramid=pyramid), random_maps()
+    means = []
+    for norm, x_BCHW in zip(head.norms, maps[-1:] if pyramid else maps, strict=True):
+        tokens = x_BCHW.flatten(2).transpose(1, 2)  # (B, N, C)
+        if name == "norm_pool":
+            nn.init.normal_(norm.weight)
+            tokens = F.layer_norm(tokens, tokens.shape[2:], norm.weight, norm.bias)
+        means.append(sum((tokens[:, n] for n in range(tokens.shape[1])), torch.zeros(())) / tokens.shape[1])
+    expected = torch.cat(means, 1) @ head.classifier.weight.T + head.classifier.bias
+    torch.testing.assert_close(head(*maps), expected)
 
 
 # -- other libraries --------------------------------------------------------------------------------------------------
@@ -117,9 +128,9 @@ def test_segformer_equals_the_transformers_librarys(dims: tuple[int, ...]) -> No
     fuse = head.linear_fuse.weight
     fuse.copy_(torch.cat(fuse.split(24, dim=1)[::-1], dim=1).contiguous())
     maps = random_maps(dims)
-    expected = head(maps)
+    expected = head(*maps)
     assert expected.std() > 0.05
-    torch.testing.assert_close(ours(maps), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours(*maps), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("dims", [DIMS, DIMS[:1], DIMS[:3]])
@@ -139,12 +150,12 @@ def test_upernet_equals_the_transformers_librarys(dims: tuple[int, ...]) -> None
     maps = random_maps(dims)
     expected = head.eval()(maps)
     assert expected.std() > 0.05
-    torch.testing.assert_close(ours(maps), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours(*maps), expected, atol=1e-4, rtol=0)
     ours.train()
     for module in ours.modules():  # the auxiliary output comes in training alone
         if isinstance(module, nn.BatchNorm2d | nn.Dropout2d):
             module.eval()
-    logits, beside = ours(maps)
+    logits, beside = ours(*maps)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(beside, auxiliary.eval()(maps), atol=1e-4, rtol=0)
 
@@ -222,7 +233,7 @@ def test_classifiers_can_be_replaced_and_left_out(name: str) -> None:
 def test_any_number_of_branches_and_any_size(name: str, branches: int) -> None:
     head = make_head(name, dims=(8,) * branches, num_classes=3)
     maps = [torch.randn(1, 8, -(-33 // 2**i), -(-21 // 2**i)) for i in range(branches)]
-    assert head(maps).shape == (1, 3, 33, 21)
+    assert head(*maps).shape == (1, 3, 33, 21)
 
 
 def test_upernet_gives_its_auxiliary_logits_in_training_alone() -> None:
@@ -238,7 +249,7 @@ def test_upernet_gives_its_auxiliary_logits_in_training_alone() -> None:
 @pytest.mark.parametrize("name", WITH_CLASSIFIER)
 def test_a_training_step_reaches_every_parameter_of_the_head(name: str) -> None:
     head, maps = make_head(name, dims=DIMS).train(), random_maps()
-    out = head(maps)
+    out = head(*maps)
     sum(y.square().mean() for y in (out if isinstance(out, tuple) else (out,))).backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key

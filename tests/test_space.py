@@ -21,13 +21,14 @@ PRODUCTS = {aten.convolution, aten.addmm, aten.mm, aten.bmm, aten.baddbmm}
 
 
 class ActivationCounter(TorchDispatchMode):
-    """Elements in the outputs of products. One that continues a product (``addmm`` onto a map) makes no new output."""
+    """Elements in the outputs of products. One that continues a product makes no new output: in MixCFN the linear of
+    the second half, whose output is added to that of the first, and which alone has no bias (``mm``)."""
 
     elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in PRODUCTS and not (func is aten.addmm.default and args[0].dim() == 2):
+        if func.overloadpacket in PRODUCTS and func is not aten.mm.default:
             self.elements += out.numel()
         return out
 
@@ -51,7 +52,8 @@ def check_shapes(config: HRViTConfig, out: Any, resolution: tuple[int, int]) -> 
     height, width = resolution
     if isinstance(out, Tensor):
         finest = (-(-height // 4), -(-width // 4)) if config.head in ("segformer", "upernet") else ()
-        assert tuple(out.shape) == (1, config.num_classes or config.head_channels or config.widths[-1], *finest)
+        pooled = config.widths[-1] if config.topology == "pyramid" else sum(config.widths)
+        assert tuple(out.shape) == (1, config.num_classes or config.head_channels or pooled, *finest)
     else:
         expected = [(1, w, -(-height // s), -(-width // s)) for w, s in zip(config.widths, config.strides, strict=True)]
         assert [tuple(y.shape) for y in out] == expected

@@ -138,8 +138,9 @@ def plan(config: HRViTConfig, resolution: int | Size | None = None) -> Plan:
     """
     image = () if resolution is None else (config.check_resolution(resolution),)
     sizes = config.map_sizes(image[0]) if image else ()
-    stages = (_pyramid if config.topology == "pyramid" else _parallel)(config, sizes)
-    head = (config.widths, config.head_widths, config.head_channels, config.num_classes)
+    pyramid = config.topology == "pyramid"
+    stages = (_pyramid if pyramid else _parallel)(config, sizes)
+    head = (config.widths, config.head_widths, config.head_channels, config.num_classes, pyramid)
     return Plan(
         Part("stem", config.stem, (config.in_chans, config.stem_width), image),
         tuple(stages),

@@ -272,7 +272,7 @@ class HRViTConfig(BaseModel):
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
         height, width = resolution if isinstance(resolution, tuple) else as_size(resolution)
-        if min(height, width) < self.strides[-1]:
+        if height < self.strides[-1] or width < self.strides[-1]:  # apart: an export's sizes may be symbols
             raise ConfigError(
                 f"resolution = {height}×{width} is too small: the coarsest of {self.num_branches} branches has stride "
                 f"{self.strides[-1]}; use at least {self.strides[-1]} pixels a side, or fewer branches"

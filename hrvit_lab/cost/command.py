@@ -136,7 +136,7 @@ def tool_sentences(counts: Counts, foreseen: Sequence[Prediction], audited: "pd.
     """Why the counters differ, one sentence for each that does."""
     yield (
         f"Exact: {cli.si(counts.macs, 6)}. torch counts two operations for each multiply-accumulate: halved here. "
-        "Additions are biases, and maps that a product is added to."
+        "Additions are biases."
     )
     if any(macs != prediction.macs for prediction, macs in zip(foreseen, _measured(audited), strict=True)):
         yield "Where both figures differ, a tool's version has other rules than those known here."

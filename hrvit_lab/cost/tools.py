@@ -23,7 +23,7 @@ class Tool(NamedTuple):
         sees_attention: of the two paths of attention, those that it counts.
         adds: operators without multiply-accumulates that it counts, with its price for an element of their output; of
             pooling's input.
-        counts_additions: whether a bias, or a map that a product is added to, costs one for each element.
+        counts_additions: whether a bias costs one for each element of the output.
         note: the rules in words.
     """
 
@@ -40,7 +40,7 @@ TOOLS = (
     Tool(
         "fvcore",
         "jit trace",
-        frozenset({"module", "function", "addmm", "bmm"}),
+        frozenset({"module", "bmm"}),
         frozenset({"explicit"}),
         {"batch_norm": 2, "layer_norm": 5, "upsample": 1, "upsample_bilinear": 4, "average_pool": 1},
         False,
@@ -49,24 +49,26 @@ TOOLS = (
     Tool(
         "ptflops",
         "pytorch",
-        frozenset({"module", "addmm", "baddbmm"}),
+        frozenset({"module"}),
         frozenset(),
         {
             "batch_norm": 2,
             "layer_norm": 1,
             "gelu": 1,
+            "relu": 1,
+            "silu": 1,
             "upsample": 1,
             "upsample_bilinear": 1,
             "average_pool": 1,
             "block_average": 1,
         },
         True,
-        "hooks modules, wraps functions but F.linear, @ and activations in place; adds biases, norms, GELU, resizing",
+        "hooks modules, wraps functions but not @; adds biases, norms, GELU, ReLU, SiLU, resizing, pooling",
     ),
     Tool(
         "ptflops",
         "aten",
-        frozenset({"module", "function", "addmm", "bmm"}),
+        frozenset({"module", "bmm"}),
         frozenset({"explicit"}),
         {},
         True,
@@ -75,7 +77,7 @@ TOOLS = (
     Tool(
         "torch",
         "dispatch",
-        frozenset({"module", "function", "addmm", "bmm", "baddbmm"}),
+        frozenset({"module", "bmm"}),
         frozenset(PATHS),
         {},
         False,
@@ -90,8 +92,8 @@ class Prediction(NamedTuple):
     Attributes:
         tool, attention: whom, and on which path of ``PATHS``.
         macs: its figure: all multiply-accumulates, less ``unseen``, plus ``extra``.
-        unseen: multiply-accumulates that it cannot see, by part and how that runs, e.g. ``"des (baddbmm)"``.
-        extra: what it counts beside them, by operator; ``"additions"`` for biases and the like.
+        unseen: multiply-accumulates that it cannot see, by part and how that runs, e.g. ``"attention products (bmm)"``.
+        extra: what it counts beside them, by operator; ``"additions"`` for biases.
     """
 
     tool: Tool
@@ -104,8 +106,8 @@ class Prediction(NamedTuple):
 def predict(costs: Iterable[Cost], tool: Tool, attention: str) -> Prediction:
     """What ``tool`` says about a network of these costs whose attention runs as ``attention``, one of ``PATHS``.
 
-    >>> from hrvit_lab.cost.ops import linear
-    >>> predict([linear("ffn", 8, 4, 10, run_as="function")], TOOLS[0], "fused").macs
+    >>> from hrvit_lab.parts.ops import linear
+    >>> predict([linear("ffn", 8, 4, 10)], TOOLS[0], "fused").macs
     320
     """
     seen = 0
@@ -120,7 +122,7 @@ def predict(costs: Iterable[Cost], tool: Tool, attention: str) -> Prediction:
         if cost.run_as == "attention":
             visible, how = attention in tool.sees_attention, {"fused": "fused kernel", "explicit": "bmm"}[attention]
         else:
-            visible, how = cost.run_as in tool.sees, {"function": "F.linear"}.get(cost.run_as, cost.run_as)
+            visible, how = cost.run_as in tool.sees, cost.run_as
         if not cost.run_as:
             add(extra, cost.operator, (cost.inputs or cost.outputs) * tool.adds.get(cost.operator, 0))
         elif visible:

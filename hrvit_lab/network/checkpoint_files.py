@@ -88,7 +88,8 @@ def _read(path: Path) -> Any:
         raise Unreadable(f"is larger than {MAX_CHECKPOINT_BYTES // 1024**3} GiB; save the weights only")
     with path.open("rb") as file:
         start = file.read(64)
-        zipped, pickled, safetensors = start[:4] == b"PK\x03\x04", start[:1] == b"\x80", start[8:9] == b"{"
+        zipped, safetensors = start[:4] == b"PK\x03\x04", start[8:9] == b"{"
+        pickled = start[:1] == b"\x80" and not safetensors  # whose first byte is of a length, and may be any
         if not (zipped or pickled or safetensors):
             begins = f"it begins with {start[:40]!r}" if start else "it is empty"
             raise Unreadable(f"can't be read: it is neither a PyTorch nor a safetensors file, {begins}")

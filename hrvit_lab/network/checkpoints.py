@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.config.text import shortened
+from hrvit_lab.network.blocks.mixcfn import cut_in_halves
 from hrvit_lab.network.checkpoint_files import read_checkpoint, shown
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.published_layout import BACKBONE, DECODER, HEAD_RENAMES, our_name
@@ -168,7 +169,7 @@ def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], st
             raise ConfigError(f"{where} holds {shown(name)} twice, with and without the prefix of a wrapper")
         if name not in COUNTERS:
             tensors[name] = tensor
-    return tensors, ".".join(path)
+    return cut_in_halves(tensors), ".".join(path)
 
 
 def _is_entry(item: tuple[Any, Any]) -> bool:

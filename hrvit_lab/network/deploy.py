@@ -4,6 +4,8 @@
   part says which of its BatchNorms follows what in ``batch_norms``: pairs of attribute names.
 - The bias of a block's shortcut joins the bias of its attention's projection.
 - A part that has a ``served()`` form, and a dense convolution, take the one that is fastest in inference.
+- Sums and activations overwrite what the parts before them returned (``inplace``), so forward hooks that keep an output
+  see other values later. Use the plain network to look inside.
 """
 
 import copy
@@ -16,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from hrvit_lab.network.blocks import DES, Block, ServedBlock
+from hrvit_lab.network.blocks.des import bias_of_left
 from hrvit_lab.network.blocks.served_conv import served_conv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -37,8 +40,10 @@ def deploy(model: Network) -> Network:
             _fold(part, layer, batch_norm)
     for part in list(served.modules()):
         if isinstance(part, Block) and isinstance(part.shortcut, DES):
-            cast(nn.Linear, part.attn.proj).bias.add_(part.shortcut.take_bias())
+            cast(nn.Linear, part.attn.proj).bias.add_(bias_of_left(part.shortcut))
     for part in reversed(list(served.modules())):  # what is inside takes its form first
+        if hasattr(part, "inplace"):
+            part.inplace = True  # type: ignore[assignment]
         for name, child in part.named_children():
             if isinstance(child, nn.Conv2d):
                 setattr(part, name, served_conv(child))

@@ -4,8 +4,10 @@ Source: arXiv 2111.01236.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
+import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -23,8 +25,8 @@ class HRViT(nn.Module):
     Args:
         config: what the parts below were built from; tells sizes and names, builds nothing.
         stem: (B, C_in, H, W) → (B, H/4, W/4, stem_width).
-        fusions, stages: as many of each; lists of (B, H_i, W_i, C_i) to the same.
-        head: list of (B, C_i, H_i, W_i) → output; None returns that list.
+        fusions, stages: as many of each; (B, H_i, W_i, C_i) of every branch → tuple of the same.
+        head: (B, C_i, H_i, W_i) of every branch → output; None returns these maps.
 
     Shape: (B, C_in, H, W), sides of at least the coarsest stride → (B, num_classes), or the branches' maps; with a
         segmentation head (B, num_classes, H/4, W/4), rounded up: the finest map's size, for the caller to upsample.
@@ -69,25 +71,26 @@ class HRViT(nn.Module):
         """Channels that ``forward_head(…, pre_logits=True)`` returns."""
         return self.head.num_features if self.head is not None else self.num_features  # type: ignore[return-value]
 
-    def forward_features(self, x_BCHW: Tensor) -> list[Tensor]:
+    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         """(B, C_in, H, W) → the last stage's maps, (B, C_i, H_i, W_i) finest first, channels last in memory.
 
         Raises:
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
-        self.config.check_resolution((x_BCHW.shape[-2], x_BCHW.shape[-1]))
-        maps = [self.stem(x_BCHW)]
+        if not (isinstance(x_BCHW, torch.fx.Proxy) or torch.jit.is_tracing()):  # their graphs hold no checks
+            self.config.check_resolution((x_BCHW.shape[-2], x_BCHW.shape[-1]))
+        maps: tuple[Tensor, ...] = (self.stem(x_BCHW),)
         for fusion, stage in zip(self.fusions, self.stages, strict=True):
-            maps = stage(fusion(maps))
-        return [to_image(x_BHWC) for x_BHWC in maps]
+            maps = stage(*(maps if isinstance(fusion, nn.Identity) else fusion(*maps)))
+        return tuple(to_image(x_BHWC) for x_BHWC in maps)
 
-    def forward_head(self, maps: list[Tensor], pre_logits: bool = False) -> Any:
+    def forward_head(self, maps: Sequence[Tensor], pre_logits: bool = False) -> Any:
         """The branches' maps → (B, num_classes), or (B, head_hidden_size) before the classifier.
 
         Of a segmentation head both have the finest map's height and width as well; UperNet in training mode gives
         ``(logits, auxiliary logits)``. Without a head the maps are returned as they are.
         """
-        return maps if self.head is None else self.head(maps, pre_logits=pre_logits)
+        return maps if self.head is None else self.head(*maps, pre_logits=pre_logits)
 
     def forward(self, x_BCHW: Tensor) -> Any:
         return self.forward_head(self.forward_features(x_BCHW))
@@ -139,6 +142,8 @@ class HRViT(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the last linear by a fresh one; a segmentation head's last convolutions, the auxiliary one too.
 
+        The fresh one has the dtype and the device of the one before, or of the other weights where there was none.
+
         Raises:
             ConfigError: if the model has no head, or ``global_pool`` asks for anything but averaging.
         """
@@ -147,7 +152,11 @@ class HRViT(nn.Module):
         if global_pool not in (None, "avg"):
             raise ConfigError(f"global_pool = {global_pool!r} is not supported; use 'avg'")
         self.config = self.config.replace(num_classes=num_classes)
+        weight = next(chain(self.get_classifier().parameters(), self.parameters()))
         self.head.reset(num_classes)  # type: ignore[operator]
+        for name, module in self.head.named_modules():
+            if name.rpartition(".")[2] == "classifier":
+                module.to(weight.device, weight.dtype, memory_format=torch.channels_last)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute attention, feed-forward networks and the head's bottlenecks in the backward pass."""

@@ -18,7 +18,6 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"\.attn\.attn_bn\.", ".attn.norm."),
     (r"\.attn\.parallel_conv\.1\.", ".attn.parallel_conv."),
     (r"\.des\.proj_(right|left)\.", r".shortcut.\1."),
-    (r"\.ffn\.conv\.conv_(\d)\.", r".ffn.conv\1."),
 )
 HEAD_RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "classifier": (

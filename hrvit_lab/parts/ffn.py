@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from hrvit_lab.parts.ops import Costs, batch_norm, convolution, linear, linear_onto
+from hrvit_lab.parts.ops import Cost, Costs, batch_norm, convolution, elementwise, linear, linear_onto
 
 
 class FFN(NamedTuple):
@@ -46,6 +46,11 @@ def hidden_rule(dim: int, mlp_ratio: float) -> str | None:
     return None
 
 
+def gelu(channels: int, pixels: int) -> Cost:
+    """GELU of a map."""
+    return elementwise("ffn", "gelu", channels * pixels)
+
+
 # -- MixCFN -----------------------------------------------------------------------------------------------------------
 
 
@@ -54,17 +59,19 @@ def mixcfn_cost(kernels: tuple[int, int], dim: int, mlp_ratio: float, height: in
     pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
     half = hidden // 2
     return (
-        linear("ffn", dim, hidden, pixels, run_as="function"),
+        linear("ffn", dim, hidden, pixels),
         *(convolution("ffn", half, half, kernel, pixels, groups=half) for kernel in kernels),
-        linear("ffn", half, dim, pixels, run_as="function"),
+        gelu(hidden, pixels),
+        linear("ffn", half, dim, pixels),
         linear_onto("ffn", half, dim, pixels),
     )
 
 
 def mixcfn_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """One half of the hidden channels beside two steps of the other; or both halves and the two sums of the output."""
-    hidden = hidden_width(dim, mlp_ratio)
-    return max(3 * (hidden // 2), hidden + 2 * dim) * height * width
+    """What the first half gave, and of the other two steps of the hidden channels, or these and what it gives; or what
+    both gave and the sum."""
+    half = hidden_width(dim, mlp_ratio) // 2
+    return (dim + max(2 * half, half + dim, 2 * dim)) * height * width
 
 
 def mixcfn_width_rule(dim: int, mlp_ratio: float) -> str | None:
@@ -86,54 +93,60 @@ def _mixcfn(a: int, b: int, source: str) -> FFN:
 def mlp_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
     """Linear, GELU, linear."""
     pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
-    return linear("ffn", dim, hidden, pixels), linear("ffn", hidden, dim, pixels)
-
-
-def mlp_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """The hidden channels and the output."""
-    return (hidden_width(dim, mlp_ratio) + dim) * height * width
+    return linear("ffn", dim, hidden, pixels), gelu(hidden, pixels), linear("ffn", hidden, dim, pixels)
 
 
 def mixffn_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
     """Linear, depthwise 3×3, GELU, linear."""
     hidden = hidden_width(dim, mlp_ratio)
-    expand, contract = mlp_cost(dim, mlp_ratio, height, width)
-    return expand, convolution("ffn", hidden, hidden, 3, height * width, groups=hidden), contract
+    expand, *rest = mlp_cost(dim, mlp_ratio, height, width)
+    return expand, convolution("ffn", hidden, hidden, 3, height * width, groups=hidden), *rest
 
 
-def twice_hidden_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """Two steps of the hidden channels, or a step and a gate; or the hidden channels and the output."""
+def mlp_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """Two steps of the hidden channels; or the hidden channels and the output."""
     hidden = hidden_width(dim, mlp_ratio)
     return max(2 * hidden, hidden + dim) * height * width
 
 
 def swiglu_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
-    """Gate and value, their product, linear."""
-    gate, out = mlp_cost(dim, mlp_ratio, height, width)
-    return gate, gate, out
+    """Gate, SiLU, value, their product, linear."""
+    pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
+    projection, silu = linear("ffn", dim, hidden, pixels), elementwise("ffn", "silu", hidden * pixels)
+    return projection, silu, projection, linear("ffn", hidden, dim, pixels)
 
 
 def swiglu_conv_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
     """The same with a depthwise 3×3 of the gate."""
-    gate, conv, out = mixffn_cost(dim, mlp_ratio, height, width)
-    return gate, conv, gate, out
+    hidden = hidden_width(dim, mlp_ratio)
+    gate, *rest = swiglu_cost(dim, mlp_ratio, height, width)
+    return gate, convolution("ffn", hidden, hidden, 3, height * width, groups=hidden), *rest
+
+
+def swiglu_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
+    """The gate after SiLU, the value and their product; or the product and the output."""
+    hidden = hidden_width(dim, mlp_ratio)
+    return max(3 * hidden, hidden + dim) * height * width
 
 
 def hrformer_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
-    """1×1, depthwise 3×3, 1×1 without bias, each with BatchNorm."""
+    """1×1, depthwise 3×3, 1×1 without bias, each with BatchNorm and GELU."""
     pixels, hidden = height * width, hidden_width(dim, mlp_ratio)
     return (
         convolution("ffn", dim, hidden, 1, pixels, bias=False),
         batch_norm(hidden, pixels, "ffn"),
+        gelu(hidden, pixels),
         convolution("ffn", hidden, hidden, 3, pixels, groups=hidden, bias=False),
         batch_norm(hidden, pixels, "ffn"),
+        gelu(hidden, pixels),
         convolution("ffn", hidden, dim, 1, pixels, bias=False),
         batch_norm(dim, pixels, "ffn"),
+        gelu(dim, pixels),
     )
 
 
 def hrformer_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """The map that a convolution reads, its output, and that normalised."""
+    """The map that a convolution reads, and two steps of what follows."""
     hidden = hidden_width(dim, mlp_ratio)
     return max(3 * hidden, hidden + 2 * dim) * height * width
 
@@ -142,13 +155,11 @@ FFNS: dict[str, FFN] = {
     "mixcfn": _mixcfn(3, 5, "arXiv 2111.01236, section 3.2"),
     "mixcfn_3_7": _mixcfn(3, 7, "ours, after arXiv 1907.09595"),
     "mixcfn_5_7": _mixcfn(5, 7, "ours, after arXiv 1907.09595"),
-    "mixffn": FFN(
-        "MixFFN (3×3)", "arXiv 2105.15203, section 3.1", mixffn_cost, hidden_rule, hidden_identity, twice_hidden_live
-    ),
+    "mixffn": FFN("MixFFN (3×3)", "arXiv 2105.15203, section 3.1", mixffn_cost, hidden_rule, hidden_identity, mlp_live),
     "mlp": FFN("MLP", "arXiv 1706.03762, section 3.3", mlp_cost, hidden_rule, hidden_identity, mlp_live),
-    "swiglu": FFN("SwiGLU (gated)", "arXiv 2002.05202", swiglu_cost, hidden_rule, hidden_identity, twice_hidden_live),
+    "swiglu": FFN("SwiGLU (gated)", "arXiv 2002.05202", swiglu_cost, hidden_rule, hidden_identity, swiglu_live),
     "swiglu_conv": FFN(
-        "SwiGLU (gated, 3×3)", "arXiv 2311.17132", swiglu_conv_cost, hidden_rule, hidden_identity, twice_hidden_live
+        "SwiGLU (gated, 3×3)", "arXiv 2311.17132", swiglu_conv_cost, hidden_rule, hidden_identity, swiglu_live
     ),
     "hrformer": FFN(
         "HRFormer's (3×3, BatchNorm)",

@@ -86,13 +86,13 @@ def paths_cost(
     last: bool,
     pixels: Sequence[int],
 ) -> tuple[Costs, ...]:
-    """The paths of ``sources``, summed, then GELU: in place, unless nothing was added to the map that came in."""
+    """The paths of ``sources``, summed, then GELU."""
     targets = []
     for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
         costs: Costs = ()
         for j in feeding:
             costs += path_cost(i - j, dims_in[j], dims_out[i], upsample, pixels[j], pixels[i])
-        targets.append(costs or (elementwise("fusion", "gelu", dims_out[i] * pixels[i]),))
+        targets.append((*costs, elementwise("fusion", "gelu", dims_out[i] * pixels[i])))
     return tuple(targets)
 
 
@@ -104,16 +104,18 @@ def paths_live(
     last: bool,
     pixels: Sequence[int],
 ) -> int:
-    """Targets that are done; of the one at work the sum so far and the path that comes next."""
+    """Targets that are done; of the one at work the sum so far and the path that comes next, or both and their sum."""
     peak = done = 0
     for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
         target, total = dims_out[i] * pixels[i], 0
+        summed = i in feeding  # with the map that came in
         for j in feeding:
             if i != j:
-                peak = max(peak, done + total + path_live(i - j, dims_in[j], dims_out[i], pixels[j], pixels[i]))
-                total = target
+                path = path_live(i - j, dims_in[j], dims_out[i], pixels[j], pixels[i])
+                peak = max(peak, done + total + path, done + total + 2 * target * summed)
+                total, summed = target, True
+        peak = max(peak, done + total + target)  # GELU
         done += target
-        peak = max(peak, done)
     return peak
 
 
@@ -143,14 +145,15 @@ def weighted_sum_cost(
         costs: Costs = (Cost("fusion", "weights", params=len(dims_in)),) if len(dims_in) > 1 else ()
         for j, c_in in enumerate(dims_in):
             costs += brought_cost(i - j, c_in, c_out, upsample, pixels[j], pixels[i])
-        targets.append(costs or (elementwise("fusion", "gelu", c_out * pixels[i]),))
+        targets.append((*costs, elementwise("fusion", "gelu", c_out * pixels[i])))
     return tuple(targets)
 
 
 def weighted_sum_live(
     dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool, pixels: Sequence[int]
 ) -> int:
-    """Targets that are done; of the one at work the mean so far, and the map that is brought with the step before."""
+    """Targets that are done; of the one at work the mean so far, the map that is brought, and the step before or the
+    next mean."""
     peak = done = 0
     for i, c_out in enumerate(dims_out):
         target, total = c_out * pixels[i], 0
@@ -161,8 +164,7 @@ def weighted_sum_live(
             elif j > i:
                 before = c_out * pixels[j] * (c_in != c_out)
             brought = target if i != j else 0
-            # The first map gives the mean so far, once it is there.
-            peak = max(peak, done + total + brought + before, done + brought + target)
+            peak = max(peak, done + total + brought + max(before, target))
             total = target
         done += target
     return peak

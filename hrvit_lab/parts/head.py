@@ -20,8 +20,9 @@ class Head(NamedTuple):
     Attributes:
         label: for people.
         source: paper and section.
-        cost: ``(dims, head_widths, width, num_classes, pixels)`` → one tuple of costs per branch; what belongs to no
-            single branch stands with the one at whose size it runs.
+        cost: ``(dims, head_widths, width, num_classes, pyramid, pixels)`` → one tuple of costs per branch; what belongs
+            to no single branch stands with the one at whose size it runs. ``pyramid``: whether every map is made from
+            the finer one.
         identity: ``(head_widths, width, num_classes, drop_rate)`` → the settings that matter.
         live: the arguments of ``cost`` → most elements of maps alive at once beside its inputs.
         width_field: the config's field that is this head's ``width``; None if it has none, and is given 0.
@@ -31,9 +32,9 @@ class Head(NamedTuple):
 
     label: str
     source: str
-    cost: Callable[[Sequence[int], Sequence[int], int, int, Sequence[int]], tuple[Costs, ...]]
+    cost: Callable[[Sequence[int], Sequence[int], int, int, bool, Sequence[int]], tuple[Costs, ...]]
     identity: Callable[[Sequence[int], int, int, float], tuple[object, ...]]
-    live: Callable[[Sequence[int], Sequence[int], int, int, Sequence[int]], int]
+    live: Callable[[Sequence[int], Sequence[int], int, int, bool, Sequence[int]], int]
     width_field: str | None = None
     whole_image: bool = True
     present: bool = True
@@ -43,19 +44,26 @@ class Head(NamedTuple):
 
 
 def bottleneck_cost(c_in: int, inner: int, pixels: int) -> Costs:
-    """1×1 → 3×3 → 1×1 with a projection shortcut, every convolution without bias and with BatchNorm."""
-    part, out = "head", EXPANSION * inner
-    shapes = ((c_in, inner, 1), (inner, inner, 3), (inner, out, 1), (c_in, out, 1))
-    return tuple(
-        cost
-        for a, b, kernel in shapes
-        for cost in (convolution(part, a, b, kernel, pixels, bias=False), batch_norm(b, pixels, part))
+    """1×1 → 3×3 → 1×1, each with ReLU, the last one's after the sum with a projection shortcut."""
+    out = EXPANSION * inner
+    projection = convolution("head", c_in, out, 1, pixels, bias=False), batch_norm(out, pixels, "head")
+    return (
+        *conv_norm_relu(c_in, inner, 1, pixels),
+        *conv_norm_relu(inner, inner, 3, pixels),
+        *conv_norm_relu(inner, out, 1, pixels),
+        *projection,
     )
 
 
-def conv_norm(c_in: int, c_out: int, kernel: int, pixels_in: int, pixels: int) -> Costs:
-    """A convolution with bias, BatchNorm."""
-    return convolution("head", c_in, c_out, kernel, pixels, pixels_in=pixels_in), batch_norm(c_out, pixels, "head")
+def conv_norm_relu(
+    c_in: int, c_out: int, kernel: int, pixels: int, *, pixels_in: int | None = None, bias: bool = False
+) -> Costs:
+    """A convolution, BatchNorm, ReLU."""
+    return (
+        convolution("head", c_in, c_out, kernel, pixels, pixels_in=pixels_in, bias=bias),
+        batch_norm(c_out, pixels, "head"),
+        elementwise("head", "relu", c_out * pixels),
+    )
 
 
 def classifier_cost(
@@ -63,21 +71,22 @@ def classifier_cost(
     head_widths: Sequence[int],
     width: int,
     num_classes: int,
+    pyramid: bool,
     pixels: Sequence[int],
 ) -> tuple[Costs, ...]:
     """Bottlenecks on every branch, summed from fine to coarse, then 1×1, pooling and a linear."""
     rows = [bottleneck_cost(c, h, n) for c, h, n in zip(dims, head_widths, pixels, strict=True)]
     outs = [EXPANSION * h for h in head_widths]
     for i in range(1, len(dims)):
-        rows[i] += conv_norm(outs[i - 1], outs[i], 3, pixels[i - 1], pixels[i])
-    rows[-1] += conv_norm(outs[-1], width, 1, pixels[-1], pixels[-1])
+        rows[i] += conv_norm_relu(outs[i - 1], outs[i], 3, pixels[i], pixels_in=pixels[i - 1], bias=True)
+    rows[-1] += conv_norm_relu(outs[-1], width, 1, pixels[-1], bias=True)
     if num_classes:
         rows[-1] += (linear("head", width, num_classes, 1),)
     return tuple(rows)
 
 
 def classifier_live(
-    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> int:
     """A branch's bottleneck where its shortcut's BatchNorm ends, beside the finer branches' sum, before and after its
     way down; or two steps of the last convolution."""
@@ -90,7 +99,12 @@ def classifier_live(
     return max(peak, finer + 2 * width * pixels[-1])
 
 
-# -- a linear on the average ------------------------------------------------------------------------------------------
+# -- a linear on the averages ------------------------------------------------------------------------------------------
+
+
+def averaged(dims: Sequence[int], pyramid: bool) -> range:
+    """The branches whose maps are averaged: all; of a pyramid, whose maps are made from one another, the coarsest."""
+    return range(len(dims) - 1 if pyramid else 0, len(dims))
 
 
 def pool_cost(
@@ -98,15 +112,19 @@ def pool_cost(
     head_widths: Sequence[int],
     width: int,
     num_classes: int,
+    pyramid: bool,
     pixels: Sequence[int],
     *,
     norm: bool,
 ) -> tuple[Costs, ...]:
-    """Mean over the coarsest map, of its LayerNorm or of itself, then a linear."""
-    costs: Costs = (layer_norm(dims[-1], pixels[-1], "head"),) if norm else ()
+    """Means over the maps, of their LayerNorms or of themselves, then a linear."""
+    read = averaged(dims, pyramid)
+    rows: list[Costs] = [
+        (layer_norm(dims[i], pixels[i], "head"),) if norm and i in read else () for i in range(len(dims))
+    ]
     if num_classes:
-        costs += (linear("head", dims[-1], num_classes, 1),)
-    return (*(() for _ in dims[1:]), costs)
+        rows[-1] += (linear("head", sum(dims[i] for i in read), num_classes, 1),)
+    return tuple(rows)
 
 
 def pool_live(
@@ -114,20 +132,20 @@ def pool_live(
     head_widths: Sequence[int],
     width: int,
     num_classes: int,
+    pyramid: bool,
     pixels: Sequence[int],
     *,
     norm: bool,
 ) -> int:
-    """The normalised map and the mean; or the mean and the logits."""
-    return dims[-1] + max(norm * dims[-1] * pixels[-1], num_classes)
+    """A normalised map and the means so far; the means apart and side by side; or these and the logits."""
+    peak = means = 0
+    for i in averaged(dims, pyramid):
+        means += dims[i]
+        peak = max(peak, means + norm * dims[i] * pixels[i])
+    return max(peak, means + max(means, num_classes))
 
 
 # -- dense prediction -------------------------------------------------------------------------------------------------
-
-
-def conv_norm_relu(c_in: int, c_out: int, kernel: int, pixels: int) -> Costs:
-    """A convolution without bias, BatchNorm; the ReLU is in place."""
-    return convolution("head", c_in, c_out, kernel, pixels, bias=False), batch_norm(c_out, pixels, "head")
 
 
 def pixel_classifier(width: int, num_classes: int, pixels: int) -> Costs:
@@ -141,7 +159,7 @@ def resized(width: int, pixels: int) -> Cost:
 
 
 def segformer_cost(
-    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> tuple[Costs, ...]:
     """Every branch projected and brought to the finest size; there a 1×1 convolution over all, and the classifier."""
     rows: list[Costs] = [(convolution("head", c, width, 1, n),) for c, n in zip(dims, pixels, strict=True)]
@@ -153,7 +171,7 @@ def segformer_cost(
 
 
 def segformer_live(
-    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> int:
     """While all are brought to one size; in the convolution over all; or in the classifier."""
     n, finest = len(dims), width * pixels[0]
@@ -161,7 +179,7 @@ def segformer_live(
 
 
 def upernet_cost(
-    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> tuple[Costs, ...]:
     """Pyramid pooling on the coarsest branch, lateral and output convolutions on the others, all fused at the finest.
 
@@ -191,7 +209,7 @@ def upernet_cost(
 
 
 def upernet_live(
-    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pixels: Sequence[int]
+    dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> int:
     """In the pyramid pooling; while all levels are brought to one size; in the convolution over all; or in the
     classifier."""
@@ -222,7 +240,7 @@ HEAD: dict[str, Head] = {
         "head_features",
     ),
     "pool": Head(
-        "classifier on the coarsest map's mean (MiT's)",
+        "classifier on the maps' means (MiT's)",
         "arXiv 2105.15203, section 3.1",
         partial(pool_cost, norm=False),
         lambda head_widths, width, num_classes, drop_rate: (num_classes, drop_rate),
@@ -256,9 +274,9 @@ HEAD: dict[str, Head] = {
     "none": Head(
         "none (the branches' maps)",
         "arXiv 2111.01236, section 3.1",
-        lambda dims, head_widths, width, num_classes, pixels: tuple(() for _ in dims),
+        lambda dims, head_widths, width, num_classes, pyramid, pixels: tuple(() for _ in dims),
         lambda head_widths, width, num_classes, drop_rate: (),
-        lambda dims, head_widths, width, num_classes, pixels: 0,
+        lambda dims, head_widths, width, num_classes, pyramid, pixels: 0,
         whole_image=False,
         present=False,
     ),

@@ -18,8 +18,8 @@ class Cost(NamedTuple):
         part: block part it belongs to, e.g. ``"ffn"``.
         operator: ``"convolution"``, ``"linear"``, ``"attention"`` (both products); or, without multiply-accumulates,
             ``"layer_norm"``, ``"batch_norm"``, ``"upsample"`` (to the nearest), ``"upsample_bilinear"``,
-            ``"average_pool"`` (adaptive), ``"block_average"``, ``"weights"`` (of maps that are summed) or ``"gelu"``
-            (activations in place, which no counter sees, have no entry).
+            ``"average_pool"`` (adaptive), ``"block_average"``, ``"weights"`` (of maps that are summed), ``"gelu"``,
+            ``"relu"`` or ``"silu"`` (Hardswish, softmax and sums, which no counter sees, have no entry).
         params: learned parameters.
         buffers: running statistics of a BatchNorm; its counter of training steps is none.
         macs: exact multiply-accumulates, no padded token counted.
@@ -28,10 +28,9 @@ class Cost(NamedTuple):
         inputs: elements of the maps that a counted operator, or a pooling, reads; attention reads query, key and value,
             and a key that is the value once.
         outputs: elements of the map that the operator writes; attention's scores are no map.
-        additions: elements added onto products: biases, or a map that a product is added to.
+        additions: elements of biases added onto products.
         run_as: how our network runs its products, which decides who can see them: ``"module"`` (of ``torch.nn``),
-            ``"function"`` (``F.linear``), ``"addmm"``, ``"bmm"``, ``"baddbmm"``, ``"attention"`` (a fused kernel, or
-            bmm); empty without products.
+            ``"bmm"``, ``"attention"`` (a fused kernel, or bmm); empty without products.
     """
 
     part: str
@@ -154,16 +153,16 @@ def convolution(
     return Cost(part, "convolution", weights + bias * c_out, 0, macs, macs, out, read, out, bias * out, "module")
 
 
-def linear(part: str, c_in: int, c_out: int, rows: int, *, run_as: str = "module") -> Cost:
+def linear(part: str, c_in: int, c_out: int, rows: int) -> Cost:
     """A linear layer with bias applied to ``rows`` vectors."""
     macs, out = c_in * c_out * rows, c_out * rows
-    return Cost(part, "linear", c_in * c_out + c_out, 0, macs, macs, out, c_in * rows, out, out, run_as)
+    return Cost(part, "linear", c_in * c_out + c_out, 0, macs, macs, out, c_in * rows, out, out, "module")
 
 
 def linear_onto(part: str, c_in: int, c_out: int, rows: int) -> Cost:
     """The rest of a linear layer: more of its input, added onto what it gave so far, so no new activation."""
     macs = c_in * c_out * rows
-    return Cost(part, "linear", c_in * c_out, 0, macs, macs, 0, c_in * rows, 0, c_out * rows, "addmm")
+    return Cost(part, "linear", c_in * c_out, 0, macs, macs, 0, c_in * rows, 0, 0, "module")
 
 
 def layer_norm(channels: int, pixels: int, part: str = "norm") -> Cost:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hrvit_lab.parts.ops import Costs, linear
+from hrvit_lab.parts.ops import Costs, elementwise, linear
 
 
 class Shortcut(NamedTuple):
@@ -39,12 +39,13 @@ def des_cost(dim: int, height: int, width: int) -> Costs:
     """Diversity-enhanced shortcut: a p → p and a k → k linear, on k and p rows per token."""
     k, p = kronecker_factors(dim)
     pixels = height * width
-    return linear("des", p, p, k * pixels), linear("des", k, k, p * pixels, run_as="baddbmm")
+    right, left = linear("des", p, p, k * pixels), linear("des", k, k, p * pixels)
+    return right, elementwise("des", "gelu", dim * pixels), left
 
 
 def des_live(dim: int, height: int, width: int) -> int:
-    """The first product, attention's output with the bias, and the second product added to that."""
-    return 3 * dim * height * width
+    """Two steps at a time, the last of them the sum with attention's output."""
+    return 2 * dim * height * width
 
 
 def des_width_rule(dim: int) -> str | None:
@@ -58,6 +59,11 @@ def linear_cost(dim: int, height: int, width: int) -> Costs:
     return (linear("shortcut", dim, dim, height * width),)
 
 
+def linear_live(dim: int, height: int, width: int) -> int:
+    """The product, and the sum with attention's output."""
+    return 2 * dim * height * width
+
+
 SHORTCUT: dict[str, Shortcut] = {
     "des": Shortcut("DES (Kronecker, GELU)", "arXiv 2111.01236, section 3.2", des_cost, des_width_rule, des_live),
     "linear": Shortcut(
@@ -65,7 +71,7 @@ SHORTCUT: dict[str, Shortcut] = {
         "arXiv 2106.15067",
         linear_cost,
         lambda dim: None,
-        lambda dim, height, width: dim * height * width,
+        linear_live,
     ),
     "none": Shortcut(
         "none",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from hrvit_lab.parts.ops import Costs, batch_norm, convolution, halved, layer_norm
+from hrvit_lab.parts.ops import Costs, batch_norm, convolution, elementwise, halved, layer_norm
 
 
 class Stem(NamedTuple):
@@ -26,15 +26,17 @@ class Stem(NamedTuple):
 
 
 def two_conv_cost(in_chans: int, stem_width: int, height: int, width: int) -> Costs:
-    """Two 3×3 convolutions of stride 2, each with BatchNorm, the first to half the width."""
+    """Two 3×3 convolutions of stride 2, each with BatchNorm and ReLU, the first to half the width."""
     mid = stem_width // 2
     half = halved(height) * halved(width)
     quarter = halved(halved(height)) * halved(halved(width))
     return (
         convolution("stem", in_chans, mid, 3, half, pixels_in=height * width),
         batch_norm(mid, half, "stem"),
+        elementwise("stem", "relu", mid * half),
         convolution("stem", mid, stem_width, 3, quarter, pixels_in=half),
         batch_norm(stem_width, quarter, "stem"),
+        elementwise("stem", "relu", stem_width * quarter),
     )
 
 

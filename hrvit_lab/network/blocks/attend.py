@@ -34,11 +34,10 @@ def attend(
     Returns:
         (B, n, C).
     """
-    B, n, C = q_Bnc.shape
-    heads = (num_heads, C // num_heads)
-    q_Bhnd = q_Bnc.view(B, n, *heads).transpose(1, 2)
-    v_Bhmd = v_Bmc.view(B, -1, *heads).transpose(1, 2)
-    k_Bhmd = v_Bhmd if k_Bmc is v_Bmc else k_Bmc.view(B, -1, *heads).transpose(1, 2)
+    heads = (num_heads, q_Bnc.shape[-1] // num_heads)
+    q_Bhnd = q_Bnc.unflatten(-1, heads).transpose(1, 2)
+    v_Bhmd = v_Bmc.unflatten(-1, heads).transpose(1, 2)
+    k_Bhmd = v_Bhmd if k_Bmc is v_Bmc else k_Bmc.unflatten(-1, heads).transpose(1, 2)
     return attend_by_head(q_Bhnd, k_Bhmd, v_Bhmd, bias_hnm=bias_hnm, fused=fused).transpose(1, 2).flatten(2)
 
 
@@ -54,8 +53,8 @@ def attend_by_head(
 
 def _slow_backward(q: Tensor) -> bool:
     """Whether the fused kernel's backward pass has no fast form: in bfloat16 on the CPU it takes seven times as long as
-    in float32 (torch 2.15)."""
-    return q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad
+    in float32 (torch 2.15). A traced graph has one path, whether gradients are on or off."""
+    return q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad and not torch.jit.is_tracing()
 
 
 def attention_map(q_Bhnd: Tensor, k_Bhmd: Tensor, bias_hnm: Tensor | None = None) -> Tensor:

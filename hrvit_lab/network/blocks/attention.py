@@ -6,7 +6,7 @@ Source: arXiv 2111.01236, section 3.2; with all three switches off, the plain at
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import hardswish_over
+from hrvit_lab.network.blocks.inplace import added
 from hrvit_lab.network.blocks.tokens import batch_norm_tokens, conv_tokens, depthwise
 
 
@@ -26,6 +26,7 @@ class Attention(nn.Module):
     """
 
     batch_norms = (("proj", "norm"),)
+    inplace = False
 
     def __init__(
         self,
@@ -61,8 +62,11 @@ def refined(attention: "Attention | ServedAttention", x_BHWC: Tensor) -> Tensor:
     """Tokens after mixing, the convolution beside it and the activation, (B, H, W, C); all else is let go on return."""
     mixed_BHWC, values_BHWC = attention.mixer(x_BHWC)
     if attention.parallel_conv is not None:
-        mixed_BHWC = conv_tokens(attention.parallel_conv, F.hardswish(values_BHWC)).add_(mixed_BHWC)
-    return hardswish_over(mixed_BHWC) if attention.activation else mixed_BHWC
+        local_BHWC = conv_tokens(attention.parallel_conv, F.hardswish(values_BHWC))
+        mixed_BHWC = added(local_BHWC, mixed_BHWC, attention.inplace)
+        del local_BHWC
+    del values_BHWC
+    return F.hardswish(mixed_BHWC, inplace=attention.inplace) if attention.activation else mixed_BHWC
 
 
 class ServedAttention(nn.Module):
@@ -70,6 +74,8 @@ class ServedAttention(nn.Module):
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
+
+    inplace = True
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ Source: arXiv 2111.01236, section 3.2.
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from hrvit_lab.network.blocks.inplace import added
 from hrvit_lab.network.blocks.recompute import adapt_momentum, run
 
 
@@ -15,8 +16,7 @@ class Block(nn.Module):
     Args:
         dim: channels C.
         attention: module (B, H, W, C) → (B, H, W, C).
-        shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C). What it and ``ffn`` return is given away: the
-            block adds its residual into it.
+        shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C).
         ffn: module as attention; None leaves the second half out.
         drop_path: probability that a sample skips a residual.
 
@@ -42,10 +42,10 @@ class Block(nn.Module):
             adapt_momentum(filter(None, (self.attn, self.ffn)), recompute=enable)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = self.drop_path(self.shortcut(x_BHWC, self._attended(x_BHWC))).add_(x_BHWC)
+        x_BHWC = x_BHWC + self.drop_path(self.shortcut(x_BHWC, self._attended(x_BHWC)))
         if self.ffn is None or self.ffn_norm is None:
             return x_BHWC
-        return self.drop_path(run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing)).add_(x_BHWC)
+        return x_BHWC + self.drop_path(run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing))
 
     def _attended(self, x_BHWC: Tensor) -> Tensor:
         """Attention's output; passed on without a name, it is let go as soon as the shortcut has taken it."""
@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 
 class ServedBlock(nn.Module):
-    """A block without what does nothing in evaluation.
+    """A block without what does nothing in evaluation; sums overwrite what its parts return.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -68,5 +68,7 @@ class ServedBlock(nn.Module):
         self.ffn_norm, self.ffn = block.ffn_norm, block.ffn
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = self.shortcut(x_BHWC, self.attn(self.attn_norm(x_BHWC))).add_(x_BHWC)
-        return x_BHWC if self.ffn is None or self.ffn_norm is None else self.ffn(self.ffn_norm(x_BHWC)).add_(x_BHWC)
+        x_BHWC = added(self.shortcut(x_BHWC, self.attn(self.attn_norm(x_BHWC))), x_BHWC, inplace=True)
+        if self.ffn is None or self.ffn_norm is None:
+            return x_BHWC
+        return added(self.ffn(self.ffn_norm(x_BHWC)), x_BHWC, inplace=True)

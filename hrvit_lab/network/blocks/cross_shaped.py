@@ -10,6 +10,8 @@ from hrvit_lab.network.blocks.attend import attend_by_head
 from hrvit_lab.network.blocks.stripes import stripe_attention
 from hrvit_lab.parts.attention.row import num_heads
 
+torch.fx.wrap("stripe_attention")  # its branches depend on sizes, which FX does not know
+
 
 def _transposed(x_BHWC: Tensor) -> Tensor:
     """(B, H, W, C) → (B, W, H, C), laid out anew once, so that every window of it is a view."""
@@ -63,9 +65,8 @@ class ServedCrossShaped(nn.Module):
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         mixer = self.mixer
         B, H, W, C = x_BHWC.shape
-        stripe = min(mixer.window_size, H)
-        if H != W or H % stripe:
-            return mixer(x_BHWC)
+        if not isinstance(H, int) or H != W or H % (stripe := min(mixer.window_size, H)):
+            return mixer(x_BHWC)  # in a graph for any size H is no number
         qv_BHWC = mixer.to_qv(x_BHWC)
         q_rows, q_columns, v_rows, v_columns = qv_BHWC.chunk(4, dim=-1)
         # Twice the batch: the map itself, and the map with rows and columns exchanged.

@@ -3,10 +3,13 @@
 Source: arXiv 2111.01236, whose ablation compares it with sharing key and value.
 """
 
+import torch
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.stripes import cross_shaped_attention
 from hrvit_lab.parts.attention.row import num_heads
+
+torch.fx.wrap("cross_shaped_attention")  # its branches depend on sizes, which FX does not know
 
 
 class CrossShapedQKV(nn.Module):

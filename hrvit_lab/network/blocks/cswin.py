@@ -3,11 +3,14 @@
 Source: arXiv 2107.00652, section 3.
 """
 
+import torch
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.stripes import cross_shaped_attention
 from hrvit_lab.network.blocks.tokens import depthwise
 from hrvit_lab.parts.attention.row import num_heads
+
+torch.fx.wrap("cross_shaped_attention")  # its branches depend on sizes, which FX does not know
 
 
 class CSWin(nn.Module):
@@ -24,6 +27,8 @@ class CSWin(nn.Module):
     Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
     """
 
+    inplace = False
+
     def __init__(self, dim: int, head_dim: int, window_size: int) -> None:
         super().__init__()
         self.window_size = window_size
@@ -37,6 +42,6 @@ class CSWin(nn.Module):
         qkv_BHWC = self.to_qkv(x_BHWC)
         lepe = self.lepe_rows, self.lepe_columns
         mixed_BHWC = cross_shaped_attention(
-            qkv_BHWC, self.window_size, self.num_heads, lepe=lepe, fused=self.fused_attn
+            qkv_BHWC, self.window_size, self.num_heads, lepe=lepe, fused=self.fused_attn, inplace=self.inplace
         )
         return mixed_BHWC, qkv_BHWC.chunk(3, dim=-1)[2]

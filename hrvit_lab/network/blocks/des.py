@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gelu_over
 from hrvit_lab.network.blocks.packed import PackedLinear
 from hrvit_lab.parts.shortcut import kronecker_factors
 
@@ -33,22 +32,40 @@ class DES(nn.Module):
         self.left = nn.Linear(self.k, self.k)
 
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
-        y_nkp = gelu_over(self.right(x_BHWC.reshape(-1, self.k, self.p)))
-        left_nkk = self.left.weight.expand(len(y_nkp), self.k, self.k)
         onto_nkp = onto_BHWC.reshape(-1, self.k, self.p)
-        if self.left.bias is not None:
-            onto_nkp = onto_nkp + self.left.bias[:, None]
-        return torch.baddbmm(onto_nkp, left_nkk, y_nkp).view(x_BHWC.shape)
+        return (onto_nkp + self._factored(x_BHWC)).view(x_BHWC.shape)
 
-    def take_bias(self) -> Tensor:
-        """The bias that this adds to every token, (C,); from now on it doesn't."""
-        bias_C = self.left.bias.detach().repeat_interleave(self.p)
-        self.left.bias = None  # type: ignore[assignment]
-        return bias_C
+    def _factored(self, x_BHWC: Tensor) -> Tensor:
+        """The two linears and what is between them: (B, H, W, C) → (n, k, p)."""
+        y_npk = self.right(x_BHWC.reshape(-1, self.k, self.p)).mT.contiguous()
+        return self.left(F.gelu(y_npk)).mT
 
     def served(self) -> nn.Module:
-        """What computes the same in the least time (after ``take_bias``)."""
-        return DenseDES(self) if self.k * self.p <= DENSE_UP_TO else self
+        """What computes the same in the least time, but for the bias of ``left`` (``bias_of_left``)."""
+        return DenseDES(self) if self.k * self.p <= DENSE_UP_TO else ServedDES(self)
+
+
+def bias_of_left(des: DES) -> Tensor:
+    """What the bias of ``left`` adds to every token, (C,)."""
+    return des.left.bias.detach().repeat_interleave(des.p)
+
+
+class ServedDES(nn.Module):
+    """DES without the bias of ``left``; its second product is added onto attention's output as it is computed.
+
+    Shape: as DES.
+    """
+
+    def __init__(self, des: DES) -> None:
+        super().__init__()
+        self.right = des.right
+        self.left = des.left.weight
+
+    def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
+        k, p = len(self.left), self.right.in_features
+        y_nkp = torch.ops.aten.gelu_(self.right(x_BHWC.reshape(-1, k, p)))
+        left_nkk = self.left.expand(y_nkp.shape[0], k, k)
+        return torch.baddbmm(onto_BHWC.reshape(-1, k, p), left_nkk, y_nkp).view(x_BHWC.shape)
 
     def packed(self, shape: torch.Size) -> nn.Module:
         """Itself: factors this small gain nothing from packing."""
@@ -69,7 +86,7 @@ class DenseDES(nn.Module):
         self.left = nn.Parameter(torch.kron(des.left.weight.detach(), identity_p).t().contiguous())
 
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
-        y_nc = gelu_over(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))
+        y_nc = torch.ops.aten.gelu_(F.linear(x_BHWC.flatten(0, 2), self.right, self.bias))
         return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)
 
     def packed(self, shape: torch.Size) -> nn.Module:

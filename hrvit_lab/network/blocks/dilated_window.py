@@ -33,22 +33,32 @@ class DilatedWindowAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * dim)
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        _, H, W, _ = x_BHWC.shape
         qkv_BHWC = self.to_qkv(x_BHWC)
-        row_dilation, column_dilation = (-(-side // self.window_size) for side in (H, W))
-        rows = [
-            merge_congruent([self._attend(part) for part in split_congruent(part_BygWC, 3, column_dilation)], 3)
-            for part_BygWC in split_congruent(qkv_BHWC, 1, row_dilation)
-        ]
-        return merge_congruent(rows, 1), qkv_BHWC.chunk(3, dim=-1)[2]
+        mixed_BHWC = dilated_window_attention(qkv_BHWC, self.window_size, self.num_heads, fused=self.fused_attn)
+        return mixed_BHWC, qkv_BHWC.chunk(3, dim=-1)[2]
 
-    def _attend(self, qkv_BygxfC: Tensor) -> Tensor:
+
+def dilated_window_attention(qkv_BHWC: Tensor, window_size: int, num_heads: int, *, fused: bool) -> Tensor:
+    """Query, key and value, (B, H, W, 3C), attended within dilated windows: (B, H, W, C)."""
+    _, H, W, _ = qkv_BHWC.shape
+    row_dilation, column_dilation = (-(-side // window_size) for side in (H, W))
+
+    def attended(qkv_BygxfC: Tensor) -> Tensor:
         """y × x tokens in each of g × f groups."""
         _, y, g, x, f, _ = qkv_BygxfC.shape
         qkv_Bnc = qkv_BygxfC.permute(0, 2, 4, 1, 3, 5).flatten(3, 4).flatten(0, 2)
         q_Bnc, k_Bnc, v_Bnc = qkv_Bnc.chunk(3, dim=-1)
-        out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, self.num_heads, fused=self.fused_attn)
+        out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, num_heads, fused=fused)
         return out_Bnc.unflatten(1, (y, x)).unflatten(0, (-1, g, f)).permute(0, 3, 1, 4, 2, 5)
+
+    rows = [
+        merge_congruent([attended(part) for part in split_congruent(part_BygWC, 3, column_dilation)], 3)
+        for part_BygWC in split_congruent(qkv_BHWC, 1, row_dilation)
+    ]
+    return merge_congruent(rows, 1)
+
+
+torch.fx.wrap("dilated_window_attention")  # its branches depend on sizes, which FX does not know
 
 
 def split_congruent(x: Tensor, dim: int, dilation: int) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.network.blocks.inplace import added, gelu
 from hrvit_lab.network.blocks.tokens import to_image, to_tokens
 from hrvit_lab.parts.fusion import Sources
 
@@ -39,8 +39,10 @@ class Fusion(nn.Module):
         sources: per coming branch the previous ones that feed it, at least one.
         upsample: interpolation from a coarser branch, ``"nearest"`` or ``"bilinear"``.
 
-    Shape: list of (B, H_j, W_j, dims_in[j]) → list of (B, H_i, W_i, dims_out[i]).
+    Shape: (B, H_j, W_j, dims_in[j]) of every previous branch → tuple of (B, H_i, W_i, dims_out[i]).
     """
+
+    inplace = False
 
     def __init__(
         self, dims_in: Sequence[int], dims_out: Sequence[int], sources: Sequence[Sequence[int]], upsample: str
@@ -52,22 +54,31 @@ class Fusion(nn.Module):
             for i, c_out in enumerate(dims_out)
         )
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         images = [to_image(x_BHWC) for x_BHWC in maps]
-        fused = []
-        for i, paths in enumerate(self.paths):
-            total = images[i] if str(i) in cast(nn.ModuleDict, paths) else None
-            for j, path in cast(nn.ModuleDict, paths).items():
-                if int(j) != i:
-                    y_BCHW = path(images[int(j)])
-                    if int(j) > i:
-                        y_BCHW = resized(y_BCHW, images[i], self.upsample)
-                    total = y_BCHW if total is None else y_BCHW.add_(total)
-            assert total is not None
-            # The map that came in is not ours to write to.
-            alone = i < len(images) and total is images[i]
-            fused.append(to_tokens(F.gelu(total) if alone else gelu_over(total)))
-        return fused
+        return tuple(to_tokens(self._fused(images, target)) for target in range(len(self.paths)))
+
+    def _fused(self, images: list[Tensor], target: int) -> Tensor:
+        own, *others = self._sources(target)
+        if own != target:
+            total = self._brought(images, own, target)
+        elif others:
+            total = added(self._brought(images, others.pop(0), target), images[target], self.inplace)
+        else:
+            return F.gelu(images[target])  # the map of another, never overwritten
+        for source in others:
+            total = added(self._brought(images, source, target), total, self.inplace)
+        return gelu(total, self.inplace)
+
+    def _sources(self, target: int) -> list[int]:
+        """The branches that feed a coming one, itself first."""
+        sources = [int(source) for source in cast(nn.ModuleDict, self.paths[target])]
+        return sorted(sources, key=lambda source: source != target)
+
+    def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
+        """A previous branch's map at a coming one's width and size."""
+        x_BCHW = cast(nn.ModuleDict, self.paths[target])[str(source)](images[source])
+        return resized(x_BCHW, images[target], self.upsample) if source > target else x_BCHW
 
 
 def paths_fusion(

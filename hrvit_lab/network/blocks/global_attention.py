@@ -3,10 +3,13 @@
 Source: arXiv 1706.03762, section 3.2; on images, arXiv 2010.11929 (ViT).
 """
 
+import torch
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.attend import attend
 from hrvit_lab.parts.attention.row import num_heads
+
+torch.fx.wrap("attend")  # its branches depend on sizes, which FX does not know
 
 
 class GlobalAttention(nn.Module):

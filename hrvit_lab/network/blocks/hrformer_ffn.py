@@ -5,7 +5,7 @@ Source: arXiv 2110.09408, section 3.2.
 
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.network.blocks.inplace import gelu
 from hrvit_lab.network.blocks.tokens import to_image, to_tokens
 from hrvit_lab.parts.ffn import hidden_width
 
@@ -21,6 +21,7 @@ class HRFormerFFN(nn.Module):
     """
 
     batch_norms = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+    inplace = False
 
     def __init__(self, dim: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -33,6 +34,6 @@ class HRFormerFFN(nn.Module):
         self.bn3 = nn.BatchNorm2d(dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BCHW = gelu_over(self.bn1(self.conv1(to_image(x_BHWC))))
-        x_BCHW = gelu_over(self.bn2(self.conv2(x_BCHW)))
-        return to_tokens(gelu_over(self.bn3(self.conv3(x_BCHW))))
+        x_BCHW = gelu(self.bn1(self.conv1(to_image(x_BHWC))), self.inplace)
+        x_BCHW = gelu(self.bn2(self.conv2(x_BCHW)), self.inplace)
+        return to_tokens(gelu(self.bn3(self.conv3(x_BCHW)), self.inplace))

@@ -1,6 +1,8 @@
-"""Activations that overwrite a tensor nobody else holds, where no gradient asks for what stood there.
+"""Operators that overwrite their first argument in the served form of a part, and leave it alone in the plain one.
 
-A fresh tensor of several MiB costs a page fault every 4 KiB; on a CPU that can take longer than the arithmetic.
+What a submodule returned may be held by others: by a hook, a feature extractor or autograd. So a part overwrites
+nothing until ``deploy`` sets its ``inplace``. There it saves time: a new tensor of several MiB costs a page fault every
+4 KiB, which on a CPU can take longer than the arithmetic.
 """
 
 import torch
@@ -8,18 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gelu_over(x: Tensor) -> Tensor:
-    """Exact GELU of a tensor that the caller gives away, any shape."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+def gelu(x: Tensor, inplace: bool) -> Tensor:
+    """Exact GELU, any shape."""
+    return torch.ops.aten.gelu_(x) if inplace else F.gelu(x)
 
 
-def hardswish_over(x: Tensor) -> Tensor:
-    """Hardswish of a tensor that the caller gives away, any shape."""
-    return F.hardswish(x, inplace=not torch.is_grad_enabled())
+def multiplied(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
+    """x · y, of one shape."""
+    return x.mul_(y) if inplace else x * y
 
 
-def gated_over(gate: Tensor, value: Tensor) -> Tensor:
-    """SiLU(gate) · value of two tensors of one shape, of which the caller gives the gate away."""
-    if torch.is_grad_enabled():
-        return F.silu(gate) * value
-    return torch.ops.aten.silu_(gate).mul_(value)
+def added(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
+    """x + y, in the wider dtype of both: under autocast, where they differ, nothing is overwritten."""
+    return x.add_(y) if inplace and not _autocast() else x + y
+
+
+def _autocast() -> bool:
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")

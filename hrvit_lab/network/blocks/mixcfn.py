@@ -3,14 +3,14 @@
 Source: arXiv 2111.01236, section 3.2, with kernels 3×3 and 5×5; other pairs after arXiv 1907.09595 (MixConv).
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gelu_over
 from hrvit_lab.network.blocks.packed import PackedConv, PackedLinear
 from hrvit_lab.network.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.parts.ffn import hidden_width
@@ -22,14 +22,14 @@ FEW_TOKENS = 1024
 class MixCFN(nn.Module):
     """Linear, two depthwise convolutions side by side, GELU, linear.
 
-    The halves are kept apart from the first linear to the last: each takes its rows of one weight and its columns of
-    the other, so nothing is split or concatenated in memory.
+    The halves of the hidden channels are modules of their own from the first linear to the last, so that nothing is
+    split or concatenated in memory. They are called by their kernels: ``half3`` and ``half5``.
 
     Args:
         dim: channels C.
         mlp_ratio: hidden channels are int(C · ratio), an even number.
-        kernels: sides of the convolutions' kernels, odd, the smaller first; the convolutions are called by them:
-            ``conv3`` and ``conv5``. (Of two equal ones, all channels in one convolution are the same network: MixFFN.)
+        kernels: sides of the convolutions' kernels, odd, the smaller first. (Of two equal ones, all channels in one
+            convolution are the same network: MixFFN.)
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -38,56 +38,120 @@ class MixCFN(nn.Module):
         super().__init__()
         hidden = hidden_width(dim, mlp_ratio)
         self.kernels = kernels
-        self.fc1 = nn.Linear(dim, hidden)
-        for kernel in kernels:
-            self.add_module(f"conv{kernel}", depthwise(hidden // 2, kernel))
-        self.fc2 = nn.Linear(hidden, dim)
+        # Initialised whole: the range of fc2's random weights depends on all hidden channels.
+        fc1 = nn.Linear(dim, hidden)
+        convs = [depthwise(hidden // 2, kernel) for kernel in kernels]
+        fc2 = nn.Linear(hidden, dim)
+        into = zip(fc1.weight.chunk(2), fc1.bias.chunk(2), strict=True)
+        out = zip(fc2.weight.chunk(2, dim=1), (fc2.bias, None), strict=True)
+        for kernel, first, conv, last in zip(kernels, into, convs, out, strict=True):
+            self.add_module(f"half{kernel}", Half(_linear(*first), conv, _linear(*last)))
 
     @property
-    def convs(self) -> list[nn.Conv2d]:
-        """The convolutions of the first and of the second half."""
-        return [getattr(self, f"conv{kernel}") for kernel in self.kernels]
+    def halves(self) -> list["Half"]:
+        """The half with the smaller kernel and that with the larger one."""
+        return [getattr(self, f"half{kernel}") for kernel in self.kernels]
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return halves(x_BHWC, self.fc1, self.convs, self.fc2)
+        small, large = self.halves
+        return small(x_BHWC) + large(x_BHWC)
 
     def served(self) -> nn.Module:
         """What computes the same in the least time."""
         return ServedMixCFN(self)
 
 
-def halves(x_BHWC: Tensor, fc1: nn.Linear, convs: Sequence[nn.Conv2d], fc2: nn.Linear) -> Tensor:
-    """Each half of the hidden channels through its own convolution: (B, H, W, C) → (B, H, W, C)."""
-    conv_a, conv_b = convs
-    w1a, w1b = fc1.weight.chunk(2)
-    b1a, b1b = fc1.bias.chunk(2)
-    w2a, w2b = fc2.weight.chunk(2, dim=1)
-    a_nc = gelu_over(conv_tokens(conv_a, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
-    b_nc = gelu_over(conv_tokens(conv_b, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
-    return torch.addmm(F.linear(a_nc, w2a, fc2.bias), b_nc, w2b.t()).view(x_BHWC.shape)
+class Half(nn.Module):
+    """The way of half of the hidden channels through a MixCFN; ``fc2`` of the second half has no bias.
+
+    Shape: (B, H, W, C) → (B, H, W, C).
+    """
+
+    def __init__(self, fc1: nn.Linear, conv: nn.Conv2d, fc2: nn.Linear) -> None:
+        super().__init__()
+        self.fc1, self.conv, self.fc2 = fc1, conv, fc2
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.fc2(F.gelu(conv_tokens(self.conv, self.fc1(x_BHWC))))
+
+
+def cut_in_halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in which every MixCFN that is written whole, as published, is cut into its halves.
+
+    A whole one has ``fc1``, ``fc2`` and two convolutions: ``conv.conv_3`` and ``conv.conv_5``, or ``conv3`` and
+    ``conv5``.
+
+    >>> whole = {"ffn.fc1.bias": torch.ones(4), "ffn.conv3.bias": torch.ones(2), "ffn.conv5.bias": torch.ones(2)}
+    >>> list(cut_in_halves(whole))
+    ['ffn.half3.fc1.bias', 'ffn.half5.fc1.bias', 'ffn.half3.conv.bias', 'ffn.half5.conv.bias']
+    """
+    found = {name: match for name in tensors if (match := _WHOLE.fullmatch(name))}
+    kernels: dict[str, set[str]] = {}
+    for match in found.values():
+        kernels.setdefault(match["path"], set()).update({match["kernel"]} - {None})
+    cut: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        match = found.get(name)
+        halves = sorted(kernels[match["path"]]) if match else []
+        if match is None or len(halves) != 2:
+            cut[name] = tensor
+            continue
+        path, fc, kind = match["path"], match["fc"], match["kind"]
+        if fc is None:
+            cut[f"{path}half{match['kernel']}.conv.{kind}"] = tensor
+        elif (fc, kind) == ("fc2", "bias"):
+            cut[f"{path}half{halves[0]}.fc2.bias"] = tensor
+        elif tensor.layout == torch.strided and not tensor.is_nested and tensor.ndim > (dim := int(fc == "fc2")):
+            for kernel, part in zip(halves, tensor.chunk(2, dim), strict=False):
+                cut[f"{path}half{kernel}.{fc}.{kind}"] = part
+        else:
+            cut[name] = tensor  # no weight of a linear; it has no place
+    return cut
+
+
+_WHOLE = re.compile(r"(?P<path>(?:.*\.)?ffn\.)(?:conv(?:\.conv_)?(?P<kernel>\d)|(?P<fc>fc[12]))\.(?P<kind>weight|bias)")
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A linear of those weights."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach().clone())
+    return linear
 
 
 class ServedMixCFN(nn.Module):
     """MixCFN that, on small maps, runs both kernels as one of the larger size, the smaller one padded with zeros.
+
+    Its linears are whole. On large maps each half takes its rows of one weight and its columns of the other.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
     def __init__(self, ffn: MixCFN) -> None:
         super().__init__()
-        self.fc1, self.fc2 = ffn.fc1, ffn.fc2
-        self.conv_a, self.conv_b = small, large = ffn.convs
-        half, side, margin = small.out_channels, ffn.kernels[1], (ffn.kernels[1] - ffn.kernels[0]) // 2
-        self.conv = depthwise(2 * half, side).to(small.weight)
+        small, large = ffn.halves
+        self.fc1 = _linear(torch.cat((small.fc1.weight, large.fc1.weight)), torch.cat((small.fc1.bias, large.fc1.bias)))
+        self.fc2 = _linear(torch.cat((small.fc2.weight, large.fc2.weight), dim=1), small.fc2.bias)
+        self.conv_a, self.conv_b = small.conv, large.conv
+        half, side, margin = small.conv.out_channels, ffn.kernels[1], (ffn.kernels[1] - ffn.kernels[0]) // 2
+        self.conv = depthwise(2 * half, side).to(small.conv.weight)
         with torch.no_grad():
-            self.conv.weight[:half] = F.pad(small.weight, [margin] * 4)
-            self.conv.weight[half:] = large.weight
-            self.conv.bias.copy_(torch.cat((small.bias, large.bias)))  # type: ignore[union-attr,arg-type]
+            self.conv.weight[:half] = F.pad(small.conv.weight, [margin] * 4)
+            self.conv.weight[half:] = large.conv.weight
+            self.conv.bias.copy_(torch.cat((small.conv.bias, large.conv.bias)))  # type: ignore[union-attr,arg-type]
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        if x_BHWC.shape[:3].numel() < FEW_TOKENS:
-            return self.fc2(gelu_over(conv_tokens(self.conv, self.fc1(x_BHWC))))
-        return halves(x_BHWC, self.fc1, (self.conv_a, self.conv_b), self.fc2)
+        tokens = x_BHWC.shape[:3].numel()
+        if isinstance(tokens, int) and tokens < FEW_TOKENS:  # in a graph for any size it is no number
+            return self.fc2(torch.ops.aten.gelu_(conv_tokens(self.conv, self.fc1(x_BHWC))))
+        w1a, w1b = self.fc1.weight.chunk(2)
+        b1a, b1b = self.fc1.bias.chunk(2)
+        w2a, w2b = self.fc2.weight.chunk(2, dim=1)
+        a_nc = torch.ops.aten.gelu_(conv_tokens(self.conv_a, F.linear(x_BHWC, w1a, b1a))).flatten(0, 2)
+        b_nc = torch.ops.aten.gelu_(conv_tokens(self.conv_b, F.linear(x_BHWC, w1b, b1b))).flatten(0, 2)
+        return torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t()).view(x_BHWC.shape)
 
     def packed(self, shape: torch.Size) -> nn.Module:
         """What computes the same in the least time on maps of one shape."""

@@ -5,7 +5,7 @@ Source: arXiv 2105.15203 (SegFormer), section 3.1.
 
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.network.blocks.inplace import gelu
 from hrvit_lab.network.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.parts.ffn import hidden_width
 
@@ -20,6 +20,8 @@ class MixFFN(nn.Module):
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
+    inplace = False
+
     def __init__(self, dim: int, mlp_ratio: float) -> None:
         super().__init__()
         hidden = hidden_width(dim, mlp_ratio)
@@ -28,4 +30,4 @@ class MixFFN(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.fc2(gelu_over(conv_tokens(self.conv, self.fc1(x_BHWC))))
+        return self.fc2(gelu(conv_tokens(self.conv, self.fc1(x_BHWC)), self.inplace))

@@ -5,7 +5,7 @@ Source: arXiv 1706.03762, section 3.3, with GELU (arXiv 1606.08415).
 
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.network.blocks.inplace import gelu
 from hrvit_lab.parts.ffn import hidden_width
 
 
@@ -19,6 +19,8 @@ class MLP(nn.Module):
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
+    inplace = False
+
     def __init__(self, dim: int, mlp_ratio: float) -> None:
         super().__init__()
         hidden = hidden_width(dim, mlp_ratio)
@@ -26,4 +28,4 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.fc2(gelu_over(self.fc1(x_BHWC)))
+        return self.fc2(gelu(self.fc1(x_BHWC), self.inplace))

@@ -60,7 +60,8 @@ class UnfoldedConv(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         B, C, H, W = x_BCHW.shape
         rows, columns = (H + 1) // 2, (W + 1) // 2
-        if B * rows * columns >= FEW_POSITIONS:
+        positions = B * rows * columns
+        if not isinstance(positions, int) or positions >= FEW_POSITIONS:  # in a graph for any size it is no number
             return self.conv(x_BCHW)
         x_BHWC = F.pad(to_tokens(x_BCHW), (0, 0, 1, 1, 1, 1))
         # Every position's 3 × 3 × C_in numbers: three rows of 3 · C_in neighbours in memory.

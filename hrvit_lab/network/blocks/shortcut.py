@@ -5,6 +5,8 @@ Source: arXiv 2111.01236, section 3.2; the linear, arXiv 2106.15067 (augmented s
 
 from torch import Tensor, nn
 
+from hrvit_lab.network.blocks.inplace import added
+
 
 class NoShortcut(nn.Module):
     """Attention alone.
@@ -25,9 +27,11 @@ class LinearShortcut(nn.Module):
     Shape: (B, H, W, C), and onto (B, H, W, C) → (B, H, W, C).
     """
 
+    inplace = False
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor, onto_BHWC: Tensor) -> Tensor:
-        return self.proj(x_BHWC).add_(onto_BHWC)
+        return added(self.proj(x_BHWC), onto_BHWC, self.inplace)

@@ -3,12 +3,15 @@
 Source: arXiv 2105.15203, section 3.1 (MiT, the encoder of SegFormer).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.attend import attend
 from hrvit_lab.network.blocks.tokens import conv_tokens
 from hrvit_lab.parts.attention.row import num_heads
+
+torch.fx.wrap("attend")  # its branches depend on sizes, which FX does not know
 
 
 class SpatialReductionAttention(nn.Module):
@@ -44,7 +47,15 @@ class SpatialReductionAttention(nn.Module):
     def _merged(self, x_BHWC: Tensor) -> Tensor:
         if self.reduce is None or self.norm is None:
             return x_BHWC
-        missing_rows, missing_columns = (max(0, self.window_size - side) for side in x_BHWC.shape[1:3])
-        if missing_rows or missing_columns:
-            x_BHWC = F.pad(x_BHWC, (0, 0, 0, missing_columns, 0, missing_rows))
-        return self.norm(conv_tokens(self.reduce, x_BHWC))
+        return self.norm(conv_tokens(self.reduce, filled_up(x_BHWC, self.window_size)))
+
+
+def filled_up(x_BHWC: Tensor, least: int) -> Tensor:
+    """The map, with zeros at its right and bottom where a side is shorter than ``least``."""
+    _, H, W, _ = x_BHWC.shape
+    if least <= H and least <= W:
+        return x_BHWC
+    return F.pad(x_BHWC, (0, 0, 0, max(0, least - W), 0, max(0, least - H)))
+
+
+torch.fx.wrap("filled_up")  # its branches depend on sizes, which FX does not know

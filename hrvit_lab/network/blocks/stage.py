@@ -16,7 +16,7 @@ class Stage(nn.Module):
         branches: per branch its blocks, (B, H, W, C) → (B, H, W, C).
         norms: per branch, what ends it, (B, H, W, C) → (B, H, W, C).
 
-    Shape: list of (B, H_i, W_i, C_in_i) → list of (B, H_i, W_i, C_i).
+    Shape: (B, H_i, W_i, C_in_i) of every branch → tuple of (B, H_i, W_i, C_i).
     """
 
     def __init__(
@@ -27,22 +27,30 @@ class Stage(nn.Module):
         self.branches = nn.ModuleList(nn.Sequential(*blocks) for blocks in branches)
         self.norms = nn.ModuleList(norms)
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         parts = zip(self.patch_embeds, self.branches, self.norms, maps, strict=True)
-        return [norm(blocks(embed(x_BHWC))) for embed, blocks, norm, x_BHWC in parts]
+        return tuple(norm(blocks(_wide(embed(x_BHWC), blocks))) for embed, blocks, norm, x_BHWC in parts)
+
+
+def _wide(x_BHWC: Tensor, blocks: nn.Module) -> Tensor:
+    """The map in the dtype of the blocks' weights.
+
+    Under autocast the residual stream so begins in float32. It stays there: every sum has the wider dtype of its terms.
+    """
+    return x_BHWC.to(next(blocks.parameters()).dtype)
 
 
 class PyramidStage(Stage):
     """One scale of a sequential pyramid: a single branch, made of the scale before.
 
-    Shape: list of (B, H_i, W_i, C_i), finest first → the same and one map more, at half of the last one's sides; the
-    stem's map, which comes to the first scale, is replaced.
+    Shape: (B, H_i, W_i, C_i) of every scale so far, finest first → tuple of these and one map more, at half of the last
+    one's sides; the stem's map, which comes to the first scale, is replaced.
     """
 
     def __init__(self, patch_embed: nn.Module, blocks: Iterable[nn.Module], norm: nn.Module, *, first: bool) -> None:
         super().__init__([patch_embed], [blocks], [norm])
         self.first = first
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        (made,) = super().forward(maps[-1:])
-        return [made] if self.first else [*maps, made]
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        made = super().forward(maps[-1])
+        return made if self.first else (*maps, *made)

@@ -3,6 +3,7 @@
 Source: arXiv 2111.01236, section 3.1; the others, at the classes.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ class TwoConvStem(nn.Module):
     """
 
     batch_norms = (("conv1", "bn1"), ("conv2", "bn2"))
+    inplace = False
 
     def __init__(self, in_chans: int, stem_width: int) -> None:
         super().__init__()
@@ -26,8 +28,8 @@ class TwoConvStem(nn.Module):
         self.bn2 = nn.BatchNorm2d(stem_width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = F.relu_(self.bn1(self.conv1(channels_last(x_BCHW))))
-        return to_tokens(F.relu_(self.bn2(self.conv2(x_BCHW))))
+        x_BCHW = F.relu(self.bn1(self.conv1(channels_last(x_BCHW))), self.inplace)
+        return to_tokens(F.relu(self.bn2(self.conv2(x_BCHW)), self.inplace))
 
 
 class OneConvStem(nn.Module):
@@ -51,8 +53,14 @@ class OneConvStem(nn.Module):
         self.norm = nn.LayerNorm(stem_width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.norm(to_tokens(self.conv1(self._filled(channels_last(x_BCHW)))))
+        x_BCHW = channels_last(x_BCHW)
+        return self.norm(to_tokens(self.conv1(filled_up(x_BCHW) if self.fills_up else x_BCHW)))
 
-    def _filled(self, x_BCHW: Tensor) -> Tensor:
-        bottom, right = (-side % 4 for side in x_BCHW.shape[-2:])
-        return F.pad(x_BCHW, (0, right, 0, bottom)) if self.fills_up and (right or bottom) else x_BCHW
+
+def filled_up(x_BCHW: Tensor) -> Tensor:
+    """The image, with zeros at its right and bottom until its sides are multiples of 4."""
+    bottom, right = (-side % 4 for side in x_BCHW.shape[-2:])
+    return F.pad(x_BCHW, (0, right, 0, bottom)) if right or bottom else x_BCHW
+
+
+torch.fx.wrap("filled_up")  # its branches depend on sizes, which FX does not know

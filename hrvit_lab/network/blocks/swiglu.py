@@ -3,9 +3,10 @@
 Source: arXiv 2002.05202 (SwiGLU); with a depthwise convolution on the gate, arXiv 2311.17132 (ConvGLU).
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.inplace import gated_over
+from hrvit_lab.network.blocks.inplace import multiplied
 from hrvit_lab.network.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.parts.ffn import hidden_width
 
@@ -21,6 +22,8 @@ class SwiGLU(nn.Module):
     Shape: (B, H, W, C) → (B, H, W, C).
     """
 
+    inplace = False
+
     def __init__(self, dim: int, mlp_ratio: float, *, conv: bool = False) -> None:
         super().__init__()
         hidden = hidden_width(dim, mlp_ratio)
@@ -30,7 +33,7 @@ class SwiGLU(nn.Module):
         self.out = nn.Linear(hidden, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.out(gated_over(self._gate(x_BHWC), self.value(x_BHWC)))
+        return self.out(multiplied(F.silu(self._gate(x_BHWC), self.inplace), self.value(x_BHWC), self.inplace))
 
     def _gate(self, x_BHWC: Tensor) -> Tensor:
         gate_BHWC = self.gate(x_BHWC)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.fusion import resized
-from hrvit_lab.network.blocks.inplace import gelu_over
+from hrvit_lab.network.blocks.inplace import gelu
 from hrvit_lab.network.blocks.tokens import to_image, to_tokens
 
 EPSILON = 1e-4
@@ -29,8 +29,10 @@ class WeightedSum(nn.Module):
         dims_out: channels of the coming ones, at least as many.
         upsample: interpolation from a coarser branch, ``"nearest"`` or ``"bilinear"``.
 
-    Shape: list of (B, H_j, W_j, dims_in[j]) → list of (B, H_i, W_i, dims_out[i]).
+    Shape: (B, H_j, W_j, dims_in[j]) of every previous branch → tuple of (B, H_i, W_i, dims_out[i]).
     """
+
+    inplace = False
 
     def __init__(self, dims_in: Sequence[int], dims_out: Sequence[int], upsample: str) -> None:
         super().__init__()
@@ -43,21 +45,21 @@ class WeightedSum(nn.Module):
         several = len(dims_in) > 1
         self.weights = nn.ParameterList(torch.ones(len(dims_in)) for _ in dims_out) if several else None
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         images = [to_image(x_BHWC) for x_BHWC in maps]
-        return [to_tokens(self._fused(images, target)) for target in range(len(self.convs))]
+        return tuple(to_tokens(self._fused(images, target)) for target in range(len(self.convs)))
 
     def _fused(self, images: list[Tensor], target: int) -> Tensor:
         if self.weights is None:
-            x_BCHW = self._brought(images, 0, target)
-            # The map that came in is not ours to write to.
-            return F.gelu(x_BCHW) if x_BCHW is images[0] else gelu_over(x_BCHW)
+            return F.gelu(self._brought(images, 0, target))  # it may be the map of another, which is never overwritten
         weights = self.weights[target].relu()
         shares = (weights / (weights.sum() + EPSILON)).unbind()
         total = self._brought(images, 0, target) * shares[0]
         for source in range(1, len(images)):
-            total = total.addcmul_(self._brought(images, source, target), shares[source])
-        return gelu_over(total)
+            x_BCHW, share = self._brought(images, source, target), shares[source]
+            total = total.addcmul_(x_BCHW, share) if self.inplace else total.addcmul(x_BCHW, share)
+            del x_BCHW
+        return gelu(total, self.inplace)
 
     def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
         """A previous branch's map at a coming one's width and size."""

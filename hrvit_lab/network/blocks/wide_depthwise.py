@@ -18,14 +18,14 @@ QUICK_COLUMNS = 3
 def wide_depthwise(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Tensor:
     """A depthwise convolution that keeps the map's size (odd k): (B, C, H, W) → (B, C, H, W)."""
     trained = torch.is_grad_enabled() and weight_C1kk.requires_grad
-    plain = torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting()
+    plain = torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting() or torch.jit.is_tracing()
     if trained and not plain and x_BCHW.device.type == "cpu":
         return _WideDepthwise.apply(x_BCHW, weight_C1kk, bias_C)
     return _convolve(x_BCHW, weight_C1kk, bias_C)
 
 
 def _convolve(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Tensor:
-    return F.conv2d(x_BCHW, weight_C1kk, bias_C, padding=weight_C1kk.shape[-1] // 2, groups=len(weight_C1kk))
+    return F.conv2d(x_BCHW, weight_C1kk, bias_C, padding=weight_C1kk.shape[-1] // 2, groups=weight_C1kk.shape[0])
 
 
 class _WideDepthwise(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _WideDepthwise(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x_BCHW, weight_C1kk = ctx.saved_tensors
         grad_BCHW = gradients[0].contiguous(memory_format=torch.channels_last)
-        C, k = len(weight_C1kk), weight_C1kk.shape[-1]
+        C, k = weight_C1kk.shape[0], weight_C1kk.shape[-1]
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             conv2d_input(x_BCHW.shape, weight_C1kk, grad_BCHW, padding=k // 2, groups=C) if of_x else None,

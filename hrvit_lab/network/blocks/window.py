@@ -42,24 +42,35 @@ class WindowAttention(nn.Module):
         return {"relative_bias"}
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        _, H, W, _ = x_BHWC.shape
         qkv_BHWC = self.to_qkv(x_BHWC)
-        columns = spans(W, self.window_size, self.shift)
-        rows = [
-            _joined([self._attend(qkv_BHWC, row, column) for column in columns], dim=2)
-            for row in spans(H, self.window_size, self.shift)
-        ]
-        return _joined(rows, dim=1), qkv_BHWC.chunk(3, dim=-1)[2]
+        mixed_BHWC = window_attention(
+            qkv_BHWC, self.relative_bias, self.window_size, self.shift, self.num_heads, fused=self.fused_attn
+        )
+        return mixed_BHWC, qkv_BHWC.chunk(3, dim=-1)[2]
 
-    def _attend(self, qkv_BHWC: Tensor, row: Span, column: Span) -> Tensor:
-        """The part of the map that is cut into windows of one shape, attended: (B, h, w, C)."""
-        bias_hnm = relative_bias(self.relative_bias, row.size, column.size)
+
+def window_attention(
+    qkv_BHWC: Tensor, bias_hyx: Tensor, window_size: int, shift: int, num_heads: int, *, fused: bool
+) -> Tensor:
+    """Query, key and value, (B, H, W, 3C), attended within windows: (B, H, W, C)."""
+    _, H, W, _ = qkv_BHWC.shape
+
+    def part(row: Span, column: Span) -> Tensor:
+        """What is cut into windows of one shape, attended: (B, h, w, C)."""
+        bias_hnm = relative_bias(bias_hyx, row.size, column.size)
         q_Bnc, k_Bnc, v_Bnc = windows(qkv_BHWC, row, column).chunk(3, dim=-1)
-        out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, self.num_heads, bias_hnm=bias_hnm, fused=self.fused_attn)
+        out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, num_heads, bias_hnm=bias_hnm, fused=fused)
         del q_Bnc, k_Bnc, v_Bnc  # before the output is laid out as a map
         i, j = (row.stop - row.start) // row.size, (column.stop - column.start) // column.size
         out_BijyxC = out_Bnc.unflatten(1, (row.size, column.size)).unflatten(0, (-1, i, j))
         return out_BijyxC.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    columns = spans(W, window_size, shift)
+    rows = [_joined([part(row, column) for column in columns], dim=2) for row in spans(H, window_size, shift)]
+    return _joined(rows, dim=1)
+
+
+torch.fx.wrap("window_attention")  # its branches depend on sizes, which FX does not know
 
 
 def windows(x_BHWC: Tensor, row: Span, column: Span) -> Tensor:

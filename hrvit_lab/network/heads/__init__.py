@@ -10,7 +10,7 @@ from hrvit_lab.network.heads.pool import PoolHead
 from hrvit_lab.network.heads.segformer import SegFormerHead
 from hrvit_lab.network.heads.upernet import UperNetHead
 
-HEAD: dict[str, Callable[[Sequence[int], Sequence[int], int, int, float], nn.Module] | None] = {
+HEAD: dict[str, Callable[[Sequence[int], Sequence[int], int, int, bool, float], nn.Module] | None] = {
     "classifier": ClassifierHead,
     "pool": PoolHead,
     "norm_pool": partial(PoolHead, norm=True),
@@ -18,10 +18,10 @@ HEAD: dict[str, Callable[[Sequence[int], Sequence[int], int, int, float], nn.Mod
     "upernet": UperNetHead,
     "none": None,
 }
-"""``(dims, head_widths, width, num_classes, drop_rate)`` → head; None leaves the branches' maps.
+"""``(dims, head_widths, width, num_classes, pyramid, drop_rate)`` → head; None leaves the branches' maps.
 
-``width`` is the config's field that the head's row in ``hrvit_lab.cost.HEAD`` names. A head has ``classifier``,
-``num_features`` (channels before it), ``reset(num_classes)`` and ``forward(maps, pre_logits)``.
+``width`` is the config's field that the head's row in ``hrvit_lab.parts.HEAD`` names. A head has ``classifier``,
+``num_features`` (channels before it), ``reset(num_classes)`` and ``forward(*maps, pre_logits)``.
 """
 
 __all__ = ["HEAD", "ClassifierHead", "PoolHead", "SegFormerHead", "UperNetHead"]

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvit_lab.network.blocks.inplace import added
 from hrvit_lab.network.blocks.recompute import adapt_momentum, run
 from hrvit_lab.parts.head import EXPANSION
 
@@ -20,6 +21,7 @@ class Bottleneck(nn.Module):
     """
 
     batch_norms = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+    inplace = False
 
     def __init__(self, c_in: int, inner: int) -> None:
         super().__init__()
@@ -33,9 +35,9 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(c_in, out, 1, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = F.relu_(self.bn1(self.conv1(x_BCHW)))
-        y_BCHW = F.relu_(self.bn2(self.conv2(y_BCHW)))
-        return F.relu_(self.bn3(self.conv3(y_BCHW)).add_(self.shortcut(x_BCHW)))
+        y_BCHW = F.relu(self.bn1(self.conv1(x_BCHW)), self.inplace)
+        y_BCHW = F.relu(self.bn2(self.conv2(y_BCHW)), self.inplace)
+        return F.relu(added(self.bn3(self.conv3(y_BCHW)), self.shortcut(x_BCHW), self.inplace), self.inplace)
 
 
 class ClassifierHead(nn.Module):
@@ -46,10 +48,13 @@ class ClassifierHead(nn.Module):
         head_widths: inner widths of their bottlenecks.
         head_features: channels after the last 1×1 convolution.
         num_classes: outputs; 0 returns the pooled features.
+        pyramid: not read; every head takes the same arguments.
         drop_rate: dropout before the classifier.
 
-    Shape: list of (B, C_i, H_i, W_i) → (B, num_classes).
+    Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes).
     """
+
+    inplace = False
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class ClassifierHead(nn.Module):
         head_widths: Sequence[int],
         head_features: int,
         num_classes: int,
+        pyramid: bool,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -81,10 +87,10 @@ class ClassifierHead(nn.Module):
             self.grad_checkpointing = enable
             adapt_momentum(self.bottlenecks, recompute=enable)
 
-    def forward(self, maps: list[Tensor], pre_logits: bool = False) -> Tensor:
+    def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor:
         y_BCHW = run(self.bottlenecks[0], maps[0], recompute=self.grad_checkpointing)
         for downsample, bottleneck, x_BCHW in zip(self.downsamples, self.bottlenecks[1:], maps[1:], strict=True):
-            finer = F.relu_(downsample(y_BCHW))
-            y_BCHW = run(bottleneck, x_BCHW, recompute=self.grad_checkpointing) + finer
-        y_BC = self.drop(F.relu_(self.features(y_BCHW)).mean(dim=(2, 3)))
+            finer = F.relu(downsample(y_BCHW), self.inplace)
+            y_BCHW = added(run(bottleneck, x_BCHW, recompute=self.grad_checkpointing), finer, self.inplace)
+        y_BC = self.drop(F.relu(self.features(y_BCHW), self.inplace).mean(dim=(2, 3)))
         return y_BC if pre_logits else self.classifier(y_BC)

@@ -16,6 +16,7 @@ class ConvNormReLU(nn.Module):
     """
 
     batch_norms = (("conv", "bn"),)
+    inplace = False
 
     def __init__(self, c_in: int, c_out: int, kernel_size: int) -> None:
         super().__init__()
@@ -23,7 +24,7 @@ class ConvNormReLU(nn.Module):
         self.bn = nn.BatchNorm2d(c_out)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return F.relu_(self.bn(self.conv(x_BCHW)))
+        return F.relu(self.bn(self.conv(x_BCHW)), self.inplace)
 
 
 def pixel_classifier(width: int, num_classes: int) -> nn.Module:

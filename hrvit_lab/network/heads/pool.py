@@ -1,28 +1,32 @@
-"""Classifiers on the average of the coarsest map, as a sequential pyramid ends: MiT without, CSWin with a LayerNorm.
+"""Classifiers on the averages of the maps, as a sequential pyramid ends: MiT without, CSWin with a LayerNorm.
 
 Source: arXiv 2105.15203, section 3.1; arXiv 2107.00652, section 3.
 """
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.tokens import to_tokens
+from hrvit_lab.parts.head import averaged
 
 
 class PoolHead(nn.Module):
-    """Mean over the tokens of the coarsest map, dropout, linear.
+    """Means over the tokens of the maps side by side, dropout, linear.
 
-    Of parallel branches the last stage's finer ones go unread: they cost, and learn nothing.
+    Of a pyramid it reads the coarsest map alone, which is made from the others. Of parallel branches it reads all:
+    otherwise the last stage's finer branches would have no influence and no gradient.
 
     Args:
         dims: channels of the branches, finest first.
         head_widths, features: not read; every head takes the same arguments.
-        num_classes: outputs; 0 returns the pooled features, (B, C).
+        num_classes: outputs; 0 returns the pooled features, (B, C) or (B, Σ C_i).
+        pyramid: whether every map is made from the finer one.
         drop_rate: dropout before the classifier.
-        norm: a LayerNorm before the mean.
+        norm: a LayerNorm before each mean.
 
-    Shape: list of (B, C_i, H_i, W_i) → (B, num_classes).
+    Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes).
     """
 
     def __init__(
@@ -31,13 +35,14 @@ class PoolHead(nn.Module):
         head_widths: Sequence[int],
         features: int,
         num_classes: int,
+        pyramid: bool,
         drop_rate: float = 0.0,
         *,
         norm: bool = False,
     ) -> None:
         super().__init__()
-        self.num_features = dims[-1]
-        self.norm = nn.LayerNorm(self.num_features) if norm else nn.Identity()
+        self.norms = nn.ModuleList(nn.LayerNorm(dims[i]) if norm else nn.Identity() for i in averaged(dims, pyramid))
+        self.num_features = sum(dims[i] for i in averaged(dims, pyramid))
         self.drop = nn.Dropout(drop_rate)
         self.reset(num_classes)
 
@@ -45,6 +50,7 @@ class PoolHead(nn.Module):
         """Put a fresh linear to ``num_classes`` in place; 0 for none."""
         self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
-    def forward(self, maps: list[Tensor], pre_logits: bool = False) -> Tensor:
-        y_BC = self.drop(self.norm(to_tokens(maps[-1])).mean(dim=(1, 2)))
+    def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor:
+        read = zip(self.norms, maps[-len(self.norms) :], strict=True)
+        y_BC = self.drop(torch.cat([norm(to_tokens(x_BCHW)).mean(dim=(1, 2)) for norm, x_BCHW in read], dim=-1))
         return y_BC if pre_logits else self.classifier(y_BC)

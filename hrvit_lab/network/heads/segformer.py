@@ -15,16 +15,22 @@ class SegFormerHead(nn.Module):
 
     Args:
         dims: channels of the branches, finest first.
-        head_widths: not read; every head takes the same arguments.
+        head_widths, pyramid: not read; every head takes the same arguments.
         width: channels that every branch is projected to.
         num_classes: outputs; 0 returns the features before the classifier, (B, width, H_0, W_0).
         drop_rate: dropout of whole channels before the classifier.
 
-    Shape: list of (B, C_i, H_i, W_i) → (B, num_classes, H_0, W_0).
+    Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes, H_0, W_0).
     """
 
     def __init__(
-        self, dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, drop_rate: float = 0.0
+        self,
+        dims: Sequence[int],
+        head_widths: Sequence[int],
+        width: int,
+        num_classes: int,
+        pyramid: bool,
+        drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleList(nn.Conv2d(dim, width, 1) for dim in dims)
@@ -37,7 +43,7 @@ class SegFormerHead(nn.Module):
         """Put a fresh classifier to ``num_classes`` in place; 0 for none."""
         self.classifier = pixel_classifier(self.num_features, num_classes)
 
-    def forward(self, maps: list[Tensor], pre_logits: bool = False) -> Tensor:
+    def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor:
         projected = (project(x_BCHW) for project, x_BCHW in zip(self.projections, maps, strict=True))
         y_BCHW = self.drop(self.fuse(concatenate(projected)))
         return y_BCHW if pre_logits else self.classifier(y_BCHW)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.fusion import resized
+from hrvit_lab.network.blocks.inplace import added
 from hrvit_lab.network.heads.layers import ConvNormReLU, concatenate, pixel_classifier
 from hrvit_lab.parts.head import AUXILIARY_WIDTH, POOL_SIZES, auxiliary_branch
 
@@ -61,17 +62,25 @@ class UperNetHead(nn.Module):
 
     Args:
         dims: channels of the branches, finest first.
-        head_widths: not read; every head takes the same arguments.
+        head_widths, pyramid: not read; every head takes the same arguments.
         width: channels of the pyramid.
         num_classes: outputs; 0 returns the features before the classifier, (B, width, H_0, W_0).
         drop_rate: dropout of whole channels before the classifiers.
 
-    Shape: list of (B, C_i, H_i, W_i) → (B, num_classes, H_0, W_0); in training beside it the auxiliary logits
+    Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes, H_0, W_0); in training beside it the auxiliary logits
         (B, num_classes, H_a, W_a) of branch a = 2, or of the coarsest where there are fewer.
     """
 
+    inplace = False
+
     def __init__(
-        self, dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, drop_rate: float = 0.0
+        self,
+        dims: Sequence[int],
+        head_widths: Sequence[int],
+        width: int,
+        num_classes: int,
+        pyramid: bool,
+        drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(ConvNormReLU(dim, width, 1) for dim in dims[:-1])
@@ -89,16 +98,16 @@ class UperNetHead(nn.Module):
         self.classifier = pixel_classifier(self.num_features, num_classes)
         self.auxiliary.reset(num_classes)
 
-    def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+    def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, C_i, H_i, W_i) → (B, width, H_i, W_i): from the top down, every level adds what is above it."""
         above_BCHW = self.top(maps[-1])
         levels = [above_BCHW]
         for lateral, output, x_BCHW in zip(self.laterals[::-1], self.outputs[::-1], maps[-2::-1], strict=True):
-            above_BCHW = resized(above_BCHW, x_BCHW, "bilinear").add_(lateral(x_BCHW))
+            above_BCHW = added(resized(above_BCHW, x_BCHW, "bilinear"), lateral(x_BCHW), self.inplace)
             levels.append(output(above_BCHW))
         return levels[::-1]
 
-    def forward(self, maps: list[Tensor], pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         y_BCHW = self.drop(self.fuse(concatenate(self.pyramid(maps))))
         if pre_logits:
             return y_BCHW

@@ -85,16 +85,16 @@ def _live(dim: int, stripe: int, height: int, width: int, batch_size: int, *, ma
 
 
 def _stripes_live(stripe: int, along: int, across: int, batch_size: int, maps: int, lepe: bool) -> int:
-    """Of one channel: attention's output, and the convolution's.
+    """Of one channel: attention's output; with a convolution beside it, its output and the sum.
 
     Where a narrower stripe is left over: the maps of whole stripes, which are laid out anew if there are several in a
     batch, beside their outputs; or all outputs and their union.
     """
     whole = along - along % stripe
     if whole in (0, along):
-        return (1 + lepe) * along * across
+        return (1 + 2 * lepe) * along * across
     laid_out = maps * (batch_size > 1 and whole > stripe)
-    return max((laid_out + 1 + lepe) * whole, 2 * along) * across
+    return max((laid_out + 1 + 2 * lepe) * whole, 2 * along) * across
 
 
 def halves_of_heads(dim: int, head_dim: int) -> str | None:
