@@ -41,15 +41,29 @@ def seeds() -> None:
     np.random.seed(0)
 
 
-@pytest.fixture(scope="module")
-def plain() -> HRViT:
-    """hrvit_b1 with the reference weights, for evaluation; not to be changed."""
+@pytest.fixture(scope="session")
+def plain() -> Iterator[HRViT]:
+    """hrvit_b1 with the reference weights, for evaluation; not to be changed, and checked for it at the end."""
     model = create_model("hrvit_b1").eval()
     load_published(model, reference_state_dict())
-    return model
+    yield from unchanged(model)
 
 
-@pytest.fixture(scope="module")
-def served(plain: HRViT) -> HRViT:
-    """The same, deployed; not to be changed."""
-    return deploy(plain)
+@pytest.fixture(scope="session")
+def served(plain: HRViT) -> Iterator[HRViT]:
+    """The same, deployed; not to be changed either."""
+    yield from unchanged(deploy(plain))
+
+
+def unchanged(model: HRViT) -> Iterator[HRViT]:
+    """Lend a model to many tests, and fail if one of them has left its traces in it."""
+
+    def traces() -> tuple[object, ...]:
+        weights = {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}
+        modes = [module.training for module in model.modules()]
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+        return weights, modes, hooks, [parameter.grad is None for parameter in model.parameters()]
+
+    before = traces()
+    yield model
+    assert traces() == before, "a test changed a model that others use: let it change a copy"

@@ -125,10 +125,8 @@ def test_a_core_throttles_when_its_counter_moves(tmp_path: Path) -> None:
 def test_a_busy_loop_of_ours_is_not_anothers() -> None:
     watch = CpuWatch([])
     first = watch.look()
-    end = first.at_s + 0.6
-    while (last := watch.look()).at_s < end:
+    while (last := watch.look()).own_s - first.own_s < 0.3:  # however long that takes on a busy machine
         sum(range(100_000))
-    assert last.own_s - first.own_s > 0.1
     assert last.busy_s - first.busy_s >= last.own_s - first.own_s - 0.1  # the kernel counts in hundredths
 
 

@@ -326,7 +326,6 @@ def test_a_bare_batch_norm_is_left_alone() -> None:
         ("convnext_atto_ols", "gamma"),  # 1e-6 of each block
         ("poolformer_s12", "layer_scale1.scale"),
         ("resmlp_12_224", "ls1"),
-        ("nfnet_f0", "gain"),  # 0, of shape (C, 1, 1, 1)
     ],
 )
 def test_layer_scales_are_random_whatever_their_name(name: str, ending: str) -> None:
@@ -338,12 +337,14 @@ def test_layer_scales_are_random_whatever_their_name(name: str, ending: str) -> 
 def test_only_what_starts_at_zero_is_randomized() -> None:
     """A classifier of zeros makes every output zero, whatever computes it (timm's ResMLP and Hiera)."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 50))
+    model.gain = nn.Parameter(torch.zeros(4, 1, 1, 1))  # as in timm's NFNets
     nn.init.zeros_(model[2].weight)  # type: ignore[arg-type]
     nn.init.zeros_(model[2].bias)  # type: ignore[arg-type]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     randomize_norms(model)
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
-    assert changed == ["2.weight"]
+    assert changed == ["gain", "2.weight"]
+    assert model.gain.min() >= 0.5
     assert model.state_dict()["2.weight"].std().item() == pytest.approx(0.02, rel=0.2)
 
 
@@ -714,38 +715,44 @@ def ticking(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "measure_parts", partial(measure_parts, clock=clock))
 
 
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a network of two branches, small enough for whole commands."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.yaml").write_text(with_branches(preset("hrvit_nano"), 2).to_yaml())
+    return "two.yaml"
+
+
 @pytest.mark.usefixtures("ticking")
-def test_the_command_leaves_lines_a_table_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["hrvit_micro:deploy", "--against", "hrvit_micro", "--resolution", "32x48", "--threads", "1"]
+def test_the_command_leaves_lines_a_table_and_a_figure(
+    two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"{two}:deploy", "--against", two, "--resolution", "32x48", "--threads", "1"]
     bounds = ["--max-seconds", "0.01", "--precision", "50", "--parts"]
     assert cli.main([*arguments, *bounds, "--out", str(tmp_path), "--json", str(tmp_path / "own.jsonl")]) == 0
     shown = capsys.readouterr().out
-    assert (
-        "Inference at 32×48, batch 1" in shown
-        and "A/A control" in shown
-        and "By part: hrvit_micro:deploy, 32×48" in shown
-    )
+    for words in ("Inference at 32×48, batch 1", "A/A control", "By part: two.yaml:deploy, 32×48"):
+        assert words in shown
     lines = [json.loads(line) for line in (tmp_path / "latency.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["model"]) for line in lines] == [
-        ("latency", "hrvit_micro"), ("latency", "hrvit_micro:deploy"),
-        ("parts", "hrvit_micro"), ("parts", "hrvit_micro:deploy"),
+        ("latency", "two.yaml"), ("latency", "two.yaml:deploy"), ("parts", "two.yaml"), ("parts", "two.yaml:deploy"),
     ]  # fmt: skip
-    assert lines[0]["resolution"] == [32, 48] and lines[1]["against"] == "hrvit_micro, eager, float32"
+    assert lines[0]["resolution"] == [32, 48] and lines[1]["against"] == "two.yaml, eager, float32"
     parts = pd.DataFrame(lines[2]["parts"])
     assert list(parts["latency_ms"]) == pytest.approx(list(parts["calls"]))  # each call takes a millisecond
     assert parts["latency_ms"].sum() == pytest.approx(lines[2]["sum_ms"]) == pytest.approx(lines[2]["ratio"]["value"])
     assert lines[2]["whole_ms"] == pytest.approx(1.0)
     assert (tmp_path / "own.jsonl").read_text() == (tmp_path / "latency.jsonl").read_text()
     table = pd.read_csv(tmp_path / "latency.csv")
-    assert list(table["model"]) == ["hrvit_micro", "hrvit_micro:deploy"]
+    assert list(table["model"]) == ["two.yaml", "two.yaml:deploy"]
     assert (tmp_path / "latency.png").stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("ticking")
 def test_a_second_run_adds_lines_and_a_training_has_no_parts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["hrvit_nano", "--resolution", "32", "--max-seconds", "0.01", "--out", str(tmp_path)]
+    arguments = [two, "--resolution", "32", "--max-seconds", "0.01", "--out", str(tmp_path)]
     for option, batches in (("--batch", "1"), ("--batch-size", "1,2,4")):
         assert cli.main([*arguments, option, batches]) == 0
     lines = [json.loads(line) for line in (tmp_path / "latency.jsonl").read_text().splitlines()]
@@ -758,10 +765,26 @@ def test_a_second_run_adds_lines_and_a_training_has_no_parts(
     assert "--parts times inference" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("ticking")
+def test_what_is_interrupted_later_leaves_the_figures_of_what_is_done(
+    two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while parts are timed: the race before them is kept with its table and figure."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure_parts", interrupted)
+    assert cli.main([two, "--resolution", "32", "--max-seconds", "0.01", "--parts", "--out", str(tmp_path)]) == 130
+    assert "interrupted; finished measurements are kept" in capsys.readouterr().err
+    assert {path.suffix for path in tmp_path.glob("latency.*")} == {".jsonl", ".csv", ".png", ".svg"}
+
+
 # -- the suite --------------------------------------------------------------------------------------------------------
 
 
-def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("clock")
+def test_the_suite_goes_on_where_it_stopped(two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raced: list[str] = []
 
     def short_race(entries: list[Entry], setting: Setting, budget: Budget, **options: Any) -> list[Measurement]:
@@ -770,13 +793,13 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, clock: FakeClock, mo
         return [replace(m, status="interrupted") for m in results] if len(raced) == 2 else results
 
     monkeypatch.setattr(suite, "race", short_race)
-    small = suite.Suite(("hrvit_nano",), ((32, 32),), (1, 2), ("eager", "cuda_graph"), ("float32",), device="cpu")
+    small = suite.Suite((two,), ((32, 32),), (1, 2), ("eager", "cuda_graph"), ("float32",), device="cpu")
     console = Console(quiet=True)
     with pytest.raises(KeyboardInterrupt):
         suite.run_suite(small, tmp_path, FIVE, console)
     for _ in range(2):
         suite.run_suite(small, tmp_path, FIVE, console)
-    assert raced == ["hrvit_nano 1", "hrvit_nano 2", "hrvit_nano 2"]
+    assert raced == ["two.yaml 1", "two.yaml 2", "two.yaml 2"]
     table = pd.read_csv(tmp_path / "latency.csv")
     assert list(zip(table["batch_size"], table["backend"], table["status"], strict=True)) == [
         (1, "eager", "ok"), (1, "cuda_graph", "refused"), (2, "eager", "ok"), (2, "cuda_graph", "refused"),

@@ -41,10 +41,10 @@ def test_the_published_table_takes_seconds_and_no_weights(monkeypatch: pytest.Mo
         raise AssertionError(f"a {type(module).__name__} is built")
 
     monkeypatch.setattr(nn.Module, "__init__", refuse)
-    began = time.perf_counter()
+    began = time.process_time()
     costs = [PROBES["cost"](ProbeInput(v.cost_config, v.resolution)) for v in variants_of("published")]
     assert len(costs) == 34 and all(values["macs_paper"] > 0 for values in costs)
-    assert time.perf_counter() - began < 60
+    assert time.process_time() - began < 60
     with pytest.raises(AssertionError, match="is built"):
         build(preset("hrvit_nano"))
 

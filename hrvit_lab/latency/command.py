@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -46,28 +46,39 @@ def run(options: argparse.Namespace, console: Console) -> int:
     done: list[Measurement] = []
     with ExitStack() as stack:
         keep = stack.enter_context(_Keeper(options.json, options.out))
-        races = len(options.resolution) * len(options.batch)
-        for resolution in options.resolution:
-            models = [find_model(name, seed=options.seed, resolution=resolution) for name in names]
-            for batch_size in options.batch:
-                setting = Setting(
-                    resolution, batch_size, options.device, options.memory_format, options.threads, options.training
-                )
-                races -= 1
-                results = race_at(setting, models, options, budget, nvml, keep, console, races)
+        try:
+            for results in measure(names, options, budget, nvml, keep, console):
                 done += results
-                keep.draw(done)
+                keep.tabulate(done)
                 if any(result.status == "interrupted" for result in results):
                     print("interrupted; what was measured is kept", file=sys.stderr)
                     return 130
-                if options.parts:
-                    show_parts(models, setting, options, budget, nvml, keep, console)
+        finally:
+            if done:
+                keep.draw(done)
         console.print(LEGEND, style="dim")
         for sentence in knees(done):
             console.print(sentence)
         if options.out:
             console.print(f"Wrote {', '.join(keep.written)} in {options.out}")
     return 0 if all(result.status == "ok" for result in done) else 1
+
+
+def measure(
+    names: Sequence[str], options: argparse.Namespace, budget: Budget, nvml: Any, keep: "_Keeper", console: Console
+) -> Iterator[list[Measurement]]:
+    """The races, one after the other; the parts of a race's networks are timed after what it yields was taken."""
+    races = len(options.resolution) * len(options.batch)
+    for resolution in options.resolution:
+        models = [find_model(name, seed=options.seed, resolution=resolution) for name in names]
+        for batch_size in options.batch:
+            setting = Setting(
+                resolution, batch_size, options.device, options.memory_format, options.threads, options.training
+            )
+            races -= 1
+            yield race_at(setting, models, options, budget, nvml, keep, console, races)
+            if options.parts:
+                show_parts(models, setting, options, budget, nvml, keep, console)
 
 
 def race_at(
@@ -183,11 +194,15 @@ class _Keeper:
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
 
+    def tabulate(self, measurements: Sequence[Measurement]) -> None:
+        """Bring the table up to date, after each race."""
+        if self.folder:
+            self._table("latency", to_frame(measurements))
+
     def draw(self, measurements: Sequence[Measurement]) -> None:
-        """Bring table and figures up to date."""
+        """Draw the figures, once all is measured: each takes a second."""
         if self.folder:
             frame = to_frame(measurements)
-            self._table("latency", frame)
             self._note(*plots.save(plots.latency_comparison(frame), self.folder / "latency"))
             if frame["batch_size"].nunique() > 1:
                 self._note(*plots.save(plots.throughput_by_batch(frame), self.folder / "throughput"))
