@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from hrvit_lab.config import ConfigError
+from hrvit_lab.study.__main__ import main as study_main
 from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.data import load_dataset
 from hrvit_lab.train.image_folders import describe_skipped, files_digest, list_images
@@ -129,6 +130,23 @@ def test_the_command_says_once_what_is_skipped(root: Path, tmp_path: Path, capsy
     assert printed.count("Of the image folder skipped 3: 2 .heic, 1 .txt") == 1
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["data"]["skipped"] == {".heic": 2, ".txt": 1}
+
+
+@pytest.mark.parametrize("metrics", [["macs", "top1"], ["macs"]])
+def test_a_study_says_once_what_is_skipped(
+    root: Path, tmp_path: Path, metrics: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it trains; in a rehearsal too, and without decoding an image."""
+    (root / "train" / "dark" / "a.heic").write_bytes(b"?")
+    (root / "train" / "dark" / "broken.png").write_bytes(b"?")
+    study = {
+        "title": "t", "question": "q", "base": {"preset": "hrvit_nano", "num_classes": 2}, "grid": {"branches": [1, 2]},
+        "metrics": metrics, "data": {"name": "folder", "root": str(root), "resolution": 32},
+    }  # fmt: skip
+    (tmp_path / "s.yaml").write_text(json.dumps(study))
+    assert study_main([str(tmp_path / "s.yaml"), "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    said = "Of the image folder skipped 1: 1 .heic"
+    assert capsys.readouterr().out.count(said) == ("top1" in metrics)
 
 
 def test_many_reasons_are_shortened() -> None:

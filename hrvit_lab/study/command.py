@@ -16,6 +16,7 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.environment import environment, usable_cores
+from hrvit_lab.metrics import METRICS
 from hrvit_lab.study import runner
 from hrvit_lab.study.files import check_name, find_study, list_studies, load_study, parse_settings, study_name
 from hrvit_lab.study.groups import PROBES
@@ -25,7 +26,7 @@ from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, computed, in_order, plan
-from hrvit_lab.train.image_folders import files_digest
+from hrvit_lab.train.image_folders import describe_skipped, files_digest, list_images
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
@@ -43,6 +44,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     planned = plan_under(conditions, spec, expansion)
     trials = in_order(planned)
     show_dropped(expansion, console)
+    show_skipped(spec, console)
     if options.dry_run:
         return rehearse(spec, expansion, planned, store, jobs, console)
 
@@ -191,6 +193,15 @@ def show_dropped(expansion: Expansion, console: Console) -> None:
     """Name every variant that is not measured, with its reason."""
     for name, reason in expansion.dropped:
         console.print(f"dropped: {name}: {reason}", soft_wrap=True)
+
+
+def show_skipped(spec: Spec, console: Console) -> None:
+    """Say how many entries of an image folder are not trained on, and why; nothing is listed without a training."""
+    trains = any(METRICS[key].group == "accuracy" for key in spec.metrics)
+    if not trains or spec.data.name != "folder" or spec.data.root is None:
+        return
+    if skipped := list_images(spec.data.root).skipped:
+        console.print(f"Of the image folder {describe_skipped(skipped)}", soft_wrap=True)
 
 
 def warn_of_less(folder: Path, spec: Spec) -> None:

@@ -39,12 +39,13 @@ class FolderImages:
     skipped: Mapping[str, int]
 
 
-def list_images(root: Path) -> FolderImages:
+def list_images(root: str | Path) -> FolderImages:
     """Find the images of both splits.
 
     Raises:
         ConfigError: a folder is missing, cannot be read or has no image; or the splits have other classes.
     """
+    root = expand(root)
     skipped: Counter[str] = Counter()
     train, val = (_classes(root / split, skipped) for split in SPLITS)
     if train.keys() != val.keys():
