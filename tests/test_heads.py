@@ -128,7 +128,7 @@ def test_segformer_equals_the_transformers_librarys(dims: tuple[int, ...]) -> No
     fuse = head.linear_fuse.weight
     fuse.copy_(torch.cat(fuse.split(24, dim=1)[::-1], dim=1).contiguous())
     maps = random_maps(dims)
-    expected = head(*maps)
+    expected = head(maps)
     assert expected.std() > 0.05
     torch.testing.assert_close(ours(*maps), expected, atol=1e-4, rtol=0)
 
