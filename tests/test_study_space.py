@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import yaml
 from hrvit_lab.config import ConfigError, HRViTConfig, preset, scale_depths, with_branches
 from hrvit_lab.cost.count import count
 from hrvit_lab.cost.dispatch import dispatch_count
+from hrvit_lab.cost.ledger import ledger, totals
 from hrvit_lab.network.baselines import build_network
 from hrvit_lab.network.build import build
 from hrvit_lab.parts import HEAD
@@ -84,6 +86,16 @@ def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
             assert abs(ratio - 1) <= 0.03
     as_is, equal = variants[3], variants[8]
     assert as_is.config.id == equal.config.id == preset("hrvit_nano").id
+
+
+def test_matching_sums_a_few_networks_and_writes_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger's rows are for tables; and the factor of the widths is found by halving, not by trying all."""
+    sums, ledgers = Mock(wraps=totals), Mock(wraps=ledger)
+    monkeypatch.setattr("hrvit_lab.study.matching.totals", sums)
+    monkeypatch.setattr("hrvit_lab.cost.count.ledger", ledgers)
+    variants = expand(load_study(list_studies()["heterogeneous_branches"])).variants
+    assert ledgers.call_count == 0
+    assert sums.call_count <= 20 * len(variants)
 
 
 def test_a_pyramid_is_matched_with_its_stem() -> None:

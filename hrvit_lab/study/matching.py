@@ -3,9 +3,10 @@
 import bisect
 import itertools
 import math
+from functools import cache
 
 from hrvit_lab.config import HRViTConfig, valid_widths, with_widths
-from hrvit_lab.cost.count import count
+from hrvit_lab.cost.ledger import totals
 
 NEAR_ENOUGH = 0.03
 """Within this ratio of the wanted MACs, widths in better proportion go before MACs that are nearer."""
@@ -32,15 +33,22 @@ def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int
         for branch, width in enumerate(config.widths)
     ]
 
+    @cache
+    def macs(widths: tuple[int, ...]) -> int:
+        return totals(with_widths(config, widths), resolution).macs
+
     def miss(widths: tuple[int, ...]) -> float:
-        return abs(count(with_widths(config, widths), resolution).macs / target_macs - 1)
+        return abs(macs(widths) / target_macs - 1)
 
     reach = math.ceil(math.log(MAX_SCALE, SCALE_STEP))
     scaled = {
         tuple(_nearest(grid, width * factor) for grid, width in zip(grids, config.widths, strict=True)): factor
         for factor in (SCALE_STEP**step for step in range(-reach, reach + 1))
     }
-    start = min(scaled, key=miss)
+    steps = list(scaled)
+    # MACs grow with the factor, but for a 1×1 convolution that is not needed where two widths become equal.
+    above = bisect.bisect_left(steps, target_macs, key=macs)
+    start = min(steps[max(0, above - 1) : above + 1], key=miss)
 
     def distortion(widths: tuple[int, ...]) -> float:
         ideal = (width * scaled[start] for width in config.widths)
