@@ -219,7 +219,7 @@ def test_how_long_it_takes_is_said_only_where_it_is_known(
         r"1 epoch on digits.*, 1 seed\.", first
     )
     later = asked(*training, "--seeds", "0,1", "--dry-run")
-    assert "2 to run" in later and re.search(r"About [\d.]+ s with --jobs 1, judging by those there", later)
+    assert "2 to run" in later and re.search(r"About [\d.]+ s with --jobs 1, judging by those that are done", later)
     # Partly done: the seeds that are there are counted, not those that were asked for.
     (out := tmp_path / "costs" / "study.yaml").write_text(out.read_text().replace("seeds: [0]", "seeds: [0, 1, 2]"))
     assert main(["report", "costs", "--out", str(tmp_path)]) == 0

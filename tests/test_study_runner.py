@@ -42,6 +42,16 @@ def act(asked: ProbeInput) -> dict[str, Any]:
             os._exit(3)
         case "nap":
             time.sleep(0.5)
+        case "long nap":
+            (Path(asked.data["root"]) / "napping").touch()
+            for _ in range(20):  # two seconds of its own, whatever happens in between
+                time.sleep(0.1)
+        case "steps":
+            for step in range(1, 9):
+                asked.on_step(step, 8)
+                time.sleep(0.2)
+        case "fails the second time" if runs(Path(asked.data["root"])):
+            raise ValueError("once was enough")
     line = json.dumps({"seed": asked.seed, "began": began, "ended": time.time(), "pid": os.getpid()}) + "\n"
     with open(Path(asked.data["root"]) / "runs.jsonl", "a") as file:
         file.write(line)
@@ -78,10 +88,18 @@ class Notes:
     begun: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     waits: list[list[str]] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+    steps: list[tuple[str, int, int]] = field(default_factory=list)
     on_wait: Any = None
 
     def started(self, trial: Trial) -> None:
         self.begun.append(trial.label)
+
+    def stepped(self, trial: Trial, done: int, total: int) -> None:
+        self.steps.append((trial.label, done, total))
+
+    def interrupted(self, trial: Trial, reason: str) -> None:
+        self.killed.append(f"{trial.label}: {reason}")
 
     def finished(self, trial: Trial, record: Mapping[str, Any]) -> None:
         self.ended.append(f"{trial.label}: {record['status']}")

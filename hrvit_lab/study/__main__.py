@@ -68,6 +68,12 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would run and its cost; compute nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+    parser.add_argument(
+        "--again",
+        type=cli.listed(str),
+        metavar="GROUP,…",
+        help="measure these again, whatever is kept: latency, memory, accuracy",
+    )
     return parser
 
 

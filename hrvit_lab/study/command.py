@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab import cli
-from hrvit_lab.config import ConfigError
+from hrvit_lab.config import ConfigError, suggest
 from hrvit_lab.cost.count import UncountedOperator, count
-from hrvit_lab.environment import environment, usable_cores
+from hrvit_lab.environment import environment
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study import runner
+from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.files import check_name, find_study, list_studies, load_study, parse_settings, study_name
 from hrvit_lab.study.groups import PROBES
-from hrvit_lab.study.progress import Display, outlook
+from hrvit_lab.study.progress import Display, comparable, outlook
 from hrvit_lab.study.requirements import check_requirements, trains
 from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec
@@ -35,7 +36,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
-    jobs = options.jobs or (1 if spec.device != "cpu" else usable_cores())
+    jobs, fewer = choose_jobs(options.jobs, spec.device)
     expansion = expand(spec)
     check_requirements(spec, expansion.variants)
     store = Store(options.out)
@@ -43,6 +44,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     conditions = environment(spec.device) | {"data_files": data_files}
     planned = plan_under(conditions, spec, expansion)
     trials = in_order(planned)
+    check_again(options.again or (), trials)
     show_dropped(expansion, console)
     show_skipped(spec, console)
     if options.dry_run:
@@ -60,14 +62,22 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     warn_of_less(folder, spec)
     write_inputs(folder, analysis.results(folder.name, spec, expansion, planned, {}, conditions))
     records = store.load_all({trial.key for trial in trials})
-    retried = {key for key, record in records.items() if options.retry_failed and record["status"] != "ok"}
-    pending = [trial for trial in trials if trial.key not in records or trial.key in retried]
+    retaken = {
+        trial.key
+        for trial in trials
+        if trial.key in records
+        and runner.is_retaken(trial, records[trial.key], options.retry_failed, options.again or ())
+    }
+    pending = [trial for trial in trials if trial.key not in records or trial.key in retaken]
     began = time.monotonic()
     try:
         if pending:
-            there = {key: record for key, record in records.items() if key not in retried}
-            console.print(outlook(trials, there, jobs), soft_wrap=True)
-            with Display(pending, records.values(), jobs, console) as display:
+            there = {key: record for key, record in records.items() if key not in retaken}
+            known = durations(store, pending, records)
+            if fewer:
+                cli.complain(fewer)
+            console.print(outlook(trials, there, jobs, known), soft_wrap=True)
+            with Display(pending, known, jobs, console) as display:
                 runner.run(
                     pending,
                     store,
@@ -77,14 +87,15 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
                     timeout_s=spec.trial_timeout_s,
                     environment=conditions,
                     retry_failed=options.retry_failed,
+                    again=options.again or (),
                 )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ending:
         done = len(store.load_all({trial.key for trial in trials}))
         cli.complain(
             f"interrupted: {done} of {len(trials)} trials are kept in {store.folder}; "
             "the same command goes on from there"
         )
-        return 130
+        return 128 + ending.signal if isinstance(ending, runner.Ended) else 130
     except runner.WorkerUnable as error:
         cli.complain(f"error: {error}")
         return 1
@@ -137,7 +148,8 @@ def rehearse(
     costs = {variant.name: _costs(variant) for variant in expansion.variants}
     to_run = {name: [trial for trial in kept if trial.computed is None] for name, kept in planned.items()}
     console.print(plan_table(spec, to_run, costs, set(records)))
-    console.print(outlook(trials, records, jobs))
+    missing = [trial for trial in trials if trial.key not in records]
+    console.print(outlook(trials, records, jobs, durations(store, missing, records)))
     return 0
 
 
@@ -169,6 +181,21 @@ def conclude(
     for what, where in write_results(folder, results).items():
         console.print(f"{what:<12} {where}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def durations(store: Store, trials: list[Trial], records: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Records that tell how long trials take: the study's own, and those of others under the same conditions."""
+    others = (record for record in store.recent() if record["key"] not in records)
+    return [*records.values(), *comparable(others, trials)]
+
+
+def check_again(groups: Collection[str], trials: list[Trial]) -> None:
+    """Refuse to measure again what this study does not measure."""
+    measured = list(dict.fromkeys(trial.group for trial in trials))
+    for group in groups:
+        if group not in measured:
+            remedy = suggest(group, measured) if measured else "its figures are computed"
+            raise ConfigError(f"--again {group}: the study runs no trials of a group {group!r}; {remedy}")
 
 
 def show_list(console: Console) -> int:

@@ -48,19 +48,30 @@ def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int)
     return total
 
 
+def comparable(records: Iterable[Record], trials: Sequence[Trial]) -> list[Record]:
+    """Records, of whichever study, that tell how long some of these trials take: same group, same conditions."""
+    wanted = [(trial.group, trial.conditions.get("data"), trial.head()["options"]) for trial in trials]
+    kinds = [kind for index, kind in enumerate(wanted) if kind not in wanted[:index]]
+    return [record for record in records if (record["group"], record["data"], record["options"]) in kinds]
+
+
 def _longest(trial: Trial) -> list[float]:
     """Seconds after which a clock stops, warm-up included; nothing for other trials."""
     options = trial.conditions.get("latency", {})
     return [options["max_warmup_seconds"] + options["max_seconds"]] if "max_seconds" in options else []
 
 
-def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -> str:
+def outlook(
+    trials: Sequence[Trial], records: Mapping[str, Record], jobs: int, known: Sequence[Record] | None = None
+) -> str:
     """What there is to run, what a trial is, and how long it will take, as far as that is known.
 
     Args:
         trials: all that the study asks for.
         records: those that are there, by key.
+        known: what tells how long trials take; None takes ``records``.
     """
+    known = list(records.values()) if known is None else known
     if not trials:
         return "Nothing has to be run: costs are arithmetic."
     missing = [trial for trial in trials if trial.key not in records]
@@ -70,12 +81,12 @@ def outlook(trials: Sequence[Trial], records: Mapping[str, Record], jobs: int) -
         kinds = ", ".join(f"{number} × {GROUPS[group].label}" for group, number in groups.items())
         said.append(f"A trial measures one network in one way: {kinds}.")
     if slow := [group for group in groups if not GROUPS[group].quick]:
-        left = seconds_left(missing, records.values(), jobs)
+        left = seconds_left(missing, known, jobs)
         if left is None:
             first = "measurement" if all(GROUPS[group].alone for group in slow) else "training"
             said.append(f"How long is not known before the first {first} is done; from then on the time left is shown.")
-        elif any(not GROUPS[record["group"]].quick for record in records.values()):
-            said.append(f"About {cli.duration(left)} with --jobs {jobs}, judging by those there.")
+        elif any(not GROUPS[record["group"]].quick for record in known):
+            said.append(f"About {cli.duration(left)} with --jobs {jobs}, judging by those that are done.")
         else:
             said.append(f"About {cli.duration(left)} at most: a clock stops at its bound.")
     return " ".join(said)
@@ -96,6 +107,7 @@ class Display:
         self.total = len(pending)
         self.measured = 0
         self.running: dict[str, float] = {}
+        self.steps: dict[str, tuple[int, int]] = {}
         self.began = time.monotonic()
         self.said_waiting = False
         self.bar: Progress | None = None
@@ -103,10 +115,10 @@ class Display:
             what = TextColumn(
                 "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
             )
-            count = TextColumn("{task.completed:g}/{task.total:g}")
+            count = TextColumn("{task.fields[done]}/{task.total:g}")
             columns = (SpinnerColumn(), BarColumn(20), count, _Pace(self), what)
             self.bar = Progress(*columns, console=console, expand=True, transient=True)
-            self.bar.add_task("starting", total=self.total)
+            self.bar.add_task("starting", total=self.total, done=0)
 
     def __enter__(self) -> "Display":
         self._live().__enter__()
@@ -120,18 +132,25 @@ class Display:
 
     def started(self, trial: Trial) -> None:
         self.running[trial.key] = time.monotonic()
-        self._describe(", ".join(self.pending[key].label for key in self.running))
+        self._refresh()
+
+    def stepped(self, trial: Trial, done: int, total: int) -> None:
+        self.steps[trial.key] = done, total
+        self._refresh()
+
+    def interrupted(self, trial: Trial, reason: str) -> None:
+        self.running[trial.key] = time.monotonic()
+        self.steps.pop(trial.key, None)
+        self._print(f"{trial.label}: {reason}; the trial is started again")
+        self._refresh()
 
     def finished(self, trial: Trial, record: Record) -> None:
-        self.running.pop(trial.key, None)
-        self.pending.pop(trial.key, None)
+        for of_trials in (self.running, self.steps, self.pending):
+            of_trials.pop(trial.key, None)
         self.records.append(record)
         self.measured += not GROUPS[trial.group].quick
         self.said_waiting = False
-        if self.bar is not None:
-            self.bar.advance(self.bar.task_ids[0])
-            if self.running:
-                self._describe(", ".join(self.pending[key].label for key in self.running))
+        self._refresh()
         if record["status"] != "ok" or (self.bar is None and not GROUPS[trial.group].quick):
             self._line(trial, record)
 
@@ -140,7 +159,7 @@ class Display:
         if len(trials) > 1:
             text += f" and {len(trials) - 1} more"
         if self.bar is None and not self.said_waiting:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._print(text)
         self.said_waiting = True
         self._describe(text)
 
@@ -150,16 +169,52 @@ class Display:
         return f"{self.measured / minutes:.1f} trials/min" if self.measured else ""
 
     def left(self) -> str:
-        """Time left, in words."""
-        seconds = seconds_left(self.pending.values(), self.records, self.jobs)
-        if seconds is None:
-            return ""
-        gone = [time.monotonic() - since for since in self.running.values()]
-        return f"about {cli.duration(max(0.0, seconds - sum(gone) / max(1, len(gone))))} left"
+        """Time left, in words, if anything tells it: trials that are done, or the steps of those that run."""
+        now = time.monotonic()
+        gone = {key: now - since for key, since in self.running.items()}
+        whole = {key: gone[key] * total / done for key, (done, total) in self.steps.items() if key in gone and done}
+        told = [
+            {"status": "ok", "group": trial.group, "config_id": trial.inputs.config.id, "seconds": whole[key]}
+            for key, trial in self.pending.items()
+            if key in whole
+        ]
+        known = [*self.records, *told]
+        total = 0.0
+        for key, trial in self.pending.items():
+            seconds = whole.get(key) or seconds_left([trial], known, 1)
+            if seconds is None:
+                return ""
+            seconds = max(0.0, seconds - gone.get(key, 0.0))
+            total += seconds / (1 if GROUPS[trial.group].alone else self.jobs)
+        return f"about {cli.duration(total)} left"
+
+    def elapsed(self) -> str:
+        """Time since the beginning, in words."""
+        return cli.duration(float(int(time.monotonic() - self.began)))
+
+    def _refresh(self) -> None:
+        """What is done, parts of trials included, and what runs."""
+        if self.bar is None:
+            return
+        shares = sum(done / total for done, total in self.steps.values() if total)
+        done = self.total - len(self.pending)
+        self.bar.update(self.bar.task_ids[0], completed=done + shares, done=done)
+        if self.running:
+            self._describe(", ".join(map(self._running, self.running)))
+
+    def _running(self, key: str) -> str:
+        label = self.pending[key].label
+        if key not in self.steps:
+            return label
+        done, total = self.steps[key]
+        return f"{label} (step {done} of {total})"
 
     def _describe(self, text: str) -> None:
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], description=cli.printable(text))
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, trial: Trial, record: Record) -> None:
         result = cli.duration(record["seconds"])
@@ -168,7 +223,7 @@ class Display:
         line = f"[{self.total - len(self.pending)}/{self.total}] {trial.label}: {result}"
         if self.bar is None and self.pending and (left := self.left()):
             line += f" ({left})"
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._print(line)
 
 
 class _Pace(ProgressColumn):
@@ -179,4 +234,5 @@ class _Pace(ProgressColumn):
         self.display = display
 
     def render(self, task: Task) -> Text:
-        return Text(", ".join(filter(None, (self.display.rate(), self.display.left()))), style="cyan")
+        said = (self.display.elapsed(), self.display.rate(), self.display.left())
+        return Text(", ".join(filter(None, said)), style="cyan")

@@ -12,11 +12,32 @@ import time
 import uuid
 from pathlib import Path
 
+from hrvit_lab.environment import available_memory, usable_cores
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import Lock, try_lock
 
+WORKER_BYTES = 540 * 2**20
+"""Memory of a worker that trains a small network: torch and its libraries, mostly."""
+
 ENTRY_TRIES = 10
 ENTRY_WAIT_S = 0.01
+
+
+def choose_jobs(asked: int | None, device: str) -> tuple[int, str]:
+    """How many trials run at a time, and a sentence if that is fewer than asked for.
+
+    Args:
+        asked: by the user; None takes as many as fit, one on a GPU.
+    """
+    cores, memory = usable_cores(), available_memory()
+    fit = max(1, memory // WORKER_BYTES)
+    most = min(cores, fit)
+    if asked is None:
+        return (most if device == "cpu" else 1), ""
+    if asked <= most:
+        return asked, ""
+    why = f"{memory / 2**30:.1f} GiB of memory are free" if fit < cores else f"{cores} cores can be used"
+    return most, f"--jobs {asked} is too many here: {why}, so {most} run at a time."
 
 
 def host_folder() -> Path:

@@ -2,6 +2,9 @@
 
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
+ONE_CORE = 0.9
+"""Share of the time in which one thread must have computed, or other programs took its core."""
+
 
 def train(asked: ProbeInput) -> Figures:
     """Train from scratch with as many classes as the data has; figures of the last epoch, and the curves."""
@@ -17,12 +20,15 @@ def train(asked: ProbeInput) -> Figures:
     with seeded(asked.seed):
         model = build_network(asked.config.replace(num_classes=data.num_classes), data.resolution)
     result = fit(model.to(asked.device), data, options, asked.seed, on_step=asked.on_step)
+    share = result.cpu_seconds / result.seconds
+    starved = asked.device == "cpu" and options.threads == 1 and share < ONE_CORE
     return {
         "top1": result.top1,
         "train_loss": result.curves[-1]["train_loss"],
         "val_loss": result.val_loss,
         "train_seconds": result.seconds,
         "curves": result.curves,
+        "disturbed": {"train_seconds": [f"other programs left it {share:.0%} of a core"]} if starved else {},
     }
 
 

@@ -1,0 +1,208 @@
+"""Runs trials in worker processes on this machine: some at a time, then those that measure times, one by one.
+
+Only this process claims and writes. A worker that hangs is killed, one that dies is replaced, and the rest goes on.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from types import FrameType
+
+from hrvit_lab.environment import usable_cores
+from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.executors.process import KilledAtStart, Worker
+from hrvit_lab.study.executors.work import Ended, Outcome, Work, WorkerUnable
+from hrvit_lab.study.groups import GROUPS
+from hrvit_lab.study.records import INTERRUPTED
+from hrvit_lab.study.trials import Trial
+
+POLL_S = 0.2
+GRACE_S = 1.0
+"""A signal to a whole group of processes may reach the workers first: so long its arrival here is waited for."""
+
+MAX_INTERRUPTIONS = 3
+"""A trial whose worker is killed so often has failed: the system may kill it for what it does."""
+
+
+def run_here(work: Work) -> None:
+    """An `Executor`: processes of this machine."""
+    together = deque(trial for trial in work.trials if not GROUPS[trial.group].alone)
+    alone = deque(trial for trial in work.trials if GROUPS[trial.group].alone)
+    with _ended_by_signals():
+        _Phase(work, together, workers=work.jobs, threads=1, exclusive=False).run()
+        _Phase(work, alone, workers=1, threads=usable_cores(), exclusive=True).run()
+
+
+@dataclass
+class _Phase:
+    """Trials that run under the same rules: how many at a time, with how many threads, with company or without."""
+
+    work: Work
+    queue: deque[Trial]
+    workers: int
+    threads: int
+    exclusive: bool
+    crew: list[Worker] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
+    interruptions: Counter[str] = field(default_factory=Counter)
+    false_starts: int = 0
+
+    def run(self) -> None:
+        """To the end of every trial, wherever it runs."""
+        if not self.queue:
+            return
+        while (timing := timing_lock(exclusive=self.exclusive)) is None:
+            self._pause()
+        try:
+            while self.queue or self._busy():
+                self._hand_out()
+                busy = self._busy()
+                if not busy and self.queue:
+                    self._pause()
+                wait([w.connection for w in busy], timeout=POLL_S)
+                for w in busy:
+                    w.beside = max(w.beside, len(busy) - 1)
+                    self._attend(w)
+        finally:
+            for w in self.crew:
+                w.stop()
+                if w.task:
+                    self.work.store.release(w.task[1])
+            timing.release(unlink=True)
+
+    def _busy(self) -> list[Worker]:
+        return [w for w in self.crew if w.task]
+
+    def _pause(self) -> None:
+        self.work.watcher.waiting(list(self.queue))
+        time.sleep(POLL_S)
+
+    def _hand_out(self) -> None:
+        """Give idle workers (new ones, up to the limit) what no other process has claimed or done."""
+        store = self.work.store
+        for _ in range(len(self.queue)):
+            idle = next((w for w in self.crew if not w.task), None)
+            if idle is None and len(self.crew) == self.workers:
+                return
+            trial = self.queue.popleft()
+            claim = store.claim(trial.key)
+            if claim is None:
+                self.queue.append(trial)
+            elif record := self.work.settled(trial):
+                store.release(claim)
+                self.work.watcher.finished(trial, record)
+            else:
+                try:
+                    idle = idle or self._hire()
+                except BaseException:
+                    store.release(claim)
+                    raise
+                store.note("started", trial.key)
+                if trial.key not in self.begun:
+                    self.begun.add(trial.key)
+                    self.work.watcher.started(trial)
+                idle.give(trial, claim)
+
+    def _hire(self) -> Worker:
+        self.crew.append(Worker(self.work.probes, self.threads))
+        return self.crew[-1]
+
+    def _attend(self, w: Worker) -> None:
+        assert w.task is not None
+        steps = w.steps
+        try:
+            outcome = w.look(self.work.timeout_s)
+        except KilledAtStart as error:
+            self._again_after(w, str(error))
+            return
+        if w.ready:
+            self.false_starts = 0
+        if w.steps is not None and w.steps != steps:
+            self.work.watcher.stepped(w.task[0], *w.steps)
+        if outcome is None:
+            return
+        if outcome["status"] == INTERRUPTED:
+            self._interrupted(w, outcome)
+        else:
+            self._keep(w, outcome)
+
+    def _keep(self, w: Worker, outcome: Outcome) -> None:
+        """Write the record, free the claim, and replace a worker that can't be trusted any more."""
+        assert w.task is not None
+        trial, claim = w.task
+        record = self._record(w, trial, outcome)
+        self.work.store.save(record)
+        self.work.store.note("finished", trial.key)
+        self._free(w, keep=outcome["status"] == "ok")
+        self.work.watcher.finished(trial, record)
+
+    def _record(self, w: Worker, trial: Trial, outcome: Outcome) -> Outcome:
+        disturbed = {metric: list(reasons) for metric, reasons in outcome.get("disturbed", {}).items()}
+        if w.beside and outcome["status"] == "ok":
+            reason = f"beside up to {w.beside} other trial{'s' * (w.beside > 1)}"
+            for metric in GROUPS[trial.group].shared_clock:
+                disturbed.setdefault(metric, []).append(reason)
+        about = {"beside": w.beside, "disturbed": disturbed, "environment": dict(self.work.environment)}
+        return trial.head() | outcome | about
+
+    def _interrupted(self, w: Worker, outcome: Outcome) -> None:
+        """Let the trial be taken again, in this run or the next, unless it was ended too often."""
+        assert w.task is not None
+        time.sleep(GRACE_S)
+        trial = w.task[0]
+        attempts = 1 + max(self.interruptions[trial.key], self.work.store.interruptions(trial.key))
+        self.interruptions[trial.key] = attempts
+        if attempts >= MAX_INTERRUPTIONS:
+            self._keep(w, outcome | {"status": "failed", "reason": f"{outcome['reason']} ({attempts} times)"})
+            return
+        self.work.store.save(self._record(w, trial, outcome) | {"attempts": attempts})
+        self.work.store.note("interrupted", trial.key)
+        self._free(w, keep=False)
+        self.queue.append(trial)
+        self.work.watcher.interrupted(trial, outcome["reason"])
+
+    def _again_after(self, w: Worker, cause: str) -> None:
+        """Its worker never began the trial: another one does, if workers can start here at all."""
+        assert w.task is not None
+        time.sleep(GRACE_S)
+        self.false_starts += 1
+        if self.false_starts >= MAX_INTERRUPTIONS:
+            raise WorkerUnable(f"a worker could not start: {cause} ({self.false_starts} times)")
+        self.queue.appendleft(w.task[0])
+        self._free(w, keep=False)
+
+    def _free(self, w: Worker, *, keep: bool) -> None:
+        """End the claim on its trial; without ``keep``, end the worker too."""
+        assert w.task is not None
+        self.work.store.release(w.task[1])
+        w.task = None
+        if not keep:
+            self.crew.remove(w)
+            w.stop()
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """What asks a process to end raises `Ended`, so that workers, claims and locks end with it. Who ignores such a
+    signal (nohup) goes on ignoring it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [n for n in (getattr(signal, name) for name in names) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

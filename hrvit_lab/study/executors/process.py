@@ -1,0 +1,153 @@
+"""A worker process, as its study sees it."""
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection
+
+import psutil
+
+from hrvit_lab.files import Lock
+from hrvit_lab.study import worker
+from hrvit_lab.study.executors.work import Outcome, WorkerUnable
+from hrvit_lab.study.records import INTERRUPTED
+from hrvit_lab.study.trials import Trial
+from hrvit_lab.study.worker import Probe
+
+STARTUP_TIMEOUT_S = 300.0
+EXIT_TIMEOUT_S = 60.0
+LONGEST_LOOK_S = 1.0
+"""Time between two looks at a worker that counts: more passes only where this process, too, was stopped."""
+
+
+class KilledAtStart(RuntimeError):
+    """A signal ended the worker before it could take a trial."""
+
+
+class Worker:
+    """A spawned process, and what it is doing.
+
+    Attributes:
+        task: the trial, and the claim on it.
+        steps: (done, in all) of that trial, as far as it told.
+        beside: other trials that ran meanwhile, at most.
+        awake_s: seconds since it began, without those in which it, or this process, was stopped or suspended.
+    """
+
+    def __init__(self, probes: Mapping[str, Probe], threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection: Connection
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=worker.main, args=(theirs, dict(probes), threads), daemon=True)
+        try:
+            with _interrupts_ignored():  # the child inherits this until it has its own handler
+                self.process.start()
+        except OSError as error:
+            raise WorkerUnable(f"a worker could not start: {error.strerror}; try fewer --jobs") from None
+        finally:
+            theirs.close()
+        self.ready = False
+        self.steps: tuple[int, int] | None = None
+        self.task: tuple[Trial, Lock] | None = None
+        self._begin()
+
+    def give(self, trial: Trial, claim: Lock) -> None:
+        """Begin a trial."""
+        self.task = trial, claim
+        self._begin()
+        with contextlib.suppress(OSError):  # if it has died meanwhile, its answer will say so
+            self.connection.send((trial.group, trial.inputs))
+
+    def look(self, timeout_s: float) -> Outcome | None:
+        """What has become of its trial: an answer, its death, running over time; None while it goes on.
+
+        Raises:
+            WorkerUnable: if it could not start.
+            KilledAtStart: if it was killed before it had.
+        """
+        self._count_time()
+        try:
+            while self.connection.poll():
+                what, content = self.connection.recv()
+                if what == "outcome":
+                    return content
+                if what == "steps":
+                    self.steps = content
+                else:
+                    self.ready = True
+                    self._begin()
+        except (EOFError, OSError):
+            return self._death()
+        if not self.ready and self.awake_s > STARTUP_TIMEOUT_S:
+            raise WorkerUnable(f"a worker was not ready after {STARTUP_TIMEOUT_S:g} s; try fewer --jobs")
+        if self.ready and self.awake_s > timeout_s:
+            return self._failure("timeout", f"took longer than {timeout_s:g} s")
+        return None
+
+    def stop(self) -> None:
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def _begin(self) -> None:
+        self.steps = None
+        self.beside = 0
+        self.awake_s = 0.0
+        self._started, self._looked = time.time(), time.monotonic()
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
+                return
+        self.awake_s += min(passed, LONGEST_LOOK_S)
+
+    def _failure(self, status: str, reason: str) -> Outcome:
+        return {
+            "status": status,
+            "reason": reason,
+            "values": {},
+            "started": self._started,
+            "seconds": self.awake_s,
+        }
+
+    def _death(self) -> Outcome:
+        """By a signal: whoever sent it, the trial is not to blame. By itself: it is."""
+        self.process.join(EXIT_TIMEOUT_S)
+        code = self.process.exitcode
+        by_signal = code is not None and code < 0
+        if code is not None and code < 0:
+            hint = ", as when the system runs out of memory" if -code == getattr(signal, "SIGKILL", None) else ""
+            cause = f"the worker process was killed by {_signal_name(-code)}{hint}"
+        else:
+            cause = f"the worker process ended with exit code {code}"
+        if self.ready:
+            return self._failure(INTERRUPTED if by_signal else "failed", cause)
+        if by_signal:
+            raise KilledAtStart(cause)
+        raise WorkerUnable(f"a worker could not start: {cause}; its own words are above")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; a process started within never sees it as Python's KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

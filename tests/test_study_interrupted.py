@@ -1,0 +1,320 @@
+"""Ended from outside is not failed: whoever ends a study or its workers, a rerun completes the table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from test_study_runner import PROBES, Notes, run, runs, trial
+
+from hrvit_lab.files import try_lock
+from hrvit_lab.study import runner
+from hrvit_lab.study.executors import local, process
+from hrvit_lab.study.groups import ProbeInput
+from hrvit_lab.study.store import Store
+from hrvit_lab.study.trials import Trial
+
+ROOT = Path(__file__).parents[1]
+STUDY = """
+title: How does an ended study end?
+question: Is its table complete when it is run again?
+base: {preset: hrvit_nano, num_classes: 10}
+grid: {branches: [1, 2]}
+metrics: [params, top1]
+seeds: [0, 1]
+resolution: 32
+data: {name: digits, resolution: 32}
+train: {epochs: 1, train_limit: 256, batch_size: 8}
+"""
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX"),
+]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "ended.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+def start(study: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "hrvit_lab.study", str(study), "--out", str(study.parent / "out"), "--jobs", "2"]
+    return subprocess.Popen(
+        command, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def events(study: Path) -> list[str]:
+    path = study.parent / "out" / "trials" / "journal.jsonl"
+    return [json.loads(line)["event"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def statuses(out: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in (out / "trials").glob("*.json")]
+
+
+def computing(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Its workers that are past their imports: those with a trial that makes steps."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if child.memory_info().rss > 150 * 2**20]
+
+
+def wait_for_trainings(process: "subprocess.Popen[str]", study: Path) -> list[psutil.Process]:
+    until = time.monotonic() + 250
+    while time.monotonic() < until and process.poll() is None:
+        if events(study).count("started") >= 1 and (workers := computing(process)):
+            return workers
+        time.sleep(0.1)
+    pytest.fail(f"no training began: {process.communicate()}")
+
+
+def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None:
+    """A scheduler's SIGTERM, a closed terminal's SIGHUP: to all processes of the group at once."""
+    out = study.parent / "out"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        process = start(study)
+        wait_for_trainings(process, study)
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 128 + number, errors
+        assert "the same command goes on from there" in errors and "Traceback" not in errors
+        assert psutil.wait_procs(family, timeout=60)[1] == [], "workers outlived their study"
+        assert set(statuses(out)) <= {"ok"}, "an ended trial was recorded"
+        assert list((out / "trials").glob("*.lock")) == []
+    done = start(study)
+    output, errors = done.communicate(timeout=400)
+    assert done.returncode == 0, output + errors
+    assert statuses(out) == ["ok"] * 4
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_table_complete(study: Path) -> None:
+    process = start(study)
+    wait_for_trainings(process, study)[0].send_signal(signal.SIGKILL)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, output + errors
+    assert statuses(study.parent / "out") == ["ok"] * 4
+    assert "failed" not in output
+
+
+def kill_once(asked: ProbeInput) -> dict[str, Any]:
+    """Be killed by the signal that ``data["act"]`` names, once; the next time, succeed."""
+    mark = Path(asked.data["root"]) / f"killed-{asked.seed}"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), getattr(signal, asked.data["act"]))
+        time.sleep(60)
+    return PROBES["accuracy"](asked)
+
+
+def run_with(probe: Any, store: Store, trials: Sequence[Trial], **options: Any) -> Notes:
+    notes = Notes()
+    store.create()
+    runner.run(trials, store, {"accuracy": probe}, notes, jobs=2, environment={}, **{"timeout_s": 100, **options})
+    return notes
+
+
+def test_whatever_signal_ends_a_worker_its_trial_is_taken_again(store: Store, tmp_path: Path) -> None:
+    names = ("SIGKILL", "SIGTERM", "SIGHUP")
+    trials = [trial(tmp_path, seed, name) for seed, name in enumerate(names)]
+    notes = run_with(kill_once, store, trials)
+    assert sorted(notes.ended) == sorted(f"{t.label}: ok" for t in trials)
+    assert sorted(notes.begun) == sorted(t.label for t in trials)
+    assert len(notes.killed) == 3 and all(name in " ".join(notes.killed) for name in names)
+    assert sorted(line["seed"] for line in runs(tmp_path)) == [0, 1, 2]
+
+
+def test_interruptions_are_kept_and_bounded_over_runs(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that ends after each of its worker's deaths (the machine's memory is full) must not go on for ever."""
+    killed = trial(tmp_path, 0, "killed")
+
+    class Ending(Notes):
+        def interrupted(self, trial: Trial, reason: str) -> None:
+            raise KeyboardInterrupt
+
+    for attempt in (1, 2):
+        store.create()
+        with pytest.raises(KeyboardInterrupt):
+            runner.run([killed], store, PROBES, Ending(), jobs=1, timeout_s=100, environment={})
+        assert store.load(killed.key) is None and store.interruptions(killed.key) == attempt
+    notes = run(store, [killed])
+    assert notes.ended == ["killed 0: failed"]
+    assert (
+        "SIGKILL" in (store.load(killed.key) or {})["reason"]
+        and "(3 times)" in (store.load(killed.key) or {})["reason"]
+    )
+    assert run(store, [killed]).begun == []
+
+
+def test_a_stopped_study_has_not_run_out_of_time(tmp_path: Path) -> None:
+    """Suspended machines and Ctrl-Z: the time in which nothing ran does not count."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from pathlib import Path\n"
+        "from test_study_runner import Notes, PROBES, trial\n"
+        "from hrvit_lab.study import runner\n"
+        "from hrvit_lab.study.store import Store\n"
+        "if __name__ == '__main__':\n"
+        "    root = Path(sys.argv[3]); store = Store(root / 'out'); store.create()\n"
+        "    long = trial(root, 0, 'long nap')\n"
+        "    notes = Notes()\n"
+        "    runner.run([long], store, PROBES, notes, jobs=1, timeout_s=8, environment={})\n"
+        "    print(notes.ended)\n"
+    )
+    script = tmp_path / "study.py"
+    script.write_text(code)
+    command = [sys.executable, str(script), str(ROOT), str(ROOT / "tests"), str(tmp_path)]
+    process = subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    until = time.monotonic() + 200
+    while not (tmp_path / "napping").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(15)
+    os.killpg(process.pid, signal.SIGCONT)
+    output, errors = process.communicate(timeout=200)
+    assert output == "['long nap 0: ok']\n", output + errors
+
+
+def test_a_stopped_worker_has_not_run_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time stands still while it is stopped and the study is not; a long gap between two looks counts little."""
+    with subprocess.Popen(["sleep", "100"]) as child:
+        w = process.Worker.__new__(process.Worker)
+        w.process = child  # type: ignore[assignment]
+        w.awake_s = 0.0
+        now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        w._looked = now
+        for _ in range(10):
+            now += 0.2
+            w._count_time()
+        assert w.awake_s == pytest.approx(2.0)
+        child.send_signal(signal.SIGSTOP)
+        while psutil.Process(child.pid).status() != psutil.STATUS_STOPPED:
+            pass
+        now += 0.5
+        w._count_time()
+        assert w.awake_s == pytest.approx(2.0)
+        child.send_signal(signal.SIGCONT)
+        while psutil.Process(child.pid).status() == psutil.STATUS_STOPPED:
+            pass
+        now += 3600  # a suspended machine
+        w._count_time()
+        assert w.awake_s == pytest.approx(2.0 + process.LONGEST_LOOK_S)
+        child.kill()
+
+
+def test_a_hang_still_runs_out_of_time_and_fails_at_once(store: Store, tmp_path: Path) -> None:
+    notes = run(store, [trial(tmp_path, 0, "hang")], timeout_s=2)
+    assert notes.ended == ["hang 0: timeout"] and notes.killed == []
+
+
+def test_workers_killed_before_they_begin_are_no_trial_s_fault(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "GRACE_S", 0.0)
+    store.create()
+    with pytest.raises(runner.WorkerUnable, match=r"killed by SIGKILL.*\(3 times\)"):
+        runner.run([trial(tmp_path, 0)], store, {"accuracy": Lethal()}, Notes(), jobs=1, timeout_s=60, environment={})
+    assert {path.name for path in store.folder.iterdir()} == {"journal.jsonl"}
+    assert run(store, [trial(tmp_path, 0)]).ended == ["fine 0: ok"]
+
+
+def end_here() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Lethal:
+    """A probe that kills the worker that imports it."""
+
+    def __call__(self, asked: Any) -> dict[str, Any]:
+        return {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return end_here, ()
+
+
+def test_retries_do_not_look_at_the_clock(store: Store, tmp_path: Path) -> None:
+    """After the clock went back, a failure seems to be from the future."""
+    failing = trial(tmp_path, 0, "raise")
+    run(store, [failing])
+    record = store.load(failing.key) or {}
+    store.save(record | {"started": time.time() + 1e6})
+    assert run(store, [failing]).begun == []
+    assert run(store, [failing], retry_failed=True).begun == ["raise 0"]
+    assert (store.load(failing.key) or {})["started"] < time.time() + 1
+
+
+def test_a_group_is_measured_again(store: Store, tmp_path: Path) -> None:
+    trials = [trial(tmp_path, 0, "", "latency"), trial(tmp_path, 1)]
+    run(store, trials)
+    before = {t.key: store.load(t.key) for t in trials}
+    assert run(store, trials, again=["latency"]).begun == ["fine 0"]
+    after = {t.key: store.load(t.key) for t in trials}
+    assert [before[t.key] == after[t.key] for t in trials] == [False, True]
+
+
+def test_what_cannot_be_measured_again_keeps_its_figures(store: Store, tmp_path: Path) -> None:
+    good = trial(tmp_path, 0, "fails the second time", "latency")
+    run(store, [good])
+    before = store.load(good.key)
+    notes = run(store, [good], again=["latency"])
+    assert notes.ended == ["fails the second time 0: failed"]
+    assert store.load(good.key) == before and (before or {})["status"] == "ok"
+
+
+def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
+    trials = [trial(tmp_path, seed, "nap") for seed in (0, 1)]
+    run(store, trials, jobs=1)
+    for t in trials:
+        record = store.load(t.key) or {}
+        assert record["beside"] == 0 and record["disturbed"] == {}
+        assert 0 <= record["cpu_seconds"] < record["seconds"], "it slept"
+    trials = [trial(tmp_path, seed, "nap") for seed in (2, 3, 4, 5)]
+    run(store, trials, jobs=2)
+    records = [store.load(t.key) or {} for t in trials]
+    assert any(record["beside"] == 1 for record in records)
+    for record in records:
+        expected = {"train_seconds": ["beside up to 1 other trial"]} if record["beside"] else {}
+        assert record["disturbed"] == expected
+
+
+def test_steps_are_told(store: Store, tmp_path: Path) -> None:
+    notes = run(store, [trial(tmp_path, 0, "steps")])
+    assert notes.steps and all(label == "steps 0" and total == 8 for label, _, total in notes.steps)
+    assert [done for _, done, _ in notes.steps] == sorted(done for _, done, _ in notes.steps)
+
+
+def test_no_lock_is_left_by_an_ended_run(store: Store, tmp_path: Path) -> None:
+    class Stopping(Notes):
+        def started(self, trial: Trial) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    store.create()
+    with pytest.raises(runner.Ended) as ending:
+        runner.run([trial(tmp_path, 0, "hang")], store, PROBES, Stopping(), jobs=1, timeout_s=100, environment={})
+    assert ending.value.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert list(store.folder.glob("*.lock")) == []
+    claim = try_lock(store.folder / f"{trial(tmp_path, 0, 'hang').key}.lock")
+    assert claim
+    claim.release(unlink=True)
