@@ -296,3 +296,13 @@ def test_no_traceback_from_the_shell(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and "no_such_study" in done.stderr
+
+
+def test_what_is_measured_again_must_be_measured(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [study, "--metrics", "macs,latency_ms", "--out", tmp_path / "out", "--again"]
+    line = refused(capsys, *asked, "latncy")
+    assert "--again latncy" in line and "'latency'" in line
+    assert "'memory'" in refused(capsys, *asked, "memory")
+    assert not (tmp_path / "out").exists()

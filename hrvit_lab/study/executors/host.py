@@ -37,7 +37,7 @@ def choose_jobs(asked: int | None, device: str) -> tuple[int, str]:
     if asked <= most:
         return asked, ""
     why = f"{memory / 2**30:.1f} GiB of memory are free" if fit < cores else f"{cores} cores can be used"
-    return most, f"--jobs {asked} is too many here: {why}, so {most} run at a time."
+    return most, f"--jobs {asked} is too many here: {why}, so {most} run{'s' * (most == 1)} at a time."
 
 
 def host_folder() -> Path:
