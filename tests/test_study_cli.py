@@ -170,18 +170,20 @@ def test_a_rerun_that_shows_less_says_so(study: Path, tmp_path: Path, capsys: py
 def test_a_failed_trial_is_a_row_with_its_reason(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Digits have no root: every training is refused, and the costs stand."""
+    """A broken image is found when it is decoded: every training fails, and the costs stand."""
     arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1", "--metrics", "params,top1"]
-    (tmp_path / "file").touch()
-    nowhere = tmp_path / "file" / "below"  # no folder can be there
-    arguments += ["--set", f"grid.branches=[1, 2],train.train_limit=64,train.epochs=1,data.root={nowhere}"]
+    for place in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / "images" / place).mkdir(parents=True)
+        (tmp_path / "images" / place / "broken.png").write_bytes(b"no image")
+    data = f"data.name=folder,data.root={tmp_path / 'images'}"
+    arguments += ["--set", f"grid.branches=[1, 2],train.epochs=1,{data}"]
     assert main(arguments) == 1
     shown = capsys.readouterr().out
     table = rows(tmp_path / "results" / "costs" / "table.csv")
     assert [row["top1"] for row in table] == ["", ""]
     reasons = {row["status"] for row in table}
     assert len(reasons) == 1
-    assert re.match(r"failed: accuracy \(seed 0\): \w+Error: data set 'digits' .* no root", reasons.pop())
+    assert re.match(r"failed: accuracy \(seed 0\): \w+Error: .*broken\.png cannot be decoded", reasons.pop())
     assert all(int(row["params"]) > 0 for row in table)
     assert shown.count("failed: branches=") == 2
     assert main(arguments) == 1
