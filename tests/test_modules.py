@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -60,12 +60,14 @@ def loss(model: nn.Module, image: Tensor = IMAGE) -> Tensor:
 
 
 def test_every_variant_is_in_one_of_the_networks() -> None:
-    for field, table in {"attention": blocks.ATTENTION, "ffn": blocks.FFNS}.items():
+    by_branch: dict[str, Iterable[str]] = {"attention": blocks.ATTENTION, "ffn": blocks.FFNS}
+    for field, table in by_branch.items():
         assert {name for config in NETWORKS.values() for name in getattr(config, field)} == set(table)
-    for field, names in {
+    whole: dict[str, Iterable[str]] = {
         "shortcut": blocks.SHORTCUT, "fusion": blocks.FUSION, "patch_embed": blocks.PATCH_EMBED, "stem": blocks.STEM,
         "head": heads.HEAD, "topology": ("parallel", "pyramid"),
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for field, names in whole.items():
         assert {getattr(config, field) for config in NETWORKS.values()} == set(names)
 
 
