@@ -106,13 +106,13 @@ def test_a_study_is_shown(results: Path) -> None:
     assert app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
 
 
-def test_rivals_and_comparisons_are_shown(results: Path) -> None:
+def test_baselines_and_comparisons_are_shown(results: Path) -> None:
     entries = [
         {"name": "ours", "set": {}},
         {"name": "ResNet", "set": {"model": "timm:resnet18"}},
         {"name": "sparse", "set": {"fusion": "sparse"}, "published": "ablation sparse fusion"},
     ]
-    folder = write_study(results / "rivals", grid=None, variants=entries, compare_to="ours")
+    folder = write_study(results / "baselines", grid=None, variants=entries, compare_to="ours")
     table = pd.read_csv(folder / "table.csv")
     table["top1_delta"], table["top1_delta_se"], table["top1_delta_n"] = [None, 4.0, 4.3], [None, 0.1, 0.2], 3
     table["top1_delta_low"], table["top1_delta_high"] = [None, 3.6, 3.4], [None, 4.4, 5.2]

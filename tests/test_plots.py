@@ -263,8 +263,8 @@ def test_parts_keep_their_colors() -> None:
     [
         ("heterogeneous_branches", "latency_ms"),
         ("heterogeneous_branches", "params"),
-        ("rivals", "macs"),
-        ("rivals", "latency_ms"),
+        ("baselines", "macs"),
+        ("baselines", "latency_ms"),
     ],
 )
 def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: str) -> None:

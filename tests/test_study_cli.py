@@ -125,7 +125,7 @@ def test_a_head_that_cannot_be_trained_is_refused_before_anything_runs(
 
 
 def test_whole_numbers_stay_whole_where_some_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A rival has no such field, and a row that isn't built no figures; the table's fractions are the reader's."""
+    """A baseline has no such field, and a row that isn't built no figures; the table's fractions are the reader's."""
     study = tmp_path / "mixed.yaml"
     study.write_text("""
 title: t
@@ -134,15 +134,15 @@ base: hrvit_nano
 variants:
   - {name: ours, set: {head_features: 256}}
   - {name: larger, set: {preset: hrvit_b3}, resolution: 512}
-  - {name: rival, set: {model: "timm:resnet18"}}
+  - {name: baseline, set: {model: "timm:resnet18"}}
   - {name: listed, set: null, published: hrvit_b1 imagenet-1k hrnet}
 compare_to: ours
 metrics: [params, macs]
 resolution: 64
 """)
     assert main([str(study), "--out", str(tmp_path), "--jobs", "1"]) == 0
-    ours, larger, rival, listed = rows(tmp_path / "mixed" / "table.csv")
-    assert (ours["head_features"], rival["head_features"]) == ("256", "")
+    ours, larger, baseline, listed = rows(tmp_path / "mixed" / "table.csv")
+    assert (ours["head_features"], baseline["head_features"]) == ("256", "")
     assert (ours["params"], listed["params"], listed["params_published"]) == (
         str(count(preset("hrvit_nano").replace(head_features=256), 64).params),
         "",

@@ -50,7 +50,7 @@ GPU = Suite(
     backends=("eager", "cuda_graph", "compile"),
     dtypes=("float32", "bfloat16"),
 )  # fmt: skip
-"""The published networks and four rivals of similar size that take any resolution."""
+"""The published networks and four baselines of similar size that take any resolution."""
 
 
 def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> None:

@@ -116,7 +116,7 @@ def test_an_operator_that_nobody_counted_is_no_silent_zero(monkeypatch: pytest.M
         count(TimmConfig("timm:resnet18", num_classes=7), 32)
 
 
-def test_every_probe_takes_a_rival() -> None:
+def test_every_probe_takes_a_baseline() -> None:
     asked = ProbeInput(
         TimmConfig("timm:test_resnet"), (32, 32), data={"name": "digits", "resolution": (32, 32)},
         train={"epochs": 1, "train_limit": 40, "batch_size": 20},
@@ -131,21 +131,21 @@ def test_every_probe_takes_a_rival() -> None:
 
 
 BASE: dict[str, Any] = {"title": "t", "question": "q?", "base": {"preset": "hrvit_nano", "num_classes": 12}}
-RIVALS = [
+BASELINES = [
     {"name": "ours", "set": {}},
     {"name": "ResNet", "set": {"model": "timm:resnet18"}},
     {"name": "grey", "set": {"model": "timm:resnet18", "in_chans": 1, "num_classes": 3}},
 ]
 
 
-def test_a_rival_has_the_bases_classes() -> None:
-    _, resnet, grey = expand(Spec.model_validate({**BASE, "resolution": 32, "variants": RIVALS})).variants
+def test_a_baseline_has_the_bases_classes() -> None:
+    _, resnet, grey = expand(Spec.model_validate({**BASE, "resolution": 32, "variants": BASELINES})).variants
     assert resnet.config == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
     assert grey.config == TimmConfig("timm:resnet18", num_classes=3, in_chans=1, name="grey")
     assert grey.point == {"in_chans": 1, "num_classes": 3}
 
 
-def test_ours_may_be_scaled_to_a_rivals_macs_and_not_the_other_way() -> None:
+def test_ours_may_be_scaled_to_a_baselines_macs_and_not_the_other_way() -> None:
     fields = {**BASE, "base": "timm:test_resnet", "resolution": 64, "match": "equal macs"}
     entries = [{"name": "nano", "set": {"preset": "hrvit_nano"}}, {"name": "ResNet", "set": {"model": "timm:resnet18"}}]
     variants, dropped = expand(Spec.model_validate({**fields, "variants": entries}))
@@ -155,16 +155,16 @@ def test_ours_may_be_scaled_to_a_rivals_macs_and_not_the_other_way() -> None:
     assert [(d.name, d.reason) for d in dropped] == [("ResNet", "timm:resnet18 has no widths to scale")]
 
 
-def test_a_study_with_rivals_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = tmp_path / "rivals.yaml"
-    entries = [*RIVALS, {"name": "CrossViT", "set": {"model": "timm:crossvit_tiny_240"}}]
+def test_a_study_with_baselines_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "baselines.yaml"
+    entries = [*BASELINES, {"name": "CrossViT", "set": {"model": "timm:crossvit_tiny_240"}}]
     study.write_text(json.dumps({**BASE, "resolution": 64, "metrics": ["params", "macs"], "variants": entries}))
     arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1"]
     assert main([*arguments, "--dry-run"]) == 0
     assert main(arguments) == 1
     shown = capsys.readouterr().out
     assert "failed: CrossViT" in shown and "doesn't run at 64×64" in shown
-    folder = tmp_path / "results" / "rivals"
+    folder = tmp_path / "results" / "baselines"
     with (folder / "table.csv").open() as file:
         ours, resnet, grey, cross = csv.DictReader(file)
     assert float(resnet["macs"]) == count(TimmConfig("timm:resnet18", num_classes=12), 64).macs
@@ -175,8 +175,8 @@ def test_a_study_with_rivals_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert costs_by_part(results).loc["ResNet", "another network"] == float(resnet["macs"])
 
 
-def test_an_unknown_rival_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = tmp_path / "rivals.yaml"
+def test_an_unknown_baseline_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "baselines.yaml"
     study.write_text(json.dumps({**BASE, "variants": [{"name": "a", "set": {"model": "timm:resnet19"}}]}))
     assert main([str(study), "--out", str(tmp_path / "results")]) == 2
     output, errors = capsys.readouterr()
