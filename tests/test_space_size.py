@@ -104,11 +104,11 @@ def test_random_configs_are_members_of_the_default_grid() -> None:
             assert set(values) <= set(getattr(grid, name)), (name, value)
 
 
-def test_the_readme_says_that_number() -> None:
+def test_the_docs_say_that_number() -> None:
     digits, exponent = f"{Decimal(count_networks(Grid())):.1e}".split("e+")
     power = exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert f"{digits} · 10{power} different networks" in readme
+    page = (Path(__file__).parents[1] / "docs" / "space.md").read_text(encoding="utf-8")
+    assert f"{digits} · 10{power} different networks" in page
 
 
 def test_the_command_prints_grid_and_number(capsys: pytest.CaptureFixture[str]) -> None:

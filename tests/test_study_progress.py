@@ -38,7 +38,7 @@ def test_the_first_training_tells_by_its_steps(tmp_path: Path, monkeypatch: pyte
     clock.now += 30
     assert shown.left() == "" and shown.elapsed() == "30 s"
     shown.stepped(trials[0], 25, 100)  # 120 s in all, 90 left; the others take as long, two at a time
-    assert shown.left() == "about 3 min 15 s left"  # (90 + 90 + 120 + 120) / 2 = 210, less 15 of the second one's
+    assert shown.left() == "about 3 min 30 s left"  # (90 + 90 + 120 + 120) / 2
     clock.now += 90
     shown.finished(trials[0], record(trials[0], 120.0))
     assert "[1/4] fine 0: 2 min 0 s" in shown.console.file.getvalue()  # type: ignore[attr-defined]
