@@ -11,6 +11,7 @@ from hrvit_lab import create_model
 from hrvit_lab.config import SEGMENTERS
 from hrvit_lab.cost.ledger import totals
 from hrvit_lab.network import heads
+from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.parts.head import HEAD
 from hrvit_lab.parts.ops import Totals, sum_costs
@@ -267,3 +268,25 @@ def test_a_head_reads_its_own_width_alone() -> None:
             changed = config.replace(**{field: 11})
             assert (changed.id != config.id) == (fields.get(head) == field)
         assert config.head_channels == getattr(config, fields.get(head, ""), 0)
+
+
+@pytest.mark.parametrize("num_classes", [7, 0])
+@pytest.mark.parametrize("name", WITH_CLASSIFIER)
+def test_a_fresh_classifier_has_the_dtype_and_the_device_of_the_model(name: str, num_classes: int) -> None:
+    model = small_model(name, num_classes=num_classes).bfloat16()
+    model.reset_classifier(3)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert model.eval()(IMAGE.bfloat16()).shape[1] == 3
+    with torch.device("meta"):
+        model = small_model(name, num_classes=num_classes)
+    model.reset_classifier(3)
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("name", WITH_CLASSIFIER)
+def test_an_empty_batch_has_no_answers(name: str) -> None:
+    model = small_model(name).eval()
+    with torch.no_grad():
+        for form in (model, deploy(model)):
+            expected = form(IMAGE)
+            assert form(IMAGE[:0]).shape == (0, *expected.shape[1:])
