@@ -175,7 +175,9 @@ def test_a_study_with_baselines_from_end_to_end(tmp_path: Path, capsys: pytest.C
     assert costs_by_part(results).loc["ResNet", "another network"] == float(resnet["macs"])
 
 
-def test_an_unknown_baseline_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_baseline_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = tmp_path / "baselines.yaml"
     study.write_text(json.dumps({**BASE, "variants": [{"name": "a", "set": {"model": "timm:resnet19"}}]}))
     assert main([str(study), "--out", str(tmp_path / "results")]) == 2
