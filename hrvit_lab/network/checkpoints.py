@@ -219,7 +219,10 @@ def _other_head(tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bo
         for side in (tensors, ours)
     )
     same_names = {name for name, _ in theirs} == {name for name, _ in mine}
-    return not (same_names or theirs <= mine or mine <= theirs)
+    nested = theirs <= mine or mine <= theirs
+    # A head of a classifier alone lies within every other one of that width.
+    bare = [all(name.startswith(CLASSIFIERS) for name, _ in side) for side in (theirs, mine)]
+    return not (same_names or (nested and bare[0] == bare[1]))
 
 
 def _unread(network: HRViT, tensors: Iterable[str]) -> tuple[str, ...]:
