@@ -257,7 +257,7 @@ class HRViTConfig(BaseModel):
 
     def map_sizes(self, resolution: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
         """Height and width in tokens of every branch, at an input that ``check_resolution`` accepts."""
-        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        height, width = resolution if isinstance(resolution, tuple) else as_size(resolution)
         size = halved(halved(height)), halved(halved(width))
         sizes = [size]
         for _ in range(1, self.num_branches):

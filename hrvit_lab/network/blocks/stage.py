@@ -37,7 +37,8 @@ def _wide(x_BHWC: Tensor, blocks: nn.Module) -> Tensor:
 
     Under autocast the residual stream so begins in float32. It stays there: every sum has the wider dtype of its terms.
     """
-    return x_BHWC.to(next(blocks.parameters()).dtype)
+    weight = next(blocks.parameters(), None)  # what somebody put in their place may have none
+    return x_BHWC if weight is None else x_BHWC.to(weight.dtype)
 
 
 class PyramidStage(Stage):
