@@ -82,7 +82,7 @@ def calls(model: nn.Module, names: list[str], images_BCHW: Tensor) -> list[tuple
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            maps = args[0] if isinstance(args[0], list) else args if name.startswith("fusions.") else args[:1]
+            maps = args if name == "head" or name.startswith("fusions.") else args[:1]
             heard.append((name, [tuple(x.shape) for x in maps]))
 
         return hook
