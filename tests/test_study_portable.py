@@ -35,7 +35,8 @@ def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
     """In this interpreter and in its workers: ``sitecustomize`` is imported by every Python that starts."""
     (tmp_path / "sitecustomize.py").write_text(HIDE)
     (tmp_path / "study.yaml").write_text(STUDY)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": paths, "USERNAME": "somebody"}  # which Windows always sets
     check = "import os\ntry:\n    import fcntl\nexcept ImportError:\n    print(hasattr(os, 'getuid'))"
     hidden = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True)
     assert hidden.stdout == "False\n"

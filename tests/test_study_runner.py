@@ -255,7 +255,7 @@ def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.96, "10.0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599.7, "1 h 0 min")],
+    [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599.7, "1 h 0 min")],
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert cli.duration(seconds) == text
