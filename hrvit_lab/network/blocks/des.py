@@ -37,8 +37,8 @@ class DES(nn.Module):
 
     def _factored(self, x_BHWC: Tensor) -> Tensor:
         """The two linears and what is between them: (B, H, W, C) → (n, k, p)."""
-        y_npk = self.right(x_BHWC.reshape(-1, self.k, self.p)).mT.contiguous()
-        return self.left(F.gelu(y_npk)).mT
+        y_npk = self.right(x_BHWC.reshape(-1, self.k, self.p)).transpose(1, 2).contiguous()
+        return self.left(F.gelu(y_npk)).transpose(1, 2)  # OpenVINO knows no mT
 
     def served(self) -> nn.Module:
         """What computes the same in the least time, but for the bias of ``left`` (``bias_of_left``)."""

@@ -28,7 +28,9 @@ class LinearAttention(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         q_BHWC, k_BHWC, v_BHWC = self.to_qkv(x_BHWC).chunk(3, dim=-1)
-        context_Bhde = _by_head(k_BHWC, self.num_heads).softmax(dim=-2).mT @ _by_head(v_BHWC, self.num_heads)
+        context_Bhde = _by_head(k_BHWC, self.num_heads).softmax(dim=-2).transpose(-2, -1) @ _by_head(
+            v_BHWC, self.num_heads
+        )
         out_Bhne = _by_head(q_BHWC, self.num_heads).softmax(dim=-1) @ context_Bhde
         return out_Bhne.transpose(1, 2).reshape(x_BHWC.shape), v_BHWC
 

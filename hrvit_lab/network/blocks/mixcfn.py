@@ -143,7 +143,8 @@ class ServedMixCFN(nn.Module):
             self.conv.bias.copy_(torch.cat((small.conv.bias, large.conv.bias)))  # type: ignore[union-attr,arg-type]
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        tokens = x_BHWC.shape[:3].numel()
+        B, H, W, _ = x_BHWC.shape
+        tokens = B * H * W
         if isinstance(tokens, int) and tokens < FEW_TOKENS:  # in a graph for any size it is no number
             return self.fc2(torch.ops.aten.gelu_(conv_tokens(self.conv, self.fc1(x_BHWC))))
         w1a, w1b = self.fc1.weight.chunk(2)
