@@ -224,8 +224,8 @@ def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
     (folder / "dropped.json").write_text(json.dumps({"branches=5": "too many MACs"}))
     assert remarks(read_results(folder)) == [
         ("branches=1", "failed: accuracy (seed 1): loss is not finite"),
-        ("branches=2", "far from the base"),
         ("branches=3", "not finished; run the study again"),
+        ("branches=2", "far from the base"),
         ("branches=5", "not measured: too many MACs"),
     ]
 

@@ -25,14 +25,15 @@ from hrvit_lab.plots.style import (
     Drawing,
     counted,
     draw,
+    is_disturbed,
     part_colors,
     part_label,
     save,
-    shorten,
     si,
     spread,
     svg_markup,
 )
+from hrvit_lab.plots.text import drawable, shorten
 from hrvit_lab.plots.tradeoff import pareto_front, tradeoff
 from hrvit_lab.plots.training import training_curves
 
@@ -58,6 +59,8 @@ __all__ = [
     "counted",
     "deltas",
     "draw",
+    "drawable",
+    "is_disturbed",
     "latency_comparison",
     "pareto_front",
     "part_colors",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hrvit_lab.metrics import axis_label, metric_label
 from hrvit_lab.plots.style import (
+    INK,
     MARKERS,
     MAX_LINES,
     MUTED,
@@ -20,13 +21,15 @@ from hrvit_lab.plots.style import (
     STYLE,
     add_frame,
     empty_figure,
+    is_disturbed,
+    joined,
     missing_note,
     new_figure,
-    shorten,
     si,
     spread,
     spread_caption,
 )
+from hrvit_lab.plots.text import shorten
 
 
 @matplotlib.rc_context(STYLE)
@@ -69,31 +72,24 @@ def axis_curve(
     varying = [index for index, _ in enumerate(by) if len({str(name[index]) for name, _ in lines}) > 1]
     crowded = len(lines) > MAX_LINES
     values = rows[y].to_numpy(dtype=float)
-    for index, (name, where) in enumerate(lines):
-        color, marker = (MUTED, "") if crowded else (SERIES[index], MARKERS[index])
+    for index, (name, where) in enumerate([] if crowded else lines):
         text = ", ".join(
             shorten(name[i]) if by[i] == "matching" else f"{by[i].replace('_', ' ')} {shorten(name[i])}"
             for i in varying
         )
         xs, ys = position[where], values[where]
-        if not crowded:
-            ax.fill_between(xs, ys - error[0, where], ys + error[1, where], color=color, alpha=0.15, lw=0)
-        ax.plot(
-            xs,
-            ys,
-            marker=marker,
-            ms=5.5,
-            color=color,
-            lw=0.8 if crowded else 1.8,
-            alpha=0.4 if crowded else 1,
-            label=text or "_",
-        )
+        ax.fill_between(xs, ys - error[0, where], ys + error[1, where], color=SERIES[index], alpha=0.15, lw=0)
+        ax.plot(xs, ys, marker=MARKERS[index], ms=5.5, color=SERIES[index], lw=1.8, label=text or "_")
     if crowded:
+        ax.plot(*joined((position[where], values[where]) for _, where in lines), color=MUTED, lw=0.8, alpha=0.4)
         mean = pd.Series(values).groupby(position).mean()
         ax.plot(mean.index, mean, marker="o", ms=5.5, color=SERIES[0], lw=2.2)
     caption = (
         f"Thin: {len(lines)} settings of the other axes; bold: their mean." if crowded else spread_caption(rows, y)
     )
+    if (crossed := is_disturbed(rows, y)).any():
+        ax.plot(position[crossed], values[crossed], "x", ms=8, color=INK, mew=1, zorder=5, label="_")
+        caption += " Crossed: disturbed while it was measured."
     add_frame(fig, title, caption, None if crowded else ax, note)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
     ax.margins(0.05 if pd.api.types.is_numeric_dtype(rows[axis]) else 0.15, 0.12)

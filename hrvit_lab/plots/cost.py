@@ -18,9 +18,9 @@ from hrvit_lab.plots.style import (
     new_figure,
     part_colors,
     part_label,
-    shorten,
     si,
 )
+from hrvit_lab.plots.text import shorten
 
 
 @matplotlib.rc_context(STYLE)

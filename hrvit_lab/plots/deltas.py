@@ -6,7 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hrvit_lab.metrics import METRICS, metric_label
-from hrvit_lab.plots.style import INK, MAX_BARS, SERIES, STYLE, add_frame, counted, empty_figure, new_figure, shorten
+from hrvit_lab.plots.style import INK, MAX_BARS, SERIES, STYLE, add_frame, counted, empty_figure, new_figure
+from hrvit_lab.plots.text import shorten
 
 
 @matplotlib.rc_context(STYLE)

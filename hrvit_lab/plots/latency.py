@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from hrvit_lab.latency.compare import knee
 from hrvit_lab.metrics import METRICS, axis_label, format_value, metric_label
 from hrvit_lab.plots.style import (
     INK,
@@ -22,10 +21,10 @@ from hrvit_lab.plots.style import (
     add_frame,
     empty_figure,
     new_figure,
-    shorten,
     si,
     spread,
 )
+from hrvit_lab.plots.text import shorten
 
 
 @matplotlib.rc_context(STYLE)
@@ -103,6 +102,8 @@ def throughput_by_batch(frame: pd.DataFrame) -> Figure:
     Args:
         frame: one row a measurement, as the latency lab's `to_frame`. At most six lines are drawn, the first ones.
     """
+    from hrvit_lab.latency.compare import knee  # here: the figures of a study need no torch
+
     timed = frame[frame["throughput_img_s"].notna()]
     fig, ax = new_figure()
     title = axis_label("throughput_img_s") + " by batch size"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hrvit_lab.files import write_atomically
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, si_scale
+from hrvit_lab.plots.text import FONT, drawable
 
 # Series colours: Okabe and Ito's set (safe for the common colour blindnesses), ordered for contrast between neighbours.
 COLORS: Mapping[str, str] = {
@@ -71,7 +72,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # bundled with matplotlib: the layout is the same on every machine
+    "font.family": FONT,
     "font.size": 9.5,
     "text.color": INK,
     "text.parse_math": False,  # a `$` in a variant's name is a dollar sign
@@ -136,15 +137,6 @@ def si(value: float) -> str:
     return f"{value / scale:.6g} {prefix}".rstrip()
 
 
-def shorten(name: object, width: int = 30) -> str:
-    """One line of at most `width` characters, cut in the middle: both ends of a name tell variants apart."""
-    text = " ".join(str(name).split())
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
-
-
 def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
     """Distances from the value down and up to the ends of its spread, (2, rows); 0 where none was measured.
 
@@ -157,6 +149,12 @@ def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
     else:
         return np.zeros((2, len(table)))
     return np.nan_to_num(np.stack([down, up]).astype(float)).clip(min=0)
+
+
+def is_disturbed(table: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
+    """Rows of which a figure should not be trusted, (rows,): `<key>_disturbed` says why."""
+    columns = [table[f"{key}_disturbed"].notna().to_numpy() for key in keys if f"{key}_disturbed" in table]
+    return np.any(columns, axis=0) if columns else np.zeros(len(table), dtype=bool)
 
 
 class Drawing(NamedTuple):
@@ -214,9 +212,9 @@ def new_figure(body: float = 3.7) -> tuple[Figure, Axes]:
 def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = None, note: str = "") -> None:
     """Put title, quiet caption and legend above the figure, a note below; the figure grows by what they need."""
     titles, captions, notes = (
-        textwrap.wrap(title[:1].upper() + title[1:], 74),
-        textwrap.wrap(caption, 104),
-        textwrap.wrap(note, 112),
+        textwrap.wrap(drawable(title[:1].upper() + title[1:]), 74),
+        textwrap.wrap(drawable(caption), 104),
+        textwrap.wrap(drawable(note), 112),
     )
     handles, names = legend.get_legend_handles_labels() if legend else ([], [])
     columns = _columns(names)
@@ -256,6 +254,13 @@ def _columns(names: Sequence[str]) -> int:
     """How many columns a legend of these names can have within the figure's width."""
     widest = max(map(len, names), default=1)
     return max(1, min(len(names), int(104 / (widest + 5))))
+
+
+def joined(lines: Iterable[tuple[Any, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lines (x, y) as a single one with gaps: drawing a hundred takes no longer than drawing one."""
+    pieces = [np.array([[*x, np.nan], [*y, np.nan]], dtype=float) for x, y in lines]
+    whole = np.concatenate(pieces, axis=1) if pieces else np.zeros((2, 0))
+    return whole[0], whole[1]
 
 
 def missing_note(count: int, total: int, keys: Iterable[str], dataset: str | None) -> str:

@@ -20,27 +20,32 @@ from hrvit_lab.plots.style import (
     add_frame,
     empty_figure,
     groups_of,
+    is_disturbed,
     missing_note,
     new_figure,
     set_metric_axis,
-    shorten,
     spread,
     spread_caption,
 )
+from hrvit_lab.plots.text import shorten
 
 
 def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
     """Which rows no other row beats in one of two metrics while equal or better in the other, (rows,).
 
-    Rows without both values are never on the front.
+    Rows without both values, and those of which one was disturbed, are never on the front.
     """
     signs = [1 if METRICS[key].better == "higher" else -1 for key in (x, y)]
-    values = table[[x, y]].to_numpy(dtype=float) * signs
-    complete = np.isfinite(values).all(-1)
-    values[~complete] = -np.inf
-    at_least = (values[:, None] >= values[None]).all(-1)  # [i, j]: i is at least as good as j in both
-    beaten = (at_least & ~at_least.T).any(0)
-    return np.logical_and(complete, ~beaten)
+    values = table[[x, y]].to_numpy(dtype=float) * signs  # higher is better in both
+    complete = np.flatnonzero(np.isfinite(values).all(-1) & ~is_disturbed(table, x, y))
+    front = np.zeros(len(table), dtype=bool)
+    if len(complete):
+        order = complete[np.lexsort((-values[complete, 1], -values[complete, 0]))]  # best x first, there best y first
+        best = np.maximum.accumulate(values[order, 1])
+        leads = np.concatenate([[True], values[order, 1][1:] > best[:-1]])  # better in y than all that are better in x
+        leader = order[np.flatnonzero(leads)[np.cumsum(leads) - 1]]
+        front[order] = (values[order] == values[leader]).all(-1)  # equal points stand or fall together
+    return front
 
 
 @matplotlib.rc_context(STYLE)
@@ -97,9 +102,14 @@ def tradeoff(
     step = ax.step(best[x], best[y], where="post" if METRICS[x].better == "lower" else "pre", color=INK, lw=1, zorder=1)
     step[0].set_alpha(0.55)
     ax.margins(0.09, 0.12)
-    add_frame(fig, title, _tradeoff_caption(rows, x, y), ax, note)
+    caption = _tradeoff_caption(rows, x, y)
+    if (crossed := is_disturbed(rows, x, y)).any():
+        ax.plot(rows[x][crossed], rows[y][crossed], "x", ms=size + 2, color=INK, mew=1, zorder=5)
+        caption += " Crossed: disturbed while it was measured, so on no front."
+    add_frame(fig, title, caption, ax, note)
 
-    order = np.argsort(~front, kind="stable")[: len(rows) if len(rows) <= MAX_LABELLED else int(front.sum())]
+    named = len(rows) if len(rows) <= MAX_LABELLED else min(int(front.sum()), MAX_LABELLED)
+    order = np.argsort(~front, kind="stable")[:named]
     first: dict[tuple[str, float, float], int] = {}
     for i in order:  # a network that stands twice, as it is and matched, is named once
         first.setdefault((_point_name(rows.loc[i], label), rows[x][i], rows[y][i]), int(i))

@@ -17,10 +17,11 @@ from hrvit_lab.plots.style import (
     add_frame,
     counted,
     empty_figure,
+    joined,
     new_figure,
-    shorten,
     si,
 )
+from hrvit_lab.plots.text import shorten
 
 
 @matplotlib.rc_context(STYLE)
@@ -46,10 +47,10 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
     columns = min(4, len(shown))
     panel_rows = -(-len(shown) // columns)
     fig = Figure(figsize=(WIDTH, 0.3 + 1.65 * panel_rows), layout="constrained")
+    others = joined((means.loc[other].index, means.loc[other, val]) for other in variants[:60])
     axes = fig.subplots(panel_rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax, variant in zip(axes.flat, shown, strict=False):
-        for other in variants[:60]:
-            ax.plot(means.loc[other].index, means.loc[other, val], color=GRID, lw=0.9, marker=point, ms=3, zorder=1)
+        ax.plot(*others, color=GRID, lw=0.9, marker=point, ms=3, zorder=1)
         for _, seed in curves[curves["variant"] == variant].groupby("seed"):
             ax.plot(seed["epoch"], seed[val], color=SERIES[0], lw=0.8, marker=point, ms=3, alpha=0.35)
         mean = means.loc[variant]

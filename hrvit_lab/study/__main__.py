@@ -31,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         reports = given[:1] == ["report"]
         options = _report_parser().parse_args(given[1:]) if reports else _parser().parse_args(given)
-        from hrvit_lab.study import command  # here: --help is quick, and Ctrl-C is heard while torch loads
-
         console = cli.console()
-        if reports:
-            return command.rebuild(options, console)
+        if reports:  # imported here: --help is quick, and a report needs nothing of what runs trials
+            from hrvit_lab.study.reporting import rebuild
+
+            return rebuild(options, console)
+        from hrvit_lab.study import command
+
         return command.show_list(console) if options.list else command.sweep(options, console)
 
     return cli.run(work, interrupted=KEPT)
@@ -78,9 +80,15 @@ def _parser() -> cli.Parser:
 
 
 def _report_parser() -> cli.Parser:
-    parser = cli.Parser("hrvit-lab study report", "Rebuild table, figures and report of a study from its kept trials.")
+    parser = cli.Parser(
+        "hrvit-lab study report",
+        "Rebuild a study's report from its kept trials, or from its folder.",
+    )
     parser.add_argument("study", metavar="NAME", help="the study's name")
     _add_out(parser)
+    parser.add_argument(
+        "--into", type=cli.path, metavar="DIR", help="write the report there; default: the study's folder in --out"
+    )
     return parser
 
 

@@ -16,14 +16,13 @@ from hrvit_lab.study.results import Results
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.statistics import against_best, holm, paired
-from hrvit_lab.study.tables import CURVES, NOT_BUILT, tidy_curves, tidy_table
+from hrvit_lab.study.tables import CURVES, DISTURBED, NOT_BUILT, tidy_curves, tidy_table
 from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
 Measured = dict[str, dict[int, Mapping[str, Any]]]
 """Values of one variant: ``[group][seed]``."""
 
-UNSTEADY = "latency never became steady in its warm-up: distrust it, and time it again on an idle machine"
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 OF_A_RUN = ("date_utc", "command", "data_files")
 """What differs between runs in one environment."""
@@ -62,7 +61,8 @@ def table(
 
     Columns: ``variant``, ``config_id``, the axes (and ``resolution``, ``matching``, ``macs_vs_base``, ``note``); then
     every metric that was asked for by its key, with ``_std`` and ``_n`` over seeds (the key itself is their mean, the
-    spread the sample standard deviation) or with the ends in ``SPREAD``; ``status`` ("ok", "failed: reason", "partial",
+    spread the sample standard deviation) or with the ends in ``SPREAD``, and ``_disturbed`` (why it should not be
+    trusted); ``status`` ("ok", "failed: reason", "partial",
     or "not built here"); ``pareto`` (on the front of the two metrics that the study sets against each other; of those
     that are taken where it says nothing, only if one is better high and one low).
 
@@ -98,8 +98,8 @@ def table(
             row |= by_key()[variant.published].columns(
                 {key: row[key] for key in COSTS if not np.isnan(row.get(key, np.nan))}
             )
-        if _unsteady(planned[variant.name], records):
-            row["note"] = "; ".join(filter(None, (row.get("note"), UNSTEADY)))
+        disturbed = _disturbed(planned[variant.name], records)
+        row |= {f"{key}_{DISTURBED}": " ".join(reasons) for key, reasons in disturbed.items() if key in spec.metrics}
     for entry in spec.unbuilt:
         published = by_key()[entry.published].columns({}) if entry.published else {}
         rows.append({"variant": entry.name, **published, "status": NOT_BUILT, "note": entry.note})
@@ -197,10 +197,14 @@ def _cost_changes(spec: Spec, measured: Measured, reference: Measured) -> dict[s
     return found
 
 
-def _unsteady(trials: Iterable[Trial], records: Records) -> bool:
-    """Whether a clock never became steady in its warm-up."""
-    samples = (records.get(trial.key, {}).get("samples") for trial in trials if trial.group == "latency")
-    return any(isinstance(kept, Mapping) and not kept.get("steady", True) for kept in samples)
+def _disturbed(trials: Iterable[Trial], records: Records) -> dict[str, list[str]]:
+    """Metrics whose figures should not be trusted, each with the reasons, every one once."""
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        for key, reasons in (records.get(trial.key, {}).get("disturbed") or {}).items():
+            kept = found.setdefault(key, [])
+            kept += [reason for reason in reasons if reason not in kept]
+    return found
 
 
 def _status(trials: Sequence[Trial], records: Records) -> str:
@@ -247,14 +251,6 @@ def environments(planned: Mapping[str, Sequence[Trial]], records: Records) -> li
         of["trials"][group] += 1
         of["first_utc"], of["last_utc"] = min(of["first_utc"], date), max(of["last_utc"], date)
     return sorted(found.values(), key=lambda of: -of["trials"].total())
-
-
-def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(variants, note) of every different note."""
-    if "note" not in frame:
-        return []
-    noted = frame[frame["note"].fillna("") != ""]
-    return [(", ".join(rows["variant"]), str(note)) for note, rows in noted.groupby("note", sort=False)]
 
 
 def failures(trials: Iterable[Trial], records: Records) -> list[tuple[str, str]]:

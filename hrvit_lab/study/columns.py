@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hrvit_lab.metrics import METRICS, format_value, metric_label, si_scale
+from hrvit_lab.study.results import records_of
 from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.tables import DISTURBED
 
 Row = Mapping[str, Any]
 Text = Callable[[Row], str]
 
 FACTOR_FROM = 900
 """Percent from which a change is shown as a factor."""
+
+MARK = "!"
+"""Stands behind a figure that was disturbed while it was measured, as in the latency lab."""
+
+MARKED = f"{MARK} marks figures that were disturbed while they were measured; no front holds them."
 
 AGREES = "="
 """Stands where ours, rounded to the printed digits, is the printed figure."""
@@ -59,11 +66,18 @@ class Candidate(NamedTuple):
     joins: bool = False
 
 
+def is_disturbed(row: Row, key: str) -> bool:
+    """Whether a figure should not be trusted."""
+    return isinstance(row.get(f"{key}_{DISTURBED}"), str)
+
+
 def cell(key: str, row: Row) -> str:
-    """A metric's value with its spread: ``96.4 ± 0.3 %``, ``12.3 ms (11.9–13.0)``."""
+    """A metric's value with its spread: ``96.4 ± 0.3 %``, ``12.3 ms (11.9–13.0)``, ``12.3 ms ! (11.9–13.0)``."""
     metric, value = METRICS[key], row.get(key, math.nan)
     text = format_value(metric, value, row.get(f"{key}_std"))
-    if f"{key}_p10" in row and not math.isnan(value):
+    if is_disturbed(row, key):
+        text += f" {MARK}"
+    if f"{key}_p10" in row and not any(map(math.isnan, (value, row[f"{key}_p10"], row[f"{key}_p90"]))):
         low, high = (
             format_value(metric, row[f"{key}_{end}"]).removesuffix(f" {metric.unit}") for end in ("p10", "p90")
         )
@@ -77,7 +91,7 @@ def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:
     Args:
         frame: the study's table, see ``analysis.table``.
     """
-    rows: list[Row] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    rows: list[Row] = [*records_of(frame)]
     return [
         Column(
             title=found.title,

@@ -1,7 +1,6 @@
-"""What ``hrvit-lab study`` does: sweep, rehearse, rebuild a report, list the studies."""
+"""What ``hrvit-lab study`` does: sweep, rehearse, list the studies."""
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -19,14 +18,15 @@ from hrvit_lab.environment import environment
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study import runner
 from hrvit_lab.study.executors.host import choose_jobs
-from hrvit_lab.study.files import check_name, find_study, list_studies, load_study, parse_settings, study_name
+from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings, study_name
 from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.progress import Display, comparable, outlook
+from hrvit_lab.study.reporting import gather, plan_under, present
 from hrvit_lab.study.requirements import check_requirements, trains
 from hrvit_lab.study.space import Expansion, Variant, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
-from hrvit_lab.study.trials import Trial, computed, in_order, plan
+from hrvit_lab.study.trials import Trial, in_order
 from hrvit_lab.train.image_folders import describe_skipped, files_digest, list_images
 
 
@@ -57,10 +57,13 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     except OSError as error:
         raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
     from hrvit_lab.study import analysis
-    from hrvit_lab.study.folder import write_inputs
+    from hrvit_lab.study.folder import check_owner, study_file, write_inputs
+    from hrvit_lab.study.results import STUDY_FILE
 
+    file = study_file(path)
+    check_owner(folder, file, spec)
     warn_of_less(folder, spec)
-    write_inputs(folder, analysis.results(folder.name, spec, expansion, planned, {}, conditions))
+    write_inputs(folder, analysis.results(folder.name, spec, expansion, planned, {}, conditions | {STUDY_FILE: file}))
     records = store.load_all({trial.key for trial in trials})
     retaken = {
         trial.key
@@ -104,32 +107,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
             f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
             + (f" in {cli.duration(time.monotonic() - began)}." if pending else "."),
         )
-    return conclude(folder, spec, expansion, planned, store, conditions, console)
-
-
-def rebuild(options: argparse.Namespace, console: Console) -> int:
-    """Table, figures and report again, from the records that are on disk."""
-    name = study_name(Path(options.study))
-    check_name(name)
-    folder = options.out / name
-    try:
-        spec = load_study(folder / "study.yaml")
-        conditions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ConfigError, ValueError):
-        raise ConfigError(
-            f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
-        ) from None
-    expansion = expand(spec)
-    planned = plan_under(conditions, spec, expansion)
-    store = Store(options.out)
-    trials = in_order(planned)
-    if trials and not store.load_all({trial.key for trial in trials}):
-        raise ConfigError(
-            f"no trial of {folder.name!r} is done yet in {options.out} (what was measured with other settings, or by "
-            "an older version, doesn't count); run the study first"
-        )
-    show_dropped(expansion, console)
-    return conclude(folder, spec, expansion, planned, store, conditions, console)
+    return present(folder, *gather(folder.name, spec, expansion, planned, store, conditions), console)
 
 
 def rehearse(
@@ -151,36 +129,6 @@ def rehearse(
     missing = [trial for trial in trials if trial.key not in records]
     console.print(outlook(trials, records, jobs, durations(store, missing, records)))
     return 0
-
-
-def conclude(
-    folder: Path,
-    spec: Spec,
-    expansion: Expansion,
-    planned: dict[str, list[Trial]],
-    store: Store,
-    conditions: Mapping[str, Any],
-    console: Console,
-) -> int:
-    """Show the results, then write them: they are seen even if the disk is full. 1 if a trial failed."""
-    from hrvit_lab.study import analysis
-    from hrvit_lab.study.folder import write_results
-    from hrvit_lab.study.show import result_table
-
-    trials = in_order(planned)
-    records = store.load_all({trial.key for trial in trials}) | computed(planned)
-    results = analysis.results(folder.name, spec, expansion, planned, records, conditions)
-    console.print(result_table(spec, results.table, console.width))
-    for names, note in analysis.notes(results.table):
-        console.print(f"note: {names}: {note}", soft_wrap=True)
-    failed = analysis.failures(trials, records)
-    for label, reason in failed:
-        console.print(f"failed: {label}: {reason}", soft_wrap=True)
-    if failed:
-        console.print("Failures are kept too; --retry-failed runs those trials again.")
-    for what, where in write_results(folder, results).items():
-        console.print(f"{what:<12} {where}", soft_wrap=True)
-    return 1 if failed else 0
 
 
 def durations(store: Store, trials: list[Trial], records: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -245,18 +193,6 @@ def warn_of_less(folder: Path, spec: Spec) -> None:
             f"warning: {folder} is written again without {', '.join(gone)}; those trials are kept, "
             "and asking for all of it again brings them back"
         )
-
-
-def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) -> dict[str, list[Trial]]:
-    """The trials of a study in the environment that it ran in, which need not be this one."""
-    versions = conditions.get("versions")
-    return plan(
-        spec,
-        expansion.variants,
-        hardware=str(conditions.get("hardware", "")),
-        data_files=str(conditions.get("data_files", "")),
-        torch=str(versions.get("torch", "")) if isinstance(versions, Mapping) else "",
-    )
 
 
 def _costs(variant: Variant) -> tuple[float, float]:

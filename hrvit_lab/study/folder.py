@@ -1,14 +1,18 @@
 """What a study writes into its folder: inputs when it begins; table, figures and report when it ends."""
 
+import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hrvit_lab.files import try_lock, write_atomically
-from hrvit_lab.study.results import Results
+from hrvit_lab.config import ConfigError
+from hrvit_lab.files import read_bounded, try_lock, write_atomically
+from hrvit_lab.study.files import load_study
+from hrvit_lab.study.results import MAX_FILE_BYTES, STUDY_FILE, Results
+from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.tables import to_csv
 
 POLL_S = 0.1
@@ -24,6 +28,37 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release(unlink=True)
+
+
+def study_file(path: Path) -> dict[str, str]:
+    """What tells one study file from another of the same name: digests of its place and of its content."""
+    place, content = str(path.resolve()).encode(), read_bounded(path, MAX_FILE_BYTES)
+    return {"place": hashlib.sha256(place).hexdigest()[:16], "content": hashlib.sha256(content).hexdigest()[:16]}
+
+
+def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
+    """Refuse a folder with the results of another study file of the same name.
+
+    A file is the same if it is at the same place, whatever was edited in it or set on the command line, or if it has
+    the same content at another place. Folders of older versions do not say so: there, title and question decide.
+
+    Raises:
+        ConfigError: with the title of the study that is there, and the way out.
+    """
+    try:
+        before = load_study(folder / "study.yaml")
+    except ConfigError:
+        return
+    try:
+        kept = json.loads(read_bounded(folder / "environment.json", MAX_FILE_BYTES))[STUDY_FILE]
+        same = any(kept[of] == file[of] for of in file)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        same = (before.title, before.question) == (spec.title, spec.question)
+    if not same:
+        raise ConfigError(
+            f"{folder} holds the results of another study file of that name ({before.title!r}); rename this file, or "
+            "choose another --out"
+        )
 
 
 def write_inputs(folder: Path, results: Results) -> None:

@@ -16,10 +16,13 @@ from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.tables import read_curves, read_table
+from hrvit_lab.study.tables import no_curves, read_curves, read_table
 
 MAX_FILE_BYTES = 64 * MIB
 MAX_DEPTH = 20
+
+STUDY_FILE = "study_file"
+"""Key in ``environment.json`` of what tells the study's file from others of the same name."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Results:
     configs: Mapping[str, Any]
     dropped: Mapping[str, str]
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curves: pd.DataFrame = field(default_factory=no_curves)
     measured_in: Sequence[Mapping[str, Any]] = ()
     faults: Sequence[str] = ()
 
@@ -86,7 +89,7 @@ def read_results(folder: Path) -> Results:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder.name}/table.csv can't be read: {_reason(error)}; run the study again") from None
     faults += wrong
-    curves = pd.DataFrame()
+    curves = no_curves()
     try:
         curves, wrong = read_curves(read_bounded(folder / "curves.csv", MAX_FILE_BYTES))
         faults += wrong

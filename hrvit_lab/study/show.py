@@ -5,7 +5,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich import box
 from rich.cells import cell_len
 from rich.console import Group
@@ -15,10 +17,11 @@ from rich.text import Text
 from hrvit_lab.metrics import METRICS, format_value, metric_label
 from hrvit_lab.plots import counted
 from hrvit_lab.study.axes import STARTS
-from hrvit_lab.study.columns import AGREES, Row, cell, comparisons
+from hrvit_lab.study.columns import AGREES, MARKED, Row, cell, comparisons
+from hrvit_lab.study.results import records_of
 from hrvit_lab.study.space import show_size
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.tables import NOT_BUILT
+from hrvit_lab.study.tables import DISTURBED, NOT_BUILT
 from hrvit_lab.study.trials import Trial
 
 NAMES = "variant"
@@ -29,6 +32,9 @@ NAME_WIDTH = 28
 
 HEAD_LINES = 4
 """Lines that a column's head may take before it widens the column."""
+
+MAX_SHOWN = 200
+"""Rows that a terminal is given."""
 
 GAP = 2
 """Columns between two columns; the first has one more to its left."""
@@ -66,7 +72,9 @@ def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
 
     Columns that have no room beside each other go on below, in blocks that repeat the names: nothing is cut off.
     """
-    rows: list[Row] = [{str(column): value for column, value in record.items()} for record in frame.to_dict("records")]
+    total = len(frame)
+    frame = frame[_shown(frame)]
+    rows: list[Row] = [*records_of(frame)]
     names = [f"{row['variant']} ★" if row["pareto"] else str(row["variant"]) for row in rows]
     failed = [row["status"] not in ("ok", NOT_BUILT) for row in rows]
     columns = _columns(spec, frame, rows)
@@ -83,7 +91,16 @@ def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
         for wrong, *texts in zip(failed, names, *cells, strict=True):
             table.add_row(*map(Text, texts), style="red" if wrong else "")
         tables.append(table)
-    return Group(*tables, Text(_caption(spec, frame), style="dim"))
+    caption = _caption(spec, frame)
+    if len(frame) < total:
+        caption += f" Shown: {len(frame)} of {total:,} variants, with those on the front; table.csv has all."
+    return Group(*tables, Text(caption, style="dim"))
+
+
+def _shown(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """The rows for a terminal, (rows,): all, or as many as are read there, those on the front first."""
+    order = np.argsort(~frame["pareto"].to_numpy(dtype=bool), kind="stable")[:MAX_SHOWN]
+    return np.isin(np.arange(len(frame)), order)
 
 
 def _layout(names: Sequence[str], columns: Sequence[Shown], terminal_width: int) -> tuple[int, list[list[Shown]]]:
@@ -213,6 +230,8 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
             f"Latency: {spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {sizes}, "
             "median (10th to 90th percentile)."
         )
+    if any(f"{key}_{DISTURBED}" in frame for key in spec.metrics):
+        parts.append(MARKED)
     if frame["pareto"].any():
         x, y = (metric_label(key, spec.data.name) for key in spec.axes_of_tradeoff)
         parts.append(f"★: no other variant is better in {x} or {y} without being worse in the other.")

@@ -201,8 +201,9 @@ def _check(spec: Spec, costs: Counts) -> None:
     """Refuse a network outside of the study's constraints."""
     for key, bounds in spec.constraints.items():
         cost = getattr(costs, key)
-        if not bounds.min <= cost <= bounds.max:
-            wanted = f"at least {bounds.min:g}" if cost < bounds.min else f"at most {bounds.max:g}"
+        low, high = bounds.min is not None and cost < bounds.min, bounds.max is not None and cost > bounds.max
+        if low or high:
+            wanted = f"at least {bounds.min:g}" if low else f"at most {bounds.max:g}"
             raise _Refused(f"{key} = {cost:,} but the study wants {wanted}")
 
 

@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -98,11 +100,21 @@ class LatencyOptions(_Section):
 
 
 class Bounds(_Section):
-    """Inclusive limits on a cost."""
+    """Inclusive limits on a cost; None where there is none."""
 
-    min: float = 0
-    max: float = math.inf
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min:g} is more than max = {self.max:g}; lower it")
+        return self
+
+    def __str__(self) -> str:
+        """``at least 1``, ``at most 5``, or both."""
+        ends = (("at least", self.min), ("at most", self.max))
+        return " and ".join(f"{words} {end:g}" for words, end in ends if end is not None) or "no limit"
 
 
 class NamedChange(_Section):
@@ -246,8 +258,8 @@ class Spec(_Section):
     @field_validator("variants")
     @classmethod
     def _changes(cls, variants: list[NamedChange] | None) -> list[NamedChange] | None:
-        names = [variant.name for variant in variants or ()]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        names = Counter(variant.name for variant in variants or ())
+        if twice := next((name for name, count in names.items() if count > 1), None):
             raise ValueError(f"two variants are called {twice!r}; give each its own name")
         for variant in variants or ():
             try:
@@ -312,8 +324,11 @@ class Spec(_Section):
 
     def resolution_of(self, variant: str) -> tuple[int, int]:
         """Input in pixels at which that variant's costs and clocks are taken."""
-        own = (entry.resolution for entry in self.variants or () if entry.name == variant)
-        return next(own, None) or self.resolution
+        return self._own_resolutions.get(variant, self.resolution)
+
+    @cached_property
+    def _own_resolutions(self) -> dict[str, tuple[int, int]]:
+        return {entry.name: entry.resolution for entry in self.variants or () if entry.resolution}
 
     @property
     def axes_of_tradeoff(self) -> tuple[str, str]:
@@ -323,4 +338,6 @@ class Spec(_Section):
 
     def to_yaml(self) -> str:
         """The resolved study file, every default spelled out."""
-        return write_yaml(self.model_dump(mode="json"), width=110)
+        fields = self.model_dump(mode="json")
+        fields["constraints"] = {key: bounds.model_dump(exclude_none=True) for key, bounds in self.constraints.items()}
+        return write_yaml(fields, width=110)

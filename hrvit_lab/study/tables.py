@@ -28,6 +28,9 @@ COMPARISONS = ("delta", "delta_se", "delta_low", "delta_high", "delta_p", "delta
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
 """What is known of every epoch."""
 
+DISTURBED = "disturbed"
+"""Behind a metric's key: why its figure should not be trusted; missing where nothing speaks against it."""
+
 NOT_BUILT = "not built here"
 """Status of a row that holds published figures alone."""
 
@@ -68,6 +71,7 @@ def table_schema() -> Mapping[str, Kind]:
     for key, metric in METRICS.items():
         kinds[key] = Number(high=100 if metric.unit == "%" else MAX_NUMBER, whole=not metric.unit)
         kinds |= {f"{key}_{end}": kind for end, kind in ENDS.items()}
+        kinds[f"{key}_{DISTURBED}"] = "text"
     for key in COMPARED:
         kinds |= {f"{key}_published": COUNT, f"{key}_difference_percent": SIGNED}
         kinds[f"{key}_change_percent_published"] = SIGNED
@@ -91,6 +95,11 @@ def tidy_curves(frame: pd.DataFrame) -> pd.DataFrame:
     return _typed(frame, curves_schema())
 
 
+def no_curves() -> pd.DataFrame:
+    """The training curves of a study that trains nothing."""
+    return tidy_curves(pd.DataFrame(columns=list(curves_schema())))
+
+
 def to_csv(frame: pd.DataFrame) -> str:
     """The frame as CSV. Text that a spreadsheet would run as a formula is written behind an apostrophe."""
     schema = table_schema() if "status" in frame else curves_schema()
@@ -106,6 +115,8 @@ def read_table(content: bytes) -> tuple[pd.DataFrame, list[str]]:
         ValueError: in a few words, if it is no table of variants.
     """
     cells, faults = _read(content, "table.csv", ("variant",))
+    if not cells["variant"]:
+        raise ValueError("it has no rows")
     frame, wrong = _parsed(cells, table_schema(), "table.csv")
     named = frame["variant"].notna()
     if not named.all():
@@ -175,8 +186,6 @@ def _read(content: bytes, name: str, needed: Sequence[str]) -> tuple[dict[str, l
         raise ValueError(reason) from None
     if absent := [column for column in needed if column not in head]:
         raise ValueError(f"it has no column {absent[0]!r}")
-    if not rows:
-        raise ValueError("it has no rows")
     faults = []
     if more:
         faults.append(f"{name} has more than {MAX_ROWS[name]:,} rows; the others are left out")
@@ -196,9 +205,8 @@ def _parsed(
     parsed, wrong = {}, Counter[str]()
     for column, texts in columns.items():
         parsed[column], wrong[column] = _column(texts, _kind(schema, column))
-    faults = [
-        f"{name}: cells of {column} that do not fit count as missing: {bad}" for column, bad in wrong.items() if bad
-    ]
+    odd = {column: bad for column, bad in wrong.items() if bad}
+    faults = [f"{name}: {bad} cells of {column} do not fit and are left out" for column, bad in odd.items()]
     return pd.DataFrame(parsed), faults
 
 

@@ -14,12 +14,15 @@ import streamlit as st
 from hrvit_lab import plots
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
+from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
 from hrvit_lab.study.columns import comparisons
 from hrvit_lab.study.report.summary import remarks, summary
-from hrvit_lab.study.results import Results, read_results
+from hrvit_lab.study.results import MAX_FILE_BYTES, Results, read_results
+from hrvit_lab.study.tables import DISTURBED, to_csv
 
 MAX_NAMES = 12  # beyond, names would cover each other; hovering shows them
+MAX_STYLED = 1_000  # rows
 PROXY_NOTE = (
     "Accuracy is a proxy: short training from scratch on {dataset}. It ranks variants under this budget alone and is "
     "not on the scale of the paper's figures."
@@ -88,20 +91,27 @@ def _draw(results: Results, folder: Path) -> None:
     _draw_table(results)
     left, right, _ = st.columns([1, 1, 3])
     left.download_button(
-        "table.csv", (folder / "table.csv").read_bytes(), f"{results.name}.csv", "text/csv",
+        "table.csv", to_csv(results.table), f"{results.name}.csv", "text/csv",
         icon=":material/download:", on_click="ignore", width="stretch",
     )  # fmt: skip
-    report = folder / "report.html"
-    if report.is_file():
+    if (page := _read_report(folder)) is not None:
         right.download_button(
-            "Report (HTML)", report.read_bytes(), f"{results.name}.html", "text/html",
+            "Report (HTML)", page, f"{results.name}.html", "text/html",
             icon=":material/download:", on_click="ignore", width="stretch",
         )  # fmt: skip
     if about := remarks(results):
         with st.expander(f"Remarks ({len(about)})", icon=":material/warning:"):
             st.table(pd.DataFrame(about, columns=["variant", "what about it"]).map(plain), hide_index=True)
-    with st.expander("Where it ran", icon=":material/memory:"):
-        st.json(dict(results.environment))
+    with st.expander("Where it was measured", icon=":material/memory:"):
+        st.json(list(map(dict, results.measured_in)) or dict(results.environment))
+
+
+def _read_report(folder: Path) -> bytes | None:
+    """The study's report, if it is a file of the folder itself: a link could lead anywhere."""
+    try:
+        return None if (folder / "report.html").is_symlink() else read_bounded(folder / "report.html", MAX_FILE_BYTES)
+    except OSError:
+        return None
 
 
 def _draw_tradeoff(results: Results) -> None:
@@ -144,8 +154,8 @@ def _draw_tradeoff(results: Results) -> None:
 def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Points to draw, and the columns that hovering shows: {column: title}.
 
-    Columns: `x, x_low, x_high, y, y_low, y_high, front, matching`, and the texts. Vega reads dots and brackets in a
-    column's name as paths, so the texts' columns get names of ours.
+    Columns: `x, x_low, x_high, y, y_low, y_high, front, matching, disturbed`, and the texts. Vega reads dots and
+    brackets in a column's name as paths, so the texts' columns get names of ours.
     """
     table = results.table[results.table[[x, y]].notna().all(axis=1)].reset_index(drop=True)
     said = {"variant": table["variant"].astype(str)}
@@ -156,8 +166,7 @@ def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str
         said[metric_label(key, results.dataset)] = pd.Series(
             [format_value(METRICS[key], value, std) for value, std in values], index=table.index
         )
-    if "config_id" in table:
-        said["config"] = table["config_id"].astype(str)
+    said["config"] = table["config_id"].astype(str)
     titles = {f"text{index}": title for index, title in enumerate(said)}
     (x_down, x_up), (y_down, y_up) = plots.spread(table, x), plots.spread(table, y)
     data = pd.DataFrame(
@@ -167,6 +176,7 @@ def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str
             "y": table[y], "y_low": table[y] - y_down, "y_high": table[y] + y_up,
             "front": np.where(plots.pareto_front(table, x, y), "on the Pareto front", "beaten"),
             "matching": table["matching"].astype(str) if "matching" in table else "",
+            "disturbed": plots.is_disturbed(table, x, y),
         }
     )  # fmt: skip
     return data, titles
@@ -209,7 +219,10 @@ def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.Fac
     names = base.transform_filter(named).mark_text(
         align="right" if dx < 0 else "left", dx=dx, dy=dy, fontSize=12, color="gray"
     ).encode(x_axis, y_axis, text="text0:N")  # fmt: skip
-    return alt.layer(front, x_bars, y_bars, points, names).properties(height=460)
+    crosses = base.transform_filter("datum.disturbed").mark_point(
+        shape="cross", angle=45, size=160, color="gray", filled=True
+    ).encode(x_axis, y_axis)  # fmt: skip
+    return alt.layer(front, x_bars, y_bars, points, crosses, names).properties(height=460)
 
 
 def _axis(key: str, grid: bool) -> alt.Axis:
@@ -223,6 +236,8 @@ def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
         said.append("Bars: ± 1 standard deviation over seeds; the sentences above say which differences are settled.")
     if any(f"{key}_p10" in results.table for key in (x, y)):
         said.append("Bars of latency: 10th to 90th percentile.")
+    if plots.is_disturbed(results.table, x, y).any():
+        said.append("Crossed: disturbed while it was measured, so on no front.")
     if missing:
         said.append(f"Left out for want of a value: {missing} of {len(results.table)} variants.")
     return " ".join(said)
@@ -242,13 +257,18 @@ def _draw_table(results: Results) -> None:
             spread = f"{METRICS[key].label.removesuffix(PROXY)} ± std"
             shown[spread] = results.table[f"{key}_std"]
             formats[spread] = "± {:.2g}"
+        if f"{key}_{DISTURBED}" in results.table:
+            shown[f"{label}: disturbed"] = results.table[f"{key}_{DISTURBED}"]
     for column in comparisons(results.spec, results.table):
         shown[column.title] = column.texts
-    if "status" in results.table:
-        shown["status"] = results.table["status"].astype(str).str.partition(":")[0]
-    pinned = {"variant": st.column_config.Column(width="medium", pinned=True)}
-    styled = shown.style.format(formats)
-    st.dataframe(styled, hide_index=True, width="stretch", column_config=pinned, placeholder="–")
+    shown["status"] = results.table["status"].str.partition(":")[0]
+    columns: dict[str, Any] = {"variant": st.column_config.Column(width="medium", pinned=True)}
+    if len(shown) > MAX_STYLED:  # formatting cell by cell takes seconds there
+        columns |= {label: st.column_config.NumberColumn(format="compact") for label in formats}
+        st.dataframe(shown, hide_index=True, width="stretch", column_config=columns, placeholder="–")
+    else:
+        styled = shown.style.format(formats)
+        st.dataframe(styled, hide_index=True, width="stretch", column_config=columns, placeholder="–")
 
 
 def _index(keys: list[str], key: str, fallback: int) -> int:

@@ -22,7 +22,7 @@ from hrvit_lab.study.report.summary import (
     summary,
 )
 from hrvit_lab.study.report.table import _row, _table_note, headings, table_columns
-from hrvit_lab.study.results import Results, records_of
+from hrvit_lab.study.results import STUDY_FILE, Results, records_of
 from hrvit_lab.study.tables import NOT_BUILT
 
 MAX_ENVIRONMENTS = 20
@@ -70,7 +70,8 @@ def environments(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
         said.append((head, _flat({name: value for name, value in there.items() if name != "trials"})))
     if more := len(results.measured_in) - MAX_ENVIRONMENTS:
         said += [(f"and {more} more; see measured_in.json", [])] if more > 0 else []
-    if not said and (own := _flat(results.environment)):
+    run = {name: value for name, value in results.environment.items() if name != STUDY_FILE}
+    if not said and (own := _flat(run)):
         said.append(("The run that wrote these results", own))
     return said
 

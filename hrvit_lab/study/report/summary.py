@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.study.columns import is_disturbed
 from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import EQUAL_MACS, Spec
 from hrvit_lab.study.statistics import LEVEL
-from hrvit_lab.study.tables import NOT_BUILT
+from hrvit_lab.study.tables import DISTURBED, NOT_BUILT
 
 MAX_NAMED = 8
 """Variants that a sentence names."""
@@ -71,16 +72,27 @@ def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
     return said
 
 
+def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """(variants, note) of every different note, and of every different reason to distrust a figure."""
+    said: dict[str, list[str]] = {}
+    columns = {"note": "{}"}
+    columns |= {f"{key}_{DISTURBED}": f"{metric.label} is disturbed: {{}}" for key, metric in METRICS.items()}
+    for column in (name for name in columns if name in frame):
+        for variant, text in zip(frame["variant"], frame[column], strict=True):
+            if isinstance(text, str):
+                said.setdefault(columns[column].format(text), []).append(variant)
+    return [(", ".join(variants), note) for note, variants in said.items()]
+
+
 def remarks(results: Results) -> list[tuple[str, str]]:
-    """(variant, what about it) of everything that is missing, failed or not as asked."""
+    """(variants, what about them) of everything that is missing, failed, disturbed or not as asked."""
     said = []
     for row in records_of(results.table):
-        status = row["status"]
-        note = row["note"] if isinstance(row.get("note"), str) else ""
-        if status != "ok" and not (status == NOT_BUILT and note):
-            said.append((str(row["variant"]), "not finished; run the study again" if status == "partial" else status))
-        if note:
-            said.append((str(row["variant"]), note))
+        noted = row["status"] == NOT_BUILT and isinstance(row.get("note"), str)
+        if row["status"] != "ok" and not noted:
+            unfinished = row["status"] == "partial"
+            said.append((row["variant"], "not finished; run the study again" if unfinished else row["status"]))
+    said += notes(results.table)
     said += [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
     return said + [("files", fault) for fault in results.faults]
 
@@ -107,8 +119,7 @@ def protocol(spec: Spec) -> list[tuple[str, str]]:
     if groups & {"latency", "memory"}:
         said.append(("Clocks", _options(spec.latency.model_dump(exclude_none=True))))
     if spec.constraints:
-        bounds = {key: f"{bound.min:g} to {bound.max:g}" for key, bound in spec.constraints.items()}
-        said.append(("Constraints", _options(bounds)))
+        said.append(("Constraints", _options(spec.constraints)))
     return said
 
 
@@ -120,7 +131,7 @@ def _cost_summary(table: pd.DataFrame) -> list[str]:
     """Nothing was trained: how far the costs reach."""
     said = []
     for key in ("macs", "params", "latency_ms"):
-        known = [row for row in records_of(table) if not pd.isna(row.get(key))]
+        known = [row for row in records_of(table) if not pd.isna(row.get(key)) and not is_disturbed(row, key)]
         if known:
             low, high = (pick(known, key=lambda row: row[key]) for pick in (min, max))
             label = METRICS[key].label

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hrvit_lab.metrics import METRICS, metric_label
-from hrvit_lab.study.columns import Column, cell
-from hrvit_lab.study.results import (
-    Results,
-    records_of,
-)
+from hrvit_lab.study.columns import MARKED, Column, cell
+from hrvit_lab.study.results import Results, records_of
+from hrvit_lab.study.tables import DISTURBED
 
 
 class TableColumn(NamedTuple):
@@ -88,6 +86,8 @@ def _table_note(results: Results) -> str:
         said.append(f"Δ is against {results.spec.compare_to!r}, seed by seed, with the 95 % interval of the mean.")
     if any(f"{key}_p10" in results.table for key in results.metrics):
         said.append("Latency is a median, with its 10th to 90th percentile.")
+    if any(f"{key}_{DISTURBED}" in results.table for key in results.metrics):
+        said.append(MARKED)
     if results.table["pareto"].any():
         x, y = results.spec.axes_of_tradeoff
         said.append(f"● marks the Pareto front of {METRICS[x].label} and {METRICS[y].label}, by their central values.")

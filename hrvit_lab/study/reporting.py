@@ -1,0 +1,139 @@
+"""The end of a study, and ``report``: results are shown, then written."""
+
+import argparse
+import errno
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from hrvit_lab.config import ConfigError
+from hrvit_lab.files import MIB, read_bounded
+from hrvit_lab.study.files import check_name, load_study, study_name
+from hrvit_lab.study.space import Expansion, expand
+from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.store import Store
+from hrvit_lab.study.trials import Trial, computed, in_order, plan
+
+if TYPE_CHECKING:
+    from hrvit_lab.study.results import Results
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+MAX_ENVIRONMENT_BYTES = 16 * MIB
+
+Failures = list[tuple[str, str]]
+
+
+def rebuild(options: argparse.Namespace, console: Console) -> int:
+    """The report again: from the records on disk, or from the files of the study's folder where no record is left.
+
+    Nothing but the report is written, and that into ``options.into`` if it names a folder: results of others, and
+    archives, can be read only.
+
+    Raises:
+        ConfigError: if there are no results, or, once they were shown, if the study's folder can't be written.
+    """
+    name = study_name(Path(options.study))
+    check_name(name)
+    folder = options.out / name
+    if not (folder / "study.yaml").exists():
+        raise ConfigError(
+            f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
+        )
+    found = _from_records(folder, options.out)
+    if found is None:
+        from hrvit_lab.study.results import read_results
+
+        if not (folder / "table.csv").exists():
+            raise ConfigError(
+                f"no trial of {name!r} is done yet in {options.out} (what was measured with other settings, or by an "
+                "older version, doesn't count); run the study first"
+            )
+        console.print(f"From the files in {folder}: {options.out / 'trials'} has none of its records.", soft_wrap=True)
+        found = read_results(folder), []
+    results, failed = found
+    for dropped, reason in results.dropped.items():
+        console.print(f"dropped: {dropped}: {reason}", soft_wrap=True)
+    try:
+        return present(options.into or folder, results, failed, console, copy=options.into is not None)
+    except OSError as error:
+        if options.into is not None or error.errno not in UNWRITABLE:
+            raise
+        raise ConfigError(
+            f"{folder} can't be written ({error.strerror}), so the report was not; give a folder for it: --into FOLDER"
+        ) from None
+
+
+def present(folder: Path, results: "Results", failed: Failures, console: Console, copy: bool = False) -> int:
+    """Show the results, then write them: they are seen even if the disk is full. 1 if a trial failed.
+
+    Args:
+        copy: whether the folder is not the study's own, so that it needs ``study.yaml`` and what else is written when a
+            study begins.
+    """
+    from hrvit_lab.study.folder import write_inputs, write_results
+    from hrvit_lab.study.report.summary import notes
+    from hrvit_lab.study.show import result_table
+
+    console.print(result_table(results.spec, results.table, console.width))
+    for names, note in notes(results.table):
+        console.print(f"note: {names}: {note}", soft_wrap=True)
+    for fault in results.faults:
+        console.print(f"note: {fault}", soft_wrap=True)
+    for label, reason in failed:
+        console.print(f"failed: {label}: {reason}", soft_wrap=True)
+    if failed:
+        console.print("Failures are kept too; --retry-failed runs those trials again.")
+    if copy:
+        write_inputs(folder, results)
+    for what, where in write_results(folder, results).items():
+        console.print(f"{what:<12} {where}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def gather(
+    name: str,
+    spec: Spec,
+    expansion: Expansion,
+    planned: Mapping[str, list[Trial]],
+    store: Store,
+    conditions: Mapping[str, Any],
+) -> tuple["Results", Failures]:
+    """What the records of a study's trials say, and which trials failed."""
+    from hrvit_lab.study import analysis
+
+    trials = in_order(planned)
+    records = store.load_all({trial.key for trial in trials}) | computed(planned)
+    results = analysis.results(name, spec, expansion, planned, records, conditions)
+    return results, analysis.failures(trials, records)
+
+
+def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) -> dict[str, list[Trial]]:
+    """The trials of a study in the environment that it ran in, which need not be this one."""
+    versions = conditions.get("versions")
+    return plan(
+        spec,
+        expansion.variants,
+        hardware=str(conditions.get("hardware", "")),
+        data_files=str(conditions.get("data_files", "")),
+        torch=str(versions.get("torch", "")) if isinstance(versions, Mapping) else "",
+    )
+
+
+def _from_records(folder: Path, out: Path) -> tuple["Results", Failures] | None:
+    """The results by the records in ``out/trials``; None if figures were measured and no record of them is left."""
+    spec = load_study(folder / "study.yaml")
+    try:
+        conditions = json.loads(read_bounded(folder / "environment.json", MAX_ENVIRONMENT_BYTES))
+        expansion = expand(spec)
+    except (OSError, ValueError, RecursionError):  # a ConfigError too: networks that this version does not know
+        return None
+    if not isinstance(conditions, dict):
+        return None
+    planned = plan_under(conditions, spec, expansion)
+    store, trials = Store(out), in_order(planned)
+    if trials and not store.load_all({trial.key for trial in trials}):
+        return None
+    return gather(folder.name, spec, expansion, planned, store, conditions)
