@@ -104,10 +104,19 @@ def test_tradeoff_draws_every_complete_row_where_it_belongs() -> None:
 def test_error_bars_are_the_spreads() -> None:
     table = make_table(4)
     ax = only_axes(plots.tradeoff(table, "latency_ms", "top1"))
-    horizontal, vertical = [np.array(bars.get_segments()) for bars in ax.collections[:2]]  # type: ignore[attr-defined]
+    horizontal, vertical = (np.asarray(line.get_xydata(), dtype=float).reshape(4, 3, 2)[:, :2] for line in ax.lines[:2])
     assert horizontal[:, :, 0] == pytest.approx(table[["latency_ms_p10", "latency_ms_p90"]].to_numpy())
+    assert horizontal[:, :, 1] == pytest.approx(table[["top1", "top1"]].to_numpy())
     ends = np.stack([table["top1"] - table["top1_std"], table["top1"] + table["top1_std"]], axis=1)
     assert vertical[:, :, 1] == pytest.approx(ends)
+    assert vertical[:, :, 0] == pytest.approx(table[["latency_ms", "latency_ms"]].to_numpy())
+
+
+def test_thousands_of_points_are_pixels_in_an_svg() -> None:
+    """As paths they take megabytes; up to `MAX_VECTOR` points everything is drawn as paths."""
+    few, many = (plots.svg_markup(plots.tradeoff(make_table(n * plots.MAX_VECTOR))) for n in (1, 4))
+    assert "<image" not in few and "<image" in many
+    assert len(many) < 2 * len(few)
 
 
 @pytest.mark.parametrize(("factor", "scale"), [(10.0, "linear"), (10.5, "log")])

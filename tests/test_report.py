@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hrvit_lab.cost.count import count
 from hrvit_lab.study import results
 from hrvit_lab.study.folder import write_results
 from hrvit_lab.study.report.figures import costs_by_part
+from hrvit_lab.study.report.page import MAX_ROWS
 from hrvit_lab.study.report.summary import remarks, summary
 from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
@@ -129,6 +131,19 @@ def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
     assert "top-1 on digits (proxy)" in page.all_text
 
 
+def test_a_long_table_is_listed_in_part_with_the_front(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study")
+    row = pd.read_csv(folder / "table.csv").iloc[[0]]
+    long = pd.concat([row] * (MAX_ROWS + 5), ignore_index=True)
+    long["variant"] = [f"v{index}" for index in range(len(long))]
+    long["pareto"] = long.index >= MAX_ROWS
+    long.to_csv(folder / "table.csv", index=False)
+    page = written(folder)
+    shown = re.findall(r'<td class="name" data-value="([^"]*)"', page)
+    assert shown == [f"v{index}" for index in [*range(MAX_ROWS - 5), *range(MAX_ROWS, MAX_ROWS + 5)]]
+    assert f"Shown: {MAX_ROWS:,} of {MAX_ROWS + 5:,} variants" in page and f"{MAX_ROWS + 5} variants" in page
+
+
 def test_latency_stands_with_its_spread(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", metrics=["macs", "latency_ms"])
     table = pd.read_csv(folder / "table.csv")
@@ -157,7 +172,7 @@ def test_policy_admits_our_script_alone(tmp_path: Path) -> None:
     page = Page(written(write_study(tmp_path / "s")))
     [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def test_hostile_study_files_stay_text(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.plots.style import INK, MUTED, fix_layout, spread
+from hrvit_lab.plots.style import INK, MAX_VECTOR, MUTED, fix_layout, spread
 
 
 def place_names(
@@ -48,6 +48,8 @@ def place_names(
     )
     step = _boxes(steps[:-1], corners, pixel), _boxes(corners, steps[1:], pixel)
     solid, faint = np.concatenate([_boxes(points, points, 4.5 * pixel), *step]), np.concatenate(bars)
+    if len(rows) > MAX_VECTOR:
+        faint = faint[:0]  # bars of so many points are everywhere
     frame = ax.get_window_extent(renderer)
     placed = np.zeros((0, 4))
     others = {row: points[np.hypot(*(points - points[row]).T) > pixel] for row, _ in names}  # that stand elsewhere

@@ -102,6 +102,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
+DPI = 200
+
+
 WIDTH = 7.4  # inches; 1480 px at 200 dpi
 
 
@@ -109,6 +112,9 @@ LEFT = 0.014  # of the width: where titles and notes begin
 
 
 MAX_LABELLED, MAX_LINES, MAX_PANELS, MAX_BARS = 30, 6, 12, 26
+
+
+MAX_VECTOR = 1_000  # points; beyond, they are pixels in an SVG too, which otherwise takes seconds and megabytes
 
 
 def part_label(part: str) -> str:
@@ -178,7 +184,7 @@ def draw(fig: Figure) -> Drawing:
     """Both files of a figure, from one layout; the same figure always gives the same bytes."""
     fix_layout(fig)
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return Drawing(buffer.getvalue(), svg_markup(fig))
 
 
@@ -199,7 +205,7 @@ def svg_markup(fig: Figure) -> str:
     """The figure as an SVG document."""
     fix_layout(fig)
     buffer = io.StringIO()
-    fig.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    fig.savefig(buffer, format="svg", dpi=DPI, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return buffer.getvalue()
 
 
@@ -254,6 +260,13 @@ def _columns(names: Sequence[str]) -> int:
     """How many columns a legend of these names can have within the figure's width."""
     widest = max(map(len, names), default=1)
     return max(1, min(len(names), int(104 / (widest + 5))))
+
+
+def bars(start: tuple[Any, Any], end: tuple[Any, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Straight bars from (x, y) to (x, y), arrays of their ends, as a single line with gaps."""
+    gap = np.full(len(start[0]), np.nan)
+    x, y = (np.stack([one, other, gap], 1).ravel() for one, other in zip(start, end, strict=True))
+    return x, y
 
 
 def joined(lines: Iterable[tuple[Any, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

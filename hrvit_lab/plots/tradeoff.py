@@ -14,10 +14,12 @@ from hrvit_lab.plots.style import (
     INK,
     MARKERS,
     MAX_LABELLED,
+    MAX_VECTOR,
     PAPER,
     SERIES,
     STYLE,
     add_frame,
+    bars,
     empty_figure,
     groups_of,
     is_disturbed,
@@ -80,10 +82,10 @@ def tradeoff(
             MARKERS[index % len(MARKERS)],
             group.index.to_numpy(),
         )
-        ax.errorbar(
-            group[x], group[y], xerr=x_error[:, where], yerr=y_error[:, where], fmt="none", ecolor=color, alpha=0.45,
-            elinewidth=1.2, zorder=2,
-        )  # fmt: skip
+        across, up = group[x].to_numpy(dtype=float), group[y].to_numpy(dtype=float)
+        (left, right), (down, high) = x_error[:, where], y_error[:, where]
+        for ends in (((across - left, up), (across + right, up)), ((across, up - down), (across, up + high))):
+            ax.plot(*bars(*ends), color=color, alpha=0.45, lw=1.2, zorder=2, rasterized=len(rows) > MAX_VECTOR)
         for on_front, fill in ((False, PAPER), (True, color)):
             points = group[front[where] == on_front]
             ax.plot(
@@ -95,6 +97,7 @@ def tradeoff(
                 mec=color,
                 mew=1.4,
                 zorder=4 if on_front else 3,
+                rasterized=len(rows) > MAX_VECTOR,
             )
         if name is not None:
             ax.plot([], [], marker, ms=size, color=color, label=shorten(name))

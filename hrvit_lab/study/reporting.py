@@ -11,6 +11,7 @@ from rich.console import Console
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import MIB, read_bounded
+from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.files import check_name, load_study, study_name
 from hrvit_lab.study.space import Expansion, expand
 from hrvit_lab.study.spec import Spec
@@ -124,7 +125,13 @@ def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) 
 
 def _from_records(folder: Path, out: Path) -> tuple["Results", Failures] | None:
     """The results by the records in ``out/trials``; None if figures were measured and no record of them is left."""
-    spec = load_study(folder / "study.yaml")
+    spec, store = load_study(folder / "study.yaml"), Store(out)
+    if (
+        store.is_empty()
+        and (folder / "table.csv").exists()
+        and {METRICS[key].group for key in spec.metrics} != {"cost"}
+    ):
+        return None
     try:
         conditions = json.loads(read_bounded(folder / "environment.json", MAX_ENVIRONMENT_BYTES))
         expansion = expand(spec)
@@ -133,7 +140,7 @@ def _from_records(folder: Path, out: Path) -> tuple["Results", Failures] | None:
     if not isinstance(conditions, dict):
         return None
     planned = plan_under(conditions, spec, expansion)
-    store, trials = Store(out), in_order(planned)
+    trials = in_order(planned)
     if trials and not store.load_all({trial.key for trial in trials}):
         return None
     return gather(folder.name, spec, expansion, planned, store, conditions)

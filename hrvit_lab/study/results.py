@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import MIB, read_bounded
@@ -117,6 +119,12 @@ def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The table's rows as dicts."""
     names, columns = [str(name) for name in table], [table[name].tolist() for name in table]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def front_first(table: pd.DataFrame, most: int) -> NDArray[np.bool_]:
+    """Which rows to show where at most that many have room, (rows,): those on the Pareto front before others."""
+    order = np.argsort(~table["pareto"].to_numpy(dtype=bool), kind="stable")[:most]
+    return np.isin(np.arange(len(table)), order)
 
 
 def _read_json(path: Path, kind: type[Any], faults: list[str], check: Callable[[Any], Any] | None = None) -> Any:

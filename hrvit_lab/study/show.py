@@ -5,9 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rich import box
 from rich.cells import cell_len
 from rich.console import Group
@@ -18,7 +16,7 @@ from hrvit_lab.metrics import METRICS, format_value, metric_label
 from hrvit_lab.plots import counted
 from hrvit_lab.study.axes import STARTS
 from hrvit_lab.study.columns import AGREES, MARKED, Row, cell, comparisons
-from hrvit_lab.study.results import records_of
+from hrvit_lab.study.results import front_first, records_of
 from hrvit_lab.study.space import show_size
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.tables import DISTURBED, NOT_BUILT
@@ -73,7 +71,7 @@ def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
     Columns that have no room beside each other go on below, in blocks that repeat the names: nothing is cut off.
     """
     total = len(frame)
-    frame = frame[_shown(frame)]
+    frame = frame[front_first(frame, MAX_SHOWN)]
     rows: list[Row] = [*records_of(frame)]
     names = [f"{row['variant']} ★" if row["pareto"] else str(row["variant"]) for row in rows]
     failed = [row["status"] not in ("ok", NOT_BUILT) for row in rows]
@@ -95,12 +93,6 @@ def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
     if len(frame) < total:
         caption += f" Shown: {len(frame)} of {total:,} variants, with those on the front; table.csv has all."
     return Group(*tables, Text(caption, style="dim"))
-
-
-def _shown(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """The rows for a terminal, (rows,): all, or as many as are read there, those on the front first."""
-    order = np.argsort(~frame["pareto"].to_numpy(dtype=bool), kind="stable")[:MAX_SHOWN]
-    return np.isin(np.arange(len(frame)), order)
 
 
 def _layout(names: Sequence[str], columns: Sequence[Shown], terminal_width: int) -> tuple[int, list[list[Shown]]]:

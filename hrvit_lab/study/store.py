@@ -53,6 +53,10 @@ class Store:
         """The records that exist, by key."""
         return {key: record for key in keys if (record := self.load(key)) is not None}
 
+    def is_empty(self) -> bool:
+        """Whether there is no record at all."""
+        return next(self.folder.glob("*.json"), None) is None
+
     def recent(self, most: int = 100) -> list[dict[str, Any]]:
         """The newest outcomes of all studies that share the store; damaged files are left out without a word."""
         found = []

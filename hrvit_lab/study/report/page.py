@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -21,11 +22,14 @@ from hrvit_lab.study.report.summary import (
     remarks,
     summary,
 )
-from hrvit_lab.study.report.table import _row, _table_note, headings, table_columns
-from hrvit_lab.study.results import STUDY_FILE, Results, records_of
+from hrvit_lab.study.report.table import headings, row_head, table_columns, table_note
+from hrvit_lab.study.results import STUDY_FILE, Results, front_first, records_of
 from hrvit_lab.study.tables import NOT_BUILT
 
 MAX_ENVIRONMENTS = 20
+
+MAX_ROWS = 1_000
+"""Rows of the page's table."""
 
 
 def render(results: Results, drawings: Mapping[str, str]) -> str:
@@ -35,13 +39,14 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
         drawings: the figures as SVG documents, by name.
     """
     template = resources.files("hrvit_lab.study.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    compared = comparisons(results.spec, results.table)
-    columns = table_columns(results, compared)
+    listed = replace(results, table=results.table[front_first(results.table, MAX_ROWS)])
+    compared = comparisons(listed.spec, listed.table)
+    columns = table_columns(listed, compared)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template).render(
         results=results,
         summary=summary(results.table, results.dataset, results.spec.compare_to),
-        rows=[_row(row) for row in records_of(results.table)],
+        rows=[row_head(row) for row in records_of(listed.table)],
         headings=headings(columns),
         columns=columns,
         figures=[(name, inline_svg(svg, name)) for name, svg in drawings.items()],
@@ -53,7 +58,7 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
         + [(column.title, column.doc) for column in compared],
         command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
         has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
-        table_note=_table_note(results),
+        table_note=table_note(listed, len(results.table)),
         sort_script=Markup(SORT_SCRIPT),
         sort_script_hash=base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode(),
         light_dark=[(name, color, DARK.get(name, color)) for name, color in plots.COLORS.items()],
@@ -96,8 +101,12 @@ def inline_svg(document: str, name: str) -> Markup:
     prefix = re.sub(r"\W", "-", name)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
-    for color_name, color in plots.COLORS.items():
-        svg = re.sub(rf"(?<=[:\s]){color}(?=[;\"])", f"var(--{color_name})", svg, flags=re.IGNORECASE)
+    names = {color.lower(): name for name, color in plots.COLORS.items()}
+    svg = re.sub(
+        r'(?<=[:\s])#[0-9a-fA-F]{6}(?=[;"])',
+        lambda found: f"var(--{names[found[0].lower()]})" if found[0].lower() in names else found[0],
+        svg,
+    )
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
         rf'<svg viewBox="\1" role="img" aria-label="{prefix}">',

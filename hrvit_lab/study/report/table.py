@@ -67,7 +67,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     return ["" if pd.isna(row[name]) else row[name] for row in rows]
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+def row_head(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the template says of a variant beside its figures."""
     return {
         "variant": row["variant"],
@@ -77,9 +77,11 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table_note(results: Results) -> str:
-    """How to read the table's numbers."""
+def table_note(results: Results, total: int) -> str:
+    """How to read the table's numbers; ``total`` is the number of variants that the study has."""
     said = ["Press a column's head to sort."]
+    if len(results.table) < total:
+        said.append(f"Shown: {len(results.table):,} of {total:,} variants, with those on the front; table.csv has all.")
     if any(f"{key}_std" in results.table and results.table[f"{key}_std"].notna().any() for key in results.metrics):
         said.append("± is one standard deviation over seeds.")
     if results.spec.compare_to is not None and any(f"{key}_delta_low" in results.table for key in results.metrics):
