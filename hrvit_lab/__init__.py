@@ -1,7 +1,7 @@
 """hrvit_lab: a workbench for building, measuring and understanding HRViT (arXiv 2111.01236) variants.
 
-The public names below are imported when they are first used (PEP 562), so that configs and costs load no torch.
-As soon as timm is imported it knows the presets by name: ``timm.create_model("hrvit_b1")``.
+The public names are imported on first use (PEP 562), so that configs and costs do not import torch. The presets are
+registered in timm: ``timm.create_model("hrvit_b1")``.
 """
 
 from importlib import import_module
@@ -51,7 +51,7 @@ _SOURCES = {
     "with_branches": "config",
     "with_widths": "config",
 }
-"""Every public name, and the module that it comes from."""
+"""The public names with their modules."""
 
 __all__ = [
     "PRESETS",

@@ -8,24 +8,26 @@ from hrvit_lab import __version__, cli
 from hrvit_lab.errors import ConfigError, suggest
 
 COMMANDS = {
-    "study": "sweep a family of networks: table, figures and report",
-    "cost": "parameters, MACs, activations and memory of a network, in closed form",
-    "latency": "time networks against each other",
-    "train": "train one network briefly",
-    "app": "results and a builder of variants in a browser",
+    "study": "compare a family of networks: table, figures and report",
+    "cost": "show parameters, MACs, activations and memory of a network",
+    "latency": "compare the latency of networks",
+    "train": "train a network on a small data set",
+    "app": "explore results and build variants in the browser",
 }
-"""Every command: the package of that name in ``hrvit_lab`` has a ``__main__``."""
+"""Names and descriptions of the commands. The package of that name has a ``__main__``."""
 
 EXAMPLES = """\
 examples:
   hrvit-lab cost hrvit_b1
-  hrvit-lab study branch_sweep
+  hrvit-lab latency hrvit_b1:deploy --against hrvit_b1 --threads 1
+  hrvit-lab train hrvit_nano --data digits
   hrvit-lab study --list
+  hrvit-lab study branch_sweep
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in COMMANDS:
         return import_module(f"hrvit_lab.{given[0]}.__main__").main(given[1:])
@@ -46,7 +48,8 @@ def parser() -> cli.Parser:
     commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
     parser = cli.Parser(
         "hrvit-lab",
-        f"A workbench for HRViT (arXiv 2111.01236).\n\ncommands:\n{commands}\n\n'hrvit-lab COMMAND --help' says more.",
+        f"A workbench for HRViT (arXiv 2111.01236).\n\ncommands:\n{commands}\n\n"
+        "Run 'hrvit-lab COMMAND --help' for the options of a command.",
         EXAMPLES,
     )
     parser.usage = "hrvit-lab COMMAND …"

@@ -1,4 +1,4 @@
-"""Which devices, and how many CPU threads, this machine can compute with."""
+"""Checks of devices and numbers of CPU threads on this machine."""
 
 import os
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 THREADS_PER_CORE = 4
-"""More threads than this for each core only slow a computation down; a hundred thousand crash the process."""
+"""Maximum number of threads per core. More threads only slow a computation down; 100,000 crash the process."""
 
 
 def find_device(name: str) -> "torch.device":
@@ -18,7 +18,7 @@ def find_device(name: str) -> "torch.device":
     Raises:
         ConfigError: if it is not ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, or this machine does not have it.
     """
-    import torch  # here: a command line is read without it
+    import torch  # imported here: parsing a command line does not need it
 
     kind, _, index = name.partition(":")
     if name not in ("cpu", "mps") and (kind != "cuda" or (":" in name and not index.isdecimal())):
@@ -32,10 +32,10 @@ def find_device(name: str) -> "torch.device":
 
 
 def check_threads(threads: int | None) -> None:
-    """Refuse a number of CPU threads that this machine is not made for; None stands for torch's own number.
+    """Check a number of CPU threads; None is the default of torch.
 
     Raises:
-        ConfigError: for less than 1, or more than ``THREADS_PER_CORE`` for each core.
+        ConfigError: for less than 1, or more than ``THREADS_PER_CORE`` per core.
     """
     cores = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= THREADS_PER_CORE * cores:

@@ -1,11 +1,11 @@
-"""The error that a user can act on, and the names that a user may have meant."""
+"""The error for invalid requests, and suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """The request is invalid; the message is one sentence with the field, its value and what to do instead."""
+    """An invalid request. The message is one sentence with the field, its value and the remedy."""
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
@@ -16,7 +16,7 @@ def suggest(name: object, known: Iterable[str]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator failed: Python's, torch's for a device, or torch's for the CPU, known by its text alone."""
+    """Whether the error is a failed allocation of Python, or of torch on a GPU or (by its message) on the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

@@ -1,4 +1,4 @@
-"""``python -m hrvit_lab.space_size``: how many networks the validation admits."""
+"""``python -m hrvit_lab.space_size``: the number of valid networks."""
 
 import sys
 

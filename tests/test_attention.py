@@ -409,7 +409,7 @@ def test_counts_are_exact(attention: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
-def test_peak_memory_is_foreseen(attention: str) -> None:
+def test_peak_memory_is_predicted(attention: str) -> None:
     rng = random.Random(attention)
     for window in (1, 3, 5, 8):
         config = tiny(attention, window_sizes=window, head_dims=rng.choice((2, 4)), ffn="none", head="none")

@@ -191,10 +191,10 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
     costs = [row.cost for row in ledger(config, size)]
     for row in said.to_dict("records"):
         [tool] = [tool for tool in TOOLS if (tool.package, tool.backend) == (row["tool"], row["backend"])]
-        foreseen = predict(costs, tool, row["attention"])
-        assert row["macs"] == row["predicted_macs"] == foreseen.macs, row
-        assert row["unseen_macs"] == sum(foreseen.unseen.values()), row
-        assert row["extra_macs"] == sum(foreseen.extra.values()), row
+        predicted = predict(costs, tool, row["attention"])
+        assert row["macs"] == row["predicted_macs"] == predicted.macs, row
+        assert row["unseen_macs"] == sum(predicted.unseen.values()), row
+        assert row["extra_macs"] == sum(predicted.extra.values()), row
 
 
 @pytest.mark.parametrize(
@@ -260,10 +260,11 @@ def test_the_table_shows_the_figures_and_no_other_counters(capsys: pytest.Captur
     code, out, err = said(capsys, "hrvit_b1", "--resolution", "512")
     out = out.replace("\N{NO-BREAK SPACE}", " ")
     assert (code, err) == (0, "")
-    assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out  # exact, and the padding's waste
+    assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out  # exact, and what padding would add
+    assert "padding" in out.split() and "Padding:" in out.split()
     assert not any(tool.package in out for tool in TOOLS)
     _, out, _ = said(capsys, "hrvit_b1")
-    assert "waste" not in out and "no window is padded" in out
+    assert "padding" not in out.split() and "No window needs padding." in " ".join(out.split())
 
 
 def whole_words(out: str) -> set[str]:

@@ -685,9 +685,9 @@ def test_no_cell_is_cut_whatever_the_width(width: int) -> None:
         (["hrvit_micro", "--backend", "tvm"], "error: --backend: unknown back end 'tvm'; use one of compile"),
         (["hrvit_micro", "--device", "cuda:7"], "error: device 'cuda:7' is not present"),
         (["hrvit_micro", "--resolution", "8"], "error: "),
-        (["hrvit_micro", "--precision", "0"], "error: --precision: '0' is out of range"),
+        (["hrvit_micro", "--precision", "0"], "error: --precision: '0' is invalid; give a number above 0"),
         (["hrvit_micro", "--dtype", "int8"], "error: --dtype: unknown number format 'int8'"),
-        (["hrvit_micro", "--batch", "0"], "error: --batch-size/--batch: '0' is out of range"),
+        (["hrvit_micro", "--batch", "0"], "error: --batch-size/--batch: '0' is invalid; give a whole number from 1"),
         (["hrvit_micro", "--resolution", "1x2x3"], "error: --resolution: '1x2x3' is not a size"),
     ],
 )

@@ -114,7 +114,7 @@ def test_the_docs_say_that_number() -> None:
 def test_the_command_prints_grid_and_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out = capsys.readouterr().out
-    assert "depth                1 to 64" in out and f"to the last: {count_networks(Grid())}\n" in out
+    assert "depth                1 to 64" in out and f"exactly: {count_networks(Grid())}\n" in out
 
 
 def test_the_command_ignores_no_argument(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
-"""What all commands share: parsers of values, tables and numbers for a terminal, and how a command ends.
+"""Shared by all commands: parsers of values, tables and numbers for a terminal, and exit codes.
 
-Nothing here imports torch, and rich is imported at the first table: ``--help`` is quick.
+Nothing here imports torch, and rich is imported with the first table, so that ``--help`` is fast.
 """
 
 from hrvit_lab.cli.display import console, duration, mib, printable, si, table, wrapped

@@ -1,4 +1,4 @@
-"""The console behind ``hrvit_lab.cli.console``; a module of its own, so that rich is imported only when it is used."""
+"""The console of ``hrvit_lab.cli.console``, in a separate module so that rich is imported only when it is used."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,21 +11,21 @@ from hrvit_lab.cli.display import printable
 
 
 class PlainConsole(Console):
-    """A rich console that shows text as it is, and lets a closed pipe end the command."""
+    """A rich console without markup, in which a closed pipe raises."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**({"markup": False, "emoji": False, "highlight": False} | options))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Segments of the renderable; what is text in them has no control characters."""
+        """Segments of the renderable, with control characters in texts escaped."""
         for segment in super().render(renderable, options):
             shown = segment.text if segment.control else printable(segment.text)
             yield segment if shown == segment.text else Segment(shown, segment.style)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text with control characters written out before its width is measured."""
+        """The text with control characters escaped before its width is measured."""
         return super().render_str(printable(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Raise the BrokenPipeError that rich handles here, for ``hrvit_lab.cli.run`` (rich itself exits with 1)."""
+        """Raise the BrokenPipeError for ``hrvit_lab.cli.run``; rich would exit with code 1."""
         raise

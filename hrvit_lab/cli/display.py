@@ -1,4 +1,4 @@
-"""Tables, numbers and the text of others, for people at a terminal. Rich is imported at the first use."""
+"""Tables, numbers and untrusted text for a terminal. Rich is imported with the first use."""
 
 import os
 import re
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_WIDTH = 120
-"""Columns in files and pipes, which have no width of their own, unless COLUMNS says another."""
+"""Width in columns for files and pipes, unless the variable COLUMNS is set."""
 MIN_WIDTH = 20
 
-# C0 and C1 control characters but the line feed, separators of lines, lone surrogates, and what turns the direction
-# of writing: a terminal obeys them, so that a name could recolour, overwrite or reorder what is printed.
+# C0 and C1 control characters except the line feed, line separators, lone surrogates, and controls of the writing
+# direction. With them, a name could recolour, overwrite or reorder printed text.
 _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    r"""The text with control and direction characters written out, so that a terminal shows and does not obey them.
+    r"""Escape control characters and controls of the writing direction, so that a terminal prints them.
 
     >>> printable("\x1b[31mred")
     '\\x1b[31mred'
@@ -33,8 +33,8 @@ def printable(text: object) -> str:
 def console(**options: Any) -> "Console":
     """A console for tables and sentences.
 
-    It shows text as it is: no markup, no emoji codes, no control characters. It is as wide as the terminal; in pipes
-    and files as COLUMNS says, or ``PLAIN_WIDTH``.
+    It prints text without markup and emoji codes, and escapes control characters. Its width is that of the terminal;
+    in pipes and files it is that of the variable COLUMNS, or else ``PLAIN_WIDTH``.
     """
     from hrvit_lab.cli._console import PlainConsole
 
@@ -46,7 +46,7 @@ def console(**options: Any) -> "Console":
 
 
 def table(title: str) -> "Table":
-    """An empty table in the style of all commands."""
+    """An empty table in the style that all commands share."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -61,7 +61,7 @@ def table(title: str) -> "Table":
 
 
 def wrapped(text: str, width: int) -> str:
-    """The text in lines of at most ``width`` columns, broken between words alone: a number stays with its unit.
+    """Wrap the text at ``width`` columns, only between words. A number stays with its unit.
 
     >>> wrapped("about 12.5\xa0MiB", 10)
     'about\\n12.5\\xa0MiB'
@@ -70,7 +70,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def si(value: float, digits: int = 4) -> str:
-    """A count with an SI prefix behind a space that does not break.
+    """Format a count with an SI prefix after a no-break space.
 
     >>> si(2_775_573_440), si(0)
     ('2.776\\xa0G', '0')
@@ -80,7 +80,7 @@ def si(value: float, digits: int = 4) -> str:
 
 
 def mib(count: float) -> str:
-    """Bytes in MiB, with a space that does not break.
+    """Format bytes in MiB, with a no-break space.
 
     >>> mib(3 * 2**20)
     '3.00\\xa0MiB'
@@ -90,7 +90,7 @@ def mib(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words.
+    """Format seconds with units.
 
     >>> duration(4.2), duration(64), duration(7500)
     ('4.2 s', '1 min 4 s', '2 h 5 min')

@@ -1,4 +1,4 @@
-"""How a command ends: each way out has its exit code, and no user sees a traceback for what a user can cause."""
+"""Exit codes of commands, and error messages without tracebacks for errors that a user can cause."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from hrvit_lab.errors import ConfigError
 INVALID = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-"""As a shell says that SIGPIPE ended a command."""
+"""128 + SIGPIPE, as in shells."""
 
 REMEDIES = {
     errno.ENOSPC: "free some space there, or choose another folder",
@@ -20,27 +20,27 @@ REMEDIES = {
     errno.EACCES: "change its permissions, or choose another path",
     errno.EPERM: "change its permissions, or choose another path",
     errno.ENOENT: "check the path",
-    errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.ENOTDIR: "a folder in the path is a file; choose another path",
     errno.EISDIR: "it is a folder; give a file",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "close some files, or raise the limit of open files (ulimit -n)",
 }
-"""What to do about an error of the operating system."""
+"""Remedies for errors of the operating system."""
 
 
 def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
-    """Call ``work`` and return the command's exit code.
+    """Call ``work`` and return the exit code of the command.
 
-    A command imports what takes long within ``work``, so that Ctrl-C is heard while it loads.
+    A command imports slow modules inside ``work``, so that Ctrl-C during the import is handled.
 
     Args:
         work: the command; returns its exit code.
-        interrupted: what to say after Ctrl-C.
+        interrupted: message after Ctrl-C.
 
     Returns:
-        What ``work`` returns; 2 with one sentence on standard error for a ConfigError or an error of the operating
-        system (a full disk, a file without permission); 130 after Ctrl-C; 141, without a word, if nobody reads its
-        output any more. What argparse ends (``--help``) keeps its exit code.
+        The result of ``work``; 2 with one sentence on standard error for a ConfigError or an error of the operating
+        system (a full disk, a missing permission); 130 after Ctrl-C; 141 without a message if the reader of a pipe has
+        exited. Exits by argparse (``--help``) keep their exit code.
     """
     prepare_streams()
     try:
@@ -62,7 +62,7 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
     except OSError as error:
         complain(f"error: {os_error(error)}")
         if error.errno == errno.ENOSPC:
-            _discard_output()  # what standard output still holds would raise again at exit
+            _discard_output()  # flushing the buffer of standard output at exit would raise again
         return INVALID
 
 
@@ -72,7 +72,7 @@ def complain(sentence: str) -> None:
 
 
 def os_error(error: OSError) -> str:
-    """One sentence about an error of the operating system: the file, what is wrong, what to do.
+    """Describe an error of the operating system in one sentence: the file, the problem, the remedy.
 
     >>> os_error(FileNotFoundError(2, "No such file or directory", "study.yaml"))
     'study.yaml: No such file or directory; check the path'
@@ -83,9 +83,9 @@ def os_error(error: OSError) -> str:
 
 
 def prepare_streams() -> None:
-    """Make standard streams safe to write to: characters that their encoding lacks are replaced; closed ones discard.
+    """Make standard streams safe to write to: replace unencodable characters, and redirect closed streams to null.
 
-    A closed stream's descriptor would else be given to the next file that is opened, and a print would write there.
+    Otherwise the next file that is opened would get the descriptor of a closed stream, and a print would write to it.
     """
     for descriptor, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
@@ -97,13 +97,13 @@ def prepare_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Send what standard output still holds, and will be given, nowhere."""
+    """Discard the buffered and all later output of standard output."""
     _reopen(sys.stdout.fileno())
 
 
 def _reopen(descriptor: int) -> None:
-    """Let a descriptor lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != descriptor:
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+    """Redirect a descriptor to the null device."""
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)

@@ -11,17 +11,27 @@ from hrvit_lab.devices import check_threads
 from hrvit_lab.errors import ConfigError, suggest
 
 MAX_SIDE = 65_536
-"""Pixels along a side of an image."""
+"""Maximum height and width of an image in pixels."""
 
 DTYPES = {
     "float32": "float32", "fp32": "float32",
     "bfloat16": "bfloat16", "bf16": "bfloat16",
     "float16": "float16", "fp16": "float16", "half": "float16",
 }  # fmt: skip
-"""What a number format may be called, and its name in torch."""
+"""Accepted names of number formats, with their names in torch."""
 
 T = TypeVar("T")
 Parse = Callable[[str], T]
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps the paragraphs of a description and an epilog; paragraphs with indented lines (examples) stay as they
+    are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n " in part else fill(part, width, indent) for part in paragraphs)
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,20 +43,16 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Raise a ConfigError with the message, as argparse calls it on an invalid command line."""
         raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
 
 def size(text: str) -> tuple[int, int]:
-    """``(height, width)`` in pixels of ``512`` or ``512x1024``."""
+    """Parse ``512`` or ``512x1024`` into ``(height, width)`` in pixels."""
     sides = re.split("[xX×]", text)
     if len(sides) > 2 or not all(map(_is_whole, sides)) or not all(1 <= int(side) <= MAX_SIDE for side in sides):
         raise argparse.ArgumentTypeError(
@@ -56,23 +62,23 @@ def size(text: str) -> tuple[int, int]:
 
 
 def show_size(resolution: tuple[int, int]) -> str:
-    """``512×1024``, height and width."""
+    """Format height and width as ``512×1024``."""
     return f"{resolution[0]}×{resolution[1]}"
 
 
 def whole(low: int, high: int) -> Parse[int]:
-    """A parser of whole numbers from ``low`` to ``high``."""
+    """Return a parser of whole numbers from ``low`` to ``high``."""
 
     def parse(text: str) -> int:
         if not _is_whole(text.strip()) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is out of range; give a whole number from {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{text!r} is invalid; give a whole number from {low} to {high}")
         return int(text)
 
     return parse
 
 
 def _is_whole(text: str) -> bool:
-    """Only 0 to 9, and few enough of them that ``int`` reads them."""
+    """Whether the text has only the digits 0 to 9, and few enough for ``int``."""
     return re.fullmatch("[0-9]{1,20}", text) is not None
 
 
@@ -80,7 +86,7 @@ seed = whole(0, 2**32 - 1)
 
 
 def threads(text: str) -> int:
-    """A number of CPU threads that this machine can have."""
+    """Parse a number of CPU threads that this machine supports."""
     number = whole(1, 10**9)(text)
     try:
         check_threads(number)
@@ -90,7 +96,7 @@ def threads(text: str) -> int:
 
 
 def number(above: float, most: float) -> Parse[float]:
-    """A parser of finite numbers above ``above``, at most ``most``."""
+    """Return a parser of finite numbers greater than ``above`` and at most ``most``."""
 
     def parse(text: str) -> float:
         try:
@@ -98,16 +104,14 @@ def number(above: float, most: float) -> Parse[float]:
         except ValueError:
             value = math.nan
         if not above < value <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is out of range; give a number above {above:g}, at most {most:g}"
-            )
+            raise argparse.ArgumentTypeError(f"{text!r} is invalid; give a number above {above:g} and at most {most:g}")
         return value
 
     return parse
 
 
 def one_of(names: Iterable[str], what: str) -> Parse[str]:
-    """A parser of names; ``what`` is the word for one of them in errors."""
+    """Return a parser of names; ``what`` is the word for a name in errors."""
     known = tuple(names)
 
     def parse(text: str) -> str:
@@ -119,34 +123,36 @@ def one_of(names: Iterable[str], what: str) -> Parse[str]:
 
 
 def dtype(text: str) -> str:
-    """torch's name of a number format: ``bfloat16`` of ``bf16``."""
+    """Parse a number format into its name in torch: ``bf16`` into ``bfloat16``."""
     return DTYPES[one_of(DTYPES, "number format")(text.lower())]
 
 
 def device(text: str) -> str:
-    """A device by name; whether this machine has it shows only when it is used."""
+    """Check the name of a device. Whether this machine has it is checked when it is used."""
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?|mps", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu, cuda, cuda:N or mps")
     return text
 
 
 def path(text: str) -> Path:
-    """A path, with ``~`` for the home folder."""
+    """Parse a path; ``~`` is the home folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; give a file or folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise argparse.ArgumentTypeError(f"{text!r} names no home folder of this machine; write it out") from None
+        raise argparse.ArgumentTypeError(
+            f"the home folder in {text!r} does not exist on this machine; give the full path"
+        ) from None
 
 
 def listed(parse: Parse[T]) -> Parse[list[T]]:
-    """A parser of one or more values with commas between them, each once."""
+    """Return a parser of one or more values separated by commas; repeated values are dropped."""
 
     def parse_list(text: str) -> list[T]:
         parts = [part.strip() for part in text.split(",")]
         if not all(parts):
-            raise argparse.ArgumentTypeError(f"{text!r} has an empty entry; give values with commas between them")
+            raise argparse.ArgumentTypeError(f"{text!r} has an empty entry; give values separated by commas")
         return list(dict.fromkeys(map(parse, parts)))
 
     return parse_list

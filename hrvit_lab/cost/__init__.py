@@ -1,1 +1,1 @@
-"""What a network costs: in closed form from its config, or by running it once on the meta device."""
+"""Costs of a network, in closed form from its config, or from one forward pass on the meta device."""

@@ -1,8 +1,8 @@
-"""What other counters say about a network, and what they could not see.
+"""Compare our count of a network with those of other tools, and explain the differences.
 
-Every tool's answer splits into three: ours, less the multiply-accumulates of operators that the tool is
-blind to, plus what it counts beside them (biases, normalisations, activations). All three are measured: our
-own log of the operators that run is held against what the tool reports about itself.
+The result of a tool has three terms: our count, minus the multiply-accumulates of operators that the tool does not
+count, plus other operations that it counts (biases, normalisations, activations). All three are measured: our log of
+the dispatched operators is compared with the report of the tool.
 """
 
 import contextlib
@@ -40,28 +40,27 @@ def audit(
     *,
     reference_macs: int | None = None,
 ) -> pd.DataFrame:
-    """Ask fvcore, ptflops (both back ends) and torch for the MACs of one image; ``model`` is left as it is.
+    """Count the MACs of one image with fvcore, ptflops (both back ends) and torch. ``model`` is not changed.
 
-    Each is asked twice: with the attention's fused kernel, and with its products written out (modules that
-    have a ``fused_attn`` switch: ours and timm's). Runs ten forward passes on the CPU. What the tools print
-    is hidden.
+    Each tool runs twice: with the fused attention kernel, and with explicit products (in modules with a ``fused_attn``
+    attribute: ours and timm's). This takes ten forward passes on the CPU. The output of the tools is hidden.
 
     Args:
-        model: any module from (1, C, H, W) to anything.
+        model: any module with input (1, C, H, W).
         resolution: input height and width in pixels.
         reference_macs: the true count; None takes ours.
     Returns:
-        One row a tool, back end and attention path, with columns
+        One row per tool, back end and attention path, with columns
         ``tool``, ``backend``, ``version``, ``attention`` (``"fused"`` or ``"explicit"``);
-        ``macs``: what it says, in multiply-accumulates; missing if it failed;
-        ``ratio``: that by the reference;
-        ``predicted_macs``: what ``hrvit_lab.cost.tools`` predicts from the ledger alone; missing unless the model is an
-        HRViT. It holds for the versions named there and for a model as ``build`` makes it;
-        ``unseen``: operators with multiply-accumulates that it gave nothing for, with calls;
-        ``unseen_macs``: theirs;
-        ``extra_macs``: what it counts beside those that it saw; negative where it counts too few;
-        ``unsupported``: operators that the tool itself says it does not know, with calls;
-        ``note``: how its number was read, or why there is none.
+        ``macs``: the result in multiply-accumulates; missing if the tool failed;
+        ``ratio``: ``macs`` divided by the reference;
+        ``predicted_macs``: the prediction of ``hrvit_lab.cost.tools`` from the ledger; missing unless the model is an
+        HRViT. It holds for the versions named there and for a model returned by ``build``;
+        ``unseen``: operators with multiply-accumulates that the tool did not count, with calls;
+        ``unseen_macs``: the MACs of these operators;
+        ``extra_macs``: other operations that it counted; negative where it counted too few;
+        ``unsupported``: operators that the tool itself reports as unknown, with calls;
+        ``note``: how the result was read, or why there is none.
     """
     reference = count(model, resolution).macs if reference_macs is None else reference_macs
     generator = torch.Generator().manual_seed(0)
@@ -74,7 +73,7 @@ def audit(
         total = sum(log.macs.values())
         for tool in TOOLS:
             with _private_copy(model, attention) as theirs:
-                reading = _ask(tool, theirs, images_BCHW, log)
+                reading = _run(tool, theirs, images_BCHW, log)
             unseen_macs = sum(reading.unseen_macs.values())
             rows.append(
                 {
@@ -98,11 +97,11 @@ def audit(
 
 
 def _predicted(model: nn.Module, resolution: tuple[int, int]) -> dict[tuple[str, str, str], int]:
-    """What each tool should say, by package, back end and attention path; nothing for models without a ledger."""
+    """Predicted MACs by package, back end and attention path; empty for models without a ledger."""
     if not isinstance(model, HRViT):
         return {}
-    foreseen = predictions(row.cost for row in count(model, resolution).rows)
-    return {(p.tool.package, p.tool.backend, p.attention): p.macs for p in foreseen}
+    predicted = predictions(row.cost for row in count(model, resolution).rows)
+    return {(p.tool.package, p.tool.backend, p.attention): p.macs for p in predicted}
 
 
 class OperatorLog(TorchDispatchMode):
@@ -114,7 +113,7 @@ class OperatorLog(TorchDispatchMode):
     """
 
     def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """``wanted`` is asked at every operator with multiply-accumulates whether to list it."""
+        """``wanted`` is called at every operator with multiply-accumulates; the operator is listed if it is true."""
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.macs: Counter[str] = Counter()
@@ -149,7 +148,7 @@ def plain_name(operator: str) -> str:
 
 @dataclass
 class Reading:
-    """A tool's answer; operators by plain name."""
+    """The result of a tool; operators by plain name."""
 
     macs: int | None
     unseen: Counter[str] = field(default_factory=Counter)
@@ -160,11 +159,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Tool:
-    """A counter to ask: ``ask(model, images_BCHW, log)``."""
+    """A counter: ``run(model, images_BCHW, log)``."""
 
     package: str
     backend: str
-    ask: Callable[[nn.Module, Tensor, OperatorLog], Reading]
+    run: Callable[[nn.Module, Tensor, OperatorLog], Reading]
 
 
 def _fvcore(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Reading:
@@ -183,11 +182,10 @@ def _ptflops_aten(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Re
 
 
 def _ptflops_pytorch(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Reading:
-    """It counts in hooks of module types and in wrappers of functions, and does not say what it misses.
+    """ptflops counts in hooks of module types and in wrappers of functions, and does not report what it misses.
 
-    So the stack tells, at every operator, whether one of these is waiting for it to end. A hooked module's
-    own count stands for all that is in it: counts of hooked modules inside are dropped, what these ran is
-    unseen.
+    So at every operator the call stack is searched for a hooked module or a wrapper. The count of a hooked module
+    replaces the counts of the hooked modules inside it; the operators of these are not counted.
     """
     from ptflops.pytorch_engine import torch_function_wrapper
 
@@ -210,7 +208,7 @@ def _ptflops_pytorch(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) ->
 
 
 def _ptflops(model: nn.Module, images_BCHW: Tensor, backend: str) -> tuple[int, str]:
-    """Multiply-accumulates by one of ptflops' back ends, and what it printed."""
+    """Multiply-accumulates by one back end of ptflops, and its printed output."""
     from ptflops import get_model_complexity_info
 
     said = io.StringIO()
@@ -224,8 +222,8 @@ def _ptflops(model: nn.Module, images_BCHW: Tensor, backend: str) -> tuple[int, 
         verbose=True,
         ost=said,
     )
-    if macs is None:  # it has printed why
-        raise RuntimeError("it gave up")
+    if macs is None:  # the reason is in its printed output
+        raise RuntimeError("ptflops returned no result")
     return int(macs), said.getvalue()
 
 
@@ -249,19 +247,19 @@ TOOLS = (
 )
 
 
-def _ask(tool: Tool, model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Reading:
-    """A tool that fails, however it does, is a row without a number."""
-    with _quiet() as said, torch.no_grad():
+def _run(tool: Tool, model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Reading:
+    """Run a tool. If it fails in any way, its reading has no number."""
+    with _quiet() as printed, torch.no_grad():
         try:
-            return tool.ask(model, images_BCHW, log)
+            return tool.run(model, images_BCHW, log)
         except Exception as error:
-            lines = [*said.getvalue().strip().splitlines(), f"{type(error).__name__}: {error}"]
+            lines = [*printed.getvalue().strip().splitlines(), f"{type(error).__name__}: {error}"]
             return Reading(None, note=f"failed: {lines[-1]}")
 
 
 @contextlib.contextmanager
 def _private_copy(model: nn.Module, attention: str) -> Iterator[nn.Module]:
-    """The model in eval mode on the CPU: the tools leave hooks and attributes behind in what they measure."""
+    """A copy of the model in eval mode on the CPU, since the tools leave hooks and attributes behind."""
     ours = copy.deepcopy(model).cpu().eval()
     with use_explicit_attention(ours) if attention == "explicit" else contextlib.nullcontext():
         yield ours
@@ -269,20 +267,20 @@ def _private_copy(model: nn.Module, attention: str) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
-    """Catch prints, warnings and log messages; yields what was printed."""
-    said = io.StringIO()
+    """Catch prints, warnings and log messages; yields the printed text."""
+    printed = io.StringIO()
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield said
+            yield printed
     finally:
         logging.disable(level)
 
 
 def _restrict(log: OperatorLog, names: Container[str]) -> tuple[Counter[str], Counter[str]]:
-    """Calls and multiply-accumulates of those operators of the log that have any."""
+    """Calls and multiply-accumulates of those operators of the log that have MACs and are in ``names``."""
     calls = Counter({name: log.calls[name] for name in log.macs if name in names})
     return calls, Counter({name: log.macs[name] for name in calls})
 

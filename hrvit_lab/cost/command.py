@@ -1,4 +1,4 @@
-"""What ``hrvit-lab cost`` does: costs in closed form and, for an audit, what other counters say, as tables."""
+"""The tables of ``hrvit-lab cost``: costs in closed form and, with ``--audit``, the results of other counters."""
 
 import argparse
 import csv
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADS = {
-    "params": "parameters", "weight_bytes": "weights\nMiB", "macs": "MACs", "macs_padding": "waste",
+    "params": "parameters", "weight_bytes": "weights\nMiB", "macs": "MACs", "macs_padding": "padding\nMACs",
     "activations": "activations", "moved_bytes": "moved\nMiB",
 }  # fmt: skip
-"""What the columns of costs are called here: short, the sentences below the table explain them."""
+"""Heads of the columns. They are short; the sentences below the table define them."""
 MAX_WIDTH = 100
-"""Columns of sentences; longer lines are hard to read."""
+"""Maximum width of the sentences, in columns."""
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print the tables that the command line asks for."""
+    """Print the tables that the command line requests."""
     config = changed(named(options.model), options.set)
     counts = count(config, options.resolution)
     audited = None
     if options.audit:
-        from hrvit_lab.cost.audit import audit  # here: costs alone need no torch
+        from hrvit_lab.cost.audit import audit  # imported here: costs alone do not need torch
         from hrvit_lab.network.build import build
 
         audited = audit(build(config), options.resolution, reference_macs=counts.macs)
@@ -55,24 +55,24 @@ def show(options: argparse.Namespace) -> None:
     console.print(cli.wrapped(explained(config, counts, options.batch_size, options.dtype), width), style="dim")
     if audited is not None:
         console.print()
-        foreseen = predictions(row.cost for row in counts.rows)
-        console.print(tool_table(counts, foreseen, audited), crop=False)
-        for sentence in tool_sentences(counts, foreseen, audited):
+        predicted = predictions(row.cost for row in counts.rows)
+        console.print(tool_table(counts, predicted, audited), crop=False)
+        for sentence in tool_sentences(counts, predicted, audited):
             console.print(cli.wrapped(sentence, width), style="dim")
 
 
 def named(model: str) -> HRViTConfig:
-    """The config of a preset's name or a YAML file; one that has no name of its own is called like its file."""
+    """The config of a preset or a YAML file. A file whose config has no name of its own gives it the file's name."""
     config = read_config(model)
-    borrowed = not config.name or config.name in PRESETS | SEGMENTERS
-    return config.replace(name=Path(model).name[:100]) if borrowed and model != config.name else config
+    unnamed = not config.name or config.name in PRESETS | SEGMENTERS
+    return config.replace(name=Path(model).name[:100]) if unnamed and model != config.name else config
 
 
 def changed(config: HRViTConfig, texts: Sequence[str]) -> HRViTConfig:
-    """The config with ``FIELD=VALUE`` settings, or settings of a study's axes (``branches=3``), in its name too.
+    """The config with settings of fields (``FIELD=VALUE``) or of a study's axes (``branches=3``), named after them.
 
     Raises:
-        ConfigError: for a setting that no network can have, or that this one can't.
+        ConfigError: if a setting is invalid for every network, or for this one.
     """
     settings = dict(setting for text in texts for setting in parse_settings(text))
     try:
@@ -86,7 +86,7 @@ def changed(config: HRViTConfig, texts: Sequence[str]) -> HRViTConfig:
 
 
 def cost_table(config: HRViTConfig, counts: Counts, by: str, dtype: str) -> Table:
-    """Costs of one image by part, operator, stage or branch, and their sums; waste only where there is any."""
+    """Costs of one image by part, operator, stage or branch, and their sums. Padding has a column if it is not 0."""
     rows = counts.sums(by, dtype)
     shown = [name for name in HEADS if name != "macs_padding" or counts.macs_padding]
     total = {by: "total", **{name: sum(row[name] for row in rows) for name in shown}}
@@ -101,30 +101,30 @@ def cost_table(config: HRViTConfig, counts: Counts, by: str, dtype: str) -> Tabl
 
 
 def explained(config: HRViTConfig, counts: Counts, batch_size: int, dtype: str) -> str:
-    """What the columns of costs mean, and what a batch needs."""
+    """Definitions of the columns, and the memory of a batch."""
     peak = peak_memory_bytes(config, counts.resolution, batch_size=batch_size, dtype=dtype)
-    waste = (
-        "waste: what windows padded to full size would add to them; "
+    padding = (
+        "Padding: the MACs that windows padded to full size would add."
         if counts.macs_padding
-        else "no window is padded; "
+        else "No window needs padding."
     )
     return (
-        f"MACs are exact; {waste}the paper's count: {cli.si(counts.macs_paper)}. Moved: the maps and weights that "
-        "convolutions, linears and fused attention read and write, the least that an implementation must move. "
-        f"A batch of {batch_size}: {cli.mib(counts.moved_bytes(batch_size, dtype))} moved, {cli.mib(peak)} at the "
-        "fullest moment of inference."
+        f"MACs: multiply-accumulates, exact; FLOPs are twice that. {padding} MACs by the paper's convention: "
+        f"{cli.si(counts.macs_paper)}. Moved: feature maps and weights that convolutions, linears and fused attention "
+        f"read and write, each once per operator. Batch of {batch_size}: "
+        f"{cli.mib(counts.moved_bytes(batch_size, dtype))} moved, peak memory of inference {cli.mib(peak)}."
     )
 
 
-def tool_table(counts: Counts, foreseen: Sequence[Prediction], audited: "pd.DataFrame") -> Table:
-    """What each counter should say by its rules, and what it says."""
-    table = cli.table("What other counters say")
+def tool_table(counts: Counts, predicted: Sequence[Prediction], audited: "pd.DataFrame") -> Table:
+    """The MACs of each counter: predicted by its rules, and measured."""
+    table = cli.table("MACs by other counters")
     cells = [
         [
             _tool(prediction), prediction.attention, cli.si(prediction.macs, 6),
             cli.si(macs, 6) if macs is not None else "failed", f"{prediction.macs / counts.macs:.1%}",
         ]
-        for prediction, macs in zip(foreseen, _measured(audited), strict=True)
+        for prediction, macs in zip(predicted, _measured(audited), strict=True)
     ]  # fmt: skip
     _add_columns(table, ["tool", "attention", "predicted", "measured", "of exact"], cells, texts=2)
     for row in cells:
@@ -132,22 +132,22 @@ def tool_table(counts: Counts, foreseen: Sequence[Prediction], audited: "pd.Data
     return table
 
 
-def tool_sentences(counts: Counts, foreseen: Sequence[Prediction], audited: "pd.DataFrame") -> Iterable[str]:
-    """Why the counters differ, one sentence for each that does."""
+def tool_sentences(counts: Counts, predicted: Sequence[Prediction], audited: "pd.DataFrame") -> Iterable[str]:
+    """Explanations of the differences, one sentence for each counter that differs."""
     yield (
-        f"Exact: {cli.si(counts.macs, 6)}. torch counts two operations for each multiply-accumulate: halved here. "
-        "Additions are biases."
+        f"Exact: {cli.si(counts.macs, 6)} MACs. torch counts FLOPs, two per multiply-accumulate; they are halved here. "
+        "Additions are those of biases."
     )
-    if any(macs != prediction.macs for prediction, macs in zip(foreseen, _measured(audited), strict=True)):
-        yield "Where both figures differ, a tool's version has other rules than those known here."
-    for prediction in foreseen:
-        said = [
+    if any(macs != prediction.macs for prediction, macs in zip(predicted, _measured(audited), strict=True)):
+        yield "Where predicted and measured differ, the installed version of the tool follows other rules."
+    for prediction in predicted:
+        differences = [
             f"{what} {', '.join(f'{name} {cli.si(amount)}' for name, amount in amounts.items())}"
-            for what, amounts in (("does not see", prediction.unseen), ("also counts", prediction.extra))
+            for what, amounts in (("does not count", prediction.unseen), ("also counts", prediction.extra))
             if amounts
         ]
-        if said:
-            yield f"{_tool(prediction)}, {prediction.attention}: {'; '.join(said)}."
+        if differences:
+            yield f"{_tool(prediction)}, {prediction.attention}: {'; '.join(differences)}."
 
 
 def _tool(prediction: Prediction) -> str:
@@ -159,7 +159,7 @@ def _measured(audited: "pd.DataFrame") -> list[int | None]:
 
 
 def _add_columns(table: Table, heads: Sequence[str], cells: Sequence[Sequence[str]], texts: int = 1) -> None:
-    """Columns at least as wide as their longest words, and a number is one word; the first ``texts`` go left."""
+    """Add columns that are at least as wide as their longest word or number. The first ``texts`` are left-aligned."""
     for i, head in enumerate(heads):
         words = [word for text in (head, *(row[i] for row in cells)) for word in re.split("[ \n]", text)]
         table.add_column(head, justify="left" if i < texts else "right", min_width=max(map(cell_len, words)))

@@ -1,8 +1,7 @@
-"""What a network costs: parameters, multiply-accumulates, activations, and the bytes that they occupy and move.
+"""Costs of a network: parameters, multiply-accumulates, activations, and the bytes of weights and of memory traffic.
 
-A config is counted in closed form (``hrvit_lab.cost``), without building anything. Any other module is counted by
-running it once on the meta device and counting each operator it dispatches; an operator of unknown cost is an error,
-never a silent 0.
+A config is counted in closed form, without building the network. Any other module is counted by one forward pass on
+the meta device, operator by operator. An operator with an unknown cost is an error; it is never counted as 0.
 """
 
 from dataclasses import dataclass, field
@@ -23,14 +22,14 @@ MIB = 2**20
 
 
 class UncountedOperator(RuntimeError):
-    """An operator ran whose multiply-accumulates nobody defined."""
+    """An operator was dispatched whose number of multiply-accumulates is unknown."""
 
 
 GROUPINGS = ("operator", "branch", "stage", "part")
 
 
 NUMBERS = ("params", "weight_bytes", "macs", "macs_padded", "macs_padding", "activations", "moved_bytes")
-"""What a table sums."""
+"""The columns of numbers in tables of costs."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Counts:
     """Costs of one forward pass of one image.
 
     Attributes:
-        rows: where each cost stands; the sums below are over them.
+        rows: the cost of each operator with its stage and branch; the properties below sum over them.
         resolution: (height, width) of the input in pixels.
     """
 
@@ -59,7 +58,7 @@ class Counts:
 
     @property
     def params(self) -> int:
-        """Learned parameters; running statistics of BatchNorms are none."""
+        """Learned parameters, without the running statistics of BatchNorms."""
         return self.totals.params
 
     @property
@@ -69,22 +68,22 @@ class Counts:
 
     @property
     def macs_padded(self) -> int:
-        """The same with attention windows padded to full size, as the published release runs them."""
+        """MACs with attention windows padded to full size, as the published release runs them."""
         return self.totals.macs_padded
 
     @property
     def macs_padding(self) -> int:
-        """What padded windows would waste: ``macs_padded - macs``."""
+        """MACs that padded windows would add: ``macs_padded - macs``."""
         return self.macs_padded - self.macs
 
     @property
     def macs_paper(self) -> int:
-        """As the paper counts: convolutions, linears and half of the padded attention products."""
+        """MACs by the paper's convention: convolutions, linears and half of the padded attention products."""
         return self.totals.macs_paper
 
     @property
     def activations(self) -> int:
-        """Elements in the outputs of the counted operators; attention's are its scores and its output."""
+        """Elements in the outputs of the counted operators. Attention counts its scores and its output."""
         return self.totals.activations
 
     def weight_bytes(self, dtype: str = "float32") -> int:
@@ -96,7 +95,7 @@ class Counts:
         return self.totals.weight_bytes(dtype)
 
     def moved_bytes(self, batch_size: int = 1, dtype: str = "float32") -> int:
-        """Bytes that a batch must move, a roofline's floor: ``hrvit_lab.parts.ops.Totals.moved_bytes`` defines it.
+        """Minimum memory traffic of a batch in bytes, as in a roofline; see ``hrvit_lab.parts.ops.Totals.moved_bytes``.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -110,29 +109,29 @@ class Counts:
 
     @property
     def moved_mib(self) -> float:
-        """Moved bytes of one image in MiB, as float32."""
+        """Memory traffic of one image in MiB, as float32."""
         return self.moved_bytes() / MIB
 
     def frame(self, dtype: str = "float32") -> "pd.DataFrame":
-        """Every row: stage, branch, part, operator, and ``NUMBERS`` (bytes in that dtype, of one image).
+        """All rows as a table: stage, branch, part, operator, and ``NUMBERS`` for one image, bytes in that dtype.
 
         Raises:
             ValueError: for an unknown dtype.
         """
-        import pandas as pd  # here: totals, of which a search asks many, do without
+        import pandas as pd  # imported here: totals, which a search computes often, do not need it
 
         return pd.DataFrame(self._records(dtype), columns=["stage", "branch", "part", "operator", *NUMBERS])
 
     def sums(self, by: str, dtype: str = "float32") -> list[dict[str, Any]]:
         """Sums of ``NUMBERS`` by ``"operator"``, ``"branch"``, ``"stage"`` or ``"part"``, in the network's order.
 
-        Operators of which nothing is counted (GELU, upsampling, …) are left out.
+        Operators without any counted cost (GELU, upsampling, …) are left out.
 
         Raises:
             ValueError: for another grouping or an unknown dtype.
         """
         if by not in GROUPINGS:
-            raise ValueError(f"by = {by!r} is no grouping; use operator, branch, stage or part")
+            raise ValueError(f"by = {by!r} is not a grouping; use operator, branch, stage or part")
         groups: dict[Any, dict[str, Any]] = {}
         for record in self._records(dtype):
             group = groups.setdefault(record[by], {by: record[by], **dict.fromkeys(NUMBERS, 0)})
@@ -171,17 +170,17 @@ class Counts:
 
 
 def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tuple[int, int] = 224) -> Counts:
-    """Parameters, MACs and activations of one image.
+    """Count parameters, MACs and activations for one image.
 
     Args:
-        model: a preset's name, a config, its YAML file or an HRViT, counted in closed form; or any module that takes
-            (1, C, H, W), a `TimmConfig` or its name (``timm:resnet18``), counted by running it on the meta device, with
-            both products of attention whole, whatever is masked.
-        resolution: pixels, a side or (height, width).
+        model: the name of a preset, a config, a YAML file or an HRViT, counted in closed form; or any module with
+            input (1, C, H, W), a `TimmConfig` or its name (``timm:resnet18``), counted by one forward pass on the meta
+            device. Masked attention is counted in full.
+        resolution: input size in pixels, a side or (height, width).
     Raises:
-        ConfigError: for an unknown name, a file that cannot be read, no model, no size, or a resolution that the
-            network does not accept.
-        UncountedOperator: if a module dispatches an operator whose cost is unknown.
+        ConfigError: for an unknown name, an unreadable file, an object that is not a model, an invalid size, or a
+            resolution that the network does not accept.
+        UncountedOperator: if the module dispatches an operator with an unknown cost.
 
     >>> f"{count('hrvit_b1', 224).macs / 1e9:.4f} GMACs"
     '2.7756 GMACs'
@@ -191,6 +190,6 @@ def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tup
         model = TimmConfig(str(model)) if str(model).startswith(TIMM) else read_config(model)
     if isinstance(model, HRViTConfig):
         return Counts(ledger(model, size), size)
-    from hrvit_lab.cost.dispatch import count_module, count_timm  # here: a config is counted without torch
+    from hrvit_lab.cost.dispatch import count_module, count_timm  # imported here: a config is counted without torch
 
     return count_timm(model, size) if isinstance(model, TimmConfig) else count_module(model, size)

@@ -1,6 +1,6 @@
-"""Counting what a module dispatches: it runs once on the meta device, every operator is counted or known to be free.
+"""Count a module by one forward pass on the meta device; every dispatched operator is counted, or known to be free.
 
-An operator that ``hrvit_lab.cost.operators`` does not know is an error, never a silent 0.
+An operator that is not in ``hrvit_lab.cost.operators`` is an error; it is never counted as 0.
 """
 
 import copy
@@ -31,7 +31,7 @@ from hrvit_lab.parts.ops import Cost
 
 @lru_cache(maxsize=256)
 def count_timm(config: TimmConfig, size: tuple[int, int]) -> Counts:
-    """A model of timm, built on the meta device; see `dispatch_count`."""
+    """Count a model of timm, built on the meta device; see `dispatch_count`."""
     with _one_sentence(config.model, size), torch.device("meta"):
         model = build_network(config, size)
     with _one_sentence(config.model, size):
@@ -39,14 +39,14 @@ def count_timm(config: TimmConfig, size: tuple[int, int]) -> Counts:
 
 
 def count_module(model: object, size: tuple[int, int]) -> Counts:
-    """An HRViT by its config, as long as its structure is what that builds; any other module by running it.
+    """Count an unmodified HRViT by its config, and any other module by one forward pass.
 
     Raises:
-        ConfigError: if it is no module, or does not run at that size.
-        UncountedOperator: if it dispatches an operator whose cost is unknown.
+        ConfigError: if ``model`` is not a module, or does not run at that size.
+        UncountedOperator: if it dispatches an operator with an unknown cost.
     """
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"count takes a preset's name, a config or a module, not {type(model).__name__}")
+        raise ConfigError(f"count got {type(model).__name__}; give the name of a preset, a config or a module")
     if isinstance(model, HRViT) and is_as_built(model):
         return Counts(ledger(model.config, size), size)
     with _one_sentence(type(model).__name__, size):
@@ -55,18 +55,20 @@ def count_module(model: object, size: tuple[int, int]) -> Counts:
 
 @contextmanager
 def _one_sentence(name: str, size: tuple[int, int]) -> Iterator[None]:
-    """Each model says in its own way that a size, or the meta device, is not for it."""
+    """Turn any error of a model at a size, or on the meta device, into a ConfigError of one sentence."""
     try:
         yield
     except (UncountedOperator, ConfigError):
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{name} doesn't run at {size[0]}×{size[1]} pixels: {reason}") from error
+        raise ConfigError(
+            f"{name} does not run at {size[0]}×{size[1]} pixels: {reason}; use a resolution that the model accepts"
+        ) from error
 
 
 class OperatorCounter(TorchDispatchMode):
-    """Counts what runs inside it: ``rows[(module, operator)]``, and every operator in ``calls``.
+    """Counts the operators that run in its context: ``rows[(module, operator)]``, and calls by operator in ``calls``.
 
     A row is ``[macs, activations, inputs, outputs]``, as ``Cost`` defines them.
 
@@ -75,7 +77,7 @@ class OperatorCounter(TorchDispatchMode):
     """
 
     def __init__(self, weights: Iterable[Tensor] = ()) -> None:
-        """``weights`` are no inputs, nor are views of them."""
+        """``weights`` and views of them do not count as inputs."""
         super().__init__()
         self.rows: dict[tuple[str, str], list[int]] = {}
         self._weights = {tensor.untyped_storage()._cdata for tensor in weights}
@@ -108,12 +110,12 @@ class OperatorCounter(TorchDispatchMode):
             operands = [x for x in args if isinstance(x, Tensor)][reads]
             if operator == "attention" and not all(map(self._is_map, operands)):
                 operator = "linear"
-            # A product added onto a full-size operand continues that output; it makes no new activation.
+            # A product added to a full-size operand continues that output and adds no activations.
             continued = func in ONTO and args[0].shape == out.shape
             activations = outputs = 0 if continued else out.numel()
             inputs = self._maps(operands)
             if operator == "attention" and operands[0].shape == self._scores_shape:
-                # Scores, written by the product before and read by this one: a fused kernel keeps them to itself.
+                # Scores, written by the product before and read by this one; a fused kernel does not move them.
                 inputs -= operands[0].numel()
                 outputs -= operands[0].numel()
                 self._scores_shape = None
@@ -122,12 +124,12 @@ class OperatorCounter(TorchDispatchMode):
             self._add(operator, macs(out, *args), activations, inputs, outputs)
         elif not _is_free(func):
             raise UncountedOperator(
-                f"operator {func} has no known cost; add it to COUNTED or FREE in hrvit_lab/cost/operators.py"
+                f"the cost of operator {func} is unknown; add it to COUNTED or FREE in hrvit_lab/cost/operators.py"
             )
         return out
 
     def run_attention(self, attend: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Run ``scaled_dot_product_attention`` and count it as both products, whose scores no kernel moves."""
+        """Run ``scaled_dot_product_attention`` and count both products; the scores are not moved."""
         self._paused = True
         try:
             out = attend(*args, **kwargs)
@@ -144,20 +146,20 @@ class OperatorCounter(TorchDispatchMode):
         entry[:] = map(sum, zip(entry, costs, strict=True))
 
     def _maps(self, operands: Iterable[Tensor]) -> int:
-        """Elements of those that are no weights."""
+        """Elements of the operands that are not weights."""
         return sum(x.numel() for x in operands if self._is_map(x))
 
     def _is_map(self, x: Tensor) -> bool:
         return x.untyped_storage()._cdata not in self._weights
 
     def _module(self) -> str:
-        """Deepest module running, without the root's name."""
+        """Name of the deepest running module, without the root."""
         deepest = max(self._tracker.parents - {"Global"}, key=lambda name: name.count("."), default="")
         return deepest.partition(".")[2]
 
 
 class _WholeAttention(TorchFunctionMode):
-    """Hands ``scaled_dot_product_attention`` to the counter before it becomes the operators of a backend."""
+    """Passes ``scaled_dot_product_attention`` to the counter before a back end decomposes it into operators."""
 
     def __init__(self, counter: OperatorCounter) -> None:
         super().__init__()
@@ -174,11 +176,10 @@ def _is_free(func: Any) -> bool:
 
 
 def dispatch_count(model: nn.Module, resolution: tuple[int, int], in_chans: int | None = None) -> Counts:
-    """Count a module by running it once on the meta device, on a copy, in evaluation mode.
+    """Count a module by one forward pass of a copy on the meta device, in evaluation mode.
 
-    Its input is (1, in_chans, H, W), by default with the channels that its first convolution reads.
-
-    The rows' ``part`` is the name of the module that ran, their ``stage`` its first component.
+    The input is (1, in_chans, H, W). By default ``in_chans`` is the number of input channels of the first convolution.
+    In the rows, ``part`` is the name of the module that ran, and ``stage`` the first component of that name.
     """
     meta = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     with torch.no_grad(), no_fast_path(), OperatorCounter(meta.parameters()) as counter:
@@ -188,7 +189,7 @@ def dispatch_count(model: nn.Module, resolution: tuple[int, int], in_chans: int 
 
 @contextmanager
 def no_fast_path() -> Iterator[None]:
-    """``nn.TransformerEncoder`` and ``nn.MultiheadAttention`` run as the operators that they consist of."""
+    """Disable the fast path of ``nn.TransformerEncoder`` and ``nn.MultiheadAttention``, which hides their operators."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -200,7 +201,7 @@ def no_fast_path() -> Iterator[None]:
 def _rows(model: nn.Module, counted: Iterable[tuple[tuple[str, str], list[int]]]) -> Iterable[Row]:
     for (module, operator), (macs, activations, inputs, outputs) in counted:
         yield Row(module.partition(".")[0], 0, Cost(module, operator, 0, 0, macs, macs, activations, inputs, outputs))
-    counted_before: set[Tensor] = set()  # a weight that several parts share belongs to the first
+    counted_before: set[Tensor] = set()  # a weight that several parts share is counted with the first
     for name, child in (*model.named_children(), ("model", model)):
         params, buffers = (
             _numel(tensor for tensor in tensors if tensor not in counted_before)

@@ -1,4 +1,4 @@
-"""The ledger: every operator's cost, part by part of the plan, from a config alone."""
+"""The ledger: the cost of every operator of a network, computed from its config, part by part."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -12,7 +12,7 @@ from hrvit_lab.parts.ops import Cost, Costs, Totals, layer_norm, sum_costs
 
 
 class Row(NamedTuple):
-    """One entry: where it stands (``stage`` is a number, ``"stem"`` or ``"head"``), and what it costs for one image."""
+    """The cost of one operator for one image, with its stage (a number, ``"stem"`` or ``"head"``) and branch."""
 
     stage: int | str
     branch: int
@@ -20,7 +20,7 @@ class Row(NamedTuple):
 
 
 def ledger(config: HRViTConfig, resolution: int | Size = 224) -> tuple[Row, ...]:
-    """Costs of every operator at an input of ``resolution`` pixels, one image; sums of the rows are the totals.
+    """Costs of every operator for one image of ``resolution`` pixels. The totals are the sums over the rows.
 
     Raises:
         ConfigError: if the input is smaller than the coarsest branch's stride.
@@ -33,7 +33,7 @@ def ledger(config: HRViTConfig, resolution: int | Size = 224) -> tuple[Row, ...]
 
 
 def totals(config: HRViTConfig, resolution: int | Size = 224) -> Totals:
-    """The ledger's sums without its rows, for a search among many configs: equal parts are summed once.
+    """The sums of the ledger without its rows, for a search over many configs. Equal parts are computed once.
 
     Raises:
         ConfigError: if the input is smaller than the coarsest branch's stride.
@@ -42,20 +42,20 @@ def totals(config: HRViTConfig, resolution: int | Size = 224) -> Totals:
 
 
 def plan_totals(planned: Plan) -> Totals:
-    """The sums over a plan that has sizes."""
+    """The sums over a plan made with a resolution."""
     return _sum((repeats, part_totals(part)) for _, _, part, repeats in planned.steps())
 
 
 @lru_cache(maxsize=65536)
 def part_totals(part: Part) -> Totals:
-    """Sums of one copy of a part; what blocks share is summed once too."""
+    """Sums over one copy of a part. The parts inside blocks are cached as well."""
     if part.kind == "block":
         return _sum((1, part_totals(inner)) for inner in part.inside)
     return sum_costs(part_costs(part))
 
 
 def part_costs(part: Part) -> Costs:
-    """Costs of one copy of a part, for one image; of a block those of what is inside it."""
+    """Costs of one copy of a part for one image. The costs of a block are those of the parts inside it."""
     kind, variant, arguments, sizes = part
     match kind:
         case "block":
@@ -82,7 +82,7 @@ def area(size: Size) -> int:
 
 def _sum(counted: Iterable[tuple[int, Totals]]) -> Totals:
     params = buffers = macs = macs_padded = macs_paper = activations = moved = 0
-    for repeats, (p, b, m, padded, paper, a, mo) in counted:  # written out: a search among configs spends its time here
+    for repeats, (p, b, m, padded, paper, a, mo) in counted:  # written out for speed: a search spends its time here
         params += repeats * p
         buffers += repeats * b
         macs += repeats * m

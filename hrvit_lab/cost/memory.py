@@ -1,4 +1,4 @@
-"""Peak memory of inference in closed form: which maps are alive at the network's fullest moment."""
+"""Peak memory of inference in closed form, from the feature maps that are alive at the same time."""
 
 from hrvit_lab.config import TABLES, HRViTConfig
 from hrvit_lab.config.plan import BranchPlan, Part, Plan, Size, plan
@@ -10,17 +10,17 @@ from hrvit_lab.parts.ops import dtype_bytes
 def peak_memory_bytes(
     config: HRViTConfig, resolution: int | Size = 224, *, batch_size: int = 1, dtype: str = "float32"
 ) -> int:
-    """Weights, running statistics, input and the most elements of maps that live at one moment of a forward pass.
+    """Peak memory of a forward pass in bytes: weights, running statistics, input and live feature maps.
 
-    Of the plain model with fused attention, nothing kept for gradients: the same quantity that
-    ``hrvit_lab.latency.memory.measure_peak_memory`` follows operator by operator on the CPU. Every part has a formula
-    of its live set (``live`` in the tables of ``hrvit_lab.parts``); what a kernel or an allocator takes beside its
-    outputs is not in it.
+    This holds for the model before ``deploy``, with fused attention and without gradients.
+    ``hrvit_lab.latency.memory.measure_peak_memory`` measures the same quantity on the CPU, operator by operator. Every
+    part has a formula for the size of its live maps (``live`` in the tables of ``hrvit_lab.parts``). Workspace of
+    kernels and overhead of the allocator are not included.
 
     Args:
         resolution: input height and width in pixels; one number means square.
-        batch_size: images a pass.
-        dtype: of weights and input, a key of ``DTYPE_BYTES``.
+        batch_size: images per forward pass.
+        dtype: number format of weights and input, a key of ``DTYPE_BYTES``.
     Raises:
         ConfigError: if the input is smaller than the coarsest branch's stride.
         ValueError: for an unknown dtype.
@@ -32,14 +32,14 @@ def peak_memory_bytes(
 
 
 def peak_live_elements(planned: Plan, batch_size: int = 1) -> int:
-    """Most elements of maps alive at once for one image of a batch, the input left out.
+    """Maximum number of elements in live maps, for one image of a batch, without the input.
 
-    Fusions, a stage's branches and the head run one after another. While a stage runs, the maps before it stay, and so
-    do those that its fusion made and the results of its branches that are done.
+    Fusions, the branches of a stage and the head run one after another. While a stage runs, the maps of the stage
+    before, the outputs of its fusion and the outputs of its finished branches stay alive.
     """
     peak = part_live(planned.stem)
     stem_width, finest = planned.stem.arguments[1], planned.stages[0].branches[0].blocks[0].sizes
-    maps = {0: stem_width * area(*finest)}  # by branch, as the stage before left them
+    maps = {0: stem_width * area(*finest)}  # by branch: the outputs of the stage before
     for fusion, branches in planned.stages:
         alive = sum(maps.values())
         if fusion:
@@ -55,10 +55,10 @@ def peak_live_elements(planned: Plan, batch_size: int = 1) -> int:
 
 
 def _blocks_live(branch: BranchPlan, batch_size: int) -> int:
-    """Most elements alive while a branch's blocks run, beside the map that opens the branch.
+    """Maximum number of live elements while the blocks of a branch run, without the input map of the branch.
 
-    The embedded map stays until the last block is done; without a patch embedding it is the one that came in. A block
-    holds its input, which is the embedded map for the first one.
+    The embedded map stays alive until the last block has run; without a patch embedding it is the input map. A block
+    keeps its input alive; for the first block this is the embedded map.
     """
     a_map = _map(branch.blocks[0])
     inputs = a_map * (branch.patch_embed is not None) + a_map * (len(branch.blocks) > 1)
@@ -66,10 +66,10 @@ def _blocks_live(branch: BranchPlan, batch_size: int) -> int:
 
 
 def part_live(part: Part, batch_size: int = 1) -> int:
-    """Most elements of maps alive at once inside a part, for one image of a batch, its input left out.
+    """Maximum number of elements in live maps inside a part, for one image of a batch, without its input.
 
-    In a block, attention runs on the normalized map, the shortcut next to attention's result, and the feed-forward
-    network on another normalized map next to the sum.
+    In a block, the normalized map is alive during attention, the output of attention during the shortcut, and the sum
+    and its normalized map during the feed-forward network.
     """
     kind, variant, arguments, sizes = part
     match kind:
@@ -88,5 +88,5 @@ def part_live(part: Part, batch_size: int = 1) -> int:
 
 
 def _map(part: Part) -> int:
-    """Elements of the map that a block or a norm is given, and of the one that it returns."""
+    """Elements of the input map of a block or a norm; its output map has as many."""
     return part.arguments[0] * area(*part.sizes)

@@ -1,4 +1,4 @@
-"""Operators of torch: which multiply and accumulate, how often, and which are known not to."""
+"""Operators of torch: those with multiply-accumulates, their number, and those that have none."""
 
 from collections.abc import Callable
 from math import prod
@@ -16,7 +16,7 @@ def _convolution(out: Tensor, x: Tensor, weight: Tensor, *_: Any) -> int:
 
 
 def _product(out: Tensor, *operands: Any) -> int:
-    """Of a matrix or vector product, its last two operands, with or without something to add to: ``a[…, n, k]``."""
+    """MACs of a matrix or vector product ``a[…, n, k] @ b``; a summand may come before these two operands."""
     a, _ = operands[-2:]
     return out.numel() * a.shape[-1]
 
@@ -27,7 +27,7 @@ def _summed_product(out: Tensor, onto: Tensor, a: Tensor, b: Tensor, *_: Any) ->
 
 
 def _of_rows(out: Tensor, a: Tensor, *_: Any) -> int:
-    """Each element of the output is made from one row of the first argument: distances, coordinates of a grid."""
+    """Each output element is computed from one row of the first argument: distances, coordinates of a grid."""
     return out.numel() * a.shape[-1]
 
 
@@ -39,8 +39,8 @@ def _bilinear(out: Tensor, a: Tensor, weight: Tensor, b: Tensor, *_: Any) -> int
 def attention_macs(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> int:
     """MACs of both products of attention: n queries × m keys × (d + d_v), for each query head of each image.
 
-    The products are counted whole, n × m, whatever is masked: how much of a masked or causal attention a kernel skips
-    depends on the kernel. Query heads that share a key and a value (grouped attention) count one by one.
+    Masked and causal attention are counted in full, n × m, since the share that a kernel skips depends on the kernel.
+    In grouped attention, query heads that share a key and a value are counted one by one.
     """
     return prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
@@ -49,10 +49,10 @@ class Counted(NamedTuple):
     """An operator with multiply-accumulates.
 
     Attributes:
-        kind: ``"convolution"``, ``"linear"`` or ``"attention"``: the product of two maps. Where one of them is a weight
-            it counts as linear.
-        macs: their number, from ``(output, *arguments)``.
-        reads: which of its tensors are its input; what a product is added to is none.
+        kind: ``"convolution"``, ``"linear"`` or ``"attention"`` (a product of two feature maps). A product with a
+            weight counts as linear.
+        macs: ``(output, *arguments)`` → number of MACs.
+        reads: which of its tensor arguments are inputs; the summand that a product is added to is not.
     """
 
     kind: str
@@ -78,7 +78,7 @@ COUNTED = {
     aten._trilinear.default: Counted("linear", _bilinear, slice(0, 3)),
     aten.affine_grid_generator.default: Counted("linear", _of_rows, slice(0, 1)),
 }  # fmt: skip
-"""Operators with multiply-accumulates. ``scaled_dot_product_attention`` is counted before it becomes operators."""
+"""Operators with multiply-accumulates. ``scaled_dot_product_attention`` is counted before it is decomposed."""
 
 
 # fmt: off
@@ -114,4 +114,4 @@ FREE_NAMES = (
 FREE = frozenset(
     getattr(aten, name + ending) for name in FREE_NAMES.split() for ending in ("", "_") if hasattr(aten, name + ending)
 )
-"""Operators without multiply-accumulates in this convention, beside views and pointwise ones."""
+"""Operators without multiply-accumulates in this convention, in addition to views and pointwise operators."""

@@ -1,8 +1,8 @@
-"""What other counters say about our network, predicted from its ledger: what each sees, and what it adds.
+"""Predictions of other tools' counts, computed from the ledger: the operators that each tool counts and adds.
 
-The rules below are facts about released tools (fvcore 0.1.5, ptflops 0.7.5, torch 2.15; older versions of torch's
-counter do not know every fused kernel), and about how our network runs its products (``Cost.run_as``).
-``hrvit_lab.cost.audit`` holds them against the tools themselves.
+The rules below describe released tools (fvcore 0.1.5, ptflops 0.7.5, torch 2.15; older versions of torch's counter do
+not support every fused kernel), and how our network computes its products (``Cost.run_as``).
+``hrvit_lab.cost.audit`` compares them with the tools.
 """
 
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ from typing import NamedTuple
 from hrvit_lab.parts.ops import Cost
 
 PATHS = ("fused", "explicit")
-"""How attention runs: one kernel, or both products written out."""
+"""Attention paths: one fused kernel, or two explicit products."""
 
 
 class Tool(NamedTuple):
-    """How a counter counts.
+    """The rules of a counter.
 
     Attributes:
         package, backend: its name.
-        sees: ways in which a product can run (``Cost.run_as``) that it counts.
-        sees_attention: of the two paths of attention, those that it counts.
-        adds: operators without multiply-accumulates that it counts, with its price for an element of their output; of
-            pooling's input.
-        counts_additions: whether a bias costs one for each element of the output.
+        sees: values of ``Cost.run_as`` whose products it counts.
+        sees_attention: attention paths that it counts.
+        adds: operators without multiply-accumulates that it counts, with its count per output element; for pooling,
+            per input element.
+        counts_additions: whether a bias counts one per output element.
         note: the rules in words.
     """
 
@@ -44,7 +44,7 @@ TOOLS = (
         frozenset({"explicit"}),
         {"batch_norm": 2, "layer_norm": 5, "upsample": 1, "upsample_bilinear": 4, "average_pool": 1},
         False,
-        "reads operators off a trace, which drops what no output needs; adds norms, upsampling, pooling, no biases",
+        "reads operators from a trace without dead code; adds norms, upsampling and pooling, but no biases",
     ),
     Tool(
         "ptflops",
@@ -63,7 +63,7 @@ TOOLS = (
             "block_average": 1,
         },
         True,
-        "hooks modules, wraps functions but not @; adds biases, norms, GELU, ReLU, SiLU, resizing, pooling",
+        "hooks modules and wraps functions, but not @; adds biases, norms, GELU, ReLU, SiLU, resizing and pooling",
     ),
     Tool(
         "ptflops",
@@ -72,7 +72,7 @@ TOOLS = (
         frozenset({"explicit"}),
         {},
         True,
-        "reads operators as they are dispatched; adds biases",
+        "counts dispatched operators; adds biases",
     ),
     Tool(
         "torch",
@@ -81,19 +81,20 @@ TOOLS = (
         frozenset(PATHS),
         {},
         False,
-        "exact; counts two operations per multiply-accumulate, halved here",
+        "exact; counts FLOPs, two per multiply-accumulate, halved here",
     ),
 )
 
 
 class Prediction(NamedTuple):
-    """What a tool is expected to say about one image.
+    """The predicted count of a tool for one image.
 
     Attributes:
-        tool, attention: whom, and on which path of ``PATHS``.
-        macs: its figure: all multiply-accumulates, less ``unseen``, plus ``extra``.
-        unseen: multiply-accumulates that it cannot see, by part and how that runs, e.g. ``"attention products (bmm)"``.
-        extra: what it counts beside them, by operator; ``"additions"`` for biases.
+        tool: the counter.
+        attention: the attention path, one of ``PATHS``.
+        macs: the prediction: all multiply-accumulates, minus ``unseen``, plus ``extra``.
+        unseen: multiply-accumulates that it does not count, by part and operator, e.g. ``"attention products (bmm)"``.
+        extra: other operations that it counts, by operator; ``"additions"`` are those of biases.
     """
 
     tool: Tool
@@ -104,7 +105,7 @@ class Prediction(NamedTuple):
 
 
 def predict(costs: Iterable[Cost], tool: Tool, attention: str) -> Prediction:
-    """What ``tool`` says about a network of these costs whose attention runs as ``attention``, one of ``PATHS``.
+    """Predict the count of ``tool`` for a network of these costs on the attention path ``attention``, of ``PATHS``.
 
     >>> from hrvit_lab.parts.ops import linear
     >>> predict([linear("ffn", 8, 4, 10)], TOOLS[0], "fused").macs
@@ -134,6 +135,6 @@ def predict(costs: Iterable[Cost], tool: Tool, attention: str) -> Prediction:
 
 
 def predictions(costs: Iterable[Cost]) -> list[Prediction]:
-    """Every tool on either path, in the order of an audit's rows."""
+    """Predictions of every tool on both paths, in the order of the rows of an audit."""
     costs = list(costs)
     return [predict(costs, tool, attention) for attention in PATHS for tool in TOOLS]

@@ -1,1 +1,1 @@
-"""The space of networks, and search in it."""
+"""The design space of networks."""

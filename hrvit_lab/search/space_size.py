@@ -1,7 +1,8 @@
-"""How many networks the validation admits: ``python -m hrvit_lab.space_size`` counts them, exactly, in seconds.
+"""The number of valid networks on a grid of values, counted exactly: ``python -m hrvit_lab.space_size``.
 
-Networks are different if their config's ``id`` differs; a setting that nothing reads makes no new one. Fields that
-don't meet in a rule or in the id multiply; those that do are enumerated together, a branch at a time.
+Two networks are different if the ``id`` of their configs differs; unused settings do not count. The numbers of values
+of independent fields are multiplied. Fields that occur together in a rule or in the id are enumerated together, one
+branch at a time.
 """
 
 import sys
@@ -20,21 +21,20 @@ from hrvit_lab.parts import ATTENTION, FFNS, HEAD, SHORTCUT, STEM
 
 SWITCHES = (True, False)
 LISTED = 8
-"""So many numbers are printed one by one."""
+"""Longer lists of numbers are printed as ranges."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values that each field of a config may take; those of a per-branch field, in every branch.
+    """The values of each field of a config; for a per-branch field, the values in every branch.
 
     Attributes:
         branches: numbers of branches.
-        stages: most stages of the parallel topology.
-        depth: most blocks of a branch in a stage.
+        stages: maximum number of stages in the parallel topology.
+        depth: maximum number of blocks of a branch in a stage.
 
-    The others are called as the config's fields are. The default is all that the validation admits in fields of names
-    and switches, in branches, stages and blocks; of the wide ranges of numbers it takes steps: widths by 4, windows up
-    to 16, and so on.
+    The other attributes have the names of the config's fields. By default, names, switches, branches, stages and blocks
+    take all valid values. Wide ranges of numbers are sampled: widths in steps of 4, windows up to 16, and so on.
     """
 
     topology: tuple[str, ...] = ("parallel", "pyramid")
@@ -72,7 +72,7 @@ class Grid:
 
 
 def count_networks(grid: Grid) -> int:
-    """How many different networks are valid and have all their settings on the grid."""
+    """The number of different valid networks with all settings on the grid."""
     of_topology = {"parallel": _count_parallel, "pyramid": _count_pyramid}
     return sum(of_topology[name](grid, branches) for name in grid.topology for branches in grid.branches)
 
@@ -82,13 +82,13 @@ def _count_parallel(grid: Grid, branches: int) -> int:
     blocks = sum(sum(branch_widths(grid, shortcut).values()) ** branches for shortcut in grid.shortcut)
     fusions = len(grid.fusion) * len(grid.upsample) if branches > 1 else 1
     depths = count_depths(grid.stages, grid.depth, branches)
-    # Stochastic depth is 0 in the first block, so all of it in a single stage of branches of one block.
+    # The drop path rate of the first block is 0, so it has no effect in a single stage of branches with one block.
     paths = _with_drop_path(grid, depths, shallow=1)
     return paths * blocks * stems * len(grid.patch_embed) * fusions * _count_rest(grid, branches)
 
 
 def _count_pyramid(grid: Grid, branches: int) -> int:
-    """The stem is as wide as the first branch; a single one has no patch embedding."""
+    """The stem is as wide as the first branch; a single branch has no patch embedding."""
     blocks = 0
     for shortcut in grid.shortcut:
         widths = branch_widths(grid, shortcut)
@@ -103,13 +103,13 @@ def _count_pyramid(grid: Grid, branches: int) -> int:
 
 
 def _with_drop_path(grid: Grid, depths: int, shallow: int) -> int:
-    """Choices of depths and stochastic depth; those ``shallow`` ones don't read it."""
+    """Choices of depths and stochastic depth; ``shallow`` of the depths do not depend on it."""
     return (depths - shallow) * len(grid.drop_path_rate) + shallow
 
 
 @lru_cache
 def branch_widths(grid: Grid, shortcut: str) -> Counter[int]:
-    """How many different branches of every width there are, beside that shortcut."""
+    """The number of different branches by width, for that shortcut."""
     counted: Counter[int] = Counter()
     for width in filter(lambda width: not SHORTCUT[shortcut].width_rule(width), grid.widths):
         mixers = {
@@ -128,13 +128,13 @@ def branch_widths(grid: Grid, shortcut: str) -> Counter[int]:
 
 
 def count_depths(stages: int, depth: int, branches: int) -> int:
-    """Depths of at most ``stages`` stages of at most ``depth`` blocks, of which the last has that many branches.
+    """The number of depths of at most ``stages`` stages, at most ``depth`` blocks and ``branches`` last branches.
 
-    >>> count_depths(2, 2, 2)  # 4 of one stage; 2 · 4 and 4 · 4 of two
+    >>> count_depths(2, 2, 2)  # 4 with one stage; 2 · 4 and 4 · 4 with two
     28
     """
     total = 0
-    ending = [depth ** (n + 1) for n in range(branches)]  # of so many stages, by the branches of the last one
+    ending = [depth ** (n + 1) for n in range(branches)]  # by the branches of the last stage
     for _ in range(stages):
         total += ending[-1]
         ending = [depth ** (n + 1) * sum(ending[: n + 1]) for n in range(branches)]
@@ -142,7 +142,7 @@ def count_depths(stages: int, depth: int, branches: int) -> int:
 
 
 def _count_rest(grid: Grid, branches: int) -> int:
-    """Of the fields that meet no other: their values; of the heads, those that differ."""
+    """The number of choices of the independent fields, times the number of different heads."""
     free = (
         grid.parallel_conv, grid.attn_activation, grid.attn_batch_norm, grid.branch_norm, grid.norm_eps, grid.in_chans,
         grid.proj_drop_rate, grid.grad_checkpointing,
@@ -160,7 +160,7 @@ def _heads(grid: Grid, branches: int) -> Iterator[tuple[object, ...]]:
 
 
 def describe(grid: Grid) -> Mapping[str, Any]:
-    """The grid's values by field, ranges in short."""
+    """The values of the grid by field, with ranges abbreviated."""
     return {field.name: _short(getattr(grid, field.name)) for field in fields(grid)}
 
 
@@ -173,16 +173,18 @@ def _short(values: Any) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the grid, field by field, and the number; the exit code."""
+    """Print the grid and the number of networks, and return the exit code."""
 
     def work() -> int:
-        description = "How many different networks the validation of configs admits, on a stated grid of values."
+        description = "Count the different valid networks on a grid of values, and print the grid."
         cli.Parser("python -m hrvit_lab.space_size", description).parse_args(arguments)
         grid = Grid()
+        width = cli.console().width
         for field, values in describe(grid).items():
-            print(f"{field:20} {values}")
+            first, *others = cli.wrapped(values, width - 21).splitlines()
+            print("\n".join((f"{field:20} {first}", *(f"{'':20} {line}" for line in others))))
         number = count_networks(grid)
-        print(f"\n{Decimal(number):.3e} networks, to the last: {number}")
+        print(f"\n{Decimal(number):.3e} networks; exactly: {number}")
         return 0
 
     return cli.run(work)
