@@ -1,4 +1,4 @@
-"""Under what conditions a number was measured: recorded beside every result, safe to publish."""
+"""The environment of a measurement, recorded with every result and safe to publish."""
 
 import contextlib
 import platform

@@ -104,7 +104,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if found.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"it is larger than {max_bytes / MIB:g} MiB", str(path))
         with open(descriptor, "rb", closefd=False) as file:

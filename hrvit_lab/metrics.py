@@ -1,4 +1,4 @@
-"""The table of metrics: what a number is called, what it means, and how it is shown to people.
+"""The table of metrics: names, definitions, and formatting.
 
 Tables, plots, app and docs read label, unit and direction from here alone.
 """
@@ -74,12 +74,12 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "peak_memory_mib", "peak memory", "MiB", "lower", "memory",
-            "Most memory held at once by weights, input and what is computed from them, in inference.",
+            "Maximum memory of weights, input and live tensors during inference.",
             measured=True,
         ),
         Metric(
             "top1", "top-1 (proxy)", "%", "higher", "accuracy",
-            "Validation images classified right after a short training from scratch on a small data set.",
+            "Share of validation images classified correctly after a short training from scratch on a small data set.",
             per_seed=True, measured=True,
         ),
         Metric(

@@ -107,7 +107,7 @@ def test_a_preset_can_be_the_base_of_a_mapping() -> None:
         ({"widths": (33, 64, 128, 256)}, ["widths[0]", "33", "even", "32"]),
         ({"window_sizes": 0}, ["window_sizes[0]", "0", "give at least 1"]),
         ({"widths": (32, 64)}, ["widths", "2 entries", "4 branches"]),
-        ({"depths": ((1, 1), (1,))}, ["depths", "loses a branch", "stage 1"]),
+        ({"depths": ((1, 1), (1,))}, ["depths", "fewer branches in stage 1"]),
         ({"attention": "cross_shape"}, ["attention", "cross_shape", "did you mean 'cross_shaped'"]),
         ({"width": 3}, ["unknown field 'width'", "widths"]),
         ({"stem_width": 63}, ["stem_width", "63", "64"]),
@@ -120,8 +120,8 @@ def test_a_preset_can_be_the_base_of_a_mapping() -> None:
         ({"depths": 3}, ["depths = 3", "give a list"]),
         ({"stem_width": 3.5}, ["stem_width = 3.5", "give a whole number"]),
         ({"drop_rate": 1}, ["drop_rate = 1", "give less than 1"]),
-        ({"branches": 2}, ["'branches' is no field", "with_branches(config, 2)", "axis of a study"]),
-        ({"width_scale": 0.5}, ["'width_scale' is no field", "scale_widths(config, 0.5)"]),
+        ({"branches": 2}, ["'branches' is not a field", "with_branches(config, 2)", "axis of a study"]),
+        ({"width_scale": 0.5}, ["'width_scale' is not a field", "scale_widths(config, 0.5)"]),
     ],
 )
 def test_errors_name_field_value_and_remedy(changes: dict, words: list[str]) -> None:
@@ -164,12 +164,12 @@ def test_input_too_small_names_the_remedy() -> None:
     [
         ("widths: [1\nb: 2", "line 2"),
         ("- 1\n- 2", "mapping"),
-        ("widths: !!python/object/apply:os.system [ls]", "broken YAML"),
+        ("widths: !!python/object/apply:os.system [ls]", "not valid YAML"),
         ("x: " + "a" * 70_000, "larger than 64 KiB"),
         ("depths: {a: 1}", "depths"),
         ("x: " + "[" * 5000, "nested too deep"),
-        ("stem_width: " + "9" * 5000, "impossible number"),
-        ("name: \x00", "broken YAML"),
+        ("stem_width: " + "9" * 5000, "number with too many digits"),
+        ("name: \x00", "not valid YAML"),
     ],
 )
 def test_untrusted_text_is_one_sentence(text: str, words: str) -> None:

@@ -358,7 +358,7 @@ def test_numpys_whole_numbers_are_sizes(side: Any) -> None:
     "resolution", [224.0, (224,), "224", (224, 0), (1, 2, 3), None, True, (True, 64), np.float64(64), np.bool_(1)]
 )
 def test_no_resolution_is_one_sentence(resolution: Any) -> None:
-    with pytest.raises(ConfigError, match=r"resolution = .* is no size"):
+    with pytest.raises(ConfigError, match=r"resolution = .* is not a size"):
         count("hrvit_nano", resolution)
 
 

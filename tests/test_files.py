@@ -67,10 +67,10 @@ def test_a_read_is_bounded_and_never_waits(tmp_path: Path) -> None:
     for name, limit, said in [
         ("a", 7, "larger than"),
         ("huge", 2**20, "larger than 1 MiB"),
-        ("fifo", 8, "no regular file"),
-        (".", 8, "no regular file"),
+        ("fifo", 8, "not a regular file"),
+        (".", 8, "not a regular file"),
         ("absent", 8, "No such file"),
-        ("../../../../../../../../dev/zero", 8, "no regular file"),
+        ("../../../../../../../../dev/zero", 8, "not a regular file"),
     ]:
         with pytest.raises(OSError, match=said):
             read_bounded(tmp_path / name, limit)

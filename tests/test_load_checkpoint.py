@@ -269,13 +269,13 @@ def test_a_features_only_model_takes_the_network_without_its_head() -> None:
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        (nn.Linear(2, 2), "Linear holds 0"),
-        (nn.ModuleList([small(), small()]), "ModuleList holds 2"),
-        ("hrvit_nano", "str holds 0"),
+        (nn.Linear(2, 2), "Linear contains 0"),
+        (nn.ModuleList([small(), small()]), "ModuleList contains 2"),
+        ("hrvit_nano", "str contains 0"),
     ],
 )
 def test_no_model_of_ours_is_one_sentence(model: Any, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=rf"takes an HRViT or a module around one; {sentence}"):
+    with pytest.raises(ConfigError, match=rf"{sentence} HRViTs; give an HRViT or a module that wraps one"):
         load_checkpoint(model, {})
 
 
@@ -398,7 +398,7 @@ def test_a_mapping_in_itself_has_an_end() -> None:
 def test_two_layouts_or_two_prefixes_are_not_mixed() -> None:
     assert "mixes two layouts" in refusal(ours()[0] | published()[0], strict=False)
     twice = ours()[0] | {"module.stem.conv1.bias": torch.zeros(4)}
-    assert "holds stem.conv1.bias twice" in refusal(twice, strict=False)
+    assert "contains stem.conv1.bias twice" in refusal(twice, strict=False)
 
 
 FLAWS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
@@ -503,13 +503,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "text": (lambda path: path.write_text("version https://git-lfs.github.com\n"), "begins with b'version https"),
     "escapes": (lambda path: path.write_bytes(b"\x1b[31mred\n\x1b[0m"), r"\x1b[31mred\n"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 2)), "can't be read"),
-    "zip of something": (array_file, "does not hold one data.pkl"),
+    "zip of something": (array_file, "has no data.pkl, or several"),
     "compressed": (compressed, "is compressed: its"),
     "overlapping": (overlapping, "would inflate to 1,04"),
-    "allocating": (allocating, "holds builtins.bytearray"),
+    "allocating": (allocating, "contains builtins.bytearray"),
     "long pickle": (long_pickle, "describes more than 16 MiB"),
-    "pickled model": (pickled_model, "holds hrvit_lab.network.model.HRViT, but is read as tensors only"),
-    "pickled model, legacy": (lambda path: pickled_model(path, False), "holds hrvit_lab.network.model.HRViT, but"),
+    "pickled model": (pickled_model, "contains hrvit_lab.network.model.HRViT, but only tensors are loaded"),
+    "pickled model, legacy": (lambda path: pickled_model(path, False), "contains hrvit_lab.network.model.HRViT, but"),
     "truncated zip": (lambda path: truncated(path, "zip"), "can't be read (File is not a zip file)"),
     "truncated legacy": (lambda path: truncated(path, "legacy"), "can't be read ("),
     "truncated safetensors": (lambda path: truncated(path, "safetensors"), "can't be read ("),
@@ -530,7 +530,7 @@ def without_privileges() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_file_from_a_stranger_is_one_sentence(name: str, tmp_path: Path) -> None:
+def test_an_untrusted_file_is_one_sentence(name: str, tmp_path: Path) -> None:
     write, fragment = HOSTILE[name]
     path = tmp_path / "x.pth"
     write(path)

@@ -267,7 +267,7 @@ def spoil(folder: Path, name: str, content: str | None) -> None:
         ("table.csv", "a,b\n1,2\n", "s/table.csv can't be read: it has no column 'variant'"),
         ("table.csv", "variant,macs\n", "s/table.csv can't be read: it has no rows"),
         ("table.csv", "variant,macs\n,3\n", "s/table.csv can't be read: no row has a variant's name"),
-        ("study.yaml", "title: [", "broken YAML"),
+        ("study.yaml", "title: [", "not valid YAML"),
         ("study.yaml", None, "study.yaml cannot be read"),
     ],
 )

@@ -154,4 +154,4 @@ def test_a_fifo_in_place_of_a_study_file_does_not_hang(tmp_path: Path, capsys: p
     thread = threading.Thread(target=lambda: codes.append(main([str(tmp_path / "pipe.yaml")])), daemon=True)
     thread.start()
     thread.join(60)
-    assert codes == [2] and "no regular file" in capsys.readouterr().err
+    assert codes == [2] and "not a regular file" in capsys.readouterr().err

@@ -244,7 +244,7 @@ GRID = {"grid": {"branches": [1, 2]}}
 @pytest.mark.parametrize(
     ("fields", "fragments"),
     [
-        ("title: [1\nbase: x", ["broken YAML", "line 2"]),
+        ("title: [1\nbase: x", ["not valid YAML", "line 2"]),
         ("- a\n- b", ["must be a mapping"]),
         ("a: &x [1]\nb: *x", ["alias"]),
         ("[" * 3000, []),
@@ -336,7 +336,7 @@ def test_settings_change_the_file(tmp_path: Path) -> None:
         ("train", ["--set", "'train' is no key=value"]),
         ("title.x=2", ["--set", "'title' holds no keys"]),
         ("train.epochs=many", ["--set", "train.epochs", "'many'"]),
-        ("grid.branches=[1", ["grid.branches", "broken YAML"]),
+        ("grid.branches=[1", ["grid.branches", "not valid YAML"]),
     ],
 )
 def test_a_wrong_setting_gets_one_sentence(tmp_path: Path, setting: str, fragments: list[str]) -> None:

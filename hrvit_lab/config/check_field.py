@@ -1,4 +1,4 @@
-"""The check of one field's value by itself, as an axis of a study has it."""
+"""Check the value of a single field, as on an axis of a study."""
 
 from functools import cache
 from typing import Any
@@ -12,10 +12,10 @@ from hrvit_lab.errors import ConfigError
 
 
 def check_field(field: str, value: Any) -> None:
-    """Refuse a value that no network can have in that field, whatever its other fields are.
+    """Check a value of a field without the other fields.
 
     Raises:
-        ConfigError: naming the field, the value and the remedy.
+        ConfigError: if the value is invalid for every network, with the field, the value and the remedy.
     """
     scalar = field in PER_BRANCH and isinstance(value, str | int | float)
     try:

@@ -1,4 +1,4 @@
-"""What a network depends on: the settings of a config that something reads."""
+"""The settings of a config that the network depends on."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def identity(config: "HRViTConfig") -> dict[str, Any]:
-    """What the built network depends on; settings that it never reads are left out."""
+    """The settings that the built network depends on; unused settings are left out."""
     branches = [
         [
             width,

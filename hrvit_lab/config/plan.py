@@ -1,4 +1,4 @@
-"""The wiring of a network, written once: which parts a config has, what each is made from and where it stands.
+"""The structure of a network: the parts of a config, their arguments and their positions.
 
 Parallel branches (arXiv 2111.01236): the stem's map is the first branch, and every stage begins with a fusion that
 makes its branches' inputs from the maps of the stage before::
@@ -85,7 +85,7 @@ class Step(NamedTuple):
     Attributes:
         stage: a number, ``"stem"`` or ``"head"``.
         branch: None for a part that works on all branches at once.
-        repeats: how many blocks of this branch and stage are like it.
+        repeats: number of equal blocks in this branch and stage.
     """
 
     stage: int | str
@@ -95,14 +95,14 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The parts of a network, nested as it is."""
+    """The parts of a network, nested by stage and branch."""
 
     stem: Part
     stages: tuple[StagePlan, ...]
     head: Part | None
 
     def steps(self) -> Iterator[Step]:
-        """All parts in the order in which they run, alike blocks of a branch and stage in one step."""
+        """All parts in the order in which they run. Equal blocks of a branch and stage are one step."""
         yield Step("stem", 0, self.stem)
         for s, (fusion, branches) in enumerate(self.stages):
             if fusion:

@@ -1,4 +1,4 @@
-"""Named networks as plain fields of a config; what is not named is the published b1's (the config's defaults).
+"""Named networks as fields of a config. Other fields have their defaults, which are those of the published b1.
 
 Sources: HRViT, arXiv 2111.01236; MiT (SegFormer), arXiv 2105.15203; CSWin, arXiv 2107.00652.
 """
@@ -40,11 +40,11 @@ _PLAIN: Fields = {
     "parallel_conv": False, "attn_activation": False, "attn_batch_norm": False,
     "shortcut": "none", "patch_embed": "dense",
 }  # fmt: skip
-"""None of HRViT's own ideas in a block."""
+"""A block without the additions of HRViT."""
 _MIT: Fields = {**_PLAIN, "attention": "spatial_reduction", "ffn": "mixffn", "window_sizes": (8, 4, 2, 1)}
 _CSWIN: Fields = {**_PLAIN, "attention": "cswin", "ffn": "mlp"}
 _WHOLE_MAP = 1024
-"""A stripe as wide as any map: in its last stage CSWin attends everywhere."""
+"""A stripe at least as wide as any map: the last stage of CSWin attends globally."""
 
 
 def _mit(depths: tuple[int, ...], widths: tuple[int, ...], head_dims: tuple[int, ...], segformer_width: int) -> Fields:
@@ -79,7 +79,7 @@ _NAMED: dict[str, Fields] = {
     "hr_mit_b1": _MIT,
     "hr_cswin_b1": {**_CSWIN, "window_sizes": (1, 2, 7, 7)},
 }
-"""Fields by name. Of the pyramids, each with the classifier that it was published with."""
+"""Fields by name. Each pyramid has the classifier that it was published with."""
 
 
 def _segmenter(backbone: str, head: str, dataset: str) -> Fields:
@@ -131,7 +131,8 @@ def read_config(model: str | Path) -> HRViTConfig:
     """
     if str(model).startswith("timm:"):
         raise ConfigError(
-            f"{shortened(model)} has no config here; count() in Python, hrvit_lab.latency and any study take it"
+            f"{shortened(model)} is a model of timm, which has no HRViT config; use hrvit_lab.count, hrvit-lab latency "
+            "or a study"
         )
     path = Path(model)
     if not path.name.endswith((".yaml", ".yml")):

@@ -56,7 +56,7 @@ class HRViTConfig(BaseModel):
     Attributes:
         name: a label for people; equal networks may differ in it.
         depths: blocks of every stage and branch, ``depths[stage][branch]``; a stage's length is its number of branches,
-            1 to 5, and a branch once begun stays.
+            1 to 5, and it never decreases.
         topology: ``"parallel"``: branches side by side, fused before every stage; ``"pyramid"``: one scale after
             another, its only stage giving the depth of every scale, the first at the stem's width.
         widths: channels per branch.
@@ -85,7 +85,7 @@ class HRViTConfig(BaseModel):
         grad_checkpointing: recompute attention, FFN and the head's bottlenecks in the backward pass.
 
     Raises:
-        ConfigError: (a ValueError) naming field, value and remedy.
+        ConfigError: (a ValueError) for an invalid field, with its value and the remedy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
@@ -159,8 +159,8 @@ class HRViTConfig(BaseModel):
                 raise ValueError(f"has {len(stage)} branches in stage {s}; give 1 to {MAX_BRANCHES}")
             if len(stage) < previous:
                 raise ValueError(
-                    f"loses a branch in stage {s} ({previous} before, {len(stage)} there); "
-                    "a branch once begun must stay: give every later stage at least as many depths"
+                    f"has fewer branches in stage {s} ({len(stage)}) than in the stage before ({previous}); "
+                    "give every stage at least as many branches as the stage before"
                 )
             previous = len(stage)
         return depths
@@ -187,17 +187,17 @@ class HRViTConfig(BaseModel):
     def _check_pyramid(self) -> None:
         if len(self.depths) != 1:
             raise ValueError(
-                f"depths = {shortened(self.depths)} has {len(self.depths)} stages, but a pyramid runs one scale after "
-                "another; give a single stage with the depth of every scale, as in [[2, 2, 2, 2]]"
+                f"depths = {shortened(self.depths)} has {len(self.depths)} stages, but a pyramid has one; "
+                "give the depth of every scale, as in [[2, 2, 2, 2]]"
             )
         if self.stem_width != self.widths[0]:
             raise ValueError(
-                f"stem_width = {self.stem_width}: a pyramid's first scale begins at the stem's map, of width "
-                f"widths[0] = {self.widths[0]}; use {self.widths[0]}"
+                f"stem_width = {self.stem_width} differs from widths[0] = {self.widths[0]}, but the first scale of a "
+                f"pyramid reads the stem's output; use {self.widths[0]}"
             )
 
     def width_refusal(self, branch: int, width: int) -> str | None:
-        """Why this branch's parts cannot have this width, beside which other field, or None."""
+        """Why the parts of this branch do not accept this width, with the other field involved, or None."""
         head_dim, ratio = self.head_dims[branch], self.mlp_ratios[branch]
         opens = self.topology == "pyramid" and branch == 0  # right at the stem
         reasons = {
@@ -209,7 +209,7 @@ class HRViTConfig(BaseModel):
         return next((f"{beside}: {reason}" for beside, reason in reasons.items() if reason), None)
 
     def _or_instead(self, branch: int) -> str:
-        """The nearest head dim or whole ratio that goes with this branch's width as it is, if that can help."""
+        """The nearest head dim or integer ratio that accepts the width of this branch, if there is one."""
         width, head_dim, ratio = self.widths[branch], self.head_dims[branch], self.mlp_ratios[branch]
         attends, feeds = ATTENTION[self.attention[branch]].width_rule, FFNS[self.ffn[branch]].width_rule
         if attends(width, head_dim):
@@ -281,11 +281,11 @@ class HRViTConfig(BaseModel):
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits: equal for equal networks, whatever they are called."""
+        """12 hex digits, equal for equal networks regardless of their names."""
         return hashlib.sha256(json.dumps(identity(self), sort_keys=True).encode()).hexdigest()[:12]
 
     def __repr__(self) -> str:
-        """Short, for people; ``to_dict`` and ``to_yaml`` say everything."""
+        """A short summary; ``to_dict`` and ``to_yaml`` give all fields."""
         blocks = sum(map(sum, self.depths))
         widths = "-".join(map(str, self.widths))
         return (
@@ -325,7 +325,7 @@ class HRViTConfig(BaseModel):
         """Read a config (or ``preset:`` and changes) from YAML of at most 64 KiB.
 
         Raises:
-            ConfigError: for broken YAML (with its line) or an invalid config.
+            ConfigError: for invalid YAML (with its line) or an invalid config.
         """
         return cls.from_dict(read_yaml(text, "the config"))
 
@@ -338,7 +338,7 @@ class HRViTConfig(BaseModel):
         """Read a config (or ``preset`` and changes) from JSON of at most 64 KiB.
 
         Raises:
-            ConfigError: for broken JSON (with its line) or an invalid config.
+            ConfigError: for invalid JSON (with its line) or an invalid config.
         """
         return cls.from_dict(read_json(text, "the config"))
 
@@ -348,14 +348,14 @@ class HRViTConfig(BaseModel):
 
 
 def as_size(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    """``(height, width)`` in pixels of a resolution: one number means square. NumPy's whole numbers will do.
+    """Convert a resolution to ``(height, width)`` in pixels; one number means square. NumPy integers are accepted.
 
     Raises:
-        ConfigError: if it is neither a positive whole number nor two of them.
+        ConfigError: if it is neither a positive integer nor two of them.
     """
     size = resolution if isinstance(resolution, tuple | list) else (resolution, resolution)
     if len(size) != 2 or not all(_is_whole(side) and side >= 1 for side in size):
-        raise ConfigError(f"resolution = {shortened(resolution)} is no size; use pixels, as in 224 or (224, 320)")
+        raise ConfigError(f"resolution = {shortened(resolution)} is not a size; use pixels, as in 224 or (224, 320)")
     return int(size[0]), int(size[1])
 
 

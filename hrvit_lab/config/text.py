@@ -1,4 +1,4 @@
-"""Sentences for people: errors of pydantic as value and remedy."""
+"""Error messages: turns errors of pydantic into one sentence with field, value and remedy."""
 
 import reprlib
 from collections.abc import Iterable
@@ -36,11 +36,11 @@ REMEDIES = {
     "too_short": "give at least {min_length}",
     "too_long": "give at most {max_length}",
 }
-"""What to do instead, by pydantic's kinds of errors; its own words speak of inputs and tuples."""
+"""Remedies by the type of pydantic's errors, whose own messages are about inputs and tuples."""
 
 
 def remedy(error: ErrorDetails) -> str:
-    """What to give instead of what pydantic refused; our own validators' words as they are."""
+    """The remedy for an error of pydantic; messages of our own validators are kept."""
     if error["type"] in REMEDIES:
         return REMEDIES[error["type"]].format(**error.get("ctx", {}))
     message = error["msg"].removeprefix("Value error, ")
@@ -48,7 +48,7 @@ def remedy(error: ErrorDetails) -> str:
 
 
 def shortened(value: Any) -> str:
-    """A bounded ``repr``: nested YAML aliases would make a full one grow without end."""
+    """A ``repr`` of limited length, since nested values can have a very long one."""
     shortener = reprlib.Repr()
     shortener.maxlevel, shortener.maxtuple, shortener.maxlist, shortener.maxstring = 3, 8, 8, 60
     text = shortener.repr(value)
@@ -56,14 +56,15 @@ def shortened(value: Any) -> str:
 
 
 def one_sentence(error: ValidationError, known: Iterable[str]) -> str:
-    """The first problem of a pydantic error: field, value, remedy; ``known`` are the fields that there are."""
+    """The first problem of a pydantic error in one sentence: field, value, remedy. ``known`` are the valid fields."""
     first = error.errors(include_url=False)[0]
     location = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     if first["type"] == "extra_forbidden":
         if location in SCALINGS:
             return (
-                f"{location!r} is no field: it changes several at once; use hrvit_lab.config.{SCALINGS[location]}"
-                f"(config, {shortened(first['input'])}), an axis of a study, or --set {location}=… of hrvit_lab.cost"
+                f"{location!r} is not a field of a config: it changes several fields; use hrvit_lab.config."
+                f"{SCALINGS[location]}(config, {shortened(first['input'])}), an axis of a study, or "
+                f"hrvit-lab cost --set {location}=…"
             )
         return f"unknown field {location!r}; {suggest(location, known)}"
     if not location:
@@ -78,4 +79,4 @@ SCALINGS = {
     "depth_scale": "scale_depths",
     "width_scale": "scale_widths",
 }
-"""What a study can vary and a config has no field of, and how to have it in Python."""
+"""Axes of a study that are not fields of a config, with the function that applies each."""

@@ -1,4 +1,4 @@
-"""Pure transforms of a config: other numbers of branches, depths and widths."""
+"""Pure functions that change the number of branches, the depths and the widths of a config."""
 
 from hrvit_lab.config.schema import MAX_BRANCHES, PER_BRANCH, HRViTConfig
 from hrvit_lab.errors import ConfigError
@@ -26,32 +26,32 @@ def with_branches(config: HRViTConfig, num_branches: int) -> HRViTConfig:
 
 
 def scale_depths(config: HRViTConfig, factor: float) -> HRViTConfig:
-    """Multiply every depth, at least one block staying.
+    """Multiply every depth by ``factor``, rounded to at least one block.
 
     Raises:
-        ConfigError: if a depth leaves its bounds.
+        ConfigError: if a depth is out of range.
     """
     return config.replace(depths=tuple(tuple(max(1, round(d * factor)) for d in stage) for stage in config.depths))
 
 
 def scale_widths(config: HRViTConfig, factor: float) -> HRViTConfig:
-    """Multiply every branch's width, each rounded to the nearest that its parts accept; a pyramid's stem goes along.
+    """Multiply the width of every branch, rounded to the nearest valid width. The stem of a pyramid is scaled as well.
 
     Raises:
-        ConfigError: if no width near the wanted one works.
+        ConfigError: if there is no valid width near the target.
     """
     widths = []
     for branch, width in enumerate(config.widths):
         target = width * factor
         candidates = valid_widths(config, branch, max(1, int(target / 2)), max(2, int(target * 2)))
         if not candidates:
-            raise ConfigError(f"widths[{branch}] = {target:.1f}: no width near it works; use another factor")
+            raise ConfigError(f"widths[{branch}] = {target:.1f} has no valid width near it; use another factor")
         widths.append(min(candidates, key=lambda candidate: abs(candidate - target)))
     return with_widths(config, tuple(widths))
 
 
 def with_widths(config: HRViTConfig, widths: tuple[int, ...]) -> HRViTConfig:
-    """The same network at other widths; a pyramid's stem follows its first scale."""
+    """The same network with other widths; the stem of a pyramid takes the width of the first scale."""
     stem = {"stem_width": widths[0]} if config.topology == "pyramid" else {}
     return config.replace(widths=widths, **stem)
 

@@ -1,7 +1,7 @@
-"""YAML and JSON from people: plain data by YAML 1.2's rules, bounded, each key once; and YAML that reads back the same.
+"""Read YAML and JSON from users: plain data, limited in size, without duplicate keys. Write YAML that reads back equal.
 
-PyYAML follows YAML 1.1, where ``yes`` is true, ``010`` is 8, ``1:30`` is 90, ``1e-3`` is text, and the last of two
-equal keys wins without a word. Here the core schema of YAML 1.2 holds (https://yaml.org/spec/1.2.2/#103-core-schema).
+PyYAML follows YAML 1.1, where ``yes`` is true, ``010`` is 8, ``1:30`` is 90, ``1e-3`` is text, and duplicate keys are
+accepted. This module follows the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema).
 """
 
 import json
@@ -19,7 +19,7 @@ MAX_TEXT_BYTES = 64 * 1024
 
 
 class _Loader(yaml.SafeLoader):
-    """The core schema of YAML 1.2, each key once, and no anchors: a few aliases of aliases would fill the memory."""
+    """The core schema of YAML 1.2 without duplicate keys and aliases; nested aliases can fill the memory."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - an instance variable to its stubs
     yaml_constructors: ClassVar[dict[Any, Any]] = {
@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.MarkedYAMLError(problem="a key must be a name", problem_mark=key_node.start_mark)
             if key in lines:
-                problem = f"{key!r} stands there twice, first in line {lines[key]}"
+                problem = f"duplicate key {key!r}, first in line {lines[key]}"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             lines[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
@@ -59,18 +59,18 @@ def _float(text: str) -> float:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
 
 def _register(tag: str, pattern: str, first: list[str], read: Callable[[str], Any]) -> None:
-    """Let plain scalars of that form, which begin with one of ``first``, be what ``read`` makes of them."""
+    """Convert plain scalars that match the pattern with ``read``; ``first`` are their possible first characters."""
     whole = re.compile(rf"(?:{pattern})\Z")
 
     def construct(loader: _Loader, node: Any) -> Any:
         text = loader.construct_scalar(node)
         if not whole.match(text):  # a tag, as in !!int x
             kind = tag.rpartition(":")[2]
-            raise yaml.MarkedYAMLError(problem=f"{text[:60]!r} is no {kind}", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"{text[:60]!r} is not a valid {kind}", problem_mark=node.start_mark)
         return read(text)
 
     _Loader.add_constructor(tag, construct)
@@ -90,12 +90,12 @@ _register(
 
 
 def read_yaml(text: str, what: str) -> Any:
-    """Parse YAML of at most 64 KiB: plain values, each key once, no aliases, nothing that is not data.
+    """Parse YAML of at most 64 KiB: plain data without duplicate keys and aliases.
 
     Args:
-        what: how errors call the text.
+        what: name of the text in errors.
     Raises:
-        ConfigError: for text that is too long or no YAML, with the line.
+        ConfigError: for text that is too long or not valid YAML, with the line.
     """
     _check_length(text, what)
     try:
@@ -104,13 +104,13 @@ def read_yaml(text: str, what: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
-        raise ConfigError(f"{what} is broken YAML{where}: {problem}; correct that line") from None
+        raise ConfigError(f"{what} is not valid YAML{where}: {problem}; correct that line") from None
     except (RecursionError, ValueError):  # nested too deep; a number of thousands of digits
-        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+        raise ConfigError(f"{what} is nested too deeply or has a number with too many digits; simplify it") from None
 
 
 def write_yaml(value: Any, width: int) -> str:
-    """YAML that ``read_yaml`` reads back as it was; lists of scalars stand in one line of at most ``width`` columns."""
+    """Write YAML that ``read_yaml`` reads back equal. Lists of scalars take one line of at most ``width`` columns."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=width)
 
 
@@ -118,24 +118,24 @@ def read_json(text: str, what: str) -> Any:
     """Parse JSON of at most 64 KiB, each key once.
 
     Raises:
-        ConfigError: for text that is too long or no JSON, with the line.
+        ConfigError: for text that is too long or not valid JSON, with the line.
     """
     _check_length(text, what)
     try:
         return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{what} is broken JSON in line {error.lineno}: {error.msg}; correct that line") from None
+        raise ConfigError(f"{what} is not valid JSON in line {error.lineno}: {error.msg}; correct that line") from None
     except ConfigError as error:
-        raise ConfigError(f"{what} is broken JSON: {error}") from None
+        raise ConfigError(f"{what} is not valid JSON: {error}") from None
     except (RecursionError, ValueError):
-        raise ConfigError(f"{what} is nested too deep or holds an impossible number; keep to plain fields") from None
+        raise ConfigError(f"{what} is nested too deeply or has a number with too many digits; simplify it") from None
 
 
 def read_text(path: Path, what: str) -> str:
     """The text of a file of at most 64 KiB.
 
     Raises:
-        ConfigError: if it cannot be read, is no regular file, too large, or not UTF-8.
+        ConfigError: if it cannot be read, is not a regular file, is too large, or is not UTF-8.
     """
     try:
         return read_bounded(path, MAX_TEXT_BYTES).decode("utf-8")
@@ -144,16 +144,16 @@ def read_text(path: Path, what: str) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{what} {path} cannot be read: it is not UTF-8 text; save it as UTF-8") from None
     except ValueError:  # a NUL character in the name
-        raise ConfigError(f"{what} {str(path)!r} cannot be read: impossible name; give a YAML file") from None
+        raise ConfigError(f"{what} {str(path)!r} cannot be read: invalid file name; give a YAML file") from None
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise ConfigError(f"{twice!r} stands there twice; keep one")
+        raise ConfigError(f"duplicate key {twice!r}; keep one of them")
     return dict(pairs)
 
 
 def _check_length(text: str, what: str) -> None:
     if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
-        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; keep only the fields that matter")
+        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; give a smaller file")

@@ -1,1 +1,1 @@
-"""The network: its parts as modules, how a config becomes one, and the forms in which it is served."""
+"""The network: its parts as modules, building from a config, checkpoints, and forms for inference."""

@@ -1,7 +1,7 @@
-"""Networks that are not ours, by name, on our scales: any model of timm as a config that can be built and measured.
+"""Baselines: any model of timm as a config that can be built and measured.
 
-A `TimmConfig` stands wherever an `HRViTConfig` does: it has a name, an id, a number of classes, `replace` and
-`to_dict`. `build_network` builds either.
+A `TimmConfig` can be used in place of an `HRViTConfig`: it has a name, an id, a number of classes, `replace` and
+`to_dict`. `build_network` builds both.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class TimmConfig:
         name: a label for people.
 
     Raises:
-        ConfigError: (a ValueError) for a name that timm doesn't have, with the nearest, or an impossible number.
+        ConfigError: (a ValueError) for a name that timm doesn't have, with the nearest, or a number out of range.
     """
 
     model: str
@@ -47,11 +47,11 @@ class TimmConfig:
         for field, most in (("num_classes", MAX_CLASSES), ("in_chans", MAX_CHANNELS)):
             value = getattr(self, field)
             if type(value) is not int or not 1 <= value <= most:
-                raise ConfigError(f"{field} = {value!r} can't be for {self.model}; use 1 to {most}")
+                raise ConfigError(f"{field} = {value!r} is invalid for {self.model}; use 1 to {most}")
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits: equal for equal networks, whatever they are called."""
+        """12 hex digits, equal for equal networks regardless of their names."""
         identity = {"model": self.model, "num_classes": self.num_classes, "in_chans": self.in_chans}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -63,7 +63,7 @@ class TimmConfig:
         """
         known = [field.name for field in dataclasses.fields(self)]
         if unknown := next((name for name in changes if name not in known), None):
-            raise ConfigError(f"{self.model} has no {unknown!r} to set; a timm model takes num_classes and in_chans")
+            raise ConfigError(f"{self.model} has no field {unknown!r}; set num_classes or in_chans of a model of timm")
         return dataclasses.replace(self, **changes)
 
     def check_resolution(self, resolution: int | tuple[int, int]) -> tuple[int, int]:
@@ -126,5 +126,5 @@ def timm_name(model: Any) -> str:
     if name in known:
         return name
     near = difflib.get_close_matches(name[:100], known, n=3, cutoff=0.6)
-    remedy = suggest(name, near) if near else "timm.list_models() tells their names"
+    remedy = suggest(name, near) if near else "timm.list_models() lists the names"
     raise ConfigError(f"{model:.80}: timm has no such model; {remedy}")

@@ -1,6 +1,6 @@
-"""Reading checkpoint files that anyone may have written.
+"""Read checkpoint files from untrusted sources.
 
-Only tensors are built. A file that would inflate is refused before it is read, and every refusal is one sentence.
+Only tensors are built. Compressed files are refused before they are read. Every error is one sentence.
 """
 
 import io
@@ -124,7 +124,7 @@ def _checked_pickle(file: IO[bytes], size: int) -> bytes:
             )
         pickles = [entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
-            raise Unreadable("is an archive but no PyTorch checkpoint: it does not hold one data.pkl")
+            raise Unreadable("is not a PyTorch checkpoint: it has no data.pkl, or several; give one of torch.save")
         if pickles[0].file_size > MAX_PICKLE_BYTES:
             raise Unreadable(f"describes more than {MAX_PICKLE_BYTES // 1024**2} MiB of objects; save the weights only")
         return archive.read(pickles[0])
@@ -137,7 +137,7 @@ def _check_globals(pickled: IO[bytes]) -> None:
             name = str(argument).replace(" ", ".")
             if name not in BOOKKEEPING and not TENSORS.fullmatch(name):
                 raise Unreadable(
-                    f"holds {shown(name)}, but is read as tensors only; "
+                    f"contains {shown(name)}, but only tensors are loaded; "
                     "save the weights alone: torch.save(model.state_dict(), …)"
                 )
 

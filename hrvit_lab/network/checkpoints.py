@@ -1,4 +1,4 @@
-"""Loading a checkpoint into a network, whatever it is wrapped in and in whose layout: all of it or nothing."""
+"""Load a checkpoint into a network: several layouts and wrappers, all tensors or none."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ PUBLISHED_CLASSIFIERS = ("head.classifier.", "decode_head.conv_seg.", "auxiliary
 
 
 class LoadReport(NamedTuple):
-    """What ``load_checkpoint`` did.
+    """The result of ``load_checkpoint``.
 
     Attributes:
         loaded: number of tensors that were loaded.
@@ -144,7 +144,8 @@ def _network(model: nn.Module) -> HRViT:
     inside = [module for module in model.modules() if isinstance(module, HRViT)] if isinstance(model, nn.Module) else []
     if len(inside) != 1:
         raise ConfigError(
-            f"load_checkpoint takes an HRViT or a module around one; {type(model).__name__} holds {len(inside)}"
+            f"load_checkpoint: {type(model).__name__} contains {len(inside)} HRViTs; "
+            "give an HRViT or a module that wraps one"
         )
     return inside[0]
 
@@ -166,7 +167,9 @@ def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], st
     tensors: dict[str, Tensor] = {}
     for key, tensor in content.items():
         if (name := _bare(key)) in tensors:
-            raise ConfigError(f"{where} holds {shown(name)} twice, with and without the prefix of a wrapper")
+            raise ConfigError(
+                f"{where} contains {shown(name)} twice, with and without the prefix of a wrapper; remove one of them"
+            )
         if name not in COUNTERS:
             tensors[name] = tensor
     return cut_in_halves(tensors), ".".join(path)

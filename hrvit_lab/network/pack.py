@@ -35,9 +35,9 @@ def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
 def refusal(dtype: torch.dtype) -> str | None:
     """Why weights of this number format cannot be packed here, or None."""
     if not torch.backends.mkldnn.is_available():
-        return "packed weights need oneDNN, which this build of torch has not"
+        return "packed weights need oneDNN, which this build of torch lacks; use the deployed network"
     if dtype not in (torch.float32, torch.bfloat16):
-        return f"packed weights are float32 or bfloat16, not {str(dtype).removeprefix('torch.')}"
+        return f"packed weights do not support {str(dtype).removeprefix('torch.')}; use float32 or bfloat16"
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "packed weights in bfloat16 need a processor with AVX-512; use float32"
     return None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Stage(nn.Module):
-    """Parallel branches that don't see each other; a fusion stands before each stage.
+    """Parallel, independent branches; a fusion precedes each stage.
 
     Args:
         patch_embeds: per branch, (B, H, W, C_in) → (B, H, W, C).
