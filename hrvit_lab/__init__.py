@@ -4,10 +4,14 @@ The public names are imported on first use (PEP 562), so that configs and costs 
 registered in timm: ``timm.create_model("hrvit_b1")``.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from hrvit_lab import interrupts
 
-import wrapt
+interrupts.expect()  # before anything else is imported
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+import wrapt  # noqa: E402
 
 if TYPE_CHECKING:
     from hrvit_lab.config import (
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from hrvit_lab.network.deploy import deploy
     from hrvit_lab.network.model import HRViT
     from hrvit_lab.network.pack import pack
+    from hrvit_lab.study.run import load_results, run_study
 
 _SOURCES = {
     "PRESETS": "config",
@@ -42,10 +47,12 @@ _SOURCES = {
     "diff": "config",
     "load_checkpoint": "network.checkpoints",
     "load_published": "network.checkpoints",
+    "load_results": "study.run",
     "measure_latency": "latency.single",
     "pack": "network.pack",
     "preset": "config",
     "race": "latency.race",
+    "run_study": "study.run",
     "scale_depths": "config",
     "scale_widths": "config",
     "with_branches": "config",
@@ -65,10 +72,12 @@ __all__ = [
     "diff",
     "load_checkpoint",
     "load_published",
+    "load_results",
     "measure_latency",
     "pack",
     "preset",
     "race",
+    "run_study",
     "scale_depths",
     "scale_widths",
     "with_branches",

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 import hrvit_lab
-from hrvit_lab import ConfigError, count, create_model, measure_latency, preset, race
+from hrvit_lab import ConfigError, count, create_model, deploy, load_results, measure_latency, preset, race
+from hrvit_lab.cost.ledger import ledger
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.parts import measure_parts
+from hrvit_lab.study.files import find_study, load_study
+from hrvit_lab.study.space import expand
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "timm", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "streamlit")
@@ -65,7 +70,13 @@ def test_every_public_name_is_there() -> None:
     for name in hrvit_lab.__all__:
         assert getattr(hrvit_lab, name) is not None
     assert set(hrvit_lab.__all__) <= set(dir(hrvit_lab))
-    for name in ("deploy", "pack", "count", "race", "build", "load_checkpoint"):
+    asked = {
+        "HRViTConfig", "PRESETS", "preset", "diff", "with_branches", "with_widths", "scale_widths", "scale_depths",
+        "build", "create_model", "count", "race", "measure_latency", "deploy", "pack", "load_checkpoint", "run_study",
+        "load_results",
+    }  # fmt: skip
+    assert asked <= set(hrvit_lab.__all__)
+    for name in asked - {"PRESETS"}:
         assert callable(getattr(hrvit_lab, name))
     with pytest.raises(AttributeError, match="no_such_name"):
         hrvit_lab.no_such_name  # noqa: B018
@@ -121,3 +132,27 @@ def test_what_people_see_is_short() -> None:
     assert str(config) == repr(config)
     counts = count(config, (224, 160))
     assert f"{counts.params:,} parameters" in repr(counts) and "224×160" in repr(counts) and len(repr(counts)) < 120
+
+
+def test_nothing_that_a_notebook_shows_floods_it() -> None:
+    """One line of at most 300 characters; PyTorch's own for a model has a line a module."""
+    model = create_model("hrvit_nano")
+    study = load_study(find_study("branch_sweep"))
+    budget = Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)
+    for value in (
+        model, deploy(model), create_model("hrvit_b1_segformer_ade20k"), count(model, 64), count("timm:resnet18", 64),
+        ledger(model.config, 64), study, expand(study).variants[0],
+        measure_parts(model, (32, 32), budget=budget),
+        load_results(ROOT / "studies" / "measured" / "attention_variants"),
+    ):  # fmt: skip
+        assert len(repr(value)) < 300 and "\n" not in repr(value), type(value)
+    assert f"{count(model, 64).params:,} parameters" in repr(model) and "hrvit_nano" in repr(model)
+    assert f"{count(model, 64).macs:,} MACs" in repr(ledger(model.config, 64))
+
+
+def test_segmenters_race_by_name() -> None:
+    budget = Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)
+    [first, second] = race(
+        ["hrvit_b1_segformer_ade20k", "hrvit_b1_segformer_cityscapes"], 32, budget, max_warmup_seconds=0.01
+    )
+    assert [first.status, second.status] == ["ok", "ok"] and second.model == "hrvit_b1_segformer_cityscapes"

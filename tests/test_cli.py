@@ -249,3 +249,27 @@ def test_help_needs_no_rich_and_no_pydantic() -> None:
     )  # fmt: skip
     assert "usage: hrvit-lab x" in done.stdout
     assert not {"rich", "pydantic", "torch", "timm", "numpy", "pandas"} & set(done.stdout.splitlines()[-1].split())
+
+
+# -- Ctrl-C at any moment ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [("--help", "wrapt"), ("cost hrvit_nano", "yaml"), ("study --list", "rich"), ("train x", "torch"),
+     ("latency x", "torch")],
+)  # fmt: skip
+def test_ctrl_c_while_a_command_loads_is_one_word(command: str, module: str, tmp_path: Path) -> None:
+    """Also where the module that is being loaded turns the interrupt into another error, as some do."""
+    (tmp_path / f"{module}.py").write_text(
+        "import time\nprint('begun', flush=True)\ntry:\n    time.sleep(60)\n"
+        "except BaseException:\n    raise ImportError('no such luck') from None\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hrvit_lab", *command.split()],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "", "interrupted\n")

@@ -300,7 +300,7 @@ def test_a_folder_of_an_older_version_is_judged_by_title_and_question(
     del old["study_file"]
     path.write_text(json.dumps(old))
     other.write_text(COSTS.replace("What does", "What else does"))
-    assert "another study file" in refused(capsys, other, *out)
+    assert "another study of that name" in refused(capsys, other, *out)
     assert main([str(mine), *out]) == 0
 
 

@@ -254,6 +254,7 @@ def test_results_that_are_not_there(study: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     for record in (tmp_path / "trials").glob("*.json"):
         record.unlink()
+    (tmp_path / "costs" / "table.csv").unlink()
     assert "no trial of 'costs' is done yet" in refused(capsys, "report", "costs", "--out", tmp_path)
 
 

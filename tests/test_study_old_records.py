@@ -12,8 +12,8 @@ import pytest
 
 from hrvit_lab.environment import environment
 from hrvit_lab.study.__main__ import main
-from hrvit_lab.study.command import plan_under
 from hrvit_lab.study.files import load_study
+from hrvit_lab.study.reporting import plan_under
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.trials import Trial, in_order
 

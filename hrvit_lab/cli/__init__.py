@@ -21,6 +21,7 @@ from hrvit_lab.cli.values import (
     threads,
     whole,
 )
+from hrvit_lab.interrupts import loading
 
 __all__ = [
     "DTYPES",
@@ -32,6 +33,7 @@ __all__ = [
     "dtype",
     "duration",
     "listed",
+    "loading",
     "mib",
     "number",
     "one_of",

@@ -1,15 +1,17 @@
 """Exit codes of commands, and error messages without tracebacks for errors that a user can cause."""
 
+import atexit
 import errno
 import os
 import sys
 from collections.abc import Callable
 
+from hrvit_lab import interrupts
 from hrvit_lab.cli.display import printable
 from hrvit_lab.errors import ConfigError
 
 INVALID = 2
-INTERRUPTED = 130
+INTERRUPTED = interrupts.CODE
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as in shells."""
 
@@ -31,7 +33,7 @@ REMEDIES = {
 def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
     """Call ``work`` and return the exit code of the command.
 
-    A command imports slow modules inside ``work``, so that Ctrl-C during the import is handled.
+    A command imports slow modules inside ``work``, within ``loading()``, so that Ctrl-C during the import is handled.
 
     Args:
         work: the command; returns its exit code.
@@ -42,8 +44,9 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
         system (a full disk, a missing permission); 130 after Ctrl-C; 141 without a message if the reader of a pipe has
         exited. Exits by argparse (``--help``) keep their exit code.
     """
-    prepare_streams()
     try:
+        interrupts.hear()
+        prepare_streams()
         try:
             code = work()
         except SystemExit as leaving:
@@ -64,6 +67,9 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
         if error.errno == errno.ENOSPC:
             _discard_output()  # flushing the buffer of standard output at exit would raise again
         return INVALID
+    finally:
+        atexit.unregister(interrupts.ignore)
+        atexit.register(interrupts.ignore)
 
 
 def complain(sentence: str) -> None:

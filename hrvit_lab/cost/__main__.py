@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         options = parser().parse_args(arguments)
-        from hrvit_lab.cost.command import show  # imported here to keep --help fast
+        with cli.loading():
+            from hrvit_lab.cost.command import show  # imported here to keep --help fast
 
         show(options)
         return 0

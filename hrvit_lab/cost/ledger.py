@@ -19,7 +19,15 @@ class Row(NamedTuple):
     cost: Cost
 
 
-def ledger(config: HRViTConfig, resolution: int | Size = 224) -> tuple[Row, ...]:
+class Ledger(tuple[Row, ...]):
+    """All rows, in the network's order."""
+
+    def __repr__(self) -> str:
+        sums = sum_costs(row.cost for row in self)
+        return f"Ledger({len(self)} rows, {sums.params:,} parameters, {sums.macs:,} MACs)"
+
+
+def ledger(config: HRViTConfig, resolution: int | Size = 224) -> Ledger:
     """Costs of every operator for one image of ``resolution`` pixels. The totals are the sums over the rows.
 
     Raises:
@@ -29,7 +37,7 @@ def ledger(config: HRViTConfig, resolution: int | Size = 224) -> tuple[Row, ...]
     for stage, branch, part, repeats in plan(config, resolution).steps():
         branches = [(branch, part_costs(part))] if branch is not None else enumerate(costs_by_branch(part))
         rows += [Row(stage, b, cost.times(repeats)) for b, costs in branches for cost in costs]
-    return tuple(rows)
+    return Ledger(rows)
 
 
 def totals(config: HRViTConfig, resolution: int | Size = 224) -> Totals:

@@ -31,9 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         options = parser().parse_args(arguments)
-        from hrvit_lab.latency.command import run  # here: --help is quick, and Ctrl-C is heard while torch loads
+        with cli.loading():
+            from hrvit_lab.latency.command import run  # here: --help is quick
 
-        return run(options, cli.console())
+            console = cli.console()
+        return run(options, console)
 
     return cli.run(work, interrupted="interrupted; finished measurements are kept")
 

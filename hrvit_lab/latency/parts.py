@@ -75,6 +75,12 @@ class PartTimes:
     rounds: int
     conditions: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"PartTimes({len(self.frame)} parts; sum {self.sum_ms:.4g} ms, whole {self.whole_ms:.4g} ms, "
+            f"{self.rounds} rounds)"
+        )
+
 
 class Spec(NamedTuple):
     """What a tensor looked like."""

@@ -51,6 +51,10 @@ class HRViT(nn.Module):
             for branch, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True))
         ]
 
+    def __repr__(self) -> str:
+        """One line, where PyTorch lists 1,000 modules; ``print(model.stages[0])`` lists those of a stage."""
+        return f"{type(self).__name__}({self.config!r}, {sum(p.numel() for p in self.parameters()):,} parameters)"
+
     def _module_of(self, branch: int) -> str:
         if self.config.topology == "pyramid":
             return f"stages.{branch}.norms.0"

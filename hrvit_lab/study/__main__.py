@@ -31,13 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         reports = given[:1] == ["report"]
         options = _report_parser().parse_args(given[1:]) if reports else _parser().parse_args(given)
-        console = cli.console()
         if reports:  # imported here: --help is quick, and a report needs nothing of what runs trials
-            from hrvit_lab.study.reporting import rebuild
+            with cli.loading():
+                from hrvit_lab.study.reporting import rebuild
 
+                console = cli.console()
             return rebuild(options, console)
-        from hrvit_lab.study import command
+        with cli.loading():
+            from hrvit_lab.study import command
 
+            console = cli.console()
         return command.show_list(console) if options.list else command.sweep(options, console)
 
     return cli.run(work, interrupted=KEPT)

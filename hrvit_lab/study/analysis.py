@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hrvit_lab.study.results import Results
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.statistics import against_best, holm, paired
-from hrvit_lab.study.tables import CURVES, DISTURBED, NOT_BUILT, tidy_curves, tidy_table
+from hrvit_lab.study.tables import CURVES, DISTURBED, NOT_BUILT, PARTIAL, tidy_curves, tidy_table
 from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -29,7 +30,7 @@ OF_A_RUN = ("date_utc", "command", "data_files")
 
 
 def results(
-    name: str,
+    folder: Path,
     spec: Spec,
     expansion: Expansion,
     planned: Mapping[str, Sequence[Trial]],
@@ -39,11 +40,12 @@ def results(
     """All that a study found, from its trials' records: the table, the curves, and where both were measured.
 
     Args:
+        folder: for the study's files.
         environment: of the run.
         planned, records: see ``table``.
     """
     return Results(
-        name=name,
+        folder=folder,
         spec=spec,
         environment=environment,
         configs={variant.name: variant.config.to_dict() for variant in expansion.variants},
@@ -213,7 +215,7 @@ def _status(trials: Sequence[Trial], records: Records) -> str:
         if record and record["status"] != "ok":
             seed = f" (seed {trial.inputs.seed})" if GROUPS[trial.group].per_seed else ""
             return f"failed: {trial.group}{seed}: {record['reason']}"
-    return "ok" if all(trial.key in records for trial in trials) else "partial"
+    return "ok" if all(trial.key in records for trial in trials) else PARTIAL
 
 
 def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], records: Records) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Study files: how they are found and read, and how ``--set`` changes them."""
 
+import copy
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, read_text, read_yaml, remedy, suggest
+from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.study.spec import NamedChange, Spec
 
 RESERVED_NAMES = ("report", "trials")
 MAX_NAME = 100
+MAX_FILE_BYTES = MIB
 SUFFIXES = (".yaml", ".yml")
 # Separators, what Windows refuses, and control characters; at the ends, dots (so that none is "." or "..") and spaces.
 _NO_NAME = re.compile(r"[/\\:*?\"<>|]|^[. ]|[. ]$|^$")
@@ -49,6 +53,27 @@ def study_name(path: Path) -> str:
     return path.name.removesuffix(".yaml").removesuffix(".yml")
 
 
+def named_after(title: str) -> str:
+    """A name for a study without a file: ``how-many-branches`` of "How many branches?".
+
+    >>> named_after("How many branches?")
+    'how-many-branches'
+    """
+    return re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:MAX_NAME].strip("-") or "study"
+
+
+def study_file(path: Path) -> dict[str, str]:
+    """What tells one study file from another of the same name: digests of its place and of its content."""
+    place, content = str(path.resolve()).encode(), read_bounded(path, MAX_FILE_BYTES)
+    return {"place": _digest(place), "content": _digest(content)}
+
+
+def study_in_memory(spec: Spec) -> dict[str, str]:
+    """The same for a study without a file: title, question and base stand for its place."""
+    place = f"{spec.title}\0{spec.question}\0{spec.base}"
+    return {"place": _digest(place.encode()), "content": _digest(spec.to_yaml().encode())}
+
+
 def check_name(name: str) -> None:
     """Refuse a name that cannot be the name of a folder on every system.
 
@@ -71,8 +96,17 @@ def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
         ConfigError: one sentence with the file (or ``--set``), the key and the remedy.
     """
     text = read_text(path, "the study file")
-    raw = _parse(text, path)
-    spec = _validate(raw, str(path))
+    return spec_from(_parse(text, path), settings, str(path))
+
+
+def spec_from(fields: Mapping[str, Any], settings: Sequence[tuple[str, Any]] = (), source: str = "the study") -> Spec:
+    """The study with these fields, changed by ``(dotted key, value)`` settings.
+
+    Raises:
+        ConfigError: one sentence with the source (or ``--set``), the key and the remedy.
+    """
+    raw = copy.deepcopy(dict(fields))
+    spec = _validate(raw, source)
     if not settings:
         return spec
     raw["base"] = dict(spec.base)
@@ -170,3 +204,7 @@ def _fields_at(location: Sequence[Any]) -> list[str]:
             return list(NamedChange.model_fields) if "variants" in location else ["min", "max"]
         section = field.annotation
     return list(section.model_fields)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,6 +1,5 @@
 """What a study writes into its folder: inputs when it begins; table, figures and report when it ends."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -30,14 +29,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release(unlink=True)
 
 
-def study_file(path: Path) -> dict[str, str]:
-    """What tells one study file from another of the same name: digests of its place and of its content."""
-    place, content = str(path.resolve()).encode(), read_bounded(path, MAX_FILE_BYTES)
-    return {"place": hashlib.sha256(place).hexdigest()[:16], "content": hashlib.sha256(content).hexdigest()[:16]}
-
-
 def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
-    """Refuse a folder with the results of another study file of the same name.
+    """Refuse a folder with the results of another study of the same name.
 
     A file is the same if it is at the same place, whatever was edited in it or set on the command line, or if it has
     the same content at another place. Folders of older versions do not say so: there, title and question decide.
@@ -56,8 +49,8 @@ def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
         same = (before.title, before.question) == (spec.title, spec.question)
     if not same:
         raise ConfigError(
-            f"{folder} holds the results of another study file of that name ({before.title!r}); rename this file, or "
-            "choose another --out"
+            f"{folder} holds the results of another study of that name ({before.title!r}); rename this file or "
+            "study, or choose another --out"
         )
 
 

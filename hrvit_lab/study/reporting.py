@@ -95,7 +95,7 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
 
 
 def gather(
-    name: str,
+    folder: Path,
     spec: Spec,
     expansion: Expansion,
     planned: Mapping[str, list[Trial]],
@@ -107,7 +107,7 @@ def gather(
 
     trials = in_order(planned)
     records = store.load_all({trial.key for trial in trials}) | computed(planned)
-    results = analysis.results(name, spec, expansion, planned, records, conditions)
+    results = analysis.results(folder, spec, expansion, planned, records, conditions)
     return results, analysis.failures(trials, records)
 
 
@@ -143,4 +143,4 @@ def _from_records(folder: Path, out: Path) -> tuple["Results", Failures] | None:
     trials = in_order(planned)
     if trials and not store.load_all({trial.key for trial in trials}):
         return None
-    return gather(folder.name, spec, expansion, planned, store, conditions)
+    return gather(folder, spec, expansion, planned, store, conditions)

@@ -6,8 +6,9 @@ Files of a folder may come from anybody. They are bounded when read; what does n
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,10 @@ from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.tables import no_curves, read_curves, read_table
+from hrvit_lab.study.tables import NOT_BUILT, PARTIAL, no_curves, read_curves, read_table
+
+if TYPE_CHECKING:
+    from hrvit_lab.plots import Figure
 
 MAX_FILE_BYTES = 64 * MIB
 MAX_DEPTH = 20
@@ -32,7 +36,7 @@ class Results:
     """A study and what it found.
 
     Attributes:
-        name: the study's, and its folder's.
+        folder: where its files lie.
         spec: the resolved study.
         environment: of the run that measures it.
         configs: the fields of every variant's config, by its name; from a file they may be anything.
@@ -44,7 +48,7 @@ class Results:
         faults: what of a folder's files does not fit and is left out.
     """
 
-    name: str
+    folder: Path
     spec: Spec
     environment: Mapping[str, Any]
     configs: Mapping[str, Any]
@@ -53,6 +57,36 @@ class Results:
     curves: pd.DataFrame = field(default_factory=no_curves)
     measured_in: Sequence[Mapping[str, Any]] = ()
     faults: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        failed = f"{len(self.failed)} failed" if self.failed else "none failed"
+        return (
+            f"Results({self.name!r}, {len(self.table)} variants; {', '.join(self.metrics) or 'no metrics'}; {failed}; "
+            f"in {self.folder})"
+        )
+
+    @property
+    def name(self) -> str:
+        """The study's, and its folder's."""
+        return self.folder.resolve().name
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Variants of which a trial failed, and why."""
+        rows = records_of(self.table) if "status" in self.table else []
+        return {row["variant"]: row["status"] for row in rows if row["status"] not in ("ok", PARTIAL, NOT_BUILT)}
+
+    @property
+    def report(self) -> Path:
+        """The report of a study that ran to its end."""
+        return self.folder / "report.html"
+
+    @cached_property
+    def figures(self) -> "dict[str, Figure]":
+        """The report's figures by name, drawn when they are first asked for."""
+        from hrvit_lab.study.report.figures import figures_of
+
+        return figures_of(self)
 
     @property
     def dataset(self) -> str:
@@ -103,7 +137,7 @@ def read_results(folder: Path) -> Results:
     dropped = _read_json(folder / "dropped.json", dict, faults, _plain)
     environments = _read_json(folder / "measured_in.json", list, faults, _plain)
     return Results(
-        name=folder.name,
+        folder=folder,
         spec=load_study(folder / "study.yaml"),
         environment=_read_json(folder / "environment.json", dict, faults, _plain),
         configs=_read_json(folder / "configs.json", dict, faults),

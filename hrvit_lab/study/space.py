@@ -39,6 +39,9 @@ class Variant:
     cost_config: NetworkConfig
     published: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Variant({self.name!r}, {self.config!r})"
+
 
 class Point(NamedTuple):
     """A variant before it is made: its name, where it starts (None: the base) and what is changed there."""

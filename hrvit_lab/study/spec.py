@@ -295,6 +295,9 @@ class Spec(_Section):
             raise ValueError(f"metric {gpu[0]!r} needs a GPU; leave it out, or take --device cuda")
         return self
 
+    def __repr__(self) -> str:
+        return f"Spec({self.title!r}, {self.num_points} networks, {', '.join(self.metrics)}, {len(self.seeds)} seeds)"
+
     @property
     def num_points(self) -> int:
         """Networks before matching and constraints."""

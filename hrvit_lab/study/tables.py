@@ -32,6 +32,7 @@ DISTURBED = "disturbed"
 """Behind a metric's key: why its figure should not be trusted; missing where nothing speaks against it."""
 
 NOT_BUILT = "not built here"
+PARTIAL = "partial"
 """Status of a row that holds published figures alone."""
 
 

@@ -7,17 +7,20 @@ from hrvit_lab import cli
 from hrvit_lab.train.datasets import DATASETS
 from hrvit_lab.train.options import TrainOptions
 
+UNTRAINED = "interrupted before anything was trained"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 (diverged, out of memory), 2 (invalid request) or 130 (interrupted)."""
 
     def work() -> int:
         options = parser().parse_args(arguments)
-        from hrvit_lab.train.command import train  # here: --help is quick, and Ctrl-C is heard while torch loads
+        with cli.loading():
+            from hrvit_lab.train.command import train  # here: --help is quick
 
         return train(options)
 
-    return cli.run(work, interrupted="interrupted before anything was trained")
+    return cli.run(work, interrupted=UNTRAINED)
 
 
 def parser() -> cli.Parser:

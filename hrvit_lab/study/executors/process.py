@@ -3,10 +3,12 @@
 import contextlib
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
+from types import ModuleType
 
 import psutil
 
@@ -43,7 +45,7 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=worker.main, args=(theirs, dict(probes), threads), daemon=True)
         try:
-            with _interrupts_ignored():  # the child inherits this until it has its own handler
+            with _interrupts_ignored(), _without_main():  # the child ignores Ctrl-C until it has its own handler
                 self.process.start()
         except OSError as error:
             raise WorkerUnable(f"a worker could not start: {error.strerror}; try fewer --jobs") from None
@@ -151,3 +153,14 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run the main script again: it may call `run_study` without a guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,94 @@
+"""Studies from Python and from notebooks: `run_study` and `load_results`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hrvit_lab import cli
+from hrvit_lab.config import ConfigError
+from hrvit_lab.study.files import (
+    check_name,
+    find_study,
+    load_study,
+    named_after,
+    spec_from,
+    study_file,
+    study_in_memory,
+    study_name,
+)
+from hrvit_lab.study.folder import write_results
+from hrvit_lab.study.results import Results, read_results
+from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.sweep import begin, prepare, run
+
+
+def run_study(
+    study: str | os.PathLike[str] | Spec | Mapping[str, Any],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    out: str | os.PathLike[str] = "results",
+    jobs: int | None = None,
+    retry_failed: bool = False,
+    again: Sequence[str] = (),
+) -> Results:
+    """Sweep a study, as ``hrvit-lab study`` does: the same records, the same files, resumable.
+
+    Args:
+        study: the name of a shipped study, the path of a study file, a `Spec`, or a dict with the fields of one.
+        settings: changes to it, by dotted keys: ``{"train.epochs": 2, "seeds": [0, 1]}``.
+        name: of the folder for the results. By default the file's name; for a `Spec` or a dict, its title in lower
+            case with hyphens.
+        out: folder of all results; records of trials are shared by all studies in it.
+        jobs: trainings at a time; None takes one for each core, and one on a GPU.
+        retry_failed: run failed trials again.
+        again: groups to measure again, whatever is kept: ``"latency"``, ``"memory"``, ``"accuracy"``.
+    Returns:
+        Table, curves, figures, and the path of the report. Trials that failed are in ``failed``.
+    Raises:
+        ConfigError: if the study is invalid, can't run here, or its folder holds another study of that name.
+        KeyboardInterrupt: after Ctrl-C. Finished trials are kept; the same call continues.
+        RuntimeError: if no worker process can start.
+
+    >>> run_study("branch_sweep", settings={"metrics": ["params", "macs"]}).table  # doctest: +SKIP
+    """
+    changes = list((settings or {}).items())
+    if isinstance(study, Spec | Mapping):
+        spec = spec_from(study.model_dump(exclude_unset=True) if isinstance(study, Spec) else study, changes)
+        name, origin = name or named_after(spec.title), study_in_memory(spec)
+    elif isinstance(study, str | os.PathLike):
+        path = find_study(os.fspath(study))
+        spec, origin = load_study(path, changes), study_file(path)
+        name = name or study_name(path)
+    else:
+        raise ConfigError(f"{study!r:.80} is no study; give a name, the path of a study file, a Spec or a dict")
+    check_name(name)
+    console = cli.console()
+    sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again)
+    begin(sweep)
+    run(sweep, console, retry_failed, again)
+    results, failed = sweep.results()
+    for label, reason in failed:
+        console.print(f"failed: {label}: {reason}", soft_wrap=True)
+    write_results(sweep.folder, results)
+    return results
+
+
+def load_results(study: str | os.PathLike[str], *, out: str | os.PathLike[str] = "results") -> Results:
+    """Read the results of a study.
+
+    Args:
+        study: the study's name, or its folder.
+        out: folder of all results, for a name.
+    Raises:
+        ConfigError: if there are none, or they can't be read.
+    """
+    given = Path(study).expanduser()
+    folders = [Path(out).expanduser() / given, given]
+    folder = next((folder for folder in folders if (folder / "study.yaml").exists()), None)
+    if folder is None:
+        raise ConfigError(
+            f"there are no results of {str(study)!r} in {out}; run the study first, or give the folder of its results"
+        )
+    return read_results(folder)

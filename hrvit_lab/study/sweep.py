@@ -1,0 +1,197 @@
+"""A sweep, from a study's spec to its records: what the command and ``run_study`` share."""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from hrvit_lab import cli
+from hrvit_lab.config import ConfigError, suggest
+from hrvit_lab.environment import environment
+from hrvit_lab.study import runner
+from hrvit_lab.study.executors.host import choose_jobs
+from hrvit_lab.study.files import load_study
+from hrvit_lab.study.groups import PROBES
+from hrvit_lab.study.progress import Display, comparable, outlook
+from hrvit_lab.study.reporting import Failures, gather, plan_under
+from hrvit_lab.study.requirements import check_requirements, trains
+from hrvit_lab.study.space import Expansion, expand
+from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.store import Store
+from hrvit_lab.study.trials import Trial, in_order
+from hrvit_lab.train.image_folders import files_digest
+
+if TYPE_CHECKING:
+    from hrvit_lab.study.results import Results
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A valid study, and what its figures depend on; made by `prepare`.
+
+    Attributes:
+        name: the study's, and its folder's.
+        spec: the study.
+        origin: what tells this study from others of its name, see ``study_file``.
+        out: folder of all results.
+        expansion: its networks.
+        planned: trials by variant.
+        conditions: the environment that it runs in.
+        jobs: trials at a time.
+        fewer_jobs: a sentence if these are fewer than were asked for.
+    """
+
+    name: str
+    spec: Spec
+    origin: Mapping[str, str]
+    out: Path
+    expansion: Expansion
+    planned: Mapping[str, list[Trial]]
+    conditions: Mapping[str, Any]
+    jobs: int
+    fewer_jobs: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its results go."""
+        return self.out / self.name
+
+    @cached_property
+    def store(self) -> Store:
+        """The records of all studies in ``out``."""
+        return Store(self.out)
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """Every distinct trial that has to be run."""
+        return in_order(self.planned)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The outcomes that are kept, by the keys of its trials."""
+        return self.store.load_all({trial.key for trial in self.trials})
+
+    def results(self) -> tuple["Results", Failures]:
+        """What the records say, and which trials failed."""
+        return gather(self.folder, self.spec, self.expansion, self.planned, self.store, self.conditions)
+
+
+def prepare(
+    name: str, spec: Spec, origin: Mapping[str, str], out: Path, jobs: int | None = None, again: Collection[str] = ()
+) -> Sweep:
+    """Find out whether a study can run, and what it takes. Nothing is written.
+
+    Raises:
+        ConfigError: if it cannot run here, or does not measure a group of ``again``.
+    """
+    most, fewer = choose_jobs(jobs, spec.device)
+    expansion = expand(spec)
+    check_requirements(spec, expansion.variants)
+    data_files = files_digest(spec.data.root) if trains(spec) else ""
+    conditions = environment(spec.device) | {"data_files": data_files}
+    planned = plan_under(conditions, spec, expansion)
+    sweep = Sweep(name, spec, origin, out, expansion, planned, conditions, most, fewer)
+    _check_again(again, sweep.trials)
+    return sweep
+
+
+def begin(sweep: Sweep) -> None:
+    """Make the study's folder, and write what the study is.
+
+    Raises:
+        ConfigError: if the folder can't be written, or holds the results of another study.
+    """
+    try:
+        sweep.store.create()
+        sweep.folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {sweep.out} can't be written: {error.strerror}; choose another folder") from None
+    from hrvit_lab.study import analysis
+    from hrvit_lab.study.folder import check_owner, write_inputs
+    from hrvit_lab.study.results import STUDY_FILE
+
+    check_owner(sweep.folder, sweep.origin, sweep.spec)
+    _warn_of_less(sweep.folder, sweep.spec)
+    about = {**sweep.conditions, STUDY_FILE: dict(sweep.origin)}
+    write_inputs(sweep.folder, analysis.results(sweep.folder, sweep.spec, sweep.expansion, sweep.planned, {}, about))
+
+
+def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Collection[str] = ()) -> None:
+    """Run every trial without an outcome, and tell about it.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, or (`runner.Ended`) if a signal asks this process to end; what is done is kept.
+        runner.WorkerUnable: if no worker can start.
+    """
+    trials, records = sweep.trials, sweep.records()
+    retaken = {
+        trial.key
+        for trial in trials
+        if trial.key in records and runner.is_retaken(trial, records[trial.key], retry_failed, again)
+    }
+    pending = [trial for trial in trials if trial.key not in records or trial.key in retaken]
+    began = time.monotonic()
+    try:
+        if pending:
+            there = {key: record for key, record in records.items() if key not in retaken}
+            known = durations(sweep.store, pending, records)
+            if sweep.fewer_jobs:
+                cli.complain(sweep.fewer_jobs)
+            console.print(outlook(trials, there, sweep.jobs, known), soft_wrap=True)
+            with Display(pending, known, sweep.jobs, console) as display:
+                runner.run(
+                    pending,
+                    sweep.store,
+                    PROBES,
+                    display,
+                    jobs=sweep.jobs,
+                    timeout_s=sweep.spec.trial_timeout_s,
+                    environment=sweep.conditions,
+                    retry_failed=retry_failed,
+                    again=again,
+                )
+    except KeyboardInterrupt:
+        cli.complain(
+            f"interrupted: {len(sweep.records())} of {len(trials)} trials are kept in {sweep.store.folder}; "
+            "the same command goes on from there"
+        )
+        raise
+    if trials:
+        console.print(
+            f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
+            + (f" in {cli.duration(time.monotonic() - began)}." if pending else "."),
+        )
+
+
+def durations(store: Store, trials: list[Trial], records: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Records that tell how long trials take: the study's own, and those of others under the same conditions."""
+    others = (record for record in store.recent() if record["key"] not in records)
+    return [*records.values(), *comparable(others, trials)]
+
+
+def _check_again(groups: Collection[str], trials: list[Trial]) -> None:
+    """Refuse to measure again what this study does not measure."""
+    measured = list(dict.fromkeys(trial.group for trial in trials))
+    for group in groups:
+        if group not in measured:
+            remedy = suggest(group, measured) if measured else "its figures are computed"
+            raise ConfigError(f"--again {group}: the study runs no trials of a group {group!r}; {remedy}")
+
+
+def _warn_of_less(folder: Path, spec: Spec) -> None:
+    """Say what an earlier run of this study showed and this one will not: its table and report are replaced."""
+    try:
+        before = load_study(folder / "study.yaml")
+    except ConfigError:
+        return
+    gone = [key for key in before.metrics if key not in spec.metrics]
+    seeds = [str(seed) for seed in before.seeds if seed not in spec.seeds]
+    gone += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
+    if gone:
+        cli.complain(
+            f"warning: {folder} is written again without {', '.join(gone)}; those trials are kept, "
+            "and asking for all of it again brings them back"
+        )

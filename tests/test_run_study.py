@@ -1,0 +1,194 @@
+"""Studies from Python: the command's records and files, whatever a study is given as; and how their results read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from test_api import ROOT, fresh
+
+from hrvit_lab import ConfigError, load_results, run_study
+from hrvit_lab.plots import Figure
+from hrvit_lab.study import executors
+from hrvit_lab.study.__main__ import main
+from hrvit_lab.study.executors import Work
+from hrvit_lab.study.files import load_study
+from hrvit_lab.study.worker import attempt
+
+COSTS: dict[str, Any] = {
+    "title": "What does a branch cost?",
+    "question": "How many parameters and MACs does each branch add?",
+    "base": "hrvit_nano",
+    "grid": {"branches": [1, 2]},
+    "metrics": ["params", "macs"],
+    "resolution": 64,
+}
+MEASURED = COSTS | {"grid": {"branches": [1, 2, 3]}, "metrics": ["macs", "peak_memory_mib"]}
+
+
+def write(path: Path, fields: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.dump(fields))
+    return path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_study_leaves_the_commands_files_whatever_it_is_given_as(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "studies" / "costs.yaml", COSTS)
+    assert main(["costs", "--out", "command"]) == 0
+    expected = files(Path("command/costs"))
+    named: dict[str, Any] = {"a name": "costs", "a path": path, "a text": "studies/costs.yaml"}
+    held: dict[str, Any] = {"a dict": COSTS, "a spec": load_study(path)}
+    for what, study in {**named, **held}.items():
+        results = run_study(study, out=what, name="costs" if what in held else None)
+        assert results.folder == Path(what) / "costs" and results.name == "costs"
+        written = files(results.folder)
+        assert written.keys() == expected.keys()
+        different = {name for name in written if written[name] != expected[name]}
+        assert different <= {"environment.json", "report.html"}, what  # both tell the date
+        assert results.table["branches"].tolist() == [1, 2] and results.report == results.folder / "report.html"
+        assert {f"figures/{name}.png" for name in results.figures} == {n for n in written if n.endswith(".png")}
+        assert all(isinstance(figure, Figure) for figure in results.figures.values())
+
+
+def test_settings_change_a_study_and_a_dict_stays_as_it_was(tmp_path: Path) -> None:
+    before = json.dumps(COSTS)
+    results = run_study(COSTS, settings={"base.num_classes": 7, "metrics": ["params"]}, out=tmp_path)
+    assert results.folder == tmp_path / "what-does-a-branch-cost"
+    assert results.metrics == ["params"] and {c["num_classes"] for c in results.configs.values()} == {7}
+    assert json.dumps(COSTS) == before
+
+
+def test_what_is_no_study_is_one_sentence(tmp_path: Path) -> None:
+    problems: list[tuple[Any, dict[str, Any], str]] = [
+        (3, {}, "3 is no study; give a name"),
+        ("branch_swep", {}, "did you mean 'branch_sweep'"),
+        (COSTS | {"bse": 1}, {}, "unknown key 'bse'"),
+        ({}, {}, "'title' is missing"),
+        (COSTS, {"name": "../x"}, "can't name a study"),
+        (COSTS, {"settings": {"sead": 1}}, "unknown key 'sead'"),
+        (COSTS, {"again": ["latency"]}, "no trials of a group 'latency'"),
+    ]
+    for study, more, said in problems:
+        with pytest.raises(ConfigError) as refused:
+            run_study(study, out=tmp_path / "out", **more)
+        assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_studies_of_one_name_never_replace_each_other(tmp_path: Path) -> None:
+    """From two files, from a file and a dict, and from two dicts."""
+    mine = write(tmp_path / "a" / "costs.yaml", COSTS)
+    other = write(tmp_path / "b" / "costs.yaml", COSTS | {"grid": {"branches": [3, 4]}})
+    out = tmp_path / "results"
+    run_study(mine, out=out)
+    before = files(out)
+    rest = COSTS | {"base": "hrvit_micro"}
+    for study in (other, COSTS, rest, load_study(other)):
+        with pytest.raises(ConfigError, match="holds the results of another study of that name"):
+            run_study(study, out=out, name="costs")
+    assert files(out) == before
+    assert main([str(other), "--out", str(out)]) == 2 and files(out) == before
+    run_study(COSTS, out=out, name="mine")
+    before = files(out)
+    for study in (mine, rest):
+        with pytest.raises(ConfigError, match="another study of that name"):
+            run_study(study, out=out, name="mine")
+    assert files(out) == before
+    assert len(run_study(COSTS | {"grid": {"branches": [1, 2, 3]}}, out=out, name="mine").table) == 3  # it has grown
+
+
+def test_a_script_without_a_guard_trains_and_the_command_goes_on_from_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Worker processes must not run the script again, which would start workers in turn."""
+    monkeypatch.chdir(tmp_path)
+    fields = COSTS | {
+        "base": {"preset": "hrvit_nano", "num_classes": 10}, "grid": {"branches": [1]}, "metrics": ["top1"],
+        "resolution": 32, "train": {"epochs": 1, "train_limit": 16},
+    }  # fmt: skip
+    write(tmp_path / "short.yaml", fields)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from hrvit_lab import run_study\nresults = run_study('short.yaml', jobs=1)\n"
+        "print(repr(results))\nprint(results.curves.shape)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=250)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("1 trials: 0 were there, 1 done") == 1
+    *_, shown, shape = done.stdout.splitlines()
+    assert shown.startswith("Results('short', 1 variants; top1") and shown.endswith("none failed; in results/short)")
+    assert shape.startswith("(1, ")
+    assert main(["short.yaml"]) == 0
+    assert "1 trials: 1 were there, 0 done" in capsys.readouterr().out
+
+
+def test_ctrl_c_raises_after_what_is_done_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run: list[str] = []
+
+    def execute(work: Work) -> None:
+        """An executor that the user interrupts after the first of its trials."""
+        for trial in work.trials:
+            run.append(trial.key)
+            record = trial.head() | attempt(lambda _: {"peak_memory_mib": 1.0 * len(run)}, trial.inputs)
+            work.store.save(record | {"beside": 0, "disturbed": {}, "environment": dict(work.environment)})
+            if len(run) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setitem(executors.EXECUTORS, "local", execute)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(MEASURED, out=tmp_path)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"interrupted: 1 of 3 trials are kept in {tmp_path / 'trials'}")
+    results = run_study(MEASURED, out=tmp_path)
+    assert len(run) == len(set(run)) == 3
+    assert results.table["peak_memory_mib"].tolist() == [1, 2, 3] and not results.failed
+
+
+def test_failures_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def execute(work: Work) -> None:
+        for trial in work.trials:
+            record = trial.head() | attempt(lambda _: {"peak_memory_mib": 1 / 0}, trial.inputs)
+            work.store.save(record | {"beside": 0, "disturbed": {}, "environment": dict(work.environment)})
+
+    monkeypatch.setitem(executors.EXECUTORS, "local", execute)
+    results = run_study(MEASURED, out=tmp_path)
+    assert capsys.readouterr().out.count("failed: branches=") == 3
+    assert list(results.failed) == ["branches=1", "branches=2", "branches=3"]
+    assert "ZeroDivisionError" in results.failed["branches=2"]
+    assert repr(results) == (
+        f"Results('what-does-a-branch-cost', 3 variants; macs; 3 failed; in {tmp_path / 'what-does-a-branch-cost'})"
+    )
+
+
+def test_results_are_loaded_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run_study(COSTS, name="costs")
+    for found in (load_results("costs"), load_results(Path("results/costs")), load_results("costs", out="results")):
+        pd.testing.assert_frame_equal(found.table, made.table)
+        assert (found.name, found.folder, found.spec) == ("costs", Path("results/costs"), made.spec)
+        assert found.figures.keys() == made.figures.keys() and found.report.is_file()
+    measured = load_results(ROOT / "studies" / "measured" / "branch_sweep")
+    assert "10 variants" in repr(measured) and "top1" in repr(measured) and len(repr(measured)) < 300
+    with pytest.raises(ConfigError, match="no results of 'cost' in results; run the study first"):
+        load_results("cost")
+
+
+def test_results_load_no_torch() -> None:
+    folder = ROOT / "studies" / "measured" / "branch_sweep"
+    code = (
+        f"import sys, hrvit_lab; r = hrvit_lab.load_results({str(folder)!r}); r.figures; print('torch' in sys.modules)"
+    )
+    assert fresh(code) == "False"
