@@ -48,16 +48,20 @@ def environment(device: str = "cpu") -> dict[str, object]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a measurement; absent ones left out."""
     found = {"python": platform.python_version(), "torch": torch_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    found |= {package: version for package in PACKAGES if (version := package_version(package))}
     torch = _loaded_torch()
     if torch is not None and torch.version.cuda is not None and torch.cuda.is_available():
         found["cuda"] = torch.version.cuda
         found["cudnn"] = str(torch.backends.cudnn.version())
     return found
+
+
+def package_version(package: str) -> str:
+    """The installed package's version; empty if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def torch_version() -> str:

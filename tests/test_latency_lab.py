@@ -749,20 +749,38 @@ def test_the_command_leaves_lines_a_table_and_a_figure(
 
 
 @pytest.mark.usefixtures("ticking")
-def test_a_second_run_adds_lines_and_a_training_has_no_parts(
+def test_a_second_run_replaces_nothing_and_a_training_has_no_parts(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [two, "--resolution", "32", "--max-seconds", "0.01", "--out", str(tmp_path)]
-    for option, batches in (("--batch", "1"), ("--batch-size", "1,2,4")):
-        assert cli.main([*arguments, option, batches]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "latency.jsonl").read_text().splitlines()]
+    """A file takes the lines of many runs; a folder is of one, as its table and figures are."""
+    arguments = [two, "--resolution", "32", "--max-seconds", "0.01", "--json", str(tmp_path / "all.jsonl")]
+    for folder, option, batches in (("a", "--batch", "1"), ("b", "--batch-size", "1,2,4")):
+        assert cli.main([*arguments, "--out", folder, option, batches]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert [line["batch_size"] for line in lines] == [1, 1, 2, 4]
-    assert list(pd.read_csv(tmp_path / "latency.csv")["batch_size"]) == [1, 2, 4]  # of the last run
+    assert list(pd.read_csv(tmp_path / "b" / "latency.csv")["batch_size"]) == [1, 2, 4]
     shown = capsys.readouterr().out
     assert "Wrote latency.jsonl, latency.csv, latency.png, throughput.png in" in shown
     assert "knee" in shown
+    before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    assert cli.main([*arguments, "--out", "b"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "error: b holds a latency.jsonl already, which is never replaced; choose another --out"
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 4
     assert cli.main([*arguments, "--parts", "--training"]) == 2
     assert "--parts times inference" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ticking")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["latency.jsonl", "latency.csv", "latency.png"])
+def test_a_full_disk_names_the_file(name: str, two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / (name if name == "latency.jsonl" else f"{name}.tmp")).symlink_to("/dev/full")
+    assert cli.main([two, "--resolution", "32", "--max-seconds", "0.01", "--out", "out"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: out/{name}: No space left on device; free some space")
 
 
 @pytest.mark.usefixtures("ticking")

@@ -79,6 +79,15 @@ def test_a_key_holds_what_its_group_depends_on_and_no_more(change: dict[str, Any
     assert {key for key in GROUPS if trial(key, **change).key != trial(key).key} == voided
 
 
+def test_timms_version_voids_the_records_of_its_models_and_none_of_ours() -> None:
+    for key in GROUPS:
+        ours = trial(key)
+        theirs = dataclasses.replace(ours, inputs=dataclasses.replace(ours.inputs, config=TimmConfig("timm:resnet18")))
+        changed = [dataclasses.replace(each, timm="0.0").key != each.key for each in (ours, theirs)]
+        assert changed == [False, True], key
+        assert key_of(theirs.head()) == theirs.key
+
+
 def test_a_record_says_what_its_key_is_made_of() -> None:
     for key in GROUPS:
         head = trial(key).head()

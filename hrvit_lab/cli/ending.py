@@ -1,7 +1,9 @@
 """Exit codes of commands, and error messages without tracebacks for errors that a user can cause."""
 
 import atexit
+import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -104,7 +106,8 @@ def prepare_streams() -> None:
 
 def _discard_output() -> None:
     """Discard the buffered and all later output of standard output."""
-    _reopen(sys.stdout.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # in a notebook or a test it has no descriptor
+        _reopen(sys.stdout.fileno())
 
 
 def _reopen(descriptor: int) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
+from io import FileIO
 from itertools import product
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,6 +19,7 @@ from rich.console import Console
 from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment
+from hrvit_lab.files import write_atomically
 from hrvit_lab.latency.backends import find_backend
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.conditions import load_nvml
@@ -31,6 +33,7 @@ from hrvit_lab.latency.workload import OutOfDeviceMemory, device_name, find_time
 from hrvit_lab.network.model import HRViT
 
 MAX_WARMUP_SECONDS = 10.0
+RUN_FILES = ("latency.jsonl", "latency.csv", "parts.csv")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -161,25 +164,27 @@ def _where(setting: Setting) -> str:
 class _Keeper:
     """Where measurements go as they come: a file of JSON lines, and a folder with the same, tables and figures.
 
-    Lines are added to what the files hold, for each tells when and how it was measured; tables and figures are of
-    this run.
+    Lines are added to a file of its own (``--json``), for each tells when and how it was measured. A folder holds one
+    run, whose tables and figures nothing replaces.
 
     Raises:
-        ConfigError: if one of them cannot be written.
+        ConfigError: if one of them cannot be written, or the folder holds a run already.
     """
 
     def __init__(self, json_file: Path | None, folder: Path | None) -> None:
         self.folder = folder
         self.written = ["latency.jsonl"]
         self._paths = [path for path in (json_file, folder / "latency.jsonl" if folder else None) if path]
-        self._files: list[TextIO] = []
+        self._files: list[FileIO] = []
         self._parts: list[pd.DataFrame] = []
 
     def __enter__(self) -> "_Keeper":
+        if self.folder and (there := next(filter(self._holds, RUN_FILES), None)):
+            raise ConfigError(f"{self.folder} holds a {there} already, which is never replaced; choose another --out")
         for path in self._paths:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._files.append(path.open("a", encoding="utf-8"))
+                self._files.append(path.open("ab", buffering=0))
             except OSError as error:
                 raise ConfigError(f"{path} can't be written: {error.strerror}; choose another place") from None
         return self
@@ -190,9 +195,12 @@ class _Keeper:
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one line, at once on disk."""
-        for file in self._files:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-            file.flush()
+        line = json.dumps(record, allow_nan=False) + "\n"
+        for path, file in zip(self._paths, self._files, strict=True):
+            try:
+                file.write(line.encode())
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
     def tabulate(self, measurements: Sequence[Measurement]) -> None:
         """Bring the table up to date, after each race."""
@@ -215,10 +223,15 @@ class _Keeper:
             figure = plots.cost_breakdown(parts_by_place(times), "latency_ms", caption=f"{title}.")
             self._note(*plots.save(figure, self.folder / f"parts-{len(self._parts)}"))
 
+    def _holds(self, name: str) -> bool:
+        """Whether the folder has that file; an empty one is of a run that measured nothing."""
+        assert self.folder is not None
+        return (self.folder / name).exists() and (self.folder / name).stat().st_size > 0
+
     def _table(self, stem: str, table: pd.DataFrame) -> None:
         assert self.folder is not None
         path = self.folder / f"{stem}.csv"
-        table.to_csv(path, index=False, lineterminator="\n")
+        write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
         self._note(path)
 
     def _note(self, *paths: Path) -> None:

@@ -113,13 +113,15 @@ def gather(
 
 def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) -> dict[str, list[Trial]]:
     """The trials of a study in the environment that it ran in, which need not be this one."""
-    versions = conditions.get("versions")
+    found = conditions.get("versions")
+    versions = found if isinstance(found, Mapping) else {}
     return plan(
         spec,
         expansion.variants,
         hardware=str(conditions.get("hardware", "")),
         data_files=str(conditions.get("data_files", "")),
-        torch=str(versions.get("torch", "")) if isinstance(versions, Mapping) else "",
+        torch=str(versions.get("torch", "")),
+        timm=str(versions.get("timm", "")),
     )
 
 

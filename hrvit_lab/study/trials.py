@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hrvit_lab.environment import torch_version
+from hrvit_lab.environment import package_version, torch_version
 from hrvit_lab.metrics import METRICS
+from hrvit_lab.network.baselines import TimmConfig
 from hrvit_lab.study.groups import GROUPS, ProbeInput
 from hrvit_lab.study.groups.cost import COST
 from hrvit_lab.study.space import Variant
@@ -31,6 +32,7 @@ class Trial:
         hardware: the chip.
         data_files: digest of the files to train on; empty for data that come with a package.
         torch: torch's version.
+        timm: timm's version, on which its models depend, not ours.
     """
 
     group: str
@@ -39,6 +41,7 @@ class Trial:
     hardware: str
     data_files: str = ""
     torch: str = ""
+    timm: str = ""
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class Trial:
             "hardware": self.hardware,
             "torch": self.torch,
         }
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"timm": self.timm} if isinstance(self.inputs.config, TimmConfig) else {}
         for name in GROUPS[self.group].depends_on:
             whole, _, part = name.partition(".")
             if not part:
@@ -95,16 +98,22 @@ def key_of(head: Mapping[str, Any]) -> str:
 
 
 def plan(
-    spec: Spec, variants: Iterable[Variant], hardware: str, data_files: str = "", torch: str | None = None
+    spec: Spec,
+    variants: Iterable[Variant],
+    hardware: str,
+    data_files: str = "",
+    torch: str | None = None,
+    timm: str | None = None,
 ) -> dict[str, list[Trial]]:
     """The trials of every variant, by its name; per-seed groups have one for each seed.
 
     Args:
         hardware: the chip, as `hrvit_lab.environment.hardware` says it.
         data_files: digest of the files to train on.
-        torch: its version; None takes the installed one's.
+        torch, timm: their versions; None takes the installed ones'.
     """
-    version = torch_version() if torch is None else torch
+    torch = torch_version() if torch is None else torch
+    timm = package_version("timm") if timm is None else timm
     groups = [GROUPS[key] for key in dict.fromkeys(METRICS[metric].group for metric in spec.metrics)]
     data, train, latency = (section.model_dump() for section in (spec.data, spec.train, spec.latency))
     return {
@@ -123,7 +132,8 @@ def plan(
                 label=f"{variant.name} · {group.key}" + (f" · seed {seed}" if group.per_seed else ""),
                 hardware=hardware,
                 data_files=data_files,
-                torch=version,
+                torch=torch,
+                timm=timm,
             )
             for group in groups
             for seed in (spec.seeds if group.per_seed else spec.seeds[:1])
