@@ -103,7 +103,7 @@ def test_configs_come_back_from_their_dicts() -> None:
 
 
 def test_a_size_that_does_not_suit_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="timm:crossvit_tiny_240 doesn't run at 64×64 pixels: ") as caught:
+    with pytest.raises(ConfigError, match="timm:crossvit_tiny_240 does not run at 64×64 pixels: ") as caught:
         count(TimmConfig("timm:crossvit_tiny_240"), 64)
     assert "\n" not in str(caught.value)
 
@@ -163,7 +163,7 @@ def test_a_study_with_baselines_from_end_to_end(tmp_path: Path, capsys: pytest.C
     assert main([*arguments, "--dry-run"]) == 0
     assert main(arguments) == 1
     shown = capsys.readouterr().out
-    assert "failed: CrossViT" in shown and "doesn't run at 64×64" in shown
+    assert "failed: CrossViT" in shown and "does not run at 64×64" in shown
     folder = tmp_path / "results" / "baselines"
     with (folder / "table.csv").open() as file:
         ours, resnet, grey, cross = csv.DictReader(file)

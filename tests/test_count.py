@@ -363,7 +363,7 @@ def test_no_resolution_is_one_sentence(resolution: Any) -> None:
 
 
 def test_no_model_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="not int"):
+    with pytest.raises(ConfigError, match="count got int; give the name of a preset, a config or a module"):
         count(5)  # type: ignore[arg-type]
 
 
