@@ -26,7 +26,7 @@ notebook: $(STAMP)-notebook ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks $(ARGS)
 
 test: $(STAMP)-test ## run the tests (CPU, some minutes), and list the slowest 20
-	$(BIN)/python -m pytest -n 2 --durations=20 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=20 $(ARGS)
 
 lint: $(STAMP)-test ## check style and types
 	$(BIN)/ruff check

@@ -53,14 +53,14 @@ def seconds_per_config(configs: Sequence[HRViTConfig]) -> list[float]:
     return seconds
 
 
-def main() -> None:
+def main(configs: int = 2000, rounds: int = 5) -> None:
     """Measure and print."""
-    configs = draw(2000)
-    rounds = [seconds_per_config(configs) for _ in range(5)]
-    seconds = sorted(rounds, key=sum)[len(rounds) // 2]
+    drawn = draw(configs)
+    measured = [seconds_per_config(drawn) for _ in range(rounds)]
+    seconds = sorted(measured, key=sum)[rounds // 2]
     result = {
         "benchmark": "closed-form totals",
-        "configs": len(configs),
+        "configs": configs,
         "resolution": RESOLUTION,
         "configs_per_s": round(len(seconds) / sum(seconds)),
         "ms_median": round(1e3 * statistics.median(seconds), 4),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; before torch reads it
 
 import hypothesis
+import light_worker
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from reference import reference_state_dict
 from hrvit_lab import create_model, load_published
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
+from hrvit_lab.study import worker
 
 torch.set_num_threads(1)
 
@@ -39,6 +41,12 @@ def seeds() -> None:
     """Start every test at the same random numbers, whatever ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of studies that this process starts import no torch: for probes that need none."""
+    monkeypatch.setattr(worker, "main", light_worker.main)
 
 
 @pytest.fixture(scope="session")

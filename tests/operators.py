@@ -7,8 +7,33 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hrvit_lab.cost.count import Counts
+
+aten = torch.ops.aten
+PRODUCTS = {aten.convolution, aten.addmm, aten.mm, aten.bmm, aten.baddbmm}
+
+
+class TorchFlops(TorchDispatchMode):
+    """Floating-point operations by torch's own formulas: the sum of ``FlopCounterMode``, which also keeps one for every
+    module and takes four times as long; and the elements in the outputs of products.
+
+    One that continues a product makes no new output: in MixCFN the linear of the second half, whose output is added to
+    that of the first, and which alone has no bias (``mm``).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.activations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        if func.overloadpacket in PRODUCTS and func is not aten.mm.default:
+            self.activations += out.numel()
+        return out
 
 
 class RealOperators(TorchDispatchMode):

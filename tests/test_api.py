@@ -1,6 +1,7 @@
 """The public names: what they load, what they take, and how they show themselves."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ HEAVY = ("torch", "timm", "torchvision", "numpy", "pandas", "scipy", "sklearn", 
 def fresh(code: str) -> str:
     """What one line of Python prints in an interpreter of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=250, cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -52,13 +53,20 @@ def test_what_needs_no_network_library_loads_none(code: str) -> None:
     assert loaded.splitlines()[-1] == "[]"
 
 
-def test_help_takes_under_half_a_second_of_the_processor() -> None:
-    """Processor time, so that other work on the machine does not count; it was 4 s of torch's import."""
-    code = (
-        "import resource, subprocess, sys; subprocess.run([sys.executable, '-m', 'hrvit_lab', '--help'], check=True, "
-        "stdout=subprocess.DEVNULL); u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime)"
-    )
-    assert float(fresh(code)) < 0.5
+def test_help_takes_a_fraction_of_an_import_of_torch() -> None:
+    """Processor time of both, one after the other, so that other work on the machine does not count. On two idle cores
+    they are 0.2 s and 3 s."""
+
+    def seconds(*arguments: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, timeout=250, cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert seconds("-m", "hrvit_lab", "--help") < seconds("-c", "import torch") / 4
 
 
 @pytest.mark.parametrize("imports", ["hrvit_lab, timm", "timm, hrvit_lab"])

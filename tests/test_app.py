@@ -23,7 +23,7 @@ from hrvit_lab.cost.count import count
 from hrvit_lab.metrics import METRICS, format_value
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
-TIMEOUT_S = 60
+TIMEOUT_S = 250
 
 
 def draw_build() -> None:

@@ -37,20 +37,27 @@ def test_torch_export_agrees(model: HRViT) -> None:
         torch.testing.assert_close(exported(other), model(other), atol=1e-5, rtol=1e-5)
 
 
-def two_branches() -> HRViT:
-    """A deployed network that is exported in seconds."""
-    model = build(with_branches(preset("hrvit_nano"), 2)).eval()
+def small(branches: int) -> HRViT:
+    """A network that is exported in seconds: every branch with its own window, and the fusions between them."""
+    depths = tuple((1,) * number for number in range(1, branches + 1))
+    model = build(with_branches(preset("hrvit_nano"), branches).replace(depths=depths)).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
-    return deploy(model)
+    return model
+
+
+def deployed() -> HRViT:
+    return deploy(small(2))
 
 
 @pytest.mark.parametrize(
     ("make", "height", "width"),
     [
-        (partial(nano, "classifier"), 64, 96),
-        (partial(nano, "classifier"), 104, 72),
-        (two_branches, 64, 64),
-        (two_branches, 104, 72),
+        (partial(small, 2), 64, 96),
+        (partial(small, 3), 104, 72),
+        (deployed, 64, 64),
+        (deployed, 104, 72),
+        pytest.param(partial(nano, "classifier"), 64, 96, marks=pytest.mark.slow),
+        pytest.param(partial(nano, "classifier"), 104, 72, marks=pytest.mark.slow),
         pytest.param(partial(nano, "segformer"), 104, 72, marks=pytest.mark.slow),
     ],
 )

@@ -406,7 +406,15 @@ def drawn_everywhere(kept: Results) -> None:
         write_results(Path(parent) / "s", kept)
 
 
-@pytest.mark.parametrize(("examples", "use"), [(300, shown_everywhere), (25, drawn_everywhere)])
+@pytest.mark.parametrize(
+    ("examples", "use"),
+    [
+        (100, shown_everywhere),
+        (8, drawn_everywhere),
+        pytest.param(1000, shown_everywhere, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param(100, drawn_everywhere, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+)
 def test_a_tampered_folder_is_shown_or_refused_in_one_sentence(
     sound: dict[str, bytes], examples: int, use: Callable[[Results], None]
 ) -> None:

@@ -1,13 +1,13 @@
-"""Properties over the whole space of configs: 1,000 random valid ones, 200 random invalid ones."""
+"""Properties over the whole space of configs: 350 random valid ones (1,000 more in a slow test), 200 invalid ones."""
 
 import random
 from typing import Any
 
 import pytest
 import torch
+from operators import TorchFlops
 from random_configs import odd_resolution, random_config, random_invalid_fields
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab.config import ConfigError, HRViTConfig
@@ -16,34 +16,17 @@ from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.network.build import build
 from hrvit_lab.network.model import HRViT
 
-aten = torch.ops.aten
-PRODUCTS = {aten.convolution, aten.addmm, aten.mm, aten.bmm, aten.baddbmm}
-
-
-class ActivationCounter(TorchDispatchMode):
-    """Elements in the outputs of products. One that continues a product makes no new output: in MixCFN the linear of
-    the second half, whose output is added to that of the first, and which alone has no bias (``mm``)."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in PRODUCTS and func is not aten.mm.default:
-            self.elements += out.numel()
-        return out
-
 
 def check_counts(model: HRViT, image: Tensor) -> Any:
-    """The closed form against torch's own counter and a plain dispatch mode, both in one pass of one image with
-    attention written out; its output."""
+    """The closed form against what is dispatched, by torch's own formulas, in one pass of one image with attention
+    written out; its output."""
     config, resolution = model.config, (image.shape[2], image.shape[3])
-    flops, activations = FlopCounterMode(display=False), ActivationCounter()
-    with torch.no_grad(), use_explicit_attention(model), activations, flops:
+    with torch.no_grad(), use_explicit_attention(model), TorchFlops() as run:
         out = model(image)
     closed = totals(config, resolution)
     # torch's counter counts floating-point operations: two for a multiply-accumulate
-    assert 2 * closed.macs == flops.get_total_flops(), (config, resolution)
-    assert closed.activations == activations.elements, (config, resolution)
+    assert 2 * closed.macs == run.flops, (config, resolution)
+    assert closed.activations == run.activations, (config, resolution)
     assert closed.params == sum(p.numel() for p in model.parameters()), config
     return out
 
@@ -59,6 +42,19 @@ def check_shapes(config: HRViTConfig, out: Any, resolution: tuple[int, int]) -> 
         assert [tuple(y.shape) for y in out] == expected
 
 
+def test_the_counter_here_is_torchs() -> None:
+    """What sums torch's formulas here, and what torch's counter says."""
+    rng = random.Random(4)
+    for _ in range(10):
+        config = random_config(rng)
+        model, image = build(config).eval(), torch.rand(1, config.in_chans, *odd_resolution(rng, config))
+        with torch.no_grad(), TorchFlops() as ours:
+            model(image)
+        with torch.no_grad(), FlopCounterMode(display=False) as theirs:
+            model(image)
+        assert ours.flops == theirs.get_total_flops() > 0
+
+
 def check_random_configs(seed: int, number: int, sizes: int) -> None:
     rng = random.Random(seed)
     for _ in range(number):
@@ -70,12 +66,12 @@ def check_random_configs(seed: int, number: int, sizes: int) -> None:
             check_shapes(config, check_counts(model, image), resolution)
 
 
-@pytest.mark.parametrize("seed", range(18))
+@pytest.mark.parametrize("seed", range(6))
 def test_random_configs_build_run_and_count_exactly(seed: int) -> None:
     check_random_configs(seed, number=50, sizes=1)
 
 
-@pytest.mark.parametrize("seed", range(18, 22))
+@pytest.mark.parametrize("seed", range(18, 20))
 def test_random_configs_count_exactly_at_five_sizes(seed: int) -> None:
     check_random_configs(seed, number=25, sizes=5)
 

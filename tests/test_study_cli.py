@@ -296,7 +296,7 @@ def test_a_device_that_is_not_there(study: Path, capsys: pytest.CaptureFixture[s
 def test_no_traceback_from_the_shell(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "hrvit_lab.study", "no_such_study"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=250)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and "no_such_study" in done.stderr
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from test_study_runner import PROBES, Notes, run, runs, trial
+from test_study_runner import PROBES, Notes, light, run, runs, trial
 
 from hrvit_lab.files import try_lock
 from hrvit_lab.study import runner
@@ -52,8 +52,9 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "out")
 
 
-def start(study: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "hrvit_lab.study", str(study), "--out", str(study.parent / "out"), "--jobs", "2"]
+def start(study: Path, jobs: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "hrvit_lab.study", str(study), "--out", str(study.parent / "out")]
+    command += ["--jobs", str(jobs)]
     return subprocess.Popen(
         command, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -88,24 +89,24 @@ def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None
     """A scheduler's SIGTERM, a closed terminal's SIGHUP: to all processes of the group at once."""
     out = study.parent / "out"
     for number in (signal.SIGTERM, signal.SIGHUP):
-        process = start(study)
+        process = start(study, jobs=2)
         wait_for_trainings(process, study)
         family = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=100)
         assert process.returncode == 128 + number, errors
         assert "the same command goes on from there" in errors and "Traceback" not in errors
-        assert psutil.wait_procs(family, timeout=60)[1] == [], "workers outlived their study"
+        assert psutil.wait_procs(family, timeout=250)[1] == [], "workers outlived their study"
         assert set(statuses(out)) <= {"ok"}, "an ended trial was recorded"
         assert list((out / "trials").glob("*.lock")) == []
-    done = start(study)
+    done = start(study, jobs=1)
     output, errors = done.communicate(timeout=400)
     assert done.returncode == 0, output + errors
     assert statuses(out) == ["ok"] * 4
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_table_complete(study: Path) -> None:
-    process = start(study)
+    process = start(study, jobs=1)
     wait_for_trainings(process, study)[0].send_signal(signal.SIGKILL)
     output, errors = process.communicate(timeout=400)
     assert process.returncode == 0, output + errors
@@ -130,6 +131,7 @@ def run_with(probe: Any, store: Store, trials: Sequence[Trial], **options: Any) 
     return notes
 
 
+@light
 def test_whatever_signal_ends_a_worker_its_trial_is_taken_again(store: Store, tmp_path: Path) -> None:
     names = ("SIGKILL", "SIGTERM", "SIGHUP")
     trials = [trial(tmp_path, seed, name) for seed, name in enumerate(names)]
@@ -140,6 +142,7 @@ def test_whatever_signal_ends_a_worker_its_trial_is_taken_again(store: Store, tm
     assert sorted(line["seed"] for line in runs(tmp_path)) == [0, 1, 2]
 
 
+@light
 def test_interruptions_are_kept_and_bounded_over_runs(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +179,7 @@ def test_a_stopped_study_has_not_run_out_of_time(tmp_path: Path) -> None:
         "    root = Path(sys.argv[3]); store = Store(root / 'out'); store.create()\n"
         "    long = trial(root, 0, 'long nap')\n"
         "    notes = Notes()\n"
-        "    runner.run([long], store, PROBES, notes, jobs=1, timeout_s=8, environment={})\n"
+        "    runner.run([long], store, PROBES, notes, jobs=1, timeout_s=5, environment={})\n"
         "    print(notes.ended)\n"
     )
     script = tmp_path / "study.py"
@@ -189,7 +192,7 @@ def test_a_stopped_study_has_not_run_out_of_time(tmp_path: Path) -> None:
     while not (tmp_path / "napping").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGSTOP)
-    time.sleep(15)
+    time.sleep(8)
     os.killpg(process.pid, signal.SIGCONT)
     output, errors = process.communicate(timeout=200)
     assert output == "['long nap 0: ok']\n", output + errors
@@ -223,11 +226,13 @@ def test_a_stopped_worker_has_not_run_out_of_time(monkeypatch: pytest.MonkeyPatc
         child.kill()
 
 
+@light
 def test_a_hang_still_runs_out_of_time_and_fails_at_once(store: Store, tmp_path: Path) -> None:
     notes = run(store, [trial(tmp_path, 0, "hang")], timeout_s=2)
     assert notes.ended == ["hang 0: timeout"] and notes.killed == []
 
 
+@light
 def test_workers_killed_before_they_begin_are_no_trial_s_fault(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +258,7 @@ class Lethal:
         return end_here, ()
 
 
+@light
 def test_retries_do_not_look_at_the_clock(store: Store, tmp_path: Path) -> None:
     """After the clock went back, a failure seems to be from the future."""
     failing = trial(tmp_path, 0, "raise")
@@ -264,6 +270,7 @@ def test_retries_do_not_look_at_the_clock(store: Store, tmp_path: Path) -> None:
     assert (store.load(failing.key) or {})["started"] < time.time() + 1
 
 
+@light
 def test_a_group_is_measured_again(store: Store, tmp_path: Path) -> None:
     trials = [trial(tmp_path, 0, "", "latency"), trial(tmp_path, 1)]
     run(store, trials)
@@ -273,6 +280,7 @@ def test_a_group_is_measured_again(store: Store, tmp_path: Path) -> None:
     assert [before[t.key] == after[t.key] for t in trials] == [False, True]
 
 
+@light
 def test_what_cannot_be_measured_again_keeps_its_figures(store: Store, tmp_path: Path) -> None:
     good = trial(tmp_path, 0, "fails the second time", "latency")
     run(store, [good])
@@ -282,6 +290,7 @@ def test_what_cannot_be_measured_again_keeps_its_figures(store: Store, tmp_path:
     assert store.load(good.key) == before and (before or {})["status"] == "ok"
 
 
+@light
 def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
     trials = [trial(tmp_path, seed, "nap") for seed in (0, 1)]
     run(store, trials, jobs=1)
@@ -289,7 +298,7 @@ def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
         record = store.load(t.key) or {}
         assert record["beside"] == 0 and record["disturbed"] == {}
         assert 0 <= record["cpu_seconds"] < record["seconds"], "it slept"
-    trials = [trial(tmp_path, seed, "nap") for seed in (2, 3, 4, 5)]
+    trials = [trial(tmp_path, seed, "meet") for seed in (2, 3, 4, 5)]
     run(store, trials, jobs=2)
     records = [store.load(t.key) or {} for t in trials]
     assert any(record["beside"] == 1 for record in records)
@@ -298,23 +307,97 @@ def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
         assert record["disturbed"] == expected
 
 
+@light
 def test_steps_are_told(store: Store, tmp_path: Path) -> None:
     notes = run(store, [trial(tmp_path, 0, "steps")])
     assert notes.steps and all(label == "steps 0" and total == 8 for label, _, total in notes.steps)
     assert [done for _, done, _ in notes.steps] == sorted(done for _, done, _ in notes.steps)
 
 
-def test_no_lock_is_left_by_an_ended_run(store: Store, tmp_path: Path) -> None:
-    class Stopping(Notes):
-        def started(self, trial: Trial) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+def no_lock_is_left(store: Store, key: str) -> bool:
+    """Neither a file, nor one that this process still holds without its name."""
+    left = list(store.folder.glob("*.lock"))
+    claim = try_lock(store.folder / f"{key}.lock")
+    if claim:
+        claim.release(unlink=True)
+    return left == [] and claim is not None
 
+
+def end_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@light
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("moment", ["claimed", "looked up", "hired", "given", "noted", "told"])
+def test_no_lock_is_left_by_a_run_that_is_ended_at_any_moment(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
+) -> None:
+    """The signal arrives right after each step from the claim on."""
+    number = getattr(signal, name)
+    handler = signal.getsignal(number)
+    hanging = trial(tmp_path, 0, "hang")
+    steps = {
+        "claimed": (Store, "claim"), "looked up": (Store, "load"), "hired": (local._Phase, "_hire"),
+        "given": (process.Worker, "give"), "noted": (Store, "note"), "told": (Notes, "started"),
+    }  # fmt: skip
+    owner, method = steps[moment]
+    do = getattr(owner, method)
+    sent: list[int] = []
+
+    def do_and_send(self: Any, *arguments: Any) -> Any:
+        done = do(self, *arguments)
+        if not sent and (moment != "looked up" or list(self.folder.glob("*.lock"))):
+            sent.append(number)
+            end_by(number)
+        return done
+
+    monkeypatch.setattr(owner, method, do_and_send)
     store.create()
     with pytest.raises(runner.Ended) as ending:
-        runner.run([trial(tmp_path, 0, "hang")], store, PROBES, Stopping(), jobs=1, timeout_s=100, environment={})
-    assert ending.value.signal == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert list(store.folder.glob("*.lock")) == []
-    claim = try_lock(store.folder / f"{trial(tmp_path, 0, 'hang').key}.lock")
-    assert claim
-    claim.release(unlink=True)
+        runner.run([hanging], store, PROBES, Notes(), jobs=1, timeout_s=100, environment={})
+    assert ending.value.signal == number and sent == [number]
+    assert signal.getsignal(number) == handler
+    assert no_lock_is_left(store, hanging.key) and store.load(hanging.key) is None
+
+
+@light
+@pytest.mark.parametrize(
+    ("owner", "method"), [(Store, "load"), (Store, "note"), (process.Worker, "__init__"), (Notes, "started")]
+)
+def test_no_lock_is_left_by_a_run_that_fails(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str
+) -> None:
+    """A record that can't be read, a full disk, no more processes, a closed output."""
+    hanging = trial(tmp_path, 0, "hang")
+    do = getattr(owner, method)
+
+    def fail(self: Any, *arguments: Any) -> Any:
+        if list(store.folder.glob("*.lock")):
+            raise OSError(5, "no luck")
+        return do(self, *arguments)
+
+    store.create()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, fail)
+        with pytest.raises(OSError, match="no luck"):
+            runner.run([hanging], store, PROBES, Notes(), jobs=1, timeout_s=100, environment={})
+    assert no_lock_is_left(store, hanging.key)
+
+
+@light
+def test_who_handles_or_ignores_a_signal_goes_on_doing_so(store: Store, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Signalling(Notes):
+        def started(self, trial: Trial) -> None:
+            end_by(signal.SIGHUP)
+            end_by(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda n, _: seen.append(n))
+    try:
+        assert run(store, [trial(tmp_path, 0)], notes=Signalling()).ended == ["fine 0: ok"]
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    assert seen == [signal.SIGTERM]

@@ -40,7 +40,7 @@ def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
     check = "import os\ntry:\n    import fcntl\nexcept ImportError:\n    print(hasattr(os, 'getuid'))"
     hidden = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True)
     assert hidden.stdout == "False\n"
-    command = [sys.executable, "-m", "hrvit_lab.study", "study.yaml", "--out", "out", "--jobs", "2"]
+    command = [sys.executable, "-m", "hrvit_lab.study", "study.yaml", "--out", "out", "--jobs", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -182,9 +182,14 @@ def dispatch_count(model: nn.Module, resolution: tuple[int, int], in_chans: int 
     In the rows, ``part`` is the name of the module that ran, and ``stage`` the first component of that name.
     """
     meta = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
-    with torch.no_grad(), no_fast_path(), OperatorCounter(meta.parameters()) as counter:
-        meta(torch.empty(1, in_chans or input_channels(meta), *resolution, device="meta"))
-    return Counts(tuple(_rows(meta, counter.rows.items())), resolution)
+    return count_run(meta, torch.empty(1, in_chans or input_channels(meta), *resolution, device="meta"))
+
+
+def count_run(model: nn.Module, image: Tensor) -> Counts:
+    """Count what one forward pass of this (1, C, H, W) image dispatches, on whatever device; see `dispatch_count`."""
+    with torch.no_grad(), no_fast_path(), OperatorCounter(model.parameters()) as counter:
+        model(image)
+    return Counts(tuple(_rows(model, counter.rows.items())), (image.shape[-2], image.shape[-1]))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Any number of processes may compute at once, or one may measure times; the locks
 among the host's temporary files, so they are the same for all results folders and never shared between hosts.
 """
 
+import contextlib
 import getpass
 import os
 import stat
@@ -74,15 +75,14 @@ def timing_lock(*, exclusive: bool) -> Lock | None:
     gate = _enter(folder / "timing.lock")
     if gate is None:
         return None
-    if exclusive:
-        if all(_is_free(path) for path in folder.glob("computing-*.lock")):
-            return gate
-        gate.release(unlink=True)
-        return None
-    try:
-        return try_lock(folder / f"computing-{uuid.uuid4().hex}.lock")
-    finally:
-        gate.release(unlink=True)
+    with contextlib.ExitStack() as entered:
+        entered.callback(gate.release, unlink=True)
+        if not exclusive:
+            return try_lock(folder / f"computing-{uuid.uuid4().hex}.lock")
+        if not all(_is_free(path) for path in folder.glob("computing-*.lock")):
+            return None
+        entered.pop_all()
+        return gate
 
 
 def _enter(gate: Path) -> Lock | None:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from types import FrameType
@@ -33,17 +33,21 @@ def run_here(work: Work) -> None:
     """An `Executor`: processes of this machine."""
     together = deque(trial for trial in work.trials if not GROUPS[trial.group].alone)
     alone = deque(trial for trial in work.trials if GROUPS[trial.group].alone)
-    with _ended_by_signals():
-        _Phase(work, together, workers=work.jobs, threads=1, exclusive=False).run()
-        _Phase(work, alone, workers=1, threads=usable_cores(), exclusive=True).run()
+    with _ended_by_signals() as check_end:
+        _Phase(work, together, check_end, workers=work.jobs, threads=1, exclusive=False).run()
+        _Phase(work, alone, check_end, workers=1, threads=usable_cores(), exclusive=True).run()
 
 
 @dataclass
 class _Phase:
-    """Trials that run under the same rules: how many at a time, with how many threads, with company or without."""
+    """Trials that run under the same rules: how many at a time, with how many threads, with company or without.
+
+    A claim belongs to a worker, or to the block that is about to give it to one: whatever is raised, it is released.
+    """
 
     work: Work
     queue: deque[Trial]
+    check_end: Callable[[], None]
     workers: int
     threads: int
     exclusive: bool
@@ -60,6 +64,7 @@ class _Phase:
             self._pause()
         try:
             while self.queue or self._busy():
+                self.check_end()
                 self._hand_out()
                 busy = self._busy()
                 if not busy and self.queue:
@@ -81,6 +86,7 @@ class _Phase:
     def _pause(self) -> None:
         self.work.watcher.waiting(list(self.queue))
         time.sleep(POLL_S)
+        self.check_end()
 
     def _hand_out(self) -> None:
         """Give idle workers (new ones, up to the limit) what no other process has claimed or done."""
@@ -93,20 +99,21 @@ class _Phase:
             claim = store.claim(trial.key)
             if claim is None:
                 self.queue.append(trial)
-            elif record := self.work.settled(trial):
-                store.release(claim)
-                self.work.watcher.finished(trial, record)
-            else:
-                try:
+                continue
+            with contextlib.ExitStack() as ours:
+                ours.callback(store.release, claim)
+                record = self.work.settled(trial)
+                if record is None:
                     idle = idle or self._hire()
-                except BaseException:
-                    store.release(claim)
-                    raise
-                store.note("started", trial.key)
-                if trial.key not in self.begun:
-                    self.begun.add(trial.key)
-                    self.work.watcher.started(trial)
-                idle.give(trial, claim)
+                    idle.give(trial, claim)
+                    ours.pop_all()  # from here on it is the worker's
+            if record is not None:
+                self.work.watcher.finished(trial, record)
+                continue
+            store.note("started", trial.key)
+            if trial.key not in self.begun:
+                self.begun.add(trial.key)
+                self.work.watcher.started(trial)
 
     def _hire(self) -> Worker:
         self.crew.append(Worker(self.work.probes, self.threads))
@@ -153,7 +160,7 @@ class _Phase:
     def _interrupted(self, w: Worker, outcome: Outcome) -> None:
         """Let the trial be taken again, in this run or the next, unless it was ended too often."""
         assert w.task is not None
-        time.sleep(GRACE_S)
+        self._wait_for_the_end()
         trial = w.task[0]
         attempts = 1 + max(self.interruptions[trial.key], self.work.store.interruptions(trial.key))
         self.interruptions[trial.key] = attempts
@@ -169,12 +176,17 @@ class _Phase:
     def _again_after(self, w: Worker, cause: str) -> None:
         """Its worker never began the trial: another one does, if workers can start here at all."""
         assert w.task is not None
-        time.sleep(GRACE_S)
+        self._wait_for_the_end()
         self.false_starts += 1
         if self.false_starts >= MAX_INTERRUPTIONS:
             raise WorkerUnable(f"a worker could not start: {cause} ({self.false_starts} times)")
         self.queue.appendleft(w.task[0])
         self._free(w, keep=False)
+
+    def _wait_for_the_end(self) -> None:
+        """A worker was killed: if this run is being ended too, nothing more is written."""
+        time.sleep(GRACE_S)
+        self.check_end()
 
     def _free(self, w: Worker, *, keep: bool) -> None:
         """End the claim on its trial; without ``keep``, end the worker too."""
@@ -187,22 +199,32 @@ class _Phase:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """What asks a process to end raises `Ended`, so that workers, claims and locks end with it. Who ignores such a
-    signal (nohup) goes on ignoring it."""
+def _ended_by_signals() -> Iterator[Callable[[], None]]:
+    """Give a function that raises `Ended` if a signal has asked this process to end.
+
+    A handler that raised by itself would do so anywhere: between the making of a lock or a process and the line that
+    notes whose it is. Who ignores such a signal (nohup), or handles it, goes on doing so. Ctrl-C is one of them.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    def check_end() -> None:
+        if asked:
+            raise Ended(asked[0])
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield check_end
         return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Ended(number)
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [n for n in (getattr(signal, name) for name in names) if signal.getsignal(n) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, end)
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    ending = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
+    for number in ending:
+        signal.signal(number, ask)
     try:
-        yield
+        yield check_end
+        check_end()  # a signal that came after the last look must not be lost
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in ending.items():
+            signal.signal(number, handler)

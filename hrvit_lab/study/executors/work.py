@@ -16,7 +16,7 @@ class WorkerUnable(RuntimeError):
 
 
 class Ended(KeyboardInterrupt):
-    """The run was asked to end by a signal, as by a scheduler or a closed terminal.
+    """The run was asked to end by a signal, as by Ctrl-C, a scheduler or a closed terminal.
 
     Attributes:
         signal: its number.
