@@ -1,4 +1,4 @@
-"""The app: `streamlit run app.py`, or `streamlit run app.py -- --results FOLDER` for results kept elsewhere."""
+"""The app: `streamlit run app.py`, or `streamlit run app.py -- --results FOLDER` for results in another folder."""
 
 from hrvit_lab.app.main import run
 

@@ -273,3 +273,45 @@ def test_ctrl_c_while_a_command_loads_is_one_word(command: str, module: str, tmp
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     process.send_signal(signal.SIGINT)
     assert ended(process) == (130, "", "interrupted\n")
+
+
+# -- help ------------------------------------------------------------------------------------------------------
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every command."""
+    from hrvit_lab import __main__ as root
+    from hrvit_lab.app import __main__ as app
+    from hrvit_lab.cost import __main__ as cost
+    from hrvit_lab.latency import __main__ as latency
+    from hrvit_lab.latency import suite
+    from hrvit_lab.study import __main__ as study
+    from hrvit_lab.train import __main__ as train
+
+    found = (root, app, cost, latency, suite, study, train)
+    return {p.prog: p for p in (*(module.parser() for module in found), study.report_parser())}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal breaks a longer line anywhere, within words too."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    texts = {name: parser.format_help() for name, parser in parsers().items()}
+    assert len(texts) == 8
+    assert not {f"{name}: {line}" for name, text in texts.items() for line in text.splitlines() if len(line) > columns}
+
+
+def test_help_explains_every_option_and_its_default() -> None:
+    """An option with a value says what it is without one; a required argument and a switch have no default."""
+    options = [(name, action) for name, parser in parsers().items() for action in parser._actions]
+    assert not [(name, action.dest) for name, action in options if not action.help]
+    valued = [(name, a) for name, a in options if a.option_strings and a.nargs != 0 and a.metavar != "KEY=VALUE,…"]
+    silent = [(name, action.dest) for name, action in valued if "(default: " not in str(action.help)]
+    assert not [option for option in silent if option not in WITHOUT_DEFAULT]
+
+
+WITHOUT_DEFAULT = {
+    ("hrvit-lab cost", "set"), ("hrvit-lab latency", "json"), ("hrvit-lab latency", "out"), ("hrvit-lab train", "root"),
+    ("hrvit-lab study", "again"),
+}  # fmt: skip
+"""Options that do nothing unless they are given."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hrvit_lab import create_model
 from hrvit_lab.latency import engine
-from hrvit_lab.latency.conditions import Look
+from hrvit_lab.latency.conditions import Reading
 from hrvit_lab.latency.single import measure_latency
 from hrvit_lab.latency.workload import OutOfDeviceMemory, ieee_float32, prepare
 
@@ -113,15 +113,15 @@ def test_throttled_runs_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every third look finds the device throttled, and the model slow."""
     clock = FakeClock()
 
-    class Watch:
-        looks = -1  # the first is from before the race
+    class Monitor:
+        readings = -1  # the first is from before the race
         unknown = ""
 
-        def look(self) -> Look:
-            self.looks += 1
-            return Look(throttled=("heat",) if self.looks % 3 == 0 and self.looks else ())
+        def read(self) -> Reading:
+            self.readings += 1
+            return Reading(throttled=("heat",) if self.readings % 3 == 0 and self.readings else ())
 
-    monkeypatch.setattr(engine, "watch", lambda device, nvml: Watch())
+    monkeypatch.setattr(engine, "monitor", lambda device, nvml: Monitor())
     model = Timed(clock.pass_ms, lambda run: 30.0 if run >= 20 and (run - 20) // 4 % 3 == 2 else 10.0)
     result = measure_latency(model, 8, min_runs=12, max_runs=12, clock=clock)
     assert result.samples_ms == pytest.approx([10.0] * 8)
@@ -133,7 +133,7 @@ def test_a_name_or_a_config_will_do() -> None:
     config = create_model("hrvit_nano").config
     for model in ("hrvit_nano:deploy", "timm:resnet18", config):
         assert measure_latency(model, 32, **quick).median_ms > 0  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="7 is no model; give a module, a config, or a name such as 'hrvit_nano'"):
+    with pytest.raises(ValueError, match="7 is not a model; give a module, a config, or a name such as 'hrvit_nano'"):
         measure_latency(7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="model 'hrvit_nan' is unknown; did you mean 'hrvit_nano'"):
         measure_latency("hrvit_nan")

@@ -167,7 +167,7 @@ def test_throttled_rounds_are_kept_but_do_not_count() -> None:
     slow = itertools.chain.from_iterable(itertools.repeat((10.0, 10.0, 30.0)))
     rounds = compare(
         {"a": stopwatch(clock, lambda: 10.0), "b": stopwatch(clock, lambda: next(slow))},
-        Budget(min_rounds=8), clock=clock, look_for_throttling=lambda: next(reasons),
+        Budget(min_rounds=8), clock=clock, read_throttling=lambda: next(reasons),
     )  # fmt: skip
     assert rounds.stopped == "precise"  # as soon as eight rounds count
     assert (len(rounds.samples["b"]), rounds.discarded, rounds.kept) == (11, 3, [0, 1, 3, 4, 6, 7, 9, 10])
@@ -179,7 +179,7 @@ def test_a_device_that_is_always_throttled_is_still_measured() -> None:
     clock = FakeClock()
     rounds = compare(
         {"a": stopwatch(clock, lambda: 1.0)}, Budget(min_rounds=5), clock=clock,
-        look_for_throttling=lambda: ("power limit",),
+        read_throttling=lambda: ("power limit",),
     )  # fmt: skip
     assert (rounds.discarded, len(rounds.wall_ms("a"))) == (0, 5)
     assert all(rounds.throttled)

@@ -16,9 +16,9 @@ from torch import nn
 
 from hrvit_lab.latency import roofline as roofline_module
 from hrvit_lab.latency.compare import Budget, Rounds
-from hrvit_lab.latency.conditions import CpuWatch, GpuWatch, Look, NoNvml, load_nvml, summarise, watch
+from hrvit_lab.latency.conditions import CpuMonitor, GpuMonitor, NoNvml, Reading, load_nvml, monitor, summarise
 from hrvit_lab.latency.energy import energy_per_call, idle_power, nvml_meter
-from hrvit_lab.latency.engine import disturbances, watched
+from hrvit_lab.latency.engine import disturbances, run_rounds
 from hrvit_lab.latency.peak import CORES, cpu_peak, published_peak
 from hrvit_lab.latency.roofline import (
     CALLS,
@@ -87,9 +87,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 
 
 def test_a_gpu_is_read_in_our_units(gpu: torch.device) -> None:
-    look = GpuWatch(gpu, FakeNvml(processes=3)).look()
-    assert (look.clock_mhz, look.memory_clock_mhz, look.temperature_c, look.power_w) == (1980, 2619, 61, 350.0)
-    assert (look.throttled, look.other_processes) == ((), 2)
+    reading = GpuMonitor(gpu, FakeNvml(processes=3)).read()
+    assert (reading.clock_mhz, reading.memory_clock_mhz, reading.temperature_c, reading.power_w) == (
+        1980,
+        2619,
+        61,
+        350.0,
+    )
+    assert (reading.throttled, reading.other_processes) == ((), 2)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +107,12 @@ def test_a_gpu_is_read_in_our_units(gpu: torch.device) -> None:
     ],
 )
 def test_throttling_is_named(gpu: torch.device, reasons: int, throttled: tuple[str, ...]) -> None:
-    assert GpuWatch(gpu, FakeNvml(reasons)).look().throttled == throttled
+    assert GpuMonitor(gpu, FakeNvml(reasons)).read().throttled == throttled
 
 
 def test_what_a_gpu_does_not_tell_is_none(gpu: torch.device) -> None:
     nvml = FakeNvml(has_power=False)
-    assert GpuWatch(gpu, nvml).look().power_w is None
+    assert GpuMonitor(gpu, nvml).read().power_w is None
     assert nvml_meter(gpu, nvml) is None
 
 
@@ -115,43 +120,43 @@ def test_a_core_throttles_when_its_counter_moves(tmp_path: Path) -> None:
     counters = [tmp_path / "cpu0", tmp_path / "cpu1"]
     for counter in counters:
         counter.write_text("7\n")
-    watch = CpuWatch(counters)
-    assert watch.look().throttled == ()
+    cpu = CpuMonitor(counters)
+    assert cpu.read().throttled == ()
     counters[1].write_text("8\n")
-    assert watch.look().throttled == ("heat",)
-    assert watch.look().throttled == ()
+    assert cpu.read().throttled == ("heat",)
+    assert cpu.read().throttled == ()
 
 
 def test_a_busy_loop_of_ours_is_not_anothers() -> None:
-    watch = CpuWatch([])
-    first = watch.look()
-    while (last := watch.look()).own_s - first.own_s < 0.3:  # however long that takes on a busy machine
+    cpu = CpuMonitor([])
+    first = cpu.read()
+    while (last := cpu.read()).own_s - first.own_s < 0.3:  # however long that takes on a busy machine
         sum(range(100_000))
     assert last.busy_s - first.busy_s >= last.own_s - first.own_s - 0.1  # the kernel counts in hundredths
 
 
 def test_summary_by_hand() -> None:
-    looks = [
-        Look(clock_mhz=2000.0, at_s=10.0, busy_s=100.0, own_s=50.0, stolen_s=1.0, other_processes=0),
-        Look(clock_mhz=1500.0, at_s=12.0, other_processes=1),
-        Look(clock_mhz=1800.0, at_s=20.0, busy_s=118.0, own_s=59.0, stolen_s=2.0, other_processes=0),
+    readings = [
+        Reading(clock_mhz=2000.0, at_s=10.0, busy_s=100.0, own_s=50.0, stolen_s=1.0, other_processes=0),
+        Reading(clock_mhz=1500.0, at_s=12.0, other_processes=1),
+        Reading(clock_mhz=1800.0, at_s=20.0, busy_s=118.0, own_s=59.0, stolen_s=2.0, other_processes=0),
     ]
-    found = json.loads(json.dumps(summarise(looks, cores=2)))
+    found = json.loads(json.dumps(summarise(readings, cores=2)))
     assert found == {
         "clock_mhz": [1500.0, 1800.0, 2000.0], "memory_clock_mhz": None, "temperature_c": None, "power_w": None,
         "other_cores_busy": 0.9, "stolen_cores": 0.1, "other_processes": 1,
         "remarks": [
-            "Other programs kept 0.9 of 2 cores busy meanwhile.",
-            "The virtual machine's host withheld 0.10 cores meanwhile.",
-            "1 other process computed on the same GPU.",
+            "Other programs kept 0.9 of 2 cores busy during the measurement.",
+            "The host of this virtual machine took 0.10 cores during the measurement (steal time).",
+            "1 other process used the same GPU.",
         ],
         "notes": [],
     }  # fmt: skip
 
 
 def test_a_quiet_machine_needs_no_remark() -> None:
-    looks = [Look(at_s=0.0), Look(at_s=10.0, busy_s=10.5, own_s=10.0, other_processes=0)]
-    assert summarise(looks)["remarks"] == []
+    readings = [Reading(at_s=0.0), Reading(at_s=10.0, busy_s=10.5, own_s=10.0, other_processes=0)]
+    assert summarise(readings)["remarks"] == []
 
 
 def test_energy_by_hand() -> None:
@@ -177,26 +182,26 @@ def test_a_gpu_that_nvml_does_not_know_is_timed_without_it(gpu: torch.device) ->
         def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
             raise NVMLError("Not Found")
 
-    without = watch(gpu, Stranger())
-    assert isinstance(without, CpuWatch)
+    without = monitor(gpu, Stranger())
+    assert isinstance(without, CpuMonitor)
     assert without.unknown == (
-        "The GPU's clocks, temperature, power and throttling are not known: NVML does not find it (Not Found)."
+        "The GPU's clock rates, temperature, power and throttling are unknown: NVML does not find the GPU (Not Found)."
     )
-    with_nvml = watch(gpu, FakeNvml())
-    assert isinstance(with_nvml, GpuWatch)
-    with_nvml.look()
+    with_nvml = monitor(gpu, FakeNvml())
+    assert isinstance(with_nvml, GpuMonitor)
+    with_nvml.read()
     assert with_nvml.unknown == ""
     assert nvml_meter(gpu, Stranger()) is None
 
 
 @pytest.mark.parametrize(
     ("nvml", "why"),
-    [(None, "NVML was not asked"), (NoNvml("run pip install nvidia-ml-py"), "run pip install nvidia-ml-py")],
+    [(None, "NVML was not loaded"), (NoNvml("run pip install nvidia-ml-py"), "run pip install nvidia-ml-py")],
 )
 def test_without_nvml_the_looks_say_what_they_lack(gpu: torch.device, nvml: Any, why: str) -> None:
-    assert watch(gpu, nvml).unknown == f"The GPU's clocks, temperature, power and throttling are not known: {why}."
+    assert monitor(gpu, nvml).unknown == f"The GPU's clock rates, temperature, power and throttling are unknown: {why}."
     assert nvml_meter(gpu, nvml) is None
-    assert watch(torch.device("cpu"), nvml).unknown == ""
+    assert monitor(torch.device("cpu"), nvml).unknown == ""
 
 
 class MigNvml(FakeNvml):
@@ -220,11 +225,11 @@ class MigNvml(FakeNvml):
 
 def test_what_nvml_does_not_tell_of_a_mig_instance_is_a_note(gpu: torch.device) -> None:
     nvml = MigNvml()
-    _, conditions = watched(
+    _, conditions = run_rounds(
         {"a": lambda: Sample(1.0)}, Budget(min_rounds=5, max_rounds=5), gpu, clock=FakeClock(), nvml=nvml
     )
     assert conditions["notes"] == [
-        "NVML does not tell this GPU's throttling, power, clock, memory clock, temperature: Not Supported."
+        "NVML does not provide this GPU's throttling, power, clock, memory clock, temperature: Not Supported."
     ]
     assert conditions["clock_mhz"] is conditions["power_w"] is None and conditions["other_processes"] == 0
     assert nvml_meter(gpu, nvml) is None
@@ -249,12 +254,11 @@ def test_a_power_limit_is_a_note_and_disturbs_nothing(gpu: torch.device) -> None
         nvml.reasons = nvml.nvmlClocksThrottleReasonSwPowerCap if next(turns) % 3 else 0
         return Sample(1.0)
 
-    rounds, conditions = watched({"a": turn}, Budget(min_rounds=30, max_rounds=30), gpu, clock=FakeClock(), nvml=nvml)
+    rounds, conditions = run_rounds(
+        {"a": turn}, Budget(min_rounds=30, max_rounds=30), gpu, clock=FakeClock(), nvml=nvml
+    )
     assert rounds.discarded == 0
-    assert conditions["notes"] == [
-        "The GPU was at its power limit after 20 of 30 rounds: a condition of this measurement, for which no round was "
-        "dropped."
-    ]
+    assert conditions["notes"] == ["The GPU was at its power limit after 20 of 30 rounds; these rounds are kept."]
     assert disturbances(True, rounds, conditions | {"remarks": []}) == ()
 
 
@@ -263,11 +267,11 @@ def test_a_power_limit_is_a_note_and_disturbs_nothing(gpu: torch.device) -> None
     [
         (True, [()] * 9, [], []),
         (None, [()] * 9, [], []),  # too slow to tell is not the same as restless
-        (False, [()] * 9, [], ["Never steady while warming up."]),
+        (False, [()] * 9, [], ["The warm-up did not become steady."]),
         (True, [()] * 7 + [("heat",)] * 2, [], []),  # these two do not count
         (True, [("heat",)] * 6 + [("power brake",)] + [()] * 2, ["Others were there."], [
-            "The device was throttled (heat, power brake) in 7 of 9 rounds, which are kept: it is a throttled device's "
-            "latency.",
+            "The device was throttled (heat, power brake) in 7 of 9 rounds; they are kept, so this is the "
+            "latency of a throttled device.",
             "Others were there.",
         ]),
     ],

@@ -107,7 +107,7 @@ def planted(clock: FakeClock, flop_s: float) -> Callable[..., Callable[[], None]
 @pytest.mark.parametrize(
     ("kernel", "fastest", "words"),
     [
-        (1, 1e6, "below 1, which cannot be: the ceiling is too low, no product measured here is as fast"),
+        (1, 1e6, "below 1: the ceiling is too low, because this network is faster than every matrix product"),
         (3, 1e6, "below 1: its 3 × 3 convolutions may multiply less than they count (Winograd); if they do not, the"),
         (1, 1e9, ""),
         (3, 1e9, ""),
@@ -144,7 +144,7 @@ def test_a_product_above_the_published_peak_shows_a_wrong_clock() -> None:
     product = "Ceiling in float32: 260 GFLOP/s, by packed linear of 2048 × 2048 with 2 threads"
     assert said(260, 262) == f"{product}, 99% of the published 262 GFLOP/s (Zen 5, 1 core)."
     assert said(260, None) == f"{product}; the published peak of this device is unknown."
-    assert "more than the published 262 GFLOP/s (Zen 5, 1 core): the clock is wrong" in said(270, 262)
+    assert "above the published peak of 262 GFLOP/s (Zen 5, 1 core): the timer is wrong" in said(270, 262)
 
 
 def test_the_ceiling_is_named_in_records_and_tables(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_what_computes_something_else_is_wrong_and_not_timed(clock: FakeClock, m
     assert right.status == "ok"
     assert wrong.status == "wrong" and wrong.samples_ms == () and wrong.latency is None
     assert wrong.relative_error == pytest.approx(1e-3, rel=1e-3) and wrong.tolerance == 1e-4
-    assert "more than 0.0001: wrong, so not timed" in wrong.reason
+    assert "above the tolerance of 0.0001 (compared with eager float32)" in wrong.reason
     assert tolerable.status == "ok"
     assert calls == 1 + len(tolerable.warmup_samples_ms) * 2 + 1 + 5 * 2
 
@@ -227,15 +227,15 @@ def test_what_a_back_end_cannot_is_refused(clock: FakeClock) -> None:
                    clock=clock)  # fmt: skip
     assert [m.status for m in results] == ["ok", "refused", "refused"]
     assert [m.reason for m in results[1:]] == [
-        "CUDA graph runs on cuda only", "ONNX Runtime takes float32 only here",
+        "CUDA graph runs on cuda only", "ONNX Runtime supports float32 only",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("entries", "setting", "message"),
     [
-        ([], SMALL, "at least one entry"),
-        (["eager", "eager"], SMALL, "a, eager, float32 is entered twice"),
+        ([], SMALL, "give at least one model"),
+        (["eager", "eager"], SMALL, "a, eager, float32 is given twice"),
         (["tvm"], SMALL, "backend 'tvm' is unknown; use one of eager, packed"),
         (["eager"], replace(SMALL, batch_size=0), "batch_size is 0"),
         (["eager"], replace(SMALL, threads=0), "threads is 0"),
@@ -385,7 +385,7 @@ def test_names_of_models(tmp_path: Path) -> None:
         ("hrvit_b4", "model 'hrvit_b4' is unknown; did you mean"),
         ("hrvit_b1_segformer", "model 'hrvit_b1_segformer' is unknown; did you mean 'hrvit_b1_segformer_ade20k'"),
         ("timm:resnet19", "timm:resnet19: timm has no such model"),
-        ("timm:resnet18:deploy", "deploy knows HRViTs only; give timm:resnet18"),
+        ("timm:resnet18:deploy", "only HRViTs have a deployed form; use timm:resnet18"),
         ("no/such.yaml", "the config no/such.yaml cannot be read"),
     ],
 )
@@ -507,12 +507,12 @@ def test_training_is_timed_in_training_mode(clock: FakeClock, monkeypatch: pytes
     assert right.samples_ms == pytest.approx([4.0] * 5)
     assert right.macs == 3 * 8 * 8 * 4 * 3
     assert wrong.status == "wrong" and wrong.relative_error == pytest.approx(0.5)  # its output is right
-    assert graph.reason == "ONNX Runtime does inference only"
+    assert graph.reason == "ONNX Runtime supports inference only"
 
 
 def test_a_deployed_form_is_not_trained() -> None:
     [result] = race([Entry(find_model("hrvit_micro:deploy"))], Setting((32, 32), training=True), FIVE)
-    assert result.status == "refused" and "for inference" in result.reason
+    assert result.status == "refused" and "supports inference only" in result.reason
 
 
 def test_each_timed_call_follows_one_of_the_same() -> None:
@@ -531,7 +531,7 @@ def test_each_timed_call_follows_one_of_the_same() -> None:
 
 
 def test_disturbed_measurements_are_marked_everywhere() -> None:
-    reason = "Other programs kept 1.9 of 2 cores busy meanwhile."
+    reason = "Other programs kept 1.9 of 2 cores busy during the measurement."
     rows = [measured(batch_size=1, disturbed=(reason,)), measured("b", ratio=Estimate(1.0, 0.99, 1.01), verdict="tie")]
     assert reason in remarks(rows)
     with (console := Console(width=140)).capture() as captured:
@@ -566,18 +566,18 @@ def test_remarks_say_what_disturbs() -> None:
                     control=Estimate(1.02, 1.01, 1.03),
                     rounds_stopped="time",
                     steady=False,
-                    disturbed=("Never steady while warming up.",),
+                    disturbed=("The warm-up did not become steady.",),
                 ),
                 replace(measured("b"), status="wrong", reason="its output is off", latency=None),
             ]
         )
     )
     assert "b, eager, float32: wrong: its output is off." in said
-    assert "ended by the bound on time" in said
-    assert "A/A control: 1.020 [1.010, 1.030]. The A/A control differs from itself" in said
-    assert "Never steady while warming up: a, eager, float32." in said
+    assert "stopped by the time limit" in said
+    assert "A/A control: 1.020 [1.010, 1.030]. The A/A control differs from 1" in said
+    assert "The warm-up did not become steady: a, eager, float32." in said
     thrown = measured(samples_ms=(10.0,) * 9, throttled=(*[()] * 8, ("heat",)), rounds_discarded=1)
-    assert "1 round was dropped, for the device was throttled." in remarks([thrown])
+    assert "1 round was discarded because the device was throttled." in remarks([thrown])
     assert thrown.statistics()["rounds"] == 8
 
 
@@ -588,7 +588,7 @@ def test_a_tie_whose_interval_leaves_out_1_says_why() -> None:
     for ratio in (*leaving_out, *holding):
         other = measured("b", ratio=ratio, verdict=judge(ratio, control))
         assert other.verdict == "tie"
-        text = "a tie though its interval leaves out 1, for the A/A control itself is off by up to 7.5%."  # 1 / 0.93
+        text = "a tie although its interval excludes 1: the A/A control differs from 1 by up to 7.5%."  # 1 / 0.93
         assert (f"b, eager, float32: {text}" in remarks([first, other])) is (ratio in leaving_out)
 
 
@@ -599,10 +599,10 @@ def test_the_knee_is_told_from_three_batches_on() -> None:
     assert knees(sweep[:2]) == []
     growing = [measured(batch_size=batch) for batch in (1, 8, 64)]
     assert knees(growing) == [
-        "a, eager, float32 at 224×224: throughput still grows at batch 64, the largest measured: no knee yet."
+        "a, eager, float32 at 224×224: throughput still increases at batch size 64, the largest measured."
     ]
     assert knees(sweep) == [
-        "a, eager, float32 at 224×224: batch 8 is the knee, the smallest with 90 % of the best throughput (413 img/s)."
+        "a, eager, float32 at 224×224: batch size 8 is the smallest with 90 % of the best throughput (413 img/s)."
     ]
 
 
@@ -647,7 +647,7 @@ def test_a_narrow_terminal_gets_whole_names_and_fewer_columns() -> None:
         shown[width] = captured.get()
     for text in shown.values():
         assert "hrvit_b1:deploy" in text and "eager, float32, on" in " ".join(text.split())
-    assert "error" in shown[140] and "error" not in shown[80].partition("Not shown for want of width: error")[0]
+    assert "error" in shown[140] and "error" not in shown[80].partition("The terminal is too narrow for: error")[0]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
@@ -671,7 +671,7 @@ def test_no_cell_is_cut_whatever_the_width(width: int) -> None:
     said = " ".join(text.split())
     cells = {"error": "1e-07", "L2 cold": "9.50 ms", "compile": "61.2 s", "mJ/img": " 500 ", "peak": "1234 MiB"}
     for head, cell in cells.items():
-        left_out = head in said.partition("Not shown for want of width:")[2].partition(";")[0]
+        left_out = head in said.partition("The terminal is too narrow for:")[2].partition(".")[0]
         assert (cell in f"{line} ") is not left_out, head
 
 
@@ -761,11 +761,11 @@ def test_a_second_run_replaces_nothing_and_a_training_has_no_parts(
     assert list(pd.read_csv(tmp_path / "b" / "latency.csv")["batch_size"]) == [1, 2, 4]
     shown = capsys.readouterr().out
     assert "Wrote latency.jsonl, latency.csv, latency.png, throughput.png in" in shown
-    assert "knee" in shown
+    assert "batch size" in shown and ("smallest with 90 %" in shown or "still increases" in shown)
     before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert cli.main([*arguments, "--out", "b"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line == "error: b holds a latency.jsonl already, which is never replaced; choose another --out"
+    assert line == "error: b already contains latency.jsonl, which is never overwritten; choose another --out"
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 4
     assert cli.main([*arguments, "--parts", "--training"]) == 2
@@ -830,7 +830,7 @@ def test_the_suite_says_what_it_cannot_measure(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(suite, "run_suite", lambda *_: None)
     monkeypatch.setattr(suite, "load_nvml", lambda: NoNvml("run pip install nvidia-ml-py for them"))
     assert suite.main(["--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().err.startswith("energy, clocks and temperatures are not measured: run pip install")
+    assert capsys.readouterr().err.startswith("energy, clock rates and temperatures are not measured: run pip install")
     monkeypatch.setattr(suite, "load_nvml", object)
     assert suite.main(["--out", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""
@@ -856,4 +856,8 @@ def test_without_a_gpu_the_suite_measures_nothing_and_loads_little() -> None:
         "print(sorted({'fvcore', 'ptflops', 'streamlit', 'sklearn'} & set(sys.modules))); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250)
-    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (2, "[]", "not measured: no CUDA device")
+    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (
+        2,
+        "[]",
+        "error: torch finds no CUDA device; run the suite on a machine with an NVIDIA GPU",
+    )

@@ -109,7 +109,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_other_networks_have_no_parts() -> None:
-    with pytest.raises(ValueError, match="parts are known of HRViTs only, not of Conv2d"):
+    with pytest.raises(ValueError, match="measure_parts supports HRViTs only, not Conv2d; use measure_latency"):
         measure_parts(nn.Conv2d(3, 4, 3))
 
 

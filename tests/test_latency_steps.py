@@ -94,7 +94,7 @@ def test_energy_is_planned_where_there_is_a_meter() -> None:
     entries, gpu = [entry(clock, 1.0)], Setting((8, 8), device="cuda")
     with_meter = race_steps(entries, gpu, Budget(), nvml=object())
     without = race_steps(entries, gpu, Budget(), nvml=NoNvml("no driver"))
-    assert list(with_meter)[-2:] == ["power of the waiting device", "a, eager, float32: energy"]
+    assert list(with_meter)[-2:] == ["power of the idle device", "a, eager, float32: energy"]
     assert list(without)[-1] == "race" and sum(without.values()) < sum(with_meter.values()) < math.inf
 
 

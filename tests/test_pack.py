@@ -120,4 +120,4 @@ def test_another_network_and_another_build_of_torch_are_refused(monkeypatch: pyt
     with pytest.raises(Refused, match="need oneDNN, which this build of torch lacks; use the deployed network"):
         BACKENDS["packed"].prepare(prepare(plain, 64, batch_size=1, device="cpu"))
     said = BACKENDS["packed"].refusal("cpu", "float16", training=False)
-    assert said == "oneDNN with packed weights takes float32 and bfloat16 only here"
+    assert said == "oneDNN with packed weights supports float32 and bfloat16 only"

@@ -11,7 +11,7 @@ from hrvit_lab.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line and return the exit code."""
 
     def work() -> int:
         options = parser().parse_args(arguments)
@@ -28,9 +28,12 @@ def parser() -> cli.Parser:
     """The command line."""
     parser = cli.Parser("hrvit-lab app", "Open the app in a browser: results of studies, and a builder of variants.")
     parser.add_argument(
-        "--results", type=cli.path, default=Path("results"), metavar="DIR", help="where studies wrote (results)"
+        "--results", type=cli.path, default=Path("results"), metavar="DIR",
+        help="folder with the results of studies (default: results)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--port", type=cli.whole(1024, 65535), default=8501, metavar="N", help="local TCP port (default: 8501)"
     )
-    parser.add_argument("--port", type=cli.whole(1024, 65535), default=8501, metavar="N", help="of this machine (8501)")
     return parser
 
 

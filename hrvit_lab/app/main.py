@@ -9,7 +9,7 @@ from hrvit_lab.app.pages import build, studies
 
 
 class Page(NamedTuple):
-    """A page: its title and path, a Material symbol, and the function that draws it."""
+    """A page: its title (and URL path), a Material symbol, and the function that draws it."""
 
     title: str
     icon: str
@@ -23,7 +23,7 @@ PAGES = (
 
 
 def run() -> None:
-    """Draw the page that was asked for."""
+    """Draw the selected page."""
     st.set_page_config(page_title="hrvit_lab", page_icon=":material/account_tree:", layout="wide")
     pages = [
         st.Page(page.show, title=page.title, icon=f":material/{page.icon}:", url_path=page.title.lower())

@@ -1,10 +1,10 @@
-"""Texts of others (names, questions, errors) for places where Streamlit reads Markdown."""
+"""User-supplied text (names, questions, errors) in places where Streamlit renders Markdown."""
 
 import re
 
 
 def plain(text: object) -> str:
-    """The text with everything that Markdown would read escaped.
+    """Escape all characters that have a meaning in Markdown.
 
     >>> plain("a *b* $c$ [d](e)")
     'a \\\\*b\\\\* \\\\$c\\\\$ \\\\[d\\\\]\\\\(e\\\\)'

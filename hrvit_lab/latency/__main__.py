@@ -1,4 +1,4 @@
-"""``hrvit-lab latency MODEL…``: time networks against each other, interleaved, with an A/A control."""
+"""``hrvit-lab latency MODEL…``: compare the latency of networks, with interleaved calls and an A/A control."""
 
 import sys
 from collections.abc import Sequence
@@ -7,19 +7,20 @@ from hrvit_lab import cli
 
 EXAMPLES = """\
 examples:
-  hrvit-lab latency hrvit_b1:deploy --against hrvit_b1 --resolution 224,512 --threads 1
-  hrvit-lab latency hrvit_b1 timm:resnet50 --device cuda --batch-size 1,64 --dtype fp32,bf16 \\
-      --backend eager,cuda_graph,compile --out results/latency
+  hrvit-lab latency hrvit_b1:deploy --against hrvit_b1 --resolution 224,512
+  hrvit-lab latency hrvit_b1 timm:resnet50 --device cuda --batch-size 1,64 \\
+      --dtype fp32,bf16 --backend eager,cuda_graph,compile --out results/latency
   hrvit-lab latency hrvit_b1 --batch-size 1,2,4,8,16 --json sweep.jsonl
   hrvit-lab latency hrvit_b1 --parts
   hrvit-lab latency hrvit_b1 --training --batch-size 8 --dtype fp32,bf16
-  python -m hrvit_lab.latency.suite        the whole table of a GPU: 7 networks, 6 ways each, resumable
+  python -m hrvit_lab.latency.suite      a table of 7 networks on a GPU
 
-MODEL is a preset, a config's YAML file (either with :deploy behind it, for the form for inference), or timm:NAME.
-Weights are random, BatchNorms too. All of one resolution and batch race against the first (or --against) with the
-first back end and number format: in every round each runs once, in random order, and the first twice (A/A control).
-Ctrl-C ends the race and keeps it. Exit code: 0 all are timed, 1 some are not (and say why), 2 the request is invalid,
-130 interrupted.
+MODEL is a preset, the YAML file of a config, or timm:NAME. With the suffix :deploy, a preset or a file is timed in its
+form for inference. Weights and BatchNorm statistics are random. The reference is the first model (or --against) with
+the first back end and number format. Models are timed in rounds: each runs once a round, in random order; the reference
+runs twice (A/A control). Ctrl-C stops the measurement and keeps the rounds so far.
+
+Exit code: 0 all were timed, 1 some were not (the table says why), 2 invalid request, 130 interrupted.
 """
 
 BACKENDS = ("eager", "packed", "compile", "cuda_graph", "compile_cuda_graph", "onnxruntime", "openvino")
@@ -42,46 +43,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> cli.Parser:
     """The command line."""
-    description = "Time networks against each other: numerics first, interleaved, with intervals."
+    description = (
+        "Compare the latency of networks. Outputs are checked first; calls are interleaved and compared in pairs."
+    )
     parser = cli.Parser("hrvit-lab latency", description, EXAMPLES)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="hrvit_b1, hrvit_b1:deploy, my.yaml, timm:resnet50")
-    parser.add_argument("--against", metavar="MODEL", help="the reference; default: the first MODEL")
+    parser.add_argument("--against", metavar="MODEL", help="the reference (default: the first MODEL)")
     parser.add_argument(
-        "--resolution", type=cli.listed(cli.size), default=[(224, 224)], metavar="N|HxW,…", help="in pixels (224)"
-    )
+        "--resolution", type=cli.listed(cli.size), default=[(224, 224)], metavar="N|HxW,…",
+        help="input size in pixels (default: 224)",
+    )  # fmt: skip
     parser.add_argument(
         "--batch-size", "--batch", type=cli.listed(cli.whole(1, 65536)), default=[1], dest="batch", metavar="N,…",
-        help="images a call (1)",
+        help="images per call (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--dtype", type=cli.listed(cli.dtype), default=["float32"], metavar="D,…",
-        help="fp32, bf16, fp16 (fp32, without TF32)",
+        help="number formats of weights and input: fp32 (without TF32), bf16, fp16 (default: fp32)",
     )  # fmt: skip
     parser.add_argument(
         "--backend", type=cli.listed(cli.one_of(BACKENDS, "back end")), default=["eager"], metavar="A,…",
-        help=f"{', '.join(BACKENDS)} (eager)",
+        help=f"{', '.join(BACKENDS)} (default: eager)",
     )  # fmt: skip
-    parser.add_argument("--device", type=cli.device, default="cpu", metavar="D", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--threads", type=cli.threads, metavar="N", help="CPU threads; default: as many as torch takes")
     parser.add_argument(
-        "--memory-format", choices=("contiguous", "channels_last"), default="contiguous", help="of the input"
+        "--device", type=cli.device, default="cpu", metavar="D", help="cpu, cuda or cuda:N (default: cpu)"
     )
+    parser.add_argument("--threads", type=cli.threads, metavar="N", help="CPU threads (default: torch's own choice)")
+    parser.add_argument(
+        "--memory-format", choices=("contiguous", "channels_last"), default="contiguous",
+        help="memory format of the input; channels_last also converts the weights (default: contiguous)",
+    )  # fmt: skip
     parser.add_argument(
         "--training", action="store_true",
-        help="time a training step: forward, mean square of the outputs, backward; no optimizer",
+        help="time a training step (forward, mean square of the outputs as the loss, backward; no optimizer) instead "
+        "of inference",
     )  # fmt: skip
-    parser.add_argument("--parts", action="store_true", help="also latency by part: HRViTs, eager, first number format")
+    parser.add_argument(
+        "--parts", action="store_true",
+        help="also time each part of every HRViT, with the eager back end and the first number format",
+    )  # fmt: skip
     parser.add_argument(
         "--precision", type=cli.number(0, 99), default=1.0, metavar="PERCENT",
-        help="stop at this half-width of all intervals (1)",
+        help="stop when the half-width of every 95 %% interval is below this (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--max-seconds", type=cli.number(0, MAX_SECONDS), default=60.0, metavar="S",
-        help="for a race of at least 7 rounds; also for a warm-up, if under 10 (60)",
+        help="stop the rounds of one comparison after this time, but not before 7 rounds; a warm-up takes at most "
+        "this or 10 seconds (default: 60)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=cli.seed, default=0, metavar="N", help="of weights, input and order (0)")
-    parser.add_argument("--json", type=cli.path, metavar="FILE", help="add a line a measurement, raw samples included")
-    parser.add_argument("--out", type=cli.path, metavar="DIR", help="the same lines, tables (CSV) and figures")
+    parser.add_argument(
+        "--seed", type=cli.seed, default=0, metavar="N", help="seed of weights, input and order (default: 0)"
+    )
+    parser.add_argument(
+        "--json", type=cli.path, metavar="FILE", help="append one JSON line per measurement, with its raw samples"
+    )
+    parser.add_argument("--out", type=cli.path, metavar="DIR", help="write JSON lines, CSV tables and figures here")
     return parser
 
 

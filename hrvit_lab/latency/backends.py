@@ -1,6 +1,6 @@
-"""What runs a network: each back end turns a workload into a function to call.
+"""Back ends: each turns a workload into a function that runs it.
 
-To add one: a function here and a line in ``BACKENDS``.
+To add one, write a function here and add a line to ``BACKENDS``.
 """
 
 import importlib
@@ -28,7 +28,7 @@ from hrvit_lab.network.places import places
 
 
 class Refused(RuntimeError):
-    """A back end that cannot run here; the text says what it lacks."""
+    """Raised by a back end that cannot run here; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Prepared:
 
     Attributes:
         run: one forward pass on the workload's images; returns the output, which the next call may overwrite.
-        compile_seconds: what was spent on compiling, capturing or exporting; None where nothing was.
+        compile_seconds: time for compiling, capturing or exporting; None for back ends that do none of these.
     """
 
     run: Callable[[], Any]
@@ -49,14 +49,14 @@ class Backend:
     """One line of ``BACKENDS``.
 
     Attributes:
-        label: for people.
-        prepare: from a workload to what is called; compiles by running, under the mode that timing uses.
-        devices: where it runs, ``"cpu"`` and ``"cuda"``.
-        dtypes: number formats that it takes.
+        label: display name.
+        prepare: turns a workload into a callable; compiles by running it once, in the mode that is timed.
+        devices: supported device types, ``"cpu"`` and ``"cuda"``.
+        dtypes: supported number formats.
         trains: whether gradients flow through it.
-        packages: modules that it needs and the project does not.
-        context: what must hold while it prepares and runs.
-        seconds: what it takes to prepare and check a network of b1's size on two cores at most, roughly.
+        packages: required packages that are not dependencies of this project.
+        context: context manager that is active while it prepares and runs.
+        seconds: approximate upper bound on the time to prepare and check a network of b1's size on two cores.
     """
 
     label: str
@@ -69,14 +69,14 @@ class Backend:
     seconds: float = 10.0
 
     def refusal(self, device: str, dtype: str, training: bool) -> str | None:
-        """Why it cannot run this at all, or None."""
+        """The reason why this combination is not supported, or None."""
         kind = device.partition(":")[0]
         if kind not in self.devices:
             return f"{self.label} runs on {' and '.join(self.devices)} only"
         if dtype not in self.dtypes:
-            return f"{self.label} takes {' and '.join(self.dtypes)} only here"
+            return f"{self.label} supports {' and '.join(self.dtypes)} only"
         if training and not self.trains:
-            return f"{self.label} does inference only"
+            return f"{self.label} supports inference only"
         return None
 
 
@@ -86,13 +86,13 @@ def eager(load: Workload) -> Prepared:
 
 
 def compiled(load: Workload) -> Prepared:
-    """``torch.compile`` of each region on its own; blocks of the same shape share their code.
+    """``torch.compile`` of each region separately; blocks of equal shape share their code.
 
     Raises:
         Refused: on the CPU without a C++ compiler.
     """
     if load.device.type == "cpu" and not has_cpp_compiler():
-        raise Refused("torch.compile on a CPU needs a C++ compiler: install g++, or name one in the variable CXX")
+        raise Refused("torch.compile on a CPU needs a C++ compiler; install g++, or set the environment variable CXX")
     began = time.perf_counter()
     for region in regions(load.model):
         region.compile(dynamic=False)
@@ -108,10 +108,10 @@ def compiled(load: Workload) -> Prepared:
 
 
 def packed(load: Workload) -> Prepared:
-    """Deployed, its weights laid out once by oneDNN for this size, activations in the pass of what they follow.
+    """The deployed model with weights packed by oneDNN for this input size, and fused activations.
 
     Raises:
-        Refused: for a network that is not ours, or where oneDNN cannot pack it.
+        Refused: if the network is not an HRViT, or oneDNN cannot pack it.
     """
     if not isinstance(load.model, HRViT):
         raise Refused("packed weights are for HRViTs only")
@@ -123,12 +123,12 @@ def packed(load: Workload) -> Prepared:
 
 
 def cuda_graph(load: Workload) -> Prepared:
-    """All of eager's kernels, recorded once and launched as one graph."""
+    """The kernels of eager mode, captured once and replayed as one CUDA graph."""
     return _captured(lambda: load.model(load.images_BCHW), load.device)
 
 
 def compiled_cuda_graph(load: Workload) -> Prepared:
-    """Compiled region by region, then recorded as one graph."""
+    """Compiled region by region, then captured as one CUDA graph."""
     inner = compiled(load)
     outer = _captured(inner.run, load.device)
     return Prepared(outer.run, (inner.compile_seconds or 0) + (outer.compile_seconds or 0))
@@ -143,7 +143,7 @@ def onnxruntime(load: Workload) -> Prepared:
     options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        # The exporter cannot trace inference tensors, which weights made under inference mode would be.
+        # The exporter cannot trace inference tensors; weights created in inference mode would be such.
         with torch.inference_mode(False), torch.no_grad(), _quiet():
             torch.onnx.export(load.model, (load.images_BCHW,), path, dynamo=True, verbose=False)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -161,7 +161,7 @@ def openvino(load: Workload) -> Prepared:
         converted = ov.convert_model(exported)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # left alone, it takes bfloat16 where the processor has it
+        "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 on processors that support it
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
@@ -176,7 +176,7 @@ def openvino(load: Workload) -> Prepared:
 
 
 def has_cpp_compiler() -> bool:
-    """Whether ``torch.compile`` would find a C++ compiler."""
+    """Whether ``torch.compile`` finds a C++ compiler."""
     from torch._inductor import cpp_builder, exc
 
     try:
@@ -188,9 +188,9 @@ def has_cpp_compiler() -> bool:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Compile from empty caches, or the seconds it takes would be those of the second time; and one block's code for
-    as many shapes as there are: running out of that is an error, not a slow path."""
-    import torch._dynamo  # costs a second, which only compiling should pay
+    """Start with empty compiler caches, so that compile times are those of a first run. Raise the recompile limits, so
+    that one block can be compiled for many shapes; reaching them is an error, not a silent fallback to eager."""
+    import torch._dynamo  # imported here: it takes a second
     from torch._inductor.utils import fresh_cache
 
     config = torch._dynamo.config
@@ -226,14 +226,14 @@ BACKENDS: dict[str, Backend] = {
     ),
     "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",), seconds=60.0),
 }
-"""Every back end by the name that ``--backend`` takes."""
+"""All back ends by the name that ``--backend`` takes."""
 
 
 def find_backend(name: str) -> Backend:
     """The back end called ``name``.
 
     Raises:
-        ConfigError: if there is none, or a package that it needs is not installed.
+        ConfigError: if there is none, or a required package is not installed.
     """
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r} is unknown; use one of {', '.join(BACKENDS)}")
@@ -245,7 +245,8 @@ def find_backend(name: str) -> Backend:
 
 
 def regions(model: nn.Module) -> list[nn.Module]:
-    """What is compiled on its own: an HRViT's stem, fusions, patch embeddings, blocks and head; else the whole."""
+    """Modules that are compiled separately: an HRViT's stem, fusions, patch embeddings, blocks and head; for other
+    networks, the whole model."""
     if not isinstance(model, HRViT):
         return [model]
     return [model.get_submodule(place.name) for place in places(plan(model.config)) if place.part.kind != "norm"]
@@ -253,7 +254,7 @@ def regions(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without compilers' and exporters' remarks on their own future."""
+    """Suppress warnings and log messages of compilers and exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -268,12 +269,12 @@ def _captured(run: Callable[[], Any], device: torch.device) -> Prepared:
     """A CUDA graph of ``run``, which must read and write the same memory each time."""
     began = time.perf_counter()
     with torch.cuda.device(device):
-        beside = torch.cuda.Stream(device)
-        beside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(beside):
-            for _ in range(3):  # libraries choose kernels and take workspaces, which must not be recorded
+        side_stream = torch.cuda.Stream(device)
+        side_stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side_stream):
+            for _ in range(3):  # libraries choose kernels and allocate workspaces, which must not be captured
                 run()
-        torch.cuda.current_stream(device).wait_stream(beside)
+        torch.cuda.current_stream(device).wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             output = run()

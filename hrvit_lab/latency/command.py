@@ -1,4 +1,4 @@
-"""What ``hrvit-lab latency`` does: race networks, show and keep what comes out."""
+"""The work of ``hrvit-lab latency``: measure, print tables, write files."""
 
 import argparse
 import json
@@ -37,10 +37,10 @@ RUN_FILES = ("latency.jsonl", "latency.csv", "parts.csv")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Race at every resolution and batch, show and keep what comes out."""
+    """Measure at every resolution and batch size; print and write the results. Returns the exit code."""
     budget = Budget(half_width=options.precision / 100, max_seconds=options.max_seconds)
     if options.parts and options.training:
-        raise ConfigError("--parts times inference; leave out --training, or --parts")
+        raise ConfigError("--parts times inference only; remove --training or --parts")
     find_timed_device(options.device)
     for backend in options.backend:
         find_backend(backend)
@@ -48,29 +48,29 @@ def run(options: argparse.Namespace, console: Console) -> int:
     nvml = load_nvml() if options.device != "cpu" else None
     done: list[Measurement] = []
     with ExitStack() as stack:
-        keep = stack.enter_context(_Keeper(options.json, options.out))
+        writer = stack.enter_context(_Writer(options.json, options.out))
         try:
-            for results in measure(names, options, budget, nvml, keep, console):
+            for results in measure(names, options, budget, nvml, writer, console):
                 done += results
-                keep.tabulate(done)
+                writer.tabulate(done)
                 if any(result.status == "interrupted" for result in results):
-                    print("interrupted; what was measured is kept", file=sys.stderr)
+                    print("interrupted; finished measurements are kept", file=sys.stderr)
                     return 130
         finally:
             if done:
-                keep.draw(done)
+                writer.draw(done)
         console.print(LEGEND, style="dim")
         for sentence in knees(done):
             console.print(sentence)
         if options.out:
-            console.print(f"Wrote {', '.join(keep.written)} in {options.out}")
+            console.print(f"Wrote {', '.join(writer.written)} in {options.out}")
     return 0 if all(result.status == "ok" for result in done) else 1
 
 
 def measure(
-    names: Sequence[str], options: argparse.Namespace, budget: Budget, nvml: Any, keep: "_Keeper", console: Console
+    names: Sequence[str], options: argparse.Namespace, budget: Budget, nvml: Any, writer: "_Writer", console: Console
 ) -> Iterator[list[Measurement]]:
-    """The races, one after the other; the parts of a race's networks are timed after what it yields was taken."""
+    """Yield the measurements of one resolution and batch size at a time; ``--parts`` runs after each."""
     races = len(options.resolution) * len(options.batch)
     for resolution in options.resolution:
         models = [find_model(name, seed=options.seed, resolution=resolution) for name in names]
@@ -79,9 +79,9 @@ def measure(
                 resolution, batch_size, options.device, options.memory_format, options.threads, options.training
             )
             races -= 1
-            yield race_at(setting, models, options, budget, nvml, keep, console, races)
+            yield race_at(setting, models, options, budget, nvml, writer, console, races)
             if options.parts:
-                show_parts(models, setting, options, budget, nvml, keep, console)
+                show_parts(models, setting, options, budget, nvml, writer, console)
 
 
 def race_at(
@@ -90,11 +90,11 @@ def race_at(
     options: argparse.Namespace,
     budget: Budget,
     nvml: Any,
-    keep: "_Keeper",
+    writer: "_Writer",
     console: Console,
     races_later: int,
 ) -> list[Measurement]:
-    """One race, written down and shown; ``races_later`` come after it."""
+    """Measure, write and print one resolution and batch size; ``races_later`` more follow."""
     entries = [Entry(*combination) for combination in product(models, options.backend, options.dtype)]
     warmup_seconds = min(MAX_WARMUP_SECONDS, options.max_seconds)
     parts_seconds = len(models) * budget.max_seconds if options.parts else 0.0
@@ -104,7 +104,7 @@ def race_at(
             entries, setting, budget, seed=options.seed, nvml=nvml, report=report, max_warmup_seconds=warmup_seconds
         )
     for result in results:
-        keep.write({"kind": "latency", **result.to_dict()})
+        writer.write({"kind": "latency", **result.to_dict()})
     console.print(race_table(results, console.width))
     return results
 
@@ -115,14 +115,14 @@ def show_parts(
     options: argparse.Namespace,
     budget: Budget,
     nvml: Any,
-    keep: "_Keeper",
+    writer: "_Writer",
     console: Console,
 ) -> None:
     """Latency by part of every HRViT, eager, in the first number format."""
     dtype = options.dtype[0]
     for model in models:
         if not isinstance(model.module, HRViT):
-            console.print(f"{model.name}: parts are known of HRViTs only.", style="dim")
+            console.print(f"{model.name}: not timed by part; --parts supports HRViTs only.", style="dim")
             continue
         try:
             with live(console, f"{_where(setting)}, ") as report:
@@ -132,7 +132,7 @@ def show_parts(
                     model.module, setting.resolution, batch_size=setting.batch_size, device=setting.device,
                     dtype=dtype, memory_format=setting.memory_format, threads=setting.threads, seed=options.seed,
                     budget=replace(budget, min_rounds=10), nvml=nvml,
-                    on_round=partial(_tell_round, steps, f"{model.name}: parts"),
+                    on_round=partial(_report_round, steps, f"{model.name}: parts"),
                 )  # fmt: skip
         except OutOfDeviceMemory as error:
             console.print(f"{model.name}: parts: {error}", style="red")
@@ -141,7 +141,7 @@ def show_parts(
         threads = setting.threads or torch.get_num_threads()
         title = f"{model.name}, {_where(setting)}, eager, {dtype}, on {device}, {threads} thread{'s' * (threads > 1)}"
         console.print(parts_table(title, times))
-        keep.write(
+        writer.write(
             {
                 "kind": "parts", "model": model.name, "backend": "eager", "dtype": dtype, **asdict(setting),
                 "parts": json.loads(times.frame.to_json(orient="records")), "whole_ms": times.whole_ms,
@@ -149,10 +149,10 @@ def show_parts(
                 "conditions": times.conditions, "environment": environment(),
             }
         )  # fmt: skip
-        keep.draw_parts(title, times)
+        writer.draw_parts(title, times)
 
 
-def _tell_round(steps: Steps, name: str, rounds: int, half_width: float) -> None:
+def _report_round(steps: Steps, name: str, rounds: int, half_width: float) -> None:
     steps.at(name, f"{name}, round {rounds}")
 
 
@@ -161,14 +161,15 @@ def _where(setting: Setting) -> str:
     return f"{height}×{width}, batch {setting.batch_size}"
 
 
-class _Keeper:
-    """Where measurements go as they come: a file of JSON lines, and a folder with the same, tables and figures.
+class _Writer:
+    """Writes measurements as they finish: to a file of JSON lines, and to a folder with the same lines, tables and
+    figures.
 
-    Lines are added to a file of its own (``--json``), for each tells when and how it was measured. A folder holds one
-    run, whose tables and figures nothing replaces.
+    Lines are appended to the file of ``--json``, because each holds its time and settings. A folder holds one run and is
+    never overwritten.
 
     Raises:
-        ConfigError: if one of them cannot be written, or the folder holds a run already.
+        ConfigError: if one of them cannot be written, or the folder already contains a run.
     """
 
     def __init__(self, json_file: Path | None, folder: Path | None) -> None:
@@ -178,9 +179,11 @@ class _Keeper:
         self._files: list[FileIO] = []
         self._parts: list[pd.DataFrame] = []
 
-    def __enter__(self) -> "_Keeper":
+    def __enter__(self) -> "_Writer":
         if self.folder and (there := next(filter(self._holds, RUN_FILES), None)):
-            raise ConfigError(f"{self.folder} holds a {there} already, which is never replaced; choose another --out")
+            raise ConfigError(
+                f"{self.folder} already contains {there}, which is never overwritten; choose another --out"
+            )
         for path in self._paths:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +197,7 @@ class _Keeper:
             file.close()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add one line, at once on disk."""
+        """Append one line, unbuffered."""
         line = json.dumps(record, allow_nan=False) + "\n"
         for path, file in zip(self._paths, self._files, strict=True):
             try:
@@ -203,12 +206,12 @@ class _Keeper:
                 raise OSError(error.errno, error.strerror, str(path)) from None
 
     def tabulate(self, measurements: Sequence[Measurement]) -> None:
-        """Bring the table up to date, after each race."""
+        """Rewrite the table, after each race."""
         if self.folder:
             self._table("latency", to_frame(measurements))
 
     def draw(self, measurements: Sequence[Measurement]) -> None:
-        """Draw the figures, once all is measured: each takes a second."""
+        """Draw the figures at the end of the run; each takes a second."""
         if self.folder:
             frame = to_frame(measurements)
             self._note(*plots.save(plots.latency_comparison(frame), self.folder / "latency"))
@@ -216,7 +219,7 @@ class _Keeper:
                 self._note(*plots.save(plots.throughput_by_batch(frame), self.folder / "throughput"))
 
     def draw_parts(self, title: str, times: PartTimes) -> None:
-        """Latency by part: one table of all networks so far, and a figure of this one."""
+        """Write latency by part: one table of all networks so far, and a figure of this one."""
         if self.folder:
             self._parts.append(times.frame.assign(network=title))
             self._table("parts", pd.concat(self._parts))

@@ -1,10 +1,10 @@
-"""Which of several is faster, and by how much: interleaved rounds, paired ratios, an A/A control.
+"""Statistics of a comparison: interleaved rounds, paired ratios, an A/A control.
 
-A machine's speed drifts by more than the differences one looks for. So in every round each competitor runs once, in
-random order, and only times of the same round are compared. The reference runs a second time in each round under the
-name ``CONTROL``: whatever difference the method shows between these two is its own error.
+A machine's speed drifts by more than typical differences between networks. Therefore each competitor runs once in every
+round, in random order, and only times of the same round are compared. The reference runs a second time in each round
+under the name ``CONTROL``: any difference between the two is an error of the method.
 
-Everything here is arithmetic on samples; stopwatches, clock and watch are given, so that tests can script them.
+This module only computes on samples. Stopwatches, clock and throttling are passed in, so that tests can replace them.
 """
 
 import math
@@ -24,14 +24,15 @@ CONTROL = "A/A control"
 """The name of the reference's second entry."""
 
 TAIL_PERCENT = 1.25
-"""Share of resamples beyond each end of an interval. Who looks again and again, and stops when the interval is narrow,
-stops a little too often where it is narrow by chance: ends at 2.5 % would cover the truth in 91 to 93 % of races, these
-do in 95 %."""
+"""Percentage of resamples beyond each end of an interval. A race checks its intervals repeatedly and stops once they
+are
+narrow, which favours intervals that are narrow by chance: with 2.5 % they would cover the true value in 91 to 93 % of
+races, with 1.25 % in 95 %."""
 
 RESAMPLES = 2000
 
 FEWEST_ROUNDS = 7
-"""Of fewer, even the lowest and the highest do not hold the median between them often enough for an interval."""
+"""With fewer rounds, even the range of all samples covers the median too rarely for a 95 % interval."""
 
 Verdict = Literal["faster", "slower", "tie"]
 Stop = Literal["precise", "rounds", "time", "interrupted"]
@@ -52,13 +53,13 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: as soon as every ratio's interval is narrow enough, within bounds on rounds and seconds.
+    """Stopping rule: stop when the interval of every ratio is narrow enough, within bounds on rounds and seconds.
 
     Attributes:
-        half_width: of every ratio's interval, as a fraction; below it the race ends.
-        min_rounds: so many rounds must count before an interval may end the race: early ones are narrow by chance.
-        max_rounds: end the race after this many rounds.
-        max_seconds: end the race after this many seconds, but not before ``FEWEST_ROUNDS``.
+        half_width: stop when the half-width of every ratio's interval is below this fraction.
+        min_rounds: number of kept rounds before intervals are checked; early intervals can be narrow by chance.
+        max_rounds: stop after this many rounds.
+        max_seconds: stop after this many seconds, but not before ``FEWEST_ROUNDS``.
     """
 
     half_width: float = 0.01
@@ -78,13 +79,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What a race left.
+    """The samples of a race.
 
     Attributes:
-        samples: by competitor, one a round, all rounds in order; ``CONTROL`` is one of them.
-        throttled: for each round what slowed the device down by force; empty where nothing did.
-        stopped: why it ended.
-        seconds: how long it took.
+        samples: by competitor (``CONTROL`` included), one sample per round, in order, discarded rounds included.
+        throttled: for each round, the reasons why the device was throttled; empty if it was not.
+        stopped: which stopping rule ended the race.
+        seconds: duration of the race.
     """
 
     samples: dict[str, list[Sample]]
@@ -94,26 +95,25 @@ class Rounds:
 
     @property
     def kept(self) -> list[int]:
-        """Indices of the rounds that count, as ``kept_rounds`` has them."""
+        """Indices of the rounds that are kept (``kept_rounds``)."""
         return kept_rounds(self.throttled)
 
     @property
     def discarded(self) -> int:
-        """How many rounds do not count."""
+        """Number of discarded rounds."""
         return len(self.throttled) - len(self.kept)
 
     def wall_ms(self, name: str) -> list[float]:
-        """A competitor's wall times in the rounds that count."""
+        """Wall times of a competitor in the kept rounds."""
         return [self.samples[name][index].wall_ms for index in self.kept]
 
 
 def kept_rounds(throttled: Sequence[tuple[str, ...]]) -> list[int]:
-    """Indices of the rounds that count: those without heat, hardware slowdowns or power brakes. All count if these
-    rounds are too few to tell or less than half: then throttling is the device's state, not an event.
+    """Indices of the rounds to keep: those without thermal throttling, hardware slowdown or power brake. If these are
+    fewer than ``FEWEST_ROUNDS`` or than half, all rounds are kept: throttling is then the normal state of the device.
 
-    A power limit drops no round. Under load many devices are always at it, now and then just below: it is a condition
-    of the measurement. To keep the rounds without it would favour the lucky ones, and how many these are would decide
-    between few and all.
+    A power limit discards no round. Many devices are at their power limit whenever they are loaded, so it is a
+    condition of the measurement; keeping only rounds below the limit would bias the result.
 
     >>> kept_rounds([(), ("heat",), ("power limit",), (), (), (), (), (), ()])
     [0, 2, 3, 4, 5, 6, 7, 8]
@@ -137,7 +137,7 @@ def bootstrap_median(values: Sequence[float], *, seed: int = 0) -> Estimate:
 
 
 def paired_ratio(times: Sequence[float], reference_times: Sequence[float], *, seed: int = 0) -> Estimate:
-    """How many times as long as the reference: the median over rounds of the ratio within each round.
+    """Time divided by that of the reference: the median over rounds of the ratio within each round.
 
     >>> paired_ratio([1.0, 20.0, 3.0], [2.0, 40.0, 6.0])
     Estimate(value=0.5, low=0.5, high=0.5)
@@ -146,7 +146,7 @@ def paired_ratio(times: Sequence[float], reference_times: Sequence[float], *, se
 
 
 def judge(ratio: Estimate, control: Estimate) -> Verdict:
-    """What a ratio means: a tie if its interval contains 1, or if the A/A control shows as much of a difference.
+    """The verdict on a ratio: a tie if its interval contains 1, or if the A/A control differs as much from 1.
 
     >>> judge(Estimate(1.05, 1.04, 1.06), Estimate(1.0, 0.99, 1.01))
     'slower'
@@ -165,21 +165,21 @@ def compare(
     *,
     seed: int = 0,
     clock: Clock = time.perf_counter,
-    look_for_throttling: Callable[[], tuple[str, ...]] = tuple,
+    read_throttling: Callable[[], tuple[str, ...]] = tuple,
     on_round: Callable[[int, float], object] = lambda rounds, half_width: None,
 ) -> Rounds:
-    """Let the competitors race in rounds; the first is the reference, and enters a second time as ``CONTROL``.
+    """Time the competitors in rounds; the first is the reference, and runs a second time as ``CONTROL``.
 
     Args:
-        stopwatches: by name; each makes one call and says how long it took.
-        budget: when to stop.
+        stopwatches: by name; each makes one call and returns its time.
+        budget: stopping rule.
         seed: of the order within rounds.
-        clock: seconds, for the bound on time.
-        look_for_throttling: asked after each round, what throttled the device in it.
-        on_round: told after each round how many there were, and the widest interval's half-width so far
-            (infinite before there are enough rounds to tell).
+        clock: monotonic seconds, for the bound on time.
+        read_throttling: called after each round; returns the reasons why the device was throttled in it.
+        on_round: called after each round with the number of rounds and the half-width of the widest interval
+            (infinite before there are enough rounds).
     Returns:
-        All samples. An interrupt (Ctrl-C) ends the race, and the whole rounds before it are kept.
+        All samples. After Ctrl-C, those of the complete rounds.
     """
     reference = next(iter(stopwatches))
     entries = [*stopwatches.items(), (CONTROL, stopwatches[reference])]
@@ -192,7 +192,7 @@ def compare(
         while stopped is None:
             shuffle(entries)
             samples = {name: stopwatch() for name, stopwatch in entries}
-            done.append((samples, look_for_throttling()))
+            done.append((samples, read_throttling()))
             n = len(done)
             if n == next_check:
                 half_width = _widest(_rounds(done), reference, budget)
@@ -222,7 +222,7 @@ def _rounds(
 
 
 def _widest(rounds: Rounds, reference: str, budget: Budget) -> float:
-    """The largest half-width among the intervals of all ratios to the reference; infinite while too few count."""
+    """The largest half-width of all ratios' intervals; infinite while there are too few kept rounds."""
     base = rounds.wall_ms(reference)
     if len(base) < budget.min_rounds:
         return math.inf
@@ -230,7 +230,7 @@ def _widest(rounds: Rounds, reference: str, budget: Budget) -> float:
 
 
 def knee(batch_sizes: Sequence[int], throughputs: Sequence[float], *, share: float = 0.9) -> int:
-    """The smallest batch that reaches ``share`` of the best throughput: more only adds latency and memory.
+    """The smallest batch size that reaches ``share`` of the best throughput.
 
     >>> knee([1, 8, 64, 256], [100.0, 700.0, 950.0, 1000.0])
     64

@@ -1,6 +1,6 @@
-"""What the machine was doing meanwhile: clocks, heat, power, throttling, and who else was there.
+"""State of the machine during a measurement: clock rates, temperature, power, throttling, other processes.
 
-A watch is looked at between rounds, never inside a timed call. What cannot be read is None, not 0.
+A monitor is read between rounds, never inside a timed call. Values that cannot be read are None, not 0.
 """
 
 import contextlib
@@ -17,27 +17,27 @@ import psutil
 import torch
 
 BUSY_CORES = 0.25
-"""Cores that other programs may keep busy without a word."""
+"""Load of other programs, in cores, above which a remark is made."""
 
 POWER_LIMIT = "power limit"
-"""What a look says while a GPU's power cap holds its clock down."""
+"""The reason for throttling while a GPU's power cap limits its clock rate."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a device. Seconds count from an arbitrary start: only differences mean something.
+class Reading:
+    """One reading of a device's state. Seconds count from an arbitrary start; only differences are meaningful.
 
     Attributes:
-        clock_mhz: of the cores (mean over them) or of the GPU's multiprocessors.
-        memory_clock_mhz: of the GPU's memory.
-        temperature_c: of the GPU.
-        power_w: drawn by the GPU at the moment.
-        throttled: what has forced the device to slow down since the last look.
-        at_s: when.
-        busy_s: processor seconds that all programs together have used on all cores.
-        own_s: those of this process and its threads.
-        stolen_s: processor seconds that a virtual machine's host has kept for others.
-        other_processes: further programs that compute on the GPU.
+        clock_mhz: clock rate of the CPU cores (mean) or of the GPU's multiprocessors.
+        memory_clock_mhz: clock rate of the GPU's memory.
+        temperature_c: GPU temperature.
+        power_w: present power of the GPU.
+        throttled: reasons for throttling since the last reading.
+        at_s: time of the reading.
+        busy_s: CPU seconds of all programs on all cores.
+        own_s: CPU seconds of this process and its threads.
+        stolen_s: CPU seconds that the host of a virtual machine gave to others (steal time).
+        other_processes: number of other processes on the GPU.
     """
 
     clock_mhz: float | None = None
@@ -52,22 +52,22 @@ class Look:
     other_processes: int | None = None
 
 
-class Watch(Protocol):
-    """Something that can be looked at."""
+class Monitor(Protocol):
+    """Reads a device's state."""
 
     @property
     def unknown(self) -> str:
-        """One sentence on what the looks lack, and why; empty if nothing."""
+        """One sentence on which values cannot be read, and why; empty if all can."""
 
-    def look(self) -> Look:
-        """The state now."""
+    def read(self) -> Reading:
+        """Read the present state."""
 
 
-class CpuWatch:
-    """Watches the processor; throttling is what the kernel counts per core (bare-metal Linux on Intel)."""
+class CpuMonitor:
+    """Reads the CPU's state; throttling is what the kernel counts per core (bare-metal Linux on Intel)."""
 
     def __init__(self, counters: Sequence[Path] | None = None, unknown: str = "") -> None:
-        """``counters``: files that hold the number of throttling events so far; None finds the kernel's."""
+        """``counters``: files that hold the number of throttling events so far; None takes the kernel's."""
         self.unknown = unknown
         root = Path("/sys/devices/system/cpu")
         kernels = root.glob("cpu*/thermal_throttle/core_throttle_count")
@@ -75,16 +75,16 @@ class CpuWatch:
         self._events = self._throttle_events()
         self._process = psutil.Process()
 
-    def look(self) -> Look:
-        """The state now; throttled if a core's counter has moved since the last look."""
+    def read(self) -> Reading:
+        """Read the present state; throttled if a core's counter has increased since the last reading."""
         before, self._events = self._events, self._throttle_events()
         total = psutil.cpu_times()
         own = self._process.cpu_times()
         idle = total.idle + getattr(total, "iowait", 0.0)
         stolen = getattr(total, "steal", 0.0)
-        # Guests' time is in user's already.
+        # User time includes guest time.
         busy = sum(total) - idle - stolen - getattr(total, "guest", 0.0) - getattr(total, "guest_nice", 0.0)
-        return Look(
+        return Reading(
             clock_mhz=_cpu_clock_mhz(),
             throttled=("heat",) if self._events > before else (),
             at_s=time.monotonic(),
@@ -97,16 +97,16 @@ class CpuWatch:
         return sum(int(path.read_text()) for path in self._counters)
 
 
-class GpuWatch:
-    """Watches an NVIDIA GPU through NVML, and the processor that feeds it."""
+class GpuMonitor:
+    """Reads the state of an NVIDIA GPU through NVML, and that of the host's CPU."""
 
     def __init__(self, device: torch.device, nvml: Any) -> None:
         """``nvml``: the module ``pynvml``, initialised."""
         self._nvml = nvml
         self._handle = nvml_handle(device, nvml)
-        self._cpu = CpuWatch()
+        self._cpu = CpuMonitor()
         self._refused: dict[str, str] = {}
-        # NVML's names for what forces clocks down; a cap that somebody set, and idling, are none of them.
+        # NVML's reasons for throttling. A clock rate limit set by a user and an idle GPU are not throttling.
         self._reasons = {
             nvml.nvmlClocksThrottleReasonSwPowerCap: POWER_LIMIT,
             nvml.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
@@ -115,14 +115,14 @@ class GpuWatch:
             nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
         }
 
-    def look(self) -> Look:
-        """The state now; throttled if one of NVML's reasons holds at this moment."""
+    def read(self) -> Reading:
+        """Read the present state; throttled if one of NVML's reasons holds at this moment."""
         nvml, handle = self._nvml, self._handle
         reasons = self._ask("throttling", nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
         milliwatts = self._ask("power", nvml.nvmlDeviceGetPowerUsage, handle)
         processes = self._ask("other processes", nvml.nvmlDeviceGetComputeRunningProcesses, handle)
-        host = self._cpu.look()
-        return Look(
+        host = self._cpu.read()
+        return Reading(
             clock_mhz=self._ask("clock", nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
             memory_clock_mhz=self._ask("memory clock", nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
             temperature_c=self._ask("temperature", nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
@@ -132,20 +132,20 @@ class GpuWatch:
             busy_s=host.busy_s,
             own_s=host.own_s,
             stolen_s=host.stolen_s,
-            # In a container NVML may know this process by another number, or not list it at all.
+            # In a container, NVML may list this process under another id, or not at all.
             other_processes=None if processes is None else max(0, len(processes) - 1),
         )
 
     @property
     def unknown(self) -> str:
-        """What NVML refused to tell so far, and in which words."""
+        """Which values NVML could not provide so far, and its error messages."""
         if not self._refused:
             return ""
         errors = ", ".join(dict.fromkeys(self._refused.values()))
-        return f"NVML does not tell this GPU's {', '.join(self._refused)}: {errors}."
+        return f"NVML does not provide this GPU's {', '.join(self._refused)}: {errors}."
 
     def _ask(self, what: str, question: Callable[..., Any], *arguments: Any) -> Any:
-        """NVML's answer, None where the device or the driver has none."""
+        """NVML's answer; None where the device or the driver does not support the query."""
         try:
             return question(*arguments)
         except self._nvml.NVMLError as error:
@@ -155,31 +155,31 @@ class GpuWatch:
 
 @dataclass(frozen=True)
 class NoNvml:
-    """Stands for NVML where there is none.
+    """Used in place of NVML where it is not available.
 
     Attributes:
-        reason: why, and what to do, in words.
+        reason: why it is not available, and what to do.
     """
 
     reason: str
 
 
-def watch(device: torch.device, nvml: Any = None) -> Watch:
-    """What to look at for a device.
+def monitor(device: torch.device, nvml: Any = None) -> Monitor:
+    """The monitor of a device.
 
     Args:
-        nvml: ``load_nvml()``. Without it, and where it does not know the GPU, only the processor that feeds the GPU is
-            looked at, and ``unknown`` says why.
+        nvml: ``load_nvml()``. Without it, and where NVML does not list the GPU, only the host's CPU is monitored, and
+            ``unknown`` gives the reason.
     """
     if device.type != "cuda":
-        return CpuWatch()
-    lacking = "The GPU's clocks, temperature, power and throttling are not known"
+        return CpuMonitor()
+    lacking = "The GPU's clock rates, temperature, power and throttling are unknown"
     if nvml is None or isinstance(nvml, NoNvml):
-        return CpuWatch(unknown=f"{lacking}: {nvml.reason if nvml else 'NVML was not asked'}.")
+        return CpuMonitor(unknown=f"{lacking}: {nvml.reason if nvml else 'NVML was not loaded'}.")
     try:
-        return GpuWatch(device, nvml)
+        return GpuMonitor(device, nvml)
     except nvml.NVMLError as error:
-        return CpuWatch(unknown=f"{lacking}: NVML does not find it ({str(error) or type(error).__name__}).")
+        return CpuMonitor(unknown=f"{lacking}: NVML does not find the GPU ({str(error) or type(error).__name__}).")
 
 
 def load_nvml() -> Any:
@@ -187,7 +187,7 @@ def load_nvml() -> Any:
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
-        return NoNvml("run pip install nvidia-ml-py for them")
+        return NoNvml("NVML's Python package is not installed; run pip install nvidia-ml-py")
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
@@ -196,12 +196,12 @@ def load_nvml() -> Any:
 
 
 def nvml_handle(device: torch.device, nvml: Any) -> Any:
-    """NVML's handle of a torch device: by its identity, for torch may number and hide devices differently.
+    """NVML's handle of a torch device, found by UUID, because torch may number the devices differently.
 
-    A part of a GPU (a MIG instance) has an identity of its own, under which NVML tells its memory and little else.
+    A MIG instance has a UUID of its own, for which NVML provides little more than memory.
 
     Raises:
-        nvml.NVMLError: if NVML knows neither.
+        nvml.NVMLError: if NVML knows neither the GPU nor the MIG instance.
     """
     uuid = torch.cuda.get_device_properties(device).uuid
     with contextlib.suppress(nvml.NVMLError):
@@ -209,44 +209,43 @@ def nvml_handle(device: torch.device, nvml: Any) -> Any:
     return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
 
 
-def summarise(looks: Sequence[Look], cores: int | None = None, unknown: str = "") -> dict[str, Any]:
-    """Looks of one race as JSON knows them, the first from before it.
+def summarise(readings: Sequence[Reading], cores: int | None = None, unknown: str = "") -> dict[str, Any]:
+    """Summarise the readings of one race as JSON values.
 
     Args:
-        looks: at least one.
-        cores: of the processor; None asks the operating system.
-        unknown: the watch's.
+        readings: at least one; the first was taken before the race.
+        cores: number of CPU cores; None takes the operating system's.
+        unknown: the monitor's ``unknown``.
     Returns:
         ``clock_mhz``, ``memory_clock_mhz``, ``temperature_c``, ``power_w``: lowest, median and highest, or None;
-        ``other_cores_busy``: cores that other programs used on average; ``stolen_cores``: cores that the host took;
-        ``other_processes``: at most, on the GPU; ``remarks``: sentences on what disturbs a measurement; ``notes``:
-        sentences on what else must be known of it.
+        ``other_cores_busy``: mean load of other programs, in cores; ``stolen_cores``: the same for steal time;
+        ``other_processes``: largest number on the GPU; ``remarks``: sentences on what disturbed the measurement;
+        ``notes``: sentences on other conditions.
     """
-    first, last = looks[0], looks[-1]
+    first, last = readings[0], readings[-1]
     seconds = last.at_s - first.at_s
     others = stolen = 0.0
     if seconds > 0:
         others = max(0.0, (last.busy_s - first.busy_s) - (last.own_s - first.own_s)) / seconds
         stolen = max(0.0, last.stolen_s - first.stolen_s) / seconds
-    on_gpu = max((look.other_processes for look in looks if look.other_processes is not None), default=None)
+    on_gpu = max((reading.other_processes for reading in readings if reading.other_processes is not None), default=None)
     remarks = []
     if others > BUSY_CORES:
-        remarks.append(f"Other programs kept {others:.1f} of {cores or os.cpu_count()} cores busy meanwhile.")
+        remarks.append(
+            f"Other programs kept {others:.1f} of {cores or os.cpu_count()} cores busy during the measurement."
+        )
     if stolen > BUSY_CORES / 5:
-        remarks.append(f"The virtual machine's host withheld {stolen:.2f} cores meanwhile.")
+        remarks.append(f"The host of this virtual machine took {stolen:.2f} cores during the measurement (steal time).")
     if on_gpu:
-        remarks.append(f"{on_gpu} other process{'es' * (on_gpu > 1)} computed on the same GPU.")
-    rounds = looks[1:]
-    at_limit = sum(POWER_LIMIT in look.throttled for look in rounds)
+        remarks.append(f"{on_gpu} other process{'es' * (on_gpu > 1)} used the same GPU.")
+    rounds = readings[1:]
+    at_limit = sum(POWER_LIMIT in reading.throttled for reading in rounds)
     notes = [unknown] if unknown else []
     if at_limit:
-        notes.append(
-            f"The GPU was at its power limit after {at_limit} of {len(rounds)} rounds: a condition of this "
-            "measurement, for which no round was dropped."
-        )
+        notes.append(f"The GPU was at its power limit after {at_limit} of {len(rounds)} rounds; these rounds are kept.")
     return {
         **{
-            name: _range([getattr(look, name) for look in looks])
+            name: _range([getattr(reading, name) for reading in readings])
             for name in ("clock_mhz", "memory_clock_mhz", "temperature_c", "power_w")
         },
         "other_cores_busy": round(others, 3),

@@ -1,4 +1,4 @@
-"""Energy of a call: a GPU's own meter over seconds of back-to-back calls, less what the GPU draws when idle."""
+"""Energy of a call: the GPU's energy counter over seconds of back-to-back calls, minus the energy of the idle GPU."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hrvit_lab.latency.conditions import NoNvml, nvml_handle
 from hrvit_lab.latency.timing import Clock
 
 Meter = Callable[[], float]
-"""Joules since an arbitrary start."""
+"""Returns joules since an arbitrary start."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Energy:
     """Energy of one call (a whole batch).
 
     Attributes:
-        gross_j: everything that the device drew, by calls.
-        net_j: that, less idle power times the duration.
-        idle_w: power of the waiting device.
-        calls, seconds: what the meter was read over.
+        gross_j: total energy divided by the number of calls, in joules.
+        net_j: the same, minus idle power times duration.
+        idle_w: power of the idle device, in watts.
+        calls, seconds: number of calls and duration between both readings of the counter.
     """
 
     gross_j: float
@@ -33,7 +33,7 @@ class Energy:
 
 
 def idle_power(meter: Meter, *, seconds: float, clock: Clock, sleep: Callable[[float], object] = time.sleep) -> float:
-    """Watts that the device draws while nothing is asked of it."""
+    """Power of the idle device in watts."""
     joules, began = meter(), clock()
     sleep(seconds)
     return (meter() - joules) / (clock() - began)
@@ -46,14 +46,14 @@ def energy_per_call(
 
     Args:
         run: starts one call.
-        wait: returns when all that was started is done.
-        meter: updated by the device some ten times a second, hence windows of seconds.
+        wait: returns when all started calls have finished.
+        meter: the device updates it about ten times a second, so ``seconds`` should be several.
         idle_w: from ``idle_power``.
     """
     wait()
     joules, began, calls = meter(), clock(), 0
     while clock() - began < seconds:
-        for _ in range(10):  # wait not after each: the device must not run dry
+        for _ in range(10):  # no wait after each call, so that the device is always busy
             run()
         wait()
         calls += 10
@@ -63,7 +63,8 @@ def energy_per_call(
 
 
 def nvml_meter(device: torch.device, nvml: Any) -> Meter | None:
-    """A GPU's energy counter in joules; None without NVML, and where the GPU has none (before Volta; MIG instances)."""
+    """A GPU's energy counter in joules; None without NVML and for GPUs without a counter (before Volta; MIG
+    instances)."""
     if nvml is None or isinstance(nvml, NoNvml):
         return None
     try:

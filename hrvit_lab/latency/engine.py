@@ -1,4 +1,4 @@
-"""The one timing loop: whatever is timed here is warmed up until steady, raced in rounds, and watched meanwhile."""
+"""The timing loop of all latency measurements: warm-up until steady, then interleaved rounds on a monitored device."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from hrvit_lab.latency.compare import Budget, Rounds, compare
-from hrvit_lab.latency.conditions import POWER_LIMIT, Look, summarise, watch
+from hrvit_lab.latency.conditions import POWER_LIMIT, Reading, monitor, summarise
 from hrvit_lab.latency.timing import (
     Clock,
     Sample,
@@ -25,19 +25,19 @@ STEADY_WINDOW = 5
 STEADY_TOLERANCE = 0.05
 MAX_WARMUP_CALLS = 200
 
-UNSTEADY = "Never steady while warming up."
+UNSTEADY = "The warm-up did not become steady."
 
 
 @dataclass(frozen=True)
 class Warm:
-    """A call that is ready to be timed.
+    """A call that is warmed up.
 
     Attributes:
-        call: what is timed.
-        stopwatch: one turn of it: a call that warms the caches, a timed one, and on a GPU a third that finds its L2
-            cache cold.
-        warmup_ms: wall times of the turns before.
-        steady: whether the last of them were steady; None if there was no time for enough of them to tell.
+        call: the function to time.
+        stopwatch: makes an untimed call that fills the caches, a timed call, and on a GPU a third call with a cold L2
+            cache.
+        warmup_ms: wall times during the warm-up.
+        steady: whether the warm-up became steady; None if there were too few calls to tell.
     """
 
     call: Callable[[], Any]
@@ -59,7 +59,7 @@ def warmed(call: Callable[[], Any], device: torch.device, *, clock: Clock, max_s
     return Warm(call, stopwatch, wall_times(samples), steady)
 
 
-def watched(
+def run_rounds(
     stopwatches: Mapping[str, Stopwatch],
     budget: Budget,
     device: torch.device,
@@ -69,37 +69,35 @@ def watched(
     nvml: Any = None,
     on_round: Callable[[int, float], object] = lambda rounds, half_width: None,
 ) -> tuple[Rounds, dict[str, Any]]:
-    """Race, look at the device after every round, and return the rounds with the conditions that they ran under.
+    """Time the competitors in rounds (``compare``), read the device's state after each, and return both.
 
     Args:
-        nvml: ``load_nvml()``, for a GPU's clocks, heat and power; None leaves them out, and a note says so.
+        nvml: ``load_nvml()``, for a GPU's clock rates, temperature and power; None skips them and adds a note.
     """
-    observer = watch(device, nvml)
-    looks: list[Look] = [observer.look()]
+    device_monitor = monitor(device, nvml)
+    readings: list[Reading] = [device_monitor.read()]
 
-    def look_for_throttling() -> tuple[str, ...]:
-        looks.append(observer.look())
-        return looks[-1].throttled
+    def read_throttling() -> tuple[str, ...]:
+        readings.append(device_monitor.read())
+        return readings[-1].throttled
 
-    rounds = compare(
-        stopwatches, budget, seed=seed, clock=clock, look_for_throttling=look_for_throttling, on_round=on_round
-    )
-    return rounds, summarise(looks, unknown=observer.unknown) | {"load_average_1min": psutil.getloadavg()[0]}
+    rounds = compare(stopwatches, budget, seed=seed, clock=clock, read_throttling=read_throttling, on_round=on_round)
+    return rounds, summarise(readings, unknown=device_monitor.unknown) | {"load_average_1min": psutil.getloadavg()[0]}
 
 
 def disturbances(steady: bool | None, rounds: Rounds, conditions: dict[str, Any]) -> tuple[str, ...]:
-    """Why a latency should not be trusted, a sentence each; empty if nothing was seen that disturbed it.
+    """Reasons why a latency is unreliable, one sentence each; empty if there are none.
 
-    This is the one definition of a disturbed measurement: a warm-up that never became steady, other programs or a
-    virtual machine's host that took cores, other processes on the GPU, a device that was throttled most of the time.
+    A measurement is disturbed if its warm-up did not become steady, if other programs or the host of a virtual machine
+    took CPU time, if other processes used the GPU, or if the device was throttled in most rounds.
     """
     said = [UNSTEADY] if steady is False else []
     forced = [set(rounds.throttled[index]) - {POWER_LIMIT} for index in rounds.kept]
     if count := sum(map(bool, forced)):
         reasons = ", ".join(sorted(set().union(*forced)))
         said.append(
-            f"The device was throttled ({reasons}) in {count} of {len(forced)} rounds, which are kept: it is a "
-            "throttled device's latency."
+            f"The device was throttled ({reasons}) in {count} of {len(forced)} rounds; they are kept, so this is the "
+            "latency of a throttled device."
         )
     return (*said, *conditions["remarks"])
 

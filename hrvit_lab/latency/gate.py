@@ -1,4 +1,4 @@
-"""Is it still the same network? What computes something else is reported as wrong, and not timed."""
+"""The numerics gate: compares outputs with a float32 reference. An entry with wrong outputs is reported, not timed."""
 
 import copy
 import math
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest relative error that a number format explains in a network of some hundred layers with random weights."""
+"""Largest relative error by number format that rounding explains in a network of about a hundred layers with random
+weights."""
 
 CHUNK = 8
-"""Images at a time in the reference, so that it fits wherever what it judges does."""
+"""Images per call of the reference, so that it fits into memory wherever the tested network does."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Finding:
     """How far an output is from the reference.
 
     Attributes:
-        relative_error: Euclidean norm of the difference by that of the reference; infinite if not finite.
+        relative_error: norm of the difference divided by the norm of the reference; infinite if not finite.
         tolerance: the largest error that passes.
     """
 
@@ -31,15 +32,15 @@ class Finding:
 
     @property
     def passed(self) -> bool:
-        """Whether this may be timed."""
+        """Whether the error is within the tolerance."""
         return self.relative_error <= self.tolerance
 
 
 def check(output: Any, reference: Any, dtype: str) -> Finding:
-    """Compare outputs (tensors, or lists of them) of the same weights and input.
+    """Compare two outputs (tensors, or lists of tensors) for the same weights and input.
 
     Args:
-        output: of what is judged, in any number format.
+        output: of the tested network, in any number format.
         reference: of the plain network, eager, in float32.
         dtype: a key of ``TOLERANCES``.
     """
@@ -47,7 +48,7 @@ def check(output: Any, reference: Any, dtype: str) -> Finding:
 
 
 def relative_error(output: Any, reference: Any) -> float:
-    """‖output − reference‖ / ‖reference‖ over all their elements; infinite where the shapes differ.
+    """‖output − reference‖₂ / ‖reference‖₂ over all elements; infinite if the shapes differ.
 
     >>> relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 5.0])) == 1 / 34**0.5
     True
@@ -66,11 +67,11 @@ def relative_error(output: Any, reference: Any) -> float:
 
 @torch.inference_mode()
 def reference_output(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
-    """Outputs of a network in float32, eager and in eval mode, a few images at a time; it is left as it is.
+    """Outputs of a network in float32, eager and in eval mode, computed in chunks of ``CHUNK`` images.
 
     Args:
-        plain: the network as it is defined.
-        images_BCHW: (B, C, H, W), in float32, where it is to be computed.
+        plain: the network as it is defined; it is not changed.
+        images_BCHW: (B, C, H, W), float32, on the device to compute on.
     """
     model = copy.deepcopy(plain).to(images_BCHW.device, torch.float32).eval()
     chunks = [tree_leaves(model(chunk)) for chunk in images_BCHW.split(CHUNK)]
@@ -78,8 +79,8 @@ def reference_output(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
 
 
 def reference_gradients(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
-    """What ``training_step`` leaves in a network in float32, eager and in eval mode, computed as in
-    ``reference_output``: the mean over the batch is that over its chunks, weighted by their sizes."""
+    """Gradients of ``training_step`` in float32, eager and in eval mode, computed in chunks like ``reference_output``:
+    the mean over the batch is the mean over chunks, weighted by their sizes."""
     model = copy.deepcopy(plain).to(images_BCHW.device, torch.float32).eval()
     for chunk in images_BCHW.split(CHUNK):
         (mean_square(model(chunk)) * (len(chunk) / len(images_BCHW))).backward()
@@ -87,7 +88,7 @@ def reference_gradients(plain: nn.Module, images_BCHW: Tensor) -> list[Tensor]:
 
 
 def training_step(model: nn.Module, forward: Callable[[], Any]) -> None:
-    """Forward pass, mean square of all outputs, backward pass to fresh gradients; no optimiser."""
+    """Forward pass, mean square of all outputs as the loss, backward pass to new gradients; no optimizer."""
     model.zero_grad(set_to_none=True)
     mean_square(forward()).backward()
 
@@ -98,5 +99,5 @@ def mean_square(output: Any) -> Tensor:
 
 
 def step_gradients(model: nn.Module) -> list[Tensor]:
-    """What a training step left in the parameters, in their order, without those that got none."""
+    """Gradients of all parameters that have one, in the order of the parameters."""
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""What a race leaves: one measurement for each entry, and all of them as a table."""
+"""The result of a race: one measurement for each entry, and all of them as a table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,12 +19,12 @@ Status = Literal["ok", "wrong", "out of memory", "refused", "failed", "interrupt
 
 @dataclass(frozen=True)
 class Entry:
-    """One competitor.
+    """One competitor of a race.
 
     Attributes:
         model: from ``find_model``, or any ``NamedModel``.
         backend: a key of ``BACKENDS``.
-        dtype: of weights and input; float32 is IEEE arithmetic, never TF32.
+        dtype: of weights and input; float32 is IEEE arithmetic, without TF32.
     """
 
     model: NamedModel
@@ -33,14 +33,14 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """How it is told from the others in its race."""
+        """Its name, unique within a race."""
         return f"{self.model.name}, {self.backend}, {self.dtype}"
 
 
 def as_entry(
     competitor: Entry | nn.Module | NetworkConfig | str, *, seed: int = 0, resolution: tuple[int, int] | None = None
 ) -> Entry:
-    """The entry itself; or, eager and in float32, a name as ``find_model`` takes it, a config, or any module.
+    """Convert to an ``Entry``: a name (``find_model``), a config or a module becomes an eager float32 entry.
 
     Raises:
         ConfigError: if it is none of these, or there is no model of that name.
@@ -57,16 +57,16 @@ def as_entry(
 
 @dataclass(frozen=True)
 class Setting:
-    """What all competitors of a race share.
+    """The settings that all competitors of a race share.
 
     Attributes:
         resolution: input height and width in pixels.
-        batch_size: images a call.
+        batch_size: images per call.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or ``"channels_last"``.
+        memory_format: ``"contiguous"`` for a contiguous input and unchanged weights, or ``"channels_last"`` for both.
         threads: torch's CPU threads; None keeps the present number.
-        training: time a training step in place of inference: forward pass in training mode, mean square of the
-            outputs as the loss, backward pass to fresh gradients; no optimiser.
+        training: time a training step instead of inference: forward pass in training mode, mean square of the outputs
+            as the loss, backward pass to new gradients; no optimizer.
     """
 
     resolution: tuple[int, int] = (224, 224)
@@ -79,37 +79,37 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one competitor left. Times are of the whole batch; None and empty mean: not measured.
+    """The result of one competitor. Times are for the whole batch; None and empty mean not measured.
 
     Attributes:
-        model, backend, dtype: the entry's.
-        resolution, batch_size, device, memory_format, threads, training: the setting's.
-        device_name: the product's name.
-        status: ``"ok"``, ``"wrong"`` (numerics; not timed), ``"out of memory"``, ``"refused"`` (the back end cannot),
-            ``"failed"`` (it tried) or ``"interrupted"`` (timed, but cut short).
-        reason: in words, if not ok.
-        relative_error, tolerance: from the numerics gate: outputs, or gradients of a training step, against eager
-            float32 of the plain network.
-        compile_seconds: spent on compiling, capturing or exporting.
-        steady: whether the warm-up became steady within its bounds. None: there was no time for enough calls to tell.
-        disturbed: why the times should not be trusted, a sentence each (``engine.disturbances``).
-        warmup_samples_ms: calls before the race.
-        samples_ms: wall times, one a round, thrown-out rounds included.
-        device_samples_ms: the same calls by CUDA events.
-        cold_samples_ms: further calls by CUDA events, with the L2 cache overwritten before each.
-        throttled: for each round what slowed the device down; ``kept_rounds`` says which rounds count.
-        rounds_discarded: how many do not.
+        model, backend, dtype: of the entry.
+        resolution, batch_size, device, memory_format, threads, training: of the setting.
+        device_name: product name of the device.
+        status: ``"ok"``, ``"wrong"`` (outputs differ; not timed), ``"out of memory"``, ``"refused"`` (not supported by
+            the back end), ``"failed"`` (the back end raised) or ``"interrupted"`` (timed, but stopped early).
+        reason: explanation of a status other than ok.
+        relative_error, tolerance: from the numerics gate: outputs, or gradients of a training step, compared with the
+            plain network in eager float32.
+        compile_seconds: time for compiling, capturing or exporting.
+        steady: whether the warm-up became steady; None if there were too few calls to tell.
+        disturbed: reasons why the times are unreliable, one sentence each (``engine.disturbances``).
+        warmup_samples_ms: wall times of the warm-up.
+        samples_ms: wall times, one per round, discarded rounds included.
+        device_samples_ms: times of the same calls by CUDA events.
+        cold_samples_ms: times of additional calls by CUDA events, each with a cold L2 cache.
+        throttled: for each round, the reasons for throttling; ``kept_rounds`` decides which rounds are kept.
+        rounds_discarded: number of discarded rounds.
         latency: median wall time with its interval.
-        against: the name of the reference.
-        ratio: times as long as the reference, paired by round; None for the reference itself.
-        verdict: what the ratio means.
-        control: the ratio of the reference to itself in the same race: the method's own error.
-        rounds_stopped, race_seconds: why the race ended, and after how long.
-        macs: of the batch; three times as many in training.
-        ceilings, roofline: what the device can do, and how far this is from it.
-        energy: of a call, on a GPU with a meter.
+        against: name of the reference.
+        ratio: time divided by that of the reference, paired by round; None for the reference itself.
+        verdict: faster, slower or a tie (``compare.judge``).
+        control: the same ratio for the reference's second entry: the error of the method.
+        rounds_stopped, race_seconds: why the race ended, and its duration.
+        macs: multiply-accumulates of the batch; three times those of inference in training.
+        ceilings, roofline: measured limits of the device, and the latency relative to them.
+        energy: of a call, on a GPU with an energy counter.
         peak_memory_mib: of a call, eager only.
-        conditions: clocks, heat, power, load, remarks and notes, over the race.
+        conditions: clock rates, temperature, power, load, remarks and notes during the race.
         environment: versions, machine, commit, command, date.
     """
 
@@ -152,7 +152,7 @@ class Measurement:
     environment: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Short, for people; ``to_dict`` says everything."""
+        """A short text; ``to_dict`` has all values."""
         times = f"{self.latency.value:.4g} ms [{self.latency.low:.4g}, {self.latency.high:.4g}]" if self.latency else ""
         ratio = f"{self.ratio.value:.3g} × {self.against} ({self.verdict})" if self.ratio else ""
         said = [self.name, "" if self.status == "ok" else f"{self.status}: {self.reason}", times, ratio]
@@ -160,16 +160,16 @@ class Measurement:
 
     @property
     def name(self) -> str:
-        """The entry's name."""
+        """Name of the entry."""
         return f"{self.model}, {self.backend}, {self.dtype}"
 
     @property
     def throughput_img_s(self) -> float | None:
-        """Images a second: batch size divided by median wall time."""
+        """Images per second: batch size divided by median wall time."""
         return 1e3 * self.batch_size / self.latency.value if self.latency else None
 
     def statistics(self) -> dict[str, float | int | None]:
-        """Figures of the rounds that count: rounds, throughput, and for each kind of time min, p10, p50, p90, p99."""
+        """Statistics of the kept rounds: rounds, throughput, and min, p10, p50, p90, p99 of each kind of time."""
         kept = kept_rounds(self.throttled)
         figures: dict[str, float | int | None] = {"rounds": len(kept), "throughput_img_s": self.throughput_img_s}
         for kind, samples in (
@@ -184,23 +184,23 @@ class Measurement:
         return figures
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON knows it; estimates as value, low and high."""
+        """All values as JSON types; estimates as value, low and high."""
         record = asdict(self) | {"name": self.name, **self.statistics()}
         for key in ("latency", "ratio", "control"):
             estimate: Estimate | None = getattr(self, key)
             record[key] = None if estimate is None else estimate._asdict()
         if self.relative_error == float("inf"):
-            record["relative_error"] = None  # JSON has no infinity; the reason says what happened
+            record["relative_error"] = None  # JSON has no infinity; ``reason`` explains
         return record
 
 
 def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """One row a measurement, without raw samples; what was not measured is missing.
+    """One row per measurement, without raw samples; values that were not measured are missing.
 
-    Latencies are of the batch (``latency_ms`` is the median), energies of an image; ``disturbed`` says why a latency
-    should not be trusted, and is empty if it can be; ``distance`` is from the floor of the matrix product ``ceiling``;
-    ``ratio`` is to the reference ``against``, ``control_low`` to ``control_high`` the same for the reference against
-    itself.
+    Latencies are for the batch (``latency_ms`` is the median), energies for an image. ``disturbed`` has the reasons why
+    a latency is unreliable, or is empty. ``distance`` is latency divided by ``gemm_floor_ms``, the time of the
+    network's MACs at the speed of the matrix product ``ceiling``. ``ratio`` is latency divided by that of the reference
+    ``against``; ``control`` is the same ratio for the reference's second entry.
     """
     rows = []
     for m in measurements:

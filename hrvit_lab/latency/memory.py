@@ -1,4 +1,4 @@
-"""Peak memory of a pass: what has to fit, in MiB."""
+"""Peak memory of a forward or training pass, in MiB."""
 
 import weakref
 from typing import Any
@@ -23,30 +23,29 @@ def measure_peak_memory(
     memory_format: str = "contiguous",
     training: bool = False,
 ) -> float:
-    """Most memory that weights, buffers, input and everything computed from them hold at one moment.
+    """Largest memory that weights, buffers, input and all tensors computed from them occupy at one time.
 
-    Inference: eval mode, nothing kept for gradients. Training: one forward and backward pass with its saved
-    activations and gradients, without an optimiser's state.
+    Inference: eval mode, without saved activations. Training: one forward and backward pass with saved activations and
+    gradients, without optimizer state.
 
-    On the CPU the peak is that of live tensors, followed operator by operator: exact, the same on every run,
-    and blind to other programs. (A process's resident set also holds the allocator's slack and torch itself;
-    the profiler's allocator events add kernels' scratch space, such as reordered weights, which belongs to
-    the CPU's library.) On CUDA it is that of torch's allocator, with the workspaces that kernels take from
-    it; those that stay from an earlier pass are left out.
+    On the CPU, the peak counts live tensors, tracked operator by operator. It is exact, reproducible and independent of
+    other programs. It excludes the allocator's overhead, torch itself, and scratch space of kernels. On CUDA it is the
+    peak of torch's allocator, including workspaces that kernels allocate from it during the pass, excluding those that
+    remain from an earlier pass.
 
     Args:
-        model: any module from (B, C, H, W) to tensors; it is left as it is.
+        model: any module from (B, C, H, W) to tensors; it is not changed.
         resolution: input height and width in pixels; one number means square.
-        batch_size: images a pass.
+        batch_size: images per pass.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, of weights and input.
         memory_format: ``"contiguous"`` or ``"channels_last"``, of the input.
-        training: measure a training pass in place of inference.
+        training: measure a training pass instead of inference.
     Returns:
         Peak in MiB (2^20 bytes).
     Raises:
-        ValueError: for a setting that does not exist or a device that is not present.
-        OutOfDeviceMemory: if it does not fit.
+        ConfigError: for an unknown setting or a device that is not available.
+        OutOfDeviceMemory: if it does not fit into memory.
     """
     load = prepare(model, resolution, batch_size=batch_size, device=device, dtype=dtype, memory_format=memory_format)
     load.model.train(training)
@@ -70,7 +69,7 @@ def _live_tensor_peak(load: Workload, training: bool) -> int:
 
 
 def _cuda_peak(load: Workload, training: bool) -> int:
-    _pass(load, training)  # libraries keep a workspace from their first use: it is no part of the pass
+    _pass(load, training)  # libraries allocate a workspace at first use, which does not belong to the pass
     load.model.zero_grad(set_to_none=True)
     torch.cuda.synchronize(load.device)
     before = torch.cuda.memory_allocated(load.device)
@@ -81,9 +80,9 @@ def _cuda_peak(load: Workload, training: bool) -> int:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Follows the bytes of all storages that operators return, from creation until the last reference goes.
+    """Tracks the storages that operators return, from creation until the last reference is dropped.
 
-    Views share a storage and count once. Attributes: ``live_bytes`` now, ``peak_bytes`` at most.
+    Views share a storage and count once. Attributes: ``live_bytes`` is the present sum, ``peak_bytes`` its maximum.
     """
 
     def __init__(self, storages: list[torch.UntypedStorage]) -> None:

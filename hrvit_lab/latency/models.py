@@ -1,8 +1,8 @@
-"""From a name or a config to a model that is fit to be measured.
+"""Build models for measurements, from a name or a config.
 
-Fit means: weights that depend on a seed alone, and none that hides what stands before it. A BatchNorm or a layer scale
-that starts at (nearly) zero does: a back end that computed nonsense there would still agree with the reference. The lab
-and the studies build their networks here, so that one network has one latency.
+Their weights depend on the seed only, and BatchNorms and layer scales are randomized. A BatchNorm or layer scale that
+starts at (nearly) zero would hide errors of the layers before it from the numerics gate. The latency lab and the
+studies both build their networks here, so that a network has the same latency in both.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from hrvit_lab.network.seeding import seeded
 DEPLOY = ":deploy"
 
 NEARLY_ZERO = 0.01
-"""A weight whose largest element is below this hides what stands before it (layer scales start at 1e-6 to 1e-4)."""
+"""Weights whose largest element is below this are randomized (layer scales start at 1e-6 to 1e-4)."""
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model under the name that its measurements carry.
+    """A model and its name.
 
     Attributes:
         name: as the user gave it, without control characters.
-        plain: the network as it is defined; its output in float32 is the truth for all forms of it.
-        module: what is timed: ``plain`` itself, or a faster form with the same weights.
+        plain: the network as it is defined; its float32 output is the reference of the numerics gate.
+        module: the module that is timed: ``plain`` itself, or its deployed form.
     """
 
     name: str
@@ -42,9 +42,9 @@ def find_model(name: str, *, seed: int = 0, resolution: tuple[int, int] | None =
     """Build the model called ``name``, as ``build_measurable`` does.
 
     Args:
-        name: a preset (``hrvit_b1``, ``hrvit_b1_segformer_ade20k``), a config's YAML file, or a model of timm
-            (``timm:resnet50``). ``:deploy`` after a preset or a file takes the form for inference, with folded
-            BatchNorms (``hrvit_b1:deploy``).
+        name: a preset (``hrvit_b1``, ``hrvit_b1_segformer_ade20k``), the YAML file of a config, or a timm model
+            (``timm:resnet50``). The suffix ``:deploy`` after a preset or a file selects the form for inference, with
+            folded BatchNorms (``hrvit_b1:deploy``).
         seed: of the weights.
         resolution: as in ``build_measurable``.
     Raises:
@@ -53,13 +53,13 @@ def find_model(name: str, *, seed: int = 0, resolution: tuple[int, int] | None =
     source = name.removesuffix(DEPLOY)
     deployed = source != name
     if deployed and source.startswith(TIMM):
-        raise ConfigError(f"{name}: deploy knows HRViTs only; give {source}")
+        raise ConfigError(f"{name}: only HRViTs have a deployed form; use {source}")
     if source.startswith(TIMM):
         config: NetworkConfig = TimmConfig(source)
         try:
             plain = build_measurable(config, seed, resolution)
-        except Exception as error:  # each model of timm checks its sizes in its own way
-            size = "its own size" if resolution is None else f"{resolution[0]}×{resolution[1]}"
+        except Exception as error:  # timm's models raise different exceptions for sizes they do not support
+            size = "its default size" if resolution is None else f"{resolution[0]}×{resolution[1]}"
             raise ConfigError(f"{name} cannot be built for {size}: {type(error).__name__}: {error}") from error
     else:
         plain = build_measurable(_config(source), seed)
@@ -69,7 +69,7 @@ def find_model(name: str, *, seed: int = 0, resolution: tuple[int, int] | None =
 def as_model(
     model: nn.Module | NetworkConfig | str, *, seed: int = 0, resolution: tuple[int, int] | None = None
 ) -> nn.Module:
-    """The module itself; or what a config or a name (as ``find_model`` takes it) stands for.
+    """Return a module unchanged; build the model of a config or of a name (``find_model``).
 
     Args:
         resolution: as in ``build_measurable``.
@@ -82,16 +82,15 @@ def as_model(
         return build_measurable(model, seed, resolution)
     if isinstance(model, str):
         return find_model(model, seed=seed, resolution=resolution).module
-    raise ConfigError(f"{model!r:.80} is no model; give a module, a config, or a name such as 'hrvit_nano'")
+    raise ConfigError(f"{model!r:.80} is not a model; give a module, a config, or a name such as 'hrvit_nano'")
 
 
 def build_measurable(config: NetworkConfig, seed: int = 0, resolution: tuple[int, int] | None = None) -> nn.Module:
-    """The network of a config, ready to be measured: weights that depend on ``seed`` alone, BatchNorms and layer scales
-    randomized (`randomize_norms`).
+    """Build the network of a config for measurements: weights depend on ``seed`` only, and BatchNorms and layer scales
+    are randomized (`randomize_norms`).
 
     Args:
-        resolution: (height, width) in pixels that a model of timm with a fixed input size is built for; None takes
-            timm's own.
+        resolution: (height, width) in pixels, for timm models with a fixed input size; None takes timm's default.
     """
     with seeded(seed):
         model = build_network(config, resolution)
@@ -101,11 +100,11 @@ def build_measurable(config: NetworkConfig, seed: int = 0, resolution: tuple[int
 
 @torch.no_grad()
 def randomize_norms(model: nn.Module) -> None:
-    """Give every BatchNorm random statistics, scale and shift, and every other weight that starts at (nearly) zero
-    random values, in place.
+    """Randomize, in place, the statistics, scale and shift of every BatchNorm, and all other weights that start at
+    (nearly) zero.
 
-    Scales (of BatchNorms, and vectors such as layer scales) are drawn from 0.5 to 1.5, so that none is near zero;
-    whole matrices that start at zero (some classifiers) get a standard deviation of 0.02. Biases stay as they are.
+    Scales of BatchNorms and vectors such as layer scales are drawn uniformly from 0.5 to 1.5. Matrices (such as some
+    classifiers) are drawn with a standard deviation of 0.02. Biases are not changed.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -119,7 +118,7 @@ def randomize_norms(model: nn.Module) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if name.endswith("bias") or parameter.numel() == 0 or parameter.abs().max() >= NEARLY_ZERO:
                 continue
-            if max(parameter.shape, default=1) == parameter.numel():  # a vector, whatever its shape: a layer scale
+            if max(parameter.shape, default=1) == parameter.numel():  # a vector of any shape: a layer scale
                 nn.init.uniform_(parameter, 0.5, 1.5)
             else:
                 nn.init.normal_(parameter, std=0.02)
@@ -129,6 +128,6 @@ def _config(source: str) -> HRViTConfig:
     if source not in (*PRESETS, *SEGMENTERS) and not source.endswith((".yaml", ".yml")):
         known = [*PRESETS, *SEGMENTERS]
         raise ConfigError(
-            f"model {source!r} is unknown; {suggest(source, known)} or give a config's YAML file or {TIMM}NAME"
+            f"model {source!r} is unknown; {suggest(source, known)} or give the YAML file of a config or {TIMM}NAME"
         )
     return read_config(source)

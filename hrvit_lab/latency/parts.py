@@ -1,9 +1,9 @@
-"""Latency by part: stage × branch × part, each timed on its own at its real shapes, and their sum beside the whole.
+"""Latency by part: stage × branch × part, each timed alone at its shapes in the network, and compared with the whole.
 
-Hooks would time themselves, and force a GPU to wait after each part. Here they run once, untimed, to see what each
-part is given and returns. Then all parts are called in the network's order, round after round, and each finds its
-input freshly written and its weights as cold as in the network. What a block does beside its parts (the residual
-sums) is timed by running the block with stand-ins that return what the parts returned.
+Timing inside hooks would include the hooks, and would synchronize a GPU after each part. Instead, hooks record the
+arguments and outputs of each part once, untimed. Then all parts are called in the order of the network, once per round,
+each with newly written inputs and with weights that are as cold in the cache as in the network. The rest of a block
+(its residual additions) is timed by running the block with placeholders that return the recorded outputs of its parts.
 """
 
 import copy
@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.compare import Budget, Estimate, Rounds, paired_ratio
-from hrvit_lab.latency.engine import watched
+from hrvit_lab.latency.engine import run_rounds
 from hrvit_lab.latency.timing import (
     Clock,
     Sample,
@@ -38,16 +38,17 @@ from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.places import Place, places
 
 RESIDUAL = "residual"
-"""What a block does itself."""
+"""Label of the operations of a block outside its parts."""
 
 LABELS = {"block": RESIDUAL, "patch_embed": "patch embedding"}
-"""What the table calls a part, where that is not its kind."""
+"""Labels of parts in the table, where they differ from their kind."""
 
 WHOLE, SUM = "whole", "sum of parts"
 
 
-class Where(NamedTuple):
-    """A row of the table: ``stage`` is a number, ``"stem"`` or ``"head"``; ``branch`` None: of none alone."""
+class PartKey(NamedTuple):
+    """Key of a row of the table: ``stage`` is a number, ``"stem"`` or ``"head"``; ``branch`` is None for parts that
+    belong to no single branch."""
 
     stage: int | str
     branch: int | None
@@ -59,13 +60,13 @@ class PartTimes:
     """Latency of all parts of one network.
 
     Attributes:
-        frame: one row a part in the network's order: stage, branch, part, calls (how many there are of it) and
-            latency_ms with latency_ms_p10 and latency_ms_p90, all its calls together.
-        whole_ms: median of the whole network in the same rounds.
+        frame: one row per part in the network's order: stage, branch, part, calls (per forward pass), and latency_ms,
+            latency_ms_p10 and latency_ms_p90 of all its calls together.
+        whole_ms: median latency of the whole network in the same rounds.
         sum_ms: median over rounds of the sum over parts.
-        ratio: sum by whole, paired by round.
-        rounds: how many count.
-        conditions: clocks, heat, power, load and remarks, meanwhile.
+        ratio: sum divided by whole, paired by round.
+        rounds: number of kept rounds.
+        conditions: clock rates, temperature, power, load and remarks during the measurement.
     """
 
     frame: pd.DataFrame
@@ -83,7 +84,7 @@ class PartTimes:
 
 
 class Spec(NamedTuple):
-    """What a tensor looked like."""
+    """Shape, stride, dtype and device of a tensor."""
 
     shape: torch.Size
     stride: tuple[int, ...]
@@ -91,7 +92,7 @@ class Spec(NamedTuple):
     device: torch.device
 
     def empty(self) -> Tensor:
-        """A tensor like it."""
+        """An uninitialized tensor of this kind."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
 
 
@@ -99,15 +100,15 @@ class Spec(NamedTuple):
 class Recorded:
     """One call of a part: its arguments and output, with a ``Spec`` in place of every tensor."""
 
-    place: Where
+    place: PartKey
     module: nn.Module
     args: Any
     output: Any
     children: tuple["Recorded", ...] = ()
 
 
-class StandIn(nn.Module):
-    """Returns what it was told to."""
+class Placeholder(nn.Module):
+    """Returns ``output``, whatever its input."""
 
     output: Any = None
 
@@ -130,17 +131,17 @@ def measure_parts(
     nvml: Any = None,
     on_round: Callable[[int, float], object] = lambda rounds, half_width: None,
 ) -> PartTimes:
-    """Time every part of an HRViT in eval and inference mode; ``model`` is left as it is.
+    """Time every part of an HRViT in eval and inference mode; ``model`` is not changed.
 
-    Wall time on the CPU, device time on a GPU. Arguments are those of ``measure_latency``; the budget is for the ratio
-    of sum and whole (None: at least 10 rounds, one minute).
+    Wall time on the CPU, device time on a GPU. Arguments are those of ``measure_latency``. ``budget`` is the stopping
+    rule for the ratio of sum to whole (None: at least 10 rounds, one minute).
 
     Raises:
-        ConfigError: if the model is no HRViT, or for a setting that does not exist.
-        OutOfDeviceMemory: if it does not fit.
+        ConfigError: if the model is not an HRViT, or for an unknown setting.
+        OutOfDeviceMemory: if it does not fit into memory.
     """
     if not isinstance(model, HRViT):
-        raise ConfigError(f"parts are known of HRViTs only, not of {type(model).__name__}")
+        raise ConfigError(f"measure_parts supports HRViTs only, not {type(model).__name__}; use measure_latency for it")
     load = prepare(
         model, resolution, batch_size=batch_size, device=device, dtype=dtype, memory_format=memory_format, seed=seed
     )
@@ -168,7 +169,7 @@ def measure_parts(
 
         one_pass()
         passes.clear()
-        rounds, conditions = watched(
+        rounds, conditions = run_rounds(
             {WHOLE: primed(whole := lambda: load.model(load.images_BCHW), stopwatch(whole)), SUM: one_pass},
             budget or Budget(min_rounds=10), load.device, seed=seed, clock=clock, nvml=nvml, on_round=on_round,
         )  # fmt: skip
@@ -178,11 +179,11 @@ def measure_parts(
 
 
 def _part_times(
-    places: list[Where], passes: list[list[float]], rounds: Rounds, conditions: dict[str, Any]
+    places: list[PartKey], passes: list[list[float]], rounds: Rounds, conditions: dict[str, Any]
 ) -> PartTimes:
     calls = pd.DataFrame([place._asdict() for place in places])
     calls["branch"] = calls["branch"].astype("Int64")
-    keys = list(Where._fields)
+    keys = list(PartKey._fields)
     times = pd.DataFrame(passes).T  # one row a call, one column a round
     summed = times.groupby([calls[key] for key in keys], sort=False, dropna=False).sum()
     frame = calls.groupby(keys, sort=False, dropna=False).size().rename("calls").reset_index()
@@ -193,14 +194,14 @@ def _part_times(
 
 
 def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:
-    """Every part's call in one forward pass, in order; a block's parts are its children."""
+    """Record the call of every part in one forward pass, in order; the parts of a block are its children."""
     calls: list[Recorded] = []
     hooks: list[RemovableHandle] = []
 
     def listen(place: Place, into: list[Recorded]) -> None:
         module = model.get_submodule(place.name)
         branch = None if isinstance(place.stage, str) else place.branch
-        where = Where(place.stage, branch, LABELS.get(place.part.kind, place.part.kind))
+        where = PartKey(place.stage, branch, LABELS.get(place.part.kind, place.part.kind))
         given: list[Any] = []
         children: list[Recorded] = []
 
@@ -225,21 +226,21 @@ def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:
 
 
 Turn = Callable[[Callable[[Callable[[], object]], Stopwatch]], Callable[[], float]]
-"""Given what makes stopwatches, what makes one call of a part and says how many milliseconds it took."""
+"""Takes a factory of stopwatches; returns a function that calls a part once and returns its time in milliseconds."""
 
 
-def _turns(parts: list[Recorded]) -> Iterator[tuple[Where, Turn]]:
-    """What to call, in the network's order: a block's parts, then the block around stand-ins for them."""
+def _turns(parts: list[Recorded]) -> Iterator[tuple[PartKey, Turn]]:
+    """The calls to time, in the network's order: the parts of a block, then the block with placeholders for them."""
     sources: dict[Spec, Tensor] = {}
     for call in parts:
         for child in call.children:
             yield child.place, _turn(child, child.module, (), sources)
-        hollow, stand_ins = _hollow(call)
-        yield call.place, _turn(call, hollow, stand_ins, sources)
+        module, placeholders = _with_placeholders(call)
+        yield call.place, _turn(call, module, placeholders, sources)
 
 
 def _turn(
-    call: Recorded, module: nn.Module, stand_ins: tuple[tuple[StandIn, Any], ...], sources: dict[Spec, Tensor]
+    call: Recorded, module: nn.Module, placeholders: tuple[tuple[Placeholder, Any], ...], sources: dict[Spec, Tensor]
 ) -> Turn:
     def make(stopwatch: Callable[[Callable[[], object]], Stopwatch]) -> Callable[[], float]:
         args: Any = None
@@ -252,12 +253,12 @@ def _turn(
         def measure() -> float:
             nonlocal args
             args = _fresh(call.args, sources)
-            for stand_in, output in stand_ins:
-                stand_in.output = _fresh(output, sources)
+            for placeholder, output in placeholders:
+                placeholder.output = _fresh(output, sources)
             sample = timed()
             args = None
-            for stand_in, _ in stand_ins:
-                stand_in.output = None
+            for placeholder, _ in placeholders:
+                placeholder.output = None
             return sample.wall_ms
 
         return measure
@@ -265,16 +266,17 @@ def _turn(
     return make
 
 
-def _hollow(call: Recorded) -> tuple[nn.Module, tuple[tuple[StandIn, Any], ...]]:
-    """The module around stand-ins for its recorded children (itself, if it has none), and what these return."""
+def _with_placeholders(call: Recorded) -> tuple[nn.Module, tuple[tuple[Placeholder, Any], ...]]:
+    """A copy of the module with placeholders for its recorded children, and the placeholders with their outputs; the
+    module itself if it has no recorded children."""
     if not call.children:
         return call.module, ()
-    stand_ins = {child.module: (StandIn(), child.output) for child in call.children}
-    hollow = copy.copy(call.module)  # shares all but the table of its children
-    hollow._modules = {
-        name: stand_ins[child][0] if child in stand_ins else child for name, child in call.module._modules.items()
+    placeholders = {child.module: (Placeholder(), child.output) for child in call.children}
+    module = copy.copy(call.module)  # shares everything except the table of its children
+    module._modules = {
+        name: placeholders[child][0] if child in placeholders else child for name, child in call.module._modules.items()
     }
-    return hollow, tuple(stand_ins.values())
+    return module, tuple(placeholders.values())
 
 
 def _specs(tree: Any) -> Any:
@@ -282,7 +284,7 @@ def _specs(tree: Any) -> Any:
 
 
 def _fresh(tree: Any, sources: dict[Spec, Tensor]) -> Any:
-    """Noise of the recorded shapes and layouts, written just now, as the part before would have."""
+    """Newly written noise with the recorded shapes and layouts, so that inputs are in the cache as in the network."""
 
     def write(spec: Spec) -> Tensor:
         if spec not in sources:

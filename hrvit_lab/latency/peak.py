@@ -1,8 +1,8 @@
-"""The most that a processor can compute, from what its makers publish: FMA units × vector width × clock.
+"""Theoretical peak performance of a CPU: FMA units × vector width × clock rate.
 
-A measured speed above it means that the clock is wrong. Floating-point operations a cycle are those of AMD's Software
-Optimization Guides (families 17h, 19h, 1Ah) and of Intel's Optimization Reference Manual; clocks are the highest boost
-of any product with these cores, so that the product of both is a bound for all of them.
+A measured speed above the peak indicates a wrong timer. Floating-point operations per cycle are from AMD's Software
+Optimization Guides (families 17h, 19h, 1Ah) and Intel's Optimization Reference Manual. Clock rates are the highest
+boost clock of any product with these cores, so that the peak is an upper bound for all of them.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class Core:
     Attributes:
         name: of the microarchitecture.
         vendor, family, models: as /proc/cpuinfo has them.
-        flop: floating-point operations a cycle in float32: FMA units × lanes × 2.
-        boost_ghz: highest clock of any product.
+        flop: floating-point operations per cycle in float32: FMA units × lanes × 2.
+        boost_ghz: highest boost clock of any product.
     """
 
     name: str
@@ -53,29 +53,29 @@ CORES = (
     Core("Sapphire Rapids or Emerald Rapids", INTEL, 6, (0x8F, 0xCF), 64, 4.8),
     Core("Granite Rapids", INTEL, 6, (0xAD, 0xAE), 64, 4.8),
 )
-"""Documented cores of x86. Zen 4 runs its 512-bit instructions on units of 256 bits; client chips of Intel with AVX-512
-have one such unit."""
+"""Documented x86 cores. Zen 4 executes 512-bit instructions on 256-bit units; Intel's client chips with AVX-512 have
+one 512-bit unit."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A bound on the speed of any product on so many cores.
+    """Upper bound on the speed of any matrix product on a number of cores.
 
     Attributes:
-        flop_s: floating-point operations a second.
-        said: how it comes about, in words.
+        flop_s: floating-point operations per second.
+        formula: how it is computed, in words.
     """
 
     flop_s: float
-    said: str
+    formula: str
 
 
 def cpu_peak(dtype: str, threads: int) -> Peak | None:
-    """The published peak of this machine's processor with ``threads`` cores at work; None where it is unknown.
+    """The published peak of this machine's CPU with ``threads`` busy cores; None if it is unknown.
 
     Args:
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        threads: at most one a core counts.
+        threads: number of threads; at most one per core counts.
     """
     try:
         cpuinfo = CPUINFO.read_text(encoding="utf-8")
@@ -85,10 +85,10 @@ def cpu_peak(dtype: str, threads: int) -> Peak | None:
 
 
 def published_peak(cpuinfo: str, dtype: str, threads: int, max_ghz: float | None = None) -> Peak | None:
-    """The bound that a /proc/cpuinfo stands for; None for a processor that ``CORES`` lacks.
+    """The peak for the text of a /proc/cpuinfo; None for a CPU that is not in ``CORES``.
 
     Args:
-        max_ghz: the highest clock, where it is known; None takes the highest of any product with these cores.
+        max_ghz: the highest clock rate, if known; None takes the highest of any product with these cores.
     """
     facts: dict[str, str] = {}
     for line in cpuinfo.splitlines():
@@ -100,17 +100,17 @@ def published_peak(cpuinfo: str, dtype: str, threads: int, max_ghz: float | None
         return None
     flags = set(facts.get("flags", "").split())
     core = next((c for c in CORES if (c.vendor, c.family) == who[:2] and who[2] in c.models), None)
-    if core is None or "fma" not in flags:  # a virtual machine may hide units that the core has
+    if core is None or "fma" not in flags:  # a virtual machine may hide instructions that the core has
         return None
     flop = _flop_a_cycle(core, dtype, flags)
     cores = min(threads, cpuinfo.count("processor\t") or threads)
     ghz = max_ghz or core.boost_ghz
     count = f"{cores} core{'s' * (cores > 1)}"
-    return Peak(cores * flop * ghz * 1e9, f"{core.name}, {count} × {flop} operations a cycle × {ghz:.2f} GHz at most")
+    return Peak(cores * flop * ghz * 1e9, f"{core.name}, {count} × {flop} operations per cycle × at most {ghz:.2f} GHz")
 
 
 def _flop_a_cycle(core: Core, dtype: str, flags: set[str]) -> int:
-    """Two-byte formats without instructions of their own are computed in float32."""
+    """Operations per cycle; two-byte formats without instructions of their own are computed in float32."""
     short = {"bfloat16": "bf16", "float16": "fp16"}.get(dtype)
     if short and f"amx_{short}" in flags:
         return AMX_FLOP
@@ -119,9 +119,9 @@ def _flop_a_cycle(core: Core, dtype: str, flags: set[str]) -> int:
 
 
 def _kernels_max_ghz() -> float | None:
-    """The highest clock that the kernel knows, boost included; None where it does not tell."""
+    """The highest clock rate that the kernel reports, including boost; None if it reports none."""
     try:
-        if (CPUFREQ / "scaling_driver").read_text().strip() == "acpi-cpufreq":  # leaves boost out
+        if (CPUFREQ / "scaling_driver").read_text().strip() == "acpi-cpufreq":  # excludes boost
             return None
         return int((CPUFREQ / "cpuinfo_max_freq").read_text()) / 1e6
     except (OSError, ValueError):

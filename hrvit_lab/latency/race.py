@@ -1,7 +1,7 @@
-"""The latency lab: models × back ends × number formats race under one setting, and each leaves one measurement.
+"""Compare latencies: models × back ends × number formats under one setting, with one measurement for each.
 
-In order: the numerics gate, a warm-up until steady, interleaved rounds with an A/A control, energy. What does not fit
-into memory, computes something else or cannot run is a measurement too: one that says so and has no times.
+The steps are: numerics gate, warm-up until steady, interleaved rounds with an A/A control, energy. An entry that does
+not fit into memory, has wrong outputs or cannot run also gets a measurement, with the reason and without times.
 """
 
 import time
@@ -30,9 +30,9 @@ from hrvit_lab.latency.compare import (
 )
 from hrvit_lab.latency.conditions import NoNvml
 from hrvit_lab.latency.energy import Energy, energy_per_call, idle_power, nvml_meter
-from hrvit_lab.latency.engine import cold_times, device_times, disturbances, wall_times, watched
+from hrvit_lab.latency.engine import cold_times, device_times, disturbances, run_rounds, wall_times
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting, as_entry
-from hrvit_lab.latency.ready import Ready, Stopped, make_ready, steps_of
+from hrvit_lab.latency.ready import NotTimed, Ready, make_ready, steps_of
 from hrvit_lab.latency.roofline import Ceilings, has_winograd, measure_ceilings, roofline
 from hrvit_lab.latency.steps import Report, Steps
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
@@ -47,15 +47,15 @@ from hrvit_lab.network.baselines import NetworkConfig
 from hrvit_lab.network.model import HRViT
 
 TRAINING_MACS = 3
-"""A training step's multiply-accumulates by those of inference: a backward pass has two products for each."""
-
+"""MACs of a training step divided by those of inference: the backward pass has two products for each of the forward
+pass."""
 
 ENERGY_SECONDS = 3.0
 IDLE_SECONDS = 2.0
 CEILING_SECONDS = 4.0
-"""For each number format, at most and roughly: ``measure_ceilings``' own bounds, and what it allocates."""
+"""Approximate upper bound on the time of ``measure_ceilings`` for one number format."""
 
-RACE, IDLE = "race", "power of the waiting device"
+RACE, IDLE = "race", "power of the idle device"
 
 
 def race(
@@ -69,24 +69,24 @@ def race(
     nvml: Any = None,
     report: Report = lambda step: None,
 ) -> list[Measurement]:
-    """Time competitors against the first of them.
+    """Time competitors and compare each with the first, the reference.
 
     Args:
-        competitors: all different: entries; or names as ``hrvit-lab latency`` takes them (``"hrvit_b1:deploy"``,
-            ``"mine.yaml"``, ``"timm:resnet50"``), configs and modules, which run eagerly in float32.
-        setting: shared by all; a resolution in pixels stands for ``Setting(resolution)``.
-        budget: of the race; None takes the defaults.
-        seed: of the input, of the order within rounds, and of the weights of what is named or a config.
-        max_warmup_seconds: for each competitor's warm-up, steady or not.
+        competitors: entries; or names as ``hrvit-lab latency`` takes them (``"hrvit_b1:deploy"``, ``"mine.yaml"``,
+            ``"timm:resnet50"``), configs and modules, which run eagerly in float32. All must differ.
+        setting: shared by all; a resolution in pixels means ``Setting(resolution)``.
+        budget: stopping rule; None takes the defaults.
+        seed: of the input, of the order within rounds, and of the weights of named models and configs.
+        max_warmup_seconds: bound on the warm-up of each competitor.
         clock: monotonic seconds.
-        nvml: ``load_nvml()``, for clocks and energy of a GPU; None leaves them out, and a note says so.
-        report: told which step of how many is going on, and how long the race takes at most.
+        nvml: ``load_nvml()``, for clock rates and energy of a GPU; None skips them and adds a note.
+        report: called with the current ``Step``.
     Returns:
-        One measurement an entry, in their order. If the first cannot be timed, the next that can is the reference.
-        After Ctrl-C during the rounds, what was measured, with status ``"interrupted"``.
+        One measurement per competitor, in their order. If the first cannot be timed, the next that can be is the
+        reference. After Ctrl-C during the rounds, the measurements so far have status ``"interrupted"``.
     Raises:
-        ConfigError: for a setting that does not exist, a device that is not present, or a back end without its package.
-        KeyboardInterrupt: on Ctrl-C, as long as there is nothing to keep.
+        ConfigError: for an unknown setting, a device that is not available, or a back end without its package.
+        KeyboardInterrupt: on Ctrl-C before there are enough rounds.
     """
     if not isinstance(setting, Setting):
         setting = Setting(as_size(setting))
@@ -110,7 +110,7 @@ def race(
             environment=environment(),
         )
         ceilings: dict[str, Ceilings] = {}
-        for dtype in dict.fromkeys(entry.dtype for entry in entries):  # first: later there may be no memory left
+        for dtype in dict.fromkeys(entry.dtype for entry in entries):  # first, while there is enough memory
             steps.at(_ceilings_step(dtype))
             with torch.inference_mode():
                 ceilings[dtype] = measure_ceilings(device, dtype, clock=clock)
@@ -120,7 +120,7 @@ def race(
         for entry in entries:
             try:
                 ready.append(make_ready(entry, setting, device, references, seed, max_warmup_seconds, clock, steps))
-            except Stopped as stopped:
+            except NotTimed as stopped:
                 finding = stopped.finding
                 results[entry.name] = Measurement(
                     entry.model.name, entry.backend, entry.dtype, **facts, status=stopped.status, reason=stopped.reason,
@@ -137,7 +137,7 @@ def race(
 def race_steps(
     entries: Sequence[Entry], setting: Setting, budget: Budget, max_warmup_seconds: float = 10.0, nvml: Any = None
 ) -> dict[str, float]:
-    """What ``race`` will do, in order, with the seconds that each step takes at most."""
+    """The steps of ``race``, in order, with the upper bound of each in seconds."""
     steps = {_ceilings_step(entry.dtype): CEILING_SECONDS for entry in entries}
     for entry in entries:
         steps |= steps_of(entry, max_warmup_seconds)
@@ -157,12 +157,12 @@ def _energy_step(entry: Entry) -> str:
 
 
 def _validate(entries: Sequence[Entry], setting: Setting) -> torch.device:
-    """The device; a ValueError for whatever cannot be asked."""
+    """Check the request and return the device; raises a ConfigError if it is invalid."""
     if not entries:
-        raise ConfigError("a race needs at least one entry")
+        raise ConfigError("there is nothing to time; give at least one model")
     names = [entry.name for entry in entries]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"{twice[0]} is entered twice; give it once, the A/A control is built in")
+        raise ConfigError(f"{twice[0]} is given twice; give it once, an A/A control is always included")
     for entry in entries:
         find_backend(entry.backend)
         if entry.dtype not in DTYPES:
@@ -190,18 +190,18 @@ def _timed(
     nvml: Any,
     steps: Steps,
 ) -> list[Measurement]:
-    """The race itself, and energy after it."""
+    """Run the rounds, then measure energy."""
 
     def on_round(rounds: int, half_width: float) -> None:
         width = f", widest interval ±{half_width:.1%}" if half_width < float("inf") else ""
-        steps.at(RACE, f"round {rounds}, {len(ready)} in the race and the A/A control{width}")
+        steps.at(RACE, f"round {rounds} of {len(ready)} entries and the A/A control{width}")
 
     calls_ms = [median(competitor.warm.warmup_ms or (0.0,)) for competitor in ready]
     shortest = 2e-3 * FEWEST_ROUNDS * (sum(calls_ms) + calls_ms[0])  # each call follows an untimed one
     steps.at(RACE, seconds=max(budget.max_seconds, shortest))
     reference = ready[0].entry.name
     with torch.inference_mode(not setting.training), garbage_collector_paused():
-        rounds, conditions = watched(
+        rounds, conditions = run_rounds(
             {competitor.entry.name: competitor.warm.stopwatch for competitor in ready}, budget, device, seed=seed,
             clock=clock, nvml=nvml, on_round=on_round,
         )  # fmt: skip
@@ -270,7 +270,7 @@ def _measurement(
         entry.dtype,
         **facts,
         status="interrupted" if interrupted else "ok",
-        reason="stopped by hand before the interval was narrow" if interrupted else "",
+        reason="stopped by Ctrl-C before all intervals were narrow" if interrupted else "",
         relative_error=competitor.finding.relative_error,
         tolerance=competitor.finding.tolerance,
         compile_seconds=competitor.compile_seconds,
@@ -301,7 +301,7 @@ def _measurement(
 
 
 def _work(entry: Entry, resolution: tuple[int, int], batch_size: int, training: bool) -> tuple[int | None, int | None]:
-    """Multiply-accumulates and moved bytes of a batch of the plain network; None for what is not known."""
+    """MACs and moved bytes of a batch of the plain network; None where they are unknown."""
     plain = entry.model.plain
     try:
         counts = count(plain, resolution)

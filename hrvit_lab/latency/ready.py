@@ -1,4 +1,4 @@
-"""From an entry to a call that may be timed: built, compared with the reference, warmed up."""
+"""Prepare an entry for timing: build it, compare it with the reference, warm it up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from hrvit_lab.latency.workload import (
 
 @dataclass(frozen=True)
 class Ready:
-    """A competitor on the starting line."""
+    """An entry that is ready to be timed."""
 
     entry: Entry
     warm: Warm
@@ -36,8 +36,8 @@ class Ready:
     peak_memory_mib: float | None
 
 
-class Stopped(Exception):
-    """A competitor that does not reach the starting line."""
+class NotTimed(Exception):
+    """Raised for an entry that cannot be timed, with the status and reason of its measurement."""
 
     def __init__(self, status: Status, reason: str, finding: Finding | None = None) -> None:
         super().__init__(reason)
@@ -47,8 +47,8 @@ class Stopped(Exception):
 
 
 def steps_of(entry: Entry, max_warmup_seconds: float) -> dict[str, float]:
-    """The steps of ``make_ready``, with their seconds at most."""
-    warm_up = 2 * max_warmup_seconds  # before each timed call is an untimed one
+    """The steps of ``make_ready``, with the upper bound of each in seconds."""
+    warm_up = 2 * max_warmup_seconds  # each timed call follows an untimed one
     return {f"{entry.name}: numerics": BACKENDS[entry.backend].seconds, f"{entry.name}: warming up": warm_up}
 
 
@@ -62,13 +62,17 @@ def make_ready(
     clock: Clock,
     steps: Steps,
 ) -> Ready:
-    """Build, pass the gate, warm up; ``Stopped`` if any of that fails. Its steps are those of ``steps_of``."""
+    """Build an entry, check its numerics and warm it up; reports the steps of ``steps_of``.
+
+    Raises:
+        NotTimed: if one of these fails.
+    """
     preparing, warming = steps_of(entry, max_warmup_seconds)
     backend = BACKENDS[entry.backend]
     if refusal := backend.refusal(setting.device, entry.dtype, setting.training):
-        raise Stopped("refused", refusal)
+        raise NotTimed("refused", refusal)
     if setting.training and entry.model.module is not entry.model.plain:
-        raise Stopped("refused", "the deployed form is for inference; time the plain model's training step")
+        raise NotTimed("refused", "the deployed form supports inference only; use the plain model for training steps")
     try:
         steps.at(preparing, f"{entry.name}: numerics of the reference")
         reference = _reference(entry.model.plain, setting, device, references, seed)
@@ -88,29 +92,29 @@ def make_ready(
             prepared = backend.prepare(load)
             finding = check(_judged_output(load, prepared, setting.training), reference, entry.dtype)
             if not finding.passed:
-                raise Stopped("wrong", _wrong(finding, setting.training), finding)
+                raise NotTimed("wrong", _wrong(finding, setting.training), finding)
             call, seconds = _callable(load, prepared, setting.training, clock)
             steps.at(warming)
             with garbage_collector_paused():
                 warm = warmed(call, device, clock=clock, max_seconds=max_warmup_seconds)
-    except Stopped:
+    except NotTimed:
         raise
     except Refused as refused:
-        raise Stopped("refused", str(refused)) from None
+        raise NotTimed("refused", str(refused)) from None
     except OutOfDeviceMemory as error:
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        raise Stopped("out of memory", str(error)) from None
-    except Exception as error:  # whatever a compiler or an engine raises is its result, and no other row's
+        raise NotTimed("out of memory", str(error)) from None
+    except Exception as error:  # an error of a compiler or an engine is the result of this entry only
         first_line = next(iter(str(error).strip().splitlines()), "")
-        raise Stopped("failed", f"{type(error).__name__}: {first_line[:200]}") from error
+        raise NotTimed("failed", f"{type(error).__name__}: {first_line[:200]}") from error
     return Ready(entry, warm, finding, seconds, peak)
 
 
 def _reference(
     plain: nn.Module, setting: Setting, device: torch.device, known: dict[int, list[Tensor]], seed: int
 ) -> list[Tensor]:
-    """Outputs (in training: gradients) of the plain network, eager, in float32; computed once a network."""
+    """Outputs (in training: gradients) of the plain network, eager, in float32; computed once per network."""
     if id(plain) not in known:
         name = f"float32 reference, batch {setting.batch_size} on {device_name(device)}"
         with memory_errors_named(name):
@@ -121,7 +125,7 @@ def _reference(
 
 
 def _judged_output(load: Workload, prepared: Prepared, training: bool) -> Any:
-    """What the gate looks at: outputs; or the gradients of a step in eval mode, where nothing is left to chance."""
+    """The tensors for the numerics gate: outputs, or the gradients of a step in eval mode, which is deterministic."""
     if not training:
         return prepared.run()
     training_step(load.model, prepared.run)
@@ -129,17 +133,17 @@ def _judged_output(load: Workload, prepared: Prepared, training: bool) -> Any:
 
 
 def _wrong(finding: Finding, training: bool) -> str:
-    what = "gradients are" if training else "output is"
+    what = "gradients" if training else "outputs"
     return (
-        f"its {what} off by {finding.relative_error:.2g} of eager float32's norm, more than {finding.tolerance:g}: "
-        "wrong, so not timed"
+        f"not timed, because the relative error of its {what} is {finding.relative_error:.2g}, above the tolerance of "
+        f"{finding.tolerance:g} (compared with eager float32)"
     )
 
 
 def _callable(
     load: Workload, prepared: Prepared, training: bool, clock: Clock
 ) -> tuple[Callable[[], Any], float | None]:
-    """What is timed, and the seconds spent on compiling, those of the first training step included."""
+    """The function to time, and the seconds spent on compiling, including the first training step."""
     if not training:
         return prepared.run, prepared.compile_seconds
     load.model.train()

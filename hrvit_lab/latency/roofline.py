@@ -1,8 +1,8 @@
-"""How far from the floor: what this device can do, measured in the same run, and what a network made of it.
+"""Roofline: the measured limits of a device, and the latency of a network relative to them.
 
-The ceiling is the fastest of several matrix products, for libraries differ: on one and the same processor one reaches
-less than half of another's speed. It is still a lower bound of what the device can do. So a network that takes less
-time than its floor shows a defect of the ceiling, not a wonder, and is said to.
+The ceiling is the fastest of several matrix products, because libraries differ: on the same CPU, one can reach less
+than half the speed of another. The measured ceiling is a lower bound of what the device can reach. A network that is
+faster than its floor therefore shows that the ceiling is too low, and a remark says so.
 """
 
 from collections.abc import Callable
@@ -20,23 +20,23 @@ from hrvit_lab.network.blocks.packed import PackedLinear
 from hrvit_lab.network.pack import refusal
 
 SIDES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192)}
-"""Sides of the square matrices, from the smallest: large enough to be bound by arithmetic."""
+"""Sides of the square matrices, in ascending order; large enough for products to be compute-bound."""
 
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}
-"""Size of what is copied: far beyond any cache."""
+"""Bytes to copy; much larger than any cache."""
 
 CALLS = 3
-"""Timed calls of a product at least, after an untimed one; a single one where it is slow."""
+"""Minimum number of timed calls of a product, after an untimed one; slow products are timed once."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product as it was measured.
+    """The measured speed of a matrix product.
 
     Attributes:
         product: a key of ``PRODUCTS``.
-        side: of its square matrices.
-        flop_s: floating-point operations a second (an addition and a multiplication are two).
+        side: of the square matrices.
+        flop_s: floating-point operations per second (2 per multiply-accumulate).
     """
 
     product: str
@@ -46,16 +46,16 @@ class Product:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device reached here, with this number format and these threads.
+    """Measured limits of the device for one number format and number of threads.
 
     Attributes:
-        gemm_flop_s: floating-point operations a second of the fastest matrix product.
-        copy_byte_s: bytes a second, read and written, of a large copy.
-        gemm: that product.
-        threads: CPU threads that it had.
+        gemm_flop_s: floating-point operations per second of the fastest matrix product.
+        copy_byte_s: bytes per second, read and written, of a large copy.
+        gemm: the fastest matrix product.
+        threads: number of CPU threads.
         tried: all products that were measured.
-        peak_flop_s: published peak of so many cores of the processor; None where it is unknown, as on a GPU.
-        peak_said: how the peak comes about, in words.
+        peak_flop_s: published peak of as many CPU cores; None if it is unknown, as on a GPU.
+        peak_formula: how the peak is computed, in words.
     """
 
     gemm_flop_s: float
@@ -64,26 +64,26 @@ class Ceilings:
     threads: int = 0
     tried: tuple[Product, ...] = ()
     peak_flop_s: float | None = None
-    peak_said: str = ""
+    peak_formula: str = ""
 
     @property
     def above_peak(self) -> bool:
-        """Whether the product was faster than the processor can be: then the clock is wrong."""
+        """Whether the product was faster than the published peak, which indicates a wrong timer."""
         return self.peak_flop_s is not None and self.gemm_flop_s > self.peak_flop_s
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """A latency beside its floors.
+    """A latency relative to the limits of the device.
 
     Attributes:
-        flop_s: achieved, 2 × MACs by latency.
-        byte_s: achieved, moved bytes by latency; None where the bytes are not known.
+        flop_s: achieved speed, 2 × MACs divided by latency.
+        byte_s: achieved bandwidth, moved bytes divided by latency; None if the bytes are unknown.
         gemm_floor_ms: time of the MACs at the speed of the fastest matrix product.
-        distance: latency by that floor; 1 would be all arithmetic at full speed.
-        copy_floor_ms: time of the moved bytes at the speed of the large copy; None where they are not known.
-        winograd: whether the network has convolutions that Winograd's algorithm computes in fewer multiplications
-            than are counted, so that a distance below 1 is possible.
+        distance: latency divided by ``gemm_floor_ms``; 1 means that all time is arithmetic at full speed.
+        copy_floor_ms: time of the moved bytes at the speed of the large copy; None if the bytes are unknown.
+        winograd: whether the network has convolutions for which Winograd's algorithm needs fewer multiplications than
+            are counted, so that a distance below 1 is possible.
     """
 
     flop_s: float
@@ -97,13 +97,13 @@ class Roofline:
 def roofline(
     latency_ms: float, macs: int, moved_bytes: int | None, ceilings: Ceilings, *, winograd: bool = False
 ) -> Roofline:
-    """Place a latency under its ceilings.
+    """Relate a latency to the ceilings.
 
     Args:
-        latency_ms: of the whole batch, as are the next two.
-        macs: multiply-accumulates.
-        moved_bytes: bytes that operators read and write, or None.
-        ceilings: of the same run.
+        latency_ms: for the whole batch.
+        macs: multiply-accumulates of the batch.
+        moved_bytes: bytes that operators read and write for the batch, or None.
+        ceilings: measured in the same run.
         winograd: see ``Roofline``.
     """
     seconds = latency_ms / 1e3
@@ -119,7 +119,7 @@ def roofline(
 
 
 def has_winograd(model: nn.Module) -> bool:
-    """Whether it has dense convolutions of 3 × 3 with stride 1, which Winograd's algorithm is for."""
+    """Whether it has dense 3 × 3 convolutions with stride 1, to which Winograd's algorithm applies."""
     return any(
         isinstance(conv, nn.Conv2d) and (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
         for conv in model.modules()
@@ -127,11 +127,11 @@ def has_winograd(model: nn.Module) -> bool:
 
 
 def measure_ceilings(device: torch.device, dtype: str, *, clock: Clock, seconds: float = 2.0) -> Ceilings:
-    """Time matrix products and a large copy, with torch's present threads.
+    """Time matrix products and a large copy, with torch's present number of threads.
 
     Args:
         dtype: a key of ``DTYPES``.
-        seconds: for all products together, after which no larger one is begun; a quarter of it for the copy.
+        seconds: time for all products together, after which no larger one is started; the copy takes a quarter of it.
     """
     tried = time_products(device, DTYPES[dtype], clock=clock, seconds=seconds)
     best = max(tried, key=lambda product: product.flop_s)
@@ -144,13 +144,13 @@ def measure_ceilings(device: torch.device, dtype: str, *, clock: Clock, seconds:
     peak = cpu_peak(dtype, threads) if device.type == "cpu" else None
     return Ceilings(
         best.flop_s, 2 * size / copy_s, best, threads, tuple(tried),
-        peak_flop_s=peak.flop_s if peak else None, peak_said=peak.said if peak else "",
+        peak_flop_s=peak.flop_s if peak else None, peak_formula=peak.formula if peak else "",
     )  # fmt: skip
 
 
 def time_products(device: torch.device, dtype: torch.dtype, *, clock: Clock, seconds: float) -> list[Product]:
-    """Speeds of all ``PRODUCTS`` at the smallest of ``SIDES``, and at larger ones as long as they fit into ``seconds``,
-    the product that was fastest so far before the others. Each speed is that of the median call."""
+    """Speeds of all ``PRODUCTS`` at the smallest of ``SIDES``, and at larger ones while there is time, the fastest
+    product first. Each speed is that of the median call."""
     makers = {name: maker for name, maker in PRODUCTS.items() if maker is not packed or _packs(device, dtype)}
     sides = SIDES[device.type]
     share = seconds / (len(makers) * len(sides))
@@ -170,19 +170,19 @@ def time_products(device: torch.device, dtype: torch.dtype, *, clock: Clock, sec
 
 
 def mm(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
-    """``torch.mm`` into an output that is there already."""
+    """``torch.mm`` into an existing output."""
     a, b, out = (_matrix(side, device, dtype) for _ in range(3))
     return lambda: torch.mm(a, b, out=out)
 
 
 def linear(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
-    """``F.linear``, which has its weight transposed."""
+    """``F.linear``, whose weight is transposed."""
     x, weight = _matrix(side, device, dtype), _matrix(side, device, dtype)
     return lambda: F.linear(x, weight)
 
 
 def packed(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
-    """oneDNN's linear, its weight laid out beforehand."""
+    """oneDNN's linear with a packed weight."""
     x, weight = _matrix(side, device, dtype), _matrix(side, device, dtype)
     module = PackedLinear(weight, None, x.shape)
     return lambda: module(x)
@@ -193,7 +193,8 @@ PRODUCTS: dict[str, Callable[[int, torch.device, torch.dtype], Callable[[], obje
     "F.linear": linear,
     "packed linear": packed,
 }
-"""What may be the ceiling: from side, device and number format to a call that multiplies two square matrices."""
+"""Candidates for the ceiling: functions from side, device and number format to a call that multiplies two square
+matrices."""
 
 
 def _packs(device: torch.device, dtype: torch.dtype) -> bool:
@@ -201,7 +202,7 @@ def _packs(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(side, side) of noise: one tile over and over, for drawing all of it would take longer than the product."""
+    """(side, side) of noise: one tile repeated, because random numbers take longer than the product."""
     tile = torch.randn(min(side, 512), min(side, 512), device=device).to(dtype)
     return tile.repeat(side // len(tile), side // len(tile))
 

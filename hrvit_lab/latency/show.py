@@ -1,4 +1,4 @@
-"""Measurements as tables for a terminal."""
+"""Print measurements as tables in a terminal."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,12 @@ from hrvit_lab.metrics import METRICS, format_value, si_scale
 
 WIDE = 120
 DETAILS = ("error", "FLOP/s", "byte/s")
-"""Columns for wide terminals; files have them always."""
+"""Columns for terminals of at least ``WIDE`` columns; files always have them."""
 
 SPREAD = "latency"
-DISPENSABLE = (*DETAILS, "L2 cold", "compile", "mJ/img", "peak", "img/s", "device", "× floor", SPREAD)
-"""Columns that a terminal too narrow for all does without, in this order; of latency it does without the spread."""
+OPTIONAL_COLUMNS = (*DETAILS, "L2 cold", "compile", "mJ/img", "peak", "img/s", "device", "× floor", SPREAD)
+"""Columns that are removed, in this order, until the table fits the terminal; of latency, only the spread is
+removed."""
 
 Cell = Callable[[Measurement], str]
 
@@ -34,9 +35,9 @@ STYLES = {"ok": "", "wrong": "bold red", "out of memory": "red", "refused": "dim
 
 
 def race_table(measurements: Sequence[Measurement], terminal_width: int) -> Group:
-    """One race: a line a competitor. Columns that nobody has a value for are left out, and what is the same for all
-    stands in the title. A narrow terminal does without ``DETAILS``, and without as many ``DISPENSABLE`` columns as
-    the others need to be shown uncut. Remarks stand below."""
+    """The table of a race, one row per competitor, followed by remarks. Columns without values are omitted; back end
+    and number format are in the title if all rows have the same. ``DETAILS`` are shown in wide terminals only, and
+    ``OPTIONAL_COLUMNS`` are removed until the table fits."""
     first = measurements[0]
     height, width = first.resolution
     what = "training step" if first.training else "inference"
@@ -49,7 +50,7 @@ def race_table(measurements: Sequence[Measurement], terminal_width: int) -> Grou
     shown = {head: cells for head, cells in shown.items() if head not in left_out}
     name = f"{', '.join(title)}, on {_device(first)}"
     table = _table(name, measurements, shown)
-    for head in (head for head in DISPENSABLE if head in shown):
+    for head in (head for head in OPTIONAL_COLUMNS if head in shown):
         if Console(width=1000).measure(table).maximum <= terminal_width:
             break
         left_out.append(head)
@@ -61,7 +62,9 @@ def race_table(measurements: Sequence[Measurement], terminal_width: int) -> Grou
     said = remarks(measurements)
     if left_out:
         left_out = ["10th to 90th percentile" if head == SPREAD else head for head in left_out]
-        said.append(f"Not shown for want of width: {', '.join(left_out)}; --json and --out keep them.")
+        said.append(
+            f"The terminal is too narrow for: {', '.join(left_out)}. Files of --json and --out have all columns."
+        )
     return Group(table, Text("\n".join(said), style="dim"))
 
 
@@ -77,7 +80,7 @@ def _table(title: str, measurements: Sequence[Measurement], columns: dict[str, l
 
 
 def remarks(measurements: Sequence[Measurement]) -> list[str]:
-    """What a reader must know to believe a race, a sentence each."""
+    """Sentences on the reliability of a race: failures, rounds, control, throttling, ceilings."""
     said = [f"{m.name}: {m.status}: {m.reason}." for m in measurements if m.status != "ok" and m.reason]
     timed = [m for m in measurements if m.latency]
     if not timed:
@@ -86,77 +89,80 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     control, stopped = first.control, first.rounds_stopped
     assert control is not None
     half_width = max((m.ratio or control).half_width for m in timed)
-    ended = {"precise": "", "interrupted": ", ended by hand"}.get(stopped or "", f", ended by the bound on {stopped}")
+    limits = {"rounds": "maximum number of rounds", "time": "time limit"}
+    ended = {"precise": "", "interrupted": ", stopped by Ctrl-C"}.get(
+        stopped or "", f", stopped by the {limits.get(stopped or '', '')}"
+    )
     said.append(
         f"{first.statistics()['rounds']} rounds in {first.race_seconds:.0f} s{ended}; "
         f"widest interval ±{half_width:.1%}. A/A control: {_interval(control)}."
     )
     if not control.low <= 1 <= control.high:
-        said.append("The A/A control differs from itself: believe no difference of that size.")
+        said.append("The A/A control differs from 1: differences of that size are not reliable.")
     reach = math.expm1(max(abs(math.log(control.low)), abs(math.log(control.high))))
     said += [
-        f"{m.name}: a tie though its interval leaves out 1, for the A/A control itself is off by up to {reach:.1%}."
+        f"{m.name}: a tie although its interval excludes 1: the A/A control differs from 1 by up to {reach:.1%}."
         for m in timed
         if m.ratio and m.verdict == "tie" and not m.ratio.low <= 1 <= m.ratio.high
     ]
     if first.rounds_discarded:
         dropped = f"{first.rounds_discarded} round{'s were' if first.rounds_discarded > 1 else ' was'}"
-        said.append(f"{dropped} dropped, for the device was throttled.")
+        said.append(f"{dropped} discarded because the device was throttled.")
     if unsteady := [m.name for m in timed if UNSTEADY in m.disturbed]:
         said.append(f"{UNSTEADY.rstrip('.')}: {', '.join(unsteady)}.")
     if unknown := [m.name for m in timed if m.steady is None]:
-        said.append(f"Too slow for the warm-up to tell whether it is steady: {', '.join(unknown)}.")
+        said.append(f"Too few warm-up calls to tell whether the latency is steady: {', '.join(unknown)}.")
     said += [reason for reason in first.disturbed if reason != UNSTEADY]
     said += first.conditions.get("notes", [])
     if first.device != "cpu" and not any(m.energy for m in timed):
-        said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with a meter.")
+        said.append("Energy was not measured: it needs the package nvidia-ml-py and a GPU with an energy counter.")
     said += dict.fromkeys(_ceiling(m.dtype, m.ceilings) for m in timed if m.ceilings)
     said += [_below_floor(m.name, m.roofline) for m in timed if m.roofline and m.roofline.distance < 1]
     return said
 
 
 def _ceiling(dtype: str, ceilings: Ceilings) -> str:
-    """Which product was the ceiling, and whether the processor can be that fast."""
+    """The matrix product that is the ceiling, and how it compares with the published peak."""
     said = f"Ceiling in {dtype}: {_si(ceilings.gemm_flop_s)}FLOP/s"
     if ceilings.gemm is not None:
         side, threads = ceilings.gemm.side, ceilings.threads
         said += f", by {ceilings.gemm.product} of {side} × {side} with {threads} thread{'s' * (threads > 1)}"
     if ceilings.peak_flop_s is None:
         return f"{said}; the published peak of this device is unknown."
-    peak = f"{_si(ceilings.peak_flop_s)}FLOP/s ({ceilings.peak_said})"
+    peak = f"{_si(ceilings.peak_flop_s)}FLOP/s ({ceilings.peak_formula})"
     if ceilings.above_peak:
-        return f"{said}. That is more than the published {peak}: the clock is wrong, and so are all times here."
-    return f"{said}, {ceilings.gemm_flop_s / ceilings.peak_flop_s:.0%} of the published {peak}."
+        return f"{said}. This is above the published peak of {peak}: the timer is wrong, and so are all times here."
+    return f"{said}, {ceilings.gemm_flop_s / ceilings.peak_flop_s:.0%} of the published peak of {peak}."
 
 
 def _below_floor(name: str, line: Roofline) -> str:
-    """Why a network is faster than its floor."""
+    """Explain why a network is faster than its floor."""
     said = f"{name}: × floor is {_number(line.distance)}, below 1"
     if line.winograd:
         return (
-            f"{said}: its 3 × 3 convolutions may multiply less than they count (Winograd); if they do not, the ceiling "
-            "is too low."
+            f"{said}: its 3 × 3 convolutions may need fewer multiplications than are counted (Winograd); otherwise the "
+            "ceiling is too low."
         )
-    return f"{said}, which cannot be: the ceiling is too low, no product measured here is as fast as this network."
+    return f"{said}: the ceiling is too low, because this network is faster than every matrix product measured here."
 
 
 LEGEND = (
-    "Latency: median wall time of the batch (10th to 90th percentile); ! marks a disturbed measurement, the reasons "
-    "stand above. × first: latency divided by that of the first, median over rounds, with its 95 % interval; tie: the "
-    "difference is no larger than chance or the A/A control shows. × floor: latency divided by the time that the "
-    "network's MACs (three times as many in training) take in the fastest matrix product. img/s: batch size divided by "
-    "median latency."
+    "Latency: median wall time of the batch (10th to 90th percentile); ! marks an unreliable measurement (see "
+    "above). × first: latency divided by that of the reference, median over rounds, with its 95 % interval; tie: the "
+    "interval contains 1, or the A/A control differs from 1 as much. × floor: latency divided by the time of the "
+    "network's MACs (three times as many in training) at the speed of the fastest matrix product. img/s: batch size "
+    "divided by median latency."
 )
-"""How to read a race's table."""
+"""Explanation of the columns of a race's table."""
 
 
 @contextmanager
 def live(console: Console, doing: str = "", later_seconds: float = 0.0) -> Iterator[Report]:
-    """What a race reports as one changing line with the time that has passed; nothing in files and pipes.
+    """Show the progress of a race in one line, with the elapsed time; shows nothing in files and pipes.
 
     Args:
-        doing: stands before each step.
-        later_seconds: what comes after this race takes at most.
+        doing: prefix of each step.
+        later_seconds: upper bound on the time of everything after this race.
     """
 
     def show(step: Step) -> None:
@@ -170,7 +176,7 @@ def live(console: Console, doing: str = "", later_seconds: float = 0.0) -> Itera
 
 
 def parts_table(name: str, times: PartTimes) -> Group:
-    """Latency by part, over all stages and branches, with the sum beside the whole."""
+    """The table of latency by part, summed over stages and branches, with a comparison of the sum and the whole."""
     table = cli.table(f"By part: {name}")
     for head in ("part", "calls", METRICS["latency_ms"].label, "share"):
         table.add_column(head, justify="left" if head == "part" else "right")
@@ -181,16 +187,17 @@ def parts_table(name: str, times: PartTimes) -> Group:
             str(part), str(int(row["calls"])), _ms(float(row["latency_ms"])), f"{row['latency_ms'] / total:.1%}"
         )
     said = (
-        f"Each part alone at its real shapes, eager. The sum is {_interval(times.ratio)} of the whole, round by round "
-        f"({times.rounds} rounds; medians of both: {_ms(times.sum_ms)}, {_ms(times.whole_ms)})."
+        f"Each part is timed alone, at its shapes in the network, eager. Sum of parts divided by the whole network: "
+        f"{_interval(times.ratio)} (median over {times.rounds} rounds); median of the sum: {_ms(times.sum_ms)}, of the "
+        f"whole: {_ms(times.whole_ms)}."
     )
     said = "\n".join([said, *times.conditions["remarks"], *times.conditions["notes"]])
     return Group(table, Text(said, style="dim"))
 
 
 def parts_by_place(times: PartTimes) -> pd.DataFrame:
-    """Milliseconds, a row for each stage and branch in the network's order, a column for each part. Stages and branches
-    are numbered from 0, as in the ledger of costs."""
+    """Latency in milliseconds: a row for each stage and branch in the network's order, a column for each part. Stages
+    and branches are numbered from 0, as in the cost ledger."""
     frame = times.frame
     stages = frame["stage"].map(lambda stage: f"stage {stage}" if isinstance(stage, int) else str(stage))
     branches = frame["branch"].map(lambda branch: "" if pd.isna(branch) else f", branch {branch}")
@@ -201,7 +208,7 @@ def parts_by_place(times: PartTimes) -> pd.DataFrame:
 
 
 def knees(measurements: Sequence[Measurement]) -> list[str]:
-    """For each network timed at three batches or more, the smallest batch with 90 % of its best throughput."""
+    """For each network timed at three batch sizes or more, the smallest with 90 % of its best throughput."""
     groups: dict[str, list[Measurement]] = {}
     for m in measurements:
         if m.latency:
@@ -213,10 +220,10 @@ def knees(measurements: Sequence[Measurement]) -> list[str]:
             sizes = [m.batch_size for m in group]
             batch = knee(sizes, rates)
             if batch == max(sizes):
-                said.append(f"{name}: throughput still grows at batch {batch}, the largest measured: no knee yet.")
+                said.append(f"{name}: throughput still increases at batch size {batch}, the largest measured.")
                 continue
             said.append(
-                f"{name}: batch {batch} is the knee, the smallest with 90 % of the best throughput "
+                f"{name}: batch size {batch} is the smallest with 90 % of the best throughput "
                 f"({format_value(METRICS['throughput_img_s'], max(rates))})."
             )
     return said
@@ -261,7 +268,7 @@ COLUMNS: dict[str, Cell] = {
     "mJ/img": lambda m: _number(1e3 * m.energy.net_j / m.batch_size) if m.energy else "",
     "compile": lambda m: "" if m.compile_seconds is None else f"{m.compile_seconds:.1f} s",
 }
-"""Columns of a race's table, in order."""
+"""Columns of a race's table, in order, by head."""
 
 
 def _device(m: Measurement) -> str:

@@ -1,6 +1,6 @@
-"""Latency of one model: the lab's race with no competitor but the A/A control.
+"""Latency of one model: a race of the model and its A/A control.
 
-The median is the figure, p10 and p90 its spread: a mean would follow whatever else the machine was doing.
+The latency is the median, with p10 and p90 as its spread; a mean would depend on other load of the machine.
 """
 
 import time
@@ -17,7 +17,7 @@ from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Stop, bootstrap_median, paired_ratio
 from hrvit_lab.latency.conditions import load_nvml
-from hrvit_lab.latency.engine import device_times, disturbances, wall_times, warmed, watched
+from hrvit_lab.latency.engine import device_times, disturbances, run_rounds, wall_times, warmed
 from hrvit_lab.latency.models import as_model
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.latency.workload import device_name, ieee_float32, memory_errors_named, prepare
@@ -26,25 +26,25 @@ from hrvit_lab.network.baselines import NetworkConfig
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Times of one model under one set of conditions. All times are of the whole batch.
+    """Times of one model. All times are for the whole batch.
 
     Attributes:
-        samples_ms: wall time of every timed run that counts, in order, until the output is there.
-        device_samples_ms: the same runs by CUDA events; empty on the CPU.
-        discarded_samples_ms: runs in which the device was throttled, part of no statistic.
-        warmup_samples_ms: wall times of the runs before, neither.
-        steady: whether the warm-up became steady within its bounds. None: there was no time for enough runs to tell.
-        disturbed: why the figures should not be trusted, a sentence each (``engine.disturbances``).
-        latency: median wall time with its interval of 95 %.
-        control: median ratio, run by run, to the same model timed a second time: the method's own error.
+        samples_ms: wall time of every kept run, in order, until the output is ready.
+        device_samples_ms: times of the same runs by CUDA events; empty on the CPU.
+        discarded_samples_ms: wall times of runs in which the device was throttled; not part of any statistic.
+        warmup_samples_ms: wall times of the warm-up; not part of any statistic.
+        steady: whether the warm-up became steady; None if there were too few runs to tell.
+        disturbed: reasons why the figures are unreliable, one sentence each (``engine.disturbances``).
+        latency: median wall time with its 95 % interval.
+        control: median ratio, run by run, to the same model timed a second time: the error of the method.
         stopped: why it ended: ``"precise"``, or a bound on ``"rounds"`` or ``"time"``.
         resolution: input height and width in pixels.
-        batch_size: images a run.
-        device: torch's name of it, e.g. ``"cuda:0"``.
-        device_name: the product's name.
+        batch_size: images per run.
+        device: torch's name of the device, e.g. ``"cuda:0"``.
+        device_name: product name of the device.
         dtype, memory_format: of weights and input.
         threads: torch's intra-op CPU threads.
-        conditions: clocks, heat, power, load, remarks and notes, meanwhile.
+        conditions: clock rates, temperature, power, load, remarks and notes during the measurement.
         environment: versions, machine, commit, command, date.
     """
 
@@ -68,7 +68,7 @@ class LatencyResult:
     environment: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Short, for people; ``to_dict`` says everything."""
+        """A short text; ``to_dict`` has all values."""
         height, width = self.resolution
         return (
             f"LatencyResult({self.median_ms:.4g} ms [{self.latency.low:.4g}, {self.latency.high:.4g}], "
@@ -92,11 +92,11 @@ class LatencyResult:
 
     @property
     def throughput_img_s(self) -> float:
-        """Images a second: batch size divided by median wall time."""
+        """Images per second: batch size divided by median wall time."""
         return 1e3 * self.batch_size / self.median_ms
 
     def to_dict(self) -> dict[str, object]:
-        """Everything, statistics and raw samples, as JSON knows it."""
+        """All values as JSON types: statistics, settings and raw samples."""
         percentiles = {f"p{q}_ms": self.percentile_ms(q) for q in (10, 50, 90, 99)}
         return {
             "median_ms": self.median_ms,
@@ -129,34 +129,35 @@ def measure_latency(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> LatencyResult:
-    """Time a forward pass in eval and inference mode on seeded random input. A given module is left as it is.
+    """Time a forward pass in eval and inference mode on seeded random input.
 
     Args:
-        model: any module from (B, C, H, W) to anything; or a config; or a name as the latency lab's command takes it:
-            ``"hrvit_b1"``, ``"hrvit_b1:deploy"``, ``"mine.yaml"``, ``"timm:resnet50"``. Configs and names are built as
-            the lab and the studies build them (``build_measurable``); a module is timed with the weights it has.
+        model: any module that takes (B, C, H, W); or a config; or a name as ``hrvit-lab latency`` takes it:
+            ``"hrvit_b1"``, ``"hrvit_b1:deploy"``, ``"mine.yaml"``, ``"timm:resnet50"``. Configs and names are built
+            with random weights (``build_measurable``). A module is timed with its own weights, and is not changed.
         resolution: input height and width in pixels; one number means square.
-        batch_size: images a run.
+        batch_size: images per run.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, of weights and input; float32 is IEEE, never TF32.
-        memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or
-            ``"channels_last"``, both.
-        threads: torch's CPU threads while timing; None keeps the present number.
-        min_runs, max_runs: bounds on the number of timed runs. Each has an untimed one before it, and the control
-            has as many.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, of weights and input; float32 is IEEE, without TF32.
+        memory_format: ``"contiguous"`` for a contiguous input and unchanged weights, or ``"channels_last"`` for both.
+        threads: torch's CPU threads during the measurement; None keeps the present number.
+        min_runs, max_runs: bounds on the number of timed runs. Each timed run follows an untimed one. The control has
+            as many runs.
         max_seconds: stop after this many seconds, but not before seven runs.
-        max_warmup_seconds: stop warming up after this many seconds, steady or not.
-        half_width: stop when the control's interval is narrower than this fraction to either side.
-        seed: of the input, and of a named model's weights.
+        max_warmup_seconds: stop the warm-up after this many seconds.
+        half_width: stop when the half-width of the control's interval is below this fraction.
+        seed: of the input, and of the weights of named models and configs.
         clock: monotonic seconds.
+    Returns:
+        Times in milliseconds for the whole batch, with the conditions of the measurement.
     Raises:
-        ConfigError: for a setting that does not exist, a device that is not present, or what is no model.
-        OutOfDeviceMemory: if the workload does not fit; a smaller one is never measured in its place.
+        ConfigError: for an unknown setting, a device that is not available, or an invalid ``model``.
+        OutOfDeviceMemory: if the batch does not fit into memory; it is never reduced.
     """
     if not 3 <= min_runs <= max_runs:
         raise ConfigError(f"min_runs {min_runs} and max_runs {max_runs} must satisfy 3 ≤ min_runs ≤ max_runs")
     if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; use at least 1, or None for torch's present number")
+        raise ConfigError(f"threads is {threads}; use at least 1, or None to keep torch's present number")
     size = as_size(resolution)
     load = prepare(
         as_model(model, seed=seed, resolution=size),
@@ -177,10 +178,12 @@ def measure_latency(
     ):
         warm = warmed(lambda: load.model(load.images_BCHW), load.device, clock=clock, max_seconds=max_warmup_seconds)
         nvml = load_nvml() if load.device.type == "cuda" else None
-        rounds, conditions = watched({"model": warm.stopwatch}, budget, load.device, seed=seed, clock=clock, nvml=nvml)
+        rounds, conditions = run_rounds(
+            {"model": warm.stopwatch}, budget, load.device, seed=seed, clock=clock, nvml=nvml
+        )
         if rounds.stopped == "interrupted":
             raise KeyboardInterrupt
-        surroundings = environment()
+        run_environment = environment()
     times = rounds.wall_ms("model")
     samples = rounds.samples["model"]
     height, width = load.images_BCHW.shape[-2:]
@@ -202,5 +205,5 @@ def measure_latency(
         memory_format=memory_format,
         threads=threads_used,
         conditions=conditions,
-        environment=surroundings,
+        environment=run_environment,
     )

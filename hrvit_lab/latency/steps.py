@@ -1,4 +1,4 @@
-"""Where a race is: step k of n, and how long all of it may still take at most."""
+"""Progress of a race: step k of n, and an upper bound on the time left."""
 
 import math
 import time
@@ -10,14 +10,13 @@ from hrvit_lab.latency.timing import Clock
 
 @dataclass(frozen=True)
 class Step:
-    """What is going on.
+    """The current step.
 
     Attributes:
-        number: of the step, from 1.
-        count: how many steps there are. Some may be left out: what is refused needs no warm-up.
-        what: in words.
-        seconds_left: an upper bound for this step and all that follow. It is rough where something is compiled or
-            exported.
+        number: its number, from 1.
+        count: number of steps. Some may be skipped: an entry that is refused needs no warm-up.
+        what: description.
+        seconds_left: upper bound for this step and all later ones; rough where something is compiled or exported.
     """
 
     number: int
@@ -30,14 +29,14 @@ class Step:
 
 
 Report = Callable[[Step], object]
-"""Told at every step, and after every round of a race."""
+"""A callback for every step, and for every round of a race."""
 
 
 class Steps:
-    """Counts the steps of one race as they begin."""
+    """Reports the steps of one race as they begin."""
 
     def __init__(self, planned: Mapping[str, float], report: Report, clock: Clock = time.monotonic) -> None:
-        """``planned``: every step's name with its seconds at most, in order."""
+        """``planned``: upper bound in seconds by name of the step, in order."""
         self._planned = dict(planned)
         self._report = report
         self._clock = clock
@@ -45,11 +44,11 @@ class Steps:
         self._began = 0.0
 
     def at(self, name: str, what: str = "", *, seconds: float | None = None) -> None:
-        """Say that the step called ``name`` begins or goes on.
+        """Report that the step called ``name`` begins or continues.
 
         Args:
-            what: the words, if not the name.
-            seconds: a better bound for this step, now that more is known.
+            what: description; by default the name.
+            seconds: a new bound for this step.
         """
         if name != self._name:
             self._name, self._began = name, self._clock()
@@ -63,7 +62,7 @@ class Steps:
 
 
 def about(seconds: float) -> str:
-    """Seconds rounded up, in words.
+    """Seconds rounded up, as text.
 
     >>> about(0.2), about(41), about(130), about(7300)
     ('5 s', '45 s', '3 min', '2 h 2 min')

@@ -1,13 +1,13 @@
-"""``python -m hrvit_lab.latency.suite``: the table of a GPU, race by race, as data.
+"""``python -m hrvit_lab.latency.suite``: measure the latency table of a GPU.
 
-Each network races in all its back ends and number formats against itself in eager float32; one network at a time, so
-that out of memory means: this one does not fit. What the folder's table already holds is not measured again: a run
-that was cut short goes on where it stopped.
+Each network is compared with itself in eager float32, in all back ends and number formats. Networks are loaded one at a
+time, so that an out-of-memory error concerns that network alone. Rows that the folder's table already holds are not
+measured again: an interrupted run can be resumed.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -30,7 +30,7 @@ KEY = ["model", "height", "width", "batch_size"]
 
 @dataclass(frozen=True)
 class Suite:
-    """What to measure: every combination."""
+    """What to measure: every combination of these."""
 
     models: tuple[str, ...]
     resolutions: tuple[tuple[int, int], ...]
@@ -54,10 +54,10 @@ GPU = Suite(
 
 
 def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> None:
-    """Race what the folder's table lacks; lines and table are brought up to date after every race.
+    """Measure the rows that the folder's table lacks; files are updated after every network.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C; the race under way is not kept.
+        KeyboardInterrupt: on Ctrl-C; the unfinished comparison is not kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "latency.csv"
@@ -82,10 +82,10 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
 
 
 def _known(path: Path) -> pd.DataFrame:
-    """What was measured before.
+    """The table of earlier runs; empty if there is none.
 
     Raises:
-        ConfigError: if the file is no table of this suite.
+        ConfigError: if the file is not a table of this suite.
     """
     if not path.is_file():
         return pd.DataFrame(columns=KEY)
@@ -93,41 +93,52 @@ def _known(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
         table[KEY]
     except (ValueError, KeyError):  # pandas' parser errors are ValueErrors
-        raise ConfigError(f"{path} is no table of this suite; choose another folder with --out") from None
+        raise ConfigError(f"{path} is not a table of this suite; choose another folder with --out") from None
     return table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    interrupted = "interrupted; finished races are kept, and the same command goes on from here"
+    """Run the command line; returns the exit code."""
+    interrupted = "interrupted; finished measurements are kept; run the same command again to resume"
     return cli.run(lambda: run(arguments), interrupted=interrupted)
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Measure what the folder lacks, and say where it is."""
-    parser = cli.Parser(
-        "latency.suite",
-        f"On a CUDA device: {', '.join(GPU.models)} at 224 and 512, batch 1 and 64, eager, as a CUDA graph and "
-        "compiled, in float32 and bfloat16. Run again after an interruption, it does what is missing.",
-    )
-    parser.prog = "python -m hrvit_lab.latency.suite"
-    parser.add_argument(
-        "--out", type=cli.path, default=Path("results/gpu_latency"), metavar="DIR", help="where data goes"
-    )
-    parser.add_argument(
-        "--max-seconds", type=cli.number(0, 3600), default=20.0, metavar="S", help="for the rounds of a race (20)"
-    )
-    options = parser.parse_args(arguments)
+    """Measure what the folder lacks, and print the folder."""
+    options = parser().parse_args(arguments)
     if not torch.cuda.is_available():
-        cli.complain("not measured: no CUDA device")
-        return 2
+        raise ConfigError("torch finds no CUDA device; run the suite on a machine with an NVIDIA GPU")
     if isinstance(nvml := load_nvml(), NoNvml):
-        cli.complain(f"energy, clocks and temperatures are not measured: {nvml.reason}")
+        cli.complain(f"energy, clock rates and temperatures are not measured: {nvml.reason}")
     console = cli.console()
     run_suite(GPU, options.out, Budget(max_seconds=options.max_seconds), console)
     console.print(LEGEND, style="dim")
-    console.print(f"{options.out} holds latency.jsonl (raw samples) and latency.csv (the table)")
+    console.print(f"Wrote latency.jsonl (raw samples) and latency.csv (the table) in {options.out}")
     return 0
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    parser = cli.Parser(
+        "python -m hrvit_lab.latency.suite",
+        f"Measure the latency of {', '.join(GPU.models)} on a CUDA device: at "
+        f"{_listing(map(cli.show_size, GPU.resolutions))} pixels, batch size {_listing(GPU.batch_sizes)}, with the "
+        f"back ends {_listing(GPU.backends)}, in {_listing(GPU.dtypes)}. Run it again after an interruption: it "
+        "measures what is missing.",
+    )
+    parser.add_argument(
+        "--out", type=cli.path, default=Path("results/gpu_latency"), metavar="DIR",
+        help="folder of the results (default: results/gpu_latency)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-seconds", type=cli.number(0, 3600), default=20.0, metavar="S",
+        help="stop the rounds of one comparison after this time, but not before 7 rounds (default: 20)",
+    )  # fmt: skip
+    return parser
+
+
+def _listing(items: Iterable[object]) -> str:
+    return " and ".join(map(str, items))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How long one call takes: a stopwatch, a warm-up, a series of samples. Knows nothing about models.
+"""Time a call: stopwatches, warm-up, series of samples. This module is independent of models.
 
-Only the stopwatches touch a clock; everything after them is arithmetic on the samples they return, so that
-several competitors can share one loop and tests can replace the clock.
+Only stopwatches read a clock. Everything else computes on the samples that they return, so that several competitors can
+share one loop and tests can replace the clock.
 """
 
 import gc
@@ -22,9 +22,9 @@ class Sample(NamedTuple):
     """One timed call.
 
     Attributes:
-        wall_ms: time on the host's clock until the result is there.
-        device_ms: time between two CUDA events around the call, waits for launches included; None on the CPU.
-        cold_ms: device time of a second call, with nothing of use in the L2 cache; None where it was not measured.
+        wall_ms: time on the host until the result is ready.
+        device_ms: time between two CUDA events around the call, launch latency included; None on the CPU.
+        cold_ms: device time of another call with a cold L2 cache; None if it was not measured.
     """
 
     wall_ms: float
@@ -33,11 +33,11 @@ class Sample(NamedTuple):
 
 
 Stopwatch = Callable[[], Sample]
-"""Makes one call and says how long it took."""
+"""Makes one call and returns its time."""
 
 
 def cpu_stopwatch(run: Callable[[], object], clock: Clock) -> Stopwatch:
-    """A stopwatch for work that is done when ``run`` returns."""
+    """A stopwatch for synchronous work."""
 
     def measure() -> Sample:
         start = clock()
@@ -48,7 +48,7 @@ def cpu_stopwatch(run: Callable[[], object], clock: Clock) -> Stopwatch:
 
 
 def cuda_stopwatch(run: Callable[[], object], clock: Clock, device: torch.device) -> Stopwatch:
-    """A stopwatch for work that is queued on ``device``'s current stream: host time and device time apart."""
+    """A stopwatch for work that ``run`` queues on ``device``'s current stream; measures host time and device time."""
     start_event, end_event = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
     def measure() -> Sample:
@@ -64,10 +64,10 @@ def cuda_stopwatch(run: Callable[[], object], clock: Clock, device: torch.device
 
 
 def primed(run: Callable[[], object], stopwatch: Stopwatch) -> Stopwatch:
-    """The stopwatch, with an untimed call before each timed one.
+    """Make an untimed call before each timed one.
 
-    Whoever ran before has left its own data in the caches: in a race a competitor's time would depend on who else
-    is in it, and one that follows its own twin would seem faster.
+    Without it, the caches would hold the data of the previous competitor, so that a latency would depend on the other
+    entries of the race, and one that runs after its own control would appear faster.
     """
 
     def measure() -> Sample:
@@ -78,9 +78,10 @@ def primed(run: Callable[[], object], stopwatch: Stopwatch) -> Stopwatch:
 
 
 def with_cold_l2(warm: Stopwatch, cold: Stopwatch, flush: Callable[[], object]) -> Stopwatch:
-    """A stopwatch that gives ``warm``'s times, and as ``cold_ms`` the device time of one more call after ``flush``.
+    """A stopwatch that returns the times of ``warm``, and as ``cold_ms`` the device time of one more call after
+    ``flush``.
 
-    ``cold`` must not be primed: an untimed call before would warm the cache again.
+    ``cold`` must not be primed, because an untimed call would fill the cache again.
     """
 
     def measure() -> Sample:
@@ -92,16 +93,16 @@ def with_cold_l2(warm: Stopwatch, cold: Stopwatch, flush: Callable[[], object]) 
 
 
 def l2_flush(device: torch.device) -> Callable[[], object]:
-    """What overwrites all of a CUDA device's L2 cache."""
+    """A function that overwrites the whole L2 cache of a CUDA device."""
     cache_bytes = torch.cuda.get_device_properties(device).L2_cache_size
     return torch.empty(4 * max(cache_bytes, 2**20), dtype=torch.uint8, device=device).zero_
 
 
 def is_steady(samples_ms: Sequence[float], *, window: int, tolerance: float) -> bool:
-    """Whether the rolling median has stopped moving.
+    """Whether the rolling median is constant.
 
-    Steady means: the medians of ``window`` runs, taken at each of the last ``window`` + 1 positions, lie
-    within a factor 1 + ``tolerance`` of each other. A single slow run does not move a median, a trend does.
+    Steady means that the medians of ``window`` runs, at the last ``window`` + 1 positions, are within a factor of
+    1 + ``tolerance`` of each other. A single slow run does not change a median; a trend does.
 
     Example:
         >>> is_steady([9.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0], window=3, tolerance=0.05)
@@ -119,10 +120,10 @@ def is_steady(samples_ms: Sequence[float], *, window: int, tolerance: float) -> 
 def warm_up(
     measure: Stopwatch, *, window: int, tolerance: float, max_runs: int, max_seconds: float
 ) -> tuple[list[Sample], bool | None]:
-    """Run until steady, or until a bound on runs or measured seconds is met.
+    """Run until steady, or until ``max_runs`` or ``max_seconds`` (sum of measured times) is reached.
 
     Returns:
-        The samples, and whether the last of them were steady; None if the bounds left too few to tell.
+        The samples, and whether the last of them were steady; None if there are too few to tell.
     """
     samples: list[Sample] = []
     steady = False
@@ -133,7 +134,8 @@ def warm_up(
 
 
 def collect(measure: Stopwatch, *, min_runs: int, max_runs: int, max_seconds: float) -> list[Sample]:
-    """Sample until ``max_runs``, or until ``max_seconds`` have been measured in at least ``min_runs``."""
+    """Collect at least ``min_runs`` samples, until ``max_runs`` or ``max_seconds`` (sum of measured times) is
+    reached."""
     samples: list[Sample] = []
     while len(samples) < max_runs and (len(samples) < min_runs or _seconds(samples) < max_seconds):
         samples.append(measure())
@@ -146,7 +148,7 @@ def _seconds(samples: Sequence[Sample]) -> float:
 
 @contextmanager
 def garbage_collector_paused() -> Iterator[None]:
-    """Collect now, not inside a timed call; afterwards the collector is as it was."""
+    """Collect garbage once, then disable the collector; restores its state at exit."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -159,10 +161,10 @@ def garbage_collector_paused() -> Iterator[None]:
 
 @contextmanager
 def intra_op_threads(threads: int | None) -> Iterator[int]:
-    """Let torch use ``threads`` CPU threads inside (None: as many as now); yields the number.
+    """Set torch's number of CPU threads (None keeps it) and restore it at exit; yields the number.
 
     Raises:
-        ConfigError: for a number that this machine is not made for.
+        ConfigError: for a number that this machine does not support.
     """
     check_threads(threads)
     before = torch.get_num_threads()

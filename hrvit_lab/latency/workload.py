@@ -1,6 +1,6 @@
-"""What a measurement runs: a private copy of the model and one random batch, placed on a device.
+"""The workload of a measurement: a copy of the model and one random batch on a device.
 
-The caller's model is never touched: placement, dtype, memory format and eval mode belong to the copy.
+The caller's model is not changed: device, dtype, memory format and eval mode are those of the copy.
 """
 
 import copy
@@ -17,12 +17,12 @@ from hrvit_lab.errors import ConfigError, is_out_of_memory
 from hrvit_lab.network.inputs import input_channels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# How the model lays out its own weights is part of it: "contiguous" leaves them alone, and so does the input's noise.
+# "contiguous" keeps the memory format of the model's weights, and of the input, which is created contiguous.
 MEMORY_FORMATS = {"contiguous": torch.preserve_format, "channels_last": torch.channels_last}
 
 
 class OutOfDeviceMemory(MemoryError):
-    """The workload does not fit. A result to record, never a reason to measure a smaller batch."""
+    """The workload does not fit into memory. It is recorded as a result; the batch size is never reduced."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Workload:
 
     Attributes:
         model: copy of the caller's model on ``device``, in eval mode.
-        images_BCHW: (B, C, H, W) standard normal noise; zeros would flatter kernels that take shortcuts.
-        device: where both live.
-        name: the settings in words, for messages.
+        images_BCHW: (B, C, H, W) standard normal noise; with zeros, some kernels would be faster.
+        device: device of both.
+        name: the settings, for messages.
     """
 
     model: nn.Module
@@ -69,11 +69,10 @@ def prepare(
         resolution: input height and width in pixels; one number means square.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         dtype: a key of ``DTYPES``, for weights and input.
-        memory_format: ``"contiguous"``, a contiguous input, and weights as the model has them; or
-            ``"channels_last"``, both.
+        memory_format: ``"contiguous"`` for a contiguous input and unchanged weights, or ``"channels_last"`` for both.
     Raises:
-        ConfigError: for a setting that does not exist or a device that is not present.
-        OutOfDeviceMemory: if weights and input alone do not fit.
+        ConfigError: for an unknown setting or a device that is not available.
+        OutOfDeviceMemory: if weights and input alone do not fit into memory.
     """
     for field, value, known in (("dtype", dtype, DTYPES), ("memory_format", memory_format, MEMORY_FORMATS)):
         if value not in known:
@@ -96,30 +95,30 @@ def noise(batch_size: int, channels: int, height: int, width: int, seed: int) ->
 
 
 def find_timed_device(name: str) -> torch.device:
-    """The torch device called ``name``, if the lab can time it.
+    """The torch device called ``name``, if its latency can be measured.
 
     Raises:
-        ConfigError: if there is none, or it is an Apple GPU, whose end of work the lab does not wait for.
+        ConfigError: if there is none, or it is an Apple GPU, which is supported for training only.
     """
     if name == "mps":
-        raise ConfigError("device 'mps' can train and not be timed; use cpu, cuda or cuda:N")
+        raise ConfigError("device 'mps' is supported for training only; use cpu, cuda or cuda:N")
     return find_device(name)
 
 
 def device_name(device: torch.device) -> str:
-    """The product's name, e.g. ``"NVIDIA H100 80GB HBM3"``; the processor's for the CPU."""
+    """Product name of a device, e.g. ``"NVIDIA H100 80GB HBM3"``; for the CPU, that of the processor."""
     return cpu_model() if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 @contextmanager
 def ieee_float32() -> Iterator[None]:
-    """Products and convolutions in float32 use neither TF32 nor bfloat16, whatever was set before: float32 shall mean
-    float32. Afterwards all settings are as they were.
+    """Compute float32 matrix products and convolutions in IEEE float32, without TF32 or bfloat16; restores all settings
+    at exit.
 
-    torch keeps two records, the older switches (``set_float32_matmul_precision``, ``cudnn.allow_tf32``) and
-    ``fp32_precision`` for each library and operator, and its kernels raise where the two disagree: both are set.
+    torch has two sets of settings: the older ``set_float32_matmul_precision`` and ``cudnn.allow_tf32``, and
+    ``fp32_precision`` for each library and operator. Kernels raise if the two disagree, so both are set.
     """
-    before = {place: _take_precision(*place) for place in _PRECISIONS}  # unset now: what follows inherits nothing
+    before = {place: _take_precision(*place) for place in _PRECISIONS}  # now unset, so that nothing is inherited
     matmul_before = torch.get_float32_matmul_precision()
     cudnn_before = _cudnn_allows_tf32()
     torch.set_float32_matmul_precision("highest")
@@ -139,18 +138,18 @@ _PRECISIONS = (
     ("generic", "all"), ("cuda", "all"), ("mkldnn", "all"),
     *((library, operator) for library in ("cuda", "mkldnn") for operator in ("matmul", "conv", "rnn")),
 )  # fmt: skip
-"""Where torch keeps a precision of float32; what is ``"none"`` at one place is inherited from those before it."""
+"""The libraries and operators with an ``fp32_precision``; the value ``"none"`` is inherited from earlier ones."""
 
 
 def _take_precision(library: str, operator: str) -> str:
-    """The precision that is set at this place, which is left without one."""
+    """Return the precision of an operator, and unset it."""
     precision: str = torch._C._get_fp32_precision_getter(library, operator)
     torch._C._set_fp32_precision_setter(library, operator, "none")
     return precision
 
 
 def _cudnn_allows_tf32() -> bool:
-    """The older switch. While no place has a precision, torch takes it for off, and complains if it is on."""
+    """The older setting. torch raises if it is on while no ``fp32_precision`` is set."""
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
@@ -159,7 +158,7 @@ def _cudnn_allows_tf32() -> bool:
 
 @contextmanager
 def memory_errors_named(name: str) -> Iterator[None]:
-    """Turn any allocator's complaint into ``OutOfDeviceMemory`` that says what did not fit."""
+    """Raise any allocator's out-of-memory error as ``OutOfDeviceMemory`` with the name of the workload."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

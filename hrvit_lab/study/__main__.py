@@ -1,4 +1,4 @@
-"""``hrvit-lab study NAME``, ``… --list``, ``… report NAME``: sweep a study, and show what it found."""
+"""``hrvit-lab study NAME``, ``… --list``, ``… report NAME``: run a study, and show its results."""
 
 import sys
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ examples:
   hrvit-lab study --list
   hrvit-lab study branch_sweep
   hrvit-lab study branch_sweep --dry-run
-  hrvit-lab study branch_sweep --seeds 0,1,2,3,4 --set train.epochs=20,base.window_sizes=7
-  hrvit-lab study window_sweep --set "one_at_a_time.window_sizes=[1, [1, 2, 7, 7], 7]"
-  hrvit-lab study mine.yaml --metrics params,macs,latency_ms --device cuda --out results
+  hrvit-lab study branch_sweep --seeds 0,1,2,3,4 --set train.epochs=20
+  hrvit-lab study window_sweep --set "grid.window_sizes=[1, [1, 2, 7, 7], 7]"
+  hrvit-lab study mine.yaml --metrics params,macs,latency_ms --device cuda
   hrvit-lab study report branch_sweep
 
-A study can be stopped at any moment and started again: every trial is kept when it is done,
-and only what is missing runs. Exit code: 0 all trials are ok, 1 some failed (listed with
-reasons), 2 the request is invalid, 130 interrupted.
+A study can be stopped at any time and started again. Every finished trial is kept, and only missing trials run.
+
+Exit code: 0 all trials finished, 1 some failed (the reasons are listed), 2 invalid request, 130 interrupted.
 """
 
-KEPT = "interrupted; the trials that are done are kept, and the same command goes on from there"
+KEPT = "interrupted; finished trials are kept; run the same command again to resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line and return the exit code."""
 
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         reports = given[:1] == ["report"]
-        options = _report_parser().parse_args(given[1:]) if reports else _parser().parse_args(given)
-        if reports:  # imported here: --help is quick, and a report needs nothing of what runs trials
+        options = report_parser().parse_args(given[1:]) if reports else parser().parse_args(given)
+        if reports:  # imported here to keep --help fast; a report needs no module that runs trials
             with cli.loading():
                 from hrvit_lab.study.reporting import rebuild
 
@@ -46,57 +46,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.run(work, interrupted=KEPT)
 
 
-def _parser() -> cli.Parser:
+def parser() -> cli.Parser:
+    """The command line without ``report``."""
     parser = cli.Parser(
         "hrvit-lab study",
-        "Sweep a study: measure every variant, and keep every trial.\n"
-        "'report NAME' rebuilds table, figures and report from the kept trials.",
+        "Run a study: measure every variant, keep every trial, and write a table, figures and a report. "
+        "'hrvit-lab study report NAME' rebuilds them from the kept trials.",
         EXAMPLES,
     )
     parser.add_argument("study", nargs="?", metavar="NAME|FILE.yaml", help="a study of --list, or a study file")
-    parser.add_argument("--list", action="store_true", help="show the studies and what they ask")
+    parser.add_argument("--list", action="store_true", help="list the studies and their questions")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE,…",
-        help="change the study file: dotted keys, YAML values (train.epochs=2,grid.branches=[1, 2])",
+        help="override fields of the study file: dotted keys, YAML values (train.epochs=2,grid.branches=[1, 2]); "
+        "can be repeated",
     )  # fmt: skip
-    parser.add_argument("--metrics", type=cli.listed(str), metavar="A,B", help="measure these instead of the study's")
+    parser.add_argument(
+        "--metrics", type=cli.listed(str), metavar="A,B", help="metrics to measure (default: those of the study file)"
+    )
     parser.add_argument(
         "--seeds",
         type=cli.listed(cli.seed),
         metavar="0,1,2",
-        help="train with these seeds (a list, not a number of them)",
+        help="list of the seeds to train with (default: those of the study file)",
     )
-    parser.add_argument("--device", type=cli.device, metavar="D", help="where to train and time: cpu, cuda, cuda:N")
+    parser.add_argument(
+        "--device", type=cli.device, metavar="D",
+        help="device for training and latency: cpu, cuda, cuda:N (default: that of the study file)",
+    )  # fmt: skip
     _add_out(parser)
     parser.add_argument(
-        "--jobs", type=cli.whole(1, 1024), metavar="N", help="trainings at a time; default: a core each, one on a GPU"
+        "--jobs",
+        type=cli.whole(1, 1024),
+        metavar="N",
+        help="number of trainings that run at the same time (default: one per CPU core; 1 on a GPU)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would run and its cost; compute nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show the trials and their costs, and run none")
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.add_argument(
         "--again",
         type=cli.listed(str),
         metavar="GROUP,…",
-        help="measure these again, whatever is kept: latency, memory, accuracy",
+        help="measure these groups again and replace the kept trials: latency, memory, accuracy",
     )
     return parser
 
 
-def _report_parser() -> cli.Parser:
+def report_parser() -> cli.Parser:
+    """The command line after ``report``."""
     parser = cli.Parser(
         "hrvit-lab study report",
-        "Rebuild a study's report from its kept trials, or from its folder.",
+        "Rebuild the table, figures and report of a study from its kept trials, or from the files in its folder.",
     )
-    parser.add_argument("study", metavar="NAME", help="the study's name")
+    parser.add_argument("study", metavar="NAME", help="name of the study")
     _add_out(parser)
     parser.add_argument(
-        "--into", type=cli.path, metavar="DIR", help="write the report there; default: the study's folder in --out"
+        "--into", type=cli.path, metavar="DIR", help="folder to write to (default: the folder of the study in --out)"
     )
     return parser
 
 
 def _add_out(parser: cli.Parser) -> None:
-    parser.add_argument("--out", type=cli.path, default=Path("results"), metavar="DIR", help="default: results")
+    parser.add_argument(
+        "--out", type=cli.path, default=Path("results"), metavar="DIR", help="folder of all results (default: results)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How to train, as fields that commands and study files share. Nothing here needs torch."""
+"""Training options, shared by commands and study files. This module does not import torch."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainOptions(BaseModel):
-    """How to train: AdamW, linear warm-up, then a cosine down to 1 % of the peak, gradients clipped by value.
+    """Training options: AdamW, linear warm-up, cosine decay to 1 % of the peak, gradients clipped by value.
 
-    So does the paper (arXiv 2111.01236), whose mixing, erasing and RandAugment are left out: they pay over
-    hundreds of epochs, not over four. The defaults suit digits at 32 × 32, where each of the 8 × 8 pixels
-    is one token of the finest branch. Fields and their units are described in ``TrainOptions.model_fields``.
+    This is the recipe of the paper (arXiv 2111.01236) without mixing, erasing and RandAugment, which help over hundreds
+    of epochs, not over four. The defaults are for digits at 32 × 32, where each of the 8 × 8 pixels becomes one token
+    of the highest-resolution branch. ``TrainOptions.model_fields`` describes the fields and their units.
 
     Raises:
         pydantic.ValidationError: (a ValueError) naming field, value and bound.
@@ -17,14 +17,14 @@ class TrainOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(4, ge=1, le=10_000, description="passes over the training images")
-    batch_size: int = Field(64, ge=1, le=65_536, description="images per step, at most")
+    batch_size: int = Field(64, ge=1, le=65_536, description="maximum number of images per step")
     learning_rate: float = Field(6e-3, gt=0, le=10, description="peak learning rate")
     weight_decay: float = Field(
-        0.05, ge=0, le=10, description="AdamW's decay; norms, biases and position tables get none"
+        0.05, ge=0, le=10, description="weight decay of AdamW, not applied to norms, biases and position tables"
     )
     warmup_epochs: float = Field(1.0, ge=0, le=10_000, description="epochs of linear warm-up from 0")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass spread over all classes")
-    grad_clip_value: float | None = Field(1.0, gt=0, description="bound on each gradient element")
-    max_shift: float = Field(0.0, ge=0, le=0.5, description="random shift, as a share of the image's side")
-    train_limit: int | None = Field(None, ge=1, description="train on so many images only")
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads; part of what makes figures repeat")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over all classes")
+    grad_clip_value: float | None = Field(1.0, gt=0, description="limit on the absolute value of each gradient element")
+    max_shift: float = Field(0.0, ge=0, le=0.5, description="largest random shift, as a fraction of the image's side")
+    train_limit: int | None = Field(None, ge=1, description="number of training images to use, balanced over classes")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads; results can differ between numbers of threads")
