@@ -127,7 +127,7 @@ def test_the_command_says_once_what_is_skipped(root: Path, tmp_path: Path, capsy
     command = ["hrvit_nano", "--data", "folder", "--root", str(root), "--epochs", "1", "--out", str(tmp_path / "run")]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert printed.count("Of the image folder skipped 3: 2 .heic, 1 .txt") == 1
+    assert printed.count("Image folder: skipped 3: 2 .heic, 1 .txt") == 1
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["data"]["skipped"] == {".heic": 2, ".txt": 1}
 
@@ -145,7 +145,7 @@ def test_a_study_says_once_what_is_skipped(
     }  # fmt: skip
     (tmp_path / "s.yaml").write_text(json.dumps(study))
     assert study_main([str(tmp_path / "s.yaml"), "--dry-run", "--out", str(tmp_path / "out")]) == 0
-    said = "Of the image folder skipped 1: 1 .heic"
+    said = "Image folder: skipped 1: 1 .heic"
     assert capsys.readouterr().out.count(said) == ("top1" in metrics)
 
 

@@ -96,8 +96,9 @@ def test_tradeoff_draws_every_complete_row_where_it_belongs() -> None:
     fig = plots.tradeoff(table, dataset="digits")
     complete = table.dropna(subset=["top1"])
     assert points_of(only_axes(fig)) == set(zip(complete["macs"].astype(float), complete["top1"], strict=True))
-    assert "Left out: 2 of 6 variants, for want of MACs or top-1 on digits (proxy), %." in all_text(fig).replace(
-        "\n", " "
+    assert (
+        "2 of 6 variants are not shown, because they have no value for MACs or top-1 on digits (proxy), %."
+        in all_text(fig).replace("\n", " ")
     )
 
 

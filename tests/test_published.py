@@ -269,7 +269,7 @@ def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytes
         ({"grid": {"branches": [1]}, "cost_base": "hrvit_b1", "match": "equal macs"}, ["can't be matched"]),
         ({"grid": {"branches": [1]}, "cost_base": "hrvit_b9"}, ["cost_base", "hrvit_b1"]),
         ({"grid": {"branches": [1, 2]}, "compare_to": "branches=3"}, ["compare_to = 'branches=3'", "'branches=2'"]),
-        ({"grid": {"branches": [1, 4]}, "compare_to": "branches=4", "resolution": 16}, ["fell out", "16×16", "32"]),
+        ({"grid": {"branches": [1, 4]}, "compare_to": "branches=4", "resolution": 16}, ["is excluded", "16×16", "32"]),
     ],
 )
 def test_a_wrong_reference_gets_one_sentence(tmp_path: Path, fields: dict[str, Any], fragments: list[str]) -> None:

@@ -195,12 +195,12 @@ def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys
     assert main([str(study), "--out", str(out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert not out.exists()
-    assert "Nothing has to be run: costs are arithmetic." in shown
+    assert "No trial has to run: costs are computed in closed form." in shown
     assert "branches=3" in shown
     memory = ["--metrics", "macs,peak_memory_mib", "--out", str(out)]
     assert main([str(study), *memory, "--dry-run"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "3 trials: 0 already there, 3 to run. A trial measures one network in one way: 3 × peak memory." in shown
+    assert "3 trials: 0 already finished, 3 to run. A trial measures one network in one way: 3 × peak memory." in shown
     assert not out.exists()
 
 
@@ -217,11 +217,11 @@ def test_how_long_it_takes_is_said_only_where_it_is_known(
     assert "not known before the first training is done" in dry and "About" not in dry
 
     first = asked(*training, "--seeds", "0")
-    assert first.startswith("2 trials: 0 already there, 2 to run.") and re.search(
+    assert first.startswith("2 trials: 0 already finished, 2 to run.") and re.search(
         r"1 epoch on digits.*, 1 seed\.", first
     )
     later = asked(*training, "--seeds", "0,1", "--dry-run")
-    assert "2 to run" in later and re.search(r"About [\d.]+ s with --jobs 1, judging by those that are done", later)
+    assert "2 to run" in later and re.search(r"About [\d.]+ s with --jobs 1, estimated from finished trials", later)
     # Partly done: the seeds that are there are counted, not those that were asked for.
     (out := tmp_path / "costs" / "study.yaml").write_text(out.read_text().replace("seeds: [0]", "seeds: [0, 1, 2]"))
     assert main(["report", "costs", "--out", str(tmp_path)]) == 0
@@ -255,7 +255,7 @@ def test_results_that_are_not_there(study: Path, tmp_path: Path, capsys: pytest.
     for record in (tmp_path / "trials").glob("*.json"):
         record.unlink()
     (tmp_path / "costs" / "table.csv").unlink()
-    assert "no trial of 'costs' is done yet" in refused(capsys, "report", "costs", "--out", tmp_path)
+    assert "has no finished trial of 'costs'" in refused(capsys, "report", "costs", "--out", tmp_path)
 
 
 def test_an_unknown_setting(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None
         os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=100)
         assert process.returncode == 128 + number, errors
-        assert "the same command goes on from there" in errors and "Traceback" not in errors
+        assert "run the same command again to resume" in errors and "Traceback" not in errors
         assert psutil.wait_procs(family, timeout=250)[1] == [], "workers outlived their study"
         assert set(statuses(out)) <= {"ok"}, "an ended trial was recorded"
         assert list((out / "trials").glob("*.lock")) == []

@@ -85,7 +85,7 @@ def test_old_records_are_neither_used_nor_touched(
     old = next(file for file in OLD if json.loads(file.read_text())["group"] == "accuracy")
     shutil.copy(old, out / "trials" / f"{training(study).key}.json")
     assert main(["report", "old", "--out", str(out)]) == 2
-    assert "no trial of 'old' is done yet" in capsys.readouterr().err
+    assert "has no finished trial of 'old'" in capsys.readouterr().err
     assert [message for message in caplog.messages if "is damaged (version: Field required)" in message]
     assert row(out) == found
     assert main([str(study), "--out", str(out), "--jobs", "1"]) == 0

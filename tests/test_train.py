@@ -489,7 +489,7 @@ def test_a_model_with_other_classes_is_refused(digits: ImageData) -> None:
 @pytest.mark.parametrize("head", ["segformer", "upernet", "none"])
 def test_a_model_that_gives_maps_is_refused(digits: ImageData, head: str) -> None:
     model = build(HRViTConfig(depths=((1,),), widths=8, head_dims=4, head=head, num_classes=10)).train()
-    with pytest.raises(ConfigError, match=r"^head: the model gives maps .* build it with head='classifier'"):
+    with pytest.raises(ConfigError, match=r"^head: the model returns feature maps.* build it with head='classifier'"):
         fit(model, digits, QUICK, 0)
     assert model.training, "it is left as it was"
 

@@ -76,7 +76,7 @@ def test_files_in_the_given_folder_are_never_replaced(
     monkeypatch.setattr(command, "load_dataset", lambda *_, **__: pytest.fail("loaded before it was refused"))
     assert main([small, *BRIEF, "--out", "mine"]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: mine holds a {present} already, which is never replaced; choose another --out\n"
+    assert error == f"error: mine already contains {present}, which is never overwritten; choose another --out\n"
     assert contents(Path("mine")) == {f"mine/{present}": b"mine"}
 
 
@@ -85,7 +85,7 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(small: str) -> None:
     config = HRViTConfig.from_yaml(Path(small).read_text())
     folders = [new_folder(Path("both"), "x") for _ in range(2)]
     Run(folders[0], build(config), config, {})
-    with pytest.raises(ConfigError, match=r"both holds a result\.json already"):
+    with pytest.raises(ConfigError, match=r"both already contains result\.json"):
         Run(folders[1], build(config), config, {})
     assert [new_folder(None, "x").name for _ in range(3)] == ["x", "x-2", "x-3"]
 
@@ -94,7 +94,7 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(small: str) -> None:
     ("arguments", "message"),
     [
         (["hrvit_nano", "--batch-size", "1"], "batch_size = 1"),
-        (["maps.yaml"], "head: the model gives maps"),
+        (["maps.yaml"], "head: the model returns feature maps"),
         (["hrvit_nano", "--resolution", "4096", "--batch-size", "1437"], "out of memory"),
         (
             ["small.yaml", "--device", "cuda:77"],

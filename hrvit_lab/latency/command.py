@@ -165,8 +165,8 @@ class _Writer:
     """Writes measurements as they finish: to a file of JSON lines, and to a folder with the same lines, tables and
     figures.
 
-    Lines are appended to the file of ``--json``, because each holds its time and settings. A folder holds one run and is
-    never overwritten.
+    Lines are appended to the file of ``--json``, because each holds its time and settings. A folder holds one run
+    and is never overwritten.
 
     Raises:
         ConfigError: if one of them cannot be written, or the folder already contains a run.

@@ -36,13 +36,13 @@ from hrvit_lab.plots.text import shorten
 def axis_curve(
     table: pd.DataFrame, axis: str, y: str, others: Sequence[str] = (), dataset: str | None = None
 ) -> Figure:
-    """A metric along one axis of a study: mean lines with their spread as a band.
+    """A metric along one axis of a study: lines of means with their spread as a band.
 
     Args:
         table: as for `tradeoff`.
-        axis: the column along x; numbers are placed to scale, anything else in order of appearance.
+        axis: the column on the x axis; numbers are drawn to scale, other values in order of appearance.
         y: key of `METRICS`.
-        others: the study's other axes: a line joins variants that differ in `axis` alone. More than six lines are
+        others: the study's other axes; a line connects variants that differ in `axis` only. More than six lines are
             drawn thin, with their mean in bold.
         dataset: the data set that accuracy was measured on.
     """
@@ -89,7 +89,7 @@ def axis_curve(
     )
     if (crossed := is_disturbed(rows, y)).any():
         ax.plot(position[crossed], values[crossed], "x", ms=8, color=INK, mew=1, zorder=5, label="_")
-        caption += " Crossed: disturbed while it was measured."
+        caption += " Crosses: unreliable measurements."
     add_frame(fig, title, caption, None if crowded else ax, note)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
     ax.margins(0.05 if pd.api.types.is_numeric_dtype(rows[axis]) else 0.15, 0.12)
@@ -97,7 +97,7 @@ def axis_curve(
 
 
 def _axis_positions(ax: Axes, column: "pd.Series[Any]") -> NDArray[np.float64]:
-    """Where each row stands along x, with a tick at every value."""
+    """The x coordinate of each row, (rows,); sets a tick at every value."""
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.notna().all():
         values = np.unique(numbers.to_numpy(dtype=float))

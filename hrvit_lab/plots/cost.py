@@ -25,12 +25,13 @@ from hrvit_lab.plots.text import shorten
 
 @matplotlib.rc_context(STYLE)
 def cost_breakdown(costs: pd.DataFrame, metric: str = "macs", caption: str = "") -> Figure:
-    """Stacked horizontal bars: where a cost sits.
+    """Stacked horizontal bars of a cost by part.
 
     Args:
         costs: a row for each bar (variants, stages, branches), a column for each part; values in the metric's unit.
-        metric: key of `METRICS`. At most 26 bars are drawn, the first ones.
-        caption: what stands below the title.
+            At most the first 26 rows are drawn.
+        metric: key of `METRICS`.
+        caption: text below the title.
     """
     shown = costs.loc[:, (costs.fillna(0) != 0).any()].iloc[:MAX_BARS].fillna(0)
     fig, ax = new_figure(0.5 + 0.28 * max(len(shown), 2))

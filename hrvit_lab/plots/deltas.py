@@ -56,6 +56,6 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"Δ {metric_label(y, dataset)}, {unit}")
     seeds = counted(shown[f"{y}_delta_n"].astype(int), "seed")
-    caption = f"Mean over {seeds}, each seed against itself. Thick: ± its standard error; thin: its 95 % interval."
+    caption = f"Mean difference over {seeds}, paired by seed. Thick: ± standard error; thin: 95 % interval."
     add_frame(fig, title, caption, note=note)
     return fig

@@ -29,11 +29,11 @@ from hrvit_lab.plots.text import shorten
 
 @matplotlib.rc_context(STYLE)
 def latency_comparison(frame: pd.DataFrame) -> Figure:
-    """Median latencies with their spread, the floor that the matrix product sets, and ratios to the reference.
+    """Median latencies with their spread, the floor given by the fastest matrix product, and ratios to the reference.
 
     Args:
-        frame: one row a measurement, as the latency lab's `to_frame`; rows without a time say why, and disturbed
-            measurements are open circles. At most 26 are drawn, the first ones.
+        frame: one row per measurement, from `to_frame`. Rows without a latency show their status; unreliable
+            measurements are open circles. At most the first 26 rows are drawn.
     """
     shown = frame.iloc[:MAX_BARS].reset_index(drop=True)
     fig, ax = new_figure(0.6 + 0.3 * max(len(shown), 2))
@@ -59,7 +59,7 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
     if len(disturbed := timed[is_disturbed(timed)]):
         ax.plot(disturbed["latency_ms"], disturbed.index, "o", ms=4, mew=0, color=PAPER)
     floors = timed["gemm_floor_ms"].to_numpy(dtype=float)
-    floor = "floor: the same MACs in the fastest matrix product"
+    floor = "floor: time of the same MACs in the fastest matrix product"
     ax.plot(floors, timed.index, "|", ms=13, mew=2, color=SERIES[1], label=floor)
     p90 = timed["latency_ms_p90"].to_numpy(dtype=float)
     everything = np.concatenate([values, p90, floors[np.isfinite(floors)]])
@@ -88,7 +88,7 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
     caption = f"{where}{''.join(f'{word}, ' for word in same)}on {first['device']}, {threads}."
     if frame["ratio"].notna().any():
-        caption += " ×: latency divided by that of the first of the same size, in the same rounds."
+        caption += " ×: latency divided by that of the reference at the same size, median over rounds."
     if len(disturbed):
         caption += " " + DISTURBED
     add_frame(fig, title, caption, ax, note)
@@ -97,12 +97,12 @@ def latency_comparison(frame: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def throughput_by_batch(frame: pd.DataFrame) -> Figure:
-    """Images a second along the batch size: a line for each competitor, a ring around its knee.
+    """Throughput by batch size: one line per network, back end and number format, with a ring around its knee.
 
     Args:
-        frame: one row a measurement, as the latency lab's `to_frame`. At most six lines are drawn, the first ones.
+        frame: one row per measurement, from `to_frame`. At most the first six lines are drawn.
     """
-    from hrvit_lab.latency.compare import knee  # here: the figures of a study need no torch
+    from hrvit_lab.latency.compare import knee  # imported here: the figures of a study do not need torch
 
     timed = frame[frame["throughput_img_s"].notna()]
     fig, ax = new_figure()
@@ -128,7 +128,7 @@ def throughput_by_batch(frame: pd.DataFrame) -> Figure:
     ax.set_xticks(sizes, map(str, sizes))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
-    ax.set(xlabel="images a call", ylabel=axis_label("throughput_img_s"))
+    ax.set(xlabel="batch size", ylabel=axis_label("throughput_img_s"))
     ax.set_ylim(bottom=0)
     first = timed.iloc[0]
     same = {name: first[name] for name in ("model", "backend", "dtype") if name not in by or len(lines) == 1}
@@ -136,7 +136,7 @@ def throughput_by_batch(frame: pd.DataFrame) -> Figure:
     what = "training step" if first["training"] else "inference"
     setting = ", ".join([*map(str, same.values()), *size, what])
     threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
-    caption = f"{setting}, on {first['device']}, {threads}. Ring: the knee, the smallest batch with 90 % of the best "
+    caption = f"{setting}, on {first['device']}, {threads}. Ring: the smallest batch size with 90 % of the best "
     caption += "throughput."
     if is_disturbed(timed).any():
         caption += " " + DISTURBED
@@ -145,18 +145,18 @@ def throughput_by_batch(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-DISTURBED = "Open: disturbed while it was measured."
+DISTURBED = "Open: unreliable measurement."
 
 
 def is_disturbed(frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows say why they should not be trusted; none of a table without that column."""
+    """Rows with an unreliable measurement; none if the table has no column `disturbed`."""
     if "disturbed" not in frame:
         return pd.Series(False, index=frame.index)
     return frame["disturbed"].fillna("").astype(str).ne("")
 
 
 def _latency_remark(row: "pd.Series[Any]") -> str:
-    """What stands beside a measurement: its time and its ratio to the reference, or why there is no time."""
+    """Text beside a measurement: its latency and its ratio to the reference, or its status if it has no latency."""
     if pd.isna(row["latency_ms"]):
         return str(row["status"])
     time = format_value(METRICS["latency_ms"], row["latency_ms"])

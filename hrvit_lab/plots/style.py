@@ -64,7 +64,7 @@ PARTS = (
 )
 
 
-# The clock's parts are coarser: those that no ledger has take the colours of what they are mostly made of.
+# Parts of the latency table are coarser than those of the cost ledger: each takes the colour of its main component.
 TIMED_AS = {"attention": "attention products", "shortcut": "des", "residual": "parallel convolution"}
 
 
@@ -158,7 +158,7 @@ def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
 
 
 def is_disturbed(table: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
-    """Rows of which a figure should not be trusted, (rows,): `<key>_disturbed` says why."""
+    """Rows with an unreliable value, (rows,): `<key>_disturbed` has the reason."""
     columns = [table[f"{key}_disturbed"].notna().to_numpy() for key in keys if f"{key}_disturbed" in table]
     return np.any(columns, axis=0) if columns else np.zeros(len(table), dtype=bool)
 
@@ -277,9 +277,9 @@ def joined(lines: Iterable[tuple[Any, Any]]) -> tuple[NDArray[np.float64], NDArr
 
 
 def missing_note(count: int, total: int, keys: Iterable[str], dataset: str | None) -> str:
-    """The note on variants that are left out."""
+    """The note on variants that are not shown."""
     names = " or ".join(axis_label(key, dataset) for key in keys)
-    return f"Left out: {count} of {total} variants, for want of {names}." if count else ""
+    return f"{count} of {total} variants are not shown, because they have no value for {names}." if count else ""
 
 
 def empty_figure(fig: Figure, ax: Axes) -> Figure:
@@ -289,7 +289,7 @@ def empty_figure(fig: Figure, ax: Axes) -> Figure:
 
 
 def counted(numbers: "pd.Series[int]", noun: str) -> str:
-    """How many of something rows have.
+    """The range of numbers with a noun.
 
     >>> counted(pd.Series([3, 2]), "seed"), counted(pd.Series([1, 1]), "seed")
     ('2 to 3 seeds', '1 seed')
@@ -300,7 +300,7 @@ def counted(numbers: "pd.Series[int]", noun: str) -> str:
 
 
 def spread_caption(rows: pd.DataFrame, *keys: str) -> str:
-    """What the bars or the band are, in words."""
+    """A sentence on what the error bars or the band show."""
     said = []
     for key in keys:
         if not spread(rows, key).any():

@@ -33,9 +33,10 @@ from hrvit_lab.plots.text import shorten
 
 
 def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
-    """Which rows no other row beats in one of two metrics while equal or better in the other, (rows,).
+    """Rows that are not dominated in two metrics, (rows,).
 
-    Rows without both values, and those of which one was disturbed, are never on the front.
+    A row is dominated if another is better in one metric and at least equal in the other. Rows without both values, and
+    rows with an unreliable one, are never on the front.
     """
     signs = [1 if METRICS[key].better == "higher" else -1 for key in (x, y)]
     values = table[[x, y]].to_numpy(dtype=float) * signs  # higher is better in both
@@ -54,12 +55,12 @@ def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
 def tradeoff(
     table: pd.DataFrame, x: str = "macs", y: str = "top1", label: str = "variant", dataset: str | None = None
 ) -> Figure:
-    """Two metrics against each other, one point a variant, with spreads and the Pareto front of the means.
+    """Scatter plot of two metrics, one point per variant, with spreads and the Pareto front of the means.
 
     Args:
-        table: one row a variant, as the study's `table.csv`; rows without both values are left out and counted.
-        x, y: keys of `METRICS`; x is logarithmic where it spans more than a factor of ten.
-        label: the column that names the points; with many points, only those on the front are named.
+        table: one row per variant, as the study's `table.csv`; rows without both values are omitted and counted.
+        x, y: keys of `METRICS`; x is logarithmic if it spans more than a factor of ten.
+        label: the column with the names of the points; with many points, only those on the front are named.
         dataset: the data set that accuracy was measured on.
     """
     rows = table[np.isfinite(table[[x, y]].to_numpy(dtype=float)).all(axis=1)].reset_index(drop=True)
@@ -108,7 +109,7 @@ def tradeoff(
     caption = _tradeoff_caption(rows, x, y)
     if (crossed := is_disturbed(rows, x, y)).any():
         ax.plot(rows[x][crossed], rows[y][crossed], "x", ms=size + 2, color=INK, mew=1, zorder=5)
-        caption += " Crossed: disturbed while it was measured, so on no front."
+        caption += " Crosses: unreliable measurements, excluded from the front."
     add_frame(fig, title, caption, ax, note)
 
     named = len(rows) if len(rows) <= MAX_LABELLED else min(int(front.sum()), MAX_LABELLED)
@@ -125,6 +126,6 @@ def _tradeoff_caption(rows: pd.DataFrame, x: str, y: str) -> str:
 
 
 def _point_name(row: "pd.Series[Any]", label: str) -> str:
-    """The variant's name, without the matching that its colour tells already."""
+    """The variant's name, without the matching, which its colour shows."""
     name = str(row[label])
     return shorten(name.removesuffix(f", {row['matching']}") if "matching" in row else name)

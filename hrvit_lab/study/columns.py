@@ -16,15 +16,15 @@ Row = Mapping[str, Any]
 Text = Callable[[Row], str]
 
 FACTOR_FROM = 900
-"""Percent from which a change is shown as a factor."""
+"""Changes from this many percent are shown as a factor."""
 
 MARK = "!"
-"""Stands behind a figure that was disturbed while it was measured, as in the latency lab."""
+"""Mark behind the value of an unreliable measurement, as in the latency table."""
 
-MARKED = f"{MARK} marks figures that were disturbed while they were measured; no front holds them."
+MARKED = f"{MARK} marks unreliable measurements, which are excluded from the Pareto front."
 
 AGREES = "="
-"""Stands where ours, rounded to the printed digits, is the printed figure."""
+"""Mark of values that, rounded to the printed digits, equal the published value."""
 
 
 class Column(NamedTuple):
@@ -67,7 +67,7 @@ class Candidate(NamedTuple):
 
 
 def is_disturbed(row: Row, key: str) -> bool:
-    """Whether a figure should not be trusted."""
+    """Whether the measurement of a value is unreliable."""
     return isinstance(row.get(f"{key}_{DISTURBED}"), str)
 
 
@@ -121,7 +121,7 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
                 f"{key}_delta",
                 f"Δ {metric_label(key, spec.data.name)}",
                 "Δ",
-                f"Mean difference to {spec.compare_to!r} in points, each seed against itself, and its 95 % interval.",
+                f"Mean difference to {spec.compare_to!r} in points, paired by seed, with its 95 % interval.",
                 _delta(key),
                 key,
             )

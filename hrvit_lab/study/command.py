@@ -1,4 +1,4 @@
-"""What ``hrvit-lab study`` does: sweep, rehearse, list the studies."""
+"""The work of ``hrvit-lab study``: run a study, show its plan (``--dry-run``), list the studies."""
 
 import argparse
 import math
@@ -25,7 +25,7 @@ from hrvit_lab.train.image_folders import describe_skipped, list_images
 def sweep(options: argparse.Namespace, console: Console) -> int:
     """Run what a study still needs, then write and show its results."""
     if options.study is None:
-        raise ConfigError("say which study: a name of --list, or a path that ends in .yaml")
+        raise ConfigError("no study is given; give a name of --list, or a path that ends in .yaml")
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
     again = options.again or ()
@@ -90,7 +90,7 @@ def show_skipped(spec: Spec, console: Console) -> None:
     if not trains or spec.data.name != "folder" or spec.data.root is None:
         return
     if skipped := list_images(spec.data.root).skipped:
-        console.print(f"Of the image folder {describe_skipped(skipped)}", soft_wrap=True)
+        console.print(f"Image folder: {describe_skipped(skipped)}", soft_wrap=True)
 
 
 def _costs(variant: Variant) -> tuple[float, float]:

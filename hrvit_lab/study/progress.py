@@ -19,12 +19,12 @@ Record = Mapping[str, Any]
 
 
 def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int) -> float | None:
-    """Time that the pending trials will take, from what was measured: on the same network, else the mean of the
-    group, else what a clock may take at most, else (but for trainings, which are like nothing else) the mean of all
-    groups. Costs are arithmetic and take none; accuracy trials run ``jobs`` at a time.
+    """Estimate the time of the pending trials: the mean over trials of the same group and network; else of the group;
+    else the time limit of a latency measurement; else, except for trainings, the mean over all groups. Costs take no
+    time; accuracy trials run ``jobs`` at a time.
 
     Returns:
-        Seconds, or None if nothing was measured yet that tells.
+        Seconds, or None if there is nothing to estimate from.
     """
     seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
@@ -49,14 +49,14 @@ def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int)
 
 
 def comparable(records: Iterable[Record], trials: Sequence[Trial]) -> list[Record]:
-    """Records, of whichever study, that tell how long some of these trials take: same group, same conditions."""
+    """Records of any study with the group and conditions of one of these trials, to estimate durations from."""
     wanted = [(trial.group, trial.conditions.get("data"), trial.head()["options"]) for trial in trials]
     kinds = [kind for index, kind in enumerate(wanted) if kind not in wanted[:index]]
     return [record for record in records if (record["group"], record["data"], record["options"]) in kinds]
 
 
 def _longest(trial: Trial) -> list[float]:
-    """Seconds after which a clock stops, warm-up included; nothing for other trials."""
+    """Time limit of a latency measurement in seconds, warm-up included; empty for other trials."""
     options = trial.conditions.get("latency", {})
     return [options["max_warmup_seconds"] + options["max_seconds"]] if "max_seconds" in options else []
 
@@ -64,7 +64,7 @@ def _longest(trial: Trial) -> list[float]:
 def outlook(
     trials: Sequence[Trial], records: Mapping[str, Record], jobs: int, known: Sequence[Record] | None = None
 ) -> str:
-    """What there is to run, what a trial is, and how long it will take, as far as that is known.
+    """Sentences on the number of trials, their kinds, and the estimated time.
 
     Args:
         trials: all that the study asks for.
@@ -73,10 +73,10 @@ def outlook(
     """
     known = list(records.values()) if known is None else known
     if not trials:
-        return "Nothing has to be run: costs are arithmetic."
+        return "No trial has to run: costs are computed in closed form."
     missing = [trial for trial in trials if trial.key not in records]
     groups = Counter(trial.group for trial in missing)
-    said = [f"{_trials(len(trials))}: {len(records)} already there, {len(missing)} to run."]
+    said = [f"{_trials(len(trials))}: {len(records)} already finished, {len(missing)} to run."]
     if missing:
         kinds = ", ".join(f"{number} × {GROUPS[group].label}" for group, number in groups.items())
         said.append(f"A trial measures one network in one way: {kinds}.")
@@ -84,11 +84,11 @@ def outlook(
         left = seconds_left(missing, known, jobs)
         if left is None:
             first = "measurement" if all(GROUPS[group].alone for group in slow) else "training"
-            said.append(f"How long is not known before the first {first} is done; from then on the time left is shown.")
+            said.append(f"The time left is unknown until the first {first} is finished.")
         elif any(not GROUPS[record["group"]].quick for record in known):
-            said.append(f"About {cli.duration(left)} with --jobs {jobs}, judging by those that are done.")
+            said.append(f"About {cli.duration(left)} with --jobs {jobs}, estimated from finished trials.")
         else:
-            said.append(f"About {cli.duration(left)} at most: a clock stops at its bound.")
+            said.append(f"At most about {cli.duration(left)}, the time limit of the latency measurements.")
     return " ".join(said)
 
 

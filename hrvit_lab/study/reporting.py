@@ -49,8 +49,8 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
 
         if not (folder / "table.csv").exists():
             raise ConfigError(
-                f"no trial of {name!r} is done yet in {options.out} (what was measured with other settings, or by an "
-                "older version, doesn't count); run the study first"
+                f"{options.out} has no finished trial of {name!r} (trials with other settings or of an older version "
+                "do not count); run the study first"
             )
         console.print(f"From the files in {folder}: {options.out / 'trials'} has none of its records.", soft_wrap=True)
         found = read_results(folder), []
@@ -86,7 +86,7 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
     for label, reason in failed:
         console.print(f"failed: {label}: {reason}", soft_wrap=True)
     if failed:
-        console.print("Failures are kept too; --retry-failed runs those trials again.")
+        console.print("Failed trials are kept too; use --retry-failed to run them again.")
     if copy:
         write_inputs(folder, results)
     for what, where in write_results(folder, results).items():

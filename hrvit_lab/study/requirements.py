@@ -30,7 +30,7 @@ def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
         find_device(spec.device)
     if _groups(spec) & {"latency", "memory"}:
         if spec.device == "mps":
-            raise ConfigError("device 'mps' can train and not be timed; leave out latency and memory, or use cpu")
+            raise ConfigError("device 'mps' is supported for training only; remove latency and memory, or use cpu")
         _check_threads("latency", spec.latency.threads)
     if trains(spec):
         _check_threads("train", spec.train.threads)

@@ -91,7 +91,7 @@ def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
         tables.append(table)
     caption = _caption(spec, frame)
     if len(frame) < total:
-        caption += f" Shown: {len(frame)} of {total:,} variants, with those on the front; table.csv has all."
+        caption += f" Shown: {len(frame)} of {total:,} variants, including those on the front; table.csv has all."
     return Group(*tables, Text(caption, style="dim"))
 
 
@@ -174,13 +174,13 @@ def plan_table(
     for name in ("params", "macs"):
         table.add_column(METRICS[name].label, justify="right")
     table.add_column("trials", justify="right")
-    table.add_column("already there", justify="right")
+    table.add_column("already finished", justify="right")
     for name, trials in planned.items():
         params, macs = costs[name]
         here = sum(trial.key in present for trial in trials)
         figures = format_value(METRICS["params"], params), format_value(METRICS["macs"], macs)
         table.add_row(Text(name), *figures, str(len(trials)), str(here))
-    table.caption = f"Costs at {show_size(spec.resolution)}. Networks that are equal are measured once."
+    table.caption = f"Costs at {show_size(spec.resolution)}. Identical networks are measured once."
     return table
 
 
@@ -204,7 +204,7 @@ def _seeds(spec: Spec, frame: pd.DataFrame) -> str:
     key = next(key for key in spec.metrics if METRICS[key].per_seed)
     trained = frame[f"{key}_n"][frame[f"{key}_n"] > 0].astype(int)
     if trained.empty:
-        return "of which none is done"
+        return "no seed finished"
     return f"{'mean ± standard deviation over ' if trained.max() > 1 else ''}{counted(trained, 'seed')}"
 
 
@@ -226,11 +226,13 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
         parts.append(MARKED)
     if frame["pareto"].any():
         x, y = (metric_label(key, spec.data.name) for key in spec.axes_of_tradeoff)
-        parts.append(f"★: no other variant is better in {x} or {y} without being worse in the other.")
+        parts.append(f"★: on the Pareto front of {x} and {y} (not dominated by another variant).")
     if spec.compare_to is not None:
-        parts.append(f"Δ: against {spec.compare_to!r}; accuracy in points, paired by seed, with its 95 % interval.")
+        parts.append(
+            f"Δ: difference to {spec.compare_to!r}; accuracy in points, paired by seed, with its 95 % interval."
+        )
     if any(str(name).endswith("_agrees") for name in frame):
-        parts.append(f"Beside ours: {AGREES}, where it rounds to the published figure, else how far it is off.")
+        parts.append(f"{AGREES}: equal to the published value when rounded; otherwise, the difference is shown.")
     if (frame["status"] == NOT_BUILT).any():
-        parts.append(f"Networks without figures of ours are {NOT_BUILT}.")
+        parts.append(f"Networks without our own values are {NOT_BUILT}.")
     return " ".join(parts)

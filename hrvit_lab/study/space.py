@@ -93,15 +93,15 @@ def expand(spec: Spec) -> Expansion:
             dropped.append(Dropped(full_name, str(refusal)))
     if not variants:
         raise ConfigError(
-            f"no variant is left to measure; the first, {dropped[0].name!r}, fell out: {dropped[0].reason}"
+            f"all variants are excluded; change the study (the first, {dropped[0].name!r}, because {dropped[0].reason})"
         )
     _check_heads(spec, variants)
     names = [variant.name for variant in variants]
     gone = next((drop for drop in dropped if drop.name == spec.compare_to), None)
     if gone:
-        raise ConfigError(f"compare_to = {gone.name!r} fell out: {gone.reason}")
+        raise ConfigError(f"compare_to = {gone.name!r} is excluded ({gone.reason}); compare with another variant")
     if spec.compare_to is not None and spec.compare_to not in names:
-        raise ConfigError(f"compare_to = {spec.compare_to!r} is no variant; {suggest(spec.compare_to, names)}")
+        raise ConfigError(f"compare_to = {spec.compare_to!r} is not a variant; {suggest(spec.compare_to, names)}")
     return Expansion(variants, dropped)
 
 
@@ -123,9 +123,9 @@ def _check_heads(spec: Spec, variants: Iterable[Variant]) -> None:
         if isinstance(variant.config, HRViTConfig) and not HEAD[variant.config.head].whole_image:
             heads = ", ".join(name for name, head in HEAD.items() if head.whole_image)
             raise ConfigError(
-                f"variant {variant.name!r}: head = {variant.config.head!r} gives no answer for the whole image, which "
-                f"{' and '.join(trained_for)} need{'s' * (len(trained_for) == 1)}; take one of the heads {heads}, or "
-                "measure costs and clocks alone"
+                f"variant {variant.name!r}: head = {variant.config.head!r} does not classify whole images, which "
+                f"{' and '.join(trained_for)} need{'s' * (len(trained_for) == 1)}; use one of the heads {heads}, or "
+                "measure only costs and latency"
             )
 
 

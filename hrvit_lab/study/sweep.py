@@ -156,7 +156,7 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
     except KeyboardInterrupt:
         cli.complain(
             f"interrupted: {len(sweep.records())} of {len(trials)} trials are kept in {sweep.store.folder}; "
-            "the same command goes on from there"
+            "run the same command again to resume"
         )
         raise
     if trials:

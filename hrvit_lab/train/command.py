@@ -1,4 +1,4 @@
-"""What ``hrvit-lab train`` does: train one network briefly and keep its curves and weights."""
+"""The work of ``hrvit-lab train``: train one network for a few epochs and write its curves and weights."""
 
 import argparse
 import math
@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> int:
     device = usable(options.device)
     config = read_config(options.model)
     if config.in_chans != 3:
-        raise ConfigError(f"in_chans = {config.in_chans}: images have 3 channels here; set in_chans to 3")
+        raise ConfigError(f"in_chans = {config.in_chans}, but training images have 3 channels; set in_chans to 3")
     config.check_resolution(options.resolution)
     data = load_dataset(
         options.data, resolution=options.resolution, root=options.root, train_limit=train_options.train_limit
@@ -83,7 +83,7 @@ def train(options: argparse.Namespace) -> int:
         f"{len(data.val_labels):,} to validate"
     )
     if data.skipped:
-        console.print(f"Of the image folder {describe_skipped(data.skipped)}")
+        console.print(f"Image folder: {describe_skipped(data.skipped)}")
     status, code = follow(run, data, train_options, options.seed, console)
     run.save_result(status)
     if status == OUT_OF_MEMORY:
@@ -97,7 +97,7 @@ def train(options: argparse.Namespace) -> int:
                 f"{data.majority_top1:.2f} %",
             )
         )
-        console.print("A figure for comparing networks on this data set and budget; it says nothing about ImageNet.")
+        console.print("Compare this value only with networks trained on the same data set with the same options.")
         console.print(f"Wrote curves.csv, result.json, model.safetensors and config.yaml in {run.folder}")
         console.print(f"To load it in Python:\n{how_to_load(run.folder)}")
     return code
@@ -165,7 +165,7 @@ def usable(device: str) -> torch.device:
 
 
 def describe(data: ImageData) -> dict[str, Any]:
-    """What was trained on, for ``result.json``."""
+    """The description of the data for ``result.json``."""
     return {
         "name": data.name,
         "source": data.source,

@@ -42,12 +42,12 @@ class Epoch(TypedDict):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
         curves: one row for each epoch.
-        top1: validation top-1 in percent after the *last* epoch. Not of the best one: picking an epoch by the
-            validation set is a look at the answer, and it favours noisy curves and long runs.
+        top1: validation top-1 in percent after the *last* epoch. Selecting the best epoch on the validation set would
+            bias the result, and favour noisy curves and long runs.
         val_loss: mean cross-entropy over the validation images after the last epoch.
         train_images, val_images: how many images were used.
         seconds: wall time of all epochs.
@@ -266,8 +266,8 @@ def _update(
 def _check_logits(logits: object, data: ImageData) -> None:
     if not isinstance(logits, Tensor) or logits.ndim > 2:
         raise ConfigError(
-            "head: the model gives maps and no answer for the whole image; build it with head='classifier', 'pool' or "
-            "'norm_pool'"
+            "head: the model returns feature maps, and training needs logits of shape (B, classes); build it with "
+            "head='classifier', 'pool' or 'norm_pool'"
         )
     if logits.ndim != 2 or logits.shape[1] != data.num_classes:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a training needs of memory at least, so that too large a one is refused in a sentence before it starts."""
+"""A lower bound on the memory of a training step, checked before training starts."""
 
 import torch
 
@@ -29,7 +29,7 @@ def too_large(config: HRViTConfig, resolution: tuple[int, int], batch_size: int,
     """One sentence: memory does not suffice for such a step, how much it takes at least, and what to do."""
     least = least_bytes(config, resolution, batch_size)
     return (
-        f"out of memory: a training step of {batch_size:,} images at {resolution[0]}×{resolution[1]} takes at least "
-        f"{least / GIB:,.1f} GiB and mostly several times as much, of {free / GIB:,.1f} GiB that are free; lower "
+        f"out of memory: a training step of {batch_size:,} images at {resolution[0]}×{resolution[1]} needs at least "
+        f"{least / GIB:,.1f} GiB, usually several times as much, and {free / GIB:,.1f} GiB are free; lower "
         "--batch-size or --resolution"
     )

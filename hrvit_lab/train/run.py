@@ -27,7 +27,7 @@ def check_unused(folder: Path) -> None:
         ConfigError: naming the file that is there.
     """
     if present := next((name for name in FILES if (folder / name).exists()), None):
-        raise ConfigError(f"{folder} holds a {present} already, which is never replaced; choose another --out")
+        raise ConfigError(f"{folder} already contains {present}, which is never overwritten; choose another --out")
 
 
 def new_folder(out: Path | None, name: str) -> Path:

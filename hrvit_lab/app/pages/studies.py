@@ -237,9 +237,9 @@ def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
     if any(f"{key}_p10" in results.table for key in (x, y)):
         said.append("Bars of latency: 10th to 90th percentile.")
     if plots.is_disturbed(results.table, x, y).any():
-        said.append("Crossed: disturbed while it was measured, so on no front.")
+        said.append("Crosses: unreliable measurements, excluded from the front.")
     if missing:
-        said.append(f"Left out for want of a value: {missing} of {len(results.table)} variants.")
+        said.append(f"{missing} of {len(results.table)} variants have no value and are not shown.")
     return " ".join(said)
 
 
