@@ -109,7 +109,7 @@ def test_any_two_metrics_can_be_set_against_each_other(
     options = ["--set", "tradeoff=[macs, activations]", "--out", str(tmp_path), "--jobs", "1"]
     assert main([str(study), *options]) == 0
     shown = capsys.readouterr().out
-    assert "branches=1 ★" in shown and "branches=2 ★" not in shown and "★: no other variant is better in MACs" in shown
+    assert "branches=1 ★" in shown and "branches=2 ★" not in shown and "★: on the Pareto front of MACs" in shown
     assert [row["pareto"] for row in rows(tmp_path / "costs" / "table.csv")] == ["True", "False", "False"]
     assert (tmp_path / "costs" / "figures" / "activations_against_macs.png").is_file()
 
@@ -214,7 +214,7 @@ def test_how_long_it_takes_is_said_only_where_it_is_known(
     training = ["--metrics", "macs,top1", "--set", "grid.branches=[1, 2],train.epochs=1,train.train_limit=64"]
     dry = asked(*training, "--seeds", "0,1", "--dry-run")
     assert "4 trials" in dry and ": 4 × training with one seed." in dry
-    assert "not known before the first training is done" in dry and "About" not in dry
+    assert "unknown until the first training is finished" in dry and "About" not in dry
 
     first = asked(*training, "--seeds", "0")
     assert first.startswith("2 trials: 0 already finished, 2 to run.") and re.search(

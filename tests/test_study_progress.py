@@ -52,7 +52,7 @@ def test_durations_on_disk_tell_before_anything_runs(tmp_path: Path) -> None:
     assert comparable([longer, alike, other], [asked]) == [alike]
     said = outlook([asked], {}, 1, comparable([longer, alike, other], [asked]))
     assert "1 to run" in said and "About 40 s with --jobs 1" in said
-    assert "not known before the first training" in outlook([asked], {}, 1)
+    assert "unknown until the first training" in outlook([asked], {}, 1)
 
 
 def test_a_terminal_sees_steps_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
