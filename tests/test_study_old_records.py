@@ -102,5 +102,5 @@ def test_results_of_an_older_version_are_not_replaced_by_emptier_ones(
     (folder / "environment.json").write_text(json.dumps({"cpu": "chip", "logical_cores": 2, "data_files": ""}))
     (folder / "table.csv").write_text("variant,top1\nbranches=1,50\n")
     assert main(["report", "old", "--out", str(study.parent / "out")]) == 2
-    assert "by an older version, doesn't count" in " ".join(capsys.readouterr().err.split())
+    assert "or of an older version do not count" in " ".join(capsys.readouterr().err.split())
     assert (folder / "table.csv").read_text() == "variant,top1\nbranches=1,50\n"

@@ -175,7 +175,7 @@ def test_memory_that_runs_out_is_one_sentence(
     assert main([small, "--out", "run", "--batch-size", "7", "--train-limit", "70"]) == 1
     said = capsys.readouterr().err
     assert re.fullmatch(
-        r"error: out of memory: a training step of 7 images at 32×32 takes at least [\d.]+ GiB .*of [\d,.]+ GiB that "
+        r"error: out of memory: a training step of 7 images at 32×32 needs at least [\d.]+ GiB, .* and [\d,.]+ GiB "
         r"are free; lower --batch-size or --resolution\n", said
     )  # fmt: skip
     assert json.loads(Path("run/result.json").read_text())["status"] == "out of memory"
