@@ -50,8 +50,8 @@ def check(output: Any, reference: Any, dtype: str) -> Finding:
 def relative_error(output: Any, reference: Any) -> float:
     """‖output − reference‖₂ / ‖reference‖₂ over all elements; infinite if the shapes differ.
 
-    >>> relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 5.0])) == 1 / 34**0.5
-    True
+    >>> relative_error(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 4.0]))
+    0.2
     """
     ours, theirs = tree_leaves(output), tree_leaves(reference)
     if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
