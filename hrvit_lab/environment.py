@@ -99,7 +99,8 @@ def command_line(argv: Sequence[str], main_spec: object = None) -> str:
     """
     module = getattr(main_spec, "name", None)
     program = f"python -m {module.removesuffix('.__main__')}" if module else re.split(r"[/\\]", argv[0])[-1]
-    return " ".join([program, *(_ROOTED_PATH.sub(r"…/\1", argument) for argument in argv[1:])])
+    typed = " ".join([program, *(_ROOTED_PATH.sub(r"…/\1", argument) for argument in argv[1:])])
+    return typed.encode(errors="backslashreplace").decode()  # names of files can be bytes that are not UTF-8
 
 
 def operating_system() -> str:

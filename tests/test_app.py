@@ -1,10 +1,16 @@
 """The app's pages as a user meets them: default, bad input, empty and hostile files; no traceback anywhere."""
 
 import ast
+import contextlib
+import csv
 import doctest
 import os
 import re
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +30,7 @@ from hrvit_lab.metrics import METRICS, format_value
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 TIMEOUT_S = 250
+MEASURED = sorted(path.parent for path in (APP.parent / "studies" / "measured").glob("*/table.csv"))
 
 
 def draw_build() -> None:
@@ -193,6 +200,42 @@ def test_newest_study_comes_first(results: Path) -> None:
         write_study(results / name)
         os.utime(results / name / "table.csv", (1e9 + age, 1e9 + age))
     assert list(studies.find_results(results)) == ["new", "old"]
+
+
+@pytest.mark.parametrize("folder", MEASURED, ids=lambda folder: folder.name)
+def test_a_committed_study_opens_with_its_table_and_chart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["app.py", "--results", str(folder.parent)])
+    app = run(draw_studies)
+    app.selectbox(key="study").set_value(folder.name).run()
+    assert not app.exception and not app.error
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+        variants = [row["variant"] for row in csv.DictReader(file)]
+    assert app.dataframe[0].value.reset_index()["variant"].tolist() == variants
+    drawn = bool(app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart"))
+    assert drawn != (folder.name == "paper_ablation")  # its costs are of another network than was trained
+    assert drawn or "another network" in app.info[0].value
+    said = [element.value for kind in (app.markdown, app.caption, app.info, app.warning) for element in kind]
+    assert not [text for text in said if "not shown" in text]
+
+
+def test_the_app_answers_as_streamlit_starts_it(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless", "true"]
+    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        until, answer = time.monotonic() + 120, b""
+        while not answer and process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=10).read()
+            time.sleep(0.1)
+        assert answer == b"ok", (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 # -- build ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import PRESETS, ConfigError, HRViTConfig, count, create_model
 from hrvit_lab.config import with_branches
+from hrvit_lab.cost import count as counting
 from hrvit_lab.cost.count import UncountedOperator
 from hrvit_lab.cost.dispatch import dispatch_count, no_fast_path
 from hrvit_lab.network.blocks import CrossShaped, use_explicit_attention
@@ -377,3 +378,23 @@ def test_counting_leaves_the_model_alone() -> None:
 def test_more_branches_cost_more() -> None:
     macs = [count(with_branches(PRESETS["hrvit_nano"], n), 64).macs for n in range(1, 6)]
     assert macs == sorted(macs) and len(set(macs)) == 5
+
+
+@pytest.mark.parametrize("module", [False, True])
+def test_totals_of_a_config_need_no_rows(module: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are computed on first use, once, and sum to the totals."""
+    built: list[object] = []
+    rows_of = counting.ledger
+
+    def note(*given: Any) -> Any:
+        built.append(given)
+        return rows_of(*given)
+
+    monkeypatch.setattr(counting, "ledger", note)
+    counts = count(create_model("hrvit_nano") if module else "hrvit_nano", 64)
+    macs, params, moved = counts.macs, counts.params, counts.moved_bytes()
+    assert macs and not built
+    costs = [row.cost for row in counts.rows]
+    assert counts.rows is counts.rows and len(built) == 1
+    assert (macs, params) == (sum(cost.macs for cost in costs), sum(cost.params for cost in costs))
+    assert moved == 4 * sum(cost.moved + cost.params for cost in costs)

@@ -22,12 +22,16 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.study import results
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.analysis import environments
+from hrvit_lab.study.files import spec_from
 from hrvit_lab.study.folder import write_inputs, write_results
+from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.report import figures_of, render
+from hrvit_lab.study.reporting import plan_under
 from hrvit_lab.study.results import Results, read_results
 from hrvit_lab.study.show import result_table
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import plan
 
 ROOT = Path(__file__).parents[1]
@@ -453,3 +457,26 @@ def test_names_that_the_figures_font_lacks_are_written_out(tmp_path: Path, name:
         if path.stem == "training_curves":
             assert escaped in svg
     assert figures_of(kept)
+
+
+def test_a_study_of_a_device_of_another_machine_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its records were measured on a sixth GPU, which this machine lacks."""
+    fields = {"metrics": ["params", "latency_ms"], "resolution": 32, "device": "cuda:5"}
+    spec = spec_from({"title": "T", "question": "Q?", "base": "hrvit_nano", "grid": {"branches": [1, 2]}} | fields)
+    conditions = {"hardware": "NVIDIA GB999", "versions": {"torch": "9.9.9", "timm": "9.9.9"}, "gpus": ["NVIDIA GB999"]}
+    planned = plan_under(conditions, spec, expand(spec))
+    store = Store(tmp_path / "results")
+    store.create()
+    for place, trial in enumerate(trial for trials in planned.values() for trial in trials if trial.computed is None):
+        values = {metric.key: 12.5 + place for metric in GROUPS["latency"].metrics}
+        outcome = {"status": "ok", "reason": "", "values": values, "started": 1.7e9, "seconds": 3.5, "cpu_seconds": 3.0}
+        store.save({**trial.head(), **outcome, "environment": conditions})
+    folder = tmp_path / "results" / "far"
+    folder.mkdir()
+    (folder / "study.yaml").write_text(spec.to_yaml())
+    (folder / "environment.json").write_text(json.dumps(conditions))
+    assert main(["report", "far", "--out", str(folder.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert "12.5" in shown and "13.5" in shown
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "cuda:5" in page and "NVIDIA GB999" in page

@@ -65,7 +65,7 @@ def named(model: str) -> HRViTConfig:
     """The config of a preset or a YAML file. A file whose config has no name of its own gives it the file's name."""
     config = read_config(model)
     unnamed = not config.name or config.name in PRESETS | SEGMENTERS
-    return config.replace(name=Path(model).name[:100]) if unnamed and model != config.name else config
+    return config.replace(name=cli.printable(Path(model).name)[:100]) if unnamed and model != config.name else config
 
 
 def changed(config: HRViTConfig, texts: Sequence[str]) -> HRViTConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrvit_lab.config import HRViTConfig, as_size, read_config
-from hrvit_lab.cost.ledger import Row, ledger
+from hrvit_lab.cost.ledger import Row, ledger, totals
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig
 from hrvit_lab.parts.ops import Totals, dtype_bytes, sum_costs
 
@@ -37,12 +37,28 @@ class Counts:
     """Costs of one forward pass of one image.
 
     Attributes:
-        rows: the cost of each operator with its stage and branch; the properties below sum over them.
+        totals: the sums over all rows.
         resolution: (height, width) of the input in pixels.
+        counted: the rows, or the config that they are computed from.
     """
 
-    rows: tuple[Row, ...] = field(repr=False)
+    totals: Totals
     resolution: tuple[int, int]
+    counted: HRViTConfig | tuple[Row, ...] = field(repr=False)
+
+    @classmethod
+    def of_config(cls, config: HRViTConfig, resolution: tuple[int, int]) -> "Counts":
+        """Counts in closed form.
+
+        Raises:
+            ConfigError: if the input is smaller than the coarsest branch's stride.
+        """
+        return cls(totals(config, resolution), resolution, config)
+
+    @classmethod
+    def of_rows(cls, rows: tuple[Row, ...], resolution: tuple[int, int]) -> "Counts":
+        """Counts of a run."""
+        return cls(sum_costs(row.cost for row in rows), resolution, rows)
 
     def __str__(self) -> str:
         height, width = self.resolution
@@ -52,9 +68,9 @@ class Counts:
         return f"Counts({self})"
 
     @cached_property
-    def totals(self) -> Totals:
-        """The sums over all rows."""
-        return sum_costs(row.cost for row in self.rows)
+    def rows(self) -> tuple[Row, ...]:
+        """The cost of each operator with its stage and branch. Rows of a config are computed on first use."""
+        return ledger(self.counted, self.resolution) if isinstance(self.counted, HRViTConfig) else self.counted
 
     @property
     def params(self) -> int:
@@ -189,7 +205,7 @@ def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tup
     if isinstance(model, str | Path):
         model = TimmConfig(str(model)) if str(model).startswith(TIMM) else read_config(model)
     if isinstance(model, HRViTConfig):
-        return Counts(ledger(model, size), size)
+        return Counts.of_config(model, size)
     from hrvit_lab.cost.dispatch import count_module, count_timm  # imported here: a config is counted without torch
 
     return count_timm(model, size) if isinstance(model, TimmConfig) else count_module(model, size)

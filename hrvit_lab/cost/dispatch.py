@@ -20,7 +20,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.cost.count import Counts, UncountedOperator
-from hrvit_lab.cost.ledger import Row, ledger
+from hrvit_lab.cost.ledger import Row
 from hrvit_lab.cost.operators import COUNTED, FREE, ONTO, attention_macs
 from hrvit_lab.network.baselines import TimmConfig, build_network
 from hrvit_lab.network.inputs import input_channels
@@ -48,7 +48,7 @@ def count_module(model: object, size: tuple[int, int]) -> Counts:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"count got {type(model).__name__}; give the name of a preset, a config or a module")
     if isinstance(model, HRViT) and is_as_built(model):
-        return Counts(ledger(model.config, size), size)
+        return Counts.of_config(model.config, size)
     with _one_sentence(type(model).__name__, size):
         return dispatch_count(model, size)
 
@@ -189,7 +189,7 @@ def count_run(model: nn.Module, image: Tensor) -> Counts:
     """Count what one forward pass of this (1, C, H, W) image dispatches, on whatever device; see `dispatch_count`."""
     with torch.no_grad(), no_fast_path(), OperatorCounter(model.parameters()) as counter:
         model(image)
-    return Counts(tuple(_rows(model, counter.rows.items())), (image.shape[-2], image.shape[-1]))
+    return Counts.of_rows(tuple(_rows(model, counter.rows.items())), (image.shape[-2], image.shape[-1]))
 
 
 @contextmanager

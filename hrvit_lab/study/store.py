@@ -91,9 +91,12 @@ class Store:
     def note(self, event: str, key: str) -> None:
         """Append one line to ``journal.jsonl``: what was started and finished, when, by which process."""
         line = json.dumps({"event": event, "key": key, "pid": os.getpid(), "time": time.time()}) + "\n"
-        descriptor = os.open(self.folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        path = self.folder / "journal.jsonl"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, line.encode())
+        except OSError as error:  # without the file's name, as when the disk is full
+            raise OSError(error.errno, error.strerror, str(path)) from None
         finally:
             os.close(descriptor)
 
