@@ -193,6 +193,6 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
             return Path.touch, (witness,)
 
     torch.save({"x": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ConfigError, match="tensors only"):
+    with pytest.raises(ConfigError, match="only tensors are loaded"):
         load_published(create_model("hrvit_nano"), tmp_path / "evil.pth")
     assert not witness.exists()

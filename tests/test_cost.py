@@ -73,20 +73,33 @@ def test_every_preset_and_head_equals_torchs_formulas(config: HRViTConfig) -> No
 
 @every_config
 def test_activations_and_moved_maps_equal_what_is_dispatched(config: HRViTConfig) -> None:
+    for size, model in at_every_size(config):
+        check_dispatched(model, size)
+
+
+@pytest.mark.slow
+@every_config
+def test_activations_and_moved_maps_of_whole_networks_equal_what_is_dispatched(config: HRViTConfig) -> None:
+    model = with_zeros(config)
+    for size in SIZES:
+        check_dispatched(model, size)
+
+
+def check_dispatched(model: HRViT, size: tuple[int, int]) -> None:
     """Two maps are read twice there and once here: the key, where it is the value, and the input of MixCFN's halves.
     The outputs of these halves are two there; here the second continues the first."""
-    for size, model in at_every_size(config):
-        closed, dispatched = count(model.config, size), count_run(model, zeros(model, size)).totals
-        costs = [row.cost for row in closed.rows]
-        shared = config.attention[0] == "cross_shaped"
-        keys = shared * sum(cost.inputs for cost in costs if cost.operator == "attention") // 2
-        halved = config.ffn[0] == "mixcfn"
-        expanding = [c for c in costs if halved and c.part == "ffn" and c.operator == "linear" and c.inputs < c.outputs]
-        twice = keys + sum(cost.inputs for cost in expanding)
-        continued = continued_outputs(closed)
-        assert closed.activations + continued == dispatched.activations and bool(continued) == halved
-        assert closed.totals.moved + twice + continued == dispatched.moved
-        assert closed.totals.macs_padded >= closed.macs == dispatched.macs
+    config = model.config
+    closed, dispatched = count(model.config, size), count_run(model, zeros(model, size)).totals
+    costs = [row.cost for row in closed.rows]
+    shared = config.attention[0] == "cross_shaped"
+    keys = shared * sum(cost.inputs for cost in costs if cost.operator == "attention") // 2
+    halved = config.ffn[0] == "mixcfn"
+    expanding = [c for c in costs if halved and c.part == "ffn" and c.operator == "linear" and c.inputs < c.outputs]
+    twice = keys + sum(cost.inputs for cost in expanding)
+    continued = continued_outputs(closed)
+    assert closed.activations + continued == dispatched.activations and bool(continued) == halved
+    assert closed.totals.moved + twice + continued == dispatched.moved
+    assert closed.totals.macs_padded >= closed.macs == dispatched.macs
 
 
 @pytest.mark.slow
