@@ -14,7 +14,8 @@ STAMP := .venv/.stamp
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 	@echo
-	@echo '  Options: PYTHON=python3.12 chooses the interpreter; ARGS="..." is passed on, as in make test ARGS="-k config".'
+	@echo '  Options: PYTHON=python3.12 chooses the interpreter; ARGS="..." is passed on,'
+	@echo '  as in make test ARGS="-k config".'
 
 study: $(STAMP)-study ## sweep 1 to 5 branches: table, figures and report in results/
 	$(BIN)/python -m hrvit_lab.study branch_sweep $(ARGS)

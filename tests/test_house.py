@@ -92,6 +92,7 @@ def test_make_help_lists_every_phony_target() -> None:
     command = ["make", "--no-print-directory"]  # no target: help is the default
     shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
     assert set(re.findall(r"^  make (\w+)\t\S", shown, re.MULTILINE)) == set(phony.split())
+    assert max(len(line.expandtabs()) for line in shown.splitlines()) <= 80
 
 
 def test_makefile_installs_extras_that_exist() -> None:
