@@ -1,6 +1,7 @@
 """What every test stands on: one torch thread a process, known seeds, repeatable property tests."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -19,6 +20,10 @@ from hrvit_lab.network.model import HRViT
 from hrvit_lab.study import worker
 
 torch.set_num_threads(1)
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, and no clock: a test that fails here fails everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

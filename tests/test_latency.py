@@ -176,12 +176,17 @@ class Products(nn.Module):
 
 
 def test_a_planted_slowdown_of_2_is_seen() -> None:
-    """On this thread's own clock, which stands still while other programs have the core."""
-    once, twice = (
-        measure_latency(Products(times), 8, threads=1, min_runs=20, max_runs=20, clock=time.thread_time)
-        for times in (5, 10)
-    )
-    assert twice.median_ms / once.median_ms == pytest.approx(2, rel=0.15)
+    """On this thread's own clock, which stands still while other programs have the core. These still slow it by what
+    they share (caches, a core's second thread), so both are measured in turn, and the quietest of each is compared."""
+    turns = [
+        [
+            measure_latency(Products(times), 8, threads=1, min_runs=20, max_runs=20, clock=time.thread_time).median_ms
+            for times in (5, 10)
+        ]
+        for _ in range(4)
+    ]
+    once, twice = map(min, zip(*turns, strict=True))
+    assert twice / once == pytest.approx(2, rel=0.15)
 
 
 def test_the_model_runs_as_asked(spy: Spy) -> None:

@@ -189,7 +189,7 @@ def test_a_folder_without_records_is_reported_from_its_files(
     into = tmp_path / "into"
     assert main(["report", "s", "--out", str(folder.parent), "--into", str(into)]) == 0
     shown = capsys.readouterr().out
-    assert "92.3 ± 0.5 %" in shown and "has none of its records" in shown
+    assert "92.3 ± 0.5 %" in shown and "has no records of trials" in shown
     assert "92.3 ± 0.5 %" in (into / "report.html").read_text(encoding="utf-8")
     assert (folder / "table.csv").read_bytes() == table and not (folder / "report.html").exists()
 

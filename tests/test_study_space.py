@@ -143,7 +143,7 @@ def test_an_impossible_network_is_dropped_with_its_reason() -> None:
     ("fields", "fragments"),
     [
         ({"set": {"attention": ["window", "global"]}}, ["'odd': attention", "2 entries for 4 branches"]),
-        ({"set": {"model": "timm:resnet18", "widths": 8}}, ["'odd': timm:resnet18 has no 'widths'"]),
+        ({"set": {"model": "timm:resnet18", "widths": 8}}, ["'odd': timm:resnet18 has no field 'widths'"]),
         ({"set": {"topology": "pyramid"}}, ["'odd': depths", "[[2, 2, 2, 2]]"]),
         ({"set": {"head": "segformer"}}, ["'odd': head = 'segformer'", "top1 needs", "norm_pool"]),
         ({"set": {"preset": "hrvit_b1_upernet_ade20k"}}, ["'odd': head = 'upernet'"]),
@@ -306,7 +306,7 @@ def test_a_head_for_every_pixel_is_refused_only_where_it_would_be_trained() -> N
         if isinstance(answer, torch.Tensor) and answer.ndim == 2:
             assert len(expand(asked).variants) == 1
         else:
-            with pytest.raises(ConfigError, match=f"'head={head}'.*no answer for the whole image"):
+            with pytest.raises(ConfigError, match=f"'head={head}'.*does not classify whole images"):
                 expand(asked)
 
 

@@ -28,7 +28,9 @@ Failures = list[tuple[str, str]]
 
 
 def rebuild(options: argparse.Namespace, console: Console) -> int:
-    """The report again: from the records on disk, or from the files of the study's folder where no record is left.
+    """The report again: from the records on disk, or from the files of the study's folder where ``out`` has no records.
+
+    Where it has some, but none that counts for this study, the table may be of an older version: that is refused.
 
     Nothing but the report is written, and that into ``options.into`` if it names a folder: results of others, and
     archives, can be read only.
@@ -47,12 +49,12 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
     if found is None:
         from hrvit_lab.study.results import read_results
 
-        if not (folder / "table.csv").exists():
+        if not (Store(options.out).is_empty() and (folder / "table.csv").exists()):
             raise ConfigError(
                 f"{options.out} has no finished trial of {name!r} (trials with other settings or of an older version "
                 "do not count); run the study first"
             )
-        console.print(f"From the files in {folder}: {options.out / 'trials'} has none of its records.", soft_wrap=True)
+        console.print(f"From the files in {folder}: {options.out} has no records of trials.", soft_wrap=True)
         found = read_results(folder), []
     results, failed = found
     for dropped, reason in results.dropped.items():
