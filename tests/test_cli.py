@@ -151,7 +151,32 @@ def test_in_a_pipe_a_console_is_as_wide_as_columns_says(
     assert cli.console().width == width
 
 
+SENTENCES = "Costs of 1,000 networks: /a/long/path/of/folders/that/is/wider/than/the/terminal; try again later."
+
+
+def test_a_terminal_gets_lines_that_end_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    cli.console(force_terminal=True, width=40).print(SENTENCES, soft_wrap=True)
+    cli.console(force_terminal=True, width=40, soft_wrap=True).print(SENTENCES)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    cli.complain(SENTENCES)
+    monkeypatch.undo()
+    cli.console().print(SENTENCES, soft_wrap=True)
+    cli.complain(SENTENCES)
+    out, errors = capsys.readouterr()
+    for shown in (out, errors):
+        lines = [line.rstrip() for line in shown.splitlines()]
+        assert lines.pop() == SENTENCES  # in a file
+        assert {line for line in lines if len(line) > 40} == {SENTENCES.split()[4]}
+        assert " ".join(lines) in (SENTENCES, f"{SENTENCES} {SENTENCES}")
+
+
 def test_numbers_for_people() -> None:
+    assert [cli.rough_duration(seconds) for seconds in (0, 89, 91, 1392, 7530)] == [
+        "0 s", "89 s", "2 min", "23 min", "2 h 6 min",
+    ]  # fmt: skip
     assert [cli.duration(seconds) for seconds in (0, 9.96, 59.6, 3599.7, 7170)] == [
         "0.0 s", "10 s", "1 min 0 s", "1 h 0 min", "2 h 0 min",
     ]  # fmt: skip

@@ -38,7 +38,7 @@ def test_the_first_training_tells_by_its_steps(tmp_path: Path, monkeypatch: pyte
     clock.now += 30
     assert shown.left() == "" and shown.elapsed() == "30 s"
     shown.stepped(trials[0], 25, 100)  # 120 s in all, 90 left; the others take as long, two at a time
-    assert shown.left() == "about 3 min 30 s left"  # (90 + 90 + 120 + 120) / 2
+    assert shown.left() == "about 4 min left"  # (90 + 90 + 120 + 120) / 2
     clock.now += 90
     shown.finished(trials[0], record(trials[0], 120.0))
     assert "[1/4] fine 0: 2 min 0 s" in shown.console.file.getvalue()  # type: ignore[attr-defined]
@@ -55,11 +55,12 @@ def test_durations_on_disk_tell_before_anything_runs(tmp_path: Path) -> None:
     assert "unknown until the first training" in outlook([asked], {}, 1)
 
 
-def test_a_terminal_sees_steps_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_sees_steps_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     clock = Clock(monkeypatch)
     file = io.StringIO()
     trials = [trial(tmp_path, seed, "[b]") for seed in range(8)]
-    with Display(trials, [], 1, Console(file=file, force_terminal=True, width=120)) as shown:
+    with Display(trials, [], 1, Console(file=file, force_terminal=True, width=width)) as shown:
         shown.started(trials[0])
         clock.now += 95
         shown.stepped(trials[0], 150, 300)
@@ -69,7 +70,7 @@ def test_a_terminal_sees_steps_and_time(tmp_path: Path, monkeypatch: pytest.Monk
         shown.bar.refresh()
     text = file.getvalue()
     assert "0/8" in text and "[b] 0 (step 150 of 300)" in text
-    assert "1 min 35 s" in text and "about 23 min" in text  # 95 s more, and seven times 190
+    assert "1 min 35 s" in text and "about 24 min" in text  # 95 s more, and seven times 190: 23 min 45 s
 
 
 def test_a_pipe_sees_a_line_a_trial(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from hrvit_lab.cli.display import printable
+from hrvit_lab.cli.display import printable, wrapped
 
 
 class PlainConsole(Console):
@@ -25,6 +25,14 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """The text with control characters escaped before its width is measured."""
         return super().render_str(printable(text), **options)
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """Print; with ``soft_wrap`` a terminal gets lines that end between words, and a file whole lines."""
+        soft_wrap = self.soft_wrap if soft_wrap is None else soft_wrap
+        if soft_wrap and self.is_terminal:  # rich itself would break a long path, which is a word to copy
+            objects = tuple(wrapped(printable(it), self.width) if isinstance(it, str) else it for it in objects)
+            soft_wrap = all(isinstance(it, str) for it in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError for ``hrvit_lab.cli.run``; rich would exit with code 1."""

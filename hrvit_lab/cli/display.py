@@ -89,6 +89,18 @@ def mib(count: float) -> str:
     return f"{value:.{1 if value >= 100 else 2}f}\N{NO-BREAK SPACE}MiB"
 
 
+def rough_duration(seconds: float) -> str:
+    """Format an estimate: whole seconds below a minute and a half, whole minutes above.
+
+    >>> rough_duration(64.3), rough_duration(1392), rough_duration(7530)
+    ('64 s', '23 min', '2 h 6 min')
+    """
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def duration(seconds: float) -> str:
     """Format seconds with units.
 

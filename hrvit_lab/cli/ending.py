@@ -5,11 +5,12 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 
 from hrvit_lab import interrupts
-from hrvit_lab.cli.display import printable
+from hrvit_lab.cli.display import printable, wrapped
 from hrvit_lab.errors import ConfigError
 
 INVALID = 2
@@ -75,8 +76,11 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
 
 
 def complain(sentence: str) -> None:
-    """Print one line on standard error."""
-    print(printable(sentence).replace("\n", " "), file=sys.stderr)
+    """Print one sentence on standard error: one line in a file, and in a terminal lines that end between words."""
+    text = printable(sentence).replace("\n", " ")
+    if sys.stderr is not None and sys.stderr.isatty():
+        text = wrapped(text, shutil.get_terminal_size().columns)
+    print(text, file=sys.stderr)
 
 
 def os_error(error: OSError) -> str:

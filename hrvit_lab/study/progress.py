@@ -17,6 +17,9 @@ from hrvit_lab.study.trials import Trial
 
 Record = Mapping[str, Any]
 
+WIDE = 110
+"""Columns of a terminal from which on the rate has room beside what runs."""
+
 
 def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int) -> float | None:
     """Estimate the time of the pending trials: the mean over trials of the same group and network; else of the group;
@@ -86,9 +89,9 @@ def outlook(
             first = "measurement" if all(GROUPS[group].alone for group in slow) else "training"
             said.append(f"The time left is unknown until the first {first} is finished.")
         elif any(not GROUPS[record["group"]].quick for record in known):
-            said.append(f"About {cli.duration(left)} with --jobs {jobs}, estimated from finished trials.")
+            said.append(f"About {cli.rough_duration(left)} with --jobs {jobs}, estimated from finished trials.")
         else:
-            said.append(f"At most about {cli.duration(left)}, the time limit of the latency measurements.")
+            said.append(f"At most about {cli.rough_duration(left)}, the time limit of the latency measurements.")
     return " ".join(said)
 
 
@@ -115,8 +118,9 @@ class Display:
             what = TextColumn(
                 "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
             )
+            wide = console.width >= WIDE
             count = TextColumn("{task.fields[done]}/{task.total:g}")
-            columns = (SpinnerColumn(), BarColumn(20), count, _Pace(self), what)
+            columns = (SpinnerColumn(), BarColumn(20 if wide else 8), count, _Pace(self), what)
             self.bar = Progress(*columns, console=console, expand=True, transient=True)
             self.bar.add_task("starting", total=self.total, done=0)
 
@@ -186,7 +190,7 @@ class Display:
                 return ""
             seconds = max(0.0, seconds - gone.get(key, 0.0))
             total += seconds / (1 if GROUPS[trial.group].alone else self.jobs)
-        return f"about {cli.duration(total)} left"
+        return f"about {cli.rough_duration(total)} left"
 
     def elapsed(self) -> str:
         """Time since the beginning, in words."""
@@ -234,5 +238,6 @@ class _Pace(ProgressColumn):
         self.display = display
 
     def render(self, task: Task) -> Text:
-        said = (self.display.elapsed(), self.display.rate(), self.display.left())
+        wide = self.display.console.width >= WIDE
+        said = (self.display.elapsed(), self.display.rate() if wide else "", self.display.left())
         return Text(", ".join(filter(None, said)), style="cyan")
