@@ -53,6 +53,15 @@ def test_what_needs_no_network_library_loads_none(code: str) -> None:
     assert loaded.splitlines()[-1] == "[]"
 
 
+def test_a_network_needs_no_timm() -> None:
+    """``import timm`` takes as long as ``import torch``, by way of torchvision and torch._dynamo."""
+    code = (
+        "from hrvit_lab import build, deploy, preset; import sys, torch; x = torch.ones(2, 3, 64, 64); "
+        "model = build(preset('hrvit_nano')); model(x).sum().backward(); deploy(model.eval())(x); "
+    )
+    assert fresh(f"{code} print({{'timm', 'torchvision', 'torch._dynamo'}} & set(sys.modules))") == "set()"
+
+
 def test_help_takes_a_fraction_of_an_import_of_torch() -> None:
     """Processor time of both, one after the other, so that other work on the machine does not count. On two idle cores
     they are 0.2 s and 3 s."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,6 +133,17 @@ def test_attention_starts_silent_and_can_be_woken() -> None:
     # A bias before a BatchNorm moves nothing; every other parameter now has a gradient.
     still = [name for name, p in model.named_parameters() if p.grad.abs().max() < 1e-9]  # type: ignore[union-attr]
     assert all(name.endswith("bias") for name in still), still
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 3, 8), (16, 4)])
+def test_stochastic_depth_is_that_of_timm(shape: tuple[int, ...]) -> None:
+    ours, theirs, x = blocks.drop_path.DropPath(0.3), timm.layers.DropPath(0.3), torch.randn(shape)
+    torch.manual_seed(7)
+    y = ours(x)
+    torch.manual_seed(7)
+    torch.testing.assert_close(y, theirs(x), rtol=0, atol=0)
+    assert 0 < int((y == 0).flatten(1).all(1).sum()) < 16
+    assert ours.eval()(x) is x
 
 
 def test_checkpointing_changes_memory_but_neither_gradients_nor_statistics() -> None:

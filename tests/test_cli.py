@@ -228,6 +228,16 @@ def test_ctrl_c_is_heard_while_modules_load(tmp_path: Path) -> None:
     assert ended(process) == (130, "", "interrupted\n")
 
 
+def test_the_exit_code_is_130_where_the_interrupt_came_out_of_an_exec(tmp_path: Path) -> None:
+    """sympy and dataclasses run text by exec while they load; CPython then forgets the exit code of ``python -m``."""
+    (tmp_path / "command.py").write_text(program("exec('raise KeyboardInterrupt')"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "command"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )  # fmt: skip
+    assert ended(process) == (130, "", "interrupted\n")
+
+
 def test_a_reader_that_has_gone_ends_the_command_without_a_word() -> None:
     long = 'c = cli.console(); [c.print("x" * 99) for _ in range(9999)]; return 0'
     for code in (long, 'print("x" * 999999); return 0', 'print("x"); return 0'):

@@ -60,6 +60,7 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
         complain(f"error: {error}")
         return INVALID
     except KeyboardInterrupt:
+        exec("")  # otherwise CPython ends by the signal if the interrupt passed through the exec() of a module
         complain(interrupted)
         return INTERRUPTED
     except BrokenPipeError:

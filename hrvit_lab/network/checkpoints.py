@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
@@ -241,6 +240,8 @@ def _adapted(weight: Tensor, own: Tensor) -> Tensor | None:
     """The first convolution's weight for the model's input channels, by timm's rule; None where it has none."""
     if weight.ndim != 4:
         return None
+    from timm.models import adapt_input_conv  # imported here: it takes as long as torch
+
     try:
         fitted = adapt_input_conv(own.shape[1], weight)
     except (NotImplementedError, AssertionError):

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError, HRViTConfig
@@ -125,7 +124,7 @@ class HRViT(nn.Module):
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt = {output_fmt!r} is not supported; use 'NCHW' or 'NHWC'")
-        taken, _ = feature_take_indices(len(self.feature_info), _as_indices(indices))
+        taken = _taken(indices, len(self.feature_info))
         maps = self.forward_features(x)
         chosen = [maps[i] if output_fmt == "NCHW" else maps[i].permute(0, 2, 3, 1) for i in taken]
         return chosen if intermediates_only else (maps, chosen)
@@ -134,7 +133,7 @@ class HRViT(nn.Module):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the head, which maps don't need; every branch stays, for all of them feed each other."""
-        taken, _ = feature_take_indices(len(self.feature_info), _as_indices(indices))
+        taken = _taken(indices, len(self.feature_info))
         if prune_head:
             self.head, self.config = None, self.config.replace(head="none")
         return taken
@@ -195,5 +194,8 @@ class HRViT(nn.Module):
         }
 
 
-def _as_indices(indices: int | Sequence[int] | None) -> int | list[int] | None:
-    return indices if indices is None or isinstance(indices, int) else list(indices)
+def _taken(indices: int | Sequence[int] | None, maps: int) -> list[int]:
+    """Indices of the chosen maps by timm's rule: all, the last n, or these."""
+    from timm.models._features import feature_take_indices  # imported here: it takes as long as torch
+
+    return feature_take_indices(maps, indices if indices is None or isinstance(indices, int) else list(indices))[0]

@@ -45,11 +45,14 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError(
             f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
         )
-    found = _from_records(folder, options.out)
+    spec, store = load_study(folder / "study.yaml"), Store(options.out)
+    archived = store.is_empty() and (folder / "table.csv").exists()
+    measured = any(METRICS[key].group != "cost" for key in spec.metrics)
+    found = None if archived and measured else _from_records(folder, spec, store)
     if found is None:
         from hrvit_lab.study.results import read_results
 
-        if not (Store(options.out).is_empty() and (folder / "table.csv").exists()):
+        if not archived:
             raise ConfigError(
                 f"{options.out} has no finished trial of {name!r} (trials with other settings or of an older version "
                 "do not count); run the study first"
@@ -127,15 +130,8 @@ def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) 
     )
 
 
-def _from_records(folder: Path, out: Path) -> tuple["Results", Failures] | None:
-    """The results by the records in ``out/trials``; None if figures were measured and no record of them is left."""
-    spec, store = load_study(folder / "study.yaml"), Store(out)
-    if (
-        store.is_empty()
-        and (folder / "table.csv").exists()
-        and {METRICS[key].group for key in spec.metrics} != {"cost"}
-    ):
-        return None
+def _from_records(folder: Path, spec: Spec, store: Store) -> tuple["Results", Failures] | None:
+    """The results by the store's records; None if figures were measured and no record of them is left."""
     try:
         conditions = json.loads(read_bounded(folder / "environment.json", MAX_ENVIRONMENT_BYTES))
         expansion = expand(spec)

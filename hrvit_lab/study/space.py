@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from hrvit_lab.config import ConfigError, HRViTConfig, suggest
 from hrvit_lab.cost.count import Counts, UncountedOperator, count
-from hrvit_lab.cost.ledger import totals
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import NetworkConfig, network_from_dict
 from hrvit_lab.parts import HEAD
@@ -25,7 +24,7 @@ class Variant:
 
     Attributes:
         config: the network.
-        resolution: (height, width) in pixels at which its costs and clocks are taken.
+        resolution: (height, width) in pixels for costs and latency.
         point: the table's axis columns: a value for each axis and, where the study matches costs, ``matching``,
             ``macs_vs_base`` (ratio); ``note``, where there is something to say.
         cost_config: the network whose costs stand in the row: ``config`` itself unless the study has a ``cost_base``.
@@ -82,7 +81,7 @@ def expand(spec: Spec) -> Expansion:
     _check_listed(spec)
     variants: list[Variant] = []
     dropped: list[Dropped] = []
-    base_macs = _macs(spec.base_config, spec.resolution) if spec.match != (AS_IS,) else None
+    base_macs = count(spec.base_config, spec.resolution).macs if spec.match != (AS_IS,) else None
     for matching, point in itertools.product(spec.match, _points(spec)):
         full_name = (
             f"{point.name}, {matching}" if matching == EQUAL_MACS and spec.match != (EQUAL_MACS,) else point.name
@@ -179,7 +178,7 @@ def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int 
     if any(entry.resolution for entry in spec.variants or ()):
         columns["resolution"] = show_size(resolution)
     if base_macs is not None:
-        ratio = _macs(config, resolution) / base_macs
+        ratio = count(config, resolution).macs / base_macs
         far = matching == EQUAL_MACS and abs(ratio - 1) > MATCH_TOLERANCE
         missed = f"no accepted widths come nearer than {ratio - 1:+.0%} to the base's MACs" if far else ""
         columns |= {"matching": matching, "macs_vs_base": ratio, "note": "; ".join(filter(None, (note, missed)))}
@@ -193,11 +192,6 @@ def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int 
         cost_config=costed.replace(name=name[:100]),
         published=point.entry.published if point.entry else None,
     )
-
-
-def _macs(config: NetworkConfig, resolution: tuple[int, int]) -> int:
-    """Multiply-accumulates; a ledger's rows are not needed for them."""
-    return totals(config, resolution).macs if isinstance(config, HRViTConfig) else count(config, resolution).macs
 
 
 def _check(spec: Spec, costs: Counts) -> None:

@@ -123,7 +123,7 @@ class NamedChange(_Section):
     Attributes:
         set: changes to the base; ``preset: NAME`` or ``model: timm:NAME`` starts from another network, and null says
             that this one is not built here: its row holds what is published, nothing else.
-        resolution: input in pixels for costs and clocks, if it is not the study's.
+        resolution: input in pixels for costs and latency, if it is not the study's.
         published: the key of a row of ``hrvit_lab.published`` that is shown beside ours.
         note: what a reader of the row must know.
     """
@@ -170,7 +170,7 @@ class Spec(_Section):
         constraints: bounds on costs; networks outside are dropped, and listed with the reason.
         metrics: keys of ``METRICS``.
         seeds: of trainings.
-        resolution: input in pixels for costs and clocks.
+        resolution: input in pixels for costs and latency.
         tradeoff: the two metrics (x, y) that ``pareto`` compares and that are drawn against each other.
         trial_timeout_s: seconds after which a trial is given up.
     """
@@ -326,7 +326,7 @@ class Spec(_Section):
         return list(self.grid or self.one_at_a_time or {})
 
     def resolution_of(self, variant: str) -> tuple[int, int]:
-        """Input in pixels at which that variant's costs and clocks are taken."""
+        """Input in pixels for costs and latency of that variant."""
         return self._own_resolutions.get(variant, self.resolution)
 
     @cached_property

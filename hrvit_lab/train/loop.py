@@ -9,7 +9,6 @@ from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
-from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from hrvit_lab.config import ConfigError
@@ -208,6 +207,8 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW
     That method is timm's convention: it gives names of parameters, position tables for example. A model without it
     has none to add.
     """
+    from timm.optim import param_groups_weight_decay  # imported here: it takes as long as torch
+
     exempt: set[str] = getattr(model, "no_weight_decay", set)()
     return torch.optim.AdamW(
         param_groups_weight_decay(model, options.weight_decay, no_weight_decay_list=exempt),

@@ -3,9 +3,9 @@
 Source: arXiv 2111.01236, section 3.2.
 """
 
-from timm.layers import DropPath
 from torch import Tensor, nn
 
+from hrvit_lab.network.blocks.drop_path import DropPath
 from hrvit_lab.network.blocks.inplace import added
 from hrvit_lab.network.blocks.recompute import adapt_momentum, run
 

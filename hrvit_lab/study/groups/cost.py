@@ -1,23 +1,21 @@
 """Costs: parameters, multiply-accumulates, activations and moved memory."""
 
 from hrvit_lab.config import HRViTConfig
-from hrvit_lab.cost.count import MIB, count
-from hrvit_lab.cost.ledger import totals
+from hrvit_lab.cost.count import count
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
 def costs(asked: ProbeInput) -> Figures:
     """Costs in closed form, or of a run on the meta device; no weights are made."""
-    config, resolution = asked.config, asked.resolution
-    sums = totals(config, resolution) if isinstance(config, HRViTConfig) else count(config, resolution).totals
+    counts = count(asked.config, asked.resolution)
     return {
-        "params": sums.params,
-        "macs": sums.macs,
-        "macs_padded": sums.macs_padded,
-        "macs_paper": sums.macs_paper,
-        "activations": sums.activations,
-        "weight_mib": sums.weight_bytes() / MIB,
-        "moved_mib": sums.moved_bytes() / MIB,
+        "params": counts.params,
+        "macs": counts.macs,
+        "macs_padded": counts.macs_padded,
+        "macs_paper": counts.macs_paper,
+        "activations": counts.activations,
+        "weight_mib": counts.weight_mib,
+        "moved_mib": counts.moved_mib,
     }
 
 

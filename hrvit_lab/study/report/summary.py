@@ -104,7 +104,7 @@ def protocol(spec: Spec) -> list[tuple[str, str]]:
     said = [("Networks", f"{spec.num_points}, {matched}, from {_options(spec.base)}")]
     own = sorted({spec.resolution_of(entry.name) for entry in spec.variants or ()} - {spec.resolution})
     sizes = [f"{height} × {width}" for height, width in (spec.resolution, *own)]
-    said.append(("Costs and clocks at", f"{' and '.join(sizes)} pixels on {spec.device}"))
+    said.append(("Costs and latency at", f"{' and '.join(sizes)} pixels on {spec.device}"))
     if spec.cost_base is not None:
         said.append(("Costs are of", f"{costed(spec)}, with the same changes; accuracy is of the network above"))
     if spec.compare_to is not None:
