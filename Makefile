@@ -8,6 +8,10 @@ STAMP := .venv/.stamp
 
 .DEFAULT_GOAL := help
 .PHONY: help study app notebook test lint clean
+# The name of a folder, which make would call up to date.
+tests: test
+.PHONY: tests
+
 # Two targets at once would run two pips in one environment.
 .NOTPARALLEL:
 
@@ -46,12 +50,14 @@ $(STAMP)-test: EXTRAS = [test]
 
 $(STAMP)-study $(STAMP)-app $(STAMP)-notebook $(STAMP)-test: $(STAMP)-venv pyproject.toml constraints.txt
 	@echo "Installing hrvit-lab$(EXTRAS) into .venv (once; the first time takes about 5 minutes and 6 GB) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(EXTRAS)'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 
 $(STAMP)-venv:
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "hrvit_lab needs Python 3.11 or newer, and '$(PYTHON)' was not found: install it, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c '' 2>/dev/null || \
+		{ echo "'$(PYTHON)' does not run Python: name an interpreter, as in make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "hrvit_lab needs Python 3.11 or newer, and '$(PYTHON)' is older: name another, as in make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \

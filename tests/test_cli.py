@@ -98,6 +98,12 @@ def test_a_parser_refuses_in_one_sentence() -> None:
         parser.parse_args(["--resolution", "a"])
     with pytest.raises(ConfigError, match="unrecognized arguments: --res"):  # no abbreviations
         parser.parse_args(["--res", "64"])
+    with pytest.raises(
+        ConfigError, match=r"^unrecognized arguments: --resolutoin=64; did you mean --resolution\?; see"
+    ):
+        parser.parse_args(["--resolutoin=64"])
+    with pytest.raises(ConfigError, match=r"^unrecognized arguments: --zebra; see hrvit-lab cost --help$"):
+        parser.parse_args(["--zebra"])
 
 
 # -- display -------------------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hrvit_lab import PRESETS, ConfigError, HRViTConfig, diff, preset
-from hrvit_lab.config import scale_depths, scale_widths, valid_widths, with_branches
+from hrvit_lab.config import read_config, scale_depths, scale_widths, valid_widths, with_branches
 from hrvit_lab.cost.ledger import ledger
 
 B1 = PRESETS["hrvit_b1"]
@@ -242,3 +243,22 @@ def test_ledger_needs_no_torch() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
     assert sum(row.cost.params for row in ledger(B1)) == 19_685_152
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("preset: hrvit_nano\n  bad: [", "{path} is not valid YAML in line 2"),
+        (
+            "preset: hrvit_nano\ndepths: many",
+            r"{path}: depths = 'many': give a list of stages, .*: \[\[1\], \[",
+        ),
+        ("preset: hrvit_nano\ndepths: [many]", r"{path}: depths\[0\] = 'many': give a list of stages"),
+        ("preset: hrvit_nano\nwidths: 3", r"{path}: widths\[0\] = 3"),
+    ],
+)
+def test_an_error_in_a_file_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "variant.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="^" + message.replace("{path}", re.escape(str(path)))):
+        read_config(path)

@@ -1,6 +1,7 @@
 """One parser for each kind of value on a command line; each raises ``argparse.ArgumentTypeError`` with one sentence."""
 
 import argparse
+import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -48,6 +49,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError with the message, as argparse calls it on an invalid command line."""
+        if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            near = difflib.get_close_matches(found[1], options, n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hrvit_lab.config.schema import HRViTConfig
 from hrvit_lab.config.text import shortened
-from hrvit_lab.config.yaml_text import read_text
+from hrvit_lab.config.yaml_text import read_text, read_yaml
 from hrvit_lab.errors import ConfigError, suggest
 
 Fields = dict[str, Any]
@@ -137,4 +137,8 @@ def read_config(model: str | Path) -> HRViTConfig:
     path = Path(model)
     if not path.name.endswith((".yaml", ".yml")):
         return preset(str(model))
-    return HRViTConfig.from_yaml(read_text(path, "the config"))
+    values = read_yaml(read_text(path, "the config"), str(path))
+    try:
+        return HRViTConfig.from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

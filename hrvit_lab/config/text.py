@@ -71,6 +71,11 @@ def one_sentence(error: ValidationError, known: Iterable[str]) -> str:
         return remedy(first)
     if location in PER_BRANCH and first["type"] == "tuple_type":
         return f"{location} = {shortened(first['input'])}: give one value for all branches, or a list with one for each"
+    if location.startswith("depths") and first["type"] == "tuple_type":
+        return (
+            f"{location} = {shortened(first['input'])}: give a list of stages, each a list with the number of blocks "
+            "of each branch: [[1], [1, 2], …]"
+        )
     return f"{location} = {shortened(first['input'])}: {remedy(first)}"
 
 
