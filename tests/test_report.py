@@ -17,7 +17,7 @@ from hrvit_lab.study import results
 from hrvit_lab.study.folder import write_results
 from hrvit_lab.study.report.figures import costs_by_part
 from hrvit_lab.study.report.page import MAX_ROWS
-from hrvit_lab.study.report.summary import remarks, summary
+from hrvit_lab.study.report.summary import remarks, summary, unfinished
 from hrvit_lab.study.results import read_results
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
@@ -237,9 +237,11 @@ def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
     table.loc[2, "status"] = "partial"
     table.to_csv(folder / "table.csv", index=False)
     (folder / "dropped.json").write_text(json.dumps({"branches=5": "too many MACs"}))
+    assert str(unfinished(read_results(folder).table)).startswith("1 of 3 variants is not finished: fronts")
+    assert unfinished(table.head(2)) is None
     assert remarks(read_results(folder)) == [
         ("branches=1", "failed: accuracy (seed 1): loss is not finite"),
-        ("branches=3", "not finished; run the study again"),
+        ("branches=3", "not finished"),
         ("branches=2", "far from the base"),
         ("branches=5", "not measured: too many MACs"),
     ]

@@ -80,10 +80,12 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
             study begins.
     """
     from hrvit_lab.study.folder import write_inputs, write_results
-    from hrvit_lab.study.report.summary import notes
+    from hrvit_lab.study.report.summary import notes, unfinished
     from hrvit_lab.study.show import result_table
 
     console.print(result_table(results.spec, results.table, console.width))
+    if said := unfinished(results.table):
+        console.print(said, soft_wrap=True)
     for names, note in notes(results.table):
         console.print(f"note: {names}: {note}", soft_wrap=True)
     for fault in results.faults:

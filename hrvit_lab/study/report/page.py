@@ -21,6 +21,7 @@ from hrvit_lab.study.report.summary import (
     protocol,
     remarks,
     summary,
+    unfinished,
 )
 from hrvit_lab.study.report.table import headings, row_head, table_columns, table_note
 from hrvit_lab.study.results import STUDY_FILE, Results, front_first, records_of
@@ -45,7 +46,10 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template).render(
         results=results,
-        summary=summary(results.table, results.dataset, results.spec.compare_to),
+        summary=[
+            *filter(None, [unfinished(results.table)]),
+            *summary(results.table, results.dataset, results.spec.compare_to),
+        ],
         rows=[row_head(row) for row in records_of(listed.table)],
         headings=headings(columns),
         columns=columns,

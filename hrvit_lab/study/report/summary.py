@@ -12,7 +12,7 @@ from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import EQUAL_MACS, Spec
 from hrvit_lab.study.statistics import LEVEL
-from hrvit_lab.study.tables import DISTURBED, NOT_BUILT
+from hrvit_lab.study.tables import DISTURBED, NOT_BUILT, PARTIAL
 
 MAX_NAMED = 8
 """Variants that a sentence names."""
@@ -72,6 +72,18 @@ def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
     return said
 
 
+def unfinished(frame: pd.DataFrame) -> str | None:
+    """How many variants lack a trial, and what to do about it; None if all are finished."""
+    partial = int((frame["status"] == PARTIAL).sum())
+    if not partial:
+        return None
+    are = "is" if partial == 1 else "are"
+    return (
+        f"{partial} of {len(frame)} variants {are} not finished: fronts and differences are provisional. Run the "
+        "study again to complete them."
+    )
+
+
 def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """(variants, note) of every different note, and of every different reason to distrust a figure."""
     said: dict[str, list[str]] = {}
@@ -90,8 +102,7 @@ def remarks(results: Results) -> list[tuple[str, str]]:
     for row in records_of(results.table):
         noted = row["status"] == NOT_BUILT and isinstance(row.get("note"), str)
         if row["status"] != "ok" and not noted:
-            unfinished = row["status"] == "partial"
-            said.append((row["variant"], "not finished; run the study again" if unfinished else row["status"]))
+            said.append((row["variant"], "not finished" if row["status"] == PARTIAL else row["status"]))
     said += notes(results.table)
     said += [(name, f"not measured: {reason}") for name, reason in results.dropped.items()]
     return said + [("files", fault) for fault in results.faults]
