@@ -28,7 +28,7 @@ def hear() -> None:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """End the process at once on Ctrl-C within."""
+    """End the process at once on Ctrl-C within, where nothing would be lost: while modules load or tools count."""
     changed = _exchange(signal.default_int_handler, _end_at_once)
     try:
         yield

@@ -37,10 +37,11 @@ def show(options: argparse.Namespace) -> None:
     counts = count(config, options.resolution)
     audited = None
     if options.audit:
-        from hrvit_lab.cost.audit import audit  # imported here: costs alone do not need torch
-        from hrvit_lab.network.build import build
+        with cli.loading():  # an exception of Ctrl-C in a callback of torch's can abort the process
+            from hrvit_lab.cost.audit import audit  # imported here: costs alone do not need torch
+            from hrvit_lab.network.build import build
 
-        audited = audit(build(config), options.resolution, reference_macs=counts.macs)
+            audited = audit(build(config), options.resolution, reference_macs=counts.macs)
     if options.csv:
         if audited is not None:
             print(audited.to_csv(index=False), end="")
