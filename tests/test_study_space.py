@@ -10,13 +10,14 @@ import torch
 import yaml
 
 from hrvit_lab.config import ConfigError, HRViTConfig, preset, scale_depths, with_branches
+from hrvit_lab.config.settings import parse_settings, split_commas
 from hrvit_lab.cost.count import count
 from hrvit_lab.cost.dispatch import dispatch_count
 from hrvit_lab.cost.ledger import ledger, totals
 from hrvit_lab.network.baselines import build_network
 from hrvit_lab.network.build import build
 from hrvit_lab.parts import HEAD
-from hrvit_lab.study.files import list_studies, load_study, parse_settings, split_commas
+from hrvit_lab.study.files import list_studies, load_study
 from hrvit_lab.study.matching import match_macs
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec

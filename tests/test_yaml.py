@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrvit_lab.config import ConfigError, HRViTConfig, preset, read_json, read_yaml, write_yaml
-from hrvit_lab.study.files import load_study, parse_settings
+from hrvit_lab.config.settings import parse_settings
+from hrvit_lab.study.files import load_study
 
 # The witness is the specification: YAML 1.2.2, section 10.3.2, its regular expressions and example 10.9, and what
 # YAML 1.1 would make of the same text.

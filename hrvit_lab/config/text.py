@@ -1,10 +1,10 @@
 """Error messages: turns errors of pydantic into one sentence with field, value and remedy."""
 
 import reprlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hrvit_lab.config.fields import PER_BRANCH
@@ -77,6 +77,44 @@ def one_sentence(error: ValidationError, known: Iterable[str]) -> str:
             "of each branch: [[1], [1, 2], …]"
         )
     return f"{location} = {shortened(first['input'])}: {remedy(first)}"
+
+
+def first_problem(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The same for nested sections: ``unknown key 'train.epoch'; did you mean 'epochs'?``.
+
+    A key that is unknown goes before one that is missing: it may be that one, misspelled.
+    """
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    if first["type"] == "missing":
+        first = next((it for it in problems if it["type"] == "extra_forbidden"), first)
+    location = first["loc"]
+    key = ".".join(map(str, location))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; {suggest(str(location[-1]), fields_at(schema, location[:-1]))}"
+    if first["type"] == "missing":
+        return f"{key!r} is missing; add it"
+    if not key or first["type"] == "value_error":
+        return f"{key + ': ' if key else ''}{remedy(first)}"
+    value = repr(first["input"])
+    shown = value if len(value) <= 60 else value[:57] + "…"
+    return f"{key} = {shown}: {remedy(first)}"
+
+
+def fields_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys of the section at that location: a field's own, or those of the entries of its list or mapping."""
+    section = schema
+    for part in location:
+        field = section.model_fields.get(part) if isinstance(part, str) else None
+        section = section if field is None else _model_within(field.annotation) or section
+    return list(section.model_fields)
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, by itself or as an entry: of ``list[Entry] | None``, ``Entry``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for model in map(_model_within, get_args(annotation)) if model is not None), None)
 
 
 SCALINGS = {

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from hrvit_lab import cli
 from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, read_config
+from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import NUMBERS, Counts, count
 from hrvit_lab.cost.memory import peak_memory_bytes
 from hrvit_lab.cost.tools import Prediction, predictions
 from hrvit_lab.study.axes import apply, check_axis
-from hrvit_lab.study.files import parse_settings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
+from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.study.files import find_study, list_studies, load_study, parse_settings, study_file, study_name
+from hrvit_lab.study.files import find_study, list_studies, load_study, study_file, study_name
 from hrvit_lab.study.progress import outlook
 from hrvit_lab.study.reporting import present
 from hrvit_lab.study.runner import Ended, WorkerUnable

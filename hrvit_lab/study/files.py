@@ -1,4 +1,4 @@
-"""Study files: how they are found and read, and how ``--set`` changes them."""
+"""Study files: how they are found, read and changed."""
 
 import copy
 import hashlib
@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from hrvit_lab import cli
-from hrvit_lab.config import ConfigError, read_text, read_yaml, remedy, suggest
+from hrvit_lab.config import ConfigError, read_text, read_yaml, suggest
+from hrvit_lab.config.settings import assign
+from hrvit_lab.config.text import first_problem
 from hrvit_lab.files import MIB, read_bounded
-from hrvit_lab.study.spec import NamedChange, Spec
+from hrvit_lab.study.spec import Spec
 
 RESERVED_NAMES = ("report", "trials")
 MAX_NAME = 100
@@ -111,7 +113,7 @@ def spec_from(fields: Mapping[str, Any], settings: Sequence[tuple[str, Any]] = (
         return spec
     raw["base"] = dict(spec.base)
     for key, value in settings:
-        _assign(raw, key, value)
+        assign(raw, key, value)
     changed = dict(settings)
     if "metrics" in changed and "tradeoff" not in changed:
         asked = changed["metrics"] if isinstance(changed["metrics"], list) else []
@@ -122,44 +124,6 @@ def spec_from(fields: Mapping[str, Any], settings: Sequence[tuple[str, Any]] = (
     return _validate(raw, " or ".join(sorted(sources)))
 
 
-def parse_settings(text: str) -> list[tuple[str, Any]]:
-    """``a.b=1,c=[1, 2]`` as ``[("a.b", 1), ("c", [1, 2])]``: values are YAML, commas within brackets stay.
-
-    Raises:
-        ConfigError: for a part without ``=`` or a value that is no YAML.
-    """
-    settings = []
-    for part in split_commas(text):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {part.strip()!r} is no key=value; write key=value, and a list as key=[a, b]")
-        settings.append((key.strip(), read_yaml(value, f"the value of --set {key.strip()}")))
-    return settings
-
-
-def split_commas(text: str) -> list[str]:
-    """Split at the commas that are outside brackets, braces and quotes.
-
-    >>> split_commas("a=1,b=[1, 2]")
-    ['a=1', 'b=[1, 2]']
-    """
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "[{":
-            depth += 1
-        elif character in "]}":
-            depth -= 1
-        if character == "," and depth <= 0 and not quote:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part for part in parts if part.strip()]
-
-
 def _parse(text: str, path: Path) -> dict[str, Any]:
     raw = read_yaml(text, f"study file {path}")
     if not isinstance(raw, dict):
@@ -167,43 +131,11 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     return raw
 
 
-def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    section: Any = raw
-    for depth, parent in enumerate(parents):
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])!r} holds no keys; set it as a whole")
-    section[last] = value
-
-
 def _validate(raw: Mapping[str, Any], source: str) -> Spec:
     try:
         return Spec.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    location = first["loc"]
-    key = ".".join(map(str, location))
-    if first["type"] == "extra_forbidden":
-        raise ConfigError(f"{source}: unknown key {key!r}; {suggest(str(location[-1]), _fields_at(location[:-1]))}")
-    if first["type"] == "missing":
-        raise ConfigError(f"{source}: {key!r} is missing; add it")
-    if not key or first["type"] == "value_error":
-        raise ConfigError(f"{source}: {key + ': ' if key else ''}{remedy(first)}")
-    value = repr(first["input"])
-    shown = value if len(value) <= 60 else value[:57] + "…"
-    raise ConfigError(f"{source}: {key} = {shown}: {remedy(first)}")
-
-
-def _fields_at(location: Sequence[Any]) -> list[str]:
-    """The keys that a section has."""
-    section: Any = Spec
-    for part in location:
-        field = section.model_fields.get(part) if isinstance(part, str) else None
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return list(NamedChange.model_fields) if "variants" in location else ["min", "max"]
-        section = field.annotation
-    return list(section.model_fields)
+        raise ConfigError(f"{source}: {first_problem(error, Spec)}") from None
 
 
 def _digest(content: bytes) -> str:

@@ -1,0 +1,291 @@
+"""Recipes: all settings of a training in one file, each with its source. Nothing here needs torch.
+
+``load_recipe("imagenet_hrvit")`` reads a shipped recipe of ``hrvit_lab/train/recipes``, ``load_recipe("mine.yaml")``
+a file. The training code gets a `ClassificationRecipe` or a `SegmentationRecipe`, checked and frozen.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hrvit_lab import cli
+from hrvit_lab.config import ConfigError, HRViTConfig, read_config, read_text, read_yaml, suggest, write_yaml
+from hrvit_lab.config.settings import assign
+from hrvit_lab.config.text import first_problem
+from hrvit_lab.parts import HEAD
+from hrvit_lab.train.recipe_sections import (
+    TIMM,
+    ClassificationAugmentation,
+    ClassificationEvaluation,
+    Data,
+    Model,
+    Optimiser,
+    Precision,
+    Regularisation,
+    Run,
+    Schedule,
+    Section,
+    SegmentationAugmentation,
+    SegmentationEvaluation,
+    SegmentationRegularisation,
+)
+
+RECIPES = Path(__file__).parent / "recipes"
+SUFFIXES = (".yaml", ".yml")
+SECTIONS = (
+    "data", "model", "optimiser", "schedule", "augmentation", "regularisation", "precision", "evaluation", "run",
+)  # fmt: skip
+Source = Literal["paper", "release", "ours"]
+"""Where a setting comes from: the text of arXiv 2111.01236, the files that its authors released, or this lab."""
+Note = Annotated[str, Field(min_length=1, max_length=1000)]
+Changes = dict[str, dict[str, Any]]
+
+
+class Recipe(Section):
+    """What the recipes of all tasks share.
+
+    Attributes:
+        title: one line for lists.
+        per_model: settings that differ for some models: ``{model: {section: {setting: value}}}``. `load_recipe` applies
+            those of the chosen model; a loaded recipe has none left.
+        sources: of each setting, by ``section`` or ``section.setting``; the longer key counts.
+        notes: what a reader must know.
+    """
+
+    model_config = ConfigDict(ignored_types=(cached_property,))
+
+    title: Annotated[str, Field(min_length=1, max_length=100)]
+    task: str
+    data: Data
+    model: Model
+    optimiser: Optimiser
+    schedule: Schedule
+    regularisation: Regularisation = Regularisation()
+    precision: Precision = Precision()
+    run: Run = Run()
+    per_model: Annotated[dict[str, Changes], Field(max_length=50)] = Field(default_factory=dict)
+    sources: Annotated[dict[str, Source], Field(max_length=200)] = Field(default_factory=dict)
+    notes: Annotated[tuple[Note, ...], Field(max_length=30)] = ()
+
+    @field_validator("title", "notes")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        for text in (value,) if isinstance(value, str) else value:
+            if cli.printable(text) != text:
+                raise ValueError(f"{cli.printable(text)[:60]!r} holds a control character; leave it out")
+        return value
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_of_settings(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        known = [*SECTIONS, *settings_of(cls)]
+        for key in sources:
+            if key not in known:
+                raise ValueError(f"unknown setting {key!r:.80}; {suggest(key, known)}")
+        return sources
+
+    @model_validator(mode="after")
+    def _normalised_by(self) -> Self:
+        if self.run.loop == "engine" and self.data.mean is None:
+            raise ValueError("data.mean and data.std are null, which is for run.loop proxy only; give three numbers")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, ``section.setting`` → value."""
+        return {key: _value(self, key) for key in settings_of(type(self))}
+
+    def source(self, setting: str) -> Source | None:
+        """Where a setting comes from; None if the file does not say so."""
+        return self.sources.get(setting, self.sources.get(setting.partition(".")[0]))
+
+    def accumulation(self, processes: int) -> int:
+        """Passes of each process whose gradients are added before a step, so that the global batch size holds.
+
+        Raises:
+            ConfigError: if the processes cannot share a global batch equally.
+        """
+        images, passes = self.data.batch_size_per_process * processes, self.data.global_batch_size
+        if passes % images:
+            raise ConfigError(
+                f"data.global_batch_size = {passes} is no multiple of {processes} processes × "
+                f"{self.data.batch_size_per_process} images; change data.batch_size_per_process (-b), or "
+                "data.global_batch_size and with it the learning rate"
+            )
+        return passes // images
+
+    def network(self, num_classes: int) -> HRViTConfig:
+        """The config of the network; not for a model of timm.
+
+        Raises:
+            ConfigError: for a field that the network does not have or accept.
+        """
+        fields = {
+            "num_classes": num_classes,
+            "drop_path_rate": self.regularisation.drop_path,
+            "drop_rate": self.regularisation.head_drop,
+            "grad_checkpointing": self.precision.gradient_checkpointing,
+        } | ({} if self.model.head is None else {"head": self.model.head})
+        if twice := sorted(fields.keys() & self.model.changes.keys()):
+            raise ConfigError(f"model.changes: {twice[0]} has a setting of its own; leave it out there")
+        return read_config(self.model.name).replace(**fields, **self.model.changes)
+
+    def to_yaml(self) -> str:
+        """YAML text with every setting; `load_recipe` reads an equal recipe from it."""
+        return write_yaml(self.model_dump(mode="json"), width=110)
+
+
+class ClassificationRecipe(Recipe):
+    """A recipe for networks that give one class an image."""
+
+    task: Literal["classification"] = "classification"
+    augmentation: ClassificationAugmentation = ClassificationAugmentation()
+    evaluation: ClassificationEvaluation = ClassificationEvaluation()
+
+
+class SegmentationRecipe(Recipe):
+    """A recipe for networks that give one class a pixel."""
+
+    task: Literal["segmentation"] = "segmentation"
+    augmentation: SegmentationAugmentation = SegmentationAugmentation()
+    regularisation: SegmentationRegularisation = SegmentationRegularisation()
+    evaluation: SegmentationEvaluation = SegmentationEvaluation()
+
+
+TASKS: dict[str, type[ClassificationRecipe] | type[SegmentationRecipe]] = {
+    "classification": ClassificationRecipe,
+    "segmentation": SegmentationRecipe,
+}
+AnyRecipe = ClassificationRecipe | SegmentationRecipe
+
+
+def settings_of(schema: type[Recipe]) -> list[str]:
+    """Every ``section.setting`` that recipes of a task have, in the order of the sections."""
+    found = []
+    for section in SECTIONS:
+        annotation: Any = schema.model_fields[section].annotation
+        found += [f"{section}.{name}" for name in annotation.model_fields]
+    return found
+
+
+def list_recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a shipped recipe, or the path itself if it ends in .yaml or .yml.
+
+    Raises:
+        ConfigError: with near names, if there is no recipe of that name.
+    """
+    if name.endswith(SUFFIXES):
+        return Path(name)
+    known = list_recipes()
+    if name not in known:
+        raise ConfigError(f"unknown recipe {name!r:.80}; {suggest(name, known)}, or give a path that ends in .yaml")
+    return known[name]
+
+
+def read_recipe(path: Path) -> AnyRecipe:
+    """The recipe as its file has it, with ``per_model``; checked for each of these models.
+
+    Raises:
+        ConfigError: one sentence with the file, the key and the remedy.
+    """
+    raw = _read(path)
+    recipe = recipe_from(raw, str(path))
+    for model in recipe.per_model:
+        recipe_from(_for_model(raw, model), f"{path}: per_model: {model}")
+    return recipe
+
+
+def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[str, Any]] = ()) -> AnyRecipe:
+    """A shipped recipe or a file, for a model, changed by ``(section.setting, value)`` pairs.
+
+    Args:
+        name: of a shipped recipe, or a path that ends in .yaml or .yml.
+        model: in place of the recipe's ``model.name``; its entry of ``per_model`` is applied, then the settings.
+    Raises:
+        ConfigError: one sentence with the file (or the setting), the key and the remedy.
+    """
+    path = find_recipe(name)
+    recipe, raw = read_recipe(path), _read(path)
+    raw = _for_model(raw, model or recipe.model.name)
+    recipe_from(raw, f"--model {model}" if model else str(path))
+    for key, value in settings:
+        assign(raw, key, value)
+    return recipe_from(raw, "--set") if settings else recipe_from(raw, str(path))
+
+
+def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
+    """Check a mapping of sections.
+
+    Raises:
+        ConfigError: one sentence that begins with the source.
+    """
+    task = fields.get("task")
+    if task not in TASKS:
+        raise ConfigError(f"{source}: task = {task!r:.80}: use {' or '.join(TASKS)}")
+    try:
+        recipe = TASKS[task].model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {first_problem(error, TASKS[task])}") from None
+    if not recipe.model.name.startswith(TIMM):
+        _check_network(recipe, source)
+    elif recipe.model.head or recipe.model.changes or recipe.task == "segmentation":
+        raise ConfigError(f"{source}: model: timm's models are trained as classifiers, as they are; take a preset")
+    return recipe
+
+
+def _check_network(recipe: AnyRecipe, source: str) -> None:
+    """Refuse a network that cannot be built, or whose head does not fit the task."""
+    try:
+        config = recipe.network(num_classes=2)
+        config.check_resolution(recipe.data.resolution_px)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: model: {error}") from None
+    whole = recipe.task == "classification"
+    if not HEAD[config.head].present or HEAD[config.head].whole_image != whole:
+        fitting = [name for name, head in HEAD.items() if head.present and head.whole_image == whole]
+        raise ConfigError(
+            f"{source}: model.head: {config.head!r} is no head for {recipe.task}; use {' or '.join(fitting)}"
+        )
+
+
+def is_recipe(name: str) -> bool:
+    """Whether the first argument of ``hrvit-lab train`` is a recipe: a shipped one, or a YAML file with a task."""
+    if not name.endswith(SUFFIXES):
+        return name in list_recipes()
+    try:
+        raw = read_yaml(read_text(Path(name), "the file"), name)
+    except ConfigError:
+        return False
+    return isinstance(raw, dict) and "task" in raw
+
+
+def _read(path: Path) -> dict[str, Any]:
+    raw = read_yaml(read_text(path, "the recipe"), f"recipe {path}")
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must be a mapping with title, task and sections; see hrvit-lab train copy")
+    return raw
+
+
+def _for_model(raw: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The fields for a model; ``per_model`` is used up."""
+    changed = copy.deepcopy(dict(raw))
+    per_model = changed.pop("per_model", None) or {}
+    for section, settings in per_model.get(model, {}).items():
+        for setting, value in settings.items():
+            assign(changed, f"{section}.{setting}", value)
+    assign(changed, "model.name", model)
+    return changed
+
+
+def _value(recipe: Recipe, setting: str) -> Any:
+    section, _, name = setting.partition(".")
+    return getattr(getattr(recipe, section), name)
