@@ -11,7 +11,7 @@ COMMANDS = {
     "study": "compare a family of networks: table, figures and report",
     "cost": "show parameters, MACs, activations and memory of a network",
     "latency": "compare the latency of networks",
-    "train": "train a network on a small data set",
+    "train": "train a network, for a few epochs or by a recipe",
     "app": "explore results and build variants in the browser",
 }
 """Names and descriptions of the commands. The package of that name has a ``__main__``."""

@@ -1,5 +1,6 @@
 """Recipes: what the shipped ones say, against the published figures; and what a wrong file is told."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -202,7 +203,7 @@ WRONG = [
     (SHORT.replace("1e-3", ".nan"), "optimiser.learning_rate = nan: give"),
     (SHORT.replace("1e-3", "-1"), "optimiser.learning_rate = -1: give at least 0"),
     (SHORT.replace("epochs: 2", "epochs: 2, iterations: 5"), "give epochs or iterations"),
-    (SHORT.replace("epochs: 2", "epochs: 2, warmup_epochs: 3"), "the warm-up is longer than the training"),
+    (SHORT.replace("epochs: 2", "epochs: 2, warmup_epochs: 3"), "warmup_epochs = 3 is longer than the training (2)"),
     (SHORT.replace("name: digits", "name: ../digits"), "data.name = '../digits'"),
     (SHORT.replace("hrvit_nano", "hrvit_nan"), "'hrvit_nan' is unknown; did you mean 'hrvit_nano'"),
     (SHORT.replace("hrvit_nano", "hrvit_nano, head: segformer"), "'segformer' is no head for classification; use"),
@@ -267,3 +268,16 @@ def test_every_data_file_of_the_package_is_in_the_wheel() -> None:
     found = {path for path in package.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     packed = {path for it in project["tool"]["setuptools"]["package-data"]["hrvit_lab"] for path in package.glob(it)}
     assert found == packed and package / "train/recipes/imagenet_hrvit.yaml" in packed
+
+
+def test_the_documentation_explains_every_setting_in_the_words_of_the_schema() -> None:
+    page = (ROOT / "docs/train.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\| `(\w+\.\w+)`(?: \((\w+)\))? \| (.+) \|$", page, re.MULTILINE))
+    expected = set()
+    for task, schema in TASKS.items():
+        for key in settings_of(schema):
+            section, _, name = key.partition(".")
+            shared = all(key in settings_of(other) for other in TASKS.values())
+            annotation: Any = schema.model_fields[section].annotation
+            expected.add((key, "" if shared else task, annotation.model_fields[name].description))
+    assert shown == expected

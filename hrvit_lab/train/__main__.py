@@ -1,11 +1,32 @@
-"""``hrvit-lab train MODEL``: train one network for a few epochs and write its curves and weights."""
+"""``hrvit-lab train MODEL``: train one network for a few epochs; ``hrvit-lab train RECIPE``: train by a recipe.
 
+``hrvit-lab train list | show | copy | validate`` are about recipes.
+"""
+
+import difflib
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 from hrvit_lab import cli
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.datasets import DATASETS
 from hrvit_lab.train.options import TrainOptions
+
+EXAMPLES = """\
+examples:
+  hrvit-lab train hrvit_nano --data digits
+  hrvit-lab train list
+  hrvit-lab train show imagenet_hrvit
+  hrvit-lab train copy fashion_mnist mine.yaml
+  hrvit-lab train validate mine.yaml
+  hrvit-lab train mine.yaml --set schedule.epochs=20
+
+Run 'hrvit-lab train RECIPE --help' for the options of a recipe. A recipe is the first argument.
+"""
+
+ENGINE = "hrvit_lab.train.engine_command"
 
 UNTRAINED = "interrupted before anything was trained"
 
@@ -14,21 +35,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 (diverged, out of memory), 2 (invalid request) or 130 (interrupted)."""
 
     def work() -> int:
-        options = parser().parse_args(arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given and not given[0].startswith("-"):
+            with cli.loading():  # imported here: --help is quick
+                from hrvit_lab.train import recipe, recipe_command
+            if given[0] in recipe_command.COMMANDS:
+                return recipe_command.run(given)
+            if recipe.is_recipe(given[0]):
+                return train_by_recipe(given)
+            _check_spelling(given[0], list(recipe.list_recipes()))
+        options = parser().parse_args(given)
         with cli.loading():
-            from hrvit_lab.train.command import train  # here: --help is quick
+            from hrvit_lab.train.command import train
 
         return train(options)
 
     return cli.run(work, interrupted=UNTRAINED)
 
 
+def train_by_recipe(arguments: Sequence[str]) -> int:
+    """Run a command line whose first argument is a recipe; returns the exit code.
+
+    Raises:
+        ConfigError: for an invalid request.
+    """
+    from hrvit_lab.train import flags
+
+    recipe, options = flags.parse(arguments)
+    with cli.loading():
+        if recipe.run.loop == "proxy":
+            from hrvit_lab.train.command import train_proxy as run
+        elif find_spec(ENGINE) is None:
+            raise ConfigError(
+                "training by a recipe needs the engine, which this version lacks; use hrvit-lab train MODEL"
+            )
+        else:
+            run = import_module(ENGINE).run_recipe
+    return int(run(recipe, options))
+
+
+def _check_spelling(name: str, recipes: Sequence[str]) -> None:
+    """Refuse a name that is nearer to a recipe than to a preset."""
+    from hrvit_lab.config import PRESETS, SEGMENTERS
+
+    near = difflib.get_close_matches(name, [*PRESETS, *SEGMENTERS, *recipes], n=1, cutoff=0.6)
+    if near and near[0] in recipes:
+        raise ConfigError(f"unknown model or recipe {name!r:.80}; did you mean {near[0]!r}?")
+
+
 def parser() -> cli.Parser:
-    """The command line; training options are the fields of ``TrainOptions``, which validates them."""
+    """The command line without a recipe; training options are the fields of ``TrainOptions``, which validates them."""
     description = (
-        "Train one network for a few epochs. The top-1 is a proxy that compares networks trained on the same data set."
+        "Train one network for a few epochs. The top-1 is a proxy that compares networks trained on the same data set. "
+        "'hrvit-lab train RECIPE' trains a network fully, by a recipe."
     )
-    parser = cli.Parser("hrvit-lab train", description)
+    parser = cli.Parser("hrvit-lab train", description, EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_nano, …) or the YAML file of a config")
     parser.add_argument("--data", default="digits", help=f"data set: {', '.join(DATASETS)} (default: digits)")
     parser.add_argument(

@@ -21,10 +21,13 @@ from hrvit_lab.network.build import build
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.data import ImageData, load_dataset
 from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.flags import RunOptions
 from hrvit_lab.train.image_folders import describe_skipped
 from hrvit_lab.train.loop import Epoch, TrainingDiverged, check_trainable, fit
 from hrvit_lab.train.memory import free_bytes, least_bytes, too_large
 from hrvit_lab.train.options import TrainOptions
+from hrvit_lab.train.proxy import proxy_options
+from hrvit_lab.train.recipe import Recipe
 from hrvit_lab.train.run import Run, check_unused, new_folder
 
 OUT_OF_MEMORY = "out of memory"
@@ -39,12 +42,33 @@ class RateColumn(ProgressColumn):
 
 def train(options: argparse.Namespace) -> int:
     """Load, build, train and save as the command line says."""
-    console = cli.console(soft_wrap=True)
     given = {name: getattr(options, name) for name in TrainOptions.model_fields}
     try:
         train_options = TrainOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(one_sentence(error, TrainOptions.model_fields)) from None
+    return train_shortly(options, train_options)
+
+
+def train_proxy(recipe: Recipe, where: RunOptions) -> int:
+    """The same as a recipe with ``run.loop: proxy`` says."""
+    train_options = proxy_options(recipe)
+    if where.resume is not None or where.download:
+        raise ConfigError("the short training (run.loop proxy) knows neither --resume nor --download; leave them out")
+    arguments = argparse.Namespace(
+        model=recipe.model.name, data=recipe.data.name, resolution=recipe.data.resolution_px, seed=recipe.run.seed,
+        root=where.root, out=where.out, device=where.device or "cpu",
+    )  # fmt: skip
+    return train_shortly(arguments, train_options)
+
+
+def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> int:
+    """Load, build, train and save; returns the exit code.
+
+    Args:
+        options: with model, data, root, resolution, seed, device and out, as the command line has them.
+    """
+    console = cli.console(soft_wrap=True)
     if options.out is not None:
         check_unused(options.out)
     device = usable(options.device)

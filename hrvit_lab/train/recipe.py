@@ -39,6 +39,8 @@ SUFFIXES = (".yaml", ".yml")
 SECTIONS = (
     "data", "model", "optimiser", "schedule", "augmentation", "regularisation", "precision", "evaluation", "run",
 )  # fmt: skip
+OWN_KEYS = ("title", "task", "data", "optimiser", "schedule")
+"""Keys that a recipe has and the config of a network has not."""
 Source = Literal["paper", "release", "ours"]
 """Where a setting comes from: the text of arXiv 2111.01236, the files that its authors released, or this lab."""
 Note = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -197,11 +199,7 @@ def read_recipe(path: Path) -> AnyRecipe:
     Raises:
         ConfigError: one sentence with the file, the key and the remedy.
     """
-    raw = _read(path)
-    recipe = recipe_from(raw, str(path))
-    for model in recipe.per_model:
-        recipe_from(_for_model(raw, model), f"{path}: per_model: {model}")
-    return recipe
+    return _checked(_read(path), path)
 
 
 def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[str, Any]] = ()) -> AnyRecipe:
@@ -214,12 +212,24 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
         ConfigError: one sentence with the file (or the setting), the key and the remedy.
     """
     path = find_recipe(name)
-    recipe, raw = read_recipe(path), _read(path)
-    raw = _for_model(raw, model or recipe.model.name)
-    recipe_from(raw, f"--model {model}" if model else str(path))
+    raw = _read(path)
+    recipe = _checked(raw, path)
+    if model is not None or recipe.per_model:
+        source = str(path) if model is None else f"--model {model}"
+        recipe = recipe_from(_for_model(raw, model or recipe.model.name), source)
+    return changed(recipe, settings) if settings else recipe
+
+
+def changed(recipe: AnyRecipe, settings: Sequence[tuple[str, Any]]) -> AnyRecipe:
+    """The recipe with ``(section.setting, value)`` pairs changed, the last one of a setting counting.
+
+    Raises:
+        ConfigError: one sentence with the setting, its value and the remedy.
+    """
+    raw = recipe.model_dump(mode="json")
     for key, value in settings:
         assign(raw, key, value)
-    return recipe_from(raw, "--set") if settings else recipe_from(raw, str(path))
+    return recipe_from(raw, "the command line")
 
 
 def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
@@ -258,14 +268,14 @@ def _check_network(recipe: AnyRecipe, source: str) -> None:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether the first argument of ``hrvit-lab train`` is a recipe: a shipped one, or a YAML file with a task."""
+    """Whether the first argument of ``hrvit-lab train`` is a recipe: a shipped one, or a YAML file with such keys."""
     if not name.endswith(SUFFIXES):
         return name in list_recipes()
     try:
         raw = read_yaml(read_text(Path(name), "the file"), name)
     except ConfigError:
         return False
-    return isinstance(raw, dict) and "task" in raw
+    return isinstance(raw, dict) and not raw.keys().isdisjoint(OWN_KEYS)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -275,15 +285,23 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _checked(raw: Mapping[str, Any], path: Path) -> AnyRecipe:
+    """The recipe, which is valid for each model of ``per_model`` too."""
+    recipe = recipe_from(raw, str(path))
+    for model in recipe.per_model:
+        recipe_from(_for_model(raw, model), f"{path}: per_model: {model}")
+    return recipe
+
+
 def _for_model(raw: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The fields for a model; ``per_model`` is used up."""
-    changed = copy.deepcopy(dict(raw))
-    per_model = changed.pop("per_model", None) or {}
+    fields = copy.deepcopy(dict(raw))
+    per_model = fields.pop("per_model", None) or {}
     for section, settings in per_model.get(model, {}).items():
         for setting, value in settings.items():
-            assign(changed, f"{section}.{setting}", value)
-    assign(changed, "model.name", model)
-    return changed
+            assign(fields, f"{section}.{setting}", value)
+    assign(fields, "model.name", model)
+    return fields
 
 
 def _value(recipe: Recipe, setting: str) -> Any:

@@ -105,15 +105,25 @@ class Optimiser(Section):
     """The optimiser, its learning rates and the limit on gradients."""
 
     name: str = Field("adamw", pattern="^[a-z0-9_]{1,50}$", description="a name of timm.optim.list_optimizers()")
-    learning_rate: LearningRate = Field(description="peak, for the global batch size")
+    learning_rate: LearningRate = Field(description="peak learning rate, for the global batch size")
     weight_decay: Annotated[Number, Field(ge=0, le=10)] = Field(
-        0.05, description="not applied to norms, biases and model.no_weight_decay()"
+        0.05, description="weight decay, not applied to norms, biases and model.no_weight_decay()"
     )
-    betas: tuple[DropRate, DropRate] | None = Field((0.9, 0.999), description="of Adam and its kin; null: not set")
-    epsilon: Annotated[Number, Field(gt=0, le=1)] | None = Field(1e-8, description="of Adam and its kin; null: not set")
-    momentum: DropRate | None = Field(None, description="of SGD and its kin; null: not set")
-    clip_gradients: Annotated[Number, Field(gt=0, le=1e6)] | None = Field(None, description="limit; null: none")
-    clip_mode: Literal["value", "norm"] = Field("value", description="limit of each element, or of the norm of all")
+    betas: tuple[DropRate, DropRate] | None = Field(
+        (0.9, 0.999), description="coefficients of Adam-like optimisers; null: the optimiser's default"
+    )
+    epsilon: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        1e-8, description="epsilon of Adam-like optimisers; null: the optimiser's default"
+    )
+    momentum: DropRate | None = Field(
+        None, description="momentum of SGD-like optimisers; null: the optimiser's default"
+    )
+    clip_gradients: Annotated[Number, Field(gt=0, le=1e6)] | None = Field(
+        None, description="limit on gradients; null: none"
+    )
+    clip_mode: Literal["value", "norm"] = Field(
+        "value", description="value: limit of each element; norm: limit of the norm of all gradients"
+    )
     layer_decay: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         None, description="multiple of the learning rate from one layer to the one below; null: none"
     )
@@ -129,16 +139,20 @@ class Schedule(Section):
         None, description="passes over the training images, without the cool-down; null: see iterations"
     )
     iterations: Length | None = Field(None, description="steps of the optimiser; null: see epochs")
-    curve: Literal["cosine", "poly", "constant"] = Field("cosine", description="shape of the decay")
+    curve: Literal["cosine", "poly", "constant"] = Field("cosine", description="how the learning rate decays")
     poly_power: Annotated[Number, Field(gt=0, le=10)] = Field(1.0, description="exponent of poly")
-    warmup_epochs: Annotated[Number, Field(ge=0, le=100_000)] = Field(0.0, description="linear warm-up")
-    warmup_iterations: Annotated[int, Field(strict=True, ge=0, le=MAX_LENGTH)] = Field(0, description="the same")
+    warmup_epochs: Annotated[Number, Field(ge=0, le=100_000)] = Field(0.0, description="linear warm-up, in epochs")
+    warmup_iterations: Annotated[int, Field(strict=True, ge=0, le=MAX_LENGTH)] = Field(
+        0, description="linear warm-up, in iterations"
+    )
     warmup_start_rate: LearningRate = Field(0.0, description="learning rate at the first step of the warm-up")
     min_rate: LearningRate = Field(0.0, description="learning rate at the end of the curve and in the cool-down")
     cooldown_epochs: Annotated[int, Field(strict=True, ge=0, le=100_000)] = Field(
         0, description="epochs at min_rate after the curve"
     )
-    update: Literal["step", "epoch"] = Field("step", description="when the learning rate changes")
+    update: Literal["step", "epoch"] = Field(
+        "step", description="whether the learning rate changes at each step or each epoch"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -148,8 +162,10 @@ class Schedule(Section):
             raise ValueError("give warmup_epochs or warmup_iterations, and set the other to 0")
         if self.iterations is not None and (self.warmup_epochs or self.cooldown_epochs or self.update == "epoch"):
             raise ValueError("with iterations, set warmup_epochs and cooldown_epochs to 0 and update to step")
-        if self.warmup_epochs > (self.epochs or MAX_LENGTH) or self.warmup_iterations > (self.iterations or MAX_LENGTH):
-            raise ValueError("the warm-up is longer than the training; shorten it")
+        for unit, length in (("epochs", self.epochs), ("iterations", self.iterations)):
+            warmup = getattr(self, f"warmup_{unit}")
+            if length is not None and warmup > length:
+                raise ValueError(f"warmup_{unit} = {warmup:g} is longer than the training ({length}); lower it")
         return self
 
 
@@ -157,25 +173,32 @@ class ClassificationAugmentation(Section):
     """Random changes of the images, in this order; mixing is done with the whole batch."""
 
     crop: Literal["resized", "padded", "none"] = Field(
-        "none", description="a random part of the image, resized; or shifted by up to padding_px; or the whole image"
+        "none",
+        description="resized: a random part, resized; padded: a shift of up to padding_px; none: the whole image",
     )
     crop_area: tuple[Share, Share] = Field((0.08, 1.0), description="smallest and largest area of a resized crop")
-    crop_aspect: tuple[Factor, Factor] = Field((0.75, 1.3333333333333333), description="width over height of the same")
-    padding_px: Annotated[int, Field(strict=True, ge=0, le=512)] = Field(0, description="largest shift, crop padded")
-    interpolation: Interpolation = Field("bicubic", description="of resizing; random: bilinear or bicubic")
-    flip_probability: Share = Field(0.0, description="of mirroring left and right")
+    crop_aspect: tuple[Factor, Factor] = Field(
+        (0.75, 1.3333333333333333), description="smallest and largest width over height of a resized crop"
+    )
+    padding_px: Annotated[int, Field(strict=True, ge=0, le=512)] = Field(
+        0, description="largest shift of a padded crop"
+    )
+    interpolation: Interpolation = Field(
+        "bicubic", description="interpolation of resizing; random: bilinear or bicubic"
+    )
+    flip_probability: Share = Field(0.0, description="probability of mirroring left and right")
     auto_augment: Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,100}$")] | None = Field(
-        None, description="policy in timm's notation; null: none"
+        None, description="augmentation policy in timm's notation; null: none"
     )
-    color_jitter: Share = Field(0.0, description="of brightness, contrast and saturation, without a policy")
-    erasing_probability: Share = Field(0.0, description="of erasing a random rectangle")
+    color_jitter: Share = Field(0.0, description="strength for brightness, contrast and saturation, without a policy")
+    erasing_probability: Share = Field(0.0, description="probability of erasing a random rectangle")
     erasing_mode: Literal["const", "rand", "pixel"] = Field(
-        "const", description="fill: zeros, one random colour, or a random colour for each pixel"
+        "const", description="const: filled with zeros; rand: one random colour; pixel: a random colour for each pixel"
     )
-    mixup_alpha: Alpha = Field(0.0, description="of the beta distribution; 0: no mixup")
-    cutmix_alpha: Alpha = Field(0.0, description="of the beta distribution; 0: no cutmix")
-    mix_probability: Share = Field(1.0, description="of mixing a batch")
-    mix_switch_probability: Share = Field(0.5, description="of cutmix where both are on")
+    mixup_alpha: Alpha = Field(0.0, description="parameter of the beta distribution; 0: no mixup")
+    cutmix_alpha: Alpha = Field(0.0, description="parameter of the beta distribution; 0: no cutmix")
+    mix_probability: Share = Field(1.0, description="probability that a batch is mixed")
+    mix_switch_probability: Share = Field(0.5, description="probability of cutmix where both are on")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -196,8 +219,10 @@ class SegmentationAugmentation(Section):
     cat_max_ratio: Annotated[Number, Field(gt=0, le=1)] = Field(
         1.0, description="largest share of one class in a crop; 1: any"
     )
-    crop_tries: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(10, description="crops that are tried for it")
-    flip_probability: Share = Field(0.0, description="of mirroring left and right")
+    crop_tries: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        10, description="number of crops tried to meet cat_max_ratio"
+    )
+    flip_probability: Share = Field(0.0, description="probability of mirroring left and right")
     photometric_distortion: Switch = Field(
         False, description="brightness ± 32, contrast and saturation × 0.5 to 1.5, hue ± 18 of 180"
     )
@@ -212,27 +237,29 @@ class SegmentationAugmentation(Section):
 
 
 class Regularisation(Section):
-    """What keeps the network from learning by heart, beside augmentation and weight decay."""
+    """Regularisation beside augmentation and weight decay."""
 
     drop_path: DropRate = Field(0.0, description="stochastic depth of the last block, linear from 0 at the first")
     head_drop: DropRate = Field(0.0, description="dropout before the classifier")
     label_smoothing: DropRate = Field(0.0, description="probability spread over all classes")
     ema: Switch = Field(False, description="score and keep a moving average of the weights too")
-    ema_decay: DropRate = Field(0.9999, description="of that average, a step")
+    ema_decay: DropRate = Field(0.9999, description="decay of that average per step")
 
 
 class SegmentationRegularisation(Regularisation):
     """The same, with the loss of the auxiliary head."""
 
     auxiliary_loss_weight: Annotated[Number, Field(ge=0, le=10)] = Field(
-        0.4, description="of a head that has an auxiliary head (upernet)"
+        0.4, description="weight of the loss of the auxiliary head, if there is one (upernet)"
     )
 
 
 class Precision(Section):
     """How a step is computed."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of activations under autocast")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="number format of activations under autocast"
+    )
     sync_batch_norm: Switch = Field(False, description="BatchNorm over the batches of all processes")
     gradient_checkpointing: Switch = Field(False, description="compute activations again in the backward pass")
     channels_last: Switch = Field(False, description="memory format of images and convolutions")
@@ -246,10 +273,12 @@ class ClassificationEvaluation(Section):
     crop_fraction: Annotated[Number, Field(gt=0, le=1)] = Field(
         1.0, description="share of the shorter side that the centre crop keeps"
     )
-    interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="of resizing")
-    batch_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = Field(128, description="images in a pass")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="interpolation of resizing")
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = Field(
+        128, description="images, or windows, in a pass"
+    )
     every_epochs: Count = Field(1, description="epochs between evaluations; the last one is always evaluated")
-    best: Literal["top1", "top5"] = Field("top1", description="score that chooses the checkpoint best")
+    best: Literal["top1", "top5"] = Field("top1", description="score that selects the best checkpoint")
 
 
 class SegmentationEvaluation(Section):
@@ -265,9 +294,11 @@ class SegmentationEvaluation(Section):
         (1.0,), description="sizes of the image that are averaged"
     )
     flip: Switch = Field(False, description="average with the mirrored image")
-    batch_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = Field(1, description="windows in a pass")
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = Field(
+        1, description="images, or windows, in a pass"
+    )
     every_iterations: Length = Field(1000, description="steps between evaluations; the last one is always evaluated")
-    best: Literal["miou", "aacc", "macc"] = Field("miou", description="score that chooses the checkpoint best")
+    best: Literal["miou", "aacc", "macc"] = Field("miou", description="score that selects the best checkpoint")
 
     @model_validator(mode="after")
     def _windows(self) -> Self:
@@ -282,9 +313,11 @@ class SegmentationEvaluation(Section):
 
 
 class Run(Section):
-    """What is neither of the network nor of the images."""
+    """Seed, processes, checkpoints, and the loop."""
 
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(0, description="of weights, order, augmentation")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = Field(
+        0, description="seed of weights, order and augmentation"
+    )
     workers: Annotated[int, Field(strict=True, ge=0, le=256)] = Field(
         2, description="processes that read images, for each training process; no effect on results"
     )
@@ -294,7 +327,9 @@ class Run(Section):
     save_every_s: Annotated[Number, Field(gt=0, le=1e6)] = Field(
         600.0, description="seconds between checkpoints beside those at evaluations"
     )
-    keep_last: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(2, description="checkpoints, beside the best")
+    keep_last: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        2, description="number of checkpoints to keep, beside the best"
+    )
     loop: Literal["engine", "proxy"] = Field(
-        "engine", description="the full training, or the short one of studies, which knows few settings"
+        "engine", description="engine: the full training; proxy: the short one of studies, which has few settings"
     )
