@@ -26,6 +26,7 @@ REMEDIES = {
     "string_unicode": "give a text",
     "bool_type": "give true or false",
     "bool_parsing": "give true or false",
+    "invalid_key": "give a key that is a text",
     "literal_error": "use {expected}",
     "greater_than": "give more than {gt:g}",
     "greater_than_equal": "give at least {ge:g}",

@@ -6,11 +6,10 @@ a file. The training code gets a `ClassificationRecipe` or a `SegmentationRecipe
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, HRViTConfig, read_config, read_text, read_yaml, suggest, write_yaml
@@ -52,13 +51,12 @@ class Recipe(Section):
 
     Attributes:
         title: one line for lists.
-        per_model: settings that differ for some models: ``{model: {section: {setting: value}}}``. `load_recipe` applies
-            those of the chosen model; a loaded recipe has none left.
+        per_model: further models that the sources name, with the settings that differ for each:
+            ``{model: {section: {setting: value}}}``. `load_recipe` applies those of the chosen model; a loaded recipe
+            has none left.
         sources: of each setting, by ``section`` or ``section.setting``; the longer key counts.
         notes: what a reader must know.
     """
-
-    model_config = ConfigDict(ignored_types=(cached_property,))
 
     title: Annotated[str, Field(min_length=1, max_length=100)]
     task: str
@@ -80,6 +78,15 @@ class Recipe(Section):
             if cli.printable(text) != text:
                 raise ValueError(f"{cli.printable(text)[:60]!r} holds a control character; leave it out")
         return value
+
+    @field_validator("per_model")
+    @classmethod
+    def _in_sections(cls, per_model: dict[str, Changes]) -> dict[str, Changes]:
+        for model, changes in per_model.items():
+            for section in changes:
+                if section not in SECTIONS:
+                    raise ValueError(f"{model}: unknown section {section!r:.80}; {suggest(section, SECTIONS)}")
+        return per_model
 
     @field_validator("sources")
     @classmethod
@@ -111,14 +118,14 @@ class Recipe(Section):
         Raises:
             ConfigError: if the processes cannot share a global batch equally.
         """
-        images, passes = self.data.batch_size_per_process * processes, self.data.global_batch_size
-        if passes % images:
+        images, batch = self.data.batch_size_per_process * processes, self.data.global_batch_size
+        if batch % images:
             raise ConfigError(
-                f"data.global_batch_size = {passes} is no multiple of {processes} processes × "
+                f"data.global_batch_size = {batch} is no multiple of {processes} processes × "
                 f"{self.data.batch_size_per_process} images; change data.batch_size_per_process (-b), or "
                 "data.global_batch_size and with it the learning rate"
             )
-        return passes // images
+        return batch // images
 
     def network(self, num_classes: int) -> HRViTConfig:
         """The config of the network; not for a model of timm.
@@ -189,7 +196,7 @@ def find_recipe(name: str) -> Path:
         return Path(name)
     known = list_recipes()
     if name not in known:
-        raise ConfigError(f"unknown recipe {name!r:.80}; {suggest(name, known)}, or give a path that ends in .yaml")
+        raise ConfigError(f"unknown recipe {name!r:.80}; {suggest(name, known)}")
     return known[name]
 
 
@@ -214,22 +221,29 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
     path = find_recipe(name)
     raw = _read(path)
     recipe = _checked(raw, path)
-    if model is not None or recipe.per_model:
-        source = str(path) if model is None else f"--model {model}"
-        recipe = recipe_from(_for_model(raw, model or recipe.model.name), source)
+    chosen = recipe.model.name if model is None else model
+    if chosen not in (recipe.model.name, *recipe.per_model):
+        settings = [("model.name", chosen), *settings]
+    elif recipe.per_model:
+        recipe = recipe_from(_for_model(raw, chosen), str(path))
     return changed(recipe, settings) if settings else recipe
 
 
 def changed(recipe: AnyRecipe, settings: Sequence[tuple[str, Any]]) -> AnyRecipe:
     """The recipe with ``(section.setting, value)`` pairs changed, the last one of a setting counting.
 
+    What differs then is ours, wherever the rest comes from.
+
     Raises:
         ConfigError: one sentence with the setting, its value and the remedy.
     """
-    raw = recipe.model_dump(mode="json")
+    raw = recipe.model_dump(mode="json") | {"per_model": {}}
     for key, value in settings:
         assign(raw, key, value)
-    return recipe_from(raw, "the command line")
+    found = recipe_from(raw, "the command line")
+    known = recipe.settings
+    ours: dict[str, Source] = {key: "ours" for key, value in found.settings.items() if value != known.get(key, value)}
+    return found.model_copy(update={"sources": recipe.sources | ours}) if recipe.sources else found
 
 
 def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
@@ -239,7 +253,7 @@ def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
         ConfigError: one sentence that begins with the source.
     """
     task = fields.get("task")
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ConfigError(f"{source}: task = {task!r:.80}: use {' or '.join(TASKS)}")
     try:
         recipe = TASKS[task].model_validate(fields)
@@ -256,7 +270,8 @@ def _check_network(recipe: AnyRecipe, source: str) -> None:
     """Refuse a network that cannot be built, or whose head does not fit the task."""
     try:
         config = recipe.network(num_classes=2)
-        config.check_resolution(recipe.data.resolution_px)
+        for resolution in ("data.resolution_px", "evaluation.resolution_px"):
+            config.check_resolution(recipe.settings.get(resolution, recipe.data.resolution_px))
     except ConfigError as error:
         raise ConfigError(f"{source}: model: {error}") from None
     whole = recipe.task == "classification"

@@ -86,7 +86,7 @@ def show(name: str) -> None:
     console.print(table)
     for model, changes in recipe.per_model.items():
         settings = (f"{part}.{key} = {shown(value)}" for part, keys in changes.items() for key, value in keys.items())
-        console.print(f"With --model {model}: {', '.join(settings)}", soft_wrap=True)
+        console.print(f"With --model {model}: {', '.join(settings) or 'the same'}", soft_wrap=True)
     for note in recipe.notes:
         console.print(f"Note: {note}", soft_wrap=True)
     console.print("Sources: the paper (arXiv 2111.01236), its release, or ours (this lab).", soft_wrap=True)

@@ -90,7 +90,7 @@ class Model(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         if not (name.startswith(TIMM) or name.endswith((".yaml", ".yml")) or name in PRESETS or name in SEGMENTERS):
-            raise ValueError(f"{name!r:.80} is unknown; {suggest(name, [*PRESETS, *SEGMENTERS])}, or timm:NAME")
+            raise ValueError(f"{name!r:.80} is unknown; {suggest(name, [*PRESETS, *SEGMENTERS])}")
         return name
 
     @field_validator("head")
