@@ -17,7 +17,7 @@ from reference import reference_state_dict
 from hrvit_lab import create_model, load_published
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
-from hrvit_lab.study import worker
+from hrvit_lab.study import sweep, worker
 
 torch.set_num_threads(1)
 
@@ -52,6 +52,12 @@ def seeds() -> None:
 def light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of studies that this process starts import no torch: for probes that need none."""
     monkeypatch.setattr(worker, "main", light_worker.main)
+
+
+@pytest.fixture
+def light_studies(light_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies that this process runs have figures that cost nothing: where no training or measurement is tested."""
+    monkeypatch.setattr(sweep, "PROBES", light_worker.PROBES)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
-"""A study's worker without torch, whose import takes most of the time of a test with fake probes."""
+"""A study's worker without torch, whose import takes most of the time of a test with fake probes; and such probes."""
 
+import os
 import sys
+import time
 import types
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from hrvit_lab.study import worker
+from hrvit_lab.study.groups import ProbeInput
 
 
 def main(connection: Connection, probes: Mapping[str, Any], threads: int) -> None:
@@ -17,3 +21,26 @@ def main(connection: Connection, probes: Mapping[str, Any], threads: int) -> Non
     torch.get_num_threads = lambda: kept[0]  # type: ignore[attr-defined]
     sys.modules["torch"] = torch
     worker.main(connection, probes, threads)
+
+
+def figure(asked: ProbeInput) -> float:
+    """A number that depends on the network, the seed and the training, and is the same in every process."""
+    return int(asked.config.id, 16) % 89 + asked.seed / 7 + float(asked.train.get("epochs", 0)) / 11
+
+
+def memory(asked: ProbeInput) -> dict[str, Any]:
+    return {"peak_memory_mib": figure(asked)}
+
+
+def accuracy(asked: ProbeInput) -> dict[str, Any]:
+    """Takes the seconds in ``LIGHT_TRIAL_S``; leaves its process's number in the folder ``LIGHT_MARKS``."""
+    if folder := os.environ.get("LIGHT_MARKS"):
+        (Path(folder) / str(os.getpid())).touch()
+    time.sleep(float(os.environ.get("LIGHT_TRIAL_S", "0")))
+    epochs = int(asked.train.get("epochs", 1))
+    curves = [{"epoch": epoch, "val_loss": figure(asked) / epoch} for epoch in range(1, epochs + 1)]
+    loss = figure(asked) / epochs
+    return {"top1": figure(asked), "train_loss": loss, "val_loss": loss, "train_seconds": 1.0, "curves": curves}
+
+
+PROBES = {"memory": memory, "accuracy": accuracy}

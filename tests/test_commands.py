@@ -3,12 +3,14 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cost import in_terminal
@@ -47,13 +49,29 @@ COMMANDS = {
 """Arguments of ``hrvit-lab`` with their exit codes; ``costs.yaml`` and its results are in the working folder."""
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study and its results; not to be changed."""
+    path = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        (path / "costs.yaml").write_text(COSTS, encoding="utf-8")
+        assert root.main(["study", "costs.yaml"]) == 0
+    return path
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which the test runs."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "costs.yaml").write_text(COSTS, encoding="utf-8")
-    assert root.main(["study", "costs.yaml"]) == 0
-    capsys.readouterr()
     return tmp_path
+
+
+def and_slow(first: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """Cases of the default run, and those that a slow run adds."""
+    cases = (other if isinstance(other, tuple) else (other,) for other in others)
+    return [*first, *(pytest.param(*case, marks=pytest.mark.slow) for case in cases)]
 
 
 def python(*arguments: str, shell: str = "", **variables: str) -> "subprocess.CompletedProcess[bytes]":
@@ -67,8 +85,12 @@ def python(*arguments: str, shell: str = "", **variables: str) -> "subprocess.Co
 # -- encodings -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp932"])
-@pytest.mark.parametrize("name", COMMANDS)
+# In ASCII, every command; in an encoding that has some of the signs, the one that tells them apart.
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [(name, "ascii") for name in COMMANDS]
+    + and_slow([("dry run", "cp932")], [(name, "cp932") for name in COMMANDS if name != "dry run"]),
+)
 def test_another_encoding_replaces_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str
 ) -> None:
@@ -94,7 +116,7 @@ def test_another_encoding_replaces_text_of_the_design_space(monkeypatch: pytest.
     assert b"networks; exactly: " in stream.buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", ["cost", "list", "study", "report", "study, invalid", "cost --help"])
+@pytest.mark.parametrize("name", and_slow(["study", "study, invalid"], ["cost", "list", "report", "cost --help"]))
 def test_the_locale_c_without_utf8_mode(folder: Path, name: str) -> None:
     """Files and the command line are then in ASCII as well."""
     arguments, code = COMMANDS[name]
@@ -105,7 +127,7 @@ def test_the_locale_c_without_utf8_mode(folder: Path, name: str) -> None:
     assert load_study(folder / "results" / "costs" / "study.yaml").title == "What does a branch cost – 枝 – ψ?"
 
 
-@pytest.mark.parametrize("name", ["cost", "list", "dry run", "study"])
+@pytest.mark.parametrize("name", and_slow(["cost"], ["list", "dry run", "study"]))
 def test_a_terminal_in_ascii(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -130,10 +152,25 @@ def test_names_of_files_that_are_not_utf8(
 # -- closed streams ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("shell", "codes"), [(">&-", {0}), ("<&- >&- 2>&-", {0}), ("| head -1", {0, 141})])
-@pytest.mark.parametrize("name", ["cost", "list", "dry run", "study", "report"])
-def test_a_closed_stream_ends_no_command_in_a_traceback(folder: Path, name: str, shell: str, codes: set[int]) -> None:
+SHELLS = {">&-": {0}, "<&- >&- 2>&-": {0}, "| head -1": {0, 141}}
+CLOSED = [("cost", ">&-"), ("report", "<&- >&- 2>&-"), ("study", "| head -1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "shell"),
+    and_slow(
+        CLOSED,
+        [
+            (name, shell)
+            for name in ("cost", "list", "dry run", "study", "report")
+            for shell in SHELLS
+            if (name, shell) not in CLOSED
+        ],
+    ),
+)
+def test_a_closed_stream_ends_no_command_in_a_traceback(folder: Path, name: str, shell: str) -> None:
     """With ``| head -1``, a command that writes little may end before its reader."""
+    codes = SHELLS[shell]
     done = python("hrvit_lab", *COMMANDS[name][0].split(), shell=shell)
     assert done.returncode in codes and done.stderr == b""
     if name == "report" and codes == {0}:
@@ -159,12 +196,10 @@ def interrupt(arguments: str, when: Callable[[int], bool]) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("arguments", "file"),
-    [
-        ("study costs.yaml --out new", "new/costs/study.yaml"),
-        ("study costs.yaml --out new", "new/costs/figures"),
-        ("study report costs --into new", "new/study.yaml"),
-        ("study report costs --into new", "new/table.csv"),
-    ],
+    and_slow(
+        [("study costs.yaml --out new", "new/costs/figures"), ("study report costs --into new", "new/table.csv")],
+        [("study costs.yaml --out new", "new/costs/study.yaml"), ("study report costs --into new", "new/study.yaml")],
+    ),
 )
 def test_ctrl_c_while_results_are_drawn_or_written(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, file: str
@@ -179,7 +214,7 @@ def test_ctrl_c_while_results_are_drawn_or_written(
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads which libraries a process has loaded")
-@pytest.mark.parametrize("seconds", [2, 6])
+@pytest.mark.parametrize("seconds", and_slow([6], [2]))
 def test_ctrl_c_while_other_counters_run(seconds: float) -> None:
     loaded: list[float] = []
 
@@ -195,6 +230,7 @@ def test_ctrl_c_while_other_counters_run(seconds: float) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.usefixtures("light_studies")
 @pytest.mark.parametrize("file", ["record", "journal"])
 def test_a_disk_that_is_full_when_a_trial_is_kept(folder: Path, capsys: pytest.CaptureFixture[str], file: str) -> None:
     """The file and a remedy are named, the first trial's figures are kept, and a rerun completes."""

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import bench_cost
@@ -47,22 +46,36 @@ def with_one_block_a_branch(config: HRViTConfig) -> HRViTConfig:
     return config.replace(depths=tuple(tuple(1 for _ in stage) for stage in config.depths))
 
 
+def in_two_stages(config: HRViTConfig) -> HRViTConfig:
+    """A stem, each branch once, and a fusion: every kind of part of a parallel network, in few blocks."""
+    return config.replace(depths=((1,), tuple(1 for _ in config.depths[-1])))
+
+
 # -- against torch ----------------------------------------------------------------------------------------------------
 
 
-every_config = pytest.mark.parametrize("config", [*PRESETS.values(), *NANO_WITH.values()], ids=[*PRESETS, *NANO_WITH])
+CONFIGS = PRESETS | NANO_WITH
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+# With one block a branch, these are mit_b1, cswin_tiny or hrvit_b1, some in other widths; slow tests run them whole.
+ALIKE = ("mit_b2", "mit_b3", "mit_b4", "mit_b5", "cswin_small", "cswin_base", "hrvit_b2", "hrvit_micro")
+every_kind_of_part = pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ALIKE])
 
 
 @every_config
-def test_every_preset_and_head_equals_torchs_formulas(config: HRViTConfig) -> None:
-    headless = config.replace(head="none")
-    model = with_zeros(config)
-    for kind, closed in ((config, totals(config)), (headless, totals(headless))):
+def test_every_preset_and_head_has_its_parameters_and_buffers(config: HRViTConfig) -> None:
+    with torch.device("meta"):
+        model = build(config)
+    for kind, closed in ((config, totals(config)), (headless := config.replace(head="none"), totals(headless))):
         parts = [p for n, p in model.named_parameters() if kind is config or not n.startswith("head.")]
         buffers = [b for n, b in model.named_buffers() if kind is config or not n.startswith("head.")]
         assert closed.params == sum(p.numel() for p in parts)
         assert closed.buffers == sum(b.numel() for b in buffers if b.is_floating_point())
-    for size, model in at_every_size(config):
+
+
+@every_kind_of_part
+def test_every_preset_and_head_equals_torchs_formulas(name: str) -> None:
+    model, sizes = with_every_part(name)
+    for size in sizes:
         with torch.no_grad(), use_explicit_attention(model), TorchFlops() as run:
             maps = model.forward_features(zeros(model, size))
             body = run.flops
@@ -71,16 +84,18 @@ def test_every_preset_and_head_equals_torchs_formulas(config: HRViTConfig) -> No
         assert 2 * totals(model.config.replace(head="none"), size).macs == body
 
 
-@every_config
-def test_activations_and_moved_maps_equal_what_is_dispatched(config: HRViTConfig) -> None:
-    for size, model in at_every_size(config):
+@every_kind_of_part
+def test_activations_and_moved_maps_equal_what_is_dispatched(name: str) -> None:
+    model, sizes = with_every_part(name)
+    for size in sizes:
         check_dispatched(model, size)
 
 
 @pytest.mark.slow
 @every_config
 def test_activations_and_moved_maps_of_whole_networks_equal_what_is_dispatched(config: HRViTConfig) -> None:
-    model = with_zeros(config)
+    with torch.device("meta"):
+        model = build(config).eval()
     for size in SIZES:
         check_dispatched(model, size)
 
@@ -115,19 +130,18 @@ def test_every_preset_and_head_equals_torchs_counter_at_every_size(config: HRViT
         assert 2 * totals(config.replace(head="none"), size).macs == counter.get_total_flops() - head
 
 
-def at_every_size(config: HRViTConfig) -> Iterator[tuple[tuple[int, int], HRViT]]:
-    """The whole network at the smaller sizes, and with one block a branch, which has all its parts, at the larger."""
-    whole, shallow = with_zeros(config), with_zeros(with_one_block_a_branch(config))
-    for size in SIZES:
-        yield size, shallow if max(size) > 224 else whole
+def with_every_part(name: str) -> tuple[HRViT, tuple[tuple[int, int], ...]]:
+    """hrvit_nano whole, for every size; any other with one block a branch, for two (slow tests run them whole)."""
+    if name == "hrvit_nano":
+        return with_zeros(PRESETS[name]), SIZES
+    shallow = with_one_block_a_branch(CONFIGS[name]).replace(upernet_width=32)  # its products are large
+    return with_zeros(shallow), ((224, 224), (97, 161))
 
 
 def with_zeros(config: HRViTConfig) -> HRViT:
     """Operators don't depend on values. The CPU runs small ones faster than the meta device, with kernels in Python."""
     with torch.device("meta"):
         model = build(config).eval()
-    if config.head == "upernet":  # its products are large
-        return model
     model.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
@@ -197,8 +211,16 @@ def live_ratio(config: HRViTConfig, size: tuple[int, int], batch_size: int, dtyp
     return predicted / measured, (predicted - weights) / (measured - weights)
 
 
-@pytest.mark.parametrize("side", [224, 512])
-@pytest.mark.parametrize("name", ["hrvit_b1", "hrvit_b2", "hrvit_b3"])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("hrvit_b1", 224),
+        ("hrvit_b3", 512),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+            ("hrvit_b1", 512), ("hrvit_b2", 224), ("hrvit_b2", 512), ("hrvit_b3", 224),
+        )),
+    ],
+)  # fmt: skip
 def test_peak_memory_of_the_published_networks(name: str, side: int) -> None:
     everything, maps = live_ratio(PRESETS[name], (side, side), 1, "float32")
     assert everything == pytest.approx(1, abs=0.15) and maps == pytest.approx(1, abs=0.15)
@@ -210,7 +232,7 @@ def test_peak_memory_of_the_published_networks(name: str, side: int) -> None:
         ("hrvit_nano", (97, 161), 8, "float32", "classifier"),
         ("hrvit_nano", (33, 47), 1, "bfloat16", "none"),
         ("hrvit_micro", (224, 224), 8, "float32", "none"),
-        ("hrvit_b1", (224, 224), 8, "float32", "classifier"),
+        pytest.param("hrvit_b1", (224, 224), 8, "float32", "classifier", marks=pytest.mark.slow),
         *(("hrvit_nano", (97, 161), 2, "float32", head) for head in NANO_WITH),
         ("hrvit_b1", (224, 224), 1, "float32", "segformer"),
     ],
@@ -257,15 +279,22 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("config", "size"),
     [
-        (PRESETS["hrvit_nano"], (97, 161)),
-        (with_one_block_a_branch(PRESETS["hrvit_b1"]), (224, 224)),
+        pytest.param(PRESETS["hrvit_nano"], (97, 161), marks=pytest.mark.slow),
+        (in_two_stages(PRESETS["hrvit_b1"]), (97, 161)),
         pytest.param(PRESETS["hrvit_b1"], (224, 224), marks=pytest.mark.slow),
-        (SOME_VARIANTS, (97, 161)),
-        (OTHER_VARIANTS, (97, 161)),
-        *((config, (33, 47)) for config in NANO_WITH.values()),
+        (in_two_stages(SOME_VARIANTS), (97, 161)),
+        pytest.param(SOME_VARIANTS, (97, 161), marks=pytest.mark.slow),
+        (in_two_stages(OTHER_VARIANTS), (97, 161)),
+        pytest.param(OTHER_VARIANTS, (97, 161), marks=pytest.mark.slow),
+        *((in_two_stages(with_branches(config, 2)), (33, 47)) for config in NANO_WITH.values()),
+        *(pytest.param(config, (33, 47), marks=pytest.mark.slow) for config in NANO_WITH.values()),
     ],
-    ids=["hrvit_nano", "hrvit_b1 with one block a branch", "hrvit_b1", "some variants", "other variants", *NANO_WITH],
-)
+    ids=[
+        "hrvit_nano", "two stages of hrvit_b1", "hrvit_b1", "some variants in two stages",
+        "some variants", "other variants in two stages", "other variants",
+        *(f"two branches with {head}" for head in NANO_WITH), *NANO_WITH,
+    ],
+)  # fmt: skip
 def test_tools_say_what_is_predicted(config: HRViTConfig, size: tuple[int, int]) -> None:
     check_tools(config, size)
 

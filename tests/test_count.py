@@ -23,6 +23,11 @@ from hrvit_lab.network.blocks import CrossShaped, use_explicit_attention
 from hrvit_lab.network.blocks.stem import TwoConvStem
 from hrvit_lab.network.deploy import deploy
 
+SMALL = HRViTConfig(
+    depths=((1,), (1, 1)), widths=8, head_dims=4, window_sizes=2, mlp_ratios=2, stem_width=8, head_widths=4,
+    head_features=16,
+)  # fmt: skip
+
 
 def test_a_hand_count() -> None:
     """One stage, one branch, one block at 32×32: 8×8 tokens, width 8, everything by hand."""
@@ -69,8 +74,15 @@ def test_padded_windows_by_hand() -> None:
     assert attention.macs_padded == 2 * (2 * 8 * 2 * 70**2)
 
 
-@pytest.mark.parametrize("name", ["hrvit_b1", "hrvit_nano"])
-@pytest.mark.parametrize("resolution", [(224, 224), (97, 161)])
+@pytest.mark.parametrize(
+    ("name", "resolution"),
+    [
+        ("hrvit_nano", (97, 161)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+            ("hrvit_nano", (224, 224)), ("hrvit_b1", (224, 224)), ("hrvit_b1", (97, 161)),
+        )),
+    ],
+)  # fmt: skip
 def test_closed_form_equals_what_is_dispatched(name: str, resolution: tuple[int, int]) -> None:
     closed = count(PRESETS[name], resolution)
     with torch.device("meta"):
@@ -104,7 +116,7 @@ def test_unknown_grouping() -> None:
     [  # as timm's own results tables give them at 224
         ("resnet50", 25.56, 4.11, 11.11),
         ("swin_tiny_patch4_window7_224", 28.29, 4.51, 17.06),
-        ("hrnet_w18", 21.30, 4.32, 16.31),
+        pytest.param("hrnet_w18", 21.30, 4.32, 16.31, marks=pytest.mark.slow),
     ],
 )
 def test_any_timm_model(name: str, params_m: float, gmacs: float, activations_m: float) -> None:
@@ -125,12 +137,12 @@ def test_an_operator_nobody_counted_is_an_error() -> None:
 
 
 def test_a_model_that_is_no_longer_its_config_is_counted_as_it_is() -> None:
-    plain, served = create_model("hrvit_nano"), deploy(create_model("hrvit_nano"))
+    plain, served = create_model(SMALL), deploy(create_model(SMALL))
     assert count(served, 64).params == sum(p.numel() for p in served.parameters()) != count(plain, 64).params
-    backbone = create_model("hrvit_nano")
+    backbone = create_model(SMALL)
     backbone.prune_intermediate_layers(1)
     assert count(backbone, 64).params == sum(p.numel() for p in backbone.parameters())
-    assert count(backbone, 64).macs == count(create_model("hrvit_nano", head="none"), 64).macs
+    assert count(backbone, 64).macs == count(create_model(SMALL.replace(head="none")), 64).macs
 
 
 # -- every kind of product, by hand -----------------------------------------------------------------------------------
@@ -250,7 +262,15 @@ def test_transformer_encoders_take_no_short_cut(norm_first: bool, padding: bool)
         assert costs_after(x_and_weights, attention)[0] == 64 * 8 * 24 + PRODUCTS + 64 * 8 * 8
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "swin_v2_t", "maxvit_t", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_b_16",
+        "swin_v2_t",
+        "efficientnet_b0",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("swin_t", "maxvit_t")),
+    ],
+)
 def test_torchvisions_models_at_their_published_counts(name: str) -> None:
     """torchvision's weights say parameters and GMACs; torch's counter is the second witness."""
     from torchvision import models
@@ -313,10 +333,6 @@ def another_forward(model: Any) -> None:
     model.stem.forward = MethodType(halved, model.stem)
 
 
-SMALL = HRViTConfig(
-    depths=((1,), (1, 1)), widths=8, head_dims=4, window_sizes=2, mlp_ratios=2, stem_width=8, head_widths=4,
-    head_features=16,
-)  # fmt: skip
 ALTERED = (stride, kernel, windows, a_hook, a_parametrization, another_part, another_forward)
 
 

@@ -53,8 +53,8 @@ def deployed() -> HRViT:
     ("make", "height", "width"),
     [
         (partial(small, 2), 64, 96),
-        (partial(small, 3), 104, 72),
-        (deployed, 64, 64),
+        pytest.param(partial(small, 3), 104, 72, marks=pytest.mark.slow),
+        pytest.param(deployed, 64, 64, marks=pytest.mark.slow),
         (deployed, 104, 72),
         pytest.param(partial(nano, "classifier"), 64, 96, marks=pytest.mark.slow),
         pytest.param(partial(nano, "classifier"), 104, 72, marks=pytest.mark.slow),

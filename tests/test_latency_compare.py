@@ -254,17 +254,18 @@ def contains_one(rounds: Rounds) -> bool:
     return ratio.low <= 1 <= ratio.high
 
 
-def test_on_a_simulated_machine_intervals_cover_and_slowdowns_are_found() -> None:
+@pytest.mark.parametrize("races", [30, pytest.param(80, marks=pytest.mark.slow)])
+def test_on_a_simulated_machine_intervals_cover_and_slowdowns_are_found(races: int) -> None:
     """Of 80 intervals 76 should contain the truth, give or take 2; and 5 % is nearly always found."""
     covered, found = 0, 0
-    for seed in range(80):
+    for seed in range(races):
         clock, stopwatches = drifting(seed, 1.05)
         rounds = compare(stopwatches, Budget(max_seconds=15), seed=seed, clock=clock)
         control = paired_ratio(rounds.wall_ms(CONTROL), rounds.wall_ms("a"))
         covered += control.low <= 1 <= control.high
         found += judge(paired_ratio(rounds.wall_ms("b"), rounds.wall_ms("a")), control) == "slower"
-    assert covered >= 72
-    assert found >= 77
+    assert covered >= 0.9 * races
+    assert found >= 0.96 * races
 
 
 class Products(nn.Module):

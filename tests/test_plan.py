@@ -62,7 +62,7 @@ def on_meta(config: HRViTConfig) -> nn.Module:
 
 
 def test_every_part_is_built_and_holds_the_parameters_that_its_costs_name() -> None:
-    for config in some_configs(200, seed=10):
+    for config in some_configs(50, seed=10):
         model = on_meta(config)
         held: Counter[int] = Counter()
         for place in flat(places(plan(config, 256))):

@@ -21,7 +21,7 @@ from hrvit_lab.study.statistics import against_best, holm, paired
 from hrvit_lab.study.trials import Trial, plan
 
 NAN = float("nan")
-STUDIES = 400
+STUDIES = 200
 
 
 def by_seed(values: NDArray[np.float64]) -> dict[int, float]:
@@ -142,8 +142,11 @@ def coarse(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.fl
 @pytest.mark.parametrize("compare_to", ["v0", None])
 @pytest.mark.parametrize(
     ("draw", "networks", "seeds"),
-    [(normal, 2, 3), (normal, 4, 10), (normal, 10, 3), (unlike, 6, 4), (coarse, 8, 3)],
-)
+    [
+        (normal, 2, 3), (unlike, 6, 4), (coarse, 8, 3),
+        *(pytest.param(normal, *size, marks=pytest.mark.slow) for size in ((4, 10), (10, 3))),
+    ],
+)  # fmt: skip
 def test_without_any_effect_one_is_claimed_in_a_twentieth_of_studies_at_most(
     draw: Callable[[np.random.Generator, int, int], NDArray[np.float64]],
     networks: int,

@@ -29,13 +29,16 @@ data: {name: digits, resolution: 32}
 train: {epochs: 1, train_limit: 64, batch_size: 32}
 """
 TRIALS = 3 * 3
+PROGRAMS = {"light": "light_study", "training": "hrvit_lab.study"}
+"""Modules that run a study, by the folder that it is in: with trials that sleep, or that train."""
 
-pytestmark = pytest.mark.timeout(900)  # a minute or two on two idle cores
+pytestmark = pytest.mark.timeout(900)  # with trainings a minute or two on two idle cores
 
 
 def start(study: Path, out: Path, jobs: int = 2, **options: Any) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "hrvit_lab.study", str(study), "--out", str(out), "--jobs", str(jobs)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    program = PROGRAMS[study.parent.name]
+    command = [sys.executable, "-m", program, str(study), "--out", str(out), "--jobs", str(jobs)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "LIGHT_TRIAL_S": "0.3"}
     return subprocess.Popen(command, text=True, cwd=study.parent, env=environment, **options)
 
 
@@ -68,9 +71,9 @@ def outcome(out: Path) -> dict[str, str]:
     return {name: (folder / name).read_text() for name in names}
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("crash") / "crash.yaml"
+@pytest.fixture(scope="module", params=["light", pytest.param("training", marks=pytest.mark.slow)])
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(request.param, numbered=False) / "crash.yaml"
     path.write_text(STUDY)
     return path
 

@@ -40,9 +40,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    path = tmp_path / "ended.yaml"
+@pytest.fixture(params=["light", pytest.param("training", marks=pytest.mark.slow)])
+def study(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """In a folder by whose name `start` chooses between trials that sleep and trainings."""
+    path = tmp_path / request.param / "ended.yaml"
+    path.parent.mkdir()
     path.write_text(STUDY)
     return path
 
@@ -53,10 +55,12 @@ def store(tmp_path: Path) -> Store:
 
 
 def start(study: Path, jobs: int) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "hrvit_lab.study", str(study), "--out", str(study.parent / "out")]
-    command += ["--jobs", str(jobs)]
+    program = "light_study" if study.parent.name == "light" else "hrvit_lab.study"
+    command = [sys.executable, "-m", program, str(study), "--out", str(study.parent / "out"), "--jobs", str(jobs)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    options = {"PYTHONPATH": paths, "LIGHT_TRIAL_S": "1", "LIGHT_MARKS": str(study.parent)}
     return subprocess.Popen(
-        command, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+        command, text=True, env=os.environ | options, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -70,16 +74,18 @@ def statuses(out: Path) -> list[str]:
     return [json.loads(path.read_text())["status"] for path in (out / "trials").glob("*.json")]
 
 
-def computing(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+def computing(process: "subprocess.Popen[str]", study: Path) -> list[psutil.Process]:
     """Its workers that are past their imports: those with a trial that makes steps."""
     children = psutil.Process(process.pid).children()
+    if study.parent.name == "light":
+        return [child for child in children if (study.parent / str(child.pid)).exists()]
     return [child for child in children if child.memory_info().rss > 150 * 2**20]
 
 
 def wait_for_trainings(process: "subprocess.Popen[str]", study: Path) -> list[psutil.Process]:
     until = time.monotonic() + 250
     while time.monotonic() < until and process.poll() is None:
-        if events(study).count("started") >= 1 and (workers := computing(process)):
+        if events(study).count("started") >= 1 and (workers := computing(process, study)):
             return workers
         time.sleep(0.1)
     pytest.fail(f"no training began: {process.communicate()}")

@@ -67,6 +67,7 @@ def test_the_fixture_is_of_the_older_layout(study: Path) -> None:
         assert record["key"] != trial.key
 
 
+@pytest.mark.usefixtures("light_studies")
 def test_old_records_are_neither_used_nor_touched(
     study: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,7 +22,7 @@ STUDY = """
 title: Does it run elsewhere?
 question: Is the table whole where fcntl is missing?
 base: {preset: hrvit_nano, num_classes: 10}
-grid: {branches: [1, 2]}
+grid: {branches: [1]}
 metrics: [params, top1, peak_memory_mib]
 resolution: 32
 data: {name: digits, resolution: 32}
@@ -46,6 +46,6 @@ def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     with (tmp_path / "out" / "study" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert [row["status"] for row in rows] == ["ok"]
     assert all(float(row["top1"]) >= 0 and float(row["peak_memory_mib"]) > 0 for row in rows)
     assert list((tmp_path / "out" / "trials").glob("*.lock")) == []
