@@ -24,13 +24,11 @@ def nano(head: str) -> HRViT:
     return model
 
 
-@pytest.fixture(scope="module")
-def model() -> HRViT:
-    return nano("classifier")
-
-
-def test_torch_export_agrees(model: HRViT) -> None:
-    image = torch.randn(1, 3, 64, 96)
+@pytest.mark.parametrize(
+    "make", [lambda: small(2), pytest.param(partial(nano, "classifier"), marks=pytest.mark.slow)], ids=["small", "nano"]
+)
+def test_torch_export_agrees(make: Callable[[], HRViT]) -> None:
+    model, image = make(), torch.randn(1, 3, 64, 96)
     exported = torch.export.export(model, (image,)).module()
     other = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -52,7 +50,7 @@ def deployed() -> HRViT:
 @pytest.mark.parametrize(
     ("make", "height", "width"),
     [
-        (partial(small, 2), 64, 96),
+        pytest.param(partial(small, 2), 64, 96, marks=pytest.mark.slow),
         pytest.param(partial(small, 3), 104, 72, marks=pytest.mark.slow),
         pytest.param(deployed, 64, 64, marks=pytest.mark.slow),
         (deployed, 104, 72),
