@@ -9,5 +9,5 @@ from hrvit_lab.study.__main__ import main
 
 if __name__ == "__main__":
     worker.main = light_worker.main
-    sweep.PROBES = light_worker.PROBES
+    sweep.PROBES.update(light_worker.PROBES)
     sys.exit(main(sys.argv[1:]))
