@@ -15,16 +15,12 @@ from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.dummy import DummyClassifier
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.train import find
-from hrvit_lab.train.data import (
-    DEBIAN_FASHION_MNIST,
-    balanced_subset,
-    load_dataset,
-    mean_and_std,
-    read_idx,
-)
-from hrvit_lab.train.datasets import DATASETS
-from hrvit_lab.train.image_folders import files_digest
+from hrvit_lab.train.data import find
+from hrvit_lab.train.data.find import DEBIAN_FASHION_MNIST
+from hrvit_lab.train.data.idx import read_idx
+from hrvit_lab.train.data.image_folders import files_digest
+from hrvit_lab.train.data.memory import balanced_subset, load_dataset, mean_and_std
+from hrvit_lab.train.datasets import IN_MEMORY
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 
@@ -359,13 +355,13 @@ def test_digits_have_no_root(tmp_path: Path) -> None:
         load_dataset("digits", resolution=8, root=tmp_path)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", IN_MEMORY)
 def test_every_data_set_keeps_the_contract(tmp_path: Path, name: str) -> None:
     roots = {"digits": lambda: None, "fashion_mnist": lambda: write_fashion(tmp_path)}
     root = roots.get(name, lambda: write_folder(tmp_path))()
     data = load_dataset(name, resolution=(12, 16), root=root)
     assert data.name == name
-    assert DATASETS[name].num_classes in (None, data.num_classes)
+    assert IN_MEMORY[name].num_classes in (None, data.num_classes)
     for images, labels in ((data.train_images, data.train_labels), (data.val_images, data.val_labels)):
         assert images.dtype == torch.uint8 and labels.dtype == torch.int64
         assert len(images) == len(labels) > 0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.train.image_files import FORMATS, read_image
+from hrvit_lab.train.data.image_files import FORMATS, read_image
 
 GREY = np.random.default_rng(0).integers(0, 256, (9, 12)).astype(np.uint8)
 GREY[0, :2] = 0, 255

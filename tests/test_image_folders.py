@@ -16,7 +16,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.study.__main__ import main as study_main
 from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.data import load_dataset
-from hrvit_lab.train.image_folders import describe_skipped, files_digest, list_images
+from hrvit_lab.train.data.image_folders import describe_skipped, files_digest, list_images
 
 LEVELS = {"dark": 40, "light": 220}
 

@@ -14,7 +14,7 @@ from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train import __main__ as train
 from hrvit_lab.train import command
-from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.datasets import IN_MEMORY
 from hrvit_lab.train.flags import RunOptions, parse
 from hrvit_lab.train.options import TrainOptions
 from hrvit_lab.train.recipe import AnyRecipe, changed, list_recipes, load_recipe
@@ -286,4 +286,4 @@ def test_a_misspelled_recipe_gets_the_nearest_name(capsys: pytest.CaptureFixture
 
 
 def test_names_of_proxy_data_sets_are_known() -> None:
-    assert load_recipe("proxy").data.name in DATASETS
+    assert load_recipe("proxy").data.name in IN_MEMORY

@@ -15,8 +15,9 @@ from hrvit_lab.study import requirements
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.files import list_studies, load_study
 from hrvit_lab.study.space import expand
-from hrvit_lab.train.data import DATASETS, LOADERS, load_dataset
-from hrvit_lab.train.find import FINDERS, find_classes
+from hrvit_lab.train.data.find import FINDERS, find_classes
+from hrvit_lab.train.data.memory import LOADERS, load_dataset
+from hrvit_lab.train.datasets import IN_MEMORY
 
 STUDY = """
 title: t
@@ -114,7 +115,7 @@ def test_a_folder_of_images_is_looked_at_and_not_decoded(
 
 
 def test_what_is_found_agrees_with_what_is_loaded(tmp_path: Path) -> None:
-    assert LOADERS.keys() == FINDERS.keys() == DATASETS.keys()
+    assert LOADERS.keys() == FINDERS.keys() == IN_MEMORY.keys()
     root = write_images(tmp_path / "images", classes=4)
     for name, where in {"digits": None, "folder": root}.items():
         found = find_classes(name, resolution=(16, 24), root=where)

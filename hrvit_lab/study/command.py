@@ -20,7 +20,7 @@ from hrvit_lab.study.runner import Ended, WorkerUnable
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.sweep import Sweep, begin, durations, prepare, run
-from hrvit_lab.train.image_folders import describe_skipped, list_images
+from hrvit_lab.train.data.image_folders import describe_skipped, list_images
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:

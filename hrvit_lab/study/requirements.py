@@ -8,7 +8,7 @@ from hrvit_lab.errors import ConfigError
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.train.find import find_classes
+from hrvit_lab.train.data.find import find_classes
 
 IMAGE_CHANNELS = 3
 """Channels of the images that networks are trained on; grey images are repeated."""

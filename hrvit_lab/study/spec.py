@@ -16,7 +16,7 @@ from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, network_from_dict
 from hrvit_lab.published import by_key
 from hrvit_lab.study.axes import STARTS, check_axis
-from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.datasets import IN_MEMORY
 from hrvit_lab.train.options import TrainOptions
 
 MAX_TRIALS = 10_000
@@ -63,7 +63,7 @@ class _Section(BaseModel):
 
 
 class DataChoice(_Section):
-    """Which images to train on: a name of ``DATASETS``, the network's input in pixels, and the files' folder."""
+    """Which images to train on: a name of ``IN_MEMORY``, the network's input in pixels, and the files' folder."""
 
     name: str = "digits"
     resolution: Resolution = (32, 32)
@@ -74,8 +74,8 @@ class DataChoice(_Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in DATASETS:
-            raise ValueError(f"unknown data set; {suggest(name, DATASETS)}")
+        if name not in IN_MEMORY:
+            raise ValueError(f"unknown data set; {suggest(name, IN_MEMORY)}")
         return name
 
 

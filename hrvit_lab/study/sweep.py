@@ -23,7 +23,7 @@ from hrvit_lab.study.space import Expansion, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, in_order
-from hrvit_lab.train.image_folders import files_digest
+from hrvit_lab.train.data.image_folders import files_digest
 
 if TYPE_CHECKING:
     from hrvit_lab.study.results import Results

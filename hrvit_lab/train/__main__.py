@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from hrvit_lab import cli
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.datasets import IN_MEMORY
 from hrvit_lab.train.options import TrainOptions
 
 EXAMPLES = """\
@@ -91,7 +91,7 @@ def parser() -> cli.Parser:
     )
     parser = cli.Parser("hrvit-lab train", description, EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="a preset (hrvit_nano, …) or the YAML file of a config")
-    parser.add_argument("--data", default="digits", help=f"data set: {', '.join(DATASETS)} (default: digits)")
+    parser.add_argument("--data", default="digits", help=f"data set: {', '.join(IN_MEMORY)} (default: digits)")
     parser.add_argument(
         "--root", type=cli.path, metavar="DIR",
         help="folder with the files of the data set; required for folder, optional for fashion_mnist",

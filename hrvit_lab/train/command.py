@@ -20,9 +20,9 @@ from hrvit_lab.errors import is_out_of_memory
 from hrvit_lab.network.build import build
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.data import ImageData, load_dataset
-from hrvit_lab.train.datasets import DATASETS
+from hrvit_lab.train.data.image_folders import describe_skipped
+from hrvit_lab.train.datasets import IN_MEMORY
 from hrvit_lab.train.flags import RunOptions
-from hrvit_lab.train.image_folders import describe_skipped
 from hrvit_lab.train.loop import Epoch, TrainingDiverged, check_trainable, fit
 from hrvit_lab.train.memory import free_bytes, least_bytes, too_large
 from hrvit_lab.train.options import TrainOptions
@@ -88,7 +88,7 @@ def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> i
     with seeded(options.seed):
         model = build(config).to(device)
     check_trainable(model, data, train_options)
-    label = f"top-1 on {DATASETS[data.name].label} (proxy)"
+    label = f"top-1 on {IN_MEMORY[data.name].label} (proxy)"
     about = {
         "label": label,
         "model": config.name or config.id,

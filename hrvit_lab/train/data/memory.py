@@ -5,14 +5,10 @@ That costs a few milliseconds a batch and keeps Fashion-MNIST at 55 MB, not at 3
 
 Shapes: N images of a set, B of a batch; C stored channels (1 or 3), h × w stored pixels, H × W the input's.
 
-To add a data set: a loader, with a line in ``LOADERS`` and one in ``hrvit_lab.train.datasets.DATASETS``.
+To add a data set: a loader, with a line in ``LOADERS`` and one in ``hrvit_lab.train.datasets.IN_MEMORY``.
 """
 
 import dataclasses
-import gzip
-import math
-import struct
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,22 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvit_lab.errors import ConfigError
-from hrvit_lab.train.datasets import DATASETS
-from hrvit_lab.train.find import (
+from hrvit_lab.train.data.find import (
     DEBIAN_FASHION_MNIST,
-    FASHION_FILES,
     FASHION_SPLITS,
     check_limit,
     check_request,
     find_digits,
-    find_idx,
     find_images,
 )
-from hrvit_lab.train.image_files import read_image
+from hrvit_lab.train.data.idx import FASHION_CLASSES, read_fashion
+from hrvit_lab.train.data.image_files import read_image
+from hrvit_lab.train.datasets import IN_MEMORY
 
 SPLIT_SEED = 20  # part of the protocol: another seed is another validation set, and old figures don't compare
-MAX_IDX_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +55,7 @@ class ImageData(Pixels):
     """A data set ready to train on: stored images, labels, and how to read them at ``resolution``.
 
     Attributes:
-        name: its key in ``DATASETS``.
+        name: its key in ``IN_MEMORY``.
         source: where the images come from, for people.
         resolution: (height, width) of the network's input, in pixels.
         mean, std: of the training pixels scaled to 0…1, one for each of the three channels.
@@ -121,7 +114,7 @@ def load_dataset(
     root: str | Path | None = None,
     train_limit: int | None = None,
 ) -> ImageData:
-    """Load a data set of ``DATASETS`` with its fixed split.
+    """Load a data set of ``IN_MEMORY`` with its fixed split.
 
     Args:
         name: ``digits`` (scikit-learn's, split 80/20 by class with ``SPLIT_SEED``), ``fashion_mnist`` (its
@@ -136,7 +129,7 @@ def load_dataset(
     size, folder = check_request(name, resolution, root)
     pixels = LOADERS[name](size, folder, train_limit)
     mean, std = mean_and_std(pixels.train_images)
-    data = ImageData(**vars(pixels), name=name, source=DATASETS[name].source, resolution=size, mean=mean, std=std)
+    data = ImageData(**vars(pixels), name=name, source=IN_MEMORY[name].source, resolution=size, mean=mean, std=std)
     return data.limited(train_limit)
 
 
@@ -196,21 +189,13 @@ def load_digits(resolution: tuple[int, int], root: Path | None, train_limit: int
 
 def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
     """Fashion-MNIST (arXiv 1708.07747): 60,000 28 × 28 images to train on and 10,000 to validate."""
-    folder = root or DEBIAN_FASHION_MNIST
 
     def split(prefix: str) -> tuple[Tensor, Tensor]:
-        images, labels = (
-            read_idx(find_idx(folder, f"{prefix}-{kind}-idx{ndim}-ubyte"), ndim=ndim) for kind, ndim in FASHION_FILES
-        )
-        if len(images) != len(labels):
-            raise ConfigError(f"{folder}: {len(images)} {prefix} images, {len(labels)} labels; fetch them again")
-        if labels.max() >= 10:
-            raise ConfigError(f"{folder}: a {prefix} label is {labels.max().item()}; Fashion-MNIST has 0 to 9")
-        return images[:, None], labels.long()
+        images, labels = read_fashion(root or DEBIAN_FASHION_MNIST, prefix)
+        return torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()
 
-    names = "t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot"
     train, val = map(split, FASHION_SPLITS)
-    return Pixels(*train, *val, tuple(names.split(",")))
+    return Pixels(*train, *val, FASHION_CLASSES)
 
 
 def load_folder(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
@@ -241,34 +226,4 @@ LOADERS: dict[str, Callable[[tuple[int, int], Path | None, int | None], Pixels]]
     "fashion_mnist": load_fashion_mnist,
     "folder": load_folder,
 }
-"""The loader of each data set of ``DATASETS``."""
-
-
-# -- reading files ---------------------------------------------------------------------------------
-
-
-def read_idx(path: Path, *, ndim: int) -> Tensor:
-    """Read an idx file of unsigned bytes, plain or gzipped.
-
-    Args:
-        path: the file; gzipped if it ends in ``.gz``.
-        ndim: how many dimensions it must have.
-    Returns:
-        uint8 tensor of the shape in its header.
-    Raises:
-        ConfigError: not such a file, not as long as its header says, or larger than ``MAX_IDX_BYTES``.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            magic, *shape = struct.unpack(f">{1 + ndim}I", file.read(4 * (1 + ndim)))
-            if magic != 0x0800 | ndim:
-                raise ConfigError(f"{path} is no {ndim}-dimensional idx file of bytes (it begins with {magic:#010x})")
-            size = math.prod(shape)
-            if not 0 < size <= MAX_IDX_BYTES:
-                raise ConfigError(f"{path} announces {size} bytes; between 1 and {MAX_IDX_BYTES} can be read")
-            body = file.read(size + 1)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); fetch it again") from error
-    if len(body) != size:
-        raise ConfigError(f"{path} does not hold the {size} bytes its header announces; fetch it again")
-    return torch.frombuffer(bytearray(body), dtype=torch.uint8).view(shape)
+"""The loader of each data set of ``IN_MEMORY``."""

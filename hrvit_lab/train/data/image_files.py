@@ -10,9 +10,9 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from hrvit_lab.errors import ConfigError
+from hrvit_lab.train.data.broken import BrokenSample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,51 +34,69 @@ def read_image(path: Path, resolution: tuple[int, int]) -> "np.ndarray":
     """Decode one image file, scale it to cover (height, width) and keep the centre: uint8 (H, W, 3).
 
     Raises:
-        ConfigError: broken, no image, of an unknown range, or of more than ``MAX_PIXELS``; names the file.
+        BrokenSample: see `open_image`.
     """
     import numpy as np  # here, as Pillow is: listing files needs neither
     from PIL import Image, ImageOps
 
+    return np.array(ImageOps.fit(open_image(path), (resolution[1], resolution[0]), Image.Resampling.BICUBIC))
+
+
+def open_image(path: Path) -> "PillowImage":
+    """Decode one image file: RGB, upright, on white.
+
+    Raises:
+        BrokenSample: missing, broken, no image, of an unknown range, or of more than ``MAX_PIXELS``; names the file.
+    """
     try:
-        cropped = ImageOps.fit(_decode(path), (resolution[1], resolution[0]), Image.Resampling.BICUBIC)
-    except ConfigError:
+        with path.open("rb") as file:
+            return decode_image(file, str(path))
+    except OSError as error:
+        raise BrokenSample(f"{path} cannot be decoded ({error.strerror or error}); repair or remove it") from error
+
+
+def decode_image(file: BinaryIO, name: str) -> "PillowImage":
+    """As `open_image`, from an open file; ``name`` is for messages."""
+    from PIL import Image
+
+    try:
+        return _decode(file, name)
+    except BrokenSample:
         raise
     except Exception as error:  # on a broken file Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"it is none of {', '.join(FORMATS)}"
-        raise ConfigError(f"{path} cannot be decoded ({reason}); repair or remove it") from error
-    return np.array(cropped)
+        raise BrokenSample(f"{name} cannot be decoded ({reason}); repair or remove it") from error
 
 
-def _decode(path: Path) -> "PillowImage":
-    """The whole image: RGB, upright, on white."""
+def _decode(file: BinaryIO, name: str) -> "PillowImage":
     from PIL import Image, ImageOps
 
-    with warnings.catch_warnings(), path.open("rb") as file:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF data, for example: the image is whole without it
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}"
-                raise ConfigError(f"{path} has {size}; scale it down, or remove it")
-            black, white = _grey_range(image, path)
+                raise BrokenSample(f"{name} has {size}; scale it down, or remove it")
+            black, white = _grey_range(image, name)
             upright = ImageOps.exif_transpose(image)
     if (black, white) != (0, 255):
         upright = _eight_bits(upright, black, white)
     return _on_white(upright)
 
 
-def _grey_range(image: "PillowImage", path: Path) -> tuple[int, int]:
+def _grey_range(image: "PillowImage", name: str) -> tuple[int, int]:
     """The values of black and white.
 
     Raises:
-        ConfigError: if the file does not tell them.
+        BrokenSample: if the file does not tell them.
     """
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
-        raise ConfigError(
-            f"{path} holds {kind} (mode {image.mode}), and its format does not tell which of them is white; save it "
+        raise BrokenSample(
+            f"{name} holds {kind} (mode {image.mode}), and its format does not tell which of them is white; save it "
             "with 8 or 16 unsigned bits, or remove it"
         )
     if not image.mode.startswith("I"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.train.image_files import SUFFIXES
+from hrvit_lab.train.data.image_files import SUFFIXES
 
 HIDDEN = "hidden"
 NO_FILE = "broken link or special file"
@@ -52,6 +52,15 @@ def list_images(root: str | Path) -> FolderImages:
         odd = sorted(train.keys() ^ val.keys())
         raise ConfigError(f"{root}: train and val must have the same classes; only one has {_some(odd)}")
     return FolderImages(tuple(train), _labelled(train), _labelled(val), skipped)
+
+
+def list_classes(folder: Path) -> dict[str, list[Path]]:
+    """The images of one split by class; both sorted.
+
+    Raises:
+        ConfigError: as `list_images`.
+    """
+    return _classes(folder, Counter())
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -1,6 +1,6 @@
 """Whether a data set is there, and how many classes it has: looked up without reading an image, and without torch.
 
-To add a data set: its line in ``FINDERS``; see `hrvit_lab.train.data`.
+To add a data set: its line in ``FINDERS``; see `hrvit_lab.train.data.memory`.
 """
 
 import itertools
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hrvit_lab.errors import ConfigError, suggest
-from hrvit_lab.train.datasets import DATASETS
-from hrvit_lab.train.image_folders import FolderImages, expand, list_images
+from hrvit_lab.train.data.image_folders import FolderImages, expand, list_images
+from hrvit_lab.train.datasets import IN_MEMORY
 
 MAX_BYTES = 4 * 2**30  # of uint8 pixels; with two workers a laptop of 16 GiB still holds them
 MAX_SIDE = 4096
@@ -26,7 +26,7 @@ def find_classes(
     """The number of classes of a data set, without reading an image.
 
     Args:
-        name, resolution, root, train_limit: as for `hrvit_lab.train.data.load_dataset`.
+        name, resolution, root, train_limit: as for `hrvit_lab.train.data.memory.load_dataset`.
     Raises:
         ConfigError: where ``load_dataset`` would refuse, except for files with broken content.
     """
@@ -40,8 +40,8 @@ def check_request(
     name: str, resolution: int | Sequence[int], root: str | Path | None
 ) -> tuple[tuple[int, int], Path | None]:
     """(height, width) and the folder of the files, if the data set is known and takes them."""
-    if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}; {suggest(name, DATASETS)}")
+    if name not in IN_MEMORY:
+        raise ConfigError(f"unknown data set {name!r}; {suggest(name, IN_MEMORY)}")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
@@ -107,4 +107,4 @@ FINDERS: dict[str, Callable[[tuple[int, int], Path | None, int | None], int]] = 
     "fashion_mnist": find_fashion_mnist,
     "folder": find_folder,
 }
-"""The look-up of each data set of ``DATASETS``: the number of its classes."""
+"""The look-up of each data set of ``IN_MEMORY``: the number of its classes."""

@@ -1,0 +1,67 @@
+"""Which images an epoch has in which order, and the random numbers of one image: functions of numbers, no state.
+
+So a training draws the same with any number of workers, on any number of processes, and after any interruption.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+_MASK = 2**64 - 1
+
+
+def mixed(*numbers: int) -> int:
+    """A 64-bit number that depends on all numbers and their order; neighbours give unlike results (splitmix64)."""
+    state = 0
+    for number in numbers:
+        state = (state + (number & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state
+
+
+def epoch_order(num: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch's images: a permutation, int64 (num,)."""
+    return torch.randperm(num, generator=torch.Generator().manual_seed(mixed(seed, epoch)))
+
+
+def rank_indices(num: int, rank: int, world_size: int) -> range:
+    """The images that a process evaluates: each image belongs to one process, and none is repeated.
+
+    >>> [list(rank_indices(5, rank, 2)) for rank in range(2)]
+    [[0, 2, 4], [1, 3]]
+    """
+    return range(rank, num, world_size)
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """The seed, 64 bits, of one image's augmentation in one epoch."""
+    return mixed(seed, epoch, index)
+
+
+@contextmanager
+def seeded_sample(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Random numbers of Python, numpy and torch (CPU) that depend on (seed, epoch, index).
+
+    Outside they go on as if nothing had been drawn. In the worker of a loader nothing else draws numbers, so the states
+    are not put back there: that would take ten times as long as seeding.
+    """
+    alone = get_worker_info() is not None
+    before = None if alone else (random.getstate(), np.random.get_state(), torch.default_generator.get_state())
+    number = sample_seed(seed, epoch, index)
+    random.seed(number)
+    np.random.seed([number & 0xFFFFFFFF, number >> 32])
+    torch.default_generator.manual_seed(number)
+    try:
+        yield
+    finally:
+        if before is not None:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.default_generator.set_state(before[2])

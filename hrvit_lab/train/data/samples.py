@@ -1,0 +1,117 @@
+"""Samples of a data set, read one at a time: what they offer, and the table of what opens them.
+
+To add a data set: a function ``(split, root, **options) -> Samples`` in a module of this package, its line in ``OPEN``,
+and one in `hrvit_lab.train.datasets.DATASETS`. The modules are imported on first use.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from hrvit_lab.errors import ConfigError, suggest
+from hrvit_lab.train.data.broken import BrokenSample
+from hrvit_lab.train.data.image_folders import expand
+from hrvit_lab.train.datasets import DATASETS, Task
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["IGNORED", "OPEN", "SPLITS", "BrokenSample", "Samples", "Split", "check_index", "need_root", "open_samples"]
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+IGNORED = 255
+"""Label of pixels that count neither in a loss nor in a score."""
+
+
+class Samples(Protocol):
+    """The images of one split with their targets. They can be pickled, and read in several processes at once.
+
+    Attributes:
+        class_names: of the classes 0 … C − 1.
+        task: "classification": a target is a class; "segmentation": an image of classes.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def task(self) -> Task: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> "tuple[Image, int | Image]":
+        """One image, of mode RGB (L in sets of grey images), and its target.
+
+        The target of a segmentation is an image of the same size and mode L: a class for each pixel, or ``IGNORED``.
+
+        Raises:
+            BrokenSample: the files of this sample cannot be used.
+            IndexError: there is no such sample; negative ones neither.
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """The sample's file below the root, or another name, for messages."""
+        ...
+
+
+OPEN: dict[str, str] = {
+    "digits": "in_memory.open_digits",
+    "fashion_mnist": "in_memory.open_fashion_mnist",
+    "folder": "imagenet.open_folder",
+    "imagenet": "imagenet.open_imagenet",
+}
+"""The function of this package that opens each data set of ``DATASETS``."""
+
+
+def open_samples(key: str, split: str, root: str | Path | None = None, **options: Any) -> Samples:
+    """The samples of one split of a data set.
+
+    Args:
+        key: a name of ``DATASETS``.
+        split: "train" or "val".
+        root: folder of the files, for data sets that have some. ``~`` is the home folder.
+        options: of the data set; see its module.
+    Raises:
+        ConfigError: unknown data set, split or option; missing files.
+    """
+    if key not in OPEN:
+        raise ConfigError(f"unknown data set {key!r:.80}; {suggest(key, OPEN)}")
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r:.80}; use train or val")
+    opener = find_opener(key)
+    known = opener.__annotations__.keys() - {"split", "root", "return"}
+    if unknown := sorted(options.keys() - known):
+        remedy = suggest(unknown[0], known) if known else "it has none"
+        raise ConfigError(f"data set {key!r} has no option {unknown[0]!r:.80}; {remedy}")
+    samples: Samples = opener(split, None if root is None else expand(root), **options)
+    return samples
+
+
+def find_opener(key: str) -> Callable[..., Samples]:
+    """The function that opens a data set of ``OPEN``."""
+    module, _, function = OPEN[key].partition(".")
+    opener: Callable[..., Samples] = getattr(import_module(f"hrvit_lab.train.data.{module}"), function)
+    return opener
+
+
+def check_index(index: int, number: int) -> None:
+    """Refuse an index that is not in 0 … number − 1."""
+    if not 0 <= index < number:
+        raise IndexError(f"sample {index} of {number}")
+
+
+def need_root(key: str, root: Path | None) -> Path:
+    """The root, if it is a folder.
+
+    Raises:
+        ConfigError: none was given, or there is no such folder; says which files it must hold.
+    """
+    files = f"data set {key!r} reads {DATASETS[key].files}"
+    if root is None:
+        raise ConfigError(f"{files}; give the folder ROOT of these files as root")
+    if not root.is_dir():
+        raise ConfigError(f"{root} is not a folder; {files}")
+    return root

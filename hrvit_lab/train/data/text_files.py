@@ -1,0 +1,26 @@
+"""Short text files of data sets: lists of classes and of images."""
+
+from pathlib import Path
+
+from hrvit_lab.errors import ConfigError
+
+MAX_BYTES = 64 * 2**20
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without spaces around them; empty ones are left out.
+
+    Raises:
+        ConfigError: missing, not text, or above ``MAX_BYTES``.
+    """
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_BYTES + 1)
+        text = body.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text; save it as such") from error
+    if len(body) > MAX_BYTES:
+        raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes; a list of names is shorter")
+    return [line.strip() for line in text.splitlines() if line.strip()]
