@@ -12,6 +12,7 @@ COMMANDS = {
     "cost": "show parameters, MACs, activations and memory of a network",
     "latency": "compare the latency of networks",
     "train": "train a network, for a few epochs or by a recipe",
+    "evaluate": "score a checkpoint on a data set",
     "app": "explore results and build variants in the browser",
 }
 """Names and descriptions of the commands. The package of that name has a ``__main__``."""

@@ -43,7 +43,7 @@ def fresh(code: str) -> str:
         "print(len(expand(load_study(find_study('branch_sweep'))).variants))",
         "from hrvit_lab.__main__ import main; main(['--help'])",
         *(f"from hrvit_lab.{name}.__main__ import main; main(['--help'])"
-          for name in ("cost", "latency", "train", "study", "app")),
+          for name in ("cost", "evaluate", "latency", "train", "study", "app")),
     ],
 )  # fmt: skip
 def test_what_needs_no_network_library_loads_none(code: str) -> None:

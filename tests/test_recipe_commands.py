@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train import __main__ as train
-from hrvit_lab.train import command
+from hrvit_lab.train import command, engine_command
 from hrvit_lab.train.datasets import IN_MEMORY
 from hrvit_lab.train.flags import RunOptions, parse
 from hrvit_lab.train.options import TrainOptions
@@ -228,11 +227,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AnyRecipe, RunOptions]
         given.append((recipe, options))
         return 7
 
-    module = types.ModuleType("stand_in")
-    module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
-    module.run_recipe = run_recipe  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "stand_in", module)
-    monkeypatch.setattr(train, "ENGINE", "stand_in")
+    monkeypatch.setattr(engine_command, "run_recipe", run_recipe)
     return given
 
 

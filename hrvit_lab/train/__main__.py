@@ -6,8 +6,6 @@
 import difflib
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 
 from hrvit_lab import cli
 from hrvit_lab.errors import ConfigError
@@ -25,8 +23,6 @@ examples:
 
 Run 'hrvit-lab train RECIPE --help' for the options of a recipe. A recipe is the first argument.
 """
-
-ENGINE = "hrvit_lab.train.engine_command"
 
 UNTRAINED = "interrupted before anything was trained"
 
@@ -64,14 +60,10 @@ def train_by_recipe(arguments: Sequence[str]) -> int:
     recipe, options = flags.parse(arguments)
     with cli.loading():
         if recipe.run.loop == "proxy":
-            from hrvit_lab.train.command import train_proxy as run
-        elif find_spec(ENGINE) is None:
-            raise ConfigError(
-                "training by a recipe needs the engine, which this version lacks; use hrvit-lab train MODEL"
-            )
+            from hrvit_lab.train.command import train_proxy
         else:
-            run = import_module(ENGINE).run_recipe
-    return int(run(recipe, options))
+            from hrvit_lab.train.engine_command import run_recipe
+    return train_proxy(recipe, options) if recipe.run.loop == "proxy" else run_recipe(recipe, options)
 
 
 def _check_spelling(name: str, recipes: Sequence[str]) -> None:

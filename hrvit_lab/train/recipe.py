@@ -229,6 +229,22 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
     return changed(recipe, settings) if settings else recipe
 
 
+def recipe_of_run(folder: Path, settings: Sequence[tuple[str, Any]] = ()) -> AnyRecipe:
+    """The recipe in the folder of a training, whose ``config.yaml`` is the network, changed by settings.
+
+    So a folder can be moved, and needs no file outside of it.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    path = folder / "recipe.yaml"
+    raw = _read(path)
+    if (folder / "config.yaml").exists() and isinstance(raw.get("model"), dict):
+        raw["model"] = {"name": str(folder / "config.yaml")}
+    recipe = recipe_from(raw, str(path))
+    return changed(recipe, settings) if settings else recipe
+
+
 def changed(recipe: AnyRecipe, settings: Sequence[tuple[str, Any]]) -> AnyRecipe:
     """The recipe with ``(section.setting, value)`` pairs changed, the last one of a setting counting.
 

@@ -45,11 +45,22 @@ def new_folder(out: Path | None, name: str) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         check_unused(out)
         return out
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    return numbered_folder(FOLDER, name)
+
+
+def numbered_folder(parent: Path, name: str) -> Path:
+    """Make a new folder ``parent/name``; if it exists, ``name-2``, and so on.
+
+    Characters of the name that mean something in a path are replaced.
+
+    Raises:
+        OSError: if the folder can't be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
     plain = re.sub(r"[^\w.+]+", "-", name).strip(".-")[:MAX_NAME] or "run"
     number = 1
     while True:
-        folder = FOLDER / (plain if number == 1 else f"{plain}-{number}")
+        folder = parent / (plain if number == 1 else f"{plain}-{number}")
         try:
             folder.mkdir()
         except FileExistsError:

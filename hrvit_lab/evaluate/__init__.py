@@ -1,0 +1,1 @@
+"""``hrvit-lab evaluate``: score a checkpoint on a data set."""

@@ -1,0 +1,67 @@
+"""``hrvit-lab evaluate CHECKPOINT``: score a checkpoint on a data set, and keep predictions and overlays."""
+
+import sys
+from collections.abc import Sequence
+
+from hrvit_lab import cli
+
+EXAMPLES = """\
+examples:
+  hrvit-lab evaluate runs/fashion_mnist-hrvit_nano-seed0
+  hrvit-lab evaluate b1.pth --recipe imagenet_hrvit --data DIR
+  hrvit-lab evaluate r18.pth --recipe imagenet_hrvit --model timm:resnet18
+  hrvit-lab evaluate runs/b1 --set evaluation.flip=true
+
+A folder of hrvit-lab train knows its recipe. For any other file --recipe says how images are read and which network
+it is; --model names another network.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0, 2 (invalid request) or 130 (interrupted)."""
+
+    def work() -> int:
+        options = parser().parse_args(arguments)
+        with cli.loading():
+            from hrvit_lab.evaluate.command import evaluate  # imported here: --help is quick
+
+        return evaluate(options)
+
+    return cli.run(work)
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    parser = cli.Parser("hrvit-lab evaluate", "Score a checkpoint on the validation images of a data set.", EXAMPLES)
+    parser.add_argument(
+        "checkpoint", type=cli.path, metavar="CHECKPOINT",
+        help="a folder of hrvit-lab train RECIPE, or a file of weights (.safetensors, .pth)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help="a recipe of hrvit-lab train list, or a YAML file (default: the folder's)"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME",
+        help="a preset, timm:NAME, or the YAML file of a config (default: the recipe's model)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=cli.path, metavar="DIR",
+        help="folder with the files of the data set (default: the usual place of the data set)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE,…",
+        help="change a setting of the recipe (evaluation.flip=true); can be repeated",
+    )  # fmt: skip
+    parser.add_argument("--ema", action="store_true", help="take the moving average of the weights in the file")
+    parser.add_argument(
+        "--device", type=cli.device, metavar="D", help="cpu, cuda, cuda:N or mps (default: a GPU if there is one)"
+    )
+    parser.add_argument(
+        "--out", type=cli.path, metavar="DIR",
+        help="folder of the results (default: evaluation in the folder of the checkpoint)",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

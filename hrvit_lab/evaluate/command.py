@@ -1,0 +1,180 @@
+"""The work of ``hrvit-lab evaluate``: from a checkpoint and a recipe to scores, predictions and overlays."""
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from hrvit_lab import cli
+from hrvit_lab.config.settings import parse_settings
+from hrvit_lab.environment import environment
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import write_atomically
+from hrvit_lab.network.checkpoints import load_checkpoint
+from hrvit_lab.train import assemble
+from hrvit_lab.train.data.samples import Samples, open_samples
+from hrvit_lab.train.distributed import joined
+from hrvit_lab.train.engine_command import chosen_device
+from hrvit_lab.train.loader import Batch, evaluation_batches
+from hrvit_lab.train.overlays import Overlay, page
+from hrvit_lab.train.recipe import AnyRecipe, load_recipe, recipe_of_run
+from hrvit_lab.train.run_folder import as_json
+from hrvit_lab.train.tasks import TASKS, Evaluation
+
+WEIGHTS = ("best.safetensors", "last.safetensors")
+MAX_OVERLAYS = 24
+FILES = ("scores.json", "per_class.csv", "confusion_matrix.csv", "predictions.csv", "overlays.html")
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluate as the command line says, and return the exit code.
+
+    Raises:
+        ConfigError: for a file, a recipe, a model or a data set that does not fit; before anything is computed.
+    """
+    weights, recipe = found(options)
+    device = chosen_device(options.device)
+    with joined(device) as ranks:
+        samples = open_samples(recipe.data.name, "val", root=options.data)
+        model = assemble.make_model(recipe, len(samples.class_names))
+        report = load_checkpoint(model, weights, ema=options.ema)
+        model = model.to(device).eval()
+        out = options.out or (options.checkpoint if options.checkpoint.is_dir() else weights.parent) / "evaluation"
+        kept = Kept(recipe, samples)
+        console = cli.console(soft_wrap=True, quiet=not ranks.first)
+        console.print(f"{weights}: {report}; {len(samples):,} images of {recipe.data.name} on {device}")
+        own = (len(samples) - ranks.rank + ranks.size - 1) // ranks.size
+        columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("evaluating", total=own)
+
+            def seen(images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
+                kept.add(images, targets, predictions, indices)
+                bar.advance(task, len(indices))
+
+            batches: Iterable[Batch] = evaluation_batches(
+                samples, assemble.make_transforms(recipe)[1],
+                batch_size=recipe.evaluation.batch_size if recipe.task == "classification" else 16,
+                ranks=ranks, workers=recipe.run.workers,
+            )  # fmt: skip
+            result = TASKS[recipe.task].evaluate(
+                model, batches, len(samples.class_names), ranks, assemble.inference_options(recipe), seen
+            )
+        if ranks.first:
+            write(out, result, kept, recipe, weights, device)
+            show(result, recipe, samples, console, out)
+    return 0
+
+
+def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
+    """The file with the weights, and the recipe with the command line's changes.
+
+    Raises:
+        ConfigError: nothing to evaluate, or no recipe for it.
+    """
+    path: Path = options.checkpoint
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file or folder; give a folder of hrvit-lab train, or a checkpoint")
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+        if weights is None:
+            raise ConfigError(f"{folder} holds no {' or '.join(WEIGHTS)}; give a folder of hrvit-lab train RECIPE")
+        path = weights
+    settings = [setting for text in options.set for setting in parse_settings(text)]
+    if options.recipe is not None:
+        recipe = load_recipe(options.recipe, options.model, settings)
+    elif (folder / "recipe.yaml").exists():
+        named = [] if options.model is None else [("model.name", options.model)]
+        recipe = recipe_of_run(folder, [*named, *settings])
+    else:
+        raise ConfigError(f"{path} has no recipe.yaml beside it; say how images are read: --recipe imagenet_hrvit")
+    if recipe.run.loop != "engine":
+        raise ConfigError("the recipe is of the short training, which scores at once; use another recipe")
+    # The weights are the checkpoint's: those that the training began with are not needed.
+    return path, recipe.model_copy(update={"model": recipe.model.model_copy(update={"initial_weights": None})})
+
+
+class Kept:
+    """Predictions of all images of this process, and the first pictures."""
+
+    def __init__(self, recipe: AnyRecipe, samples: Samples) -> None:
+        self.recipe, self.samples = recipe, samples
+        self.predictions: list[tuple[int, str, str, str]] = []
+        self.overlays: list[Overlay] = []
+
+    def add(self, images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
+        """Keep what one batch says."""
+        if self.recipe.task == "classification":
+            names = self.samples.class_names
+            for index, truth, guess in zip(indices.tolist(), targets.tolist(), predictions.tolist(), strict=True):
+                self.predictions.append((index, self.samples.name(index), names[truth], names[guess]))
+            return
+        room = MAX_OVERLAYS - len(self.overlays)
+        for x_CHW, truth, guess, index in zip(images[:room], targets, predictions, indices.tolist(), strict=False):
+            shown = self._pixels(x_CHW, (truth.shape[0], truth.shape[1]))
+            self.overlays.append(Overlay(self.samples.name(index), shown, truth.numpy(), guess.numpy()))
+
+    def _pixels(self, x_CHW: Tensor, size: tuple[int, int]) -> np.ndarray:
+        """The image that the network read, uint8 (H, W, 3), at the size of its mask."""
+        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.recipe.data.mean, self.recipe.data.std))
+        image = F.interpolate((x_CHW * std + mean)[None], size, mode="bilinear", antialias=True)[0]
+        return (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights: Path, device: torch.device) -> None:
+    """Write the files of an evaluation; earlier ones of the same name are replaced."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = kept.samples.class_names
+    write_atomically(
+        out / "scores.json",
+        as_json(
+            {
+                **result.scores,
+                "n_seen": result.n_seen,
+                "checkpoint": str(weights),
+                "recipe": {key: value for key, value in recipe.settings.items()},
+                "environment": environment(str(device)),
+            }
+        ),
+    )  # fmt: skip
+    columns = list(result.per_class)
+    rows: list[Iterable[Any]] = [("class", *columns)]
+    rows += zip(names, *(result.per_class[column] for column in columns), strict=True)
+    _write_csv(out / "per_class.csv", rows)
+    _write_csv(out / "confusion_matrix.csv", [("truth", *names), *zip(names, *result.matrix.T.tolist(), strict=True)])
+    if recipe.task == "classification":
+        _write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
+    else:
+        title = f"{recipe.model.name} on {recipe.data.name}: mIoU {result.scores['miou']:.2f} %"
+        write_atomically(out / "overlays.html", page(title, kept.overlays, names))
+
+
+def show(result: Evaluation, recipe: AnyRecipe, samples: Samples, console: Any, out: Path) -> None:
+    """Print the scores, for each class too, and where the files are."""
+    units = {"loss": "nats"}
+    for name, value in result.scores.items():
+        console.print(f"{name:<14}{value:.4g} {units.get(name, '%')}" if name in units else f"{name:<14}{value:.2f} %")
+    console.print(f"{'n_seen':<14}{result.n_seen:,}")
+    table = cli.table("by class, %")
+    table.add_column("class")
+    for column in result.per_class:
+        table.add_column(column, justify="right")
+    for name, *values in zip(samples.class_names, *result.per_class.values(), strict=True):
+        table.add_row(name, *(f"{value:.1f}" if value == value else "–" for value in values))
+    console.print(table)
+    console.print(f"Results in {out}")
+
+
+def _write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue())

@@ -1,0 +1,202 @@
+"""From a recipe to what a training needs: model, transforms, loss, optimiser, plan."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train.data.order import seeded_sample
+from hrvit_lab.train.distributed import Ranks
+from hrvit_lab.train.engine import Engine, EngineOptions
+from hrvit_lab.train.inference import InferenceOptions
+from hrvit_lab.train.loader import Batch, Transform, steps_per_epoch
+from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
+from hrvit_lab.train.recipe import AnyRecipe, ClassificationRecipe, SegmentationRecipe
+from hrvit_lab.train.recipe_sections import TIMM
+from hrvit_lab.train.tasks import TASKS
+from hrvit_lab.train.training import Plan
+from hrvit_lab.train.transforms import classify, segment
+
+MIXING = 1
+"""Beside the seed, so that mixing draws other numbers than augmentation."""
+
+
+def make_model(recipe: AnyRecipe, num_classes: int) -> nn.Module:
+    """The network with its initial weights, on the CPU.
+
+    Raises:
+        ConfigError: fields, a checkpoint or a timm model that do not fit.
+    """
+    from hrvit_lab.network.baselines import TimmConfig, build_network
+    from hrvit_lab.network.checkpoints import load_checkpoint
+
+    name = recipe.model.name
+    with seeded(recipe.run.seed):
+        if name.startswith(TIMM):
+            config = TimmConfig(name).replace(num_classes=num_classes)
+            model = build_network(config, recipe.data.resolution_px)
+        else:
+            model = build_network(recipe.network(num_classes))
+        if recipe.model.initialisation == "truncated_normal":
+            initialise(model)
+    if recipe.model.initial_weights is not None:
+        load_checkpoint(model, Path(recipe.model.initial_weights).expanduser(), strict=False, adapt=True)
+    return model
+
+
+def initialise(model: nn.Module) -> None:
+    """Linear weights from a normal distribution of std 0.02, truncated at ± 2; their biases 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def make_engine(recipe: AnyRecipe, model: nn.Module, plan: Plan, ranks: Ranks) -> Engine:
+    """The engine for a model on its device."""
+    optimiser, precision = recipe.optimiser, recipe.precision
+    groups = parameter_groups(
+        model, optimiser.weight_decay, layer_decay=optimiser.layer_decay, head_rate=optimiser.head_rate_multiple
+    )
+    given = {"betas": optimiser.betas, "eps": optimiser.epsilon, "momentum": optimiser.momentum}
+    options = {key: value for key, value in given.items() if value is not None}
+    auxiliary = recipe.regularisation.auxiliary_loss_weight if isinstance(recipe, SegmentationRecipe) else 0.0
+    return Engine(
+        model,
+        TASKS[recipe.task].make_loss(recipe.regularisation.label_smoothing, auxiliary),
+        make_optimizer(optimiser.name, groups, optimiser.learning_rate, options),
+        make_rate(recipe, plan),
+        EngineOptions(
+            dtype=precision.dtype,
+            accumulate=recipe.accumulation(ranks.size),
+            clip=optimiser.clip_gradients,
+            clip_mode=optimiser.clip_mode,
+            ema_decay=recipe.regularisation.ema_decay if recipe.regularisation.ema else None,
+            sync_batch_norm=precision.sync_batch_norm,
+            channels_last=precision.channels_last,
+            compile=precision.compile,
+        ),
+        seed=recipe.run.seed,
+        ranks=ranks,
+    )
+
+
+def make_plan(recipe: AnyRecipe, num_images: int) -> Plan:
+    """How long the training lasts on that many images."""
+    schedule, batch = recipe.schedule, recipe.data.global_batch_size
+    per_epoch = steps_per_epoch(num_images, batch)
+    if isinstance(recipe, ClassificationRecipe):
+        every = recipe.evaluation.every_epochs * per_epoch
+    else:
+        every = recipe.evaluation.every_iterations
+    epochs = (schedule.epochs or 0) + schedule.cooldown_epochs
+    return Plan(
+        total_steps=schedule.iterations or epochs * per_epoch,
+        steps_per_epoch=per_epoch,
+        evaluate_every=every,
+        save_every_s=recipe.run.save_every_s,
+        global_batch=min(batch, num_images),
+        best=recipe.evaluation.best,
+    )
+
+
+def make_rate(recipe: AnyRecipe, plan: Plan) -> Callable[[int], float]:
+    """The learning rate by the number of finished steps."""
+    schedule, peak = recipe.schedule, recipe.optimiser.learning_rate
+    shared: dict[str, Any] = {
+        "peak": peak, "warmup_start": schedule.warmup_start_rate, "minimum": schedule.min_rate,
+        "power": schedule.poly_power,
+    }  # fmt: skip
+    if schedule.update == "epoch":
+        assert schedule.epochs is not None
+        by_epoch = rates(schedule.curve, total=schedule.epochs, warmup=math.ceil(schedule.warmup_epochs), **shared)
+        return lambda done: by_epoch(done // plan.steps_per_epoch)
+    warmup = schedule.warmup_iterations or round(schedule.warmup_epochs * plan.steps_per_epoch)
+    total = schedule.iterations or (schedule.epochs or 0) * plan.steps_per_epoch
+    return rates(schedule.curve, total=total, warmup=warmup, **shared)
+
+
+def make_transforms(recipe: AnyRecipe) -> tuple[Transform, Transform]:
+    """How training images and validation images are read: (image, target) → tensors."""
+    data = recipe.data
+    assert data.mean is not None and data.std is not None  # a recipe of the engine has them
+    colour: dict[str, Any] = {"mean": data.mean, "std": data.std}
+    if isinstance(recipe, SegmentationRecipe):
+        change = recipe.augmentation
+        return (
+            segment.train_transform(
+                data.resolution_px, base_size=change.base_size_px, scale=change.resize_ratio,
+                max_class_share=change.cat_max_ratio, tries=change.crop_tries,
+                flip_probability=change.flip_probability, photometric=change.photometric_distortion, **colour,
+            ),
+            segment.test_transform(recipe.evaluation.base_size_px, **colour),
+        )  # fmt: skip
+    changes, evaluation = recipe.augmentation, recipe.evaluation
+    return (
+        OfImage(classify.train_transform(
+            data.resolution_px, crop=changes.crop, scale=changes.crop_area, ratio=changes.crop_aspect,
+            padding=changes.padding_px, flip_probability=changes.flip_probability, auto_augment=changes.auto_augment,
+            color_jitter=changes.color_jitter, erasing_probability=changes.erasing_probability,
+            erasing_mode=changes.erasing_mode, interpolation=changes.interpolation, **colour,
+        )),
+        OfImage(classify.test_transform(
+            evaluation.resolution_px, crop_fraction=evaluation.crop_fraction, interpolation=evaluation.interpolation,
+            **colour,
+        )),
+    )  # fmt: skip
+
+
+class OfImage:
+    """A transform of an image that leaves its class as it is. (A class, so that workers can be spawned.)"""
+
+    def __init__(self, transform: classify.Transform) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any, target: Any) -> tuple[torch.Tensor, Any]:
+        return self.transform(image), target
+
+
+def make_mixing(recipe: AnyRecipe, num_classes: int, plan: Plan, ranks: Ranks) -> Callable[[Batch, int], Batch] | None:
+    """Mixup and cutmix of the images of one process, by timm; None if the recipe has none.
+
+    Raises:
+        ConfigError: a process's part of a batch is odd: timm mixes pairs.
+    """
+    if not isinstance(recipe, ClassificationRecipe):
+        return None
+    changes = recipe.augmentation
+    if not (changes.mixup_alpha or changes.cutmix_alpha):
+        return None
+    if plan.global_batch % (2 * ranks.size):
+        raise ConfigError(
+            f"data.global_batch_size = {plan.global_batch} over {ranks.size} processes leaves an odd number of images, "
+            "and mixup takes pairs; use a multiple of 2 per process, or set mixup_alpha and cutmix_alpha to 0"
+        )
+    from timm.data import Mixup
+
+    mixer = Mixup(
+        mixup_alpha=changes.mixup_alpha, cutmix_alpha=changes.cutmix_alpha, prob=changes.mix_probability,
+        switch_prob=changes.mix_switch_probability, label_smoothing=recipe.regularisation.label_smoothing,
+        num_classes=num_classes,
+    )  # fmt: skip
+
+    def mix(batch: Batch, step: int) -> Batch:
+        with seeded_sample(recipe.run.seed + (MIXING << 32), step, ranks.rank):
+            images, targets = mixer(batch.images, batch.targets)
+        return batch._replace(images=images, targets=targets)
+
+    return mix
+
+
+def inference_options(recipe: AnyRecipe) -> InferenceOptions:
+    """How validation images are run."""
+    if not isinstance(recipe, SegmentationRecipe):
+        return InferenceOptions()
+    chosen = recipe.evaluation
+    return InferenceOptions(chosen.crop_px, chosen.stride_px, chosen.scales, chosen.flip, chosen.batch_size)

@@ -1,0 +1,90 @@
+"""The processes of one training: how many, which one this is, and sums over all of them.
+
+PyTorch's: ``torchrun`` starts them and sets the variables that are read here. Without it there is one process.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hrvit_lab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Attributes:
+    rank: number of this process, from 0. Rank 0 writes the files.
+    size: number of processes.
+    local_rank: number of this process on its machine: its CUDA device.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def summed(self, counts: Tensor) -> Tensor:
+        """The sum of an int64 tensor over all processes: exact, in any order."""
+        assert counts.dtype == torch.int64
+        total = counts.clone()
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        total = torch.tensor(int(flag), device=device)
+        dist.all_reduce(total)
+        return bool(total.item())
+
+    def told(self, text: str | None) -> str:
+        """What the first process says, in every process."""
+        said = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(said)
+        assert said[0] is not None
+        return said[0]
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` started, with NCCL on CUDA devices and gloo elsewhere, and leave them.
+
+    Raises:
+        ConfigError: if the variables of ``torchrun`` are not numbers.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if not os.environ.get("WORLD_SIZE"):
+        yield Ranks()
+        return
+    try:
+        rank, size, local = (int(os.environ.get(name, "0")) for name in names)
+    except ValueError:
+        given = ", ".join(f"{name}={os.environ.get(name)!r}" for name in names)
+        raise ConfigError(f"{given}: must be integers; start the training with torchrun") from None
+    if size == 1:
+        yield Ranks()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(rank, size, local)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,302 @@
+"""The work of ``hrvit-lab train RECIPE``: from a recipe to a folder with weights, curves and scores."""
+
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from hrvit_lab import cli
+from hrvit_lab.devices import check_threads, find_device
+from hrvit_lab.environment import environment, versions
+from hrvit_lab.errors import ConfigError, is_out_of_memory
+from hrvit_lab.train import assemble, training
+from hrvit_lab.train.data.samples import Samples, open_samples
+from hrvit_lab.train.distributed import Ranks, joined
+from hrvit_lab.train.engine import Engine
+from hrvit_lab.train.flags import RunOptions
+from hrvit_lab.train.loader import evaluation_batches, training_batches
+from hrvit_lab.train.loop import TrainingDiverged
+from hrvit_lab.train.recipe import AnyRecipe
+from hrvit_lab.train.run_folder import RunFolder, open_folder
+from hrvit_lab.train.tasks import TASKS, Evaluation
+
+FREE = ("run.workers", "run.threads", "run.save_every_s", "run.keep_last")
+"""Settings that may differ when a training goes on."""
+LINE_EVERY_S = 5.0
+"""Seconds between lines of ``metrics.jsonl``."""
+
+
+def run_recipe(recipe: AnyRecipe, options: RunOptions) -> int:
+    """Train by a recipe; returns the exit code: 0, 1 (diverged, out of memory), 130 or 143 (told to end).
+
+    Raises:
+        ConfigError: for an invalid request, a data set that is missing or broken, a checkpoint of another training.
+    """
+    device = chosen_device(options.device)
+    check_threads(recipe.run.threads)
+    if recipe.run.threads is not None:
+        torch.set_num_threads(recipe.run.threads)
+    with joined(device) as ranks:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", ranks.local_rank)
+        return _run(recipe, options, device, ranks)
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device of that name; None: a GPU if there is one, else the CPU."""
+    return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ranks) -> int:
+    samples = {split: open_samples(recipe.data.name, split, root=options.root) for split in ("train", "val")}
+    train_samples, val_samples = samples["train"], samples["val"]
+    num_classes = len(train_samples.class_names)
+    plan = assemble.make_plan(recipe, len(train_samples))
+    model = assemble.make_model(recipe, num_classes).to(device)
+    engine = assemble.make_engine(recipe, model, plan, ranks)
+    mix = assemble.make_mixing(recipe, num_classes, plan, ranks)
+    train_transform, test_transform = assemble.make_transforms(recipe)
+    name = f"{options.recipe}-{recipe.model.name}-seed{recipe.run.seed}"
+    folder, state = _folder(options, name, ranks)
+    about = {
+        "recipe": {key: _plain(value) for key, value in recipe.settings.items()},
+        "config": {"name": recipe.model.name, "num_classes": num_classes},
+        "versions": versions(),
+        "data": {"name": recipe.data.name, "train_images": len(train_samples), "val_images": len(val_samples)},
+    }
+    progress = training.Progress()
+    if state is not None:
+        check_same(about, state, folder.path)
+        progress = training.from_state(engine, state)
+    console = cli.console(soft_wrap=True, quiet=not ranks.first)
+    watch = Watch(recipe, folder, engine, plan, progress, about, console)
+    if ranks.first:
+        _begin(recipe, folder, engine.step, device, num_classes)
+        _announce(recipe, folder, engine, plan, train_samples, val_samples, device, console, resumed=state is not None)
+
+    def batches(start: int, stop: int) -> Any:
+        return training_batches(
+            train_samples, train_transform, batch_size=plan.global_batch, seed=recipe.run.seed, start=start, stop=stop,
+            ranks=ranks, workers=recipe.run.workers, pin_memory=device.type == "cuda",
+        )  # fmt: skip
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        was_training = network.training
+        found = TASKS[recipe.task].evaluate(
+            network.eval(),
+            evaluation_batches(
+                val_samples, test_transform, batch_size=_evaluation_batch(recipe), ranks=ranks,
+                workers=recipe.run.workers,
+            ),
+            num_classes,
+            ranks,
+            assemble.inference_options(recipe),
+            None,
+        )  # fmt: skip
+        network.train(was_training)
+        watch.last = found
+        return found.scores | {"n_seen": found.n_seen}
+
+    code, status = _follow(engine, batches, evaluate, plan, progress, watch, mix)
+    if ranks.first:
+        watch.finish(status, train_samples.class_names)
+    return code
+
+
+class Watch:
+    """What the first process shows and writes while it trains."""
+
+    def __init__(
+        self,
+        recipe: AnyRecipe,
+        folder: RunFolder,
+        engine: Engine,
+        plan: training.Plan,
+        progress: training.Progress,
+        about: Mapping[str, Any],
+        console: Console,
+    ) -> None:
+        self.recipe, self.folder, self.engine, self.plan = recipe, folder, engine, plan
+        self.progress, self.about, self.console = progress, about, console
+        self.last: Evaluation | None = None
+        self.line_at = time.monotonic()
+        self.bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TextColumn("time left"), TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[loss]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("training", total=plan.total_steps, completed=engine.step, rate="", loss="")
+
+    @property
+    def listener(self) -> training.Listener:
+        """What the loop tells."""
+        return training.Listener(self._step, self._row, self._save)
+
+    def _step(self, step: int, loss: float, rate: float, seconds: float) -> None:
+        images_per_s = self.plan.global_batch / seconds if seconds else 0.0
+        self.bar.update(self.task, completed=step, rate=f"{images_per_s:,.0f} images/s", loss=f"loss {loss:.3f}")
+        if time.monotonic() - self.line_at > LINE_EVERY_S or step == self.plan.total_steps:
+            self.line_at = time.monotonic()
+            line = {"step": step, "loss": loss, "lr": rate, "images_per_s": images_per_s}
+            if self.engine.device.type == "cuda":
+                line["memory_mib"] = torch.cuda.max_memory_allocated(self.engine.device) / 2**20
+            self.folder.add_line(line)
+
+    def _row(self, row: Mapping[str, float], better: bool) -> None:
+        self.folder.write_rows(self.progress.rows)
+        if better:
+            self.folder.write_weights("best", self.engine.averaged or self.engine.model)
+        self._result("running")
+        scores = ", ".join(
+            f"{name.removeprefix('eval_')} {value:.2f}" for name, value in row.items()
+            if name.startswith("eval_") and not name.endswith(("n_seen", "_plain"))
+        )  # fmt: skip
+        self.bar.console.print(
+            f"epoch {row['epoch']:g}, step {row['step']:,}: train loss {row['train_loss']:.3f}, {scores}; "
+            f"{cli.duration(row['seconds'])}, {row['images_per_s']:,.0f} images/s",
+            soft_wrap=True,
+        )
+
+    def _save(self, engine: Engine, progress: training.Progress) -> None:
+        self.folder.save(training.as_state(engine, progress, self.about), self.recipe.run.keep_last)
+
+    def _result(self, status: str) -> None:
+        rows = self.progress.rows
+        self.folder.write_result(
+            {
+                "status": status,
+                "step": self.engine.step,
+                "total_steps": self.plan.total_steps,
+                "last": rows[-1] if rows else None,
+                "best": None if self.progress.best is None else rows[int(self.progress.best["row"])],
+                "params": sum(parameter.numel() for parameter in self.engine.model.parameters()),
+                **self.about,
+            }
+        )
+
+    def finish(self, status: str, class_names: tuple[str, ...]) -> None:
+        """Write the last weights and the confusion matrix, and say where the results are."""
+        self._result(status)
+        if status == "complete":
+            self.folder.write_weights("last", self.engine.averaged or self.engine.model)
+        if self.last is not None:
+            rows = [("truth", *class_names), *zip(class_names, *self.last.matrix.T.tolist(), strict=True)]
+            self.folder.write_table("confusion_matrix.csv", rows)
+        if self.progress.rows and status == "complete":
+            row, best = self.progress.rows[-1], self.plan.best
+            self.console.print(f"{best} {row[f'eval_{best}']:.2f} % on {row['eval_n_seen']:,} validation images")
+        self.console.print(f"Results in {self.folder.path}")
+
+
+def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on with another training than the checkpoint's.
+
+    Raises:
+        ConfigError: names the first difference.
+    """
+    before, now = state["recipe"], about["recipe"]
+    for key in now:
+        if key not in FREE and before.get(key) != now[key]:
+            raise ConfigError(
+                f"{key} = {now[key]!r:.80}, but the checkpoint in {folder} was trained with {before.get(key)!r:.80}; "
+                "use that, or start a new training without --resume"
+            )
+    for what in ("config", "data"):
+        if state[what] != about[what]:
+            raise ConfigError(
+                f"the checkpoint in {folder} belongs to {what} {state[what]}, not to {about[what]}; use the same data"
+            )
+
+
+def _follow(
+    engine: Engine,
+    batches: Any,
+    evaluate: Any,
+    plan: training.Plan,
+    progress: training.Progress,
+    watch: Watch,
+    mix: Any,
+) -> tuple[int, str]:
+    """Train with a bar; the exit code and how it ended."""
+    try:
+        with watch.bar:
+            training.train(engine, batches, evaluate, plan, progress, watch.listener, mix)
+    except training.Interrupted as told:
+        name = signal.Signals(told.number).name
+        cli.complain(
+            f"{'interrupted' if told.number == signal.SIGINT else f'ended by {name}'} after step {engine.step:,} of "
+            f"{plan.total_steps:,}; the state is saved: go on with --out {watch.folder.path} --resume auto"
+        )
+        return 128 + told.number, "interrupted"
+    except TrainingDiverged as error:
+        cli.complain(f"error: {error}")
+        return 1, f"diverged: {error}"
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        cli.complain(
+            f"error: out of memory at step {engine.step + 1}; lower data.batch_size_per_process (-b), which keeps the "
+            "global batch, or set precision.gradient_checkpointing"
+        )
+        return 1, "out of memory"
+    return 0, "complete"
+
+
+def _folder(options: RunOptions, name: str, ranks: Ranks) -> tuple[RunFolder, dict[str, Any] | None]:
+    """The folder and the state to go on from, the same in every process. The first process makes the folder."""
+    if ranks.first:
+        folder, state, broken = open_folder(options.out, name, options.resume)
+        for sentence in broken:
+            cli.complain(f"warning: {sentence}")
+    path = ranks.told(str(folder.path) if ranks.first else None)
+    if not ranks.first:
+        folder = RunFolder(Path(path))
+        state = open_folder(folder.path, name, options.resume)[1] if options.resume else None
+    return folder, state
+
+
+def _begin(recipe: AnyRecipe, folder: RunFolder, step: int, device: torch.device, num_classes: int) -> None:
+    config = recipe.network(num_classes).to_yaml() if not recipe.model.name.startswith("timm:") else None
+    folder.forget_after(step)
+    folder.begin(recipe.to_yaml(), config, environment(str(device)))
+
+
+def _announce(
+    recipe: AnyRecipe,
+    folder: RunFolder,
+    engine: Engine,
+    plan: training.Plan,
+    train: Samples,
+    val: Samples,
+    device: torch.device,
+    console: Console,
+    resumed: bool,
+) -> None:
+    """What is trained, on what, for how long and where."""
+    params = sum(parameter.numel() for parameter in engine.model.parameters())
+    processes = f" in {engine.ranks.size} processes" if engine.ranks.size > 1 else ""
+    console.print(
+        f"{recipe.model.name}, {params:,} parameters, on {recipe.data.name}: {len(train):,} images to train on, "
+        f"{len(val):,} to validate, {len(train.class_names)} classes"
+    )
+    console.print(
+        f"{plan.total_steps:,} steps of {plan.global_batch} images ({plan.steps_per_epoch:,} an epoch) on "
+        f"{device}{processes}; results in {folder.path}"
+    )
+    if resumed:
+        console.print(f"Going on after step {engine.step:,}")
+
+
+def _evaluation_batch(recipe: AnyRecipe) -> int:
+    return recipe.evaluation.batch_size if recipe.task == "classification" else 16
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as they come back from a checkpoint."""
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value

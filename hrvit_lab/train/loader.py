@@ -1,0 +1,190 @@
+"""Batches of a training: their images depend on (seed, epoch), an augmentation on (seed, epoch, image).
+
+So a training gives the same weights with any number of workers, after any interruption, and its global batches are the
+same for any number of processes.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.train.data.order import epoch_order, rank_indices, seeded_sample
+from hrvit_lab.train.distributed import Ranks
+
+Transform = Callable[[Any, Any], tuple[Tensor, Any]]
+"""(image, target) as the data set has them → (float32 (C, H, W), target for the loss)."""
+
+
+class Batch(NamedTuple):
+    """Attributes:
+    images: float32 (B, C, H, W).
+    targets: of the task, B in front.
+    indices: int64 (B,), of the images in the data set.
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Steps of an epoch: full batches only; the images left over differ from epoch to epoch.
+
+    A data set smaller than a batch is one batch.
+    """
+    return max(1, num_images // batch_size)
+
+
+def batch_indices(num_images: int, batch_size: int, seed: int, step: int) -> tuple[int, Tensor]:
+    """The epoch of a step, from 0, and the indices of its global batch."""
+    epoch, part = divmod(step, steps_per_epoch(num_images, batch_size))
+    order = epoch_order(num_images, seed, epoch)
+    return epoch, order[part * batch_size : (part + 1) * batch_size]
+
+
+def training_batches(
+    samples: Any,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    ranks: Ranks,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """This process's part of the batches of steps ``start`` to ``stop`` − 1.
+
+    Args:
+        batch_size: of all processes together.
+        workers: processes that read and augment; 0 for none.
+    Raises:
+        ConfigError: (from iteration) an image cannot be read; names it. Or a batch has fewer images than processes.
+    """
+    if min(batch_size, len(samples)) < ranks.size:
+        raise ConfigError(
+            f"a batch of {min(batch_size, len(samples))} images cannot be split over {ranks.size} processes; "
+            "use fewer processes or a larger batch"
+        )
+    loader: DataLoader[Any] = DataLoader(
+        _Augmented(samples, transform, seed),
+        batch_sampler=_Steps(len(samples), batch_size, seed, start, stop, ranks),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_begin,
+        generator=torch.Generator(),  # it would draw the workers' seed from the global generator
+    )
+    return _sentences(loader)
+
+
+def evaluation_batches(
+    samples: Any, transform: Transform, *, batch_size: int, ranks: Ranks, workers: int = 0
+) -> Iterator[Batch]:
+    """This process's images, in order and each once: rank r has r, r + W, r + 2W, … of W processes.
+
+    Images of one batch have one size; batches end where the size changes.
+    """
+    own = list(rank_indices(len(samples), ranks.rank, ranks.size))
+    loader: DataLoader[Any] = DataLoader(
+        _Plain(samples, transform), sampler=own, batch_size=None, num_workers=workers, worker_init_fn=_begin,
+        generator=torch.Generator(), collate_fn=_as_is,
+    )  # fmt: skip
+    return _grouped(_sentences(loader), batch_size)
+
+
+class _Steps(Sampler[list[tuple[int, int]]]):
+    """For every step the (epoch, index) pairs of this process."""
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, start: int, stop: int, ranks: Ranks) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.steps, self.ranks = range(start, stop), ranks
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch, order, known = steps_per_epoch(self.num_images, self.batch_size), torch.empty(0), -1
+        for step in self.steps:
+            epoch, part = divmod(step, per_epoch)
+            if epoch != known:
+                order, known = epoch_order(self.num_images, self.seed, epoch), epoch
+            indices = order[part * self.batch_size : (part + 1) * self.batch_size]
+            yield [(epoch, int(index)) for index in indices[self.ranks.rank :: self.ranks.size]]
+
+
+class _Augmented(Dataset[tuple[Tensor, Any, int]]):
+    def __init__(self, samples: Any, transform: Transform, seed: int) -> None:
+        self.samples, self.transform, self.seed = samples, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, int]:
+        epoch, index = key
+        image, target = self.samples[index]
+        with seeded_sample(self.seed, epoch, index):
+            x_CHW, target = self.transform(image, target)
+        return x_CHW, target, index
+
+
+class _Plain(Dataset[tuple[Tensor, Any, int]]):
+    def __init__(self, samples: Any, transform: Transform) -> None:
+        self.samples, self.transform = samples, transform
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any, int]:
+        x_CHW, target = self.transform(*self.samples[index])
+        return x_CHW, target, index
+
+
+def _collate(items: list[tuple[Tensor, Any, int]]) -> Batch:
+    images, targets, indices = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack([torch.as_tensor(y) for y in targets]), torch.tensor(indices))
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def _grouped(items: Iterator[tuple[Tensor, Any, int]], batch_size: int) -> Iterator[Batch]:
+    """Batches of neighbours of one size."""
+    waiting: list[tuple[Tensor, Any, int]] = []
+    for item in items:
+        same = not waiting or _shapes(item) == _shapes(waiting[0])
+        if waiting and (not same or len(waiting) == batch_size):
+            yield _collate(waiting)
+            waiting = []
+        waiting.append(item)
+    if waiting:
+        yield _collate(waiting)
+
+
+def _shapes(item: tuple[Tensor, Any, int]) -> tuple[Any, Any]:
+    return item[0].shape, torch.as_tensor(item[1]).shape
+
+
+def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's items; what a worker raises for a user comes out as it was raised there."""
+    iterator = iter(loader)
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except ConfigError as error:
+            text = str(error)
+            if text.startswith("Caught "):  # in a worker: the text is a traceback that ends in the sentence
+                text = text.strip().splitlines()[-1].partition("Error: ")[2]
+            raise ConfigError(text) from None
+        yield item
+
+
+def _begin(worker: int) -> None:
+    """One thread a worker; Ctrl-C is for the process that trains, which also ends the workers."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,85 @@
+"""Checkpoints of a run: whole at any time, the last few kept, and read without running any code of theirs."""
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import write_atomically
+
+FORMAT = "hrvit_lab training state"
+VERSION = 1
+PATTERN = re.compile(r"step-(\d{8,})\.pt")
+MAX_BYTES = 32 * 2**30
+KEYS = {"format", "version", "step", "model", "optimizer", "scaler", "ema", "rows", "best", "recipe", "config",
+        "meter", "versions", "seed", "data"}  # fmt: skip
+
+
+def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
+    """Write a checkpoint and delete all but the last ``keep`` ones.
+
+    Args:
+        folder: made if absent.
+        state: the entries of ``KEYS`` without format and version; tensors, numbers, text, lists and dicts.
+        keep: at least 1.
+    Returns:
+        The path of the checkpoint, ``step-N.pt`` with the number of finished steps.
+    Raises:
+        OSError: with the file's name, as when the disk is full; earlier checkpoints are then as they were.
+    """
+    assert set(state) | {"format", "version"} == KEYS, set(state) ^ KEYS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{state['step']:08d}.pt"
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, **state}, buffer)
+    write_atomically(path, buffer.getvalue())
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, by their number of steps."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := PATTERN.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that ``save`` has written.
+
+    Raises:
+        ConfigError: it is missing, broken, too large, or another program's file; says which.
+    """
+    try:
+        size, regular = path.stat().st_size, path.is_file()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}; give a checkpoint, or --resume auto") from None
+    if not regular:
+        raise ConfigError(f"{path} is not a file; give a checkpoint, or --resume auto")
+    if size > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES // 2**30} GiB; give a checkpoint of a training")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises what its parsers raise
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise ConfigError(f"{path} cannot be read as a checkpoint ({reason[0][:120]}); give an older one") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ConfigError(f"{path} is not a training state of hrvit_lab; to start from its weights use --weights")
+    if state.get("version") != VERSION or set(state) != KEYS:
+        raise ConfigError(f"{path} was written by another version of hrvit_lab; resume it with that version")
+    return state
+
+
+def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The last checkpoint of a folder that can be read, None if there is none, and why later ones could not be."""
+    broken: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return load(path), broken
+        except ConfigError as error:
+            broken.append(str(error))
+    return None, broken

@@ -1,0 +1,236 @@
+"""The loop of a training: steps, evaluations, checkpoints, and an end at any moment that can be continued."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from hrvit_lab.train.engine import Engine
+from hrvit_lab.train.loader import Batch
+from hrvit_lab.train.loop import TrainingDiverged
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training lasts, and when it is evaluated and saved.
+
+    Attributes:
+        total_steps: of the whole training.
+        steps_per_epoch: of one pass over the data.
+        evaluate_every: steps between evaluations; the last step is always evaluated.
+        save_every_s: seconds between checkpoints beside those at evaluations.
+        global_batch: images of all processes per step.
+        best: the score that chooses the best weights, as ``top1``: higher is better.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    save_every_s: float
+    global_batch: int
+    best: str
+
+
+@dataclass
+class Meter:
+    """What has been gathered since the last evaluation, and the time so far. It is part of a checkpoint."""
+
+    loss_sum: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, seconds: float) -> None:
+        self.loss_sum += loss
+        self.steps += 1
+        self.seconds += seconds
+
+
+@dataclass
+class Progress:
+    """How far a training is. Attributes:
+    rows: one for each evaluation, in timm's column names.
+    best: the best value of the plan's score, and the row's number; None before the first evaluation.
+    meter: since the last row.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    meter: Meter = field(default_factory=Meter)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a training tells to others, on the first process only.
+
+    Attributes:
+        step: (finished steps, mean loss of the step, learning rate, seconds of the step).
+        row: a finished evaluation; whether it is the best so far.
+        save: a state to keep.
+    """
+
+    step: Callable[[int, float, float, float], None]
+    row: Callable[[Mapping[str, float], bool], None]
+    save: Callable[[Engine, Progress], None]
+
+
+class Interrupted(Exception):
+    """The training was told to end by a signal, after its state was saved.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def train(
+    engine: Engine,
+    batches: Callable[[int, int], Iterator[Batch]],
+    evaluate: Callable[[nn.Module], Figures],
+    plan: Plan,
+    progress: Progress,
+    listener: Listener,
+    mix: Callable[[Batch, int], Batch] | None = None,
+) -> Progress:
+    """Train from ``engine.step`` to the plan's end.
+
+    Args:
+        batches: (first step, last step + 1) → this process's batches.
+        evaluate: model → scores by name, the same in every process. With an average of the weights it is called for
+            both; the average's scores are the row's, those of the plain weights get ``_plain`` behind their names.
+        progress: of an earlier part of this training; it is changed in place.
+        mix: (batch, step) → the batch with mixed images and soft targets.
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        TrainingDiverged: a loss is not finite; the last checkpoint is from before it.
+        ConfigError: an image cannot be read; the state is saved.
+    """
+    if engine.step >= plan.total_steps:
+        return progress
+    saved_at = time.monotonic()
+    stream = batches(engine.step, plan.total_steps)
+    with _signals() as told:
+        while engine.step < plan.total_steps:
+            start = time.perf_counter()
+            try:
+                batch = next(stream)
+            except Exception:
+                _save(engine, progress, listener)
+                if told:  # a signal to the whole group ended the loader's workers too
+                    raise Interrupted(told[0]) from None
+                raise
+            if mix is not None:
+                batch = mix(batch, engine.step)
+            result = engine.train_step(batch.images, batch.targets, plan.global_batch)
+            seconds = time.perf_counter() - start
+            progress.meter.add(result.loss, seconds)
+            if engine.ranks.first:
+                listener.step(engine.step, result.loss, result.rate, seconds)
+            if engine.step % plan.evaluate_every == 0 or engine.step == plan.total_steps:
+                _evaluate(engine, evaluate, plan, progress, listener, result.rate)
+                _save(engine, progress, listener)
+                saved_at = time.monotonic()
+            if engine.ranks.any(bool(told), engine.device):
+                _save(engine, progress, listener)
+                raise Interrupted(told[0] if told else signal.SIGTERM)
+            due = time.monotonic() - saved_at > plan.save_every_s
+            if (due and engine.ranks.size == 1) or (engine.ranks.size > 1 and engine.ranks.any(due, engine.device)):
+                _save(engine, progress, listener)
+                saved_at = time.monotonic()
+    return progress
+
+
+def _evaluate(
+    engine: Engine,
+    evaluate: Callable[[nn.Module], Figures],
+    plan: Plan,
+    progress: Progress,
+    listener: Listener,
+    rate: float,
+) -> None:
+    """Add a row."""
+    start = time.perf_counter()
+    meter = progress.meter
+    plain = evaluate(engine.model)
+    scores = {f"eval_{name}": value for name, value in plain.items()}
+    if engine.averaged is not None:
+        scores = {f"{name}_plain": value for name, value in scores.items()}
+        scores |= {f"eval_{name}": value for name, value in evaluate(engine.averaged).items()}
+    if not math.isfinite(scores.get("eval_loss", 0.0)):
+        raise TrainingDiverged(f"the validation loss is not finite after step {engine.step}; lower the learning rate")
+    row = {
+        "epoch": engine.step / plan.steps_per_epoch,
+        "step": engine.step,
+        "train_loss": meter.loss_sum / meter.steps,
+        **scores,
+        "lr": rate,
+        "seconds": meter.seconds + time.perf_counter() - start,
+        "images_per_s": meter.steps * plan.global_batch / meter.seconds if meter.seconds else 0.0,
+    }
+    progress.rows.append(row)
+    value = row[f"eval_{plan.best}"]
+    better = progress.best is None or value > progress.best["value"]
+    if better:
+        progress.best = {"value": value, "row": len(progress.rows) - 1}
+    progress.meter = Meter()
+    if engine.ranks.first:
+        listener.row(row, better)
+
+
+def _save(engine: Engine, progress: Progress, listener: Listener) -> None:
+    if engine.ranks.first:
+        listener.save(engine, progress)
+    engine.ranks.wait()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM instead of ending at once; a second one ends at once."""
+    told: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if told:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        told.append(number)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def as_state(engine: Engine, progress: Progress, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    return {
+        **engine.state(),
+        "rows": progress.rows,
+        "best": progress.best,
+        "meter": vars(progress.meter),
+        **about,
+    }
+
+
+def from_state(engine: Engine, state: dict[str, Any]) -> Progress:
+    """Load a checkpoint into the engine."""
+    engine.load(state)
+    return Progress(state["rows"], state["best"], Meter(**state["meter"]))

@@ -1,0 +1,147 @@
+"""Transforms of segmentation: images with masks.
+
+Training as mmsegmentation has it: random scale, random crop without a dominating class, flip, photometric distortion,
+padding. Values in the docstrings are those of the published recipes.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from hrvit_lab.train.transforms.classify import IMAGENET_MEAN, IMAGENET_STD
+
+IGNORED = 255
+
+Transform = Callable[[Image.Image, Image.Image], tuple[Tensor, Tensor]]
+
+
+def train_transform(
+    crop: tuple[int, int],
+    *,
+    base_size: tuple[int, int] | None = None,
+    scale: tuple[float, float] = (0.5, 2.0),
+    max_class_share: float = 0.75,
+    tries: int = 10,
+    flip_probability: float = 0.5,
+    photometric: bool = True,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Transform:
+    """Augmentation of an image and its mask, drawn from Python's and numpy's global generators.
+
+    Args:
+        crop: (height, width) of the result in pixels.
+        base_size: (long, short) side that the image fits into at scale 1; None: its own size.
+        scale: range of the factor.
+        max_class_share: largest share of one class in a crop.
+        tries: crops that are drawn until one has no larger share; the last one is taken.
+        photometric: brightness ± 32, contrast and saturation 0.5 to 1.5, hue ± 18 of 180, each with probability 0.5.
+    Returns:
+        (image, mask) → float32 (3, H, W), normalised and padded with 0; int64 (H, W), padded with 255.
+    """
+
+    def transform(image: Image.Image, mask: Image.Image) -> tuple[Tensor, Tensor]:
+        factor = random.uniform(*scale)
+        image, mask = resized(image.convert("RGB"), mask, fitted(image.size, base_size, factor))
+        pixels, labels = np.asarray(image), np.asarray(mask)
+        top, left = _crop_position(labels, crop, max_class_share, tries)
+        rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
+        pixels, labels = pixels[rows, columns], labels[rows, columns]
+        if random.random() < flip_probability:
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        if photometric:
+            pixels = distorted(pixels)
+        x_CHW = normalised(pixels, mean, std)
+        below, right = crop[0] - labels.shape[0], crop[1] - labels.shape[1]
+        x_CHW = torch.nn.functional.pad(x_CHW, (0, right, 0, below))
+        return x_CHW, torch.nn.functional.pad(_labels(labels), (0, right, 0, below), value=IGNORED)
+
+    return transform
+
+
+def test_transform(
+    base_size: tuple[int, int] | None, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Transform:
+    """The image resized to fit ``base_size``, and the mask at its own size: scores are taken there.
+
+    Returns:
+        (image, mask) → float32 (3, H, W), normalised; int64 (h, w).
+    """
+
+    def transform(image: Image.Image, mask: Image.Image) -> tuple[Tensor, Tensor]:
+        image = image.convert("RGB")
+        size = fitted(image.size, base_size, 1.0)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        return normalised(np.asarray(image), mean, std), _labels(np.asarray(mask))
+
+    return transform
+
+
+def fitted(size: tuple[int, int], base_size: tuple[int, int] | None, factor: float) -> tuple[int, int]:
+    """The (width, height) of an image that fits ``factor`` × ``base_size`` with its aspect ratio kept.
+
+    >>> fitted((683, 512), (2048, 512), 1.0), fitted((100, 50), None, 0.5)
+    ((683, 512), (50, 25))
+    """
+    width, height = size
+    if base_size is None:
+        ratio = factor
+    else:
+        long, short = (side * factor for side in base_size)
+        ratio = min(max(long, short) / max(size), min(long, short) / min(size))
+    return max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
+
+
+def resized(image: Image.Image, mask: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+    """The image resized bilinearly, the mask by its nearest pixels."""
+    if image.size == size:
+        return image, mask
+    return image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
+
+
+def distorted(pixels: np.ndarray) -> np.ndarray:
+    """Photometric distortion of uint8 (H, W, 3): each change with probability 0.5, contrast first or last."""
+    x_CHW = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    if random.random() < 0.5:
+        x_CHW = _linear(x_CHW, 1.0, random.uniform(-32, 32))
+    contrast_first = random.random() < 0.5
+    if contrast_first and random.random() < 0.5:
+        x_CHW = _linear(x_CHW, random.uniform(0.5, 1.5), 0.0)
+    if random.random() < 0.5:
+        x_CHW = F.adjust_saturation(x_CHW, random.uniform(0.5, 1.5))
+    if random.random() < 0.5:
+        x_CHW = F.adjust_hue(x_CHW, random.uniform(-18, 18) / 180)
+    if not contrast_first and random.random() < 0.5:
+        x_CHW = _linear(x_CHW, random.uniform(0.5, 1.5), 0.0)
+    return x_CHW.permute(1, 2, 0).numpy()
+
+
+def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (H, W, 3) → float32 (3, H, W)."""
+    x_CHW = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return (x_CHW - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
+def _linear(x_CHW: Tensor, factor: float, offset: float) -> Tensor:
+    return (x_CHW.float() * factor + offset).clamp(0, 255).to(torch.uint8)
+
+
+def _labels(labels: np.ndarray) -> Tensor:
+    return torch.from_numpy(labels.copy()).long()
+
+
+def _crop_position(labels: np.ndarray, crop: tuple[int, int], max_class_share: float, tries: int) -> tuple[int, int]:
+    """Top left corner of a crop in which no class has more than its share, or of the last one tried."""
+    room = [max(0, side - part) for side, part in zip(labels.shape, crop, strict=True)]
+    for _ in range(tries):
+        top, left = (random.randint(0, space) for space in room)
+        counts = np.bincount(labels[top : top + crop[0], left : left + crop[1]].ravel(), minlength=256)[:IGNORED]
+        if max_class_share >= 1 or ((counts > 0).sum() > 1 and counts.max() / counts.sum() < max_class_share):
+            break
+    return top, left

@@ -1,0 +1,308 @@
+"""Trainings by recipes as commands: what they leave, how they end, and that they go on as if nothing had happened."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hrvit_lab import create_model, load_checkpoint
+from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.train.__main__ import main
+from hrvit_lab.train.state import checkpoints
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = """
+depths: [[1], [1, 1]]
+widths: [8, 16]
+stem_width: 8
+head_dims: 4
+window_sizes: 2
+mlp_ratios: 2
+head_widths: 2
+head_features: 8
+"""
+SETTINGS = {
+    "data.name": "digits", "data.resolution_px": 16, "data.train_limit": "null", "model.name": "tiny.yaml",
+    "data.batch_size_per_process": 64, "data.global_batch_size": 64, "schedule.epochs": 1, "run.threads": 1,
+    "evaluation.resolution_px": 16, "run.workers": 0, "precision.dtype": "bfloat16", "regularisation.ema": "true",
+    "regularisation.ema_decay": 0.9, "augmentation.auto_augment": "rand-m9-mstd0.5-inc1",
+    "augmentation.mixup_alpha": 0.8, "regularisation.drop_path": 0.2,
+}  # fmt: skip
+STEPS = 1437 // 64
+
+
+def command(*more: str, **settings: Any) -> list[str]:
+    changed = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
+    return ["fashion_mnist", "--set", ",".join(f"{key}={value}" for key, value in changed.items()), *more]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that was left alone, with its data in one process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(command("--out", "whole")) == 0
+    return folder / "whole"
+
+
+def same_weights(one: Path, other: Path, name: str = "last.safetensors") -> bool:
+    ours, theirs = load_file(one / name), load_file(other / name)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "hrvit_lab.train", *arguments], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+
+
+def in_two_processes(*arguments: str) -> "subprocess.Popen[str]":
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "hrvit_lab.train"]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    until = time.monotonic() + 250
+    while not path.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+# -- what is left ----------------------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_all_that_its_reader_needs(undisturbed: Path) -> None:
+    result = json.loads((undisturbed / "result.json").read_text())
+    with open(undisturbed / "summary.csv", encoding="utf-8") as file:
+        [row] = csv.DictReader(file)
+    assert result["status"] == "complete" and result["step"] == STEPS
+    assert float(row["eval_top1"]) == result["last"]["eval_top1"] == result["best"]["eval_top1"]
+    assert {"epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "eval_top1_plain", "lr"} <= row.keys()
+    assert int(row["eval_n_seen"]) == 360
+    with open(undisturbed / "confusion_matrix.csv", encoding="utf-8") as file:
+        [head, *rows] = csv.reader(file)
+    assert head == ["truth", *"0123456789"]
+    matrix = torch.tensor([[int(cell) for cell in cells[1:]] for cells in rows])
+    assert matrix.sum() == 360
+    assert abs(100 * float(matrix.diagonal().sum()) / 360 - float(row["eval_top1"])) < 1e-9
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == STEPS and {"loss", "lr", "images_per_s"} <= lines[-1].keys()
+
+
+def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command, and by hand in Python."""
+    assert evaluate([str(undisturbed), "--set", "run.workers=0"]) == 0
+    scores = json.loads((undisturbed / "evaluation" / "scores.json").read_text())
+    result = json.loads((undisturbed / "result.json").read_text())
+    assert scores["n_seen"] == 360
+    assert scores["top1"] == result["best"]["eval_top1"]
+    assert abs(scores["loss"] - result["best"]["eval_loss"]) < 1e-6
+    with open(undisturbed / "evaluation" / "predictions.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["truth"] == row["prediction"] for row in rows)
+    assert len(rows) == 360 and 100 * right / 360 == scores["top1"]
+    assert f"top1          {scores['top1']:.2f} %" in capsys.readouterr().out
+
+    from hrvit_lab.train.data.samples import open_samples
+    from hrvit_lab.train.recipe import recipe_of_run
+
+    recipe = recipe_of_run(undisturbed)
+    model = create_model(str(undisturbed / "config.yaml")).eval()
+    load_checkpoint(model, undisturbed / "best.safetensors")
+    samples = open_samples("digits", "val")
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (recipe.data.mean, recipe.data.std))
+    correct = 0
+    for index in range(len(samples)):
+        image, truth = samples[index]
+        resized = image.convert("RGB").resize((16, 16), 2)  # bilinear
+        x_CHW = torch.from_numpy(np.array(resized)).float().div(255).permute(2, 0, 1)
+        with torch.no_grad():
+            correct += int(model(((x_CHW - mean) / std)[None]).argmax()) == truth
+    assert 100 * correct / 360 == scores["top1"]
+
+
+# -- ends ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
+def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(folder: Path, undisturbed: Path) -> None:
+    """With augmentation, mixup, an average of weights, stochastic depth and bfloat16; killed with two workers."""
+    process = start(*command("--out", "killed", run__workers=2, run__save_every_s=0.001, run__keep_last=3))
+    wait_for(folder / "killed" / "checkpoints" / "step-00000005.pt", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
+    [*_, last] = checkpoints(folder / "killed" / "checkpoints")
+    assert 5 <= int(last.stem.removeprefix("step-")) < STEPS
+    assert main(command("--out", "killed", "--resume", "auto")) == 0
+    assert same_weights(folder / "killed", undisturbed)
+    assert same_weights(folder / "killed", undisturbed, "best.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_kills_at_random_moments(folder: Path, undisturbed: Path, workers: int) -> None:
+    import random
+
+    moments = random.Random(workers)
+    for kill in range(10):
+        process = start(*command("--out", "killed", "--resume", "auto", run__workers=workers, run__save_every_s=0.001))
+        wait_for(folder / "killed" / "checkpoints" / f"step-{2 * kill + 1:08d}.pt", process)
+        time.sleep(moments.uniform(0, 0.4))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=100)
+    assert main(command("--out", "killed", "--resume", "auto")) == 0
+    assert same_weights(folder / "killed", undisturbed)
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_go_on_to_the_same_bits(folder: Path) -> None:
+    def train(out: str) -> "subprocess.Popen[str]":
+        return in_two_processes(
+            *command(
+                "--out",
+                out,
+                "--resume",
+                "auto",
+                run__save_every_s=0.001,
+                precision__sync_batch_norm="true",
+                data__batch_size_per_process=32,
+            )
+        )
+
+    whole = train("whole")
+    _, errors = whole.communicate(timeout=250)
+    assert whole.returncode == 0, errors[-2000:]
+    process = train("killed")
+    wait_for(folder / "killed" / "checkpoints" / "step-00000007.pt", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=100)
+    again = train("killed")
+    _, errors = again.communicate(timeout=250)
+    assert again.returncode == 0, errors[-2000:]
+    assert same_weights(folder / "killed", folder / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_it_saves_and_says_how_to_go_on(folder: Path, undisturbed: Path, number: int) -> None:
+    process = start(*command("--out", "told", run__workers=2, run__save_every_s=0.001, run__keep_last=99))
+    wait_for(folder / "told" / "checkpoints" / "step-00000003.pt", process)
+    os.killpg(process.pid, number)  # as a terminal and a scheduler do: to the loader's workers too
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, errors
+    assert errors.count("\n") == 1 and "--out told --resume auto" in errors and "Traceback" not in errors
+    assert json.loads((folder / "told" / "result.json").read_text())["status"] == "interrupted"
+    assert main(command("--out", "told", "--resume", "auto")) == 0
+    assert same_weights(folder / "told", undisturbed)
+
+
+def test_a_finished_training_is_not_trained_again(undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(undisturbed.parent)
+    before = (undisturbed / "last.safetensors").read_bytes()
+    assert main(command("--out", "whole", "--resume", "auto")) == 0
+    assert (undisturbed / "last.safetensors").read_bytes() == before
+
+
+# -- requests that cannot be met -------------------------------------------------------------------------------------
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and "Traceback" not in errors
+    for word in words:
+        assert word in errors, errors
+
+
+def test_another_training_is_never_overwritten(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(undisturbed.parent)
+    before = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
+    refused(command("--out", "whole"), capsys, "holds a training already", "--resume auto")
+    refused(
+        command("--out", "whole", "--resume", "auto", optimiser__learning_rate=0.5), capsys,
+        "optimiser.learning_rate = 0.5", "was trained with 0.004",
+    )  # fmt: skip
+    refused(command("--out", "whole", "--resume", "auto", run__seed=1), capsys, "run.seed = 1")
+    assert {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()} == before
+
+
+def test_checkpoints_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFixture[str], undisturbed: Path) -> None:
+    torch.save({"model": {}}, folder / "foreign.pt")
+    (folder / "text.pt").write_text("not a checkpoint")
+    whole = checkpoints(undisturbed / "checkpoints")[-1].read_bytes()
+    (folder / "half.pt").write_bytes(whole[: len(whole) // 2])
+    for name, reason in (
+        ("foreign.pt", "not a training state"), ("text.pt", "cannot be read"), ("half.pt", "cannot be read"),
+        ("none.pt", "No such file"), (".", "not a file"),
+    ):  # fmt: skip
+        refused(command("--out", "new", "--resume", name), capsys, reason)
+    assert not (folder / "new" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"augmentation.auto_augment": "rando"}, ("auto_augment 'rando'",)),
+        ({"optimiser.name": "adamx"}, ("optimiser 'adamx'",)),
+        ({"optimiser.head_rat_multiple": 2}, ("head_rat_multiple", "head_rate_multiple")),
+        ({"data.global_batch_size": 63, "data.batch_size_per_process": 63}, ("63", "pairs")),
+        ({"run.threads": 100000}, ("threads", "100000")),
+        ({"model.initial_weights": "none.pth"}, ("none.pth",)),
+        ({"data.name": "digitz"}, ("digitz", "digits")),
+    ],
+)
+def test_an_impossible_request_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    text = ",".join(f"{key}={value}" for key, value in (SETTINGS | settings).items())
+    refused(["fashion_mnist", "--set", text, "--out", "new"], capsys, *words)
+
+
+def test_a_checkpoint_without_a_recipe_is_refused(
+    folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "alone.safetensors").write_bytes((undisturbed / "best.safetensors").read_bytes())
+    for arguments, word in (
+        (["alone.safetensors"], "no recipe.yaml beside it"), (["nowhere"], "no such file"), (["."], "holds no best"),
+        (["alone.safetensors", "--recipe", "proxy"], "short training"),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert evaluate(arguments) == 2
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == 1 and word in errors
+
+
+def test_a_training_that_diverges_ends_with_a_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {
+        "optimiser.learning_rate": 100.0, "optimiser.clip_gradients": "null", "schedule.warmup_epochs": 0,
+        "optimiser.name": "sgd", "optimiser.betas": "null", "optimiser.epsilon": "null", "optimiser.momentum": 0.9,
+    }  # fmt: skip
+    assert main(command("--out", "new", **changes)) == 1
+    errors = capsys.readouterr().err
+    assert "not finite" in errors and errors.count("\n") == 1
+    assert json.loads((folder / "new" / "result.json").read_text())["status"].startswith("diverged")
