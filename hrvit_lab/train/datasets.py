@@ -29,8 +29,10 @@ class Dataset:
 
 FASHION_FILES = "Debian's package dataset-fashion-mnist, or its four idx files in ROOT"
 
+PETS = "ROOT/oxford-iiit-pet/images and annotations, as torchvision puts them"
 IMAGE_FOLDERS = "ROOT/train/CLASS/* and ROOT/val/CLASS/*, or train.tar and val.tar"
 
+# fmt: off
 DATASETS: dict[str, Dataset] = {
     "digits": Dataset("digits", 10, "scikit-learn's digits, 8x8 grey"),
     "fashion_mnist": Dataset(
@@ -38,7 +40,32 @@ DATASETS: dict[str, Dataset] = {
     ),
     "folder": Dataset("image folder", None, "image folder with train/ and val/", files=IMAGE_FOLDERS),
     "imagenet": Dataset("ImageNet-1K", None, "ImageNet-1K, ILSVRC 2012", files=IMAGE_FOLDERS),
+    "cifar10": Dataset(
+        "CIFAR-10", 10, "CIFAR-10, 32x32", files="ROOT/cifar-10-batches-py/*, as torchvision puts them",
+        torchvision="CIFAR10",
+    ),
+    "cifar100": Dataset(
+        "CIFAR-100", 100, "CIFAR-100, 32x32", files="ROOT/cifar-100-python/*, as torchvision puts them",
+        torchvision="CIFAR100",
+    ),
+    "oxford_pets": Dataset("Oxford-IIIT Pet", 37, "Oxford-IIIT Pet", files=PETS, torchvision="OxfordIIITPet"),
+    "oxford_pets_masks": Dataset(
+        "trimaps of Oxford-IIIT Pet", 3, "Oxford-IIIT Pet", "segmentation", PETS, "OxfordIIITPet"
+    ),
+    "ade20k": Dataset(
+        "ADE20K", 150, "ADE20K, MIT scene parsing challenge", "segmentation",
+        "ROOT/images/training, ROOT/annotations/training, and validation",
+    ),
+    "cityscapes": Dataset(
+        "Cityscapes", 19, "Cityscapes, fine masks", "segmentation",
+        "ROOT/leftImg8bit/train/CITY, ROOT/gtFine/train/CITY, and val",
+    ),
+    "mask_folder": Dataset(
+        "images with masks", None, "folders of images and masks", "segmentation",
+        "ROOT/images/train, ROOT/masks/train, and val, ROOT/classes.txt",
+    ),
 }
+# fmt: on
 """Data sets by the name that recipes and commands take; `hrvit_lab.train.data.samples.OPEN` opens them."""
 
 IN_MEMORY: dict[str, Dataset] = {key: DATASETS[key] for key in ("digits", "fashion_mnist", "folder")}

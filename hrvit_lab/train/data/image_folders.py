@@ -63,6 +63,15 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
     return _classes(folder, Counter())
 
 
+def list_files(folder: Path) -> list[Path]:
+    """All regular files below a folder, sorted by path; hidden ones are left out.
+
+    Raises:
+        ConfigError: a folder cannot be read.
+    """
+    return _files(folder, Counter())
+
+
 def describe_skipped(skipped: Mapping[str, int]) -> str:
     """How many entries were skipped and why, the most frequent first; "" if none was.
 

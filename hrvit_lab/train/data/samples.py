@@ -62,6 +62,13 @@ OPEN: dict[str, str] = {
     "fashion_mnist": "in_memory.open_fashion_mnist",
     "folder": "imagenet.open_folder",
     "imagenet": "imagenet.open_imagenet",
+    "cifar10": "cifar.open_cifar10",
+    "cifar100": "cifar.open_cifar100",
+    "oxford_pets": "pets.open_pets",
+    "oxford_pets_masks": "pets.open_pets_masks",
+    "ade20k": "ade20k.open_ade20k",
+    "cityscapes": "cityscapes.open_cityscapes",
+    "mask_folder": "pairs.open_pairs",
 }
 """The function of this package that opens each data set of ``DATASETS``."""
 
