@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hrvit_lab import create_model, load_checkpoint
@@ -306,3 +307,61 @@ def test_a_training_that_diverges_ends_with_a_sentence(folder: Path, capsys: pyt
     errors = capsys.readouterr().err
     assert "not finite" in errors and errors.count("\n") == 1
     assert json.loads((folder / "new" / "result.json").read_text())["status"].startswith("diverged")
+
+
+# -- broken images and full disks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(folder: Path) -> Path:
+    """An image folder: two classes, 24 images to train on and 6 to validate."""
+    draw = np.random.default_rng(0)
+    for split, number in (("train", 12), ("val", 3)):
+        for label in ("bright", "dark"):
+            (folder / "pictures" / split / label).mkdir(parents=True)
+            for index in range(number):
+                pixels = draw.integers(0, 128, (16, 16, 3)) + (127 if label == "bright" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / "pictures" / split / label / f"{index}.jpg")
+    return folder / "pictures"
+
+
+def on_pictures(*more: str, **settings: Any) -> list[str]:
+    changes = {"data__name": "folder", "data__batch_size_per_process": 4, "data__global_batch_size": 4}
+    return command("--data", "pictures", *more, **changes, schedule__epochs=3, **settings)
+
+
+@pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 2), ("val", 0)])
+def test_a_broken_image_is_named_and_nothing_is_lost(
+    pictures: Path, capsys: pytest.CaptureFixture[str], split: str, workers: int
+) -> None:
+    """Found in the middle of an epoch, or of an evaluation; once it is replaced, the training goes on."""
+    assert main(on_pictures("--out", "whole")) == 0
+    path = pictures / split / "dark" / "1.jpg"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    refused(on_pictures("--out", "broken", run__workers=workers), capsys, str(path.relative_to(pictures)))
+    [*_, last] = checkpoints(pictures.parent / "broken" / "checkpoints")
+    path.write_bytes(content)
+    assert main(on_pictures("--out", "broken", "--resume", "auto")) == 0
+    assert same_weights(pictures.parent / "broken", pictures.parent / "whole")
+    assert f"Going on after step {int(last.stem[5:])}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_named_and_the_training_goes_on_later(
+    folder: Path, capsys: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    assert main(on_pictures("--out", "whole")) == 0
+    full = folder / "full" / "checkpoints" / "step-00000012.pt.tmp"
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    refused(on_pictures("--out", "full"), capsys, "step-00000012.pt", "No space left", "free some space")
+    assert [path.name for path in checkpoints(full.parent)] == ["step-00000006.pt"]
+    full.unlink(missing_ok=True)
+    assert main(on_pictures("--out", "full", "--resume", "auto")) == 0
+    assert same_weights(folder / "full", folder / "whole")
+
+
+def test_a_missing_data_set_says_what_it_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(command("--data", "nowhere", data__name="folder"), capsys, "nowhere is not a folder")
+    refused(command(data__name="folder"), capsys, "root")

@@ -178,7 +178,7 @@ def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
         except ConfigError as error:
             text = str(error)
             if text.startswith("Caught "):  # in a worker: the text is a traceback that ends in the sentence
-                text = text.strip().splitlines()[-1].partition("Error: ")[2]
+                text = text.strip().splitlines()[-1].partition(": ")[2]
             raise ConfigError(text) from None
         yield item
 

@@ -116,20 +116,26 @@ def train(
         TrainingDiverged: a loss is not finite; the last checkpoint is from before it.
         ConfigError: an image cannot be read; the state is saved.
     """
-    if engine.step >= plan.total_steps:
-        return progress
     saved_at = time.monotonic()
     stream = batches(engine.step, plan.total_steps)
     with _signals() as told:
-        while engine.step < plan.total_steps:
-            start = time.perf_counter()
-            try:
-                batch = next(stream)
-            except Exception:
+        while True:
+            if _is_due(engine, plan, progress):
+                with _kept(engine, progress, listener, told):
+                    _evaluate(engine, evaluate, plan, progress, listener)
                 _save(engine, progress, listener)
-                if told:  # a signal to the whole group ended the loader's workers too
-                    raise Interrupted(told[0]) from None
-                raise
+                saved_at = time.monotonic()
+            if engine.step >= plan.total_steps:
+                return progress
+            if engine.ranks.any(bool(told), engine.device):
+                _save(engine, progress, listener)
+                raise Interrupted(told[0] if told else signal.SIGTERM)
+            if engine.ranks.any(time.monotonic() - saved_at > plan.save_every_s, engine.device):
+                _save(engine, progress, listener)
+                saved_at = time.monotonic()
+            start = time.perf_counter()
+            with _kept(engine, progress, listener, told):
+                batch = next(stream)
             if mix is not None:
                 batch = mix(batch, engine.step)
             result = engine.train_step(batch.images, batch.targets, plan.global_batch)
@@ -137,18 +143,32 @@ def train(
             progress.meter.add(result.loss, seconds)
             if engine.ranks.first:
                 listener.step(engine.step, result.loss, result.rate, seconds)
-            if engine.step % plan.evaluate_every == 0 or engine.step == plan.total_steps:
-                _evaluate(engine, evaluate, plan, progress, listener, result.rate)
-                _save(engine, progress, listener)
-                saved_at = time.monotonic()
-            if engine.ranks.any(bool(told), engine.device):
-                _save(engine, progress, listener)
-                raise Interrupted(told[0] if told else signal.SIGTERM)
-            due = time.monotonic() - saved_at > plan.save_every_s
-            if (due and engine.ranks.size == 1) or (engine.ranks.size > 1 and engine.ranks.any(due, engine.device)):
-                _save(engine, progress, listener)
-                saved_at = time.monotonic()
-    return progress
+
+
+def _is_due(engine: Engine, plan: Plan, progress: Progress) -> bool:
+    """Whether the weights are to be evaluated now, and were not: a training can end in the middle of an evaluation."""
+    step = engine.step
+    if step == 0 or (progress.rows and progress.rows[-1]["step"] == step):
+        return False
+    return step % plan.evaluate_every == 0 or step == plan.total_steps
+
+
+@contextmanager
+def _kept(engine: Engine, progress: Progress, listener: Listener, told: list[int]) -> Iterator[None]:
+    """Save the state if images cannot be read between two steps: the steps so far are not lost.
+
+    Of several processes the others wait for this one's gradients then: the last checkpoint is what remains.
+    """
+    try:
+        yield
+    except TrainingDiverged:
+        raise
+    except Exception:
+        if engine.ranks.size == 1:
+            _save(engine, progress, listener)
+        if told:  # a signal to the whole group ended the loader's workers too
+            raise Interrupted(told[0]) from None
+        raise
 
 
 def _evaluate(
@@ -157,7 +177,6 @@ def _evaluate(
     plan: Plan,
     progress: Progress,
     listener: Listener,
-    rate: float,
 ) -> None:
     """Add a row."""
     start = time.perf_counter()
@@ -174,7 +193,7 @@ def _evaluate(
         "step": engine.step,
         "train_loss": meter.loss_sum / meter.steps,
         **scores,
-        "lr": rate,
+        "lr": engine.rate(engine.step - 1),
         "seconds": meter.seconds + time.perf_counter() - start,
         "images_per_s": meter.steps * plan.global_batch / meter.seconds if meter.seconds else 0.0,
     }
