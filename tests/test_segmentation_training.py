@@ -1,0 +1,142 @@
+"""A tiny tree in each real layout of segmentation goes through training, resumption and evaluation."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from test_recipe_training import TINY
+
+from hrvit_lab import create_model, load_checkpoint
+from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.train.__main__ import main
+from hrvit_lab.train.data.samples import open_samples
+
+SIZE = (40, 56)
+
+
+def scene(index: int, labels: tuple[int, int, int]) -> tuple[Image.Image, Image.Image]:
+    """Noise with a bright rectangle, and its mask: ground, rectangle, and a stripe of a third label at the top."""
+    draw = np.random.default_rng(index)
+    pixels = draw.integers(0, 90, (*SIZE, 3))
+    mask = np.full(SIZE, labels[0], dtype=np.uint8)
+    top, left = int(draw.integers(5, 20)), int(draw.integers(0, 30))
+    pixels[top : top + 16, left : left + 20] += 150
+    mask[top : top + 16, left : left + 20] = labels[1]
+    mask[:3] = labels[2]
+    return Image.fromarray(pixels.astype(np.uint8)), Image.fromarray(mask)
+
+
+def put(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def make_ade20k(root: Path) -> None:
+    for split, number in (("training", 6), ("validation", 3)):
+        for index in range(number):
+            image, mask = scene(index, (1, 2, 0))  # 0 is "other"
+            put(image, root / "images" / split / f"{split}_{index}.jpg")
+            put(mask, root / "annotations" / split / f"{split}_{index}.png")
+
+
+def make_cityscapes(root: Path) -> None:
+    for split, number in (("train", 6), ("val", 3)):
+        for index in range(number):
+            image, mask = scene(index, (7, 8, 3))  # road, sidewalk, and a label that counts nowhere
+            name = f"aachen_{index:06d}_000019"
+            put(image, root / "leftImg8bit" / split / "aachen" / f"{name}_leftImg8bit.png")
+            put(mask, root / "gtFine" / split / "aachen" / f"{name}_gtFine_labelIds.png")
+
+
+def make_pairs(root: Path) -> None:
+    for split, number in (("train", 6), ("val", 3)):
+        for index in range(number):
+            image, mask = scene(index, (0, 1, 255))
+            put(image, root / "images" / split / f"{index}.png")
+            put(mask, root / "masks" / split / f"{index}.png")
+    (root / "classes.txt").write_text("ground\nbox\nnever\n")
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], None], str, dict[str, Any]]] = {
+    "ade20k": (make_ade20k, "ade20k_segformer", {}),
+    "cityscapes": (
+        make_cityscapes, "cityscapes_segformer", {"evaluation.crop_px": [32, 32], "evaluation.stride_px": [20, 24]},
+    ),
+    "mask_folder": (make_pairs, "ade20k_upernet", {"data.name": "mask_folder", "evaluation.base_size_px": "null"}),
+}  # fmt: skip
+
+
+def settings(more: dict[str, Any]) -> str:
+    changes = {
+        "model.name": "tiny.yaml", "data.resolution_px": [32, 32], "augmentation.base_size_px": [56, 40],
+        "data.batch_size_per_process": 2, "data.global_batch_size": 2, "schedule.iterations": 4,
+        "schedule.warmup_iterations": 1, "evaluation.every_iterations": 2, "run.workers": 0, "run.threads": 1,
+        "evaluation.base_size_px": [56, 40], "precision.sync_batch_norm": "false", "precision.dtype": "float32",
+    } | more  # fmt: skip
+    return ",".join(f"{key}={value}" for key, value in changes.items())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_tree_is_trained_resumed_and_scored(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, recipe, more = LAYOUTS[layout]
+    make(tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(TINY + "segformer_width: 8\nupernet_width: 8\n")
+    monkeypatch.chdir(tmp_path)
+    command = [recipe, "--data", "data", "--set", settings(more)]
+    assert main([*command, "--out", "whole"]) == 0
+    # From the state after step 2, as if the machine had been lost after it.
+    half = tmp_path / "whole" / "checkpoints" / "step-00000002.pt"
+    assert main([*command, "--out", "half", "--resume", str(half)]) == 0
+    assert "Going on after step 2" in capsys.readouterr().out
+    whole, resumed = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "half"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert evaluate(["whole", "--data", "data", "--set", "run.workers=0"]) == 0
+    said = tmp_path / "whole" / "evaluation"
+    scores = json.loads((said / "scores.json").read_text())
+    best = json.loads((tmp_path / "whole" / "result.json").read_text())["best"]
+    assert scores["miou"] == best["eval_miou"] and scores["n_seen"] == 3
+    with open(said / "confusion_matrix.csv", encoding="utf-8") as file:
+        [_, *rows] = csv.reader(file)
+    matrix = [[int(cell) for cell in row[1:]] for row in rows]
+    assert sum(map(sum, matrix)) == 3 * (SIZE[0] - 3) * SIZE[1], "the stripe counts nowhere"
+    page = (said / "overlays.html").read_text()
+    assert page.count("<img") == 3 * 4 and "mIoU" in page
+    if layout == "mask_folder":
+        assert scores["miou"] == pytest.approx(by_hand(tmp_path, matrix), abs=1e-9)
+
+
+def by_hand(folder: Path, matrix: list[list[int]]) -> float:
+    """The mIoU of the best weights, one pixel after the other."""
+    model = create_model(str(folder / "whole" / "config.yaml")).eval()
+    load_checkpoint(model, folder / "whole" / "best.safetensors")
+    samples = open_samples("mask_folder", "val", root=folder / "data")
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    counts = [[0] * 3 for _ in range(3)]
+    for index in range(len(samples)):
+        image, mask = samples[index]
+        x_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        with torch.no_grad():
+            logits = model(((x_CHW - mean) / std)[None])
+            labels = F.interpolate(logits, SIZE, mode="bilinear")[0].argmax(0)
+        truth = np.array(mask)
+        for row in range(SIZE[0]):
+            for column in range(SIZE[1]):
+                if truth[row, column] != 255:
+                    counts[truth[row, column]][int(labels[row, column])] += 1
+    assert counts == matrix
+    found = []
+    for c in range(3):
+        union = sum(counts[c]) + sum(row[c] for row in counts) - counts[c][c]
+        if union:
+            found.append(counts[c][c] / union)
+    return 100 * sum(found) / len(found)
