@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from hrvit_lab import count, create_model
+from hrvit_lab import PRESETS, count, create_model
 from hrvit_lab.cost.audit import OperatorLog, audit, plain_name
+
+
+SMALL = PRESETS["hrvit_nano"].replace(depths=((1,), (1, 1, 1, 1)))
+"""Every branch once, and a fusion: the tools take seconds a stage."""
 
 
 class EveryKind(nn.Module):
@@ -134,11 +138,11 @@ def test_a_counted_module_hides_the_counts_within() -> None:
 
 @pytest.fixture(scope="module")
 def ours() -> pd.DataFrame:
-    return audit(create_model("hrvit_nano"), (64, 96))
+    return audit(create_model(SMALL), (64, 96))
 
 
 def test_torch_agrees_with_the_closed_form(ours: pd.DataFrame) -> None:
-    macs = count(create_model("hrvit_nano"), (64, 96)).macs
+    macs = count(create_model(SMALL), (64, 96)).macs
     for attention in ("fused", "explicit"):
         said = row(ours, "torch", "dispatch", attention)
         assert (said.macs, said.unseen_macs, said.extra_macs, said.ratio) == (macs, 0, 0, 1.0)
@@ -147,7 +151,7 @@ def test_torch_agrees_with_the_closed_form(ours: pd.DataFrame) -> None:
 def test_fvcores_extra_is_its_normalisations_and_upsampling(ours: pd.DataFrame) -> None:
     from fvcore.nn import FlopCountAnalysis
 
-    analysis = FlopCountAnalysis(create_model("hrvit_nano").eval(), torch.randn(1, 3, 64, 96))
+    analysis = FlopCountAnalysis(create_model(SMALL).eval(), torch.randn(1, 3, 64, 96))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     products = ("conv", "linear", "addmm", "matmul")
     extra = {name: macs for name, macs in analysis.by_operator().items() if name not in products}
@@ -157,7 +161,7 @@ def test_fvcores_extra_is_its_normalisations_and_upsampling(ours: pd.DataFrame) 
 
 
 def test_the_fused_kernel_is_what_two_tools_cannot_see(ours: pd.DataFrame) -> None:
-    table = count(create_model("hrvit_nano"), (64, 96)).table("operator").set_index("operator")
+    table = count(create_model(SMALL), (64, 96)).table("operator").set_index("operator")
     for tool, backend in (("fvcore", "jit trace"), ("ptflops", "aten")):
         fused, explicit = (row(ours, tool, backend, path) for path in ("fused", "explicit"))
         assert fused.unseen.startswith("scaled_dot_product_attention ×")
@@ -168,7 +172,7 @@ def test_the_fused_kernel_is_what_two_tools_cannot_see(ours: pd.DataFrame) -> No
 def test_what_tools_print_is_not_shown_and_nothing_is_left_behind(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = create_model("hrvit_nano").train()
+    model = create_model(SMALL).train()
     state = copy.deepcopy(model.state_dict())
     attributes = {name: set(vars(module)) for name, module in model.named_modules()}
     audit(model, (32, 32))

@@ -154,10 +154,10 @@ def test_cuda_agrees_with_the_sum_by_hand() -> None:
         assert peak == pytest.approx(floats * FLOAT / MIB, rel=0.01)
 
 
-def test_a_training_step_needs_less_than_the_naive_network() -> None:
-    config = PRESETS["hrvit_b1"]
+@pytest.mark.parametrize(("name", "side"), [("hrvit_nano", 96), pytest.param("hrvit_b1", 224, marks=pytest.mark.slow)])
+def test_a_training_step_needs_less_than_the_naive_network(name: str, side: int) -> None:
     naive, ours = (
-        measure_peak_memory(model, 224, batch_size=8, training=True)
-        for model in (NaiveHRViT(config), create_model(config))
+        measure_peak_memory(model, side, batch_size=8, training=True)
+        for model in (NaiveHRViT(PRESETS[name]), create_model(name))
     )
     assert 0.8 * naive < ours <= 0.93 * naive

@@ -3,6 +3,8 @@
 import json
 import math
 import pickle
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -29,12 +31,18 @@ ASKED = ProbeInput(
 )
 
 
-@pytest.fixture(scope="module", params=PROBES)
-def probed(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    return request.param, PROBES[request.param](ASKED)
+@cache
+def measured(group: str) -> dict[str, Any]:
+    """Figures of one trial, which many tests read."""
+    return PROBES[group](ASKED)
 
 
-def test_a_probe_returns_its_groups_metrics_as_numbers(probed: tuple[str, dict[str, object]]) -> None:
+@pytest.fixture(params=PROBES)
+def probed(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return request.param, measured(request.param)
+
+
+def test_a_probe_returns_its_groups_metrics_as_numbers(probed: tuple[str, dict[str, Any]]) -> None:
     group, values = probed
     for key in (key for key, metric in METRICS.items() if metric.group == group):
         value = values[key]
@@ -42,7 +50,7 @@ def test_a_probe_returns_its_groups_metrics_as_numbers(probed: tuple[str, dict[s
     json.dumps(values, allow_nan=False)
 
 
-def test_a_probes_other_keys_are_spreads_and_attachments(probed: tuple[str, dict[str, object]]) -> None:
+def test_a_probes_other_keys_are_spreads_and_attachments(probed: tuple[str, dict[str, Any]]) -> None:
     """Whatever else were a metric by name would be a column without a label."""
     group, values = probed
     own = {key for key, metric in METRICS.items() if metric.group == group}
@@ -73,7 +81,7 @@ def test_accuracy_is_called_a_proxy() -> None:
 
 
 def test_costs_are_those_of_the_network() -> None:
-    values = PROBES["cost"](ASKED)
+    values = measured("cost")
     counts = count(create_model("hrvit_nano"), (32, 48))
     assert values["params"] == sum(p.numel() for p in create_model("hrvit_nano").parameters())
     assert (values["macs"], values["activations"]) == (counts.macs, counts.activations)
@@ -81,7 +89,7 @@ def test_costs_are_those_of_the_network() -> None:
 
 
 def test_latency_options_reach_the_clock() -> None:
-    values = PROBES["latency"](ASKED)
+    values = measured("latency")
     samples = values["samples"]
     assert (samples["batch_size"], samples["resolution"], samples["runs"]) == (2, (32, 48), 12)
     assert values["latency_ms_min"] <= values["latency_ms_p10"] <= values["latency_ms"] <= values["latency_ms_p90"]
@@ -91,11 +99,11 @@ def test_latency_options_reach_the_clock() -> None:
 
 def test_memory_is_that_of_the_batch_that_is_timed() -> None:
     expected = measure_peak_memory(create_model("hrvit_nano"), (32, 48), batch_size=2)
-    assert PROBES["memory"](ASKED) == {"peak_memory_mib": expected}
+    assert measured("memory") == {"peak_memory_mib": expected}
 
 
 def test_accuracy_is_that_of_a_training_from_the_seed() -> None:
-    values = PROBES["accuracy"](ASKED)
+    values = measured("accuracy")
     data = load_dataset("digits", resolution=(32, 32), train_limit=48)
     torch.manual_seed(3)
     model = create_model("hrvit_nano", num_classes=10)

@@ -26,7 +26,9 @@ PACKED_HERE = [dtype for dtype in (torch.float32, torch.bfloat16) if refusal(dty
 pytestmark = pytest.mark.skipif(refusal(torch.float32) is not None, reason=str(refusal(torch.float32)))
 
 
-@pytest.mark.parametrize("size", [(224, 224), (512, 512), (64, 96)])
+@pytest.mark.parametrize(
+    "size", [(64, 96), *(pytest.param((side, side), marks=pytest.mark.slow) for side in (224, 512))]
+)
 def test_outputs_are_those_of_the_plain_model_at_any_size(plain: HRViT, served: HRViT, size: tuple[int, int]) -> None:
     packed = pack(served, reference_input(*size))
     with torch.no_grad():
@@ -90,7 +92,7 @@ def test_it_takes_fewer_operators(served: HRViT) -> None:
 
 @pytest.mark.parametrize("head", HEAD)
 def test_every_head_is_packed(head: str) -> None:
-    model = randomised(create_model("hrvit_nano", head=head, num_classes=7))
+    model = randomised(create_model("hrvit_nano", head=head, num_classes=7, upernet_width=16))
     packed = pack(deploy(model), torch.randn(1, 3, 64, 64))
     assert any(isinstance(part, PackedConv) for part in packed.modules())
     for side in (64, 96):
