@@ -12,11 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, count, create_model
+from hrvit_lab.config import with_branches
 from hrvit_lab.cost.audit import OperatorLog, audit, plain_name
 
-
-SMALL = PRESETS["hrvit_nano"].replace(depths=((1,), (1, 1, 1, 1)))
-"""Every branch once, and a fusion: the tools take seconds a stage."""
+SMALL = with_branches(PRESETS["hrvit_nano"], 2).replace(depths=((1, 1), (1, 1)))
+"""Two stages with a fusion of both branches between them: the tools take seconds a stage."""
 
 
 class EveryKind(nn.Module):

@@ -47,8 +47,8 @@ def with_one_block_a_branch(config: HRViTConfig) -> HRViTConfig:
 
 
 def in_two_stages(config: HRViTConfig) -> HRViTConfig:
-    """A stem, each branch once, and a fusion: every kind of part of a parallel network, in few blocks."""
-    return config.replace(depths=((1,), tuple(1 for _ in config.depths[-1])))
+    """Each branch twice, and a fusion of all between: every kind of part of a parallel network, in few blocks."""
+    return config.replace(depths=2 * (tuple(1 for _ in config.depths[-1]),))
 
 
 # -- against torch ----------------------------------------------------------------------------------------------------

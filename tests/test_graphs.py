@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 NETWORKS: dict[str, HRViTConfig] = {
     "hrvit": HRViTConfig(
-        depths=((1,), (1, 1)), widths=(8, 16), stem_width=8, head_dims=4, window_sizes=2, mlp_ratios=2,
+        depths=((1, 1), (1, 1)), widths=(8, 16), stem_width=8, head_dims=4, window_sizes=2, mlp_ratios=2,
         num_classes=5, head_widths=2, head_features=8,
     ),
     "mit": HRViTConfig(
