@@ -154,7 +154,8 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
     if recipe.task == "classification":
         _write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
     else:
-        title = f"{recipe.model.name} on {recipe.data.name}: mIoU {result.scores['miou']:.2f} %"
+        network = weights.parent.name if weights.name in WEIGHTS else weights.name
+        title = f"{network} on {recipe.data.name}: mIoU {result.scores['miou']:.2f} %"
         write_atomically(out / "overlays.html", page(title, kept.overlays, names))
 
 

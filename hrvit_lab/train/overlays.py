@@ -16,12 +16,14 @@ SIDE = 256
 """Longest side of a picture, in pixels."""
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2733; background: #fafbfc; margin: 2rem auto; max-width: 72rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2733; background: #fafbfc; margin: 2rem auto; max-width: 72rem;
+  padding: 0 1.5rem; }
 h1 { font-size: 1.4rem; font-weight: 600; } p { color: #5b6875; }
-table { border-collapse: separate; border-spacing: .6rem; width: 100%; }
+table { border-collapse: separate; border-spacing: .6rem; width: 100%; table-layout: fixed; }
 th { text-align: left; font-weight: 500; color: #5b6875; } td { vertical-align: top; }
 img { width: 100%; height: auto; display: block; border-radius: 4px; image-rendering: pixelated; }
-caption, small { color: #5b6875; } ul { columns: 4; list-style: none; padding: 0; }
+small { color: #5b6875; }
+ul { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; list-style: none; padding: 0; }
 li::before { content: ""; display: inline-block; width: .8em; height: .8em; margin-right: .5em; background: var(--c);
   border-radius: 2px; }
 """
@@ -54,15 +56,20 @@ def palette(num_classes: int) -> np.ndarray:
 
 
 def page(title: str, rows: Sequence[Overlay], class_names: Sequence[str]) -> str:
-    """HTML with a row for each image: image, truth, prediction, and error in red on the greyed image."""
+    """HTML with a row for each image: image, truth, prediction, and error in red on the greyed image.
+
+    The legend has the classes that occur on the page.
+    """
     colours = palette(len(class_names))
+    present = sorted({int(label) for row in rows for part in (row.truth, row.prediction) for label in np.unique(part)})
     body = [
         f"<h1>{escape(title)}</h1>",
         "<p>Pixels without a label are dark grey. In the last column wrong pixels are red.</p>",
         "<ul>",
         *(
-            f'<li style="--c: rgb({r}, {g}, {b})">{escape(name)}</li>'
-            for name, (r, g, b) in zip(class_names, colours, strict=False)
+            f'<li style="--c: rgb({", ".join(map(str, colours[label]))})">{escape(class_names[label])}</li>'
+            for label in present
+            if label != IGNORED
         ),
         "</ul><table><tr><th>image</th><th>truth</th><th>prediction</th><th>error</th></tr>",
     ]
