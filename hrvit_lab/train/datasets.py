@@ -64,6 +64,11 @@ DATASETS: dict[str, Dataset] = {
         "images with masks", None, "folders of images and masks", "segmentation",
         "ROOT/images/train, ROOT/masks/train, and val, ROOT/classes.txt",
     ),
+    "composites": Dataset(
+        "composites", 11, "Fashion-MNIST items on photographs of scikit-image", "segmentation", FASHION_FILES,
+        "FashionMNIST",
+    ),
+    "textures": Dataset("textures", 6, "mosaics of textures of scikit-image", "segmentation"),
 }
 # fmt: on
 """Data sets by the name that recipes and commands take; `hrvit_lab.train.data.samples.OPEN` opens them."""

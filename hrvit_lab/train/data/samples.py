@@ -69,6 +69,8 @@ OPEN: dict[str, str] = {
     "ade20k": "ade20k.open_ade20k",
     "cityscapes": "cityscapes.open_cityscapes",
     "mask_folder": "pairs.open_pairs",
+    "composites": "composites.open_composites",
+    "textures": "textures.open_textures",
 }
 """The function of this package that opens each data set of ``DATASETS``."""
 

@@ -1,0 +1,151 @@
+"""Composites: items of Fashion-MNIST on photographs, with a class for each pixel. Made here; nothing is downloaded.
+
+A scene is a function of (split, size, index). One to six items, at 0.5 to 4 times their 28 pixels, lie on a crop of a
+photograph, later ones on top of earlier ones, each in a colour of its own. The labels 0 … 9 are the items' classes, and
+10 is the background: every pixel counts. Training scenes have items of Fashion-MNIST's training images, validation
+scenes those of its test images, and no photograph is in both.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.train.data.find import DEBIAN_FASHION_MNIST, FASHION_SPLITS
+from hrvit_lab.train.data.idx import FASHION_CLASSES, read_fashion
+from hrvit_lab.train.data.photographs import read_photograph
+from hrvit_lab.train.data.samples import SPLITS, check_index
+from hrvit_lab.train.datasets import Task
+
+SCENES = {"train": 20_000, "val": 1_000}
+BACKGROUNDS = {
+    "train": ("astronaut", "brick", "camera", "chelsea", "grass", "ihc", "motorcycle_left"),
+    "val": ("cell", "coffee", "coins", "gravel", "moon", "page", "text"),
+}
+BACKGROUND = len(FASHION_CLASSES)
+SIZES = (32, 512)
+MAX_ITEMS = 6
+SCALES = (0.5, 4.0)
+INK = 12
+"""An item is where its pixels are above this (of 255)."""
+DRAWS_BEFORE, DRAWS_PER_ITEM = 6, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Composites:
+    """Scenes of one split.
+
+    Attributes:
+        items: uint8 (N, 28, 28).
+        labels: uint8 (N,).
+        backgrounds: photographs, RGB.
+        size: side of a scene in pixels.
+        number: of scenes.
+    """
+
+    items: np.ndarray
+    labels: np.ndarray
+    backgrounds: tuple[Image.Image, ...]
+    split: str
+    size: int
+    number: int
+    class_names: tuple[str, ...] = (*FASHION_CLASSES, "background")
+    task: Task = "segmentation"
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:
+        check_index(index, len(self))
+        draws = uniform("composites", self.split, index, DRAWS_BEFORE + DRAWS_PER_ITEM * MAX_ITEMS)
+        scene_HWC = background(self.backgrounds, self.size, draws[1:DRAWS_BEFORE])
+        labels_HW = np.full((self.size, self.size), BACKGROUND, np.uint8)
+        for item in draws[DRAWS_BEFORE:].reshape(MAX_ITEMS, DRAWS_PER_ITEM)[: 1 + int(draws[0] * MAX_ITEMS)]:
+            self._place(scene_HWC, labels_HW, item)
+        return Image.fromarray(scene_HWC.round().astype(np.uint8)), Image.fromarray(labels_HW)
+
+    def name(self, index: int) -> str:
+        check_index(index, len(self))
+        return f"{self.split} composite {index}"
+
+    def _place(self, scene_HWC: np.ndarray, labels_HW: np.ndarray, draws: np.ndarray) -> None:
+        """Draw one item into a scene and its labels."""
+        which, scale, x, y, flip, *colour = draws
+        number = int(which * len(self.items))
+        lowest, highest = SCALES[0], min(SCALES[1], self.size / 32)  # no item is larger than 7/8 of a scene
+        side = round(self.items.shape[1] * lowest * (highest / lowest) ** scale)
+        left, top = (int(centre * self.size - side / 2) for centre in (x, y))
+        rows = slice(max(top, 0), min(top + side, self.size))
+        columns = slice(max(left, 0), min(left + side, self.size))
+        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        item = self.items[number][:, ::-1] if flip < 0.5 else self.items[number]
+        grey, cover = (_resized(image, side)[inside].astype(np.float32) / 255 for image in (item, outline(item)))
+        tint = np.array(colour, np.float32) * 0.6 + 0.4
+        ink_HWC = (64 + 191 * grey)[..., None] * tint
+        scene_HWC[rows, columns] += cover[..., None] * (ink_HWC - scene_HWC[rows, columns])
+        labels_HW[rows, columns][cover >= 0.5] = self.labels[number]
+
+
+def open_composites(split: str, root: Path | None, *, size: int = 128, number: int | None = None) -> Composites:
+    """Composites.
+
+    Args:
+        root: folder of Fashion-MNIST's idx files; by default where Debian's package puts them.
+        size: side of a scene, 32 to 512 pixels. Below 128, items are at most ``size / 32`` times their 28 pixels.
+        number: scenes; by default 20,000 to train on and 1,000 to validate.
+    """
+    prefix = dict(zip(SPLITS, FASHION_SPLITS, strict=True))[split]  # type: ignore[index]
+    items, labels = read_fashion(root or DEBIAN_FASHION_MNIST, prefix)
+    photographs = tuple(map(read_photograph, BACKGROUNDS[split]))
+    return Composites(items, labels, photographs, split, *check_scenes(size, number, SCENES[split]))
+
+
+def check_scenes(size: int, number: int | None, default: int) -> tuple[int, int]:
+    """(size, number of scenes).
+
+    Raises:
+        ConfigError: out of range.
+    """
+    number = default if number is None else number
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise ConfigError(f"size = {size} is out of range; use {SIZES[0]} to {SIZES[1]} pixels")
+    if not 1 <= number <= 10**9:
+        raise ConfigError(f"number = {number} is out of range; use 1 to 1,000,000,000 scenes")
+    return size, number
+
+
+def uniform(name: str, split: str, index: int, number: int) -> np.ndarray:
+    """Random numbers in [0, 1), float64, that depend on the arguments alone: from bits that numpy never changes."""
+    key = np.random.SeedSequence([*name.encode(), SPLITS.index(split), index])
+    bits: np.ndarray = np.random.PCG64(key).random_raw(number)
+    return (bits >> 11) * 2.0**-53
+
+
+def background(photographs: tuple[Image.Image, ...], size: int, draws: np.ndarray) -> np.ndarray:
+    """A square of one of the photographs, float32 (size, size, 3): of ``size`` pixels up to all that fit, scaled."""
+    which, extent, x, y, flip = draws
+    photograph = photographs[int(which * len(photographs))]
+    least, most = min(size, *photograph.size), min(photograph.size)
+    side = least * (most / least) ** extent
+    left, top = x * (photograph.width - side), y * (photograph.height - side)
+    box = (left, top, min(left + side, photograph.width), min(top + side, photograph.height))
+    crop = np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0), np.float32)
+    return crop[:, ::-1].copy() if flip < 0.5 else crop.copy()
+
+
+def outline(item: np.ndarray) -> np.ndarray:
+    """255 where an item is, else 0; uint8 (28, 28).
+
+    Dark pixels are part of it where it has brighter ones to their left, right, top and bottom.
+    """
+    ink = item > INK
+    ahead = (np.logical_or.accumulate(ink, axis) for axis in (0, 1))
+    behind = (np.logical_or.accumulate(ink[::-1, ::-1], axis)[::-1, ::-1] for axis in (0, 1))
+    enclosed = np.logical_and.reduce([*ahead, *behind])
+    return (ink | enclosed).astype(np.uint8) * 255
+
+
+def _resized(image: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
