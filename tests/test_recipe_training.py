@@ -19,6 +19,9 @@ from safetensors.torch import load_file
 from hrvit_lab import create_model, load_checkpoint
 from hrvit_lab.evaluate.__main__ import main as evaluate
 from hrvit_lab.train.__main__ import main
+from hrvit_lab.train.data.limited import Limited
+from hrvit_lab.train.data.samples import open_samples
+from hrvit_lab.train.recipe import recipe_of_run
 from hrvit_lab.train.state import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,9 +129,6 @@ def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pyte
     assert len(rows) == 360 and 100 * right / 360 == scores["top1"]
     assert f"top1          {scores['top1']:.2f} %" in capsys.readouterr().out
 
-    from hrvit_lab.train.data.samples import open_samples
-    from hrvit_lab.train.recipe import recipe_of_run
-
     recipe = recipe_of_run(undisturbed)
     model = create_model(str(undisturbed / "config.yaml")).eval()
     load_checkpoint(model, undisturbed / "best.safetensors")
@@ -226,6 +226,16 @@ def test_a_finished_training_is_not_trained_again(undisturbed: Path, monkeypatch
     assert (undisturbed / "last.safetensors").read_bytes() == before
 
 
+def test_a_limited_set_is_the_same_every_time() -> None:
+    whole = open_samples("digits", "train")
+    some, again, more = (Limited(whole, number) for number in (100, 100, 300))
+    assert some.indices == again.indices == sorted({*some.indices}) and len(some) == 100
+    assert {*some.indices} < {*more.indices}
+    assert [some.name(index) for index in range(100)] == [whole.name(index) for index in some.indices]
+    assert [some[index][1] for index in range(100)] == [whole[index][1] for index in some.indices]
+    assert len({some[index][1] for index in range(100)}) == 10
+
+
 # -- requests that cannot be met -------------------------------------------------------------------------------------
 
 
@@ -275,6 +285,7 @@ def test_checkpoints_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFix
         ({"run.threads": 100000}, ("threads", "100000")),
         ({"model.initial_weights": "none.pth"}, ("none.pth",)),
         ({"data.name": "digitz"}, ("digitz", "digits")),
+        ({"data.train_limit": 1438}, ("train_limit = 1438", "1437")),
     ],
 )
 def test_an_impossible_request_is_one_sentence(

@@ -16,6 +16,7 @@ from hrvit_lab.devices import check_threads, find_device
 from hrvit_lab.environment import environment, versions
 from hrvit_lab.errors import ConfigError, is_out_of_memory
 from hrvit_lab.train import assemble, training
+from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.samples import Samples, open_samples
 from hrvit_lab.train.distributed import Ranks, joined
 from hrvit_lab.train.engine import Engine
@@ -56,6 +57,13 @@ def chosen_device(name: str | None) -> torch.device:
 def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ranks) -> int:
     samples = {split: open_samples(recipe.data.name, split, root=options.root) for split in ("train", "val")}
     train_samples, val_samples = samples["train"], samples["val"]
+    if recipe.data.train_limit is not None:
+        train_samples = Limited(train_samples, recipe.data.train_limit)
+    if train_samples.task != recipe.task:
+        raise ConfigError(
+            f"data.name = {recipe.data.name!r} is a data set of {train_samples.task}, but the recipe's task is "
+            f"{recipe.task}; see hrvit-lab train list"
+        )
     num_classes = len(train_samples.class_names)
     plan = assemble.make_plan(recipe, len(train_samples))
     model = assemble.make_model(recipe, num_classes).to(device)

@@ -52,7 +52,7 @@ class Data(Section):
         IMAGENET_STD, description="standard deviation of each channel, as mean"
     )
     train_limit: Count | None = Field(
-        None, description="number of training images to use, balanced over classes; null: all"
+        None, description="number of training images to use, the same ones every time; null: all"
     )
     batch_size_per_process: Annotated[int, Field(strict=True, ge=1, le=65_536)] = Field(
         128, description="images in a pass of one process"

@@ -1,0 +1,48 @@
+"""Some samples of a data set: the same ones every time."""
+
+from typing import Any
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.train.data.order import epoch_order
+from hrvit_lab.train.data.samples import Samples, check_index
+from hrvit_lab.train.datasets import Task
+
+CHOICE_SEED = 20
+
+
+class Limited:
+    """``number`` samples of a data set, drawn without regard to their classes, in the order of the data set.
+
+    Raises:
+        ConfigError: the data set has fewer samples.
+    """
+
+    def __init__(self, samples: Samples, number: int) -> None:
+        if number > len(samples):
+            raise ConfigError(
+                f"data.train_limit = {number} but there are {len(samples)} training images; use null for all of them"
+            )
+        self.samples = samples
+        self.indices = sorted(epoch_order(len(samples), CHOICE_SEED, 0)[:number].tolist())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of all samples."""
+        return self.samples.class_names
+
+    @property
+    def task(self) -> Task:
+        """Of the data set."""
+        return self.samples.task
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        check_index(index, len(self))
+        return self.samples[self.indices[index]]
+
+    def name(self, index: int) -> str:
+        """The sample's name in the data set."""
+        check_index(index, len(self))
+        return self.samples.name(self.indices[index])
