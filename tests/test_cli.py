@@ -324,6 +324,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     from hrvit_lab import __main__ as root
     from hrvit_lab.app import __main__ as app
     from hrvit_lab.cost import __main__ as cost
+    from hrvit_lab.data import __main__ as data
     from hrvit_lab.evaluate import __main__ as evaluate
     from hrvit_lab.latency import __main__ as latency
     from hrvit_lab.latency import suite
@@ -331,9 +332,11 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     from hrvit_lab.train import __main__ as train
     from hrvit_lab.train import flags, recipe_command
 
-    found = (root, app, cost, evaluate, latency, suite, study, train, flags)
+    found = (root, app, cost, data, evaluate, latency, suite, study, train, flags)
     about_recipes = map(recipe_command.parser, recipe_command.COMMANDS)
-    return {p.prog: p for p in (*(module.parser() for module in found), study.report_parser(), *about_recipes)}
+    about_data = map(data.parser, data.COMMANDS)
+    others = (study.report_parser(), *about_recipes, *about_data)
+    return {p.prog: p for p in (*(module.parser() for module in found), *others)}
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -341,7 +344,7 @@ def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -
     """A terminal breaks a longer line anywhere, within words too."""
     monkeypatch.setenv("COLUMNS", str(columns))
     texts = {name: parser.format_help() for name, parser in parsers().items()}
-    assert len(texts) == 14
+    assert len(texts) == 17
     assert not {f"{name}: {line}" for name, text in texts.items() for line in text.splitlines() if len(line) > columns}
 
 

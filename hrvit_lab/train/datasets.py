@@ -23,7 +23,7 @@ class Dataset:
     num_classes: int | None
     source: str
     task: Task = "classification"
-    files: str = "none"
+    files: str = "no files"
     torchvision: str | None = None
 
 

@@ -16,6 +16,7 @@ from hrvit_lab.devices import check_threads, find_device
 from hrvit_lab.environment import environment, versions
 from hrvit_lab.errors import ConfigError, is_out_of_memory
 from hrvit_lab.train import assemble, training
+from hrvit_lab.train.data.download import download
 from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.samples import Samples, open_samples
 from hrvit_lab.train.distributed import Ranks, joined
@@ -55,6 +56,10 @@ def chosen_device(name: str | None) -> torch.device:
 
 
 def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ranks) -> int:
+    if options.download:
+        if ranks.first:
+            download(recipe.data.name, options.root)
+        ranks.wait()
     samples = {split: open_samples(recipe.data.name, split, root=options.root) for split in ("train", "val")}
     train_samples, val_samples = samples["train"], samples["val"]
     if recipe.data.train_limit is not None:

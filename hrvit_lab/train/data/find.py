@@ -74,7 +74,8 @@ def find_idx(folder: Path, name: str) -> Path:
     Raises:
         ConfigError: if neither is there.
     """
-    for path in (folder / f"{name}.gz", folder / name):
+    places = (folder, folder / "FashionMNIST" / "raw")  # the second is torchvision's
+    for path in (place / file for place in places for file in (f"{name}.gz", name)):
         if path.is_file():
             return path
     raise ConfigError(
