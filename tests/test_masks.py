@@ -11,6 +11,7 @@ from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.data import ade20k, cityscapes
 from hrvit_lab.train.data.masks import ranges
 from hrvit_lab.train.data.samples import BrokenSample, Samples, open_samples
+from hrvit_lab.train.datasets import DATASETS
 
 CITYSCAPES = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
@@ -102,7 +103,7 @@ def test_cityscapes_train_ids_are_made_from_label_ids(tmp_path: Path) -> None:
     assert len(samples) == 1
     assert samples.name(0) == "leftImg8bit/val/lindau/lindau_000000_000019_leftImg8bit.png"
     assert samples.class_names[CITYSCAPES[26]] == "car" and samples.class_names[CITYSCAPES[33]] == "bicycle"
-    assert len(samples.class_names) == len(CITYSCAPES) == len(cityscapes.CLASSES) == 19
+    assert DATASETS["cityscapes"].num_classes == len(samples.class_names) == len(CITYSCAPES) == len(cityscapes.CLASSES) == 19
 
 
 def test_cityscapes_reads_train_ids_where_they_are_there(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hrvit_lab.train.data.composites import background, outline, uniform
 from hrvit_lab.train.data.photographs import read_photograph
 from hrvit_lab.train.data.samples import Samples, open_samples
 from hrvit_lab.train.data.textures import TEXTURES, levels, nearest, part_of
+from hrvit_lab.train.datasets import DATASETS
 
 
 def write_fashion(root: Path, items: np.ndarray | None = None) -> Path:
@@ -65,6 +66,7 @@ def test_a_scene_is_a_function_of_split_size_and_index(tmp_path: Path, key: str)
     samples = open_made(key, tmp_path, "train")
     first = [arrays(samples, index) for index in range(12)]
     copy = pickle.loads(pickle.dumps(samples))
+    assert DATASETS[key].num_classes == len(samples.class_names) and DATASETS[key].task == samples.task
     np.random.seed(0)
     for index in reversed(range(12)):  # in another order, from a copy, after other random numbers
         assert all(np.array_equal(*pair) for pair in zip(arrays(copy, index), first[index], strict=True))
