@@ -103,7 +103,8 @@ def test_cityscapes_train_ids_are_made_from_label_ids(tmp_path: Path) -> None:
     assert len(samples) == 1
     assert samples.name(0) == "leftImg8bit/val/lindau/lindau_000000_000019_leftImg8bit.png"
     assert samples.class_names[CITYSCAPES[26]] == "car" and samples.class_names[CITYSCAPES[33]] == "bicycle"
-    assert DATASETS["cityscapes"].num_classes == len(samples.class_names) == len(CITYSCAPES) == len(cityscapes.CLASSES) == 19
+    assert len(samples.class_names) == len(CITYSCAPES) == len(cityscapes.CLASSES) == 19
+    assert DATASETS["cityscapes"].num_classes == 19 and DATASETS["ade20k"].num_classes == len(ade20k.CLASSES)
 
 
 def test_cityscapes_reads_train_ids_where_they_are_there(tmp_path: Path) -> None:
