@@ -184,7 +184,10 @@ def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _begin(worker: int) -> None:
-    """One thread a worker; Ctrl-C is for the process that trains, which also ends the workers."""
+    """One thread a worker. Signals to the whole group are for the process that trains: it saves, then ends the workers.
+
+    A worker that died of one would raise an error in that process, wherever it is in a step.
+    """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,263 @@
+"""What a study's changes do: effects seed by seed, how many seeds would show one, and how sure a front is.
+
+Everything is computed from a study's table and curves, so that committed results serve as well as fresh ones.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from hrvit_lab.config import ConfigError
+from hrvit_lab.study.results import records_of
+from hrvit_lab.study.statistics import LEVEL, holm, paired
+
+POWER = 0.8
+"""Chance to find an effect of the given size, as is customary."""
+MAX_SEEDS = 100_000
+MAX_DRAWS = 1_000_000
+
+
+def seed_values(curves: pd.DataFrame, column: str = "val_top1") -> dict[str, dict[int, float]]:
+    """The figure after the last epoch, by variant and seed.
+
+    Args:
+        curves: of a study's results: columns variant, seed, epoch and the figure.
+    """
+    if column not in curves:
+        raise ConfigError(
+            f"there are no values of {column!r} by seed; use one of {', '.join(map(str, curves.columns))}"
+        )
+    last = curves.sort_values("epoch").groupby(["variant", "seed"], sort=False).tail(1)
+    found: dict[str, dict[int, float]] = {}
+    for variant, seed, value in zip(last["variant"], last["seed"], last[column], strict=True):
+        if np.isfinite(value):
+            found.setdefault(str(variant), {})[int(seed)] = float(value)
+    return found
+
+
+def effects(
+    table: pd.DataFrame, curves: pd.DataFrame, axes: Sequence[str], reference: str | None = None
+) -> pd.DataFrame:
+    """One change at a time: networks that differ in one axis, or from the reference, compared seed by seed.
+
+    Args:
+        table: of a study's results, one row a variant.
+        curves: of the same results.
+        axes: columns of the table that tell the variants apart.
+        reference: a variant; then every other one is compared with it, whatever differs.
+    Returns:
+        One row for each comparison: ``change`` (the axis), ``before`` and ``after`` (variants), ``n`` pairs of seeds,
+        ``delta`` (mean difference of top-1, points), its 95 % interval ``low`` to ``high``, ``effect_size`` (the mean
+        divided by the standard deviation of the differences, Cohen's d of pairs), ``p`` of the paired t-test,
+        ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, where the table has both figures.
+    """
+    values = seed_values(curves)
+    rows = {str(row["variant"]): row for row in records_of(table)}
+    found: list[dict[str, Any]] = []
+    for before, after, change in _pairs(rows, axes, reference):
+        if before not in values or after not in values:
+            continue
+        compared = paired(values[after], values[before])
+        spread = compared.se * compared.n**0.5
+        found.append(
+            {
+                "change": change,
+                "before": before,
+                "after": after,
+                "n": compared.n,
+                "delta": compared.mean,
+                "low": compared.low,
+                "high": compared.high,
+                "effect_size": compared.mean / spread if spread > 0 else float("nan"),
+                "p": compared.p,
+                "macs_ratio": _ratio(rows[after], rows[before], "macs"),
+                "latency_ratio": _ratio(rows[after], rows[before], "latency_ms"),
+            }
+        )
+    columns = [
+        "change",
+        "before",
+        "after",
+        "n",
+        "delta",
+        "low",
+        "high",
+        "effect_size",
+        "p",
+        "macs_ratio",
+        "latency_ratio",
+    ]
+    frame = pd.DataFrame(found, columns=columns)
+    frame.insert(columns.index("p") + 1, "p_holm", holm(frame["p"].tolist()))
+    return frame
+
+
+def half_width(std: float, seeds: int) -> float:
+    """Half of the 95 % interval of a mean of paired differences.
+
+    Args:
+        std: standard deviation of the differences.
+        seeds: number of pairs, at least 2.
+
+    >>> round(half_width(1.0, 4), 3)
+    1.591
+    """
+    if seeds < 2:
+        raise ConfigError(f"seeds = {seeds}: a spread takes at least 2")
+    return float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * std / seeds**0.5
+
+
+def seeds_for_width(std: float, width: float) -> int:
+    """The smallest number of seeds whose 95 % interval is at most ± ``width``.
+
+    >>> seeds_for_width(std=0.4, width=0.3)
+    10
+    """
+    return _smallest(
+        lambda seeds: half_width(std, seeds) <= width, f"an interval of ± {width:g} at a spread of {std:g}"
+    )
+
+
+def seeds_for_effect(std: float, effect: float, power: float = POWER) -> int:
+    """The smallest number of seeds with which a paired t-test at the 5 % level finds an effect.
+
+    Args:
+        std: standard deviation of the paired differences.
+        effect: the mean difference to be found, in the same unit.
+        power: chance to find it.
+
+    >>> seeds_for_effect(std=1.0, effect=0.5), seeds_for_effect(std=1.0, effect=1.0)
+    (34, 10)
+    """
+    if not 0 < power < 1 or effect == 0 or std <= 0:
+        raise ConfigError(
+            f"effect = {effect:g}, std = {std:g}, power = {power:g}: give a spread above 0, an effect that is not 0 "
+            "and a power between 0 and 1"
+        )
+    from scipy.stats import nct  # imported here: it takes half a second
+
+    def found(seeds: int) -> bool:
+        critical = float(stdtrit(seeds - 1, 1 - LEVEL / 2))
+        shift = abs(effect) / std * seeds**0.5
+        return bool(nct.sf(critical, seeds - 1, shift) + nct.cdf(-critical, seeds - 1, shift) >= power)
+
+    return _smallest(found, f"an effect of {effect:g} at a spread of {std:g}")
+
+
+def pareto_probability(
+    accuracy: Mapping[str, Mapping[int, float]],
+    cost: Mapping[str, float],
+    cost_spread: Mapping[str, float] | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How often each network is on the front of accuracy and cost, if the seeds had been others.
+
+    Seeds are drawn with replacement, the same ones for all networks, as they share them; costs from normal
+    distributions.
+
+    Args:
+        accuracy: by network and seed; higher is better. Seeds that a network lacks are drawn for it from its own.
+        cost: by network; lower is better.
+        cost_spread: standard error of each cost; 0 where it is missing, as for MACs.
+    Returns:
+        Share of the draws, 0 to 1, in which no other network is at least as good in both and better in one.
+    """
+    names = [name for name in accuracy if accuracy[name] and name in cost]
+    if not 1 <= draws <= MAX_DRAWS:
+        raise ConfigError(f"draws = {draws} is out of range; use 1 to {MAX_DRAWS:,}")
+    rng = np.random.default_rng(seed)
+    seeds = sorted(set().union(*(accuracy[name] for name in names))) if names else []
+    chosen = rng.integers(0, max(1, len(seeds)), (draws, len(seeds)))
+    spread = np.array([(cost_spread or {}).get(name, 0.0) for name in names])
+    costs = np.array([cost[name] for name in names]) + spread * rng.standard_normal((draws, len(names)))
+    means = np.empty((draws, len(names)))
+    for place, name in enumerate(names):
+        own = accuracy[name]
+        values = np.array([own.get(seed, np.nan) for seed in seeds])
+        values[np.isnan(values)] = np.mean(list(own.values()))
+        means[:, place] = values[chosen].mean(1)
+    on_front = np.ones((draws, len(names)), dtype=bool)
+    for one, other in itertools.permutations(range(len(names)), 2):
+        better = (means[:, other] >= means[:, one]) & (costs[:, other] <= costs[:, one])
+        better &= (means[:, other] > means[:, one]) | (costs[:, other] < costs[:, one])
+        on_front[:, one] &= ~better
+    return dict(zip(names, on_front.mean(0).tolist(), strict=True))
+
+
+def distribution(errors: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:
+    """The empirical distribution of a family's errors: share of networks whose error is at most each value.
+
+    Args:
+        errors: one for each network.
+        weights: of each network, for families to be compared at equal complexity (see `complexity_weights`).
+    Returns:
+        (n, 2): errors ascending, and the share up to each one (arXiv 1905.13214).
+    """
+    values = np.asarray(errors, dtype=float)
+    shares = np.full(len(values), 1 / max(1, len(values))) if weights is None else np.asarray(weights, dtype=float)
+    order = np.argsort(values, kind="stable")
+    return np.stack([values[order], np.cumsum(shares[order] / shares.sum())], axis=1)
+
+
+def complexity_weights(complexity: ArrayLike, bins: int = 10) -> NDArray[np.float64]:
+    """Weights that make the family's logarithmic complexity uniform over bins, (n,), summing to 1.
+
+    Bins without networks have no weight: the range is that of the family (arXiv 1905.13214, section 3.3).
+    """
+    logs = np.log(np.asarray(complexity, dtype=float))
+    edges = np.linspace(logs.min(), logs.max(), bins + 1)
+    place = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    return np.asarray(1 / (counts[place] * (counts > 0).sum()))
+
+
+def same_distribution(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """P-value of the two-sample Kolmogorov-Smirnov test: that both families' errors come from one distribution."""
+    from scipy.stats import ks_2samp
+
+    return float(ks_2samp(ours, theirs).pvalue)
+
+
+def _pairs(
+    rows: Mapping[str, Mapping[str, Any]], axes: Sequence[str], reference: str | None
+) -> list[tuple[str, str, str]]:
+    """(before, after, what differs) of the comparisons."""
+    if reference is not None:
+        if reference not in rows:
+            raise ConfigError(f"variant {reference!r} is not in the table; use one of {', '.join(list(rows)[:20])}")
+        return [(reference, name, name) for name in rows if name != reference]
+    found = []
+    for before, after in itertools.combinations(rows, 2):
+        different = [axis for axis in axes if not _same(rows[before].get(axis), rows[after].get(axis))]
+        if len(different) == 1:
+            found.append((before, after, different[0]))
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) or (pd.isna(one) and pd.isna(other))
+
+
+def _ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> float:
+    one, other = ours.get(key, float("nan")), theirs.get(key, float("nan"))
+    return float(one) / float(other) if other else float("nan")
+
+
+def _smallest(enough: Any, what: str) -> int:
+    """The smallest number of seeds, from 2, that is enough."""
+    high = 2
+    while not enough(high):
+        high *= 2
+        if high > MAX_SEEDS:
+            raise ConfigError(f"{what} takes more than {MAX_SEEDS:,} seeds; accept a wider one")
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return max(2, high)
