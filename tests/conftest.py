@@ -21,9 +21,11 @@ from hrvit_lab.study import sweep, worker
 
 torch.set_num_threads(1)
 
-# A shell's background jobs ignore Ctrl-C, and so would every process that tests start.
+# A shell's background jobs ignore Ctrl-C, those under nohup SIGHUP, and so would every process that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run, and no clock: a test that fails here fails everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

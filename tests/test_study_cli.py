@@ -182,7 +182,7 @@ def test_a_failed_trial_is_a_row_with_its_reason(
     shown = capsys.readouterr().out
     [row] = rows(tmp_path / "results" / "costs" / "table.csv")
     assert row["top1"] == "" and int(row["params"]) > 0
-    assert re.match(r"failed: accuracy \(seed 0\): \w+Error: .*broken\.png cannot be decoded", row["status"])
+    assert re.match(r"failed: accuracy \(seed 0\): \w+: .*broken\.png cannot be decoded", row["status"])
     assert shown.count("failed: branches=") == 1
     assert main(arguments) == 1
     assert "1 trials: 1 were there, 0 done" in capsys.readouterr().out

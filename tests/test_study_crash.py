@@ -35,10 +35,12 @@ PROGRAMS = {"light": "light_study", "training": "hrvit_lab.study"}
 pytestmark = pytest.mark.timeout(900)  # with trainings a minute or two on two idle cores
 
 
-def start(study: Path, out: Path, jobs: int = 2, **options: Any) -> "subprocess.Popen[str]":
+def start(study: Path, out: Path, jobs: int = 2, trial_s: float = 0.3, **options: Any) -> "subprocess.Popen[str]":
+    """A light trial sleeps for ``trial_s`` seconds."""
     program = PROGRAMS[study.parent.name]
     command = [sys.executable, "-m", program, str(study), "--out", str(out), "--jobs", str(jobs)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "LIGHT_TRIAL_S": "0.3"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "LIGHT_TRIAL_S": str(trial_s)}
     return subprocess.Popen(command, text=True, cwd=study.parent, env=environment, **options)
 
 
@@ -141,7 +143,7 @@ def test_two_processes_at_once(study: Path, undisturbed: dict[str, str]) -> None
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study: Path, undisturbed: dict[str, str]) -> None:
     out = study.parent / "interrupted"
-    process = start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = start(study, out, trial_s=3, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     until = time.monotonic() + 300
     while not recorded(out) and time.monotonic() < until:
         time.sleep(0.02)

@@ -54,11 +54,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "out")
 
 
-def start(study: Path, jobs: int) -> "subprocess.Popen[str]":
+def start(study: Path, jobs: int, trial_s: float = 2) -> "subprocess.Popen[str]":
+    """A light trial sleeps for ``trial_s`` seconds."""
     program = "light_study" if study.parent.name == "light" else "hrvit_lab.study"
     command = [sys.executable, "-m", program, str(study), "--out", str(study.parent / "out"), "--jobs", str(jobs)]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    options = {"PYTHONPATH": paths, "LIGHT_TRIAL_S": "1", "LIGHT_MARKS": str(study.parent)}
+    options = {"PYTHONPATH": paths, "LIGHT_TRIAL_S": str(trial_s), "LIGHT_MARKS": str(study.parent)}
     return subprocess.Popen(
         command, text=True, env=os.environ | options, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -95,7 +96,7 @@ def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None
     """A scheduler's SIGTERM, a closed terminal's SIGHUP: to all processes of the group at once."""
     out = study.parent / "out"
     for number in (signal.SIGTERM, signal.SIGHUP):
-        process = start(study, jobs=2)
+        process = start(study, jobs=2, trial_s=30)
         wait_for_trainings(process, study)
         family = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, number)
@@ -105,7 +106,7 @@ def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None
         assert psutil.wait_procs(family, timeout=250)[1] == [], "workers outlived their study"
         assert set(statuses(out)) <= {"ok"}, "an ended trial was recorded"
         assert list((out / "trials").glob("*.lock")) == []
-    done = start(study, jobs=1)
+    done = start(study, jobs=1, trial_s=0.1)
     output, errors = done.communicate(timeout=400)
     assert done.returncode == 0, output + errors
     assert statuses(out) == ["ok"] * 4
