@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import timm
 import torch
@@ -165,6 +166,18 @@ def test_batches_are_functions_of_the_step(workers: int) -> None:
     for step in (9, 10):
         for rank in (0, 1):
             assert torch.equal(halves[rank][step - 9].images, whole[step].images[rank::2])
+
+
+def test_a_worker_that_is_killed_is_one_sentence() -> None:
+    others = set(psutil.Process().children())
+    stream = training_batches(
+        Pictures(), augmented, batch_size=8, seed=0, start=0, stop=500, ranks=Ranks(), workers=2
+    )  # fmt: skip
+    next(stream)
+    for worker in set(psutil.Process().children()) - others:
+        worker.kill()
+    with pytest.raises(ConfigError, match=r"^a process that reads images was ended from outside"):
+        list(stream)
 
 
 def test_a_batch_that_cannot_be_split_is_one_sentence() -> None:

@@ -180,6 +180,13 @@ def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
             if text.startswith("Caught "):  # in a worker: the text is a traceback that ends in the sentence
                 text = text.strip().splitlines()[-1].partition(": ")[2]
             raise ConfigError(text) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ConfigError(
+                "a process that reads images was ended from outside, perhaps for its memory; lower run.workers (-j) "
+                "and go on with --resume auto"
+            ) from None
         yield item
 
 
