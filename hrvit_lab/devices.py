@@ -12,14 +12,16 @@ THREADS_PER_CORE = 4
 """Maximum number of threads per core. More threads only slow a computation down; 100,000 crash the process."""
 
 
-def find_device(name: str) -> "torch.device":
-    """The torch device called ``name``.
+def find_device(name: str | None) -> "torch.device":
+    """The torch device called ``name``; None: a CUDA device if there is one, else the CPU.
 
     Raises:
         ConfigError: if it is not ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, or this machine does not have it.
     """
     import torch  # imported here: parsing a command line does not need it
 
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if name not in ("cpu", "mps") and (kind != "cuda" or (":" in name and not index.isdecimal())):
         raise ConfigError(f"device {name!r} is unknown; use cpu, cuda, cuda:N or mps")

@@ -1,12 +1,16 @@
 """Files that several processes share: atomic writes, claims, bounded reads."""
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import stat
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout, UnixFileLock
 
@@ -92,6 +96,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Replace ``path`` at once by rows of cells.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:

@@ -21,10 +21,11 @@ from hrvit_lab import HRViTConfig
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.network.build import build
 from hrvit_lab.train.data.order import epoch_order, mixed, rank_indices, seeded_sample
+from hrvit_lab.train.datasets import Task
 from hrvit_lab.train.distributed import Ranks, joined
 from hrvit_lab.train.engine import Engine, EngineOptions
 from hrvit_lab.train.inference import InferenceOptions
-from hrvit_lab.train.loader import batch_indices, evaluation_batches, steps_per_epoch, training_batches
+from hrvit_lab.train.loader import evaluation_batches, steps_per_epoch, training_batches
 from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
 from hrvit_lab.train.state import checkpoints, latest, load, save
 from hrvit_lab.train.tasks import TASKS
@@ -34,7 +35,7 @@ SMALL = HRViTConfig(
     head_widths=2, head_features=8,
 )  # fmt: skip
 EXTRA: dict[str, Any] = {
-    "rows": [], "best": None, "meter": {}, "recipe": {}, "config": {}, "versions": {}, "data": {},
+    "rows": [], "meter": {}, "recipe": {}, "config": {}, "versions": {}, "data": {},
 }  # fmt: skip
 
 
@@ -42,7 +43,7 @@ class Pictures:
     """101 images of noise in five classes."""
 
     class_names = tuple("abcde")
-    task = "classification"
+    task: Task = "classification"
 
     def __init__(self, number: int = 101) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, (number, 3, 16, 16), dtype=np.uint8)
@@ -160,8 +161,8 @@ def test_batches_are_functions_of_the_step(workers: int) -> None:
     whole = batches(0, 16, workers=0)
     for step, batch in zip(range(9, 16), batches(9, 16), strict=True):
         assert torch.equal(batch.images, whole[step].images) and torch.equal(batch.targets, whole[step].targets)
-        epoch, indices = batch_indices(101, 8, 3, step)
-        assert epoch == step // 12 and torch.equal(indices, batch.indices)
+        order, part = epoch_order(101, 3, step // 12), step % 12
+        assert torch.equal(order[8 * part : 8 * part + 8], batch.indices)
     halves = [batches(9, 11, Ranks(rank, 2)) for rank in (0, 1)]
     for step in (9, 10):
         for rank in (0, 1):
@@ -368,6 +369,17 @@ def test_checkpoints_are_kept_found_and_refused(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_loss_that_is_not_finite_is_no_number() -> None:
+    def scored(weight: float) -> dict[str, float]:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
+        nn.init.constant_(next(model.parameters()), weight)
+        batches = evaluation_batches(Pictures(), plain, batch_size=10, ranks=Ranks())
+        return TASKS["classification"].evaluate(model, batches, 5, Ranks(), InferenceOptions(), None).scores
+
+    assert math.isclose(scored(0.0)["loss"], math.log(5), abs_tol=0.1)
+    assert all(math.isnan(scored(weight)["loss"]) for weight in (float("nan"), float("inf")))
+
+
 # -- several processes -----------------------------------------------------------------------------------------------
 
 
@@ -392,6 +404,8 @@ def train_and_score(rank: int, size: int, port: int, out: str) -> None:
             model.eval(), evaluation_batches(Pictures(), plain, batch_size=10, ranks=ranks), 5, ranks,
             InferenceOptions(), None,
         )  # fmt: skip
+        gathered = ranks.gathered(list(rank_indices(101, ranks.rank, ranks.size)))
+        assert sorted(gathered) == list(range(101))
         if ranks.first:
             torch.save(
                 {"model": model.state_dict(), "matrix": done.matrix, "n": done.n_seen, "scores": done.scores}, out

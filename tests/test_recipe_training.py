@@ -22,7 +22,9 @@ from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.samples import open_samples
 from hrvit_lab.train.recipe import recipe_of_run
+from hrvit_lab.train.run import last_folder, numbered_folder
 from hrvit_lab.train.state import checkpoints
+from hrvit_lab.train.training import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -236,6 +238,21 @@ def test_a_limited_set_is_the_same_every_time() -> None:
     assert len({some[index][1] for index in range(100)}) == 10
 
 
+def test_a_training_without_a_folder_of_its_own_is_found_again(folder: Path) -> None:
+    """By the newest folder of its name, also where the name has characters that no folder has."""
+    assert last_folder(folder / "runs", "../a b:c") == folder / "runs" / "a-b-c"
+    made = [numbered_folder(folder / "runs", "../a b:c") for _ in range(11)]
+    numbered_folder(folder / "runs", "a-b-c-d")
+    assert [path.name for path in made] == ["a-b-c", *(f"a-b-c-{number}" for number in range(2, 12))]
+    assert last_folder(folder / "runs", "../a b:c") == made[-1]
+
+
+def test_the_best_row_is_the_first_of_the_highest() -> None:
+    rows = [{"eval_top1": value} for value in (1.0, float("nan"), 3.0, 3.0, 2.0)]
+    assert Progress(rows).best("top1") is rows[2]
+    assert Progress(rows[1:2]).best("top1") is rows[1] and Progress().best("top1") is None
+
+
 # -- requests that cannot be met -------------------------------------------------------------------------------------
 
 
@@ -285,6 +302,7 @@ def test_checkpoints_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFix
         ({"run.threads": 100000}, ("threads", "100000")),
         ({"model.initial_weights": "none.pth"}, ("none.pth",)),
         ({"data.name": "digitz"}, ("digitz", "digits")),
+        ({"data.name": "textures"}, ("'textures'", "segmentation", "classification")),
         ({"data.train_limit": 1438}, ("train_limit = 1438", "1437")),
     ],
 )

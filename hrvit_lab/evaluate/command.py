@@ -1,8 +1,6 @@
 """The work of ``hrvit-lab evaluate``: from a checkpoint and a recipe to scores, predictions and overlays."""
 
 import argparse
-import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,21 @@ from torch import Tensor
 
 from hrvit_lab import cli
 from hrvit_lab.config.settings import parse_settings
+from hrvit_lab.devices import find_device
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.files import write_atomically
+from hrvit_lab.files import write_atomically, write_csv
 from hrvit_lab.network.checkpoints import load_checkpoint
 from hrvit_lab.train import assemble
-from hrvit_lab.train.data.samples import Samples, open_samples
+from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import joined
-from hrvit_lab.train.engine_command import chosen_device
-from hrvit_lab.train.loader import Batch, evaluation_batches
 from hrvit_lab.train.overlays import Overlay, page
 from hrvit_lab.train.recipe import AnyRecipe, load_recipe, recipe_of_run
 from hrvit_lab.train.run_folder import as_json
-from hrvit_lab.train.tasks import TASKS, Evaluation
+from hrvit_lab.train.tasks import Evaluation
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
 MAX_OVERLAYS = 24
-FILES = ("scores.json", "per_class.csv", "confusion_matrix.csv", "predictions.csv", "overlays.html")
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -41,10 +37,10 @@ def evaluate(options: argparse.Namespace) -> int:
         ConfigError: for a file, a recipe, a model or a data set that does not fit; before anything is computed.
     """
     weights, recipe = found(options)
-    device = chosen_device(options.device)
+    device = find_device(options.device)
     with joined(device) as ranks:
-        samples = open_samples(recipe.data.name, "val", root=options.data)
-        model = assemble.make_model(recipe, len(samples.class_names))
+        samples = assemble.open_split(recipe, "val", options.data)
+        model, _ = assemble.make_model(recipe, len(samples.class_names))
         report = load_checkpoint(model, weights, ema=options.ema)
         model = model.to(device).eval()
         out = options.out or (options.checkpoint if options.checkpoint.is_dir() else weights.parent) / "evaluation"
@@ -60,14 +56,8 @@ def evaluate(options: argparse.Namespace) -> int:
                 kept.add(images, targets, predictions, indices)
                 bar.advance(task, len(indices))
 
-            batches: Iterable[Batch] = evaluation_batches(
-                samples, assemble.make_transforms(recipe)[1],
-                batch_size=recipe.evaluation.batch_size if recipe.task == "classification" else 16,
-                ranks=ranks, workers=recipe.run.workers,
-            )  # fmt: skip
-            result = TASKS[recipe.task].evaluate(
-                model, batches, len(samples.class_names), ranks, assemble.inference_options(recipe), seen
-            )
+            result = assemble.score(recipe, model, samples, ranks, seen)
+        kept.predictions = sorted(ranks.gathered(kept.predictions))
         if ranks.first:
             write(out, result, kept, recipe, weights, device)
             show(result, recipe, samples, console, out)
@@ -104,7 +94,7 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
 
 
 class Kept:
-    """Predictions of all images of this process, and the first pictures."""
+    """Predictions of all images (of this process, until they are gathered), and the first pictures."""
 
     def __init__(self, recipe: AnyRecipe, samples: Samples) -> None:
         self.recipe, self.samples = recipe, samples
@@ -141,7 +131,7 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
                 **result.scores,
                 "n_seen": result.n_seen,
                 "checkpoint": str(weights),
-                "recipe": {key: value for key, value in recipe.settings.items()},
+                "recipe": recipe.settings,
                 "environment": environment(str(device)),
             }
         ),
@@ -149,10 +139,10 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
     columns = list(result.per_class)
     rows: list[Iterable[Any]] = [("class", *columns)]
     rows += zip(names, *(result.per_class[column] for column in columns), strict=True)
-    _write_csv(out / "per_class.csv", rows)
-    _write_csv(out / "confusion_matrix.csv", [("truth", *names), *zip(names, *result.matrix.T.tolist(), strict=True)])
+    write_csv(out / "per_class.csv", rows)
+    write_csv(out / "confusion_matrix.csv", result.matrix_rows(names))
     if recipe.task == "classification":
-        _write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
+        write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
     else:
         network = weights.parent.name if weights.name in WEIGHTS else weights.name
         title = f"{network} on {recipe.data.name}: mIoU {result.scores['miou']:.2f} %"
@@ -161,9 +151,8 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
 
 def show(result: Evaluation, recipe: AnyRecipe, samples: Samples, console: Any, out: Path) -> None:
     """Print the scores, for each class too, and where the files are."""
-    units = {"loss": "nats"}
     for name, value in result.scores.items():
-        console.print(f"{name:<14}{value:.4g} {units.get(name, '%')}" if name in units else f"{name:<14}{value:.2f} %")
+        console.print(f"{name:<14}{value:.4f} nats" if name == "loss" else f"{name:<14}{value:.2f} %")
     console.print(f"{'n_seen':<14}{result.n_seen:,}")
     table = cli.table("by class, %")
     table.add_column("class")
@@ -173,9 +162,3 @@ def show(result: Evaluation, recipe: AnyRecipe, samples: Samples, console: Any, 
         table.add_row(name, *(f"{value:.1f}" if value == value else "–" for value in values))
     console.print(table)
     console.print(f"Results in {out}")
-
-
-def _write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue())

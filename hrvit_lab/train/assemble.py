@@ -9,32 +9,34 @@ import torch
 from torch import nn
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.network.baselines import TimmConfig, build_network
+from hrvit_lab.network.checkpoints import LoadReport, load_checkpoint
 from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.order import seeded_sample
+from hrvit_lab.train.data.samples import Samples, open_samples
 from hrvit_lab.train.distributed import Ranks
 from hrvit_lab.train.engine import Engine, EngineOptions
 from hrvit_lab.train.inference import InferenceOptions
-from hrvit_lab.train.loader import Batch, Transform, steps_per_epoch
+from hrvit_lab.train.loader import Batch, Transform, evaluation_batches, steps_per_epoch
 from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
 from hrvit_lab.train.recipe import AnyRecipe, ClassificationRecipe, SegmentationRecipe
 from hrvit_lab.train.recipe_sections import TIMM
-from hrvit_lab.train.tasks import TASKS
+from hrvit_lab.train.tasks import TASKS, Evaluation, Seen
 from hrvit_lab.train.training import Plan
 from hrvit_lab.train.transforms import classify, segment
 
+IMAGES_AT_ONCE = 16
 MIXING = 1
 """Beside the seed, so that mixing draws other numbers than augmentation."""
 
 
-def make_model(recipe: AnyRecipe, num_classes: int) -> nn.Module:
-    """The network with its initial weights, on the CPU.
+def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadReport | None]:
+    """The network with its initial weights, on the CPU, and what was loaded of a checkpoint to start from.
 
     Raises:
         ConfigError: fields, a checkpoint or a timm model that do not fit.
     """
-    from hrvit_lab.network.baselines import TimmConfig, build_network
-    from hrvit_lab.network.checkpoints import load_checkpoint
-
     name = recipe.model.name
     with seeded(recipe.run.seed):
         if name.startswith(TIMM):
@@ -44,9 +46,9 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> nn.Module:
             model = build_network(recipe.network(num_classes))
         if recipe.model.initialisation == "truncated_normal":
             initialise(model)
-    if recipe.model.initial_weights is not None:
-        load_checkpoint(model, Path(recipe.model.initial_weights).expanduser(), strict=False, adapt=True)
-    return model
+    if recipe.model.initial_weights is None:
+        return model, None
+    return model, load_checkpoint(model, Path(recipe.model.initial_weights).expanduser(), strict=False, adapt=True)
 
 
 def initialise(model: nn.Module) -> None:
@@ -85,6 +87,37 @@ def make_engine(recipe: AnyRecipe, model: nn.Module, plan: Plan, ranks: Ranks) -
         seed=recipe.run.seed,
         ranks=ranks,
     )
+
+
+def open_split(recipe: AnyRecipe, split: str, root: Path | None) -> Samples:
+    """A split of the recipe's data set.
+
+    Raises:
+        ConfigError: files that are missing, or a data set of another task.
+    """
+    samples = open_samples(recipe.data.name, split, root=root)
+    if samples.task != recipe.task:
+        raise ConfigError(
+            f"data.name = {recipe.data.name!r} is a data set of {samples.task}, but the recipe's task is "
+            f"{recipe.task}; see hrvit-lab data list"
+        )
+    if split == "train" and recipe.data.train_limit is not None:
+        return Limited(samples, recipe.data.train_limit)
+    return samples
+
+
+def score(recipe: AnyRecipe, model: nn.Module, samples: Samples, ranks: Ranks, seen: Seen | None = None) -> Evaluation:
+    """Scores of a model in evaluation mode, the same in every process.
+
+    Args:
+        seen: told of every batch of this process.
+    """
+    # In a segmentation the batch size is that of windows; images of one size are read together.
+    batch_size = recipe.evaluation.batch_size if isinstance(recipe, ClassificationRecipe) else IMAGES_AT_ONCE
+    batches = evaluation_batches(
+        samples, make_transforms(recipe)[1], batch_size=batch_size, ranks=ranks, workers=recipe.run.workers
+    )
+    return TASKS[recipe.task].evaluate(model, batches, len(samples.class_names), ranks, inference_options(recipe), seen)
 
 
 def make_plan(recipe: AnyRecipe, num_images: int) -> Plan:

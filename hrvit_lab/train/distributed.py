@@ -4,9 +4,10 @@ PyTorch's: ``torchrun`` starts them and sets the variables that are read here. W
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,18 +15,18 @@ from torch import Tensor
 
 from hrvit_lab.errors import ConfigError
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Ranks:
     """Attributes:
     rank: number of this process, from 0. Rank 0 writes the files.
     size: number of processes.
-    local_rank: number of this process on its machine: its CUDA device.
     """
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def first(self) -> bool:
@@ -56,6 +57,14 @@ class Ranks:
         assert said[0] is not None
         return said[0]
 
+    def gathered(self, entries: Sequence[T]) -> list[T]:
+        """The entries of all processes, one process after the other, in every process."""
+        if self.size == 1:
+            return list(entries)
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, list(entries))
+        return [entry for part in parts for entry in part]
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
@@ -65,6 +74,8 @@ class Ranks:
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started, with NCCL on CUDA devices and gloo elsewhere, and leave them.
+
+    Each process's current CUDA device is that of its number on its machine.
 
     Raises:
         ConfigError: if the variables of ``torchrun`` are not numbers.
@@ -85,6 +96,6 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(rank, size, local)
+        yield Ranks(rank, size)
     finally:
         dist.destroy_process_group()

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,19 @@ from hrvit_lab import cli
 from hrvit_lab.devices import check_threads, find_device
 from hrvit_lab.environment import environment, versions
 from hrvit_lab.errors import ConfigError, is_out_of_memory
+from hrvit_lab.files import write_csv
 from hrvit_lab.train import assemble, training
 from hrvit_lab.train.data.download import download
-from hrvit_lab.train.data.limited import Limited
-from hrvit_lab.train.data.samples import Samples, open_samples
+from hrvit_lab.train.data.samples import SPLITS, Samples
 from hrvit_lab.train.distributed import Ranks, joined
 from hrvit_lab.train.engine import Engine
 from hrvit_lab.train.flags import RunOptions
-from hrvit_lab.train.loader import evaluation_batches, training_batches
+from hrvit_lab.train.loader import training_batches
 from hrvit_lab.train.loop import TrainingDiverged
 from hrvit_lab.train.recipe import AnyRecipe
+from hrvit_lab.train.recipe_sections import TIMM
 from hrvit_lab.train.run_folder import RunFolder, open_folder
-from hrvit_lab.train.tasks import TASKS, Evaluation
+from hrvit_lab.train.tasks import Evaluation
 
 FREE = ("run.workers", "run.threads", "run.save_every_s", "run.keep_last")
 """Settings that may differ when a training goes on."""
@@ -40,19 +41,12 @@ def run_recipe(recipe: AnyRecipe, options: RunOptions) -> int:
     Raises:
         ConfigError: for an invalid request, a data set that is missing or broken, a checkpoint of another training.
     """
-    device = chosen_device(options.device)
+    device = find_device(options.device)
     check_threads(recipe.run.threads)
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     with joined(device) as ranks:
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", ranks.local_rank)
         return _run(recipe, options, device, ranks)
-
-
-def chosen_device(name: str | None) -> torch.device:
-    """The device of that name; None: a GPU if there is one, else the CPU."""
-    return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ranks) -> int:
@@ -60,21 +54,13 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
         if ranks.first:
             download(recipe.data.name, options.root)
         ranks.wait()
-    samples = {split: open_samples(recipe.data.name, split, root=options.root) for split in ("train", "val")}
-    train_samples, val_samples = samples["train"], samples["val"]
-    if recipe.data.train_limit is not None:
-        train_samples = Limited(train_samples, recipe.data.train_limit)
-    if train_samples.task != recipe.task:
-        raise ConfigError(
-            f"data.name = {recipe.data.name!r} is a data set of {train_samples.task}, but the recipe's task is "
-            f"{recipe.task}; see hrvit-lab train list"
-        )
+    train_samples, val_samples = (assemble.open_split(recipe, split, options.root) for split in SPLITS)
     num_classes = len(train_samples.class_names)
     plan = assemble.make_plan(recipe, len(train_samples))
-    model = assemble.make_model(recipe, num_classes).to(device)
-    engine = assemble.make_engine(recipe, model, plan, ranks)
+    model, loaded = assemble.make_model(recipe, num_classes)
+    engine = assemble.make_engine(recipe, model.to(device), plan, ranks)
     mix = assemble.make_mixing(recipe, num_classes, plan, ranks)
-    train_transform, test_transform = assemble.make_transforms(recipe)
+    train_transform, _ = assemble.make_transforms(recipe)
     name = f"{options.recipe}-{recipe.model.name}-seed{recipe.run.seed}"
     folder, state = _folder(options, name, ranks)
     about = {
@@ -88,10 +74,14 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
         check_same(about, state, folder.path)
         progress = training.from_state(engine, state)
     console = cli.console(soft_wrap=True, quiet=not ranks.first)
-    watch = Watch(recipe, folder, engine, plan, progress, about, console)
+    watch = Watch(recipe, folder, engine, plan, progress, about, train_samples.class_names, console)
     if ranks.first:
         _begin(recipe, folder, engine.step, device, num_classes)
-        _announce(recipe, folder, engine, plan, train_samples, val_samples, device, console, resumed=state is not None)
+        _announce(recipe, folder, engine, plan, train_samples, val_samples, device, console)
+        if state is not None:
+            console.print(f"Going on after step {engine.step:,}")
+        elif loaded is not None:
+            console.print(f"Initial weights: {loaded}")
 
     def batches(start: int, stop: int) -> Any:
         return training_batches(
@@ -101,24 +91,14 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
 
     def evaluate(network: nn.Module) -> dict[str, float]:
         was_training = network.training
-        found = TASKS[recipe.task].evaluate(
-            network.eval(),
-            evaluation_batches(
-                val_samples, test_transform, batch_size=_evaluation_batch(recipe), ranks=ranks,
-                workers=recipe.run.workers,
-            ),
-            num_classes,
-            ranks,
-            assemble.inference_options(recipe),
-            None,
-        )  # fmt: skip
+        found = assemble.score(recipe, network.eval(), val_samples, ranks)
         network.train(was_training)
         watch.last = found
         return found.scores | {"n_seen": found.n_seen}
 
     code, status = _follow(engine, batches, evaluate, plan, progress, watch, mix)
     if ranks.first:
-        watch.finish(status, train_samples.class_names)
+        watch.finish(status)
     return code
 
 
@@ -133,10 +113,11 @@ class Watch:
         plan: training.Plan,
         progress: training.Progress,
         about: Mapping[str, Any],
+        class_names: Sequence[str],
         console: Console,
     ) -> None:
         self.recipe, self.folder, self.engine, self.plan = recipe, folder, engine, plan
-        self.progress, self.about, self.console = progress, about, console
+        self.progress, self.about, self.class_names, self.console = progress, about, class_names, console
         self.last: Evaluation | None = None
         self.line_at = time.monotonic()
         self.bar = Progress(
@@ -165,11 +146,13 @@ class Watch:
         self.folder.write_rows(self.progress.rows)
         if better:
             self.folder.write_weights("best", self.engine.averaged or self.engine.model)
+        assert self.last is not None  # a row has just been evaluated
+        write_csv(self.folder.path / "confusion_matrix.csv", self.last.matrix_rows(self.class_names))
         self._result("running")
+        shown = [name for name in row if name.startswith("eval_") and not name.endswith(("n_seen", "_plain"))]
         scores = ", ".join(
-            f"{name.removeprefix('eval_')} {value:.2f}" for name, value in row.items()
-            if name.startswith("eval_") and not name.endswith(("n_seen", "_plain"))
-        )  # fmt: skip
+            f"{name.removeprefix('eval_')} {row[name]:.2f}{'' if name == 'eval_loss' else ' %'}" for name in shown
+        )
         self.bar.console.print(
             f"epoch {row['epoch']:g}, step {row['step']:,}: train loss {row['train_loss']:.3f}, {scores}; "
             f"{cli.duration(row['seconds'])}, {row['images_per_s']:,.0f} images/s",
@@ -187,20 +170,17 @@ class Watch:
                 "step": self.engine.step,
                 "total_steps": self.plan.total_steps,
                 "last": rows[-1] if rows else None,
-                "best": None if self.progress.best is None else rows[int(self.progress.best["row"])],
+                "best": self.progress.best(self.plan.best),
                 "params": sum(parameter.numel() for parameter in self.engine.model.parameters()),
                 **self.about,
             }
         )
 
-    def finish(self, status: str, class_names: tuple[str, ...]) -> None:
-        """Write the last weights and the confusion matrix, and say where the results are."""
+    def finish(self, status: str) -> None:
+        """Write the last weights, and say where the results are."""
         self._result(status)
         if status == "complete":
             self.folder.write_weights("last", self.engine.averaged or self.engine.model)
-        if self.last is not None:
-            rows = [("truth", *class_names), *zip(class_names, *self.last.matrix.T.tolist(), strict=True)]
-            self.folder.write_table("confusion_matrix.csv", rows)
         if self.progress.rows and status == "complete":
             row, best = self.progress.rows[-1], self.plan.best
             self.console.print(f"{best} {row[f'eval_{best}']:.2f} % on {row['eval_n_seen']:,} validation images")
@@ -275,7 +255,7 @@ def _folder(options: RunOptions, name: str, ranks: Ranks) -> tuple[RunFolder, di
 
 
 def _begin(recipe: AnyRecipe, folder: RunFolder, step: int, device: torch.device, num_classes: int) -> None:
-    config = recipe.network(num_classes).to_yaml() if not recipe.model.name.startswith("timm:") else None
+    config = recipe.network(num_classes).to_yaml() if not recipe.model.name.startswith(TIMM) else None
     folder.forget_after(step)
     folder.begin(recipe.to_yaml(), config, environment(str(device)))
 
@@ -289,7 +269,6 @@ def _announce(
     val: Samples,
     device: torch.device,
     console: Console,
-    resumed: bool,
 ) -> None:
     """What is trained, on what, for how long and where."""
     params = sum(parameter.numel() for parameter in engine.model.parameters())
@@ -302,12 +281,6 @@ def _announce(
         f"{plan.total_steps:,} steps of {plan.global_batch} images ({plan.steps_per_epoch:,} an epoch) on "
         f"{device}{processes}; results in {folder.path}"
     )
-    if resumed:
-        console.print(f"Going on after step {engine.step:,}")
-
-
-def _evaluation_batch(recipe: AnyRecipe) -> int:
-    return recipe.evaluation.batch_size if recipe.task == "classification" else 16
 
 
 def _plain(value: Any) -> Any:

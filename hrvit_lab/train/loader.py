@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.data.order import epoch_order, rank_indices, seeded_sample
+from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import Ranks
 
 Transform = Callable[[Any, Any], tuple[Tensor, Any]]
@@ -40,15 +41,8 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     return max(1, num_images // batch_size)
 
 
-def batch_indices(num_images: int, batch_size: int, seed: int, step: int) -> tuple[int, Tensor]:
-    """The epoch of a step, from 0, and the indices of its global batch."""
-    epoch, part = divmod(step, steps_per_epoch(num_images, batch_size))
-    order = epoch_order(num_images, seed, epoch)
-    return epoch, order[part * batch_size : (part + 1) * batch_size]
-
-
 def training_batches(
-    samples: Any,
+    samples: Samples,
     transform: Transform,
     *,
     batch_size: int,
@@ -86,7 +80,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    samples: Any, transform: Transform, *, batch_size: int, ranks: Ranks, workers: int = 0
+    samples: Samples, transform: Transform, *, batch_size: int, ranks: Ranks, workers: int = 0
 ) -> Iterator[Batch]:
     """This process's images, in order and each once: rank r has r, r + W, r + 2W, … of W processes.
 
@@ -121,7 +115,7 @@ class _Steps(Sampler[list[tuple[int, int]]]):
 
 
 class _Augmented(Dataset[tuple[Tensor, Any, int]]):
-    def __init__(self, samples: Any, transform: Transform, seed: int) -> None:
+    def __init__(self, samples: Samples, transform: Transform, seed: int) -> None:
         self.samples, self.transform, self.seed = samples, transform, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, int]:
@@ -133,7 +127,7 @@ class _Augmented(Dataset[tuple[Tensor, Any, int]]):
 
 
 class _Plain(Dataset[tuple[Tensor, Any, int]]):
-    def __init__(self, samples: Any, transform: Transform) -> None:
+    def __init__(self, samples: Samples, transform: Transform) -> None:
         self.samples, self.transform = samples, transform
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any, int]:

@@ -1,7 +1,6 @@
 """The folder of one training run: new for every run, brought up to date after each epoch."""
 
-import csv
-import io
+import glob
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from hrvit_lab.config import ConfigError, HRViTConfig
-from hrvit_lab.files import write_atomically
+from hrvit_lab.files import write_atomically, write_csv
 from hrvit_lab.train.loop import Epoch
 
 FOLDER = Path("results") / "train"
@@ -51,13 +50,11 @@ def new_folder(out: Path | None, name: str) -> Path:
 def numbered_folder(parent: Path, name: str) -> Path:
     """Make a new folder ``parent/name``; if it exists, ``name-2``, and so on.
 
-    Characters of the name that mean something in a path are replaced.
-
     Raises:
         OSError: if the folder can't be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    plain = re.sub(r"[^\w.+]+", "-", name).strip(".-")[:MAX_NAME] or "run"
+    plain = plain_name(name)
     number = 1
     while True:
         folder = parent / (plain if number == 1 else f"{plain}-{number}")
@@ -67,6 +64,26 @@ def numbered_folder(parent: Path, name: str) -> Path:
             number += 1
         else:
             return folder
+
+
+def last_folder(parent: Path, name: str) -> Path:
+    """The newest of the folders that `numbered_folder` has made with that name; the first one if there is none."""
+    plain = plain_name(name)
+    numbers = [
+        int(match[1] or 1)
+        for path in parent.glob(f"{glob.escape(plain)}*")
+        if (match := re.fullmatch(rf"{re.escape(plain)}(?:-(\d{{1,9}}))?", path.name))
+    ]
+    return parent / (plain if max(numbers, default=1) == 1 else f"{plain}-{max(numbers)}")
+
+
+def plain_name(name: str) -> str:
+    """The name without characters that mean something in a path.
+
+    >>> plain_name("../mine.yaml timm:resnet18")
+    'mine.yaml-timm-resnet18'
+    """
+    return re.sub(r"[^\w.+]+", "-", name).strip(".-")[:MAX_NAME] or "run"
 
 
 class Run:
@@ -101,11 +118,7 @@ class Run:
         self.curves.append(row)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         write_atomically(self.folder / "model.safetensors", save(weights))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.curves)
-        write_atomically(self.folder / "curves.csv", text.getvalue())
+        write_csv(self.folder / "curves.csv", [list(row), *(epoch.values() for epoch in self.curves)])
         self.save_result("running")
 
     def save_result(self, status: str) -> None:

@@ -5,11 +5,9 @@ steps, ``summary.csv`` a row for each evaluation (timm's column names), ``checkp
 ``best.safetensors`` and ``last.safetensors`` weights, and ``result.json`` the scores.
 """
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.files import write_atomically
+from hrvit_lab.files import write_atomically, write_csv
 from hrvit_lab.train import state as states
-from hrvit_lab.train.run import numbered_folder
+from hrvit_lab.train.run import last_folder, numbered_folder
 
 FOLDER = Path("runs")
 RESULT = "result.json"
@@ -70,15 +68,9 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def write_table(self, name: str, rows: Iterable[Iterable[Any]]) -> None:
-        """Write a CSV file."""
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_atomically(self.path / name, text.getvalue())
-
     def write_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write ``summary.csv``."""
-        self.write_table("summary.csv", [list(rows[0]), *(row.values() for row in rows)])
+        write_csv(self.path / "summary.csv", [list(rows[0]), *(row.values() for row in rows)])
 
     def write_weights(self, name: str, model: nn.Module) -> None:
         """Write the model's tensors as ``NAME.safetensors``."""
@@ -102,9 +94,8 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
     """The folder of a training, the state that it goes on from, and what could not be read.
 
     Args:
-        out: the folder, or None for ``runs/NAME``.
-        resume: a checkpoint; ``auto``: the last one of the folder, if there is one; None: a new training in a new or
-            empty folder.
+        out: the folder; None: a new one in ``runs``, or with ``auto`` the newest of that name there.
+        resume: a checkpoint; ``auto``: the last one of the folder, if there is one; None: a new training.
     Raises:
         ConfigError: the folder holds another training and ``resume`` is None; or the checkpoint cannot be read, or all
             of the folder's cannot.
@@ -114,7 +105,7 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
         state: dict[str, Any] | None = states.load(path)
         return RunFolder(_made(out or path.resolve().parent.parent)), state, []
     if resume == "auto":
-        folder = RunFolder(_made(out or FOLDER / name))
+        folder = RunFolder(_made(out or last_folder(FOLDER, name)))
         state, broken = states.latest(folder.checkpoints)
         if state is None and broken:
             raise ConfigError(f"no checkpoint of {folder.path} can be read ({broken[0]}); start anew in another --out")

@@ -15,7 +15,7 @@ FORMAT = "hrvit_lab training state"
 VERSION = 1
 PATTERN = re.compile(r"step-(\d{8,})\.pt")
 MAX_BYTES = 32 * 2**30
-KEYS = {"format", "version", "step", "model", "optimizer", "scaler", "ema", "rows", "best", "recipe", "config",
+KEYS = {"format", "version", "step", "model", "optimizer", "scaler", "ema", "rows", "recipe", "config",
         "meter", "versions", "seed", "data"}  # fmt: skip
 
 

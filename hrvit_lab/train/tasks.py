@@ -1,6 +1,6 @@
 """What a network is trained for: its loss, its scores, and what its output must look like. One entry a task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from hrvit_lab.train.distributed import Ranks
 from hrvit_lab.train.inference import InferenceOptions, predict
 from hrvit_lab.train.loader import Batch
 from hrvit_lab.train.scores import IGNORED, BoundaryIoU, ConfusionMatrix, TopK, scores
+
+LOSS_UNITS = 2.0**20
 
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """Told of every evaluated batch: images, targets, predicted labels, indices."""
@@ -32,18 +34,21 @@ class Evaluation:
     matrix: Tensor
     per_class: dict[str, tuple[float, ...]]
 
+    def matrix_rows(self, class_names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The confusion matrix with its heads, for a table: a row for each true class."""
+        rows = zip(class_names, self.matrix.tolist(), strict=True)
+        return [("truth", *class_names), *((name, *row) for name, row in rows)]
+
 
 @dataclass(frozen=True)
 class Task:
     """Attributes:
     key: its name.
-    best: the score that chooses the best weights.
     make_loss: (label smoothing, weight of an auxiliary head's loss) → loss(output, targets).
     evaluate: (model, batches, class names, ranks, inference options, seen) → scores.
     """
 
     key: Literal["classification", "segmentation"]
-    best: str
     make_loss: Callable[[float, float], Callable[[Any, Tensor], Tensor]]
     evaluate: Callable[
         [nn.Module, Iterable[Batch], int, Ranks, InferenceOptions, Seen | None],
@@ -106,8 +111,9 @@ def evaluate_classification(
     """Top-1, top-5 and mean cross-entropy over the images of all processes."""
     device = next(model.parameters()).device
     top, matrix = TopK(), ConfusionMatrix(num_classes, ignored=None)
-    # Sums of losses are rounded to 2⁻³² nats: integers add up to the same in any number of processes.
-    loss_sum = torch.zeros(1, dtype=torch.int64)
+    # Losses are rounded to 2⁻²⁰ nats: sums of integers are the same in any number of processes. Beside them stands how
+    # many are not finite.
+    loss_sum = torch.zeros(2, dtype=torch.int64)
     for images, targets, indices in batches:
         x_BCHW, y_B = images.to(device), targets.to(device)
         logits = model(x_BCHW)
@@ -115,14 +121,17 @@ def evaluate_classification(
         top.update(logits, y_B)
         matrix.update(logits.argmax(1), y_B)
         losses = F.cross_entropy(logits.double(), y_B, reduction="none")
-        loss_sum += (losses * 2.0**32).round().long().sum().cpu()
+        finite = losses.isfinite()
+        loss_sum[0] += (losses[finite] * LOSS_UNITS).round().long().sum().cpu()
+        loss_sum[1] += (~finite).sum().cpu()
         if seen is not None:
             seen(images, targets, logits.argmax(1).cpu(), indices)
     for counts in (top.counts, matrix.counts, loss_sum):
         counts.copy_(_summed(counts, ranks, device))
     found = scores(matrix)
+    loss = float("nan") if loss_sum[1] or not top.n_seen else float(loss_sum[0]) / LOSS_UNITS / top.n_seen
     return Evaluation(
-        {"top1": top.top1, "top5": top.top5, "loss": float(loss_sum) / 2.0**32 / max(1, top.n_seen)},
+        {"top1": top.top1, "top5": top.top5, "loss": loss},
         top.n_seen,
         matrix.counts,
         {"recall": tuple(100 * value for value in found.per_class_recall)},
@@ -175,8 +184,8 @@ def evaluate_segmentation(
 TASKS: dict[str, Task] = {
     task.key: task
     for task in (
-        Task("classification", "top1", classification_loss, evaluate_classification),
-        Task("segmentation", "miou", segmentation_loss, evaluate_segmentation),
+        Task("classification", classification_loss, evaluate_classification),
+        Task("segmentation", segmentation_loss, evaluate_segmentation),
     )
 }
 

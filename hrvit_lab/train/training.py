@@ -58,13 +58,20 @@ class Meter:
 class Progress:
     """How far a training is. Attributes:
     rows: one for each evaluation, in timm's column names.
-    best: the best value of the plan's score, and the row's number; None before the first evaluation.
     meter: since the last row.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] | None = None
     meter: Meter = field(default_factory=Meter)
+
+    def best(self, score: str) -> dict[str, float] | None:
+        """The row with the highest value of a score, the first one of several; None before the first evaluation."""
+
+        def value(row: dict[str, float]) -> float:
+            found = row[f"eval_{score}"]
+            return -math.inf if math.isnan(found) else found
+
+        return max(self.rows, key=value, default=None)
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,11 @@ def train(
         while True:
             if _is_due(engine, plan, progress):
                 with _kept(engine, progress, listener, told):
-                    _evaluate(engine, evaluate, plan, progress, listener)
+                    row = _evaluated(engine, evaluate, plan, progress.meter)
+                progress.rows.append(row)
+                progress.meter = Meter()
+                if engine.ranks.first:
+                    listener.row(row, row is progress.best(plan.best))
                 _save(engine, progress, listener)
                 saved_at = time.monotonic()
             if engine.step >= plan.total_steps:
@@ -171,16 +182,9 @@ def _kept(engine: Engine, progress: Progress, listener: Listener, told: list[int
         raise
 
 
-def _evaluate(
-    engine: Engine,
-    evaluate: Callable[[nn.Module], Figures],
-    plan: Plan,
-    progress: Progress,
-    listener: Listener,
-) -> None:
-    """Add a row."""
+def _evaluated(engine: Engine, evaluate: Callable[[nn.Module], Figures], plan: Plan, meter: Meter) -> dict[str, float]:
+    """The row of an evaluation."""
     start = time.perf_counter()
-    meter = progress.meter
     plain = evaluate(engine.model)
     scores = {f"eval_{name}": value for name, value in plain.items()}
     if engine.averaged is not None:
@@ -188,7 +192,7 @@ def _evaluate(
         scores |= {f"eval_{name}": value for name, value in evaluate(engine.averaged).items()}
     if not math.isfinite(scores.get("eval_loss", 0.0)):
         raise TrainingDiverged(f"the validation loss is not finite after step {engine.step}; lower the learning rate")
-    row = {
+    return {
         "epoch": engine.step / plan.steps_per_epoch,
         "step": engine.step,
         "train_loss": meter.loss_sum / meter.steps,
@@ -197,14 +201,6 @@ def _evaluate(
         "seconds": meter.seconds + time.perf_counter() - start,
         "images_per_s": meter.steps * plan.global_batch / meter.seconds if meter.seconds else 0.0,
     }
-    progress.rows.append(row)
-    value = row[f"eval_{plan.best}"]
-    better = progress.best is None or value > progress.best["value"]
-    if better:
-        progress.best = {"value": value, "row": len(progress.rows) - 1}
-    progress.meter = Meter()
-    if engine.ranks.first:
-        listener.row(row, better)
 
 
 def _save(engine: Engine, progress: Progress, listener: Listener) -> None:
@@ -243,7 +239,6 @@ def as_state(engine: Engine, progress: Progress, about: Mapping[str, Any]) -> di
     return {
         **engine.state(),
         "rows": progress.rows,
-        "best": progress.best,
         "meter": vars(progress.meter),
         **about,
     }
@@ -252,4 +247,4 @@ def as_state(engine: Engine, progress: Progress, about: Mapping[str, Any]) -> di
 def from_state(engine: Engine, state: dict[str, Any]) -> Progress:
     """Load a checkpoint into the engine."""
     engine.load(state)
-    return Progress(state["rows"], state["best"], Meter(**state["meter"]))
+    return Progress(state["rows"], Meter(**state["meter"]))

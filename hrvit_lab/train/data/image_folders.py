@@ -8,7 +8,7 @@ folders (``.name``) are skipped.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +48,18 @@ def list_images(root: str | Path) -> FolderImages:
     root = expand(root)
     skipped: Counter[str] = Counter()
     train, val = (_classes(root / split, skipped) for split in SPLITS)
-    if train.keys() != val.keys():
-        odd = sorted(train.keys() ^ val.keys())
-        raise ConfigError(f"{root}: train and val must have the same classes; only one has {_some(odd)}")
+    check_same(root, train, val)
     return FolderImages(tuple(train), _labelled(train), _labelled(val), skipped)
+
+
+def check_same(root: Path, train: Collection[str], val: Collection[str]) -> None:
+    """Refuse splits with different classes.
+
+    Raises:
+        ConfigError: naming those that only one split has.
+    """
+    if odd := sorted({*train} ^ {*val}):
+        raise ConfigError(f"{root}: train and val must have the same classes; only one has {_some(odd)}")
 
 
 def list_classes(folder: Path) -> dict[str, list[Path]]:

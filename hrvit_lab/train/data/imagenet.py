@@ -16,7 +16,7 @@ from PIL import Image
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.data.image_files import open_image
-from hrvit_lab.train.data.image_folders import list_classes
+from hrvit_lab.train.data.image_folders import check_same, list_classes
 from hrvit_lab.train.data.samples import SPLITS, Samples, check_index, need_root
 from hrvit_lab.train.data.tars import find_tars, open_tars
 from hrvit_lab.train.data.text_files import read_lines
@@ -93,13 +93,6 @@ def collect(root: Path, found: Mapping[str, Sequence[Path]], class_names: Sequen
     names = [os.fsencode(path.relative_to(root)) for files in found.values() for path in files]
     labels = [label[name] for name, files in found.items() for _ in files]
     return ImageFiles(root, np.array(names, dtype=bytes), np.array(labels, dtype=np.int64), tuple(class_names))
-
-
-def check_same(root: Path, names: Mapping[str, object], others: Sequence[str]) -> None:
-    """Refuse splits with different classes."""
-    if odd := sorted(names.keys() ^ set(others)):
-        shown = ", ".join(odd[:5]) + (", …" if len(odd) > 5 else "")
-        raise ConfigError(f"{root}: train and val must have the same classes; only one has {shown}")
 
 
 def read_class_list(root: Path, classes: str | Path | None) -> tuple[str, ...] | None:
