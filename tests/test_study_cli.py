@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from test_api import ROOT
 
 from hrvit_lab.config import preset, with_branches
 from hrvit_lab.cost.count import count
 from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.study import listing
 from hrvit_lab.study.__main__ import main
-from hrvit_lab.study.files import list_studies
+from hrvit_lab.study.files import list_studies, load_study
 
 COSTS = """
 title: What does a branch cost?
@@ -195,6 +198,7 @@ def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys
     assert not out.exists()
     assert "No trial has to run: costs are computed in closed form." in shown
     assert "branches=3" in shown
+    assert shown.startswith("How many parameters and MACs does each branch add?\n")
     memory = ["--metrics", "macs,peak_memory_mib", "--out", str(out)]
     assert main([str(study), *memory, "--dry-run"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -233,11 +237,43 @@ def test_dropped_variants_are_named(study: Path, tmp_path: Path, capsys: pytest.
     assert "dropped: branches=3: params = " in capsys.readouterr().out
 
 
-def test_list_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("columns", "cut"), [(80, True), (120, False)])
+def test_the_list_is_one_line_a_study_and_cuts_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, cut: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["--list", "--out", str(ROOT / "studies" / "measured")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines[:-2])) <= columns
+    shown = {cells[0]: cells[1:] for line in lines if len(cells := re.split(r"  +", line.strip())) == 4}
+    assert shown.pop("study") == ["title", "trainings", "results"]
+    assert shown.keys() == list_studies().keys() >= {"branch_sweep", "depth_sweep", "width_sweep", "presets"}
+    for name, (title, _, results) in shown.items():
+        whole = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())["title"]
+        assert title == whole or (cut and (whole + " ").startswith(title.removesuffix("…") + " "))
+        assert (results == "yes") == (ROOT / "studies" / "measured" / name / "table.csv").exists()
+    assert any(title.endswith("…") for title, *_ in shown.values()) == cut
+    assert (shown["branch_sweep"][1], shown["presets"][1]) == ("9 × 3", "none")
+
+
+def test_the_list_says_what_is_wrong_with_a_study(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.yaml").write_text("title: x\n")
+    monkeypatch.setattr(listing, "list_studies", lambda: {"broken": tmp_path / "broken.yaml", "costs": study})
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
-    assert set(list_studies()) >= {"branch_sweep", "depth_sweep", "width_sweep", "window_sweep", "presets"}
-    assert all(name in shown for name in list_studies())
+    assert "broken  (invalid, see below)" in shown and re.search(r"^broken: .*broken\.yaml: 'question' is missing", shown, re.M)
+    assert "What does a branch cost?" in shown
+
+
+@pytest.mark.parametrize("name", ["branch_sweep", "topology"])
+def test_the_list_counts_the_trainings_that_a_dry_run_announces(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks, seeds = map(int, listing.count_trainings(load_study(list_studies()[name])).split(" × "))
+    assert main([name, "--dry-run", "--out", str(tmp_path)]) == 0
+    assert f"{networks * seeds} × training with one seed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_study(capsys: pytest.CaptureFixture[str]) -> None:

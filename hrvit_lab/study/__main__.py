@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console = cli.console()
             return rebuild(options, console)
         with cli.loading():
-            from hrvit_lab.study import command
+            from hrvit_lab.study import command, listing
 
             console = cli.console()
-        return command.show_list(console) if options.list else command.sweep(options, console)
+        return listing.show_list(options.out, console) if options.list else command.sweep(options, console)
 
     return cli.run(work, interrupted=KEPT)
 
@@ -55,7 +55,7 @@ def parser() -> cli.Parser:
         EXAMPLES,
     )
     parser.add_argument("study", nargs="?", metavar="NAME|FILE.yaml", help="a study of --list, or a study file")
-    parser.add_argument("--list", action="store_true", help="list the studies and their questions")
+    parser.add_argument("--list", action="store_true", help="list the studies, with their numbers of trainings")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE,…",
         help="override fields of the study file: dotted keys, YAML values (train.epochs=2,grid.branches=[1, 2]); "

@@ -1,19 +1,17 @@
-"""The work of ``hrvit-lab study``: run a study, show its plan (``--dry-run``), list the studies."""
+"""The work of ``hrvit-lab study``: run a study, or show its plan (``--dry-run``)."""
 
 import argparse
 import math
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.study.files import find_study, list_studies, load_study, study_file, study_name
+from hrvit_lab.study.files import find_study, load_study, study_file, study_name
 from hrvit_lab.study.progress import outlook
 from hrvit_lab.study.reporting import present
 from hrvit_lab.study.runner import Ended, WorkerUnable
@@ -49,33 +47,16 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 
 
 def rehearse(sweep: Sweep, console: Console) -> int:
-    """What would run and what it costs; nothing is computed or written."""
+    """The question, what would run and what it costs; nothing is computed or written."""
     from hrvit_lab.study.show import plan_table
 
+    console.print(" ".join(sweep.spec.question.split()), soft_wrap=True)
     records = sweep.records()
     costs = {variant.name: _costs(variant) for variant in sweep.expansion.variants}
     to_run = {name: [trial for trial in kept if trial.computed is None] for name, kept in sweep.planned.items()}
     console.print(plan_table(sweep.spec, to_run, costs, set(records)))
     missing = [trial for trial in sweep.trials if trial.key not in records]
     console.print(outlook(sweep.trials, records, sweep.jobs, durations(sweep.store, missing, records)))
-    return 0
-
-
-def show_list(console: Console) -> int:
-    """The studies there are, each with its question."""
-    studies = list_studies()
-    if not studies:
-        raise ConfigError("there are no studies: neither ./studies nor the checkout's studies folder has any")
-    table = Table(box=None, padding=(0, 2, 1, 0))
-    table.add_column("study", no_wrap=True, style="bold")
-    table.add_column("what it asks", overflow="fold")
-    for name, path in studies.items():
-        try:
-            spec = load_study(path)
-            table.add_row(name, Text.assemble(spec.title, "\n", (" ".join(spec.question.split()), "dim")))
-        except ConfigError as error:
-            table.add_row(name, Text(str(error), style="red"))
-    console.print(table)
     return 0
 
 
