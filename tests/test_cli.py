@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -263,10 +262,35 @@ def test_a_closed_stream_discards_and_no_file_takes_its_place(tmp_path: Path, cl
     assert (code_, file.read_text()) == (3, "mine") and "Traceback" not in errors
 
 
-def test_a_full_disk_is_named_with_a_remedy() -> None:
-    code, output, errors = ended(start('print("x" * 99999); return 0', shell="{} > /dev/full"))
-    assert (code, output) == (2, "")
-    assert re.fullmatch(r"error: [^;]*No space left on device; free some space .*\n", errors)
+FULL = "error: standard output: No space left on device; redirect it to another file\n"
+REFUSED = 'print("x"); from hrvit_lab.errors import ConfigError; raise ConfigError("y")'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ('print("x" * 99999); return 0', FULL),
+        ('print("x"); return 0', FULL),
+        ('cli.console().print("x"); return 1', FULL),
+        ('cli.Parser("p", "help").parse_args(["--help"])', FULL),
+        ('p = cli.Parser("p", ""); p.add_argument("-v", action="version", version="1"); p.parse_args(["-v"])', FULL),
+        (f'open("{ROOT}/no/file")', f"error: {ROOT}/no/file: No such file or directory; check the path\n"),
+        (REFUSED, "error: y\n"),
+    ],
+)
+def test_a_full_standard_output_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, code: str, error: str, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    expected = FULL if code == REFUSED and unbuffered else error  # the first error that is seen
+    assert ended(start(code, shell="{} > /dev/full")) == (2, "", expected)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_standard_error_keeps_the_exit_code() -> None:
+    assert ended(start(REFUSED, shell="{} 2> /dev/full")) == (2, "x\n", "")
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "ascii", "latin-1", "cp1252"])

@@ -230,6 +230,26 @@ def test_ctrl_c_while_other_counters_run(seconds: float) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    "name",
+    and_slow(
+        [*(name for name in COMMANDS if name != "latency"), "data list", "train list", "--help", "--version"],
+        ["latency"],
+    ),
+)
+def test_a_full_standard_output_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    arguments, _ = COMMANDS.get(name, (name, 0))
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        code = root.main(arguments.split())
+    assert code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: standard output: No space left on device; ") != ("invalid" in name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.usefixtures("light_studies")
 @pytest.mark.parametrize("file", ["record", "journal"])
 def test_a_disk_that_is_full_when_a_trial_is_kept(folder: Path, capsys: pytest.CaptureFixture[str], file: str) -> None:

@@ -263,7 +263,9 @@ def test_the_list_says_what_is_wrong_with_a_study(
     monkeypatch.setattr(listing, "list_studies", lambda: {"broken": tmp_path / "broken.yaml", "costs": study})
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
-    assert "broken  (invalid, see below)" in shown and re.search(r"^broken: .*broken\.yaml: 'question' is missing", shown, re.M)
+    assert "broken  (invalid, see below)" in shown and re.search(
+        r"^broken: .*broken\.yaml: 'question' is missing", shown, re.M
+    )
     assert "What does a branch cost?" in shown
 
 

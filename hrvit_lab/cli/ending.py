@@ -44,8 +44,8 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
 
     Returns:
         The result of ``work``; 2 with one sentence on standard error for a ConfigError or an error of the operating
-        system (a full disk, a missing permission); 130 after Ctrl-C; 141 without a message if the reader of a pipe has
-        exited. Exits by argparse (``--help``) keep their exit code.
+        system (a full disk, a missing permission, a standard output that cannot be written); 130 after Ctrl-C; 141
+        without a message if the reader of a pipe has exited. Exits by argparse (``--help``) keep their exit code.
     """
     try:
         interrupts.hear()
@@ -68,10 +68,9 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
         return BROKEN_PIPE
     except OSError as error:
         complain(f"error: {os_error(error)}")
-        if error.errno == errno.ENOSPC:
-            _discard_output()  # flushing the buffer of standard output at exit would raise again
         return INVALID
     finally:
+        _flush_output()
         atexit.unregister(interrupts.ignore)
         atexit.register(interrupts.ignore)
 
@@ -81,7 +80,8 @@ def complain(sentence: str) -> None:
     text = printable(sentence).replace("\n", " ")
     if sys.stderr is not None and sys.stderr.isatty():
         text = wrapped(text, shutil.get_terminal_size().columns)
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code is kept if standard error cannot be written either
+        print(text, file=sys.stderr)
 
 
 def os_error(error: OSError) -> str:
@@ -90,8 +90,10 @@ def os_error(error: OSError) -> str:
     >>> os_error(FileNotFoundError(2, "No such file or directory", "study.yaml"))
     'study.yaml: No such file or directory; check the path'
     """
-    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "writing or reading a file"
     what = error.strerror or str(error) or type(error).__name__
+    if error.filename is None and not _output_works():
+        return f"standard output: {what}; redirect it to another file"
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "writing or reading a file"
     return f"{where}: {what}; {REMEDIES.get(error.errno or 0, 'try again, or choose another path')}"
 
 
@@ -107,6 +109,23 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _output_works() -> bool:
+    """Whether standard output can be written; this writes an empty line."""
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _flush_output() -> None:
+    """Flush standard output, and discard what cannot be written: Python would fail on it at exit, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
 
 
 def _discard_output() -> None:

@@ -4,12 +4,16 @@ import argparse
 import difflib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hrvit_lab.devices import check_threads
 from hrvit_lab.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 MAX_SIDE = 65_536
 """Maximum height and width of an image in pixels."""
@@ -54,6 +58,10 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(found[1], options, n=1)
             message += f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        """Write a help text or a version; argparse would ignore an error of the operating system."""
+        (file or sys.stderr).write(message)
 
 
 def size(text: str) -> tuple[int, int]:
