@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,10 +15,12 @@ from test_api import ROOT
 
 from hrvit_lab.config import preset, with_branches
 from hrvit_lab.cost.count import count
+from hrvit_lab.environment import environment
 from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.study import listing
 from hrvit_lab.study.__main__ import main
-from hrvit_lab.study.files import list_studies, load_study
+from hrvit_lab.study.files import list_studies, load_study, study_file
+from hrvit_lab.study.sweep import begin, prepare
 
 COSTS = """
 title: What does a branch cost?
@@ -158,17 +161,82 @@ resolution: 64
     assert f"×{factor:.0f}" in page and f"×{factor:.0f}" in capsys.readouterr().out
 
 
-def test_a_rerun_that_shows_less_says_so(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1"]
+def test_results_that_a_run_does_not_include_are_kept(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, folder = tmp_path / "results", tmp_path / "results" / "costs"
+    arguments = [str(study), "--out", str(out)]
     assert main(arguments) == 0
-    assert capsys.readouterr().err == ""
-    assert main([*arguments, "--metrics", "params"]) == 0
-    [warning] = capsys.readouterr().err.splitlines()
-    assert warning.startswith("warning: ") and "without macs, activations" in warning
-    assert len(rows(tmp_path / "results" / "costs" / "table.csv")) == 3
-    assert main(arguments) == 0
-    assert capsys.readouterr().err == ""
-    assert {"params", "macs", "activations"} <= set(rows(tmp_path / "results" / "costs" / "table.csv")[0])
+    assert "costs-2" not in capsys.readouterr().out
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for dry in (["--dry-run"], []):
+        assert main([*arguments, "--metrics", "params", *dry]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"{folder} keeps its results" in shown and f"The results of this run are in {folder}-2." in shown
+    assert kept == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert "macs" not in rows(out / "costs-2" / "table.csv")[0]
+    assert {path.name for path in out.iterdir()} == {"costs", "costs-2", "trials"}
+    assert main(["report", "costs-2", "--out", str(out)]) == 0
+
+
+def folder_of(study: Path, out: Path, **settings: Any) -> Path:
+    """Where a run of the study would write."""
+    changes = [(key.replace("__", "."), value) for key, value in settings.items()]
+    return prepare("costs", load_study(study, changes), study_file(study), out).folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "costs"),
+        ({"seeds": [0, 1, 2]}, "costs"),
+        ({"metrics": ["macs", "top1", "params", "latency_ms"]}, "costs"),
+        ({"grid__branches": [1, 2, 3, 4]}, "costs"),
+        ({"title": "How much?", "trial_timeout_s": 60, "latency__threads": 1}, "costs"),
+        ({"seeds": [0]}, "costs-2"),
+        ({"metrics": ["params", "top1"]}, "costs-2"),
+        ({"grid__branches": [1, 2]}, "costs-2"),
+        ({"resolution": 96}, "costs-2"),
+        ({"base__window_sizes": 2}, "costs-2"),
+        ({"train__epochs": 9}, "costs-2"),
+        ({"data__resolution": 64}, "costs-2"),
+    ],
+    ids=str,
+)
+def test_a_run_extends_results_or_leaves_them_alone(
+    study: Path, tmp_path: Path, settings: dict[str, Any], name: str
+) -> None:
+    first: dict[str, Any] = {"metrics": ["params", "macs", "top1"], "seeds": [0, 1]}
+    changes = [*first.items()]
+    begin(prepare("costs", load_study(study, changes), study_file(study), tmp_path))
+    assert folder_of(study, tmp_path, **first | settings) == tmp_path / name
+    begin(prepare("costs", load_study(study, [("resolution", 32)]), study_file(study), tmp_path))
+    assert (tmp_path / "costs-2" / "study.yaml").exists()
+    expected = name if name == "costs" else "costs-3"
+    assert folder_of(study, tmp_path, **first | settings) == tmp_path / expected
+    assert folder_of(study, tmp_path, resolution=32) == tmp_path / "costs-2"
+
+
+def test_results_of_another_environment_and_unknown_ones_are_left_alone(study: Path, tmp_path: Path) -> None:
+    """Their figures cannot be measured again here."""
+    settings = {"metrics": ["macs", "latency_ms"]}
+    here, beside = tmp_path / "costs", tmp_path / "costs-2"
+    here.mkdir()
+    (here / "table.csv").write_text("variant\n")
+    assert folder_of(study, tmp_path, **settings) == beside
+    (here / "study.yaml").write_text(load_study(study, [*settings.items()]).to_yaml())
+    assert folder_of(study, tmp_path, **settings) == beside  # nothing says where they were measured
+    about: dict[str, Any] = dict(environment("cpu"))
+    for versions, hardware, expected in (
+        (about["versions"], about["hardware"], here),
+        (about["versions"] | {"torch": "0.1"}, about["hardware"], beside),
+        (about["versions"], "another chip", beside),
+        ([1], about["hardware"], beside),
+    ):
+        (here / "environment.json").write_text(json.dumps(about | {"versions": versions, "hardware": hardware}))
+        assert folder_of(study, tmp_path, **settings) == expected
+    (here / "environment.json").write_text("[]")
+    assert folder_of(study, tmp_path, **settings) == beside
 
 
 def test_a_failed_trial_is_a_row_with_its_reason(

@@ -17,7 +17,7 @@ from hrvit_lab.study.reporting import present
 from hrvit_lab.study.runner import Ended, WorkerUnable
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.sweep import Sweep, begin, durations, prepare, run
+from hrvit_lab.study.sweep import Sweep, begin, durations, prepare, run, show_folder
 from hrvit_lab.train.data.image_folders import describe_skipped, list_images
 
 
@@ -29,6 +29,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     spec = load_study(path, _settings(options))
     again = options.again or ()
     sweep = prepare(study_name(path), spec, study_file(path), options.out, options.jobs, again)
+    show_folder(sweep, console)
     show_dropped(sweep.expansion, console)
     show_skipped(spec, console)
     if options.dry_run:

@@ -1,8 +1,9 @@
 """What a study writes into its folder: inputs when it begins; table, figures and report when it ends."""
 
+import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded, try_lock, write_atomically
 from hrvit_lab.study.files import load_study
+from hrvit_lab.study.reporting import plan_under
 from hrvit_lab.study.results import MAX_FILE_BYTES, STUDY_FILE, Results
+from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.tables import to_csv
+from hrvit_lab.study.trials import Trial
 
 POLL_S = 0.1
 
@@ -27,6 +31,52 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release(unlink=True)
+
+
+def choose_folder(
+    out: Path, name: str, file: Mapping[str, str], spec: Spec, planned: Mapping[str, Sequence[Trial]]
+) -> Path:
+    """The first of ``NAME``, ``NAME-2``, ``NAME-3``, … that is free, or whose results this run includes.
+
+    Results are included if every metric and trial behind them is also one of this run: after it was interrupted, with
+    more seeds, metrics or variants. Results with other settings, or of another machine or version of torch, stay as
+    they are.
+
+    Raises:
+        ConfigError: if the folder of that name holds the results of another study, and none with a number those of
+            this one.
+    """
+    mine, refusal = False, None
+    for number in itertools.count(1):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        if not any((folder / kept).exists() for kept in ("study.yaml", "table.csv")):
+            break
+        try:
+            check_owner(folder, file, spec)
+        except ConfigError as error:
+            refusal = refusal or error
+        else:
+            mine = True
+            if _includes(spec, planned, folder):
+                break
+    if refusal and not mine:
+        raise refusal
+    return folder
+
+
+def _includes(spec: Spec, planned: Mapping[str, Sequence[Trial]], folder: Path) -> bool:
+    """Whether the trials have all figures of the results in the folder; not if these cannot be read."""
+    try:
+        conditions = json.loads(read_bounded(folder / "environment.json", MAX_FILE_BYTES))
+        before = load_study(folder / "study.yaml")
+        earlier = plan_under(conditions, before, expand(before))
+    except (OSError, ValueError, RecursionError, AttributeError):  # a ConfigError too
+        return False
+    return set(before.metrics) <= set(spec.metrics) and _keys(earlier) <= _keys(planned)
+
+
+def _keys(planned: Mapping[str, Sequence[Trial]]) -> set[str]:
+    return {trial.key for trials in planned.values() for trial in trials}
 
 
 def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:

@@ -20,7 +20,7 @@ from hrvit_lab.study.files import (
 from hrvit_lab.study.folder import write_results
 from hrvit_lab.study.results import Results, read_results
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.sweep import begin, prepare, run
+from hrvit_lab.study.sweep import begin, prepare, run, show_folder
 
 
 def run_study(
@@ -39,7 +39,8 @@ def run_study(
         study: the name of a shipped study, the path of a study file, a `Spec`, or a dict with the fields of one.
         settings: changes to it, by dotted keys: ``{"train.epochs": 2, "seeds": [0, 1]}``.
         name: of the folder for the results. By default the file's name; for a `Spec` or a dict, its title in lower
-            case with hyphens.
+            case with hyphens. A number is added if that folder has results that this run does not include, such as
+            those with other settings.
         out: folder of all results; records of trials are shared by all studies in it.
         jobs: trainings at a time; None takes one for each core, and one on a GPU.
         retry_failed: run failed trials again.
@@ -66,6 +67,7 @@ def run_study(
     check_name(name)
     console = cli.console()
     sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again)
+    show_folder(sweep, console)
     begin(sweep)
     run(sweep, console, retry_failed, again)
     results, failed = sweep.results()

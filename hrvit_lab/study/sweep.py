@@ -14,7 +14,6 @@ from hrvit_lab.config import ConfigError, suggest
 from hrvit_lab.environment import environment
 from hrvit_lab.study import runner
 from hrvit_lab.study.executors.host import choose_jobs
-from hrvit_lab.study.files import load_study
 from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.progress import Display, comparable, outlook
 from hrvit_lab.study.reporting import Failures, gather, plan_under
@@ -38,6 +37,7 @@ class Sweep:
         spec: the study.
         origin: what tells this study from others of its name, see ``study_file``.
         out: folder of all results.
+        folder: where its results go.
         expansion: its networks.
         planned: trials by variant.
         conditions: the environment that it runs in.
@@ -49,16 +49,12 @@ class Sweep:
     spec: Spec
     origin: Mapping[str, str]
     out: Path
+    folder: Path
     expansion: Expansion
     planned: Mapping[str, list[Trial]]
     conditions: Mapping[str, Any]
     jobs: int
     fewer_jobs: str
-
-    @property
-    def folder(self) -> Path:
-        """Where its results go."""
-        return self.out / self.name
 
     @cached_property
     def store(self) -> Store:
@@ -85,24 +81,38 @@ def prepare(
     """Find out whether a study can run, and what it takes. Nothing is written.
 
     Raises:
-        ConfigError: if it cannot run here, or does not measure a group of ``again``.
+        ConfigError: if it cannot run here, does not measure a group of ``again``, or if the folder of its name holds
+            the results of another study.
     """
+    from hrvit_lab.study.folder import choose_folder
+
     most, fewer = choose_jobs(jobs, spec.device)
     expansion = expand(spec)
     check_requirements(spec, expansion.variants)
     data_files = files_digest(spec.data.root) if trains(spec) else ""
     conditions = environment(spec.device) | {"data_files": data_files}
     planned = plan_under(conditions, spec, expansion)
-    sweep = Sweep(name, spec, origin, out, expansion, planned, conditions, most, fewer)
+    folder = choose_folder(out, name, origin, spec, planned)
+    sweep = Sweep(name, spec, origin, out, folder, expansion, planned, conditions, most, fewer)
     _check_again(again, sweep.trials)
     return sweep
+
+
+def show_folder(sweep: Sweep, console: Console) -> None:
+    """Say where the results go, if that is not the folder of the study's name."""
+    if sweep.folder.name != sweep.name:
+        console.print(
+            f"{sweep.out / sweep.name} keeps its results, which have figures that this run does not show. "
+            f"The results of this run are in {sweep.folder}.",
+            soft_wrap=True,
+        )
 
 
 def begin(sweep: Sweep) -> None:
     """Make the study's folder, and write what the study is.
 
     Raises:
-        ConfigError: if the folder can't be written, or holds the results of another study.
+        ConfigError: if the folder can't be written.
     """
     try:
         sweep.store.create()
@@ -110,11 +120,9 @@ def begin(sweep: Sweep) -> None:
     except OSError as error:
         raise ConfigError(f"--out {sweep.out} can't be written: {error.strerror}; choose another folder") from None
     from hrvit_lab.study import analysis
-    from hrvit_lab.study.folder import check_owner, write_inputs
+    from hrvit_lab.study.folder import write_inputs
     from hrvit_lab.study.results import STUDY_FILE
 
-    check_owner(sweep.folder, sweep.origin, sweep.spec)
-    _warn_of_less(sweep.folder, sweep.spec)
     about = {**sweep.conditions, STUDY_FILE: dict(sweep.origin)}
     write_inputs(sweep.folder, analysis.results(sweep.folder, sweep.spec, sweep.expansion, sweep.planned, {}, about))
 
@@ -179,19 +187,3 @@ def _check_again(groups: Collection[str], trials: list[Trial]) -> None:
         if group not in measured:
             remedy = suggest(group, measured) if measured else "its figures are computed"
             raise ConfigError(f"--again {group}: the study runs no trials of a group {group!r}; {remedy}")
-
-
-def _warn_of_less(folder: Path, spec: Spec) -> None:
-    """Say what an earlier run of this study showed and this one will not: its table and report are replaced."""
-    try:
-        before = load_study(folder / "study.yaml")
-    except ConfigError:
-        return
-    gone = [key for key in before.metrics if key not in spec.metrics]
-    seeds = [str(seed) for seed in before.seeds if seed not in spec.seeds]
-    gone += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
-    if gone:
-        cli.complain(
-            f"warning: {folder} is written again without {', '.join(gone)}; those trials are kept, "
-            "and asking for all of it again brings them back"
-        )
