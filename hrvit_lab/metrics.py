@@ -4,6 +4,7 @@ Tables, plots, app and docs read label, unit and direction from here alone.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,6 +100,17 @@ SPREAD = ("min", "p10", "p90", "p99")
 
 
 PROXY = " (proxy)"  # how the labels of `METRICS` mark accuracy on a small data set
+
+
+SCORES: Mapping[str, str] = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "aacc": "pixel accuracy",
+    "macc": "mean class accuracy",
+    "boundary_iou": "boundary IoU",
+}
+"""Names of the scores of trainings by recipes, which are in percent."""
 
 
 def metric_label(key: str, dataset: str | None = None) -> str:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrvit_lab import create_model, load_checkpoint
 from hrvit_lab.evaluate.__main__ import main as evaluate
@@ -66,7 +67,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(command("--out", "whole")) == 0
+        assert main(command("--out", "whole", "--track", "tensorboard")) == 0
     return folder / "whole"
 
 
@@ -115,6 +116,12 @@ def test_a_training_leaves_all_that_its_reader_needs(undisturbed: Path) -> None:
     assert abs(100 * float(matrix.diagonal().sum()) / 360 - float(row["eval_top1"])) < 1e-9
     lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == STEPS and {"loss", "lr", "images_per_s"} <= lines[-1].keys()
+    drawn = (undisturbed / "curves.svg").read_text()
+    assert f"best {result['best']['eval_top1']:.2f} at epoch 1" in drawn and "360 validation images" in drawn
+    events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
+    [shown] = events.Scalars("eval_top1")
+    assert (shown.step, shown.value) == (STEPS, pytest.approx(result["last"]["eval_top1"]))
+    assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in lines]
 
 
 def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,3 +218,15 @@ def test_splits_have_the_same_classes(tmp_path: Path) -> None:
     (root / "val" / "n02102040").rename(root / "val" / "dog")
     with pytest.raises(ConfigError, match="train and val must have the same classes; only one has dog, n02102040"):
         open_samples("imagenet", "train", root)
+
+
+def test_options_of_the_wrong_type_and_unknown_ones() -> None:
+    for options, message in (
+        ({"size": "64"}, "size = '64' is not a whole number"),
+        ({"number": 2.5}, "number = 2.5 is not a whole number or null"),
+        ({"key": 1}, "has no option 'key'"),
+        ({"self": 1}, "has no option 'self'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            open_samples("textures", "val", None, **options)
+    assert len(open_samples("textures", "val", None, number=3)) == 3

@@ -119,7 +119,7 @@ def by_hand(folder: Path, matrix: list[list[int]]) -> float:
     """The mIoU of the best weights, one pixel after the other."""
     model = create_model(str(folder / "whole" / "config.yaml")).eval()
     load_checkpoint(model, folder / "whole" / "best.safetensors")
-    samples = open_samples("mask_folder", "val", root=folder / "data")
+    samples = open_samples("mask_folder", "val", folder / "data")
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     counts = [[0] * 3 for _ in range(3)]
     for index in range(len(samples)):

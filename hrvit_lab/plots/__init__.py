@@ -6,6 +6,7 @@ from hrvit_lab.plots.along import axis_curve
 from hrvit_lab.plots.cost import cost_breakdown
 from hrvit_lab.plots.deltas import deltas
 from hrvit_lab.plots.latency import latency_comparison, throughput_by_batch
+from hrvit_lab.plots.run import run_curves
 from hrvit_lab.plots.study import study_figures
 from hrvit_lab.plots.style import (
     COLORS,
@@ -67,6 +68,7 @@ __all__ = [
     "pareto_front",
     "part_colors",
     "part_label",
+    "run_curves",
     "save",
     "shorten",
     "si",

@@ -95,7 +95,7 @@ def open_split(recipe: AnyRecipe, split: str, root: Path | None) -> Samples:
     Raises:
         ConfigError: files that are missing, or a data set of another task.
     """
-    samples = open_samples(recipe.data.name, split, root=root)
+    samples = open_samples(recipe.data.name, split, root, **recipe.data.options)
     if samples.task != recipe.task:
         raise ConfigError(
             f"data.name = {recipe.data.name!r} is a data set of {samples.task}, but the recipe's task is "

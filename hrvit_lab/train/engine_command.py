@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,7 @@ from hrvit_lab.devices import check_threads, find_device
 from hrvit_lab.environment import environment, versions
 from hrvit_lab.errors import ConfigError, is_out_of_memory
 from hrvit_lab.files import write_csv
+from hrvit_lab.network.checkpoint_files import shown
 from hrvit_lab.train import assemble, training
 from hrvit_lab.train.data.download import download
 from hrvit_lab.train.data.samples import SPLITS, Samples
@@ -28,6 +30,7 @@ from hrvit_lab.train.recipe import AnyRecipe
 from hrvit_lab.train.recipe_sections import TIMM
 from hrvit_lab.train.run_folder import RunFolder, open_folder
 from hrvit_lab.train.tasks import Evaluation
+from hrvit_lab.train.trackers import Tracker, open_trackers
 
 FREE = ("run.workers", "run.threads", "run.save_every_s", "run.keep_last")
 """Settings that may differ when a training goes on."""
@@ -74,7 +77,8 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
         check_same(about, state, folder.path)
         progress = training.from_state(engine, state)
     console = cli.console(soft_wrap=True, quiet=not ranks.first)
-    watch = Watch(recipe, folder, engine, plan, progress, about, train_samples.class_names, console)
+    trackers = open_trackers(options.track, folder.path, recipe.settings, engine.step) if ranks.first else {}
+    watch = Watch(recipe, folder, engine, plan, progress, about, train_samples.class_names, console, trackers)
     if ranks.first:
         _begin(recipe, folder, engine.step, device, num_classes)
         _announce(recipe, folder, engine, plan, train_samples, val_samples, device, console)
@@ -115,7 +119,9 @@ class Watch:
         about: Mapping[str, Any],
         class_names: Sequence[str],
         console: Console,
+        trackers: dict[str, Tracker],
     ) -> None:
+        self.trackers = trackers
         self.recipe, self.folder, self.engine, self.plan = recipe, folder, engine, plan
         self.progress, self.about, self.class_names, self.console = progress, about, class_names, console
         self.last: Evaluation | None = None
@@ -141,6 +147,7 @@ class Watch:
             if self.engine.device.type == "cuda":
                 line["memory_mib"] = torch.cuda.max_memory_allocated(self.engine.device) / 2**20
             self.folder.add_line(line)
+            self._track(step, line)
 
     def _row(self, row: Mapping[str, float], better: bool) -> None:
         self.folder.write_rows(self.progress.rows)
@@ -149,6 +156,7 @@ class Watch:
         assert self.last is not None  # a row has just been evaluated
         write_csv(self.folder.path / "confusion_matrix.csv", self.last.matrix_rows(self.class_names))
         self._result("running")
+        self._track(self.engine.step, row)
         shown = [name for name in row if name.startswith("eval_") and not name.endswith(("n_seen", "_plain"))]
         scores = ", ".join(
             f"{name.removeprefix('eval_')} {row[name]:.2f}{'' if name == 'eval_loss' else ' %'}" for name in shown
@@ -161,6 +169,19 @@ class Watch:
 
     def _save(self, engine: Engine, progress: training.Progress) -> None:
         self.folder.save(training.as_state(engine, progress, self.about), self.recipe.run.keep_last)
+
+    def _track(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show figures in the trackers. One that fails is left out from then on: the training goes on without it."""
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tracker.add(step, {key: value for key, value in figures.items() if key != "step"})
+            except Exception as error:
+                self._drop(name, error)
+
+    def _drop(self, name: str, error: Exception) -> None:
+        del self.trackers[name]
+        reason = shown(str(error) or type(error).__name__, 120)
+        cli.complain(f"warning: {name} failed ({reason}); the training goes on without it")
 
     def _result(self, status: str) -> None:
         rows = self.progress.rows
@@ -177,14 +198,32 @@ class Watch:
         )
 
     def finish(self, status: str) -> None:
-        """Write the last weights, and say where the results are."""
+        """Write the last weights and the curves, close the trackers, and say where the results are."""
         self._result(status)
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tracker.close()
+            except Exception as error:
+                self._drop(name, error)
+        if rows := self.progress.rows:
+            self._draw(rows)
         if status == "complete":
             self.folder.write_weights("last", self.engine.averaged or self.engine.model)
         if self.progress.rows and status == "complete":
             row, best = self.progress.rows[-1], self.plan.best
             self.console.print(f"{best} {row[f'eval_{best}']:.2f} % on {row['eval_n_seen']:,} validation images")
         self.console.print(f"Results in {self.folder.path}")
+
+    def _draw(self, rows: Sequence[Mapping[str, float]]) -> None:
+        from hrvit_lab import plots  # imported here: matplotlib takes a second
+
+        train, val = (self.about["data"][f"{split}_images"] for split in ("train", "val"))
+        title = f"Training of {self.recipe.model.name} on {self.recipe.data.name}"
+        caption = (
+            f"{train:,} training images, {val:,} validation images; seed {self.recipe.run.seed}; "
+            f"{self.recipe.precision.dtype} on {self.engine.device}."
+        )
+        plots.save(plots.run_curves(pd.DataFrame(rows), self.plan.best, title, caption), self.folder.path / "curves")
 
 
 def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path) -> None:

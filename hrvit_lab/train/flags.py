@@ -13,6 +13,7 @@ from hrvit_lab import cli
 from hrvit_lab.config import read_yaml
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.train.recipe import AnyRecipe, changed, find_recipe, load_recipe
+from hrvit_lab.train.trackers import TRACKERS, check_trackers
 
 EXAMPLES = """\
 examples:
@@ -60,6 +61,7 @@ class RunOptions:
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; None: the GPU of this process, or the CPU if there is none.
         resume: a checkpoint, or ``auto`` for the newest in ``out``; None: a new training.
         download: fetch the files of a data set that can be fetched.
+        track: names of `hrvit_lab.train.trackers.TRACKERS` that show the training.
     """
 
     recipe: str
@@ -68,6 +70,7 @@ class RunOptions:
     device: str | None = None
     resume: str | None = None
     download: bool = False
+    track: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str]) -> tuple[AnyRecipe, RunOptions]:
@@ -80,8 +83,9 @@ def parse(arguments: Sequence[str]) -> tuple[AnyRecipe, RunOptions]:
     model = RELEASED_NAMES.get(given.model, given.model)
     recipe = load_recipe(given.recipe, model)
     recipe = changed(recipe, _settings(given, recipe))
+    check_trackers(given.track)
     name = find_recipe(given.recipe).stem
-    return recipe, RunOptions(name, given.data, given.out, given.device, given.resume, given.download)
+    return recipe, RunOptions(name, given.data, given.out, given.device, given.resume, given.download, given.track)
 
 
 def parser() -> cli.Parser:
@@ -98,6 +102,10 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--device", type=cli.device, metavar="D",
         help="cpu, cuda, cuda:N or mps (default: the GPU of the process, or cpu if there is none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--track", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,…",
+        help=f"show the training in these too: {', '.join(TRACKERS)} (default: none)",
     )  # fmt: skip
     group = parser.add_argument_group("changes of the recipe")
     kept = "(default: the recipe's)"

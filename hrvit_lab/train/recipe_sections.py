@@ -44,6 +44,9 @@ class Data(Section):
     """Which images, at what size, and how many at once."""
 
     name: str = Field(pattern="^[a-z0-9_]{1,50}$", description="data set, a name of hrvit-lab data list")
+    options: dict[str, Any] = Field(
+        default_factory=dict, max_length=20, description="options of the data set, as size and number of made scenes"
+    )
     resolution_px: Size = Field((224, 224), description="height and width of a training image or crop")
     mean: Colour | None = Field(
         IMAGENET_MEAN, description="mean of each channel, of pixels in 0…1; null: of the training images (proxy only)"
@@ -60,6 +63,16 @@ class Data(Section):
     global_batch_size: Count = Field(
         128, description="images in a step of the optimiser, over all processes and accumulated passes"
     )
+
+    @field_validator("options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if "root" in options:
+            raise ValueError("root is no option of a data set; give the folder by --data")
+        for name, value in options.items():
+            if not isinstance(value, str | int | float | None):
+                raise ValueError(f"{name!r:.80} = {value!r:.80} is not a text, a number, true, false or null")
+        return options
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -2,7 +2,8 @@
 
 ``recipe.yaml`` and ``config.yaml`` say what is trained, ``environment.json`` where. ``metrics.jsonl`` has lines of
 steps, ``summary.csv`` a row for each evaluation (timm's column names), ``checkpoints/`` the states to go on from,
-``best.safetensors`` and ``last.safetensors`` weights, and ``result.json`` the scores.
+``best.safetensors`` and ``last.safetensors`` weights, ``result.json`` the scores, and ``curves.png`` and ``.svg`` their
+course.
 """
 
 import json

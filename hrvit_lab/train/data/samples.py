@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from hrvit_lab.errors import ConfigError, suggest
 from hrvit_lab.train.data.broken import BrokenSample
 from hrvit_lab.train.data.image_folders import expand
@@ -75,7 +77,7 @@ OPEN: dict[str, str] = {
 """The function of this package that opens each data set of ``DATASETS``."""
 
 
-def open_samples(key: str, split: str, root: str | Path | None = None, **options: Any) -> Samples:
+def open_samples(key: str, split: str, /, root: str | Path | None = None, **options: Any) -> Samples:
     """The samples of one split of a data set.
 
     Args:
@@ -84,19 +86,31 @@ def open_samples(key: str, split: str, root: str | Path | None = None, **options
         root: folder of the files, for data sets that have some. ``~`` is the home folder.
         options: of the data set; see its module.
     Raises:
-        ConfigError: unknown data set, split or option; missing files.
+        ConfigError: unknown data set, split or option; a value of another type; missing files.
     """
     if key not in OPEN:
         raise ConfigError(f"unknown data set {key!r:.80}; {suggest(key, OPEN)}")
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r:.80}; use train or val")
     opener = find_opener(key)
-    known = opener.__annotations__.keys() - {"split", "root", "return"}
+    known = {name: kind for name, kind in opener.__annotations__.items() if name not in ("split", "root", "return")}
     if unknown := sorted(options.keys() - known):
         remedy = suggest(unknown[0], known) if known else "it has none"
         raise ConfigError(f"data set {key!r} has no option {unknown[0]!r:.80}; {remedy}")
+    for name, value in options.items():
+        try:
+            TypeAdapter(known[name]).validate_python(value, strict=True)
+        except ValidationError:
+            raise ConfigError(f"data set {key!r}: {name} = {value!r:.80} is not {_kind(known[name])}") from None
     samples: Samples = opener(split, None if root is None else expand(root), **options)
     return samples
+
+
+def _kind(annotation: Any) -> str:
+    """A type of an option for people."""
+    words = {"int": "a whole number", "str": "a text", "Path": "a path", "None": "null"}
+    names = str(getattr(annotation, "__name__", annotation)).split(" | ")
+    return " or ".join(words.get(name.rpartition(".")[2], name) for name in names)
 
 
 def find_opener(key: str) -> Callable[..., Samples]:
