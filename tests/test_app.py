@@ -15,11 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 from test_report import HOSTILE, write_study
 
+from hrvit_lab.app import point_names
 from hrvit_lab.app import widgets as text
 from hrvit_lab.app.main import PAGES
 from hrvit_lab.app.pages import build, studies
@@ -27,10 +31,13 @@ from hrvit_lab.app.pages.build import parse, read_upload, snippet
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
 from hrvit_lab.cost.count import count
 from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.study.results import read_results
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 TIMEOUT_S = 250
 MEASURED = sorted(path.parent for path in (APP.parent / "studies" / "measured").glob("*/table.csv"))
+DRAWN = [folder for folder in MEASURED if folder.name != "paper_ablation"]
+"""Those whose costs are of the networks that were trained."""
 
 
 def draw_build() -> None:
@@ -150,8 +157,6 @@ def test_metrics_can_be_chosen(results: Path) -> None:
 
 
 def test_chart_data_are_the_tables(results: Path) -> None:
-    from hrvit_lab.study.results import read_results
-
     loaded = read_results(write_study(results / "branches", std=0.5))
     data, titles = studies.chart_data(loaded, "macs", "top1")
     assert data["x"].tolist() == loaded.table["macs"].tolist()
@@ -159,6 +164,78 @@ def test_chart_data_are_the_tables(results: Path) -> None:
     said = [format_value(METRICS["macs"], value) for value in loaded.table["macs"]]
     [macs] = [column for column, title in titles.items() if title == "MACs"]
     assert data[macs].tolist() == said
+
+
+@pytest.mark.parametrize("folder", DRAWN, ids=lambda folder: folder.name)
+def test_the_chart_reads_plainly(folder: Path) -> None:
+    """Hovering over any mark shows titles and rounded values; ticks are never powers; axes say how was measured."""
+    loaded = read_results(folder)
+    chart = studies.tradeoff_chart(loaded, "latency_ms" if "latency_ms" in loaded.metrics else "macs", "top1").to_dict()
+    line, *layers = chart["layer"]
+    assert line["mark"]["type"] == "line" and line["mark"]["tooltip"] is None
+    for layer in layers:
+        hover = {tip["title"]: tip["field"] for tip in layer["encoding"]["tooltip"]}
+        assert {"variant", "top-1 on digits (proxy)", "config"} <= hover.keys()
+        assert not any("_" in title for title in hover) and all(tip.startswith("text") for tip in hover.values())
+        for axis in (layer["encoding"][axis]["axis"] for axis in "xy" if "axis" in layer["encoding"][axis]):
+            assert re.fullmatch(r".*format\(datum\.value, '[^']*~[rs]'\)", axis["labelExpr"]) and "format" not in axis
+    rows = next(iter(chart["datasets"].values()))
+    texts = [str(value) for row in rows for name, value in row.items() if name.startswith("text")]
+    assert not [text for text in texts if re.search(r"\d\.\d{4}", text)]
+    if "latency_ms" in loaded.metrics:
+        title = chart["layer"][1]["encoding"]["y"]["title"], line["encoding"]["x"]["title"]
+        batch = loaded.spec.latency.batch_size
+        assert title[1][0] == "latency, ms"
+        assert (
+            title[1][1].startswith(f"cpu, batch {batch}, float32, {loaded.spec.resolution[0]}×")
+            and "thread" in title[1][1]
+        )
+
+
+@pytest.mark.parametrize("folder", DRAWN, ids=lambda folder: folder.name)
+def test_points_on_the_front_are_named(folder: Path) -> None:
+    loaded = read_results(folder)
+    data, _ = studies.chart_data(loaded, *loaded.spec.axes_of_tradeoff)
+    named = data[data["place"] != ""]
+    assert len(named) >= min(3, len(data))
+    on_front = data[data["front"]]  # a network that stands twice, as it is and matched, is named once
+    assert {*zip(on_front["x"], on_front["y"], strict=True)} <= {*zip(named["x"], named["y"], strict=True)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, point_names.WIDTH), st.integers(0, point_names.HEIGHT), st.text("ab", max_size=40)),
+        min_size=1,
+        max_size=30,
+    ),
+    st.sampled_from([*point_names.PLACES]),
+)
+def test_placed_names_are_apart(points: list[tuple[int, int, str]], first: str) -> None:
+    """Checked pixel by pixel: each belongs to one name at most, and none of a name to the point of another."""
+    where = np.array([point[:2] for point in points], dtype=float)
+    names = [name for *_, name in points]
+    places = point_names.place_names(where, names, range(len(points)), first)
+    pixels = np.zeros((point_names.HEIGHT, point_names.WIDTH), dtype=int)
+    boxes = [point_names.box(where[i], names[i], place) if place else None for i, place in enumerate(places)]
+    for box in boxes:
+        if box is not None:
+            assert (box >= 0).all() and (box[2:] <= (point_names.WIDTH, point_names.HEIGHT)).all()
+            left, top, right, bottom = np.round(box).astype(int)
+            pixels[top:bottom, left:right] += 1
+    assert pixels.max() <= 1
+    for index, box in enumerate(boxes):
+        for x, y in where:
+            if box is not None and max(abs(x - where[index, 0]), abs(y - where[index, 1])) > 1:
+                assert not (box[0] < x < box[2] and box[1] < y < box[3])
+
+
+def test_a_name_takes_the_first_place_that_is_free() -> None:
+    apart = np.array([[400.0, 200.0], [400.0, 100.0], [5.0, 300.0], [400.0, 210.0]])
+    names = ["one", "two", "at the edge", "x" * 20]
+    assert point_names.place_names(apart, names, [3, 0, 1, 2], "upper left") == [
+        "upper right", "upper left", "upper right", "upper left"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["study.yaml", "table.csv"])

@@ -1,4 +1,4 @@
-"""Page "Build": edit a config and see at once what it costs; nothing is built, costs are arithmetic."""
+"""Page "Build": edit a config and see its costs. They are computed in closed form; no network is built."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ CHARTED = ("macs", "params", "activations")
 def show() -> None:
     """Draw the page."""
     st.title("Build a variant")
-    st.markdown("Start from a preset, change what you like: costs follow at once, in closed form.")
+    st.markdown("Start from a preset and change its fields. The costs are computed in closed form and update at once.")
     left, right = st.columns([2, 3], gap="large")
     with left:
         start, compared = _start()
@@ -39,7 +39,7 @@ def show() -> None:
         counts = count(config, resolution)
     except ConfigError as error:
         _show_error(str(error), notes)
-        right.info(f"Costs come back when this is right: {plain(str(error))}", icon=":material/edit:")
+        right.info(f"Costs are shown again when this is corrected: {plain(str(error))}", icon=":material/edit:")
         return
     with right:
         _draw_costs(config, counts, compared)
@@ -55,17 +55,17 @@ def _start() -> tuple[HRViTConfig, HRViTConfig]:
     with st.container(border=True):
         name = st.selectbox("Preset", list(PRESETS), key="preset")
         preset = PRESETS[name]
-        upload = st.file_uploader("or a config in YAML", type=["yaml", "yml", "json"], key="upload")
+        upload = st.file_uploader("Or upload a config (YAML)", type=["yaml", "yml", "json"], key="upload")
         start = preset
         if upload is not None:
             try:
                 start = read_upload(upload.getvalue())
-                st.caption("The fields show the file; remove it to edit the preset again.")
+                st.caption("The fields show the uploaded file. Remove it to edit the preset.")
             except ConfigError as error:
                 st.error(plain(error))
         branches = st.slider(
             "Branches", 1, MAX_BRANCHES, start.num_branches, key=f"branches of {start.id}",
-            help="Drops the coarsest branches, or adds coarser ones in the last stage.",
+            help="Fewer branches: the coarsest ones are removed. More: coarser ones are added in the last stage.",
         )  # fmt: skip
     return with_branches(start, branches), preset
 
@@ -83,7 +83,7 @@ def read_upload(content: bytes) -> HRViTConfig:
 
 
 def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Every field as a widget that begins at `start`; `notes[field]` is the place for its error."""
+    """Every field as a widget with the value in `start`; `notes[field]` is the place for its error."""
     values: dict[str, Any] = {}
 
     def field(name: str, draw: Callable[..., Any], label: str, *args: Any, **options: Any) -> None:
@@ -98,22 +98,22 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
         topologies = [start.topology, "pyramid" if start.topology == "parallel" else "parallel"]
         field(
             "topology", st.selectbox, "Topology", topologies,
-            help="Branches side by side; or one scale after another, with one line of depths and the stem as wide as "
-            "the first scale.",
+            help="parallel: branches run side by side. pyramid: one scale after another; the depths then have one "
+            "line, and the stem is as wide as the first scale.",
         )  # fmt: skip
         depths = "\n".join(_join(stage) for stage in start.depths)
         field(
             "depths", st.text_area, "Depths", depths, height=190,
-            help="A line a stage, a number a branch: how many blocks. A branch once begun stays.",
+            help="Number of blocks: one line per stage, one number per branch. A branch continues in all later stages.",
         )  # fmt: skip
         per_branch("widths", "Widths", "Channels per branch, finest first.")
         per_branch("head_dims", "Head dims", "Channels per attention head, per branch.")
         per_branch(
             "window_sizes",
             "Windows",
-            "Reach in tokens, per branch: stripe width, window side, or patch that is merged.",
+            "Size in tokens, per branch: stripe width, side of a window, or side of a merged patch.",
         )
-        per_branch("mlp_ratios", "FFN ratios", "Hidden over outer width, per branch.")
+        per_branch("mlp_ratios", "FFN ratios", "Hidden width divided by the width of the branch, per branch.")
     with st.container(border=True):
         height, width = st.columns(2)
         resolution = (
@@ -159,7 +159,7 @@ def _fields(start: HRViTConfig, notes: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _choices(start: HRViTConfig, name: str) -> list[Any]:
-    """The names that a field admits, what it is now first; per-branch fields that mix names keep their mixture."""
+    """The names that a field accepts, the present value first; a list of different names per branch is one option."""
     now = getattr(start, name)
     if isinstance(now, tuple) and len(set(now)) == 1:
         now = now[0]
@@ -167,12 +167,12 @@ def _choices(start: HRViTConfig, name: str) -> list[Any]:
 
 
 def _one_a_branch(start: HRViTConfig, name: str) -> str:
-    """How to choose for each branch on its own, which a list of single names can't offer."""
+    """How to choose a different name for each branch, for which the field has no option."""
     now, *others = dict.fromkeys((getattr(start, name)[0], *TABLES[name]))
     mixed = ", ".join([others[0], *[now] * (start.num_branches - 1)])
     return (
-        "The same for every branch. For one of each branch's own, finest first, download the YAML, write a list, as in "
-        f"`{name}: [{mixed}]`, and upload the file above: the mixture is then a choice here."
+        "The same for every branch. For different ones, download the YAML, write a list with one name per branch "
+        f"(finest first), such as `{name}: [{mixed}]`, and upload the file. The list is then an option here."
     )
 
 
@@ -194,13 +194,13 @@ def _exact(value: float) -> str:
 
 
 def parse(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Typed text as the numbers of a config's fields; everything else as it is.
+    """Parse the text of number fields; other values are returned as they are.
 
     >>> parse({"depths": "1\\n1, 2", "widths": "32 64", "num_classes": 10})
     {'depths': [[1], [1, 2]], 'widths': [32, 64], 'num_classes': 10}
 
     Raises:
-        ConfigError: naming the field, for text that is no list of numbers.
+        ConfigError: with the name of the field, if its text is not a list of numbers.
     """
     return {name: _parse(name, value) if name in _NUMBERS else value for name, value in values.items()}
 
@@ -223,7 +223,9 @@ def _numbers(name: str, line: str) -> list[float]:
         return [_NUMBERS[name](part) for part in parts]
     except ValueError:
         kind = "whole numbers" if _NUMBERS[name] is int else "numbers"
-        raise ConfigError(f"{name} = {line[:40]!r} is no list of numbers; write {kind} with commas between") from None
+        raise ConfigError(
+            f"{name} = {line[:40]!r} is not a list of numbers; write {kind} separated by commas"
+        ) from None
 
 
 def _show_error(message: str, notes: Mapping[str, Any]) -> None:
@@ -252,7 +254,7 @@ def _draw_costs(config: HRViTConfig, counts: Counts, compared: HRViTConfig) -> N
         )  # fmt: skip
     height, width = counts.resolution
     st.caption(
-        f"For one image of {height} × {width} px, counted exactly; changes are against {plain(compared.name)}. "
+        f"Costs of one image of {height} × {width} px. Percentages are changes against {plain(compared.name)}. "
         f"Config id `{config.id}`."
     )
 
@@ -272,7 +274,7 @@ def _draw_chart(counts: Counts) -> None:
 
 
 def cost_chart(counts: Counts, key: str, by: str) -> alt.Chart:
-    """A cost, stacked by part: a bar a stage or branch."""
+    """A cost by part, stacked: one bar per stage or branch."""
     rows = counts.frame().groupby([by, "part"], sort=False)[key].sum().reset_index()
     rows = rows[rows[key] > 0]
     colors = plots.part_colors(rows["part"])
@@ -295,7 +297,7 @@ def cost_chart(counts: Counts, key: str, by: str) -> alt.Chart:
         alt.Tooltip("bar:N", title=by),
         alt.Tooltip("part:N"),
         alt.Tooltip("text:N", title=METRICS[key].label),
-        alt.Tooltip("share:Q", format=".1%", title="share of all"),
+        alt.Tooltip("share:Q", format=".1%", title="share of the total"),
     ]
     ticks = alt.Axis(tickCount=6, labelExpr="datum.value == 0 ? '0' : format(datum.value, '~s')")
     return (
@@ -315,7 +317,7 @@ def _heading(label: str) -> str:
     return label[:1].upper() + label[1:]
 
 
-# -- what is taken away ------------------------------------------------------------------------------------
+# -- what is exported ------------------------------------------------------------------------------------
 
 
 def _draw_exports(config: HRViTConfig, compared: HRViTConfig) -> None:

@@ -12,20 +12,23 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
+from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.app.widgets import plain
+from hrvit_lab.cli import show_size
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
-from hrvit_lab.study.columns import comparisons
+from hrvit_lab.plots.text import shorten
+from hrvit_lab.study.columns import cell, comparisons
 from hrvit_lab.study.report.summary import remarks, summary
-from hrvit_lab.study.results import MAX_FILE_BYTES, Results, read_results
+from hrvit_lab.study.results import MAX_FILE_BYTES, Results, read_results, records_of
 from hrvit_lab.study.tables import DISTURBED, to_csv
 
-MAX_NAMES = 12  # beyond, names would cover each other; hovering shows them
+MAX_NAMES = 20  # in the chart; hovering shows the others
 MAX_STYLED = 1_000  # rows
 PROXY_NOTE = (
-    "Accuracy is a proxy: short training from scratch on {dataset}. It ranks variants under this budget alone and is "
-    "not on the scale of the paper's figures."
+    "Accuracy is a proxy: a short training from scratch on {dataset}. It compares variants at this training budget "
+    "only, and cannot be compared with accuracies in the paper."
 )
 EMPTY = """There are no results in `{folder}` yet. Run a study, then reload this page:
 
@@ -33,7 +36,7 @@ EMPTY = """There are no results in `{folder}` yet. Run a study, then reload this
 python -m hrvit_lab.study branch_sweep
 ```
 
-`python -m hrvit_lab.study --list` names the others; results kept elsewhere are opened with
+`python -m hrvit_lab.study --list` lists all studies. To open another folder of results, start the app with
 `streamlit run app.py -- --results FOLDER`."""
 
 
@@ -101,7 +104,7 @@ def _draw(results: Results, folder: Path) -> None:
         )  # fmt: skip
     if about := remarks(results):
         with st.expander(f"Remarks ({len(about)})", icon=":material/warning:"):
-            st.table(pd.DataFrame(about, columns=["variant", "what about it"]).map(plain), hide_index=True)
+            st.table(pd.DataFrame(about, columns=["variant", "remark"]).map(plain), hide_index=True)
     with st.expander("Where it was measured", icon=":material/memory:"):
         st.json(list(map(dict, results.measured_in)) or dict(results.environment))
 
@@ -118,11 +121,12 @@ def _draw_tradeoff(results: Results) -> None:
     keys = results.metrics
     if not results.comparable:
         st.info(
-            "Costs here are of several sizes or of another network than was trained, so there is no trade-off to draw."
+            "There is no chart: the costs of this study are at several input sizes, or of another network than the "
+            "trained one."
         )
         return
     if len(keys) < 2:
-        st.info("This study measured fewer than two metrics, so there is no trade-off to draw.")
+        st.info("There is no chart: this study has values of fewer than two metrics.")
         return
     default_x, default_y = results.spec.axes_of_tradeoff
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -154,32 +158,61 @@ def _draw_tradeoff(results: Results) -> None:
 def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Points to draw, and the columns that hovering shows: {column: title}.
 
-    Columns: `x, x_low, x_high, y, y_low, y_high, front, matching, disturbed`, and the texts. Vega reads dots and
-    brackets in a column's name as paths, so the texts' columns get names of ours.
+    Columns: `x, x_low, x_high, y, y_low, y_high, front, matching, disturbed, name, place` (of the name, "" if it is not
+    drawn), and the texts. Vega reads dots and brackets in a column's name as paths, so the columns of texts get other
+    names.
     """
     table = results.table[results.table[[x, y]].notna().all(axis=1)].reset_index(drop=True)
     said = {"variant": table["variant"].astype(str)}
     said |= {axis.replace("_", " "): table[axis].astype(str) for axis in results.axes}
+    rows = records_of(table)
     for key in results.metrics:
-        spreads = table.get(f"{key}_std", pd.Series(np.nan, index=table.index))
-        values = zip(table[key], spreads, strict=True)
-        said[metric_label(key, results.dataset)] = pd.Series(
-            [format_value(METRICS[key], value, std) for value, std in values], index=table.index
-        )
+        said[metric_label(key, results.dataset)] = pd.Series([cell(key, row) for row in rows], index=table.index)
     said["config"] = table["config_id"].astype(str)
     titles = {f"text{index}": title for index, title in enumerate(said)}
     (x_down, x_up), (y_down, y_up) = plots.spread(table, x), plots.spread(table, y)
+    x_low = table[x] - x_down
     data = pd.DataFrame(
         {
             **dict(zip(titles, said.values(), strict=True)),
-            "x": table[x], "x_low": table[x] - x_down, "x_high": table[x] + x_up,
+            "x": table[x], "x_low": x_low.clip(lower=table[x].min() / 10) if _is_logarithmic(table[x]) else x_low,
+            "x_high": table[x] + x_up,
             "y": table[y], "y_low": table[y] - y_down, "y_high": table[y] + y_up,
-            "front": np.where(plots.pareto_front(table, x, y), "on the Pareto front", "beaten"),
+            "front": plots.pareto_front(table, x, y),
             "matching": table["matching"].astype(str) if "matching" in table else "",
             "disturbed": plots.is_disturbed(table, x, y),
         }
     )  # fmt: skip
+    matchings = data["matching"]  # shown by colour
+    data["name"] = [
+        shorten(name.removesuffix(f", {matching}")) for name, matching in zip(said["variant"], matchings, strict=True)
+    ]
+    data["place"] = _places(data, _free_corner(x, y)) if len(data) else ""
     return data, titles
+
+
+def _places(data: pd.DataFrame, first: str) -> list[str]:
+    """Where the names are drawn; those of points on the front are placed before others."""
+    across, up = (
+        positions(
+            data[axis].to_numpy(dtype=float), data[f"{axis}_low"].min(), data[f"{axis}_high"].max(), length, padding,
+            logarithmic=axis == "x" and _is_logarithmic(data["x"]),
+        )
+        for axis, length, padding in zip("xy", (WIDTH, HEIGHT), PADDING, strict=True)
+    )  # fmt: skip
+    order = np.argsort(~data["front"].to_numpy(dtype=bool), kind="stable")[:MAX_NAMES]
+    return place_names(np.stack([across, HEIGHT - up], axis=1), data["name"].tolist(), order.tolist(), first)
+
+
+def _free_corner(x: str, y: str) -> str:
+    """The side of a point on the front that no other point is on: where both metrics are better."""
+    return (
+        f"{'upper' if METRICS[y].better == 'higher' else 'lower'} {'left' if METRICS[x].better == 'lower' else 'right'}"
+    )
+
+
+def _is_logarithmic(values: "pd.Series[float]") -> bool:
+    return bool(0 < values.min() < values.max() / 10)
 
 
 def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.FacetChart:
@@ -188,52 +221,66 @@ def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.Fac
     several = data["matching"].nunique() > 1
     color = alt.Color(
         "matching:N", title=None, sort=None, scale=alt.Scale(range=list(plots.SERIES)),
-        legend=alt.Legend(orient="top-left", symbolStrokeWidth=0, symbolOpacity=1) if several else None,
+        legend=alt.Legend(orient="top", symbolStrokeWidth=0, symbolOpacity=1) if several else None,
     )  # fmt: skip
-    logarithmic = 0 < data["x"].min() < data["x"].max() / 10
     x_axis = alt.X(
-        "x:Q", title=axis_label(x, results.dataset), axis=_axis(x, grid=False),
-        scale=alt.Scale(type="log" if logarithmic else "linear", zero=False, nice=False, padding=90),
+        "x:Q", title=axis_title(x, results), axis=_axis(x, grid=False),
+        scale=alt.Scale(
+            type="log" if _is_logarithmic(data["x"]) else "linear", zero=False, nice=False, padding=PADDING[0]
+        ),
     )  # fmt: skip
     y_axis = alt.Y(
-        "y:Q",
-        title=axis_label(y, results.dataset),
-        axis=_axis(y, grid=True),
-        scale=alt.Scale(zero=False, nice=False, padding=30),
-    )
-    base = alt.Chart(data)
-    front = base.transform_filter("datum.front != 'beaten'").mark_line(
-        interpolate="step-after" if METRICS[x].better == "lower" else "step-before",
-        strokeWidth=1, color="gray", opacity=0.7,
-    ).encode(x_axis, y_axis)  # fmt: skip
-    x_bars = base.mark_rule(opacity=0.45).encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y_axis, color=color)
-    y_bars = base.mark_rule(opacity=0.45).encode(x_axis, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color)
-    points = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
-        x_axis, y_axis, color=color,
-        fill=alt.condition("datum.front != 'beaten'", color, alt.value("transparent")),
-        tooltip=[alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()],
+        "y:Q", title=axis_title(y, results), axis=_axis(y, grid=True),
+        scale=alt.Scale(zero=False, nice=False, padding=PADDING[1]),
     )  # fmt: skip
-    # Nothing beats a point of the front, so the corner that is better in both metrics is free for its name.
-    dx, dy = (-8 if METRICS[x].better == "lower" else 8), (-9 if METRICS[y].better == "higher" else 9)
-    named = "datum.front != 'beaten'" if (data["front"] != "beaten").sum() <= MAX_NAMES else "false"
-    names = base.transform_filter(named).mark_text(
-        align="right" if dx < 0 else "left", dx=dx, dy=dy, fontSize=12, color="gray"
-    ).encode(x_axis, y_axis, text="text0:N")  # fmt: skip
+    tooltip = [alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()]
+    base = alt.Chart(data)
+    front = base.transform_filter("datum.front").mark_line(
+        interpolate="step-after" if METRICS[x].better == "lower" else "step-before",
+        strokeWidth=1, color="gray", opacity=0.7, tooltip=None,
+    ).encode(x_axis, y_axis)  # fmt: skip
+    bar = base.mark_rule(opacity=0.45)
+    x_bars = bar.encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y_axis, color=color, tooltip=tooltip)
+    y_bars = bar.encode(x_axis, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color, tooltip=tooltip)
+    points = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
+        x_axis, y_axis, color=color, fill=alt.condition("datum.front", color, alt.value("transparent")),
+        tooltip=tooltip,
+    )  # fmt: skip
     crosses = base.transform_filter("datum.disturbed").mark_point(
         shape="cross", angle=45, size=160, color="gray", filled=True
-    ).encode(x_axis, y_axis)  # fmt: skip
-    return alt.layer(front, x_bars, y_bars, points, crosses, names).properties(height=460)
+    ).encode(x_axis, y_axis, tooltip=tooltip)  # fmt: skip
+    names = [
+        base.transform_filter(alt.datum.place == place)
+        .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray")
+        .encode(x_axis, y_axis, text="name:N", tooltip=tooltip)
+        for place, (dx, dy, align) in PLACES.items()
+    ]
+    return alt.layer(front, x_bars, y_bars, points, crosses, *names).properties(height=460)
+
+
+def axis_title(key: str, results: Results) -> list[str]:
+    """A metric with its unit, and on a second line the conditions of a latency or memory measurement."""
+    group, spec = METRICS[key].group, results.spec
+    lines = [axis_label(key, results.dataset)]
+    if group in ("latency", "memory"):
+        batch = f"{spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {show_size(spec.resolution)} px"
+        number = spec.latency.threads
+        threads = f"{number} thread{'s' * (number > 1)}" if number else "one thread per core"
+        lines.append(f"{batch}, {threads}" if group == "latency" and spec.device == "cpu" else batch)
+    return lines
 
 
 def _axis(key: str, grid: bool) -> alt.Axis:
-    """Counts with SI prefixes."""
-    return alt.Axis(format="~g" if METRICS[key].unit else "~s", tickCount=7, labelFlush=False, grid=grid)
+    """Plain numbers, and from a thousand up SI prefixes for counts."""
+    number = "format(datum.value, ',.6~r')"
+    label = number if METRICS[key].unit else f"abs(datum.value) < 1000 ? {number} : format(datum.value, '.6~s')"
+    return alt.Axis(labelExpr=label, tickCount=7, labelFlush=False, labelOverlap=True, grid=grid)
 
 
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
-    said = ["Filled points and the line: the Pareto front of the central values; hover for details."]
+    said = ["Filled points and the line: Pareto front of the central values. Hover over a point for all its values."]
     if any(f"{key}_std" in results.table for key in (x, y)):
-        said.append("Bars: ± 1 standard deviation over seeds; the sentences above say which differences are settled.")
+        said.append("Bars: ± 1 standard deviation over seeds. The text above says which differences are significant.")
     if any(f"{key}_p10" in results.table for key in (x, y)):
         said.append("Bars of latency: 10th to 90th percentile.")
     if plots.is_disturbed(results.table, x, y).any():
