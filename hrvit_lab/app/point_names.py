@@ -6,23 +6,27 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 800, 370
+WIDTH, HEIGHT = 640, 370
 """Plot area in pixels for which names are placed. In a larger one, points and names are farther apart."""
 
 PADDING = (90, 30)
 """Pixels between the data and the edges of the plot area, (x, y)."""
 
-CHARACTER, LINE = 6.5, 14
+CHARACTER, LINE = 6.2, 14
 """Width of a character and height of a line at font size 12, in pixels."""
 
 RADIUS = 6
 """Of a point, in pixels."""
 
-PLACES: dict[str, tuple[int, int, Literal["left", "right"]]] = {
+PLACES: dict[str, tuple[int, int, Literal["left", "center", "right"]]] = {
     "upper left": (-8, -9, "right"),
     "upper right": (8, -9, "left"),
     "lower left": (-8, 9, "right"),
     "lower right": (8, 9, "left"),
+    "above": (0, -16, "center"),
+    "below": (0, 16, "center"),
+    "right": (11, 0, "left"),
+    "left": (-11, 0, "right"),
 }
 """Offset of a name from its point in pixels (x to the right, y down), and its alignment."""
 
@@ -41,7 +45,7 @@ def box(point: NDArray[np.float64], name: str, place: str) -> NDArray[np.float64
     """Left, top, right and bottom of a name in pixels, (4,), with y from the top down."""
     dx, dy, align = PLACES[place]
     width = CHARACTER * len(name)
-    left = point[0] + dx - (width if align == "right" else 0)
+    left = point[0] + dx - {"left": 0, "center": width / 2, "right": width}[align]
     top = point[1] + dy - LINE / 2
     return np.array([left, top, left + width, top + LINE])
 
