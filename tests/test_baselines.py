@@ -172,7 +172,7 @@ def test_a_study_with_baselines_from_end_to_end(tmp_path: Path, capsys: pytest.C
     assert cross["macs"] == "" and cross["status"].startswith("failed: cost: ")
     results = read_results(folder)
     assert network_from_dict(results.configs["ResNet"]) == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
-    assert costs_by_part(results).loc["ResNet", "another network"] == float(resnet["macs"])
+    assert costs_by_part(results).loc["ResNet", "whole network"] == float(resnet["macs"])
 
 
 def test_an_unknown_baseline_is_refused_before_anything_runs(

@@ -504,8 +504,8 @@ def test_settings_change_the_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["hrvit_b1", "--set", "windows=7"], "--set: unknown axis 'windows'"),
         (["hrvit_b1", "--set", "stem=patchfy"], "--set: stem = 'patchfy': unknown variant; did you mean 'patchify'?"),
         (["hrvit_b1", "--set", "widths=[32, 64]"], "--set: widths = (32, 64) has 2 entries for 4 branches"),
-        (["hrvit_b1", "--set", "branches"], "--set 'branches' is no key=value"),
-        (["timm:resnet18"], "'timm:resnet18' is a model of timm, which has no HRViT config; use hrvit_lab.count"),
+        (["hrvit_b1", "--set", "branches"], "--set 'branches' is not of the form key=value"),
+        (["timm:resnet18"], "'timm:resnet18' is a timm model and has no HRViT config; use hrvit_lab.count"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:

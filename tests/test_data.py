@@ -330,7 +330,7 @@ def test_folder_with_an_empty_class(tmp_path: Path) -> None:
 def test_folder_with_one_class_or_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2"):
         load_dataset("folder", resolution=8, root=write_folder(tmp_path, classes=["red"]))
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         load_dataset("folder", resolution=8, root=tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="needs a root"):
         load_dataset("folder", resolution=8)
@@ -351,7 +351,7 @@ def test_resolution_out_of_range(resolution: int | tuple[int, int]) -> None:
 
 
 def test_digits_have_no_root(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leave root out"):
+    with pytest.raises(ConfigError, match="remove root"):
         load_dataset("digits", resolution=8, root=tmp_path)
 
 

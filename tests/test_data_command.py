@@ -136,11 +136,11 @@ def test_of_many_classes_the_extremes_are_shown() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check", "nowhere"], "nowhere is not a folder, and no name of hrvit-lab data list"),
-        (["check", "."], "has the layout of no known data set"),
-        (["check", "ade20k"], "data set 'ade20k' reads ROOT/images/training"),
-        (["check", "ade20k", "--download", "--root", "."], "'ade20k' cannot be downloaded; it reads ROOT/images"),
-        (["check", "cifar10", "--download"], "data set 'cifar10': say with a root into which folder"),
+        (["check", "nowhere"], "nowhere is neither a folder nor a name in hrvit-lab data list"),
+        (["check", "."], "does not have the layout of a known data set"),
+        (["check", "ade20k"], "data set 'ade20k' needs ROOT/images/training"),
+        (["check", "ade20k", "--download", "--root", "."], "'ade20k' cannot be downloaded; provide ROOT/images"),
+        (["check", "cifar10", "--download"], "data set 'cifar10': no folder to download it to"),
         (["check", "digits", "--workers", "0"], "workers: '0' is invalid"),
         (["chck"], "unknown command 'chck'; did you mean 'check'?"),
         (["check"], "the following arguments are required: DATA"),
@@ -176,7 +176,7 @@ def test_a_layout_tells_the_data_set(tmp_path: Path, key: str) -> None:
         else:
             path.mkdir(parents=True)
     assert recognise(tmp_path) == key
-    with pytest.raises(ConfigError, match="layout of no known data set"):
+    with pytest.raises(ConfigError, match="layout of a known data set"):
         recognise(tmp_path.parent)
 
 

@@ -74,7 +74,7 @@ def test_all_are_compared_with_a_reference() -> None:
     assert set(found["before"]) == {"2 b"} and sorted(found["after"]) == ["1 a", "1 b", "2 a"]
     with pytest.raises(ConfigError, match="'3 c' is not in the table"):
         effects(table, curves, [], reference="3 c")
-    with pytest.raises(ConfigError, match="no values of 'miou'"):
+    with pytest.raises(ConfigError, match="the curves have no column 'miou'"):
         seed_values(curves, "miou")
 
 
@@ -120,10 +120,10 @@ def test_an_interval_is_as_narrow_as_asked_for() -> None:
 
 
 def test_what_cannot_be_found_is_said() -> None:
-    with pytest.raises(ConfigError, match="takes more than 100,000 seeds"):
+    with pytest.raises(ConfigError, match="needs more than 100,000 seeds"):
         seeds_for_width(1.0, 1e-6)
     for options in ({"effect": 0.0}, {"effect": 1.0, "power": 1.0}, {"effect": 1.0, "std": 0.0}):
-        with pytest.raises(ConfigError, match="give a spread above 0"):
+        with pytest.raises(ConfigError, match="a std above 0"):
             seeds_for_effect(**{"std": 1.0, **options})
     with pytest.raises(ConfigError, match="at least 2"):
         half_width(1.0, 1)

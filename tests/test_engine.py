@@ -177,7 +177,7 @@ def test_a_worker_that_is_killed_is_one_sentence() -> None:
     next(stream)
     for worker in set(psutil.Process().children()) - others:
         worker.kill()
-    with pytest.raises(ConfigError, match=r"^a process that reads images was ended from outside"):
+    with pytest.raises(ConfigError, match=r"^a data loader worker was killed"):
         list(stream)
 
 

@@ -69,7 +69,7 @@ def test_a_study_lists_and_rehearses_any_title_and_variant(
     for command in (["--list"], ["hostile", "--dry-run"]):
         assert study(command) == (2 if refused and command != ["--list"] else 0)
         shown = show(capsys)
-        assert name in shown or (refused and "holds a control character; leave it out" in " ".join(shown.split()))
+        assert name in shown or (refused and "contains a control character; remove it" in " ".join(shown.split()))
     assert tree(tmp_path) == {"studies", "studies/hostile.yaml"}
 
 

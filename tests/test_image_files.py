@@ -145,7 +145,9 @@ def test_numbers_without_a_range_are_refused(tmp_path: Path, name: str, mode: st
         write_tiff(path, GREY.astype("<i2").tobytes(), 16, sample_format=2)
     else:
         Image.fromarray(GREY.astype(np.int32 if mode == "I" else np.float32)).save(path)
-    with pytest.raises(ConfigError, match=rf"{name} holds .*\(mode {mode}\).*; save it with 8 or 16") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"{name} contains .*\(mode {mode}\).*; save it as 8-bit or 16-bit"
+    ) as caught:
         read(path)
     assert "\n" not in str(caught.value)
 

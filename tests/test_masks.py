@@ -196,12 +196,12 @@ def test_layouts_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
         open_samples("mask_folder", "train", root)
     root = write_pairs(tmp_path / "two")
     write(root / "images/train/a.png", picture(4, 5))
-    with pytest.raises(ConfigError, match=r"a\.jpg and a\.png are two files for one sample"):
+    with pytest.raises(ConfigError, match=r"a\.jpg and a\.png belong to the same sample"):
         open_samples("mask_folder", "train", root)
     (root / "classes.txt").write_text("sky\n")
-    with pytest.raises(ConfigError, match=r"classes\.txt lists 1 classes; a segmentation takes 2 to 255"):
+    with pytest.raises(ConfigError, match=r"classes\.txt lists 1 classes; segmentation supports 2 to 255"):
         open_samples("mask_folder", "train", root)
-    with pytest.raises(ConfigError, match=r"is not below .*two; give folders below"):
+    with pytest.raises(ConfigError, match=r"is not inside .*two; give folders inside"):
         (root / "classes.txt").write_text("sky\ntree\nwater\n")
         open_samples("mask_folder", "train", root, masks="../one/masks/{split}")
     for key, message in (("ade20k", "images/training is not a folder"), ("cityscapes", "leftImg8bit/train is not a")):

@@ -114,7 +114,7 @@ def test_the_back_end_packs_what_it_is_given_plain_or_deployed(plain: HRViT, for
 
 
 def test_another_network_and_another_build_of_torch_are_refused(monkeypatch: pytest.MonkeyPatch, plain: HRViT) -> None:
-    with pytest.raises(Refused, match="for HRViTs only"):
+    with pytest.raises(Refused, match="support HRViTs only"):
         BACKENDS["packed"].prepare(prepare(nn.Conv2d(3, 8, 3), 8, batch_size=1, device="cpu"))
     with pytest.raises(ValueError, match="packed weights do not support float64; use float32 or bfloat16"):
         pack(plain, torch.randn(1, 3, 64, 64).double())

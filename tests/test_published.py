@@ -195,9 +195,9 @@ def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
     columns = table_columns(results, comparisons(results.spec, results.table))
     heads = [(group, [(place, column.head) for place, column in members]) for group, members in headings(columns)]
     assert heads == [
-        ("parameters", [(1, "here"), (2, "Δ")]),
-        ("MACs, the paper's count", [(3, "here"), (4, "Δ")]),
-        ("top-1 on digits (proxy)", [(5, "here"), (6, "Δ")]),
+        ("parameters", [(1, "ours"), (2, "Δ")]),
+        ("MACs, the paper's count", [(3, "ours"), (4, "Δ")]),
+        ("top-1 on digits (proxy)", [(5, "ours"), (6, "Δ")]),
         ("published", [(7, "Δ cost"), (8, "Δ ImageNet top-1"), (9, "Δ Cityscapes mIoU")]),
     ]
     assert [column.cells[1][0] for column in columns[4:6]] == ["49.0 ± 0.0 %", "-2.0 [-14.7, +10.7]"]
@@ -213,11 +213,15 @@ def test_the_summary_tells_differences_from_noise() -> None:
         "drop_rate=0.2": {0: 48.0, 1: 52.0, 2: 51.0},  # −0.7 ± 0.9
     }
     first, other = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
-    assert "1 of 2 changes moves" in first and "drop_rate=0.1 (-5.0 points)" in first and "drop_rate=0.2" not in first
-    assert other == "The effect of the other is not told from zero at this budget."
+    assert (
+        "1 of 2 variants differs significantly" in first
+        and "drop_rate=0.1 (-5.0 points)" in first
+        and "drop_rate=0.2" not in first
+    )
+    assert other == "No effect of the other was detected at this training budget."
     accuracies["drop_rate=0.1"] = {0: 46.0, 1: 47.9, 2: 46.0}  # p = 0.036 by itself, 0.073 of two
     first, none, alone = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
-    assert "0 of 2 changes move" in first and none == "None is told from zero at this budget."
+    assert "0 of 2 variants differ" in first and none == "No effect was detected at this training budget."
     assert "1 of these" in alone and "drop_rate=0.1 (-4.4 points)" in alone and "up to 10 % of such studies" in alone
 
 
@@ -254,19 +258,19 @@ def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytes
     results = read_results(tmp_path / "rows")
     assert not results.comparable
     params, flops = summary(results.table, "digits")
-    assert params.startswith("Published parameters: ours meet 2 of 2")
+    assert params.startswith("Published parameters: our values equal 2 of 2 when rounded")
     assert flops.startswith(
-        "Published FLOPs, each in its source's convention: ours meet 1 of 2"
+        "Published FLOPs, counted by the convention of each source: our values equal 1 of 2 when rounded"
     )  # b1, as the paper counts
 
 
 @pytest.mark.parametrize(
     ("fields", "fragments"),
     [
-        ({"variants": [{"name": "a", "published": "hrvit_b1 ade20k"}]}, ["nothing is published", "hrvit_b1 ade20k"]),
-        ({"variants": [{"name": "a", "set": None}]}, ["no variant is built here"]),
-        ({"variants": [{"name": "a", "resolution": 128}], "match": "equal macs"}, ["can't be matched"]),
-        ({"grid": {"branches": [1]}, "cost_base": "hrvit_b1", "match": "equal macs"}, ["can't be matched"]),
+        ({"variants": [{"name": "a", "published": "hrvit_b1 ade20k"}]}, ["no published row", "hrvit_b1 ade20k"]),
+        ({"variants": [{"name": "a", "set": None}]}, ["set is null in all variants"]),
+        ({"variants": [{"name": "a", "resolution": 128}], "match": "equal macs"}, ["match can't be combined"]),
+        ({"grid": {"branches": [1]}, "cost_base": "hrvit_b1", "match": "equal macs"}, ["match can't be combined"]),
         ({"grid": {"branches": [1]}, "cost_base": "hrvit_b9"}, ["cost_base", "hrvit_b1"]),
         ({"grid": {"branches": [1, 2]}, "compare_to": "branches=3"}, ["compare_to = 'branches=3'", "'branches=2'"]),
         ({"grid": {"branches": [1, 4]}, "compare_to": "branches=4", "resolution": 16}, ["is excluded", "16×16", "32"]),

@@ -141,7 +141,7 @@ def test_the_proxy_takes_what_its_loop_does_and_refuses_the_rest() -> None:
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=r"run\.loop"):
             proxy_options(load_recipe("proxy", settings=[(key, value)]))
-    with pytest.raises(ConfigError, match="only classifies"):
+    with pytest.raises(ConfigError, match="supports classification only"):
         proxy_options(load_recipe("composites", settings=[("run.loop", "proxy")]))
 
 
@@ -161,7 +161,7 @@ def test_the_global_batch_is_kept_with_fewer_processes(processes: int, passes: i
 
 @pytest.mark.parametrize("processes", [3, 64])
 def test_processes_that_cannot_share_a_batch_are_refused(processes: int) -> None:
-    with pytest.raises(ConfigError, match=rf"1024 is no multiple of {processes} processes × 32 images; change"):
+    with pytest.raises(ConfigError, match=rf"1024 is not a multiple of {processes} processes × 32 images; change"):
         load_recipe("imagenet_hrvit").accumulation(processes)
 
 
@@ -206,29 +206,29 @@ WRONG = [
     (SHORT.replace("epochs: 2", "epochs: 2, warmup_epochs: 3"), "warmup_epochs = 3 is longer than the training (2)"),
     (SHORT.replace("name: digits", "name: ../digits"), "data.name = '../digits'"),
     (SHORT.replace("hrvit_nano", "hrvit_nan"), "'hrvit_nan' is unknown; did you mean 'hrvit_nano'"),
-    (SHORT.replace("hrvit_nano", "hrvit_nano, head: segformer"), "'segformer' is no head for classification; use"),
-    (SHORT.replace("hrvit_nano", "timm:resnet18, head: pool"), "timm's models are trained as classifiers"),
+    (SHORT.replace("hrvit_nano", "hrvit_nano, head: segformer"), "'segformer' does not support classification; use"),
+    (SHORT.replace("hrvit_nano", "timm:resnet18, head: pool"), "timm models can only be trained as classifiers"),
     (SHORT.replace("hrvit_nano", "hrvit_nano, changes: {widths: 7}"), "model: widths"),
-    (SHORT.replace("hrvit_nano", "hrvit_nano, changes: {num_classes: 7}"), "num_classes has a setting of its own"),
+    (SHORT.replace("hrvit_nano", "hrvit_nano, changes: {num_classes: 7}"), "num_classes has its own setting"),
     (SHORT.replace("resolution_px: 32", "resolution_px: 16"), "model: resolution = 16×16 is too small"),
-    (SHORT.replace("resolution_px: 32", "batch_size_per_process: 7"), "no multiple of batch_size_per_process = 7"),
-    (SHORT.replace("resolution_px: 32", "mean: null"), "mean and std belong together"),
-    (SHORT.replace("resolution_px: 32", "mean: null, std: null"), "for run.loop proxy only"),
+    (SHORT.replace("resolution_px: 32", "batch_size_per_process: 7"), "not a multiple of batch_size_per_process = 7"),
+    (SHORT.replace("resolution_px: 32", "mean: null"), "only one of mean and std is given"),
+    (SHORT.replace("resolution_px: 32", "mean: null, std: null"), "which only run.loop proxy supports"),
     (SHORT + "augmentation: {crop_area: [1, 0.5]}\n", "crop_area = [1, 0.5] falls"),
     (SHORT + "augmentation: {cat_max_ratio: 0.5}\n", "unknown key 'augmentation.cat_max_ratio'"),
     (SHORT + "evaluation: {mode: whole}\n", "unknown key 'evaluation.mode'"),
     (SHORT + "regularisation: {drop_path: 1}\n", "regularisation.drop_path = 1: give less than 1"),
     (SHORT + "sources: {data.nmae: ours}\n", "unknown setting 'data.nmae'; did you mean 'data.name'"),
     (SHORT + "sources: {data: theirs}\n", "sources.data = 'theirs': use 'paper', 'release' or 'ours'"),
-    (SHORT + 'notes: ["a\\x1b[2J"]\n', "holds a control character"),
+    (SHORT + 'notes: ["a\\x1b[2J"]\n', "contains a control character"),
     (SHORT + "per_model: {hrvit_micro: {schedule: {epochs: 0}}}\n", "per_model: hrvit_micro: schedule.epochs = 0"),
     (SHORT + "per_model: {hrvit_micro: {schedul: {epochs: 1}}}\n", "per_model: hrvit_micro: unknown section 'schedul'"),
     (SHORT + "per_model: {hrvit_micro: {title: {x: 1}}}\n", "unknown section 'title'; use one of augmentation"),
     (SHORT.replace("classification", "[classification]"), "task = ['classification']: use classification or"),
-    (SHORT + "1: 2\n", "1 = 1: give a key that is a text"),
+    (SHORT + "1: 2\n", "1 = 1: give a string as the key"),
     (SHORT + "evaluation: {resolution_px: 16}\n", "resolution = 16×16 is too small"),
     (SHORT + "per_model: {hrvit_micr: {schedule: {epochs: 1}}}\n", "'hrvit_micr' is unknown"),
-    (SHORT + "per_model: [hrvit_micro]\n", "per_model = ['hrvit_micro']: give keys with values"),
+    (SHORT + "per_model: [hrvit_micro]\n", "per_model = ['hrvit_micro']: give a mapping"),
 ]  # fmt: skip
 
 

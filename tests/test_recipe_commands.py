@@ -100,15 +100,15 @@ def test_the_size_of_a_segmentation_recipe_is_that_of_its_crops() -> None:
     [
         ("--lr fast", "the command line: optimiser.learning_rate = 'fast': give a number"),
         ("-b 0", "the command line: data.batch_size_per_process = 0: give at least 1"),
-        ("-b 48", "global_batch_size = 1024 is no multiple of batch_size_per_process = 48"),
-        ("--epochs 5", "schedule: warmup_epochs = 20 is longer than the training (5); lower it"),
+        ("-b 48", "global_batch_size = 1024 is not a multiple of batch_size_per_process = 48"),
+        ("--epochs 5", "schedule: warmup_epochs = 20 is longer than the training (5); lower the warm-up"),
         ("--epochs 1.5", "schedule.epochs = 1.5: give a whole number"),
         ("--img-size x", "--img-size: 'x' is not a size"),
         ("--img-size 16", "model: resolution = 16×16 is too small"),
         ("--model hrvit_b7", "'hrvit_b7' is unknown; did you mean"),
         ("--set schedule.epohcs=1", "unknown key 'schedule.epohcs'; did you mean 'epochs'"),
-        ("--set epochs", "--set 'epochs' is no key=value"),
-        ("--set schedule.epochs.x=1", "'schedule.epochs' holds no keys"),
+        ("--set epochs", "--set 'epochs' is not of the form key=value"),
+        ("--set schedule.epochs.x=1", "'schedule.epochs' has no keys"),
         ("--drop-path 1.0", "regularisation.drop_path = 1.0: give less than 1"),
         ("--lrr 1", "unrecognized arguments: --lrr 1"),
     ],
@@ -178,7 +178,7 @@ def test_a_copy_is_the_file_and_overwrites_nothing(
     Path("mine.yaml").write_text("mine", encoding="utf-8")
     capsys.readouterr()
     assert train.main(["copy", "fashion_mnist", "mine.yaml"]) == 2
-    assert capsys.readouterr().err == "error: mine.yaml exists and is not overwritten; give another name\n"
+    assert capsys.readouterr().err == "error: mine.yaml already exists and is never overwritten; choose another name\n"
     assert Path("mine.yaml").read_text(encoding="utf-8") == "mine"
     assert train.main(["copy", "fashion_mnist", "mine.txt"]) == 2
     assert train.main(["copy", "fashion_mnist", "no/mine.yaml"]) == 2
@@ -207,7 +207,7 @@ def test_validate_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is a valid recipe: classification on cifar10, 60 epochs." in " ".join(capsys.readouterr().out.split())
     for wrong, told in (
         (text.replace("curve: cosine", "curve: cosin"), "schedule.curve = 'cosin': use 'cosine', 'poly' or 'constant'"),
-        (text.replace("name: adamw", "name: adamwx"), "optimiser.name = 'adamwx': timm has no such optimiser"),
+        (text.replace("name: adamw", "name: adamwx"), "optimiser.name = 'adamwx': timm has no such optimizer"),
         (text.replace("name: hrvit_micro", "name: timm:resnet1"), "timm has no such model; did you mean 'resnet1"),
     ):
         path.write_text(wrong, encoding="utf-8")

@@ -277,7 +277,7 @@ def test_another_training_is_never_overwritten(
 ) -> None:
     monkeypatch.chdir(undisturbed.parent)
     before = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
-    refused(command("--out", "whole"), capsys, "holds a training already", "--resume auto")
+    refused(command("--out", "whole"), capsys, "already contains a training", "--resume auto")
     refused(
         command("--out", "whole", "--resume", "auto", optimiser__learning_rate=0.5), capsys,
         "optimiser.learning_rate = 0.5", "was trained with 0.004",
@@ -325,7 +325,8 @@ def test_a_checkpoint_without_a_recipe_is_refused(
 ) -> None:
     (folder / "alone.safetensors").write_bytes((undisturbed / "best.safetensors").read_bytes())
     for arguments, word in (
-        (["alone.safetensors"], "no recipe.yaml beside it"), (["nowhere"], "no such file"), (["."], "holds no best"),
+        (["alone.safetensors"], "no recipe.yaml next to it"), (["nowhere"], "does not exist"),
+        (["."], "contains no best"),
         (["alone.safetensors", "--recipe", "proxy"], "short training"),
     ):  # fmt: skip
         capsys.readouterr()
@@ -380,7 +381,7 @@ def test_a_broken_image_is_named_and_nothing_is_lost(
     path.write_bytes(content)
     assert main(on_pictures("--out", "broken", "--resume", "auto")) == 0
     assert same_weights(pictures.parent / "broken", pictures.parent / "whole")
-    assert f"Going on after step {int(last.stem[5:])}" in capsys.readouterr().out
+    assert f"Resuming after step {int(last.stem[5:])}" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -199,13 +199,13 @@ def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("top1", "std", "expected", "absent"),
     [
-        ((88, 92.0, 92.3), 0.5, "above 1 of 2 other networks at the 5 % level: branches=1.", "each of"),
-        ((88, 92.0, 92.3), 0.5, "The cheapest of them is branches=2: 92.0 ± 0.5 % at", "each of"),
-        ((88, 90.0, 95.0), 0.5, "above each of the 2 other networks", "not settled"),
-        ((88, 90.0, 95.0), 0.5, "the next, branches=2, is 5.0 points lower", "not settled"),
-        ((92.4, 92.0, 92.3), 0.5, "above none of 2 other networks", "each of"),
-        ((92.4, 92.0, 92.3), 0.5, "The order among these 3 is not settled. It is also the cheapest", "each of"),
-        ((88, 92.0, 92.3), float("nan"), "two seeds or more", "at the 5 % level"),
+        ((88, 92.0, 92.3), 0.5, "significantly better than 1 of 2 other networks (5 % level): branches=1.", "each of"),
+        ((88, 92.0, 92.3), 0.5, "Of these 2 networks, branches=2 has the fewest MACs: 92.0 ± 0.5 % at", "each of"),
+        ((88, 90.0, 95.0), 0.5, "better than each of the 2 other networks (5 % level)", "not significant"),
+        ((88, 90.0, 95.0), 0.5, "The second best, branches=2, is 5.0 points lower", "not significant"),
+        ((92.4, 92.0, 92.3), 0.5, "better than none of 2 other networks (5 % level).", "each of"),
+        ((92.4, 92.0, 92.3), 0.5, "Of these 3 networks, it also has the fewest MACs: ", "each of"),
+        ((88, 92.0, 92.3), float("nan"), "at least two seeds", "5 % level"),
     ],
 )
 def test_summary_claims_no_more_than_its_tests_allow(
@@ -221,7 +221,7 @@ def test_summary_without_training_speaks_of_costs(tmp_path: Path) -> None:
     table = read_results(write_study(tmp_path / "s")).table.drop(columns="top1")
     said = summary(table, "digits")
     assert "(branches=1)" in said[0] and "(branches=3)" in said[0]
-    assert said[-1] == "Nothing was trained, so this says nothing about accuracy."
+    assert said[-1] == "No network was trained, so there are no accuracies."
 
 
 def test_one_trained_variant_is_not_ranked(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:
     table.loc[2, "status"] = "partial"
     table.to_csv(folder / "table.csv", index=False)
     (folder / "dropped.json").write_text(json.dumps({"branches=5": "too many MACs"}))
-    assert str(unfinished(read_results(folder).table)).startswith("1 of 3 variants is not finished: fronts")
+    assert str(unfinished(read_results(folder).table)).startswith("1 of 3 variants is not finished, so Pareto fronts")
     assert unfinished(table.head(2)) is None
     assert remarks(read_results(folder)) == [
         ("branches=1", "failed: accuracy (seed 1): loss is not finite"),
@@ -268,7 +268,7 @@ def spoil(folder: Path, name: str, content: str | None) -> None:
         ("table.csv", "", "s/table.csv can't be read: it has no column 'variant'"),
         ("table.csv", "a,b\n1,2\n", "s/table.csv can't be read: it has no column 'variant'"),
         ("table.csv", "variant,macs\n", "s/table.csv can't be read: it has no rows"),
-        ("table.csv", "variant,macs\n,3\n", "s/table.csv can't be read: no row has a variant's name"),
+        ("table.csv", "variant,macs\n,3\n", "s/table.csv can't be read: no row has a variant name"),
         ("study.yaml", "title: [", "not valid YAML"),
         ("study.yaml", None, "study.yaml cannot be read"),
     ],
@@ -302,7 +302,7 @@ def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
     ("name", "content", "fault"),
     [
         ("environment.json", "{", "environment.json is left out: it is not JSON"),
-        ("environment.json", "[1, 2]", "environment.json is left out: it holds something else"),
+        ("environment.json", "[1, 2]", "environment.json is left out: its content has the wrong type"),
         ("environment.json", '{"cpu": NaN}', "environment.json is left out: NaN is not JSON"),
         ("environment.json", "[" * 100_000, "environment.json is left out: it is not JSON"),
         (
@@ -311,8 +311,8 @@ def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
             "environment.json is left out: it is nested more than 20 deep",
         ),
         ("configs.json", "[" * 100_000, "configs.json is left out: it is not JSON"),
-        ("dropped.json", '"all of them"', "dropped.json is left out: it holds something else"),
-        ("measured_in.json", "{}", "measured_in.json is left out: it holds something else"),
+        ("dropped.json", '"all of them"', "dropped.json is left out: its content has the wrong type"),
+        ("measured_in.json", "{}", "measured_in.json is left out: its content has the wrong type"),
         ("curves.csv", "variant,seed\nbranches=1,0\n", "curves.csv is left out: it has no column 'epoch'"),
         ("curves.csv", None, "there is no curves.csv: training curves are missing"),
     ],

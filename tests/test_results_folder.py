@@ -295,7 +295,7 @@ def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
     other.write_bytes(mine.read_bytes())
     assert main([str(other), *out]) == 0
     assert main(["report", "costs", "--out", str(tmp_path / "results")]) == 0
-    assert "is written again" not in capsys.readouterr().err
+    assert "will not include" not in capsys.readouterr().err
 
 
 def test_a_folder_of_an_older_version_is_judged_by_title_and_question(
@@ -309,7 +309,7 @@ def test_a_folder_of_an_older_version_is_judged_by_title_and_question(
     del old["study_file"]
     path.write_text(json.dumps(old))
     other.write_text(COSTS.replace("What does", "What else does"))
-    assert "another study of that name" in refused(capsys, other, *out)
+    assert "another study with the same name" in refused(capsys, other, *out)
     assert main([str(mine), *out]) == 0
 
 

@@ -71,13 +71,13 @@ def test_settings_change_a_study_and_a_dict_stays_as_it_was(tmp_path: Path) -> N
 
 def test_what_is_no_study_is_one_sentence(tmp_path: Path) -> None:
     problems: list[tuple[Any, dict[str, Any], str]] = [
-        (3, {}, "3 is no study; give a name"),
+        (3, {}, "3 is not a study; give a name"),
         ("branch_swep", {}, "did you mean 'branch_sweep'"),
         (COSTS | {"bse": 1}, {}, "unknown key 'bse'"),
         ({}, {}, "'title' is missing"),
-        (COSTS, {"name": "../x"}, "can't name a study"),
+        (COSTS, {"name": "../x"}, "is not valid as the name"),
         (COSTS, {"settings": {"sead": 1}}, "unknown key 'sead'"),
-        (COSTS, {"again": ["latency"]}, "no trials of a group 'latency'"),
+        (COSTS, {"again": ["latency"]}, "no trials of group 'latency'"),
     ]
     for study, more, said in problems:
         with pytest.raises(ConfigError) as refused:
@@ -95,14 +95,14 @@ def test_studies_of_one_name_never_replace_each_other(tmp_path: Path) -> None:
     before = files(out)
     rest = COSTS | {"base": "hrvit_micro"}
     for study in (other, COSTS, rest, load_study(other)):
-        with pytest.raises(ConfigError, match="holds the results of another study of that name"):
+        with pytest.raises(ConfigError, match="contains the results of another study with the same name"):
             run_study(study, out=out, name="costs")
     assert files(out) == before
     assert main([str(other), "--out", str(out)]) == 2 and files(out) == before
     run_study(COSTS, out=out, name="mine")
     before = files(out)
     for study in (mine, rest):
-        with pytest.raises(ConfigError, match="another study of that name"):
+        with pytest.raises(ConfigError, match="another study with the same name"):
             run_study(study, out=out, name="mine")
     assert files(out) == before
     assert len(run_study(COSTS | {"grid": {"branches": [1, 2, 3]}}, out=out, name="mine").table) == 3  # it has grown
@@ -125,12 +125,12 @@ def test_a_script_without_a_guard_trains_and_the_command_goes_on_from_its_record
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("1 trials: 0 were there, 1 done") == 1
+    assert done.stdout.count("1 trial: 0 already finished, 1 run") == 1
     *_, shown, shape = done.stdout.splitlines()
     assert shown.startswith("Results('short', 1 variants; top1") and shown.endswith("none failed; in results/short)")
     assert shape.startswith("(1, ")
     assert main(["short.yaml"]) == 0
-    assert "1 trials: 1 were there, 0 done" in capsys.readouterr().out
+    assert "1 trial: 1 already finished, 0 run" in capsys.readouterr().out
 
 
 def test_ctrl_c_raises_after_what_is_done_was_kept(

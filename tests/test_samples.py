@@ -163,7 +163,7 @@ def test_broken_archives_are_one_sentence(tmp_path: Path) -> None:
     for name, message in (
         ("shards", "shards of webdataset must be unpacked"),
         ("empty", "no image"),
-        ("text", "fetch"),
+        ("text", "download it again"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
             open_samples("imagenet", "train", tmp_path / name)
@@ -203,9 +203,9 @@ def test_an_index_outside_is_refused(tmp_path: Path) -> None:
         ("digits", "test", {}, "unknown split 'test'; use train or val"),
         ("digits", "val", {"size": 3}, "data set 'digits' has no option 'size'; it has none"),
         ("imagenet", "val", {"clases": "x"}, "has no option 'clases'; did you mean 'classes'"),
-        ("imagenet", "val", {}, "data set 'imagenet' reads ROOT/train/CLASS"),
-        ("imagenet", "val", {"root": "nowhere"}, "nowhere is not a folder; data set 'imagenet' reads"),
-        ("digits", "val", {"root": "."}, "leave root out"),
+        ("imagenet", "val", {}, "data set 'imagenet' needs ROOT/train/CLASS"),
+        ("imagenet", "val", {"root": "nowhere"}, "nowhere is not a folder; data set 'imagenet' needs"),
+        ("digits", "val", {"root": "."}, "remove root"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(key: str, split: str, options: dict[str, str], message: str) -> None:

@@ -237,5 +237,5 @@ def test_levels_give_mean_and_deviation() -> None:
 
 
 def test_textures_have_no_root(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leave root out"):
+    with pytest.raises(ConfigError, match="remove root"):
         open_samples("textures", "val", tmp_path)

@@ -97,7 +97,7 @@ def test_a_tree_is_trained_resumed_and_scored(
     # From the state after step 2, as if the machine had been lost after it.
     half = tmp_path / "whole" / "checkpoints" / "step-00000002.pt"
     assert main([*command, "--out", "half", "--resume", str(half)]) == 0
-    assert "Going on after step 2" in capsys.readouterr().out
+    assert "Resuming after step 2" in capsys.readouterr().out
     whole, resumed = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "half"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert evaluate(["whole", "--data", "data", "--set", "run.workers=0"]) == 0

@@ -116,12 +116,12 @@ class Simulation:
 
 def claims(said: str) -> bool:
     """Whether the sentences tell any network from another."""
-    if said.startswith("Against"):
-        found = re.search(r"(\d+) of \d+ changes? moves? top-1", said)
-        assert found or "is told from zero" in said
+    if said.startswith(("No significant change of top-1", "In paired t-tests over seeds against")):
+        found = re.search(r"(\d+) of \d+ variants? differs? significantly in top-1", said)
+        assert found or said.startswith("No")
         return bool(found and int(found.group(1)))
-    assert "at the 5 % level" in said or "not settled" in said
-    return "is above" in said and "is above none" not in said
+    assert "(5 % level)" in said or "were not tested" in said
+    return "significantly better than" in said and "significantly better than none" not in said
 
 
 def normal(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.float64]:
@@ -215,4 +215,4 @@ def test_a_network_that_stands_twice_is_tested_once() -> None:
     table = analysis.table(spec, variants, planned, records)
     expected = stats.ttest_rel(values["b"], values["a"]).pvalue
     assert table["top1_delta_p"].tolist()[1:] == pytest.approx([expected, expected])
-    assert "1 of 1 change" in summary(table, "digits", "a")[0]
+    assert "1 of 1 variant" in summary(table, "digits", "a")[0]

@@ -92,11 +92,11 @@ def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.Cap
     times = {path.name: path.stat().st_mtime_ns for path in trials.glob("*.json")}
     first = (folder / "table.csv").read_bytes()
     assert main(asked) == 0
-    assert "3 were there, 0 done" in capsys.readouterr().out
+    assert "3 already finished, 0 run" in capsys.readouterr().out
     damaged = sorted(trials.glob("*.json"))[0]
     damaged.write_text(damaged.read_text()[:100])
     assert main(asked) == 0
-    assert "2 were there, 1 done" in capsys.readouterr().out
+    assert "2 already finished, 1 run" in capsys.readouterr().out
     changed = {path.name for path in trials.glob("*.json") if path.stat().st_mtime_ns != times[path.name]}
     assert changed == {damaged.name}
     assert damaged.with_suffix(".corrupt").is_file()
@@ -256,7 +256,7 @@ def test_a_failed_trial_is_a_row_with_its_reason(
     assert re.match(r"failed: accuracy \(seed 0\): \w+: .*broken\.png cannot be decoded", row["status"])
     assert shown.count("failed: branches=") == 1
     assert main(arguments) == 1
-    assert "1 trials: 1 were there, 0 done" in capsys.readouterr().out
+    assert "1 trial: 1 already finished, 0 run" in capsys.readouterr().out
 
 
 def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,7 +264,7 @@ def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys
     assert main([str(study), "--out", str(out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert not out.exists()
-    assert "No trial has to run: costs are computed in closed form." in shown
+    assert "No trials to run: costs are computed in closed form." in shown
     assert "branches=3" in shown
     assert shown.startswith("How many parameters and MACs does each branch add?\n")
     memory = ["--metrics", "macs,peak_memory_mib", "--out", str(out)]
@@ -285,7 +285,7 @@ def test_how_long_it_takes_is_said_only_where_it_is_known(
     training = ["--metrics", "macs,top1", "--set", "grid.branches=[1, 2],train.epochs=1,train.train_limit=64"]
     dry = asked(*training, "--seeds", "0,1", "--dry-run")
     assert "4 trials" in dry and ": 4 × training with one seed." in dry
-    assert "unknown until the first training is finished" in dry and "About" not in dry
+    assert "unknown until the first training finishes" in dry and "About" not in dry
 
     first = asked(*training, "--seeds", "0")
     assert first.startswith("2 trials: 0 already finished, 2 to run.") and re.search(

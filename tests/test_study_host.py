@@ -52,7 +52,7 @@ def test_another_process_is_seen_from_any_folder_and_freed_by_its_death(tmp_path
 def test_the_folder_is_the_users_alone(folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    with pytest.raises(ConfigError, match="no folder of this user's alone"):
+    with pytest.raises(ConfigError, match="must be a folder that only this user can write to"):
         timing_lock(exclusive=True)
     folder.chmod(0o700)
 
@@ -60,7 +60,7 @@ def test_the_folder_is_the_users_alone(folder: Path) -> None:
 def test_a_planted_link_is_refused(folder: Path, tmp_path: Path) -> None:
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match=f"{folder} .* no folder of this user's alone; remove it"):
+    with pytest.raises(ConfigError, match=f"{folder} .* must be a folder that only this user can write to; remove it"):
         timing_lock(exclusive=False)
     assert list(tmp_path.iterdir()) == []
     folder.unlink()

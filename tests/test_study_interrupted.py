@@ -310,7 +310,7 @@ def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
     records = [store.load(t.key) or {} for t in trials]
     assert any(record["beside"] == 1 for record in records)
     for record in records:
-        expected = {"train_seconds": ["beside up to 1 other trial"]} if record["beside"] else {}
+        expected = {"train_seconds": ["up to 1 other trial ran at the same time"]} if record["beside"] else {}
         assert record["disturbed"] == expected
 
 

@@ -105,9 +105,9 @@ def test_a_killed_worker_is_said_in_a_line(tmp_path: Path) -> None:
         (None, "cpu", 64, 2, 3, ""),
         (None, "cuda", 8, 64, 1, ""),
         (4, "cpu", 8, 64, 4, ""),
-        (1000, "cpu", 8, 64, 8, "--jobs 1000 is too many here: 8 cores can be used, so 8 run at a time."),
-        (1000, "cpu", 64, 2, 3, "--jobs 1000 is too many here: 2.0 GiB of memory are free, so 3 run at a time."),
-        (2, "cpu", 8, 0.1, 1, "--jobs 2 is too many here: 0.1 GiB of memory are free, so 1 runs at a time."),
+        (1000, "cpu", 8, 64, 8, "--jobs 1000 is reduced to 8: 8 CPU cores are available."),
+        (1000, "cpu", 64, 2, 3, "--jobs 1000 is reduced to 3: 2.0 GiB of memory are free."),
+        (2, "cpu", 8, 0.1, 1, "--jobs 2 is reduced to 1: 0.1 GiB of memory are free."),
     ],
 )
 def test_jobs_are_bounded_by_cores_and_memory(

@@ -59,7 +59,7 @@ def test_one_at_a_time_is_the_base_and_single_changes() -> None:
         "stem_width=32": base.replace(stem_width=32).id,
     }
     assert variants[0].point == {"depth_scale": 1.0, "stem_width": 16}
-    assert dropped == [("depth_scale=1", "it is the base itself")]
+    assert dropped == [("depth_scale=1", "it is identical to the base")]
 
 
 def test_named_variants_may_start_from_another_preset() -> None:
@@ -222,7 +222,7 @@ def test_shipped_studies(name: str, tmp_path: Path) -> None:
     assert "?" in study.title + study.question
     variants, dropped = expand(study)
     assert len(variants) >= 3
-    assert not [entry for entry in dropped if "base itself" not in entry.reason]
+    assert not [entry for entry in dropped if "identical to the base" not in entry.reason]
     said = {entry.name: entry.note for entry in study.variants or ()}
     assert all(variant.point.get("note", "") == said.get(variant.name, "") for variant in variants)
     resolved = load_study(written(tmp_path, study.to_yaml()))
@@ -255,7 +255,7 @@ GRID = {"grid": {"branches": [1, 2]}}
         ({**BASE, **GRID, "train": {"epoch": 1}}, ["unknown key 'train.epoch'", "'epochs'"]),
         ({**BASE, **GRID, "latency": {"batchsize": 1}}, ["'latency.batchsize'", "'batch_size'"]),
         ({**BASE, **GRID, "constraints": {"params": {"maximum": 1}}}, ["'constraints.params.maximum'", "max"]),
-        ({**BASE, **GRID, "constraints": {"top1": {"max": 1}}}, ["'top1' is no cost"]),
+        ({**BASE, **GRID, "constraints": {"top1": {"max": 1}}}, ["'top1' is not a cost"]),
         ({**BASE, "grid": {"branch": [1]}}, ["unknown axis 'branch'", "'branches'"]),
         ({**BASE, "grid": {"branches": ["two"]}}, ["branches = 'two'", "whole number"]),
         ({**BASE, "grid": {"branches": [1, 6]}}, ["branches = 6", "at most 5"]),
@@ -267,10 +267,10 @@ GRID = {"grid": {"branches": [1, 2]}}
         ({**BASE, "variants": [{"name": "a"}, {"name": "b", "set": {"window_sizes": 0}}]}, ["window_sizes[0] = 0"]),
         ({**BASE, "variants": [{"name": "a"}, {"name": "b", "set": {"preset": "mit_b9"}}]}, ["'b': ", "'mit_b9'"]),
         ({**BASE, "variants": [{"name": "b", "set": {"ffn": ["mlp", "mpl"]}}]}, ["'b': ffn[1] = 'mpl'", "'mlp'"]),
-        ({**BASE, "variants": [{"name": "b", "set": 3}]}, ["variants.0.set = 3", "give keys with values"]),
+        ({**BASE, "variants": [{"name": "b", "set": 3}]}, ["variants.0.set = 3", "give a mapping"]),
         ({**BASE, **GRID, "seeds": 3}, ["seeds = 3", "give a list"]),
         ({**BASE, **GRID, "tradeoff": ["macs", "latency_ms"]}, ["tradeoff: 'latency_ms' is not measured", "metrics"]),
-        ({**BASE, **GRID, "tradeoff": ["macs", "macs"]}, ["tradeoff: 'macs' stands there twice"]),
+        ({**BASE, **GRID, "tradeoff": ["macs", "macs"]}, ["tradeoff: 'macs' is given twice"]),
         ({**BASE, "grid": {"branches": []}}, ["grid.branches", "at least 1"]),
         ({**BASE, **GRID, "base": "hrvit_nan"}, ["base", "unknown preset 'hrvit_nan'", "'hrvit_nano'"]),
         ({**BASE, **GRID, "base": {"preset": "hrvit_nano", "width": 3}}, ["base", "'width'"]),
@@ -279,7 +279,7 @@ GRID = {"grid": {"branches": [1, 2]}}
         ({**BASE, **GRID, "seeds": [-1]}, ["seeds.0", "-1"]),
         ({**BASE, **GRID, "device": "gpu"}, ["device", "'gpu'", "cuda"]),
         ({**BASE, **GRID, "match": "equal params"}, ["match", "equal params"]),
-        ({**BASE, "variants": [{"name": "a"}, {"name": "a"}]}, ["two variants are called 'a'"]),
+        ({**BASE, "variants": [{"name": "a"}, {"name": "a"}]}, ["two variants have the name 'a'"]),
         (
             {**BASE, "grid": {"stem_width": list(range(1, 400)), "drop_rate": [i / 100 for i in range(99)]}},
             ["39501", "10000"],
@@ -334,8 +334,8 @@ def test_settings_change_the_file(tmp_path: Path) -> None:
     [
         ("train.epohcs=2", ["--set", "'train.epohcs'", "'epochs'"]),
         ("trian.epochs=2", ["--set", "'trian'", "'train'"]),
-        ("train", ["--set", "'train' is no key=value"]),
-        ("title.x=2", ["--set", "'title' holds no keys"]),
+        ("train", ["--set", "'train' is not of the form key=value"]),
+        ("title.x=2", ["--set", "'title' has no keys"]),
         ("train.epochs=many", ["--set", "train.epochs", "'many'"]),
         ("grid.branches=[1", ["grid.branches", "not valid YAML"]),
     ],

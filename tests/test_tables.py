@@ -130,15 +130,15 @@ def test_names_are_text_and_axes_numbers_where_all_are_written_so() -> None:
 def test_a_cell_that_does_not_fit_is_missing_and_said_once(column: str, cell: str) -> None:
     content = f"variant,{column}\na,{cell}\nb,{cell}\nc,\n"
     table, faults = read_table(content.encode())
-    assert faults == [f"table.csv: 2 cells of {column} do not fit and are left out"]
+    assert faults == [f"table.csv: 2 cells of {column} are invalid and treated as missing"]
     assert not table[column].any() if column == "pareto" else table[column].isna().all()
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"variant,macs\na,1\nb\nc,2,3\n", "table.csv: 2 rows have more or fewer cells than the head"),
-        (b"variant,macs\na,1\n,2\n", "table.csv: 1 rows have no variant's name and are left out"),
+        (b"variant,macs\na,1\nb\nc,2,3\n", "table.csv: 2 rows have more or fewer cells than the header"),
+        (b"variant,macs\na,1\n,2\n", "table.csv: 1 rows have no variant name and are ignored"),
     ],
 )
 def test_rows_that_do_not_fit_are_said_once(content: bytes, fault: str) -> None:
@@ -149,7 +149,7 @@ def test_the_number_of_rows_is_bounded_and_said() -> None:
     lines = "".join(f"v{i},{i}\n" for i in range(MAX_ROWS["table.csv"] + 5))
     table, faults = read_table(f"variant,macs\n{lines}".encode())
     assert len(table) == MAX_ROWS["table.csv"] == 10_000
-    assert faults == ["table.csv has more than 10,000 rows; the others are left out"]
+    assert faults == ["table.csv has more than 10,000 rows; the others are ignored"]
     assert read_table("".join(["variant,macs\n", *lines.splitlines(True)[:10_000]]).encode())[1] == []
 
 

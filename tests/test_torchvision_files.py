@@ -71,8 +71,8 @@ def test_a_pickle_of_cifar_cannot_run_code(tmp_path: Path, monkeypatch: pytest.M
         (b"no pickle", "test_batch is not a file of CIFAR"),
         (pickle.dumps({"labels": [0]}), "test_batch is not a file of CIFAR"),
         (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}), r"label of test_batch is not in 0 … 9"),
-        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}), "does not hold 32×32 colour images"),
-        (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [1]}), "does not hold 32×32 colour images"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}), "does not contain 32×32 colour images"),
+        (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [1]}), "does not contain 32×32 colour images"),
         (None, "test_batch cannot be read"),
     ],
 )
@@ -123,7 +123,7 @@ def test_broken_pets_are_one_sentence(tmp_path: Path) -> None:
         open_samples("oxford_pets", "train", root)[0]
     for text, message in (
         ("Abyssinian_1 one 1 1\n", "is not a name and the number"), ("#\n", "lists no image"),
-        ("../../x 1 1 1\n", "is not a name"), ("a_1 2 1 1\n", "numbered from 1 without gaps"),
+        ("../../x 1 1 1\n", "is not a name"), ("a_1 2 1 1\n", "have gaps or do not start at 1"),
     ):  # fmt: skip
         (folder / "annotations" / "trainval.txt").write_text(text)
         with pytest.raises(ConfigError, match=message):

@@ -276,7 +276,8 @@ def test_a_batch_of_one_is_refused_before_anything_runs(digits: ImageData) -> No
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
     with pytest.raises(
-        ConfigError, match=r"^batch_size = 1 .* a single image of 8×8 pixels .*at least 2 images per step"
+        ConfigError,
+        match=r"^batch_size = 1 .* a single value per channel at 8×8 pixels; use at least 2 images per step",
     ):
         fit(model, digits, TrainOptions(batch_size=1, train_limit=20), 0, on_step=lambda *_: pytest.fail("it ran"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -46,8 +46,8 @@ def test_not_a_number_is_one() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("name: a\ngrid: {x: 1}\ngrid: {y: 2}\n", 3, "duplicate key 'grid', first in line 2"),
-        ("a: {b: 1, c: 2,\n b: 3}", 2, "duplicate key 'b', first in line 1"),
+        ("name: a\ngrid: {x: 1}\ngrid: {y: 2}\n", 3, "duplicate key 'grid', first used in line 2"),
+        ("a: {b: 1, c: 2,\n b: 3}", 2, "duplicate key 'b', first used in line 1"),
         ("- a: 1\n  a: 1\n", 2, "duplicate key 'a'"),
         ("1: a\n1.0: b\n", 2, "duplicate key"),
         ("? [a]\n: b\n", 1, "a key must be a name"),

@@ -1,4 +1,4 @@
-"""What belongs to the fields of a config: one entry a branch, names from a table, bounds."""
+"""Properties of config fields: entries per branch, tables of names, bounds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ PER_BRANCH: dict[str, tuple[Any, ...]] = {
     "ffn": ("mixcfn",) * 5,
     "head_widths": (32, 64, 128, 256, 512),
 }
-"""Fields with one entry a branch, and b1's entries for up to five branches: the defaults."""
+"""Fields with one entry per branch, with their defaults: b1's entries for up to five branches."""
 
 
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -35,4 +35,4 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "stem": STEM,
     "head": HEAD,
 }
-"""Fields that name a variant, and the table of names each admits."""
+"""Fields that name a variant, with the table of valid names."""

@@ -1,12 +1,12 @@
 """The structure of a network: the parts of a config, their arguments and their positions.
 
 Parallel branches (arXiv 2111.01236): the stem's map is the first branch, and every stage begins with a fusion that
-makes its branches' inputs from the maps of the stage before::
+computes the inputs of its branches from the maps of the previous stage::
 
     stem ─▶ fusion ─▶ branch 0 ─▶ fusion ─▶ branch 0 ─▶ … ─▶ head
                                         └▶ branch 1 ─▶ … ─▶
 
-A pyramid (arXiv 2105.15203): each stage is one branch, made from the map of the branch before::
+A pyramid (arXiv 2105.15203): each stage is one branch, which reads the map of the previous branch::
 
     stem ─▶ branch 0 ─▶ branch 1 ─▶ branch 2 ─▶ … ─▶ head
 
@@ -29,16 +29,16 @@ Sizes = tuple[Size, ...]
 
 
 class Part(NamedTuple):
-    """A part of a network, as data. Equal parts are built from the same arguments, cost the same and do the same.
+    """A part of a network, as data. Equal parts are built from the same arguments and have the same cost and function.
 
     Attributes:
         kind: ``"stem"``, ``"fusion"``, ``"patch_embed"``, ``"block"``, ``"norm"``, ``"attention"``, ``"shortcut"``,
             ``"ffn"`` or ``"head"``.
         variant: its name in the table of its kind; empty for blocks and norms, of which there is one.
-        arguments: what it is made from, in the order in which the modules and the costs take them. Dropout, epsilon and
-            checkpointing are not in it: they change neither shapes nor costs.
-        sizes: of the map that it is given; of a fusion those of all maps that it returns, of a head those of all maps
-            that it reads. Empty in a plan without a resolution.
+        arguments: its arguments, in the order in which modules and cost functions take them. Dropout, epsilon and
+            checkpointing are not included: they change neither shapes nor costs.
+        sizes: of its input map; for a fusion, of all output maps; for a head, of all input maps. Empty in a plan
+            without a resolution.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
     @property
     def inside(self) -> tuple["Part", ...]:
-        """The parts of a block in the order in which they run; no other part has any."""
+        """The parts of a block in the order of execution; empty for other kinds."""
         if self.kind != "block":
             return ()
         dim, attention, attention_arguments, shortcut, ffn, ffn_arguments = self.arguments
@@ -63,7 +63,7 @@ class BranchPlan(NamedTuple):
 
     Attributes:
         number: of the branch, 0 for the finest.
-        blocks: every block in its order; alike ones are the same object.
+        blocks: all blocks in order; equal blocks are the same object.
     """
 
     number: int
@@ -73,18 +73,18 @@ class BranchPlan(NamedTuple):
 
 
 class StagePlan(NamedTuple):
-    """One stage: the fusion that makes its inputs, then its branches, which do not depend on each other."""
+    """One stage: the fusion that computes its inputs, and its branches, which are independent of each other."""
 
     fusion: Part | None
     branches: tuple[BranchPlan, ...]
 
 
 class Step(NamedTuple):
-    """A part and where it stands.
+    """A part and its position.
 
     Attributes:
         stage: a number, ``"stem"`` or ``"head"``.
-        branch: None for a part that works on all branches at once.
+        branch: None for a part that processes all branches.
         repeats: number of equal blocks in this branch and stage.
     """
 
@@ -102,7 +102,7 @@ class Plan(NamedTuple):
     head: Part | None
 
     def steps(self) -> Iterator[Step]:
-        """All parts in the order in which they run. Equal blocks of a branch and stage are one step."""
+        """All parts in the order of execution. Equal blocks of a branch and stage are one step."""
         yield Step("stem", 0, self.stem)
         for s, (fusion, branches) in enumerate(self.stages):
             if fusion:
@@ -153,7 +153,7 @@ def _parallel(config: HRViTConfig, sizes: Sizes) -> Iterator[StagePlan]:
     coming = [_blocks(config, b, sizes[b : b + 1]) for b in range(config.num_branches)]
     for s, depths in enumerate(config.depths):
         widths = config.widths[: len(depths)]
-        fused = dims + widths[len(dims) :]  # the widths of the stage before; a new branch takes its own
+        fused = dims + widths[len(dims) :]  # widths of the previous stage; a new branch has its own
         last = s == len(config.depths) - 1
         fusion = Part("fusion", config.fusion, (dims, fused, config.upsample, last), sizes[: len(depths)])
         branches = (
@@ -187,7 +187,7 @@ def _patch_embed(config: HRViTConfig, c_in: int, branch: int, stride: int, sizes
 
 
 def _blocks(config: HRViTConfig, branch: int, sizes: Sizes) -> Iterator[Part]:
-    """A branch's blocks one after another along all stages, without end: all alike, or two that alternate."""
+    """An infinite iterator over a branch's blocks along all stages: all equal, or two that alternate."""
     dim, ffn = config.widths[branch], config.ffn[branch]
     heads = dim, config.head_dims[branch], config.window_sizes[branch]
     augmented = config.parallel_conv, config.attn_activation, config.attn_batch_norm

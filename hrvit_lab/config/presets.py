@@ -75,11 +75,11 @@ _NAMED: dict[str, Fields] = {
     "cswin_tiny": _cswin(64, (1, 2, 21, 1), 32),
     "cswin_small": _cswin(64, (2, 4, 32, 2), 32),
     "cswin_base": _cswin(96, (2, 4, 32, 2), 24),
-    # The paper's naive combinations: b1's layout, stem, fusions and head around the blocks of others.
+    # The paper's naive combinations: b1's layout, stem, fusions and head with the blocks of other networks.
     "hr_mit_b1": _MIT,
     "hr_cswin_b1": {**_CSWIN, "window_sizes": (1, 2, 7, 7)},
 }
-"""Fields by name. Each pyramid has the classifier that it was published with."""
+"""Fields by name. Pyramids have the classifiers of their publications."""
 
 
 def _segmenter(backbone: str, head: str, dataset: str) -> Fields:
@@ -102,19 +102,19 @@ _SEGMENTERS: dict[str, Fields] = {
 
 PRESETS: dict[str, HRViTConfig] = {name: HRViTConfig(name=name, **fields) for name, fields in _NAMED.items()}
 """Published networks (HRViT b1 to b3, MiT b0 to b5, CSWin), two of ours for a CPU (nano, micro), and HRViT b1's layout
-around the blocks of MiT and CSWin."""
+with the blocks of MiT and CSWin."""
 
 
 SEGMENTERS: dict[str, HRViTConfig] = {name: HRViTConfig(name=name, **fields) for name, fields in _SEGMENTERS.items()}
 """The published networks with the decoders and classes of their segmentation results (arXiv 2111.01236): dropout 0.1
-before the classifier, logits at a quarter of the image's height and width. ``preset`` knows them by name too."""
+before the classifier, logits at a quarter of the image's height and width. ``preset`` accepts their names, too."""
 
 
 def preset(name: str) -> HRViTConfig:
-    """The preset of that name, of ``PRESETS`` or ``SEGMENTERS``.
+    """The config of a preset in ``PRESETS`` or ``SEGMENTERS``.
 
     Raises:
-        ConfigError: with the nearest names, if there is none.
+        ConfigError: if there is no such preset; suggests similar names.
     """
     if isinstance(name, str) and name in SEGMENTERS:
         return SEGMENTERS[name]
@@ -124,14 +124,14 @@ def preset(name: str) -> HRViTConfig:
 
 
 def read_config(model: str | Path) -> HRViTConfig:
-    """The preset of that name, or the config in that YAML file (a path that ends in .yaml or .yml).
+    """The config of a preset, or of a YAML file (a path that ends in .yaml or .yml).
 
     Raises:
-        ConfigError: for an unknown preset, or a file that cannot be read or holds no valid config.
+        ConfigError: for an unknown preset, or a file that cannot be read or contains no valid config.
     """
     if str(model).startswith("timm:"):
         raise ConfigError(
-            f"{shortened(model)} is a model of timm, which has no HRViT config; use hrvit_lab.count, hrvit-lab latency "
+            f"{shortened(model)} is a timm model and has no HRViT config; use hrvit_lab.count, hrvit-lab latency "
             "or a study"
         )
     path = Path(model)

@@ -1,7 +1,7 @@
 """The configuration of a variant: frozen, validated, hashable, with presets and pure transforms.
 
-A config says what network is built and nothing about how it is trained or measured. Fields that belong to a branch
-(``widths``, ``attention``, …) are tuples with one entry a branch, finest first; a single value stands for all of them.
+A config says what network is built and nothing about how it is trained or measured. Fields per branch
+(``widths``, ``attention``, …) are tuples with one entry per branch, finest first; a single value applies to all.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from hrvit_lab.parts.ops import halved
 
 
 def _name_of(field: str) -> BeforeValidator:
-    """The check that a value is a name in the field's table."""
+    """Validator: the value is a name in the field's table."""
 
     def known(value: Any) -> Any:
         if not isinstance(value, str) or value not in TABLES[field]:
@@ -54,30 +54,30 @@ class HRViTConfig(BaseModel):
     """One variant of HRViT. The defaults are the published b1's.
 
     Attributes:
-        name: a label for people; equal networks may differ in it.
-        depths: blocks of every stage and branch, ``depths[stage][branch]``; a stage's length is its number of branches,
-            1 to 5, and it never decreases.
-        topology: ``"parallel"``: branches side by side, fused before every stage; ``"pyramid"``: one scale after
-            another, its only stage giving the depth of every scale, the first at the stem's width.
+        name: a label; it does not affect the network.
+        depths: number of blocks, ``depths[stage][branch]``; the number of branches per stage is 1 to 5 and does not
+            decrease.
+        topology: ``"parallel"``: parallel branches, fused before every stage; ``"pyramid"``: sequential scales; its
+            only stage lists the depth of every scale, and the first scale has the stem's width.
         widths: channels per branch.
-        head_dims: channels per attention head, per branch; a width (or half of one, where halves attend apart) below it
-            is one head.
-        window_sizes: reach of the attention in tokens, per branch: the width of a stripe, the side of a window (of a
-            dilated one, its tokens along a side), or the side of the patch that spatial reduction merges; ``global``,
-            ``linear`` and variants that attend nothing ignore it.
-        mlp_ratios: hidden over outer width of the feed-forward network, per branch.
+        head_dims: channels per attention head, per branch; a smaller width (or half width, where halves attend
+            separately) is one head.
+        window_sizes: size of the attention windows in tokens, per branch: the width of a stripe, the side of a window
+            (for dilated windows, the tokens along a side), or the side of the patches merged by spatial reduction;
+            unused by ``global``, ``linear`` and variants without attention.
+        mlp_ratios: hidden width divided by width of the feed-forward network, per branch.
         attention, ffn: variant names, per branch.
-        parallel_conv, attn_activation, attn_batch_norm: the augmentations of the attention: a convolution of the values
-            beside it, a Hardswish before its output projection, a BatchNorm that starts at zero after it.
+        parallel_conv, attn_activation, attn_batch_norm: additions to the attention: a parallel convolution of the
+            values, a Hardswish before the output projection, a BatchNorm initialized to zero after it.
         shortcut, patch_embed, fusion, stem, head: variant names.
         upsample: interpolation in the fusions, ``"nearest"`` or ``"bilinear"``.
-        branch_norm: end every branch of a stage in a LayerNorm.
+        branch_norm: a LayerNorm at the end of every branch of a stage.
         norm_eps: epsilon of the LayerNorms.
         stem_width: output channels of the stem.
         in_chans: channels of the input image.
-        num_classes: outputs of the head; 0 leaves out the last linear.
+        num_classes: outputs of the head; 0: no classifier.
         head_widths: inner width of the classification head's bottleneck, per branch.
-        head_features: channels before the classifier, of the head ``"classifier"``.
+        head_features: channels before the classifier of the head ``"classifier"``.
         segformer_width, upernet_width: channels of these heads.
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after the attention's output projection.
@@ -135,12 +135,12 @@ class HRViTConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _every_branch(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Let one value stand for every branch, and b1's where none is given."""
+        """Expand a single value to all branches; without a value, use b1's."""
         depths = fields.get("depths", cls.model_fields["depths"].default)
         try:
             branches = max(len(stage) for stage in depths)
         except (TypeError, ValueError):
-            branches = MAX_BRANCHES  # the field's own check says what is wrong with it
+            branches = MAX_BRANCHES  # the field's own validator reports the error
         entries = {}
         for field, defaults in PER_BRANCH.items():
             value = fields.get(field, defaults[:branches])
@@ -197,9 +197,9 @@ class HRViTConfig(BaseModel):
             )
 
     def width_refusal(self, branch: int, width: int) -> str | None:
-        """Why the parts of this branch do not accept this width, with the other field involved, or None."""
+        """The reason why a width is invalid for this branch, with the other field involved; None if it is valid."""
         head_dim, ratio = self.head_dims[branch], self.mlp_ratios[branch]
-        opens = self.topology == "pyramid" and branch == 0  # right at the stem
+        opens = self.topology == "pyramid" and branch == 0  # reads the stem's output
         reasons = {
             "": STEM[self.stem].width_rule(width) if opens else None,
             f" with head_dims[{branch}] = {head_dim}": ATTENTION[self.attention[branch]].width_rule(width, head_dim),
@@ -209,7 +209,7 @@ class HRViTConfig(BaseModel):
         return next((f"{beside}: {reason}" for beside, reason in reasons.items() if reason), None)
 
     def _or_instead(self, branch: int) -> str:
-        """The nearest head dim or integer ratio that accepts the width of this branch, if there is one."""
+        """The nearest head dim or integer ratio for which the width of this branch is valid, if there is one."""
         width, head_dim, ratio = self.widths[branch], self.head_dims[branch], self.mlp_ratios[branch]
         attends, feeds = ATTENTION[self.attention[branch]].width_rule, FFNS[self.ffn[branch]].width_rule
         if attends(width, head_dim):
@@ -223,7 +223,7 @@ class HRViTConfig(BaseModel):
     def width_accepts(self, branch: int) -> Callable[[int], bool]:
         return lambda width: self.width_refusal(branch, width) is None
 
-    # -- what it says ---------------------------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------------------------
 
     @property
     def num_branches(self) -> int:
@@ -232,7 +232,7 @@ class HRViTConfig(BaseModel):
 
     @property
     def head_channels(self) -> int:
-        """The width that the head reads, e.g. ``segformer_width``; 0 for a head that has none."""
+        """The width of the head, e.g. ``segformer_width``; 0 for a head without one."""
         field = HEAD[self.head].width_field
         return getattr(self, field) if field else 0
 
@@ -272,7 +272,9 @@ class HRViTConfig(BaseModel):
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
         height, width = resolution if isinstance(resolution, tuple) else as_size(resolution)
-        if height < self.strides[-1] or width < self.strides[-1]:  # apart: an export's sizes may be symbols
+        if (
+            height < self.strides[-1] or width < self.strides[-1]
+        ):  # separate comparisons: sizes may be symbols in an export
             raise ConfigError(
                 f"resolution = {height}×{width} is too small: the coarsest of {self.num_branches} branches has stride "
                 f"{self.strides[-1]}; use at least {self.strides[-1]} pixels a side, or fewer branches"
@@ -311,7 +313,7 @@ class HRViTConfig(BaseModel):
         if not isinstance(fields, Mapping):
             raise ConfigError(f"a config must be a mapping of fields, not {type(fields).__name__}; see HRViTConfig")
         changes = {str(key): value for key, value in fields.items()}
-        from hrvit_lab.config.presets import preset  # presets are configs: they come after this class
+        from hrvit_lab.config.presets import preset  # imported here: presets needs this class
 
         base = changes.pop("preset", None)
         return preset(base).replace(**changes) if base is not None else cls(**changes)
@@ -373,7 +375,7 @@ def diff(a: HRViTConfig, b: HRViTConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def nearest(value: int, accepts: Callable[[int], bool], reach: int = 256) -> list[int]:
-    """The nearest accepted integers below and above ``value``, within ``reach``."""
+    """The nearest valid integers below and above ``value``, within ``reach``."""
     below = next((v for v in range(value - 1, max(0, value - reach), -1) if accepts(v)), None)
     above = next((v for v in range(value + 1, value + reach) if accepts(v)), None)
     return [v for v in (below, above) if v is not None]

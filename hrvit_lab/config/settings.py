@@ -7,16 +7,18 @@ from hrvit_lab.errors import ConfigError
 
 
 def parse_settings(text: str) -> list[tuple[str, Any]]:
-    """``a.b=1,c=[1, 2]`` as ``[("a.b", 1), ("c", [1, 2])]``: values are YAML, commas within brackets stay.
+    """Parse ``a.b=1,c=[1, 2]`` to ``[("a.b", 1), ("c", [1, 2])]``; values are YAML, commas in brackets do not separate.
 
     Raises:
-        ConfigError: for a part without ``=`` or a value that is no YAML.
+        ConfigError: for a part without ``=`` or a value that is not valid YAML.
     """
     settings = []
     for part in split_commas(text):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {part.strip()!r} is no key=value; write key=value, and a list as key=[a, b]")
+            raise ConfigError(
+                f"--set {part.strip()!r} is not of the form key=value; write key=value, or key=[a, b] for a list"
+            )
         settings.append((key.strip(), read_yaml(value, f"the value of --set {key.strip()}")))
     return settings
 
@@ -45,7 +47,7 @@ def split_commas(text: str) -> list[str]:
 
 
 def assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set the value at a dotted key, in place; sections that are missing are made.
+    """Set the value at a dotted key, in place; missing sections are created.
 
     Raises:
         ConfigError: if a part of the key before the last one holds a value that is not a mapping.
@@ -55,5 +57,5 @@ def assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
     for depth, parent in enumerate(parents):
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])!r} holds no keys; set it as a whole")
+            raise ConfigError(f"--set {dotted}: {'.'.join(parents[: depth + 1])!r} has no keys; set it as a whole")
     section[last] = value

@@ -13,27 +13,27 @@ from hrvit_lab.errors import suggest
 REMEDIES = {
     "tuple_type": "give a list: [a, b, …]",
     "list_type": "give a list: [a, b, …]",
-    "dict_type": "give keys with values: {{key: value}}",
-    "model_type": "give keys with values: {{key: value}}",
-    "model_attributes_type": "give keys with values: {{key: value}}",
+    "dict_type": "give a mapping: {{key: value}}",
+    "model_type": "give a mapping: {{key: value}}",
+    "model_attributes_type": "give a mapping: {{key: value}}",
     "int_type": "give a whole number",
     "int_parsing": "give a whole number",
     "int_from_float": "give a whole number",
     "float_type": "give a number",
     "float_parsing": "give a number",
     "finite_number": "give a finite number",
-    "string_type": "give a text",
-    "string_unicode": "give a text",
+    "string_type": "give a string",
+    "string_unicode": "give a string",
     "bool_type": "give true or false",
     "bool_parsing": "give true or false",
-    "invalid_key": "give a key that is a text",
+    "invalid_key": "give a string as the key",
     "literal_error": "use {expected}",
     "greater_than": "give more than {gt:g}",
     "greater_than_equal": "give at least {ge:g}",
     "less_than": "give less than {lt:g}",
     "less_than_equal": "give at most {le:g}",
-    "string_too_short": "give a text that is not empty",
-    "string_too_long": "keep to {max_length} characters",
+    "string_too_short": "give a string that is not empty",
+    "string_too_long": "give at most {max_length} characters",
     "too_short": "give at least {min_length}",
     "too_long": "give at most {max_length}",
 }
@@ -83,7 +83,7 @@ def one_sentence(error: ValidationError, known: Iterable[str]) -> str:
 def first_problem(error: ValidationError, schema: type[BaseModel]) -> str:
     """The same for nested sections: ``unknown key 'train.epoch'; did you mean 'epochs'?``.
 
-    A key that is unknown goes before one that is missing: it may be that one, misspelled.
+    An unknown key is reported before a missing one, because it may be that key misspelled.
     """
     problems = error.errors(include_url=False)
     first = problems[0]
@@ -112,7 +112,7 @@ def fields_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[st
 
 
 def _model_within(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation names, by itself or as an entry: of ``list[Entry] | None``, ``Entry``."""
+    """The pydantic model in an annotation: ``Entry`` for ``Entry``, ``list[Entry]`` or ``list[Entry] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((model for model in map(_model_within, get_args(annotation)) if model is not None), None)

@@ -8,7 +8,7 @@ from hrvit_lab.parts import STEM
 def with_branches(config: HRViTConfig, num_branches: int) -> HRViTConfig:
     """The same network with its coarsest branches dropped, or coarser ones added.
 
-    An added branch begins in the last stage, as deep there as its neighbour, twice as wide, with its other settings.
+    An added branch starts in the last stage. It has the depth and settings of the coarsest branch and twice its width.
 
     Raises:
         ConfigError: unless 1 ≤ ``num_branches`` ≤ 5.
@@ -45,7 +45,7 @@ def scale_widths(config: HRViTConfig, factor: float) -> HRViTConfig:
         target = width * factor
         candidates = valid_widths(config, branch, max(1, int(target / 2)), max(2, int(target * 2)))
         if not candidates:
-            raise ConfigError(f"widths[{branch}] = {target:.1f} has no valid width near it; use another factor")
+            raise ConfigError(f"no valid width near widths[{branch}] = {target:.1f}; use another factor")
         widths.append(min(candidates, key=lambda candidate: abs(candidate - target)))
     return with_widths(config, tuple(widths))
 
@@ -57,7 +57,7 @@ def with_widths(config: HRViTConfig, widths: tuple[int, ...]) -> HRViTConfig:
 
 
 def valid_widths(config: HRViTConfig, branch: int, low: int, high: int) -> list[int]:
-    """Widths from ``low`` to ``high`` that the parts of this branch accept, and a pyramid's stem for its first."""
+    """Valid widths of this branch from ``low`` to ``high``; for a pyramid's first branch, also valid for the stem."""
     accepted = filter(config.width_accepts(branch), range(low, high + 1))
     if config.topology == "pyramid" and branch == 0:
         return [width for width in accepted if STEM[config.stem].width_rule(width) is None]

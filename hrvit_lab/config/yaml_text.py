@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.MarkedYAMLError(problem="a key must be a name", problem_mark=key_node.start_mark)
             if key in lines:
-                problem = f"duplicate key {key!r}, first in line {lines[key]}"
+                problem = f"duplicate key {key!r}, first used in line {lines[key]}"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             lines[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)

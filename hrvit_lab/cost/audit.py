@@ -204,7 +204,7 @@ def _ptflops_pytorch(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) ->
     missed = OperatorLog(wanted=uncounted)
     with missed:
         macs, _ = _ptflops(model, images_BCHW, "pytorch")
-    return Reading(macs, *_restrict(missed, missed.macs), note="it knows module types and some functions")
+    return Reading(macs, *_restrict(missed, missed.macs), note="it counts known module types and some functions")
 
 
 def _ptflops(model: nn.Module, images_BCHW: Tensor, backend: str) -> tuple[int, str]:
@@ -235,7 +235,7 @@ def _torch(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Reading:
         model(images_BCHW)
     counted = {plain_name(str(operator)) for operator in counter.get_flop_counts().get("Global", {})}
     unseen = _restrict(log, log.macs.keys() - counted)
-    note = "it counts two operations per multiply-accumulate: halved here"
+    note = "it counts two operations per multiply-accumulate; halved here"
     return Reading(counter.get_total_flops() // 2, *unseen, note=note)
 
 

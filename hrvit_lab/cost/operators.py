@@ -61,7 +61,7 @@ class Counted(NamedTuple):
 
 
 ONTO = (aten.addmm.default, aten.addmm_.default)
-"""Products that are added onto their first argument."""
+"""Products that are added to their first argument."""
 
 COUNTED = {
     aten.convolution.default: Counted("convolution", _convolution, slice(0, 1)),

@@ -1,4 +1,4 @@
-"""``hrvit-lab evaluate CHECKPOINT``: score a checkpoint on a data set, and keep predictions and overlays."""
+"""``hrvit-lab evaluate CHECKPOINT``: score a checkpoint on a data set, and write predictions and overlays."""
 
 import sys
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ examples:
   hrvit-lab evaluate r18.pth --recipe imagenet_hrvit --model timm:resnet18
   hrvit-lab evaluate runs/b1 --set evaluation.flip=true
 
-A folder of hrvit-lab train knows its recipe. For any other file --recipe says how images are read and which network
-it is; --model names another network.
+A folder written by hrvit-lab train contains its recipe. For any other file, --recipe gives the preprocessing of the
+images and the network; --model selects another network.
 """
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> int:
         options = parser().parse_args(arguments)
         with cli.loading():
-            from hrvit_lab.evaluate.command import evaluate  # imported here: --help is quick
+            from hrvit_lab.evaluate.command import evaluate  # imported here to keep --help fast
 
         return evaluate(options)
 
@@ -46,13 +46,13 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     parser.add_argument(
         "--data", type=cli.path, metavar="DIR",
-        help="folder with the files of the data set (default: the usual place of the data set)",
+        help="folder with the files of the data set (default: the usual folder of the data set)",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE,…",
         help="change a setting of the recipe (evaluation.flip=true); can be repeated",
     )  # fmt: skip
-    parser.add_argument("--ema", action="store_true", help="take the moving average of the weights in the file")
+    parser.add_argument("--ema", action="store_true", help="use the moving average of the weights in the file")
     parser.add_argument(
         "--device", type=cli.device, metavar="D", help="cpu, cuda, cuda:N or mps (default: a GPU if there is one)"
     )

@@ -1,4 +1,4 @@
-"""The work of ``hrvit-lab evaluate``: from a checkpoint and a recipe to scores, predictions and overlays."""
+"""Evaluate a checkpoint with the settings of a recipe; writes scores, predictions and overlays."""
 
 import argparse
 from collections.abc import Iterable
@@ -31,10 +31,10 @@ MAX_OVERLAYS = 24
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Evaluate as the command line says, and return the exit code.
+    """Run the evaluation and return the exit code.
 
     Raises:
-        ConfigError: for a file, a recipe, a model or a data set that does not fit; before anything is computed.
+        ConfigError: for an invalid file, recipe, model or data set, before anything is computed.
     """
     weights, recipe = found(options)
     device = find_device(options.device)
@@ -68,16 +68,18 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
     """The file with the weights, and the recipe with the command line's changes.
 
     Raises:
-        ConfigError: nothing to evaluate, or no recipe for it.
+        ConfigError: if there is no checkpoint, or no recipe.
     """
     path: Path = options.checkpoint
     if not path.exists():
-        raise ConfigError(f"{path}: there is no such file or folder; give a folder of hrvit-lab train, or a checkpoint")
+        raise ConfigError(f"{path} does not exist; give a folder written by hrvit-lab train, or a checkpoint")
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
         if weights is None:
-            raise ConfigError(f"{folder} holds no {' or '.join(WEIGHTS)}; give a folder of hrvit-lab train RECIPE")
+            raise ConfigError(
+                f"{folder} contains no {' or '.join(WEIGHTS)}; give a folder written by hrvit-lab train RECIPE"
+            )
         path = weights
     settings = [setting for text in options.set for setting in parse_settings(text)]
     if options.recipe is not None:
@@ -86,15 +88,21 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
         named = [] if options.model is None else [("model.name", options.model)]
         recipe = recipe_of_run(folder, [*named, *settings])
     else:
-        raise ConfigError(f"{path} has no recipe.yaml beside it; say how images are read: --recipe imagenet_hrvit")
+        raise ConfigError(
+            f"{path} has no recipe.yaml next to it; give a recipe for the preprocessing, such as --recipe "
+            "imagenet_hrvit"
+        )
     if recipe.run.loop != "engine":
-        raise ConfigError("the recipe is of the short training, which scores at once; use another recipe")
-    # The weights are the checkpoint's: those that the training began with are not needed.
+        raise ConfigError(
+            "the recipe is for the short training (run.loop proxy), which can't be evaluated; use a recipe with "
+            "run.loop engine"
+        )
+    # Initial weights of the recipe are not needed, because the checkpoint replaces them.
     return path, recipe.model_copy(update={"model": recipe.model.model_copy(update={"initial_weights": None})})
 
 
 class Kept:
-    """Predictions of all images (of this process, until they are gathered), and the first pictures."""
+    """Predictions of all images (of this process, until they are gathered), and the first images for overlays."""
 
     def __init__(self, recipe: AnyRecipe, samples: Samples) -> None:
         self.recipe, self.samples = recipe, samples
@@ -102,7 +110,7 @@ class Kept:
         self.overlays: list[Overlay] = []
 
     def add(self, images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
-        """Keep what one batch says."""
+        """Add the predictions of one batch."""
         if self.recipe.task == "classification":
             names = self.samples.class_names
             for index, truth, guess in zip(indices.tolist(), targets.tolist(), predictions.tolist(), strict=True):
@@ -114,7 +122,7 @@ class Kept:
             self.overlays.append(Overlay(self.samples.name(index), shown, truth.numpy(), guess.numpy()))
 
     def _pixels(self, x_CHW: Tensor, size: tuple[int, int]) -> np.ndarray:
-        """The image that the network read, uint8 (H, W, 3), at the size of its mask."""
+        """The network's input image, uint8 (H, W, 3), at the size of its mask."""
         mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.recipe.data.mean, self.recipe.data.std))
         image = F.interpolate((x_CHW * std + mean)[None], size, mode="bilinear", antialias=True)[0]
         return (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
@@ -150,7 +158,7 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
 
 
 def show(result: Evaluation, recipe: AnyRecipe, samples: Samples, console: Any, out: Path) -> None:
-    """Print the scores, for each class too, and where the files are."""
+    """Print the scores, also by class, and the paths of the files."""
     for name, value in result.scores.items():
         console.print(f"{name:<14}{value:.4f} nats" if name == "loss" else f"{name:<14}{value:.2f} %")
     console.print(f"{'n_seen':<14}{result.n_seen:,}")

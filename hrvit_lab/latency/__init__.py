@@ -1,1 +1,1 @@
-"""The latency lab: networks race, round by round, and each leaves a measurement that can be believed."""
+"""The latency lab: compare networks in interleaved rounds, with checked outputs and an A/A control."""

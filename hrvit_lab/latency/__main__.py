@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> int:
         options = parser().parse_args(arguments)
         with cli.loading():
-            from hrvit_lab.latency.command import run  # here: --help is quick
+            from hrvit_lab.latency.command import run  # imported here to keep --help fast
 
             console = cli.console()
         return run(options, console)

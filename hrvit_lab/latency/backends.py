@@ -114,7 +114,7 @@ def packed(load: Workload) -> Prepared:
         Refused: if the network is not an HRViT, or oneDNN cannot pack it.
     """
     if not isinstance(load.model, HRViT):
-        raise Refused("packed weights are for HRViTs only")
+        raise Refused("packed weights support HRViTs only")
     if reason := refusal(load.images_BCHW.dtype):
         raise Refused(reason)
     began = time.perf_counter()

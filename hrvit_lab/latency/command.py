@@ -1,4 +1,4 @@
-"""The work of ``hrvit-lab latency``: measure, print tables, write files."""
+"""Run ``hrvit-lab latency``: measure, print tables, write files."""
 
 import argparse
 import json
@@ -182,14 +182,14 @@ class _Writer:
     def __enter__(self) -> "_Writer":
         if self.folder and (there := next(filter(self._holds, RUN_FILES), None)):
             raise ConfigError(
-                f"{self.folder} already contains {there}, which is never overwritten; choose another --out"
+                f"{self.folder} already contains {there}, which is never overwritten; choose another folder with --out"
             )
         for path in self._paths:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files.append(path.open("ab", buffering=0))
             except OSError as error:
-                raise ConfigError(f"{path} can't be written: {error.strerror}; choose another place") from None
+                raise ConfigError(f"{path} can't be written: {error.strerror}; choose another path") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,7 +227,7 @@ class _Writer:
             self._note(*plots.save(figure, self.folder / f"parts-{len(self._parts)}"))
 
     def _holds(self, name: str) -> bool:
-        """Whether the folder has that file; an empty one is of a run that measured nothing."""
+        """Whether the folder has that file with content; a run that measured nothing leaves an empty file."""
         assert self.folder is not None
         return (self.folder / name).exists() and (self.folder / name).stat().st_size > 0
 

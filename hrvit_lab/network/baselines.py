@@ -1,4 +1,4 @@
-"""Baselines: any model of timm as a config that can be built and measured.
+"""Baselines: any timm model as a config that can be built and measured.
 
 A `TimmConfig` can be used in place of an `HRViTConfig`: it has a name, an id, a number of classes, `replace` and
 `to_dict`. `build_network` builds both.
@@ -25,16 +25,16 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True)
 class TimmConfig:
-    """A model of timm, with random weights.
+    """A timm model with random weights.
 
     Attributes:
-        model: timm's name for it behind ``timm:``, as in ``timm:resnet18``.
+        model: timm's name with the prefix ``timm:``, as in ``timm:resnet18``.
         num_classes: outputs of its classifier.
         in_chans: channels of the input image.
-        name: a label for people.
+        name: a label.
 
     Raises:
-        ConfigError: (a ValueError) for a name that timm doesn't have, with the nearest, or a number out of range.
+        ConfigError: (a ValueError) for a name that timm doesn't have, with similar names, or a number out of range.
     """
 
     model: str
@@ -63,11 +63,13 @@ class TimmConfig:
         """
         known = [field.name for field in dataclasses.fields(self)]
         if unknown := next((name for name in changes if name not in known), None):
-            raise ConfigError(f"{self.model} has no field {unknown!r}; set num_classes or in_chans of a model of timm")
+            raise ConfigError(
+                f"{self.model} has no field {unknown!r}; of a timm model, only num_classes and in_chans can be set"
+            )
         return dataclasses.replace(self, **changes)
 
     def check_resolution(self, resolution: int | tuple[int, int]) -> tuple[int, int]:
-        """``(height, width)`` in pixels; which sizes the model takes shows only when it runs."""
+        """``(height, width)`` in pixels; the sizes that the model supports are only known when it runs."""
         return as_size(resolution)
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,11 +78,11 @@ class TimmConfig:
 
 
 NetworkConfig = HRViTConfig | TimmConfig
-"""What can be built, counted, timed and trained."""
+"""Any network that can be built, counted, timed and trained."""
 
 
 def network_from_dict(fields: Mapping[str, Any]) -> NetworkConfig:
-    """A mapping with ``model: timm:NAME`` as a `TimmConfig`, any other as an `HRViTConfig`.
+    """Convert a mapping: with ``model: timm:NAME`` to a `TimmConfig`, otherwise to an `HRViTConfig`.
 
     Raises:
         ConfigError: naming the field, its value and the remedy.
@@ -95,8 +97,7 @@ def build_network(config: NetworkConfig, resolution: tuple[int, int] | None = No
     """Build the network that a config describes.
 
     Args:
-        resolution: (height, width) in pixels that a model of timm with a fixed input size is built for; None takes
-            timm's own.
+        resolution: (height, width) in pixels for timm models with a fixed input size; None: timm's default.
     """
     if isinstance(config, HRViTConfig):
         from hrvit_lab.network.build import build
@@ -112,13 +113,15 @@ def build_network(config: NetworkConfig, resolution: tuple[int, int] | None = No
 
 
 def timm_name(model: Any) -> str:
-    """``resnet18`` of ``timm:resnet18``.
+    """The timm name in ``timm:NAME``. Nothing is downloaded.
 
     Raises:
-        ConfigError: with near names, if timm has no such model; nothing is ever fetched.
+        ConfigError: if timm has no such model; suggests similar names.
     """
     if not isinstance(model, str) or not model.startswith(TIMM):
-        raise ConfigError(f"model = {model!r:.80} is unknown; write {TIMM}NAME, or preset: NAME for one of ours")
+        raise ConfigError(
+            f"model = {model!r:.80} is unknown; use {TIMM}NAME for a timm model, or preset: NAME for a preset"
+        )
     name = model.removeprefix(TIMM)
     import timm
 

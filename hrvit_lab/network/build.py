@@ -1,4 +1,4 @@
-"""From a config to a network: the parts of the plan as modules, with their initialisation."""
+"""Build a network from a config: the parts of the plan as modules, with initialization."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def build(config: HRViTConfig) -> HRViT:
         if isinstance(module, nn.LayerNorm):
             module.eps = config.norm_eps
     model.set_grad_checkpointing(config.grad_checkpointing)
-    # As the maps are laid out; else every convolution would copy its weights first.
+    # The memory format of the maps; otherwise every convolution would copy its weights first.
     return model.to(memory_format=torch.channels_last)
 
 
@@ -51,7 +51,7 @@ MODULES: Mapping[str, Mapping[str, Callable[..., nn.Module] | None]] = {
     "ffn": FFNS,
     "head": HEAD,
 }
-"""The kinds of parts whose modules take the plan's arguments as they are."""
+"""Modules by kind of part, for kinds whose modules take the plan's arguments directly."""
 
 
 def _module(part: Part | None, **rates: float) -> nn.Module:
@@ -63,7 +63,7 @@ def _module(part: Part | None, **rates: float) -> nn.Module:
 
 
 def _stage(config: HRViTConfig, stage: StagePlan, drop_path_rates: Sequence[float]) -> Stage:
-    # Modules are made in this order, in which their initialisation draws random numbers.
+    # The order of construction determines the random initial weights.
     embeds = [_module(branch.patch_embed) for branch in stage.branches]
     branches = [
         [_block(block, drop_path_rates[j], config.proj_drop_rate) for j, block in enumerate(branch.blocks)]

@@ -1,6 +1,6 @@
 """Read checkpoint files from untrusted sources.
 
-Only tensors are built. Compressed files are refused before they are read. Every error is one sentence.
+Only tensors are created. Compressed files are rejected before they are read. Every error is one sentence.
 """
 
 import io
@@ -20,7 +20,7 @@ from hrvit_lab.errors import ConfigError
 
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
 MAX_PICKLE_BYTES = 16 * 1024**2
-"""Of what names and places the tensors, in memory many times as large as in the file; 1,000 tensors take 0.2 MB."""
+"""Maximum size of the pickle with names and offsets. It is much larger in memory; 1,000 tensors take 0.2 MB."""
 
 BOOKKEEPING = (
     "argparse.Namespace",
@@ -28,7 +28,7 @@ BOOKKEEPING = (
     "numpy.dtype", "numpy.ndarray",
     "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
 )  # fmt: skip
-"""What training scripts save beside the weights. It is read as `Ignored`, so none of it is built."""
+"""Other objects that training scripts save. They are read as `Ignored` and never created."""
 
 TENSORS = re.compile(
     r"collections\.(OrderedDict|Counter)|builtins\.(set|complex)|_codecs\.encode"
@@ -36,11 +36,12 @@ TENSORS = re.compile(
     r"|torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|serialization\._get_layout)"
     r"|torch\.(b?float|q?u?int|complex|bool|bits|per_)\w*"
 )
-"""What tensors are made of. torch's own list is the stricter one, but for what allocates as much as it is told to."""
+"""Objects of which tensors consist. In addition to torch's list, objects that allocate memory of any size are
+excluded."""
 
 
 class Ignored:
-    """Stands for an object that is not read: takes any state and keeps none."""
+    """Placeholder for an object that is not read; it accepts any state and discards it."""
 
     def __new__(cls, *_: Any) -> "Ignored":
         return super().__new__(cls)
@@ -50,23 +51,23 @@ class Ignored:
 
 
 class Unreadable(Exception):
-    """Why a file is no checkpoint, as the end of a sentence that begins with its name."""
+    """The reason why a file is not a checkpoint, as the end of a sentence that begins with its name."""
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """What a PyTorch or safetensors file holds, on the CPU; bookkeeping beside the weights is read as `Ignored`.
+    """Read a PyTorch or safetensors file to the CPU; objects other than weights are read as `Ignored`.
 
-    Tensors of a PyTorch file stay in it (memory-mapped) until they are used, if it is no older than PyTorch 1.6.
+    Tensors of PyTorch files are memory-mapped, except in the format from before PyTorch 1.6.
 
     Raises:
-        ConfigError: in one sentence, for what is no such file, holds other objects, or is larger than 8 GiB.
+        ConfigError: in one sentence, if it is not such a file, contains other objects, or is larger than 8 GiB.
     """
     path = Path(path)
     try:
         return _read(path)
     except Unreadable as error:
         raise ConfigError(f"checkpoint {shown(str(path))} {error}") from None
-    except Exception as error:  # each library raises its own kinds for broken files
+    except Exception as error:  # libraries raise various exceptions for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
         reason = shown((reason or type(error).__name__).splitlines()[0], 120)
         raise ConfigError(
@@ -81,7 +82,7 @@ def _read(path: Path) -> Any:
     except FileNotFoundError:
         raise Unreadable("is not a file; give the path of a checkpoint") from None
     if stat.S_ISDIR(found.st_mode):
-        raise Unreadable("is a directory; give the file of weights in it")
+        raise Unreadable("is a directory; give a file of weights")
     if not stat.S_ISREG(found.st_mode):
         raise Unreadable("is not a file; give the path of a checkpoint")
     if found.st_size > MAX_CHECKPOINT_BYTES:
@@ -89,7 +90,7 @@ def _read(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(64)
         zipped, safetensors = start[:4] == b"PK\x03\x04", start[8:9] == b"{"
-        pickled = start[:1] == b"\x80" and not safetensors  # whose first byte is of a length, and may be any
+        pickled = start[:1] == b"\x80" and not safetensors  # safetensors starts with a length: any first byte
         if not (zipped or pickled or safetensors):
             begins = f"it begins with {start[:40]!r}" if start else "it is empty"
             raise Unreadable(f"can't be read: it is neither a PyTorch nor a safetensors file, {begins}")
@@ -100,19 +101,19 @@ def _read(path: Path) -> Any:
             pickles = io.BytesIO(file.read(MAX_PICKLE_BYTES))
         else:
             return load_file(path)
-    # Before PyTorch 1.6 the objects came after three pickles about the file, and the tensors after them.
+    # Before PyTorch 1.6, a file had three pickles of metadata, then the objects, then the tensors.
     for _ in range(1 if zipped else 4):
         _check_globals(pickles)
     with torch.serialization.safe_globals([(Ignored, name) for name in BOOKKEEPING]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on how the file was written; what is wrong with a tensor is said by its name
+        warnings.simplefilter("ignore")  # about the file's format; bad tensors are reported by name
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def _checked_pickle(file: IO[bytes], size: int) -> bytes:
-    """The pickle of a PyTorch archive in which nothing is larger than it is in the file.
+    """The pickle of a PyTorch archive without compressed or overlapping entries.
 
     Raises:
-        Unreadable: PyTorch compresses nothing, so compressed or overlapping entries are made to inflate.
+        Unreadable: if there are any. PyTorch does not write them; they can fill the memory.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -120,7 +121,7 @@ def _checked_pickle(file: IO[bytes], size: int) -> bytes:
         if total > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise Unreadable(
                 f"is compressed: its {size:,} bytes would inflate to {total:,}; "
-                "save it with torch.save, which compresses nothing"
+                "save it with torch.save, which does not compress"
             )
         pickles = [entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
@@ -131,7 +132,7 @@ def _checked_pickle(file: IO[bytes], size: int) -> bytes:
 
 
 def _check_globals(pickled: IO[bytes]) -> None:
-    """Refuse a pickle that needs other objects than tensors and bookkeeping, by the name of the first one."""
+    """Raise `Unreadable` if a pickle needs other objects than tensors and `BOOKKEEPING`; names the first one."""
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
@@ -143,6 +144,6 @@ def _check_globals(pickled: IO[bytes]) -> None:
 
 
 def shown(text: str, length: int = 200) -> str:
-    """Text from a file, in one line, without terminal codes, and cut."""
+    """Text from a file for an error message: one line, printable characters, limited length."""
     line = printable(re.sub(r"\x1b\[[\d;]*m", "", text)).replace("\n", "\\n")
     return line if len(line) <= length else line[: length - 1] + "…"

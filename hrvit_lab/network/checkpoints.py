@@ -20,9 +20,9 @@ EMA_WEIGHTS = ("state_dict_ema", "model_ema", "ema")
 """Keys under which they save the moving average of the weights."""
 MAX_NESTING = 4
 WRAPPERS = frozenset({"module", "_orig_mod"})
-"""What DistributedDataParallel, AveragedModel and torch.compile put into the names of what they wrap."""
+"""Prefixes that DistributedDataParallel, AveragedModel and torch.compile add to names of tensors."""
 COUNTERS = (".num_batches_tracked", "n_averaged")
-"""Counters that no output depends on: of BatchNorm's steps, and of an AveragedModel's."""
+"""Counters without influence on outputs: steps of BatchNorm and of AveragedModel."""
 
 FIRST_CONV = "stem.conv1.weight"
 CLASSIFIERS = ("head.classifier.", "head.auxiliary.classifier.")
@@ -37,8 +37,8 @@ class LoadReport(NamedTuple):
         loaded: number of tensors that were loaded.
         missing: our names that the checkpoint lacks.
         unexpected: the checkpoint's names that have no place in the model.
-        adapted: our names that were loaded in another shape: the first convolution, of other input channels.
-        kept: our names that stay as they were: the classifier, of other classes.
+        adapted: our names that were loaded with another shape: the first convolution, if the input channels differ.
+        kept: our names that keep their values: the classifier, if the number of classes differs.
         weights: the keys under which the weights were found, for example ``"state_dict_ema"``.
     """
 
@@ -54,7 +54,7 @@ class LoadReport(NamedTuple):
 
     @property
     def remarks(self) -> list[str]:
-        """What was not loaded as it is, in words."""
+        """Sentences about tensors that were not loaded, or were adapted."""
         lists = {what: getattr(self, what) for what in ("missing", "unexpected", "adapted", "kept")}
         return [f"{len(names)} {what} ({_some(names)})" for what, names in lists.items() if names]
 
@@ -69,22 +69,22 @@ def load_checkpoint(
 ) -> LoadReport:
     """Load weights in our layout (as ``hrvit_lab.train`` writes them), in the published one, or in mmsegmentation's.
 
-    The layout is told by the names of the tensors. Everything is checked before anything is loaded: after an error the
-    model is as it was.
+    The layout is recognized by the names of the tensors. Everything is checked before anything is loaded: after an
+    error the model is unchanged.
 
     Args:
         model: an HRViT built with the checkpoint's config, or a module around one: DistributedDataParallel, a compiled
-            or a features-only model. Tensors of a head that the model does not have are never a reason to refuse.
-        checkpoint: the path of a PyTorch or safetensors file of at most 8 GiB, from which only tensors are built; or a
-            mapping. The state dict may be nested under ``WEIGHTS`` and ``EMA_WEIGHTS``, and its names may hold
+            or a features-only model. Tensors of a head that the model does not have are ignored.
+        checkpoint: the path of a PyTorch or safetensors file of at most 8 GiB, from which only tensors are read; or a
+            mapping. The state dict may be nested under ``WEIGHTS`` and ``EMA_WEIGHTS``, and its names may contain
             ``module.`` and ``_orig_mod.``.
-        strict: refuse a checkpoint with missing or unexpected names; otherwise load what fits. BatchNorm's
+        strict: raise an error for missing or unexpected names; otherwise load what fits. BatchNorm's
             ``num_batches_tracked`` may always be missing.
-        ema: take the moving average of the weights. Otherwise it is taken only if there are no other weights.
-        adapt: accept another number of classes (the classifier stays as the model has it) and of input channels (the
+        ema: load the moving average of the weights. Otherwise it is loaded only if there are no other weights.
+        adapt: accept another number of classes (the classifier keeps its values) and of input channels (the
             first convolution by timm's rule: from three channels to any number, from any number to one).
     Returns:
-        What was loaded, missing, unexpected, adapted and kept.
+        The names of tensors that were missing, unexpected, adapted and kept.
     Raises:
         ConfigError: for a file that can't be read, a tensor of another shape or kind; if strict, for names that don't
             match; and always if nothing fits.
@@ -108,7 +108,7 @@ def load_checkpoint(
         tensor, own = tensors[key], ours[name]
         if flaw := _flaw(own) or _flaw(tensor, own):
             whose = "the model's" if _flaw(own) else f"{where}:"
-            raise ConfigError(f"{whose} {shown(key)} {flaw}; weights are copied between plain tensors of numbers")
+            raise ConfigError(f"{whose} {shown(key)} {flaw}; only dense, unquantized tensors can be loaded")
         if tensor.shape == own.shape:
             found[name] = tensor
         elif adapt and name.startswith(CLASSIFIERS) and tensor.shape[1:] == own.shape[1:]:
@@ -130,16 +130,16 @@ def load_checkpoint(
         raise ConfigError(f"{where} does not fit {_label(network)}: {remarks}; strict=False loads what fits")
     with torch.no_grad():
         for name, tensor in found.items():
-            ours[name].copy_(tensor)  # a state dict shares its memory with the model
+            ours[name].copy_(tensor)  # a state dict shares memory with the model
     return report
 
 
 load_published = load_checkpoint
-"""The name from when only the published layout was known."""
+"""Alias from earlier versions, which supported the published layout only."""
 
 
 def _network(model: nn.Module) -> HRViT:
-    """The HRViT that ``model`` is or holds."""
+    """The HRViT that ``model`` is or contains."""
     inside = [module for module in model.modules() if isinstance(module, HRViT)] if isinstance(model, nn.Module) else []
     if len(inside) != 1:
         raise ConfigError(
@@ -150,7 +150,7 @@ def _network(model: nn.Module) -> HRViT:
 
 
 def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], str]:
-    """The state dict, by names without wrappers, and the keys that lead to it."""
+    """The state dict with names without prefixes of wrappers, and the keys under which it was found."""
     wrappers = (*EMA_WEIGHTS, *WEIGHTS) if ema else (*WEIGHTS, *EMA_WEIGHTS)
     path: list[str] = []
     while isinstance(content, Mapping) and len(path) < MAX_NESTING:
@@ -183,7 +183,7 @@ def _is_counter(name: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A tensor's name without those of wrappers, wherever they stand.
+    """A tensor's name without prefixes of wrappers, at any position.
 
     >>> _bare("module._orig_mod.stem.conv1.bias")
     'stem.conv1.bias'
@@ -194,7 +194,7 @@ def _bare(name: str) -> str:
 def _places(
     tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor], network: HRViT, where: str
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The checkpoint's names by ours, and those that have no place in the model."""
+    """The checkpoint's names by our names, and its names that have no counterpart in the model."""
     inner = [key.removeprefix(BACKBONE) for key in tensors]
     published = any(key.startswith(("features.", "head.incre_modules.")) for key in inner)
     if published and any(key.startswith(("stages.", "fusions.")) for key in inner):
@@ -222,13 +222,13 @@ def _other_head(tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bo
     )
     same_names = {name for name, _ in theirs} == {name for name, _ in mine}
     nested = theirs <= mine or mine <= theirs
-    # A head of a classifier alone lies within every other one of that width.
+    # The tensors of a linear-only head are a subset of those of every other head of that width.
     bare = [all(name.startswith(CLASSIFIERS) for name, _ in side) for side in (theirs, mine)]
     return not (same_names or (nested and bare[0] == bare[1]))
 
 
 def _unread(network: HRViT, tensors: Iterable[str]) -> tuple[str, ...]:
-    """How names of heads begin that the model does not have, so that they are no reason to refuse."""
+    """Prefixes of names of heads that the model does not have; tensors with them are ignored."""
     if network.head is None:
         return ("head.", f"{BACKBONE}head.", *DECODER)
     if network.config.head in HEADS_OF_DECODERS or not any(key.startswith(BACKBONE) for key in tensors):
@@ -240,7 +240,7 @@ def _adapted(weight: Tensor, own: Tensor) -> Tensor | None:
     """The first convolution's weight for the model's input channels, by timm's rule; None where it has none."""
     if weight.ndim != 4:
         return None
-    from timm.models import adapt_input_conv  # imported here: it takes as long as torch
+    from timm.models import adapt_input_conv  # imported here because it is as slow as importing torch
 
     try:
         fitted = adapt_input_conv(own.shape[1], weight)
@@ -269,6 +269,6 @@ def _label(network: HRViT) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first three names, as they are shown."""
+    """The first three names, as printable text."""
     listed = list(names)
     return ", ".join(shown(name, 80) for name in listed[:3]) + (", …" if len(listed) > 3 else "")

@@ -1,11 +1,11 @@
-"""The network as it is served: the same function in fewer and better operators.
+"""Convert a network to its form for inference: the same function with fewer and faster operators.
 
-- In evaluation a BatchNorm is an affine map of what stands before it, so it folds into that convolution or linear. A
-  part says which of its BatchNorms follows what in ``batch_norms``: pairs of attribute names.
-- The bias of a block's shortcut joins the bias of its attention's projection.
-- A part that has a ``served()`` form, and a dense convolution, take the one that is fastest in inference.
-- Sums and activations overwrite what the parts before them returned (``inplace``), so forward hooks that keep an output
-  see other values later. Use the plain network to look inside.
+- BatchNorms are folded into the convolution or linear before them. The attribute ``batch_norms`` of a module lists
+  these pairs by attribute name.
+- The bias of a block's shortcut is added to the bias of the output projection of its attention.
+- Modules with a method ``served()``, and dense convolutions, are replaced by an equivalent that is faster in inference.
+- Sums and activations overwrite outputs of earlier modules (``inplace``), so outputs kept by forward hooks can change
+  later. Use the plain network to inspect activations.
 """
 
 import copy
@@ -25,23 +25,24 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def deploy(model: Network) -> Network:
-    """A copy for inference: same inputs and outputs, to rounding.
+    """A copy for inference with the same inputs and, up to rounding, the same outputs.
 
     Args:
-        model: any of ours; it is left as it is, in its mode and with its weights.
+        model: an HRViT; it is not changed.
+
     Returns:
-        The copy, in evaluation mode; it is not meant to be trained, and its state dict is its own.
+        The copy in evaluation mode. It is not meant for training, and its state dict has other names.
     """
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if any(isinstance(part, ServedBlock) for part in served.modules()):
-        return served  # it was deployed before
+        return served  # it was already deployed
     for part in list(served.modules()):
         for layer, batch_norm in _batch_norm_pairs(part):
             _fold(part, layer, batch_norm)
     for part in list(served.modules()):
         if isinstance(part, Block) and isinstance(part.shortcut, DES):
             cast(nn.Linear, part.attn.proj).bias.add_(bias_of_left(part.shortcut))
-    for part in reversed(list(served.modules())):  # what is inside takes its form first
+    for part in reversed(list(served.modules())):  # submodules first
         if hasattr(part, "inplace"):
             part.inplace = True  # type: ignore[assignment]
         for name, child in part.named_children():

@@ -1,8 +1,8 @@
-"""What a module takes."""
+"""Input channels of a module."""
 
 from torch import nn
 
 
 def input_channels(model: nn.Module) -> int:
-    """Channels that the first convolution reads; 3 without one."""
+    """Input channels of the first convolution; 3 if there is none."""
     return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)

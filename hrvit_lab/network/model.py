@@ -1,4 +1,4 @@
-"""HRViT: stem → (fusion → stage) … → head, and how a config becomes one; or a pyramid, which fuses nothing.
+"""HRViT: stem → (fusion → stage) … → head; or a pyramid without fusions.
 
 Source: arXiv 2111.01236.
 """
@@ -19,16 +19,16 @@ from hrvit_lab.network.heads import ClassifierHead
 
 
 class HRViT(nn.Module):
-    """Parallel branches at strides 4, 8, 16, …, fused before every stage; or those strides one after another.
+    """Parallel branches at strides 4, 8, 16, …, fused before every stage; or a sequential pyramid of these strides.
 
     Args:
-        config: what the parts below were built from; tells sizes and names, builds nothing.
+        config: the config of the modules below. It is only read; nothing is built from it.
         stem: (B, C_in, H, W) → (B, H/4, W/4, stem_width).
-        fusions, stages: as many of each; (B, H_i, W_i, C_i) of every branch → tuple of the same.
-        head: (B, C_i, H_i, W_i) of every branch → output; None returns these maps.
+        fusions, stages: equally many; (B, H_i, W_i, C_i) of every branch → tuple of the same.
+        head: (B, C_i, H_i, W_i) of every branch → output; None: the model returns these maps.
 
     Shape: (B, C_in, H, W), sides of at least the coarsest stride → (B, num_classes), or the branches' maps; with a
-        segmentation head (B, num_classes, H/4, W/4), rounded up: the finest map's size, for the caller to upsample.
+        segmentation head (B, num_classes, H/4, W/4), rounded up (the size of the finest map).
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class HRViT(nn.Module):
         ]
 
     def __repr__(self) -> str:
-        """One line, where PyTorch lists 1,000 modules; ``print(model.stages[0])`` lists those of a stage."""
+        """A summary in one line, instead of PyTorch's list of 1,000 modules; ``print(model.stages[0])`` lists a
+        stage."""
         return f"{type(self).__name__}({self.config!r}, {sum(p.numel() for p in self.parameters()):,} parameters)"
 
     def _module_of(self, branch: int) -> str:
@@ -80,7 +81,7 @@ class HRViT(nn.Module):
         Raises:
             ConfigError: if a side is smaller than the coarsest branch's stride.
         """
-        if not (isinstance(x_BCHW, torch.fx.Proxy) or torch.jit.is_tracing()):  # their graphs hold no checks
+        if not (isinstance(x_BCHW, torch.fx.Proxy) or torch.jit.is_tracing()):  # traced graphs contain no checks
             self.config.check_resolution((x_BCHW.shape[-2], x_BCHW.shape[-1]))
         maps: tuple[Tensor, ...] = (self.stem(x_BCHW),)
         for fusion, stage in zip(self.fusions, self.stages, strict=True):
@@ -90,8 +91,8 @@ class HRViT(nn.Module):
     def forward_head(self, maps: Sequence[Tensor], pre_logits: bool = False) -> Any:
         """The branches' maps → (B, num_classes), or (B, head_hidden_size) before the classifier.
 
-        Of a segmentation head both have the finest map's height and width as well; UperNet in training mode gives
-        ``(logits, auxiliary logits)``. Without a head the maps are returned as they are.
+        With a segmentation head, both also have the height and width of the finest map; UperNet in training mode
+        returns ``(logits, auxiliary logits)``. Without a head, the maps are returned unchanged.
         """
         return maps if self.head is None else self.head(*maps, pre_logits=pre_logits)
 
@@ -109,16 +110,16 @@ class HRViT(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The maps of chosen branches, as timm asks for them.
+        """The maps of selected branches (timm's interface).
 
         Args:
             x: (B, C_in, H, W).
-            indices: branches, 0 the finest; an int takes the last so many; None takes all.
-            norm, stop_early: accepted for timm; every branch ends in its LayerNorm, and all branches run together.
+            indices: branches, 0 is the finest; an int n: the last n; None: all.
+            norm, stop_early: accepted for compatibility; branches always end in a LayerNorm, and all branches run.
             output_fmt: ``"NCHW"`` or ``"NHWC"``.
-            intermediates_only: leave out the final output.
+            intermediates_only: do not return the final output.
         Returns:
-            The chosen maps; or ``(all maps, chosen maps)``.
+            The selected maps; or ``(all maps, selected maps)``.
         Raises:
             ValueError: for another ``output_fmt``.
         """
@@ -132,23 +133,24 @@ class HRViT(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the head, which maps don't need; every branch stays, for all of them feed each other."""
+        """Remove the head. All branches are kept, because they are fused with each other."""
         taken = _taken(indices, len(self.feature_info))
         if prune_head:
             self.head, self.config = None, self.config.replace(head="none")
         return taken
 
     def get_classifier(self) -> nn.Module:
-        """The last linear, or a segmentation head's last convolution; an identity where there is none."""
+        """The last linear, or the last convolution of a segmentation head; an identity if there is none."""
         return nn.Identity() if self.head is None else self.head.classifier  # type: ignore[return-value]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last linear by a fresh one; a segmentation head's last convolutions, the auxiliary one too.
+        """Replace the last linear by a new one, or the last convolutions of a segmentation head, including the
+        auxiliary one.
 
-        The fresh one has the dtype and the device of the one before, or of the other weights where there was none.
+        The new one has the dtype and device of the old one, or of the other weights if there was none.
 
         Raises:
-            ConfigError: if the model has no head, or ``global_pool`` asks for anything but averaging.
+            ConfigError: if the model has no head, or ``global_pool`` is not average pooling.
         """
         if self.head is None:
             raise ConfigError("reset_classifier: this model has no head; build it with head='classifier'")
@@ -168,9 +170,9 @@ class HRViT(nn.Module):
                 module.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters to keep from weight decay beside the one-dimensional ones: tables of positions.
+        """Names of parameters without weight decay, in addition to one-dimensional ones: tables of relative positions.
 
-        Every part that has such a table names it in a ``no_weight_decay`` of its own.
+        Modules with such a table have a ``no_weight_decay`` method.
         """
         return {
             f"{path}.{name}"
@@ -195,7 +197,7 @@ class HRViT(nn.Module):
 
 
 def _taken(indices: int | Sequence[int] | None, maps: int) -> list[int]:
-    """Indices of the chosen maps by timm's rule: all, the last n, or these."""
-    from timm.models._features import feature_take_indices  # imported here: it takes as long as torch
+    """Indices of the selected maps by timm's rule: all, the last n, or the given ones."""
+    from timm.models._features import feature_take_indices  # imported here because it is as slow as torch
 
     return feature_take_indices(maps, indices if indices is None or isinstance(indices, int) else list(indices))[0]

@@ -1,4 +1,4 @@
-"""The network as it is served on one CPU: weights laid out for inputs of one size, activations in the same pass."""
+"""Convert a deployed network for one CPU: weights in oneDNN's packed layout for one input size, fused activations."""
 
 import copy
 
@@ -10,20 +10,20 @@ from hrvit_lab.network.blocks.packed import PackedConv, PackedLinear
 
 
 def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
-    """A copy of a deployed network for inference on a CPU: same inputs and outputs, to rounding.
+    """A copy of a deployed network for inference on a CPU, with the same inputs and, up to rounding, the same outputs.
 
-    A part that has a ``packed(shape)`` form for inputs of a shape takes it; so does every other convolution and linear
-    that runs, but for the linears of attention, which gain nothing.
+    Modules with a method ``packed(shape)`` are replaced by its result, and all other convolutions and linears that run
+    by packed ones. The linears of attention are not packed, because this does not make them faster.
 
     Args:
-        served: what ``deploy`` returned, on the CPU, in float32 or bfloat16.
-        images_BCHW: (B, 3, H, W), of the size and dtype that it will be called with. Other sizes are right, and may
-            take longer.
+        served: a network returned by ``deploy``, on the CPU, in float32 or bfloat16.
+        images_BCHW: (B, 3, H, W), of the size and dtype of later inputs. Other sizes give correct results, but may be
+            slower.
     Returns:
-        The copy, to be called and nothing else: it knows no gradient; to copy, save, convert, move, export, compile or
-        count, take ``served``, and to time it the back end ``packed``.
+        The copy, which can only be called. It has no gradients. To copy, save, convert, move, export, compile or count
+        the network, use ``served``; to time the copy, use the back end ``packed``.
     Raises:
-        ValueError: where ``refusal`` has a reason.
+        ValueError: if ``refusal`` returns a reason.
     """
     if reason := refusal(images_BCHW.dtype):
         raise ValueError(reason)
@@ -33,7 +33,7 @@ def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
 
 
 def refusal(dtype: torch.dtype) -> str | None:
-    """Why weights of this number format cannot be packed here, or None."""
+    """The reason why weights of this number format cannot be packed here, or None."""
     if not torch.backends.mkldnn.is_available():
         return "packed weights need oneDNN, which this build of torch lacks; use the deployed network"
     if dtype not in (torch.float32, torch.bfloat16):
@@ -44,7 +44,7 @@ def refusal(dtype: torch.dtype) -> str | None:
 
 
 def _input_shapes(network: nn.Module, images_BCHW: Tensor) -> dict[nn.Module, torch.Size]:
-    """The shape of the first tensor that each part is called with."""
+    """The shape of the first input tensor of each module."""
     shapes: dict[nn.Module, torch.Size] = {}
 
     def note(part: nn.Module, args: tuple[object, ...]) -> None:

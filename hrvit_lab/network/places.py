@@ -1,6 +1,6 @@
-"""Where the parts of a plan are in a built network: the names of their modules.
+"""The module names of a plan's parts in a built network.
 
-``deploy`` and ``pack`` put their forms in the place of what they replace, so the names hold for served networks too.
+``deploy`` and ``pack`` keep these names, so they are also valid for deployed and packed networks.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ class Place(NamedTuple):
     """A part of a plan and its module.
 
     Attributes:
-        name: the module's, as in ``model.get_submodule(name)``: ``"stages.2.branches.1.0.attn"``.
+        name: of the module, for ``model.get_submodule(name)``: ``"stages.2.branches.1.0.attn"``.
         stage: a number, ``"stem"`` or ``"head"``.
-        branch: None for a part that works on all branches at once.
+        branch: None for a part that processes all branches.
         inside: the places of a block's parts.
     """
 
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def places(planned: Plan) -> Iterator[Place]:
-    """The place of every part, in the order in which they run.
+    """The places of all parts, in the order of execution.
 
     >>> from hrvit_lab.config import preset
     >>> from hrvit_lab.config.plan import plan

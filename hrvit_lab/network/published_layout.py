@@ -1,10 +1,10 @@
-"""The published layout (arXiv 2111.01236's release, and mmsegmentation's around it): its names of our tensors."""
+"""Names of tensors in the published layouts: the release of arXiv 2111.01236, and mmsegmentation."""
 
 import re
 
 BACKBONE = "backbone."
 DECODER = ("decode_head.", "auxiliary_head.")
-"""What a segmentation checkpoint writes before the keys of the network without its head, and of its heads."""
+"""Prefixes in segmentation checkpoints: of the backbone and of the heads."""
 
 RENAMES: tuple[tuple[str, str], ...] = (
     (r"^features\.(\d*[02468])\.blocks\.", r"fusions.\1.paths."),
@@ -43,7 +43,7 @@ HEAD_RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
         (r"^auxiliary_head\.conv_seg\.", "head.auxiliary.classifier."),
     ),
 }
-"""By our heads that have a published layout: the release's classifier, and mmsegmentation's decoders."""
+"""Renamings by head, for heads with a published layout: the release's classifier, mmsegmentation's decoders."""
 
 
 def our_name(published: str, head: str = "classifier") -> str | None:

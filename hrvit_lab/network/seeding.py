@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed alone, and leave those of others as they were."""
+"""Seed random numbers in a context without changing the generators' state outside it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's random numbers start from ``seed`` inside, and go on outside as if nothing had been drawn.
+    """Context with torch's random numbers seeded; afterwards the generators continue from their earlier state.
 
-    Two generators are seeded and put back: the CPU's, and that of ``device``. Those of other devices are not touched
+    Two generators are seeded and restored: that of the CPU and that of ``device``. Other devices are not changed
     (``torch.manual_seed`` would seed them all).
 
     Args:
-        device: where the model draws numbers; ``"cuda"`` is the current CUDA device.
+        device: on which the model draws random numbers; ``"cuda"`` is the current CUDA device.
     """
     device = torch.device(device)
     generators = [torch.default_generator]
     if device.type == "cuda":
-        torch.cuda.init()  # before it there are no generators
+        torch.cuda.init()  # creates the generators
         index = torch.cuda.current_device() if device.index is None else device.index
         generators.append(torch.cuda.default_generators[index])
     elif device.type == "mps":

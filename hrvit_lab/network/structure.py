@@ -1,4 +1,4 @@
-"""What a network is made of, apart from the values of its weights: is it still what its config builds?"""
+"""The structure of a network without the values of its weights, to check whether it still matches its config."""
 
 from functools import lru_cache
 from typing import Any
@@ -11,13 +11,13 @@ from hrvit_lab.network.build import build
 from hrvit_lab.network.model import HRViT
 
 SWITCHES = {"training", "fused_attn", "grad_checkpointing", "inplace", "call_super_init"}
-"""Settings that change how a module computes, not what."""
+"""Settings that do not change the result of a module."""
 
 Structure = tuple[tuple[Any, ...], ...]
 
 
 def structure(model: nn.Module) -> Structure:
-    """Every module under its names: type, settings (strides, groups, heads, …), shapes of weights, hooks.
+    """All modules by name: type, settings (strides, groups, heads, …), shapes of weights, hooks.
 
     Two networks of equal structure run the same operators on equal shapes.
     """
@@ -27,7 +27,7 @@ def structure(model: nn.Module) -> Structure:
 
 
 def is_as_built(model: HRViT) -> bool:
-    """Whether the model has the structure that its config builds: not deployed, and no part or setting replaced."""
+    """Whether the model has the structure of its config: not deployed, no module or setting replaced."""
     return structure(model) == _built(model.config)
 
 

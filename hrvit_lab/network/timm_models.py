@@ -1,8 +1,7 @@
-"""The presets and the published segmentation networks under their names in timm's registry, so that
-``timm.create_model("hrvit_b1")`` and timm's scripts work.
+"""Register the presets and the published segmentation networks with timm, so that ``timm.create_model("hrvit_b1")``
+and timm's scripts work.
 
-No pretrained weights are published with a licence that lets us host them; ``hrvit_lab.load_checkpoint`` reads a
-checkpoint that the user has.
+The licence of the published weights does not permit hosting them; ``hrvit_lab.load_checkpoint`` reads local files.
 """
 
 import sys
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 NETWORKS = PRESETS | SEGMENTERS
 ORIGINS = {"mit": "2105.15203", "cswin": "2107.00652"}
-"""arXiv papers of the families that are not HRViT's, by the first part of their names."""
+"""arXiv papers of other families, by the first part of their names."""
 
 
 def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The network's parts as plain arithmetic: what each may be, and what it costs; ``hrvit_lab.cost`` composes them.
+"""Variants of the network's parts and their costs, in plain arithmetic; ``hrvit_lab.cost`` sums them over networks.
 
-Each table names the variants of one kind of part, with cost function, width rule and identity. The modules that
-compute them stand under the same names in ``hrvit_lab.network.blocks`` and ``hrvit_lab.network.heads``.
+Each table lists the variants of one kind of part, with cost function, width rule and identity. Their modules have the
+same names in ``hrvit_lab.network.blocks`` and ``hrvit_lab.network.heads``.
 """
 
 from hrvit_lab.parts.attention import ATTENTION

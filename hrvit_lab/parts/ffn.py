@@ -11,13 +11,13 @@ class FFN(NamedTuple):
     """One row of the ``FFN`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
-        cost: ``(dim, mlp_ratio, height, width)`` → costs at that map.
-        width_rule: ``(dim, mlp_ratio)`` → why this pair does not work, or None.
-        identity: ``(dim, mlp_ratio)`` → the settings that matter to the network built.
-        live: ``(dim, mlp_ratio, height, width)`` → most elements of maps alive at once beside its input.
-        present: whether a block has this half at all.
+        cost: ``(dim, mlp_ratio, height, width)`` → costs on such a map.
+        width_rule: ``(dim, mlp_ratio)`` → the reason why the pair is invalid, or None.
+        identity: ``(dim, mlp_ratio)`` → the settings on which the built network depends.
+        live: ``(dim, mlp_ratio, height, width)`` → maximum number of live elements without its input.
+        present: whether blocks have a feed-forward network.
     """
 
     label: str
@@ -35,14 +35,14 @@ def hidden_width(dim: int, mlp_ratio: float) -> int:
 
 
 def hidden_identity(dim: int, mlp_ratio: float) -> tuple[object, ...]:
-    """Ratios that give equally many hidden channels give the same network."""
+    """The number of hidden channels: ratios with the same number give the same network."""
     return (hidden_width(dim, mlp_ratio),)
 
 
 def hidden_rule(dim: int, mlp_ratio: float) -> str | None:
-    """There must be something between the linears."""
+    """Width rule: at least one hidden channel."""
     if hidden_width(dim, mlp_ratio) < 1:
-        return f"a feed-forward network needs hidden channels, and int({dim} × {mlp_ratio:g}) is 0"
+        return f"the number of hidden channels, int({dim} × {mlp_ratio:g}), is 0"
     return None
 
 
@@ -68,17 +68,17 @@ def mixcfn_cost(kernels: tuple[int, int], dim: int, mlp_ratio: float, height: in
 
 
 def mixcfn_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """What the first half gave, and of the other two steps of the hidden channels, or these and what it gives; or what
-    both gave and the sum."""
+    """The output of the first half and two steps of the second half's hidden channels; or both outputs and their
+    sum."""
     half = hidden_width(dim, mlp_ratio) // 2
     return (dim + max(2 * half, half + dim, 2 * dim)) * height * width
 
 
 def mixcfn_width_rule(dim: int, mlp_ratio: float) -> str | None:
-    """Both kernels take half of the hidden channels."""
+    """Width rule: an even number of hidden channels, half for each kernel."""
     hidden = hidden_width(dim, mlp_ratio)
     if hidden % 2:
-        return f"MixCFN splits its hidden channels in halves, and int({dim} × {mlp_ratio:g}) = {hidden} is not even"
+        return f"MixCFN splits its hidden channels into halves, but int({dim} × {mlp_ratio:g}) = {hidden} is not even"
     return hidden_rule(dim, mlp_ratio)
 
 
@@ -104,7 +104,7 @@ def mixffn_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
 
 
 def mlp_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """Two steps of the hidden channels; or the hidden channels and the output."""
+    """Hidden channels before and after a step; or the hidden channels and the output."""
     hidden = hidden_width(dim, mlp_ratio)
     return max(2 * hidden, hidden + dim) * height * width
 
@@ -146,7 +146,7 @@ def hrformer_cost(dim: int, mlp_ratio: float, height: int, width: int) -> Costs:
 
 
 def hrformer_live(dim: int, mlp_ratio: float, height: int, width: int) -> int:
-    """The map that a convolution reads, and two steps of what follows."""
+    """The input map of a convolution, and the maps of two following steps."""
     hidden = hidden_width(dim, mlp_ratio)
     return max(3 * hidden, hidden + 2 * dim) * height * width
 

@@ -7,21 +7,21 @@ from typing import NamedTuple
 from hrvit_lab.parts.ops import Cost, Costs, batch_norm, convolution, elementwise
 
 Sources = tuple[tuple[int, ...], ...]
-"""Per coming branch, the previous branches that feed it."""
+"""The input branches of each output branch."""
 
 UPSAMPLING = {"nearest": "upsample", "bilinear": "upsample_bilinear"}
-"""Interpolations, and what ``Cost.operator`` calls them."""
+"""Interpolations, and their names in ``Cost.operator``."""
 
 
 class Fusion(NamedTuple):
     """One row of the ``FUSION`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
-        cost: ``(dims_in, dims_out, upsample, last, pixels)`` → one tuple of costs per coming branch; ``last``: whether
-            it is the network's last fusion, ``pixels`` of each coming branch.
-        live: the same arguments → most elements of maps alive at once beside its inputs.
+        cost: ``(dims_in, dims_out, upsample, last, pixels)`` → one tuple of costs per output branch; ``last``: whether
+            it is the network's last fusion, ``pixels``: of each output branch.
+        live: the same arguments → maximum number of live elements without its inputs.
     """
 
     label: str
@@ -31,19 +31,19 @@ class Fusion(NamedTuple):
 
 
 def dense_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
-    """Every previous branch feeds every coming one."""
+    """All input branches feed all output branches."""
     return (tuple(range(branches_in)),) * branches_out
 
 
 def sparse_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
-    """Neighbours only; a branch that is new is fed by the coarsest there was."""
+    """Only neighbours feed a branch; a new branch is fed by the coarsest input branch."""
     return tuple(
         tuple(j for j in range(branches_in) if abs(i - j) <= 1) or (branches_in - 1,) for i in range(branches_out)
     )
 
 
 def late_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
-    """Every branch by itself, a new one from the coarsest there was; before the last stage all to all."""
+    """Branches are fed by themselves, a new one by the coarsest input branch; before the last stage, all to all."""
     if last:
         return dense_sources(branches_in, branches_out, last)
     return tuple((min(i, branches_in - 1),) for i in range(branches_out))
@@ -72,7 +72,7 @@ def path_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: int, 
 
 
 def path_live(steps: int, c_in: int, c_out: int, pixels_in: int, pixels: int) -> int:
-    """Most elements of maps alive at once in one path: two steps at a time."""
+    """Maximum number of live elements in one path: the maps of two steps."""
     if steps > 0:
         return max(2 * c_in, c_in + c_out, 2 * c_out) * pixels
     return c_out * max(2 * pixels_in, pixels_in + pixels)
@@ -104,11 +104,11 @@ def paths_live(
     last: bool,
     pixels: Sequence[int],
 ) -> int:
-    """Targets that are done; of the one at work the sum so far and the path that comes next, or both and their sum."""
+    """Finished output branches; for the current one, the sum so far and the next path, or both and their sum."""
     peak = done = 0
     for i, feeding in enumerate(sources(len(dims_in), len(dims_out), last)):
         target, total = dims_out[i] * pixels[i], 0
-        summed = i in feeding  # with the map that came in
+        summed = i in feeding  # with the input map
         for j in feeding:
             if i != j:
                 path = path_live(i - j, dims_in[j], dims_out[i], pixels[j], pixels[i])
@@ -127,7 +127,7 @@ def _of_paths(label: str, source: str, sources: Callable[[int, int, bool], Sourc
 
 
 def brought_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: int, pixels: int) -> Costs:
-    """A map's way to a branch ``steps`` coarser (negative: finer): its width changes where it is smaller."""
+    """Resampling of a map to a branch ``steps`` coarser (negative: finer); the width changes on the smaller map."""
     part = "fusion"
     conv: Costs = (convolution(part, c_in, c_out, 1, min(pixels_in, pixels)),) if c_in != c_out else ()
     if steps > 0:
@@ -139,7 +139,7 @@ def brought_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: in
 def weighted_sum_cost(
     dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool, pixels: Sequence[int]
 ) -> tuple[Costs, ...]:
-    """Every previous branch brought to every coming one, a weight for each; a single one has none."""
+    """All input branches resampled to every output branch, with one weight each; a single input has no weight."""
     targets = []
     for i, c_out in enumerate(dims_out):
         costs: Costs = (Cost("fusion", "weights", params=len(dims_in)),) if len(dims_in) > 1 else ()
@@ -152,7 +152,7 @@ def weighted_sum_cost(
 def weighted_sum_live(
     dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool, pixels: Sequence[int]
 ) -> int:
-    """Targets that are done; of the one at work the mean so far, the map that is brought, and the step before or the
+    """Finished output branches; for the current one, the mean so far, the resampled map, and its previous step or the
     next mean."""
     peak = done = 0
     for i, c_out in enumerate(dims_out):

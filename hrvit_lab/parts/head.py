@@ -7,9 +7,9 @@ from typing import NamedTuple
 from hrvit_lab.parts.ops import Cost, Costs, batch_norm, convolution, elementwise, layer_norm, linear
 
 EXPANSION = 4
-"""Output over inner width of the classification head's bottleneck (as HRNet's)."""
+"""Output width divided by inner width of the classification head's bottleneck (as in HRNet)."""
 POOL_SIZES = (1, 2, 3, 6)
-"""Bins a side that UperNet's pyramid pooling averages the coarsest map over."""
+"""Bins per side of UperNet's pyramid pooling on the coarsest map."""
 AUXILIARY_WIDTH = 256
 """Channels of UperNet's auxiliary head."""
 
@@ -18,16 +18,16 @@ class Head(NamedTuple):
     """One row of the ``HEAD`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
-        cost: ``(dims, head_widths, width, num_classes, pyramid, pixels)`` → one tuple of costs per branch; what belongs
-            to no single branch stands with the one at whose size it runs. ``pyramid``: whether every map is made from
-            the finer one.
-        identity: ``(head_widths, width, num_classes, drop_rate)`` → the settings that matter.
-        live: the arguments of ``cost`` → most elements of maps alive at once beside its inputs.
-        width_field: the config's field that is this head's ``width``; None if it has none, and is given 0.
-        whole_image: whether it answers for the whole image, as classification asks, and not for every pixel.
-        present: whether the network has a head at all.
+        cost: ``(dims, head_widths, width, num_classes, pyramid, pixels)`` → one tuple of costs per branch; operators on
+            several branches are listed with the branch of their size. ``pyramid``: whether every map is computed from
+            the next finer one.
+        identity: ``(head_widths, width, num_classes, drop_rate)`` → the settings on which the built network depends.
+        live: the arguments of ``cost`` → maximum number of live elements without its inputs.
+        width_field: the config's field for this head's ``width``; None if it has none (``width`` is 0).
+        whole_image: whether it classifies whole images, not pixels.
+        present: whether the network has a head.
     """
 
     label: str
@@ -74,7 +74,7 @@ def classifier_cost(
     pyramid: bool,
     pixels: Sequence[int],
 ) -> tuple[Costs, ...]:
-    """Bottlenecks on every branch, summed from fine to coarse, then 1×1, pooling and a linear."""
+    """Bottlenecks on all branches, summed from fine to coarse, then 1×1 convolution, pooling and a linear."""
     rows = [bottleneck_cost(c, h, n) for c, h, n in zip(dims, head_widths, pixels, strict=True)]
     outs = [EXPANSION * h for h in head_widths]
     for i in range(1, len(dims)):
@@ -88,8 +88,8 @@ def classifier_cost(
 def classifier_live(
     dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> int:
-    """A branch's bottleneck where its shortcut's BatchNorm ends, beside the finer branches' sum, before and after its
-    way down; or two steps of the last convolution."""
+    """A branch's bottleneck at the end of the shortcut's BatchNorm, with the sum of the finer branches before and after
+    downsampling; or two steps of the last convolution."""
     peak = finer = 0
     for inner, count in zip(head_widths, pixels, strict=True):
         out = EXPANSION * inner * count
@@ -103,7 +103,7 @@ def classifier_live(
 
 
 def averaged(dims: Sequence[int], pyramid: bool) -> range:
-    """The branches whose maps are averaged: all; of a pyramid, whose maps are made from one another, the coarsest."""
+    """The branches whose maps are averaged: all; for a pyramid, only the coarsest."""
     return range(len(dims) - 1 if pyramid else 0, len(dims))
 
 
@@ -117,7 +117,7 @@ def pool_cost(
     *,
     norm: bool,
 ) -> tuple[Costs, ...]:
-    """Means over the maps, of their LayerNorms or of themselves, then a linear."""
+    """Means over the maps, optionally after a LayerNorm, then a linear."""
     read = averaged(dims, pyramid)
     rows: list[Costs] = [
         (layer_norm(dims[i], pixels[i], "head"),) if norm and i in read else () for i in range(len(dims))
@@ -137,7 +137,7 @@ def pool_live(
     *,
     norm: bool,
 ) -> int:
-    """A normalised map and the means so far; the means apart and side by side; or these and the logits."""
+    """A normalized map and the means so far; the means and their concatenation; or the concatenation and the logits."""
     peak = means = 0
     for i in averaged(dims, pyramid):
         means += dims[i]
@@ -161,7 +161,7 @@ def resized(width: int, pixels: int) -> Cost:
 def segformer_cost(
     dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> tuple[Costs, ...]:
-    """Every branch projected and brought to the finest size; there a 1×1 convolution over all, and the classifier."""
+    """All branches projected and resized to the finest map, then a 1×1 convolution and the classifier."""
     rows: list[Costs] = [(convolution("head", c, width, 1, n),) for c, n in zip(dims, pixels, strict=True)]
     for i in range(1, len(dims)):
         rows[i] += (resized(width, pixels[0]),)
@@ -173,7 +173,7 @@ def segformer_cost(
 def segformer_live(
     dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> int:
-    """While all are brought to one size; in the convolution over all; or in the classifier."""
+    """The maximum while maps are resized and concatenated, in the fusing convolution, or in the classifier."""
     n, finest = len(dims), width * pixels[0]
     return max(_side_by_side(n, width, pixels), (n + 2) * finest, finest + num_classes * pixels[0])
 
@@ -181,9 +181,9 @@ def segformer_live(
 def upernet_cost(
     dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> tuple[Costs, ...]:
-    """Pyramid pooling on the coarsest branch, lateral and output convolutions on the others, all fused at the finest.
+    """Pyramid pooling on the coarsest branch, lateral and output convolutions on the others, fusion at the finest size.
 
-    The auxiliary head runs in training only: parameters, no multiply-accumulates.
+    The auxiliary head runs only in training: it has parameters, but no multiply-accumulates.
     """
     n, top = len(dims), pixels[-1]
     rows: list[Costs] = [
@@ -211,8 +211,8 @@ def upernet_cost(
 def upernet_live(
     dims: Sequence[int], head_widths: Sequence[int], width: int, num_classes: int, pyramid: bool, pixels: Sequence[int]
 ) -> int:
-    """In the pyramid pooling; while all levels are brought to one size; in the convolution over all; or in the
-    classifier."""
+    """The maximum in the pyramid pooling, while levels are resized and concatenated, in the fusing convolution, or in
+    the classifier."""
     n, finest, pools = len(dims), width * pixels[0], len(POOL_SIZES) * width
     pooling = pixels[-1] * (pools + dims[-1] + max(pools, 2 * width))
     return max(
@@ -221,12 +221,12 @@ def upernet_live(
 
 
 def auxiliary_branch(branches: int) -> int:
-    """The branch that UperNet's auxiliary head reads: the third, or the coarsest of fewer."""
+    """The branch that UperNet's auxiliary head reads: the third, or the coarsest if there are fewer."""
     return min(2, branches - 1)
 
 
 def _side_by_side(branches: int, width: int, pixels: Sequence[int]) -> int:
-    """Elements of all maps at their sizes, of the coarser ones at the finest size, and of all of them in one map."""
+    """Elements of all maps at their own sizes, of the coarser ones at the finest size, and of their concatenation."""
     return width * (sum(pixels) + (2 * branches - 1) * pixels[0])
 
 

@@ -1,4 +1,4 @@
-"""Costs of single operators: the arithmetic everything else is summed from.
+"""Costs of single operators, from which all other costs are summed.
 
 Counted operators are convolutions, linears and the two products of attention; normalisations have parameters
 but no multiply-accumulates in this convention (arXiv 2111.01236, and fvcore's default). FLOPs would be twice the MACs.
@@ -8,29 +8,29 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a number, by the names of torch's dtypes."""
+"""Bytes per number, by the name of torch's dtype."""
 
 
 class Cost(NamedTuple):
-    """What one operator of one part costs for one image.
+    """The cost of one operator for one image.
 
     Attributes:
-        part: block part it belongs to, e.g. ``"ffn"``.
+        part: the part to which it belongs, e.g. ``"ffn"``.
         operator: ``"convolution"``, ``"linear"``, ``"attention"`` (both products); or, without multiply-accumulates,
             ``"layer_norm"``, ``"batch_norm"``, ``"upsample"`` (to the nearest), ``"upsample_bilinear"``,
-            ``"average_pool"`` (adaptive), ``"block_average"``, ``"weights"`` (of maps that are summed), ``"gelu"``,
-            ``"relu"`` or ``"silu"`` (Hardswish, softmax and sums, which no counter sees, have no entry).
+            ``"average_pool"`` (adaptive), ``"block_average"``, ``"weights"`` (of a weighted sum of maps), ``"gelu"``,
+            ``"relu"`` or ``"silu"`` (Hardswish, softmax and sums, which no counter counts, have no entry).
         params: learned parameters.
-        buffers: running statistics of a BatchNorm; its counter of training steps is none.
-        macs: exact multiply-accumulates, no padded token counted.
+        buffers: running statistics of a BatchNorm, without its counter of training steps.
+        macs: exact multiply-accumulates, without padded tokens.
         macs_padded: the same with windows padded to full size, as the published release runs them.
         activations: elements in the counted operators' outputs; attention counts its scores and its output.
-        inputs: elements of the maps that a counted operator, or a pooling, reads; attention reads query, key and value,
-            and a key that is the value once.
-        outputs: elements of the map that the operator writes; attention's scores are no map.
-        additions: elements of biases added onto products.
-        run_as: how our network runs its products, which decides who can see them: ``"module"`` (of ``torch.nn``),
-            ``"bmm"``, ``"attention"`` (a fused kernel, or bmm); empty without products.
+        inputs: elements of the maps that a counted operator or a pooling reads; attention reads query, key and value,
+            and a shared key and value once.
+        outputs: elements of the map that the operator writes; attention's scores are not a map.
+        additions: additions of biases to products, in elements.
+        run_as: how our network computes its products, which determines which tools count them: ``"module"`` (of
+            ``torch.nn``), ``"bmm"``, ``"attention"`` (a fused kernel, or bmm); empty without products.
     """
 
     part: str
@@ -53,12 +53,12 @@ class Cost(NamedTuple):
 
     @property
     def macs_paper(self) -> int:
-        """As the paper counts: half of the padded attention products, everything else whole."""
+        """MACs by the paper's convention: half of the padded attention products, and all other operators in full."""
         return self.macs_padded // 2 if self.operator == "attention" else self.macs_padded
 
     @property
     def moved(self) -> int:
-        """Elements of maps that a counted operator reads and writes."""
+        """Elements of maps that the operator reads and writes, if it has multiply-accumulates."""
         return self.inputs + self.outputs if self.macs else 0
 
 
@@ -70,7 +70,7 @@ class Totals(NamedTuple):
 
     Attributes:
         params, buffers, macs, macs_padded, macs_paper, activations: as in ``Cost``.
-        moved: elements of maps that the operators with multiply-accumulates read and write, each map once an operator.
+        moved: elements of maps that operators with multiply-accumulates read and write, each map once per operator.
     """
 
     params: int
@@ -90,13 +90,13 @@ class Totals(NamedTuple):
         return (self.params + self.buffers) * dtype_bytes(dtype)
 
     def moved_bytes(self, batch_size: int = 1, dtype: str = "float32") -> int:
-        """Bytes that a batch must move if every operator runs once and keeps nothing for the next, a roofline's floor.
+        """Minimum memory traffic of a batch in bytes if operators run one after another, for a roofline.
 
-        Convolutions, linears and attention read their input maps and write their output maps once for every image, and
-        all parameters are read once a batch. Attention's scores stay on the chip, as in a fused kernel, and a key
-        that is the value is read once. Normalisations, activation functions, additions, upsampling and changes of
-        layout count nothing: they can be folded into the operators beside them. An implementation that fuses less moves
-        more; only one that fuses a chain of these operators moves less.
+        Convolutions, linears and attention read their input maps and write their output maps once per image; all
+        parameters are read once per batch. Attention's scores stay on the chip, as in a fused kernel, and a shared key
+        and value is read once. Normalizations, activation functions, additions, upsampling and changes of layout count
+        as zero, because they can be fused into adjacent operators. Implementations with less fusion move more; only
+        fusing several of the counted operators moves less.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -111,7 +111,7 @@ def sum_costs(costs: Iterable[Cost]) -> Totals:
     640
     """
     params = buffers = macs = macs_padded = macs_paper = activations = moved = 0
-    for cost in costs:  # written out: a search among configs spends its time here
+    for cost in costs:  # a plain loop for speed: a search over configs spends its time here
         params += cost.params
         if cost.macs:
             macs += cost.macs
@@ -125,7 +125,7 @@ def sum_costs(costs: Iterable[Cost]) -> Totals:
 
 
 def dtype_bytes(dtype: str) -> int:
-    """Bytes of a number of that dtype.
+    """Bytes per number of a dtype.
 
     Raises:
         ValueError: for an unknown dtype.
@@ -146,7 +146,7 @@ def convolution(
     groups: int = 1,
     bias: bool = True,
 ) -> Cost:
-    """A ``kernel`` × ``kernel`` convolution from ``pixels_in`` (None: as many) to ``pixels`` positions."""
+    """A ``kernel`` × ``kernel`` convolution from ``pixels_in`` (None: ``pixels``) to ``pixels`` positions."""
     weights = c_in // groups * kernel * kernel * c_out
     macs, out = weights * pixels, c_out * pixels
     read = c_in * (pixels if pixels_in is None else pixels_in)
@@ -160,7 +160,7 @@ def linear(part: str, c_in: int, c_out: int, rows: int) -> Cost:
 
 
 def linear_onto(part: str, c_in: int, c_out: int, rows: int) -> Cost:
-    """The rest of a linear layer: more of its input, added onto what it gave so far, so no new activation."""
+    """A linear layer for further input channels, accumulated into an existing output, so without a new activation."""
     macs = c_in * c_out * rows
     return Cost(part, "linear", c_in * c_out, 0, macs, macs, 0, c_in * rows, 0, 0, "module")
 
@@ -176,7 +176,7 @@ def batch_norm(channels: int, pixels: int, part: str = "norm") -> Cost:
 
 
 def elementwise(part: str, operator: str, elements: int) -> Cost:
-    """An operator without parameters that gives ``elements`` numbers, each from one of its input."""
+    """An elementwise operator without parameters, with ``elements`` outputs."""
     return Cost(part, operator, outputs=elements)
 
 

@@ -1,4 +1,4 @@
-"""Closed-form costs of the patch embeddings that open a stage's branch."""
+"""Closed-form costs of the patch embeddings at the start of a branch in a stage."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,11 +10,11 @@ class PatchEmbed(NamedTuple):
     """One row of the ``PATCH_EMBED`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
-        cost: ``(c_in, dim, stride, height, width)``, of the map that comes in → costs.
-        live: the same arguments → most elements of maps alive at once beside its input.
-        only_where_needed: whether a map whose width and size stay as they are passes without it.
+        cost: ``(c_in, dim, stride, height, width)``, of the input map → costs.
+        live: the same arguments → maximum number of live elements without its input.
+        only_where_needed: whether it is omitted where width and size do not change.
     """
 
     label: str
@@ -25,7 +25,7 @@ class PatchEmbed(NamedTuple):
 
 
 def strided(height: int, width: int, stride: int) -> int:
-    """Positions of a map after a convolution of that stride which pads like a stride of 1."""
+    """Number of positions after a convolution of that stride with "same" padding."""
     return -(-height // stride) * -(-width // stride)
 
 
@@ -40,7 +40,7 @@ def efficient_cost(c_in: int, dim: int, stride: int, height: int, width: int) ->
 
 
 def efficient_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int:
-    """Two steps at a time."""
+    """The maps of two steps."""
     pixels = strided(height, width, stride)
     return dim * max(height * width + pixels, 2 * pixels)
 
@@ -66,7 +66,7 @@ def bare_cost(c_in: int, dim: int, stride: int, height: int, width: int) -> Cost
 
 
 def bare_live(c_in: int, dim: int, stride: int, height: int, width: int) -> int:
-    """The new map."""
+    """The output map."""
     return dim * strided(height, width, stride)
 
 

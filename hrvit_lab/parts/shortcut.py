@@ -10,11 +10,11 @@ class Shortcut(NamedTuple):
     """One row of the ``SHORTCUT`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
-        cost: ``(dim, height, width)`` → costs at that map.
-        width_rule: ``(dim,)`` → why this width does not work, or None.
-        live: ``(dim, height, width)`` → most elements of maps alive at once beside its input and attention's output.
+        cost: ``(dim, height, width)`` → costs on such a map.
+        width_rule: ``(dim,)`` → the reason why a width is invalid, or None.
+        live: ``(dim, height, width)`` → maximum number of live elements without its input and attention's output.
     """
 
     label: str
@@ -25,7 +25,7 @@ class Shortcut(NamedTuple):
 
 
 def kronecker_factors(dim: int) -> tuple[int, int]:
-    """Sizes ``(k, p)`` of the two factors of a ``dim`` → ``dim`` map, ``k · p`` = ``dim`` where that divides.
+    """Sizes ``(k, p)`` of the two factors of a ``dim`` → ``dim`` map; ``k · p`` = ``dim`` for valid widths.
 
     >>> kronecker_factors(32), kronecker_factors(240)
     ((4, 8), (15, 16))
@@ -44,12 +44,12 @@ def des_cost(dim: int, height: int, width: int) -> Costs:
 
 
 def des_live(dim: int, height: int, width: int) -> int:
-    """Two steps at a time, the last of them the sum with attention's output."""
+    """The maps of two steps; the last step is the sum with attention's output."""
     return 2 * dim * height * width
 
 
 def des_width_rule(dim: int) -> str | None:
-    """The width must factor into k · p."""
+    """Width rule: the width equals k · p."""
     k, p = kronecker_factors(dim)
     return f"DES needs a width divisible by {p}" if k * p != dim else None
 

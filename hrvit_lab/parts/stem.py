@@ -11,11 +11,11 @@ class Stem(NamedTuple):
     """One row of the ``STEM`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
         cost: ``(in_chans, stem_width, height, width)``, in pixels of the image → costs.
-        width_rule: ``(stem_width,)`` → why this width does not work, or None.
-        live: ``(in_chans, stem_width, height, width)`` → most elements of maps alive at once beside the image.
+        width_rule: ``(stem_width,)`` → the reason why a width is invalid, or None.
+        live: ``(in_chans, stem_width, height, width)`` → maximum number of live elements without the image.
     """
 
     label: str

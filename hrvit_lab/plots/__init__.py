@@ -1,4 +1,4 @@
-"""Figures: pure functions from tables to `matplotlib.figure.Figure`, a kind a file; labels come from `METRICS`."""
+"""Figures: pure functions from tables to `matplotlib.figure.Figure`; labels come from `METRICS`."""
 
 from matplotlib.figure import Figure
 

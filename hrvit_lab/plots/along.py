@@ -40,7 +40,7 @@ def axis_curve(
 
     Args:
         table: as for `tradeoff`.
-        axis: the column on the x axis; numbers are drawn to scale, other values in order of appearance.
+        axis: the column on the x axis; numbers are placed on a numeric axis, other values in order of appearance.
         y: key of `METRICS`.
         others: the study's other axes; a line connects variants that differ in `axis` only. More than six lines are
             drawn thin, with their mean in bold.

@@ -15,10 +15,10 @@ def deltas(table: pd.DataFrame, y: str, reference: str, dataset: str | None = No
     """Differences to a reference variant, paired by seed: a dot, a bar of one standard error and the 95 % interval.
 
     Args:
-        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se`, `<y>_delta_n` and the interval's ends,
-            `<y>_delta_low` and `<y>_delta_high`, if it has them; at most 26 rows are drawn.
+        table: the study's `table.csv`, with `<y>_delta`, `<y>_delta_se`, `<y>_delta_n` and optionally the interval,
+            `<y>_delta_low` and `<y>_delta_high`; at most 26 rows are drawn.
         y: key of `METRICS`.
-        reference: what the others are compared with: the line at zero.
+        reference: name of the reference variant, the line at zero.
         dataset: the data set that accuracy was measured on.
     """
     known = table[table[f"{y}_delta"].notna()].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Names beside points: placed so that none covers a point, a line or another name."""
+"""Labels of points, placed so that they do not overlap points, lines or other labels."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,22 +18,25 @@ from hrvit_lab.plots.style import INK, MAX_VECTOR, MUTED, fix_layout, spread
 def place_names(
     ax: Axes, rows: pd.DataFrame, x: str, y: str, names: Sequence[tuple[int, str]], front: pd.DataFrame
 ) -> None:
-    """Name the points where there is room, nearest place first, farther ones with a line to their point, and over the
-    bars of spreads if it must be; a name that finds no room, or would be taken for another point's, is left out.
+    """Label points with names. The nearest free position is used; distant labels get a line to their point.
+
+    Labels may overlap error bars if there is no other position. A label without a free position, or that would appear
+    to belong to another point, is omitted.
 
     Args:
-        names: (row, text); the front's come first, and there, as among the rest, those whose neighbours are nearest.
-        front: the rows on the Pareto front by x, whose line should stay free.
+        names: (row, text). Rows on the front are placed first; within both groups, rows with the closest neighbours
+            first.
+        front: the rows on the Pareto front by x, whose line should not be covered.
     """
     fig = ax.figure
     assert isinstance(fig, Figure)
     fix_layout(fig)
     renderer = FigureCanvasAgg(fig).get_renderer()
-    pixel = fig.dpi / 72  # of one point
+    pixel = fig.dpi / 72  # pixels per point
     to_pixels = ax.transData.transform
     points = to_pixels(rows[[x, y]].to_numpy(dtype=float))
     bars = []
-    for column, sign in ((0, -1), (1, 1)):  # the bars' ends, from the point
+    for column, sign in ((0, -1), (1, 1)):  # the ends of the error bars
         for axis, key in enumerate((x, y)):
             ends = rows[[x, y]].to_numpy(dtype=float, copy=True)
             ends[:, axis] += sign * spread(rows, key)[column]
@@ -49,10 +52,10 @@ def place_names(
     step = _boxes(steps[:-1], corners, pixel), _boxes(corners, steps[1:], pixel)
     solid, faint = np.concatenate([_boxes(points, points, 4.5 * pixel), *step]), np.concatenate(bars)
     if len(rows) > MAX_VECTOR:
-        faint = faint[:0]  # bars of so many points are everywhere
+        faint = faint[:0]  # with this many points, error bars cover everything
     frame = ax.get_window_extent(renderer)
     placed = np.zeros((0, 4))
-    others = {row: points[np.hypot(*(points - points[row]).T) > pixel] for row, _ in names}  # that stand elsewhere
+    others = {row: points[np.hypot(*(points - points[row]).T) > pixel] for row, _ in names}  # points at other positions
 
     def urgency(named: tuple[int, str]) -> tuple[bool, float]:
         row, _ = named
@@ -71,7 +74,7 @@ def place_names(
         size = text.get_window_extent(renderer)
         for over_bars, (far, *place) in itertools.product((False, True), _PLACES):
             corner = points[row] + pixel * np.array(place[:2]) - np.array(place[2:]) * (size.width, size.height)
-            if far:  # the line shows whose it is, so it may give way to the frame
+            if far:  # with a line, the label may be shifted into the axes
                 corner[0] = min(max(corner[0], frame.x0 + 2 * pixel), frame.x1 - size.width)
             box = np.concatenate([corner, corner + np.array([size.width, size.height])])
             inside = box[0] >= frame.x0 and box[1] >= frame.y0 and box[2] <= frame.x1 and box[3] <= frame.y1 + 2 * pixel
@@ -79,7 +82,7 @@ def place_names(
             trail = _boxes(line, line, pixel)
             free = not _meet(box[None], solid) and (over_bars or not _meet(box[None], faint))
             if inside and free and not _meet(trail, placed) and _is_own(points[row], others[row], box, line, pixel):
-                # Annotations stand on their baseline: shift by what hangs below it.
+                # Annotations are placed at their baseline: shift by the descent.
                 baseline = points[row][1] - size.y0
                 offset = (corner - points[row] + (0, baseline)) / pixel
                 text.set_position((offset[0], offset[1]))
@@ -100,8 +103,8 @@ def _is_own(
     line: NDArray[np.float64],
     pixel: float,
 ) -> bool:
-    """Whether a name in that box is seen to be this point's: it is clearly nearer than any other, or a line leads to it
-    that touches no other."""
+    """Whether a label in that box clearly belongs to this point: no other point is close, or a line leads to it without
+    touching other points."""
     if not len(line):
         own, apart = (np.hypot(*(at - at.clip(box[:2], box[2:])).T) for at in (point, others))
         return bool((1.5 * own < apart).all())
@@ -113,11 +116,13 @@ _NEAR, _FAR = (7, 12, 18), (26, 36, 48, 62, 78)
 _ABOUT = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.75, 0.75), (-0.75, 0.75), (0.75, -0.75), (-0.75, -0.75))
 
 
-_ASLANT = tuple((dx, dy) for dy in (0.6, -0.6) for dx in (0.8, -0.8, 0.35, -0.35))  # a line that no bar hides
+_ASLANT = tuple(
+    (dx, dy) for dy in (0.6, -0.6) for dx in (0.8, -0.8, 0.35, -0.35)
+)  # directions that differ from those of error bars
 
 
-# Places for a name about its point: whether it is so far that a line must lead there, offset in points, and which
-# share of the text's width and height lies before it.
+# Positions of a label relative to its point: whether it needs a line, the offset in points, and the alignment as shares
+# of the text's width and height.
 _PLACES = [
     (far, dx * reach, dy * reach, float(dx < 0) if far else (1 - dx) / 2, (1 - dy) / 2)
     for far, reaches, directions in ((False, _NEAR, _ABOUT), (True, _FAR, _ASLANT))

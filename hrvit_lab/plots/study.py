@@ -1,4 +1,4 @@
-"""The figures that a study gets."""
+"""The figures of a study."""
 
 from collections.abc import Sequence
 
@@ -21,15 +21,15 @@ def study_figures(
     dataset: str | None = None,
     pair: tuple[str, str] | None = None,
 ) -> dict[str, Figure]:
-    """The figures that a study gets, by file name: those for which its table has values.
+    """The figures of a study by file name, as far as its table has values for them.
 
     Args:
-        table: the study's `table.csv`, one row a variant.
+        table: the study's `table.csv`, one row per variant.
         curves: the study's `curves.csv`, or None.
         axis_names: the study's axes, columns of `table`.
         costs: MACs, variants × parts, for `cost_breakdown`, or None.
         dataset: the data set that accuracy was measured on.
-        pair: the two metrics (x, y) that the study sets against each other, beside those that every study gets.
+        pair: the two metrics (x, y) of the study's trade-off figure, in addition to the default ones.
     """
 
     def has(key: str) -> bool:

@@ -1,7 +1,7 @@
-"""The look of all figures: colours, type, titles, captions, axes, and how a figure becomes a file.
+"""The style of all figures: colours, fonts, titles, captions, axes; and saving figures.
 
-Nothing here touches pyplot: a figure belongs to its caller. All colours are in `COLORS`, so that a page which inlines
-the SVG can exchange each for its own (dark mode).
+pyplot is not used, so there is no global state. All colours are in `COLORS`, so that a page that inlines the SVG can
+replace them (dark mode).
 """
 
 import io
@@ -49,7 +49,7 @@ INK, MUTED, GRID, PAPER = (COLORS[name] for name in ("ink", "muted", "grid", "pa
 SERIES = tuple(color for name, color in COLORS.items() if name.startswith("series"))
 
 
-# The network's parts keep their colours in every figure, whichever of them are there.
+# Parts of the network have fixed colours in all figures.
 PARTS = (
     "attention projection",
     "attention products",
@@ -64,7 +64,7 @@ PARTS = (
 )
 
 
-# Parts of the latency table are coarser than those of the cost ledger: each takes the colour of its main component.
+# Parts of the latency table are coarser than those of the cost ledger; each has the colour of its main component.
 TIMED_AS = {"attention": "attention products", "shortcut": "des", "residual": "parallel convolution"}
 
 
@@ -97,8 +97,8 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
-    "svg.fonttype": "none",  # text stays text: searchable, and in the reader's colours
-    "svg.hashsalt": "hrvit_lab",  # equal figures are equal files
+    "svg.fonttype": "none",  # keep text as text: searchable, and the page can set its colour
+    "svg.hashsalt": "hrvit_lab",  # equal figures give identical files
 }
 
 
@@ -108,22 +108,22 @@ DPI = 200
 WIDTH = 7.4  # inches; 1480 px at 200 dpi
 
 
-LEFT = 0.014  # of the width: where titles and notes begin
+LEFT = 0.014  # left edge of titles and notes, as a share of the width
 
 
 MAX_LABELLED, MAX_LINES, MAX_PANELS, MAX_BARS = 30, 6, 12, 26
 
 
-MAX_VECTOR = 1_000  # points; beyond, they are pixels in an SVG too, which otherwise takes seconds and megabytes
+MAX_VECTOR = 1_000  # more points are rasterized in an SVG, which otherwise takes seconds and megabytes
 
 
 def part_label(part: str) -> str:
-    """A part of the network as a reader knows it: acronyms in capitals."""
+    """The displayed name of a part of the network, with acronyms in capitals."""
     return part.upper() if part in ("des", "ffn") else part.replace("_", " ")
 
 
 def part_colors(parts: Iterable[str]) -> dict[str, str]:
-    """A colour for every part, in the order to stack them; parts that nobody gave a colour are grey."""
+    """Colours of parts, in stacking order; unknown parts are grey."""
     known = dict(zip(PARTS, SERIES, strict=True))
 
     def place(part: str) -> int:
@@ -134,7 +134,7 @@ def part_colors(parts: Iterable[str]) -> dict[str, str]:
 
 
 def si(value: float) -> str:
-    """A tick's text: counts from a thousand up with an SI prefix, all digits that tell ticks apart.
+    """A tick's text: values from 1000 with an SI prefix, with enough digits to distinguish ticks.
 
     >>> si(2_500_000), si(12.5)
     ('2.5 M', '12.5')
@@ -144,7 +144,7 @@ def si(value: float) -> str:
 
 
 def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
-    """Distances from the value down and up to the ends of its spread, (2, rows); 0 where none was measured.
+    """Distances from the value to the lower and upper end of its spread, (2, rows); 0 where it is unknown.
 
     The spread is one standard deviation over seeds (`<key>_std`), else the 10th and 90th percentiles.
     """
@@ -164,7 +164,7 @@ def is_disturbed(table: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
 
 
 class Drawing(NamedTuple):
-    """A figure as files: PNG (200 dpi), and SVG (text as text) without metadata: no date, no foreign addresses."""
+    """A figure as files: PNG (200 dpi), and SVG (text as text) without metadata such as dates and URLs."""
 
     png: bytes
     svg: str
@@ -181,7 +181,7 @@ class Drawing(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def draw(fig: Figure) -> Drawing:
-    """Both files of a figure, from one layout; the same figure always gives the same bytes."""
+    """Draw both files of a figure with the same layout; equal figures give identical bytes."""
     fix_layout(fig)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
@@ -194,7 +194,7 @@ def save(fig: Figure, stem: Path) -> list[Path]:
 
 
 def fix_layout(fig: Figure) -> None:
-    """Compute the layout once: from then on pixels can be compared, and drawing does not compute it again."""
+    """Compute the layout once, so that pixel positions are final and drawing does not compute it again."""
     if fig.get_layout_engine() is not None:
         fig.draw_without_rendering()
         fig.set_layout_engine(None)
@@ -216,7 +216,7 @@ def new_figure(body: float = 3.7) -> tuple[Figure, Axes]:
 
 
 def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = None, note: str = "") -> None:
-    """Put title, quiet caption and legend above the figure, a note below; the figure grows by what they need."""
+    """Add title, caption and legend above the figure and a note below; the figure's height grows accordingly."""
     titles, captions, notes = (
         textwrap.wrap(drawable(title[:1].upper() + title[1:]), 74),
         textwrap.wrap(drawable(caption), 104),
@@ -257,20 +257,20 @@ def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = 
 
 
 def _columns(names: Sequence[str]) -> int:
-    """How many columns a legend of these names can have within the figure's width."""
+    """The number of columns of a legend with these names that fits into the figure's width."""
     widest = max(map(len, names), default=1)
     return max(1, min(len(names), int(104 / (widest + 5))))
 
 
 def bars(start: tuple[Any, Any], end: tuple[Any, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Straight bars from (x, y) to (x, y), arrays of their ends, as a single line with gaps."""
+    """Join straight bars, given by arrays of their ends, to a single line with gaps."""
     gap = np.full(len(start[0]), np.nan)
     x, y = (np.stack([one, other, gap], 1).ravel() for one, other in zip(start, end, strict=True))
     return x, y
 
 
 def joined(lines: Iterable[tuple[Any, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lines (x, y) as a single one with gaps: drawing a hundred takes no longer than drawing one."""
+    """Join lines (x, y) to a single line with gaps, which is much faster to draw."""
     pieces = [np.array([[*x, np.nan], [*y, np.nan]], dtype=float) for x, y in lines]
     whole = np.concatenate(pieces, axis=1) if pieces else np.zeros((2, 0))
     return whole[0], whole[1]
@@ -289,7 +289,7 @@ def empty_figure(fig: Figure, ax: Axes) -> Figure:
 
 
 def counted(numbers: "pd.Series[int]", noun: str) -> str:
-    """The range of numbers with a noun.
+    """A range of numbers with a noun.
 
     >>> counted(pd.Series([3, 2]), "seed"), counted(pd.Series([1, 1]), "seed")
     ('2 to 3 seeds', '1 seed')
@@ -315,14 +315,14 @@ def spread_caption(rows: pd.DataFrame, *keys: str) -> str:
 
 
 def groups_of(rows: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
-    """Rows by `matching` (as they are, or scaled to equal cost), where a study has it."""
+    """Rows by `matching` (as is, or scaled to equal cost), if the study has that column."""
     if "matching" not in rows or rows["matching"].nunique() < 2:
         return [(None, rows)]
     return [(str(name), part) for name, part in rows.groupby(rows["matching"].fillna("–"), sort=False)]
 
 
 def set_metric_axis(ax: Axes, which: str, values: "pd.Series[float]") -> None:
-    """SI ticks; logarithmic where the values span more than a factor of ten."""
+    """Set SI ticks, and a logarithmic scale if the values span more than a factor of ten."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = float(values.min()), float(values.max())
     if which == "x" and 0 < low < high / 10:

@@ -1,4 +1,4 @@
-"""Names of others in figures: short, in one line, and of characters that the figures' font has."""
+"""Names given by users in figures: shortened to one line, with characters that the font supports."""
 
 import unicodedata
 from functools import cache
@@ -6,11 +6,11 @@ from functools import cache
 from matplotlib.font_manager import findfont, get_font
 
 FONT = "DejaVu Sans"
-"""Bundled with matplotlib: the layout is the same on every machine."""
+"""Bundled with matplotlib, so that the layout is the same on every machine."""
 
 
 def drawable(text: str) -> str:
-    r"""The text with characters that the font lacks, and those that control a terminal or turn text, written out.
+    r"""The text with unsupported, control and text-direction characters replaced by escape sequences.
 
     >>> drawable("naïve 网"), drawable("\x1b[31m")
     ('naïve \\u7f51', '\\x1b[31m')
@@ -21,7 +21,7 @@ def drawable(text: str) -> str:
 
 
 def shorten(name: object, width: int = 30) -> str:
-    """One line of at most `width` characters, cut in the middle: both ends of a name tell variants apart."""
+    """One line of at most `width` characters, truncated in the middle, because variants can differ at both ends."""
     text = drawable(" ".join(str(name).split()))
     if len(text) <= width:
         return text

@@ -45,9 +45,11 @@ def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
     if len(complete):
         order = complete[np.lexsort((-values[complete, 1], -values[complete, 0]))]  # best x first, there best y first
         best = np.maximum.accumulate(values[order, 1])
-        leads = np.concatenate([[True], values[order, 1][1:] > best[:-1]])  # better in y than all that are better in x
+        leads = np.concatenate(
+            [[True], values[order, 1][1:] > best[:-1]]
+        )  # better in y than all rows that are better in x
         leader = order[np.flatnonzero(leads)[np.cumsum(leads) - 1]]
-        front[order] = (values[order] == values[leader]).all(-1)  # equal points stand or fall together
+        front[order] = (values[order] == values[leader]).all(-1)  # equal points are both on the front or both not
     return front
 
 
@@ -115,7 +117,7 @@ def tradeoff(
     named = len(rows) if len(rows) <= MAX_LABELLED else min(int(front.sum()), MAX_LABELLED)
     order = np.argsort(~front, kind="stable")[:named]
     first: dict[tuple[str, float, float], int] = {}
-    for i in order:  # a network that stands twice, as it is and matched, is named once
+    for i in order:  # a network that occurs twice (as is, and matched) is labelled once
         first.setdefault((_point_name(rows.loc[i], label), rows[x][i], rows[y][i]), int(i))
     place_names(ax, rows, x, y, [(i, name) for (name, *_), i in first.items()], best)
     return fig

@@ -26,12 +26,12 @@ from hrvit_lab.plots.text import shorten
 
 @matplotlib.rc_context(STYLE)
 def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | None = None) -> Figure:
-    """Small multiples of training, one panel a variant: seeds faint, their mean bold, other variants in grey behind.
+    """Training curves with one panel per variant: faint lines for seeds, a bold mean, other variants in grey.
 
     Args:
         curves: columns `variant, seed, epoch, train_<metric>, val_<metric>`; at most twelve variants get a panel.
         metric: "top1" or "loss".
-        dataset: the data set trained on.
+        dataset: the data set of the training.
     """
     val, train = f"val_{metric}", f"train_{metric}"
     title = f"Validation {axis_label('top1', dataset)}" if metric == "top1" else "Validation loss, nats"
@@ -43,7 +43,7 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
         add_frame(fig, title)
         return empty_figure(fig, ax)
     means = curves.groupby(["variant", "epoch"], sort=False)[[val, train]].mean()
-    point = "o" if curves["epoch"].nunique() == 1 else None  # a line through one epoch is nothing
+    point = "o" if curves["epoch"].nunique() == 1 else None  # a line needs two epochs
     columns = min(4, len(shown))
     panel_rows = -(-len(shown) // columns)
     fig = Figure(figsize=(WIDTH, 0.3 + 1.65 * panel_rows), layout="constrained")

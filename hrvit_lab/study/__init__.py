@@ -1,1 +1,1 @@
-"""Studies: a file in ``studies/`` becomes networks, trials on disk, one tidy table, figures and a report."""
+"""Studies: run a file in ``studies/`` and produce trials on disk, one tidy table, figures and a report."""

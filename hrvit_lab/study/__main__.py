@@ -1,4 +1,4 @@
-"""``hrvit-lab study NAME``, ``… --list``, ``… report NAME``: run a study, and show its results."""
+"""The command line of ``hrvit-lab study``: run a study, list the studies, rebuild a report."""
 
 import sys
 from collections.abc import Sequence
@@ -54,7 +54,9 @@ def parser() -> cli.Parser:
         "'hrvit-lab study report NAME' rebuilds them from the kept trials.",
         EXAMPLES,
     )
-    parser.add_argument("study", nargs="?", metavar="NAME|FILE.yaml", help="a study of --list, or a study file")
+    parser.add_argument(
+        "study", nargs="?", metavar="NAME|FILE.yaml", help="name of a study (see --list), or path of a study file"
+    )
     parser.add_argument("--list", action="store_true", help="list the studies, with their numbers of trainings")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE,…",
@@ -68,7 +70,7 @@ def parser() -> cli.Parser:
         "--seeds",
         type=cli.listed(cli.seed),
         metavar="0,1,2",
-        help="list of the seeds to train with (default: those of the study file)",
+        help="seeds of the trainings, separated by commas (default: those of the study file)",
     )
     parser.add_argument(
         "--device", type=cli.device, metavar="D",
@@ -81,7 +83,9 @@ def parser() -> cli.Parser:
         metavar="N",
         help="number of trainings that run at the same time (default: one per CPU core; 1 on a GPU)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show the trials and their costs, and run none")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the trials and the costs of the networks; run nothing"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.add_argument(
         "--again",

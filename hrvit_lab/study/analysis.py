@@ -1,4 +1,4 @@
-"""From records to results: one tidy table, a row a variant, the training curves in long form, the environments."""
+"""Compute results from records: a tidy table with one row per variant, the training curves, the environments."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ Measured = dict[str, dict[int, Mapping[str, Any]]]
 
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 OF_A_RUN = ("date_utc", "command", "data_files")
-"""What differs between runs in one environment."""
+"""Fields of an environment that differ between runs with the same machine and versions."""
 
 
 def results(
@@ -37,11 +37,11 @@ def results(
     records: Records,
     environment: Mapping[str, Any],
 ) -> Results:
-    """All that a study found, from its trials' records: the table, the curves, and where both were measured.
+    """The results of a study, from its trials' records: the table, the curves and the environments.
 
     Args:
-        folder: for the study's files.
-        environment: of the run.
+        folder: where the study's files are written.
+        environment: versions and machine of the run.
         planned, records: see ``table``.
     """
     return Results(
@@ -62,23 +62,22 @@ def table(
     """The study's table.
 
     Columns: ``variant``, ``config_id``, the axes (and ``resolution``, ``matching``, ``macs_vs_base``, ``note``); then
-    every metric that was asked for by its key, with ``_std`` and ``_n`` over seeds (the key itself is their mean, the
-    spread the sample standard deviation) or with the ends in ``SPREAD``, and ``_disturbed`` (why it should not be
-    trusted); ``status`` ("ok", "failed: reason", "partial",
-    or "not built here"); ``pareto`` (on the front of the two metrics that the study sets against each other; of those
-    that are taken where it says nothing, only if one is better high and one low).
+    the study's metrics by key: the mean over seeds, with ``_std`` (sample standard deviation) and ``_n`` (number of
+    seeds), or with the suffixes in ``SPREAD``, and ``_disturbed`` (why the value is unreliable); ``status`` ("ok",
+    "failed: reason", "partial" or "not built here"); ``pareto`` (whether the variant is on the Pareto front of the
+    study's two trade-off metrics; of the default metrics, only if one is better high and the other low).
 
-    Every metric over seeds is also compared, seed by seed, with the variant to compare with (``compare_to``, else the
-    base, else the first): ``_delta`` is the mean difference, ``_delta_se`` its standard error, ``_delta_low`` and
+    Every metric over seeds is also compared, paired by seed, with the reference (``compare_to``, else the base, else
+    the first variant): ``_delta`` is the mean difference, ``_delta_se`` its standard error, ``_delta_low`` and
     ``_delta_high`` its 95 % interval, ``_delta_p`` the p-value of the paired t-test, corrected for the number of
-    networks compared (Holm), ``_delta_n`` how many seeds both have. Without ``compare_to``, accuracies are also
-    compared with the best one: ``_below_best`` is the mean difference by seed, ``_below_best_p`` its p-value, corrected
-    for all pairs of networks. With ``compare_to``, costs have ``_change_percent``. Rows with something published have
-    the columns that ``hrvit_lab.published`` gives them.
+    networks compared (Holm), ``_delta_n`` the number of seeds that both have. Without ``compare_to``, accuracies are
+    also compared with the best one: ``_below_best`` is the mean difference by seed, ``_below_best_p`` its p-value,
+    corrected for all pairs of networks. With ``compare_to``, costs have ``_change_percent``. Rows with published values
+    have the columns of ``hrvit_lab.published``.
 
     Args:
         planned: the trials of every variant, by its name.
-        records: by key; those that are missing leave a gap and the status "partial".
+        records: by key; a missing record leaves its cells empty and sets the status "partial".
     """
     measured = {variant.name: _measured(spec, planned[variant.name], records) for variant in variants}
     reference = _reference(spec, variants)
@@ -105,16 +104,17 @@ def table(
     for entry in spec.unbuilt:
         published = by_key()[entry.published].columns({}) if entry.published else {}
         rows.append({"variant": entry.name, **published, "status": NOT_BUILT, "note": entry.note})
-    frame = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole where some are missing
+    frame = pd.DataFrame(rows, dtype=object)  # integers stay integers where some are missing
     x, y = spec.axes_of_tradeoff
-    comparable = spec.tradeoff is not None or METRICS[x].better != METRICS[y].better  # else it is the smallest network
-    comparable &= spec.cost_base is None  # else the two are of different networks
+    # If both default metrics are better low, the front is the smallest network alone.
+    comparable = spec.tradeoff is not None or METRICS[x].better != METRICS[y].better
+    comparable &= spec.cost_base is None  # else the two metrics are of different networks
     frame["pareto"] = pareto_front(frame, x, y) if comparable and {x, y} <= set(frame.columns) else False
     return tidy_table(frame)
 
 
 def _reference(spec: Spec, variants: Sequence[Variant]) -> Variant:
-    """The variant that the others are compared with."""
+    """The variant to which the others are compared."""
     if spec.compare_to is not None:
         return next(variant for variant in variants if variant.name == spec.compare_to)
     base = spec.base_config.id
@@ -122,7 +122,7 @@ def _reference(spec: Spec, variants: Sequence[Variant]) -> Variant:
 
 
 def _measured(spec: Spec, trials: Iterable[Trial], records: Records) -> Measured:
-    """What the records of one variant say: its values by group and seed."""
+    """The values of one variant, by group and seed."""
     values: Measured = {METRICS[key].group: {} for key in spec.metrics}
     for trial in trials:
         record = records.get(trial.key)
@@ -157,9 +157,9 @@ def _figures(spec: Spec, measured: Measured) -> dict[str, Any]:
 def _seed_comparisons(
     spec: Spec, variants: Sequence[Variant], measured: Mapping[str, Measured]
 ) -> dict[str, dict[str, float]]:
-    """What is compared seed by seed, with the reference and with the best, by variant.
+    """Comparisons paired by seed, with the reference and with the best variant, by variant.
 
-    A network that stands twice, as it is and matched, counts once where p-values are corrected.
+    A network that occurs twice (as is, and matched) counts once in the correction of p-values.
     """
     reference = _reference(spec, variants)
     networks = {variant.config.id: variant.name for variant in reversed(variants)}
@@ -189,7 +189,7 @@ def _seed_comparisons(
 
 
 def _cost_changes(spec: Spec, measured: Measured, reference: Measured) -> dict[str, float]:
-    """Costs in percent of those of the variant that the study compares with."""
+    """Changes of costs against the reference, in percent."""
     found: dict[str, float] = {}
     if spec.compare_to is None or measured is reference:
         return found
@@ -200,7 +200,7 @@ def _cost_changes(spec: Spec, measured: Measured, reference: Measured) -> dict[s
 
 
 def _disturbed(trials: Iterable[Trial], records: Records) -> dict[str, list[str]]:
-    """Metrics whose figures should not be trusted, each with the reasons, every one once."""
+    """Unreliable metrics with the distinct reasons."""
     found: dict[str, list[str]] = {}
     for trial in trials:
         for key, reasons in (records.get(trial.key, {}).get("disturbed") or {}).items():
@@ -219,7 +219,7 @@ def _status(trials: Sequence[Trial], records: Records) -> str:
 
 
 def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], records: Records) -> pd.DataFrame:
-    """Training curves, a row for every variant, seed and epoch: losses and top-1, in training and validation."""
+    """Training curves with one row per variant, seed and epoch: losses and top-1, in training and validation."""
     rows = [
         {
             "variant": variant.name,
@@ -235,10 +235,9 @@ def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], 
 
 
 def environments(planned: Mapping[str, Sequence[Trial]], records: Records) -> list[dict[str, Any]]:
-    """The different environments in which the records were measured, those with most trials first.
+    """The distinct environments of the records, those with most trials first.
 
-    Each has ``trials`` ({group: number}), the dates of its first and last trial, and what it was: versions, processor,
-    commit, …
+    Each has ``trials`` ({group: number}), the dates of its first and last trial, versions, processor, commit, …
     """
     found: dict[str, dict[str, Any]] = {}
     distinct = {trial.key: trial.group for trials in planned.values() for trial in trials}

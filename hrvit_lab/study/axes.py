@@ -1,4 +1,4 @@
-"""What a study can vary: any field of a config, and a few derived axes that change several fields at once."""
+"""Axes of a study: any field of a config, and derived axes that change several fields at once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ MAX_FACTOR = 16
 
 @dataclass(frozen=True)
 class Axis:
-    """A derived axis: ``apply(config, value)``, and the value that a config has on it.
+    """A derived axis: ``apply(config, value)`` sets it and ``value(config)`` reads it.
 
-    Values are numbers above 0 of these kinds, up to ``most``.
+    Values are numbers of the types ``kinds``, above 0 and at most ``most``.
     """
 
     apply: Callable[[HRViTConfig, Any], HRViTConfig]
@@ -39,15 +39,15 @@ AXES: Mapping[str, Axis] = {
 }
 
 STARTS = ("preset", "model")
-"""What stands among a variant's changes and is none: the network to start from."""
+"""Keys of a variant's changes that name the network to start from."""
 
 FIELDS = tuple(field for field in HRViTConfig.model_fields if field != "name")
 
 
 def check_axis(name: str, value: Any) -> None:
-    """Refuse what is no axis, and values that no network can have on it: a name that there isn't, a wrong type.
+    """Raise an error for an unknown axis, or for a value that is invalid on it in every network.
 
-    (Values that only don't go together in one point of a study drop that point; see `expand`.)
+    (A value that is invalid only in combination with others drops that point of the study; see `expand`.)
 
     Raises:
         ConfigError: naming the axis, the value and the remedy.
@@ -58,16 +58,16 @@ def check_axis(name: str, value: Any) -> None:
         number = isinstance(value, AXES[name].kinds) and not isinstance(value, bool)
         if not (number and 0 < value <= AXES[name].most):
             noun = "a whole number" if AXES[name].kinds == (int,) else "a number"
-            raise ConfigError(f"{name} = {value!r} can't be; give {noun} above 0, at most {AXES[name].most}")
+            raise ConfigError(f"{name} = {value!r} is invalid; give {noun} above 0 and at most {AXES[name].most}")
     else:
         check_field(name, value)
 
 
 def apply(config: NetworkConfig, changes: Mapping[str, Any]) -> NetworkConfig:
-    """The config with these axes set: branches first (fields have one entry a branch), then fields, then scales.
+    """The config with these axes set: first branches (fields have one entry per branch), then fields, then scales.
 
     Raises:
-        ConfigError: if there is no such network.
+        ConfigError: if the resulting config is invalid.
     """
     if not isinstance(config, HRViTConfig):
         return config.replace(**changes)
@@ -82,7 +82,7 @@ def apply(config: NetworkConfig, changes: Mapping[str, Any]) -> NetworkConfig:
 
 
 def value_of(config: NetworkConfig, name: str) -> Any:
-    """Where a config stands on an axis; one value for fields that are the same in every branch, None without such."""
+    """A config's value on an axis; a single value for fields equal in all branches, None if it has no such field."""
     if not isinstance(config, HRViTConfig):
         return getattr(config, name, None)
     if name in AXES:

@@ -1,4 +1,4 @@
-"""How a study's numbers read, in the terminal, the report and the app alike: cells, and the columns that compare."""
+"""Formatting of a study's table in the terminal, the report and the app: cells and comparison columns."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -28,16 +28,16 @@ AGREES = "="
 
 
 class Column(NamedTuple):
-    """A column that holds ours against something else.
+    """A column that compares our values with the reference or with published values.
 
     Attributes:
-        title: its head where it stands alone.
-        head: its head among the columns of its metric, or among the published ones.
+        title: header where the column stands alone.
+        head: header below the heading of its metric, or of the published values.
         doc: its meaning.
-        metric: the metric whose figures it compares; None for what is published alone.
-        joins: whether its texts may stand in the metric's own cells, where columns are dear.
-        texts: a cell a row.
-        keys: what rows are sorted by; words, where the cells are words.
+        metric: the metric whose values it compares; None for published values alone.
+        joins: whether narrow tables may append its texts to the metric's own cells.
+        texts: the text of each row.
+        keys: the sort key of each row: a number, or a string for text columns.
     """
 
     title: str
@@ -50,12 +50,12 @@ class Column(NamedTuple):
 
     @property
     def prose(self) -> bool:
-        """Whether cells are words, which may be broken, and not figures, which may not."""
+        """Whether the cells are text, which may wrap, and not numbers, which may not."""
         return any(isinstance(key, str) and key for key in self.keys)
 
 
 class Candidate(NamedTuple):
-    """A column that is shown where the table has values in its column ``name``."""
+    """A column that is shown if the table has values in column ``name``."""
 
     name: str
     title: str
@@ -86,7 +86,7 @@ def cell(key: str, row: Row) -> str:
 
 
 def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:
-    """The columns that set a study's rows against its reference variant and against what is published.
+    """The columns that compare a study's rows with its reference variant and with published values.
 
     Args:
         frame: the study's table, see ``analysis.table``.
@@ -108,7 +108,7 @@ def comparisons(spec: Spec, frame: pd.DataFrame) -> list[Column]:
 
 
 def _changes(spec: Spec) -> Iterator[Candidate]:
-    """Differences to the variant that the study compares with, each beside the published one."""
+    """Differences to the reference variant, ours and the published ones."""
     if spec.compare_to is None:
         return
     for key in spec.metrics:
@@ -125,27 +125,29 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
                 _delta(key),
                 key,
             )
-    yield Candidate("cost_published", "Δ cost, published", "Δ cost", "As printed.", _word("cost_published"))
+    yield Candidate("cost_published", "Δ cost, published", "Δ cost", "As published.", _word("cost_published"))
     for label, name in (("ImageNet top-1", "imagenet_top1"), ("Cityscapes mIoU", "cityscapes_miou")):
         name = f"{name}_delta_published"
-        doc = "Of fully trained networks, in points, as printed; on another scale than any proxy."
+        doc = "Difference between fully trained networks, in points, as published; not comparable with a proxy."
         yield Candidate(name, f"Δ {label}, published", f"Δ {label}", doc, _word(name))
 
 
 def _published() -> Iterator[Candidate]:
-    """Published figures, each with how far ours are from it."""
+    """Published values, each with the difference of ours."""
     for key, label, unit, prefix, ours in (
         ("params", "parameters", 1e6, "M", ("params",)),
         ("macs", "FLOPs", 1e9, "G", ("macs", "macs_paper")),
     ):
         name = f"{key}_published"
-        doc = "As printed. FLOPs are multiply-accumulates, by the convention of each source."
+        doc = "As published. FLOPs are multiply-accumulates, counted by the convention of each source."
         yield Candidate(name, f"{label}, published", label, doc, _number(name, partial(_in_units, unit, prefix)))
         for own in ours:
-            doc = f"Ours over the published figure; {AGREES} where ours, rounded to the printed digits, is that figure."
-            title = f"{METRICS[own].label}, off by"
-            yield Candidate(f"{own}_difference_percent", title, "off by", doc, _off_by(own), own, joins=True)
-    doc = "Of the fully trained network on the data set that is named, as printed; on another scale than any proxy."
+            doc = (
+                f"Difference to the published value; {AGREES} if our value, rounded to the published digits, equals it."
+            )
+            title = f"{METRICS[own].label}, difference to published"
+            yield Candidate(f"{own}_difference_percent", title, "difference", doc, _off_by(own), own, joins=True)
+    doc = "Accuracy of the fully trained network on the named data set, as published; not comparable with a proxy."
     yield Candidate("accuracy_published", "accuracy, published", "accuracy", doc, _accuracy)
 
 
@@ -171,7 +173,7 @@ def _delta(key: str) -> Text:
 
 
 def _word(name: str) -> Text:
-    """Words as they are, where a line may break anywhere but between a number and its percent sign."""
+    """Text in which a line may break anywhere but between a number and its percent sign."""
     return lambda row: "–" if pd.isna(row[name]) else str(row[name]).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
@@ -180,7 +182,7 @@ def _accuracy(row: Row) -> str:
 
 
 def _in_units(unit: float, prefix: str, value: float) -> str:
-    """All printed digits, in the source's unit; from a thousand of it up as our own figures are shown.
+    """All published digits in the source's unit; values of 1000 units or more have a larger prefix.
 
     >>> _in_units(1e9, "G", 0.6e9), _in_units(1e9, "G", 1027e9)
     ('0.6 G', '1.027 T')
@@ -190,7 +192,7 @@ def _in_units(unit: float, prefix: str, value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    """A change in percent; where that is hard to read, the factor.
+    """A change in percent; from ``FACTOR_FROM`` percent on, a factor.
 
     >>> _percent(-2.04), _percent(340), _percent(3256)
     ('-2.0 %', '+340 %', '×33.6')

@@ -22,9 +22,9 @@ from hrvit_lab.train.data.image_folders import describe_skipped, list_images
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
-    """Run what a study still needs, then write and show its results."""
+    """Run the missing trials of a study, then show and write its results."""
     if options.study is None:
-        raise ConfigError("no study is given; give a name of --list, or a path that ends in .yaml")
+        raise ConfigError("no study given; give a name from --list, or a path that ends in .yaml")
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
     again = options.again or ()
@@ -48,7 +48,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
 
 
 def rehearse(sweep: Sweep, console: Console) -> int:
-    """The question, what would run and what it costs; nothing is computed or written."""
+    """Show the question, the trials that would run and the costs of the networks. No trial runs, no file is written."""
     from hrvit_lab.study.show import plan_table
 
     console.print(" ".join(sweep.spec.question.split()), soft_wrap=True)
@@ -62,13 +62,13 @@ def rehearse(sweep: Sweep, console: Console) -> int:
 
 
 def show_dropped(expansion: Expansion, console: Console) -> None:
-    """Name every variant that is not measured, with its reason."""
+    """Print every dropped variant with its reason."""
     for name, reason in expansion.dropped:
         console.print(f"dropped: {name}: {reason}", soft_wrap=True)
 
 
 def show_skipped(spec: Spec, console: Console) -> None:
-    """Say how many entries of an image folder are not trained on, and why; nothing is listed without a training."""
+    """Print how many entries of an image folder are skipped in training, and why."""
     trains = any(METRICS[key].group == "accuracy" for key in spec.metrics)
     if not trains or spec.data.name != "folder" or spec.data.root is None:
         return
@@ -77,7 +77,7 @@ def show_skipped(spec: Spec, console: Console) -> None:
 
 
 def _costs(variant: Variant) -> tuple[float, float]:
-    """Parameters and MACs; NaN where the network can't be counted, which its trial will tell."""
+    """Parameters and MACs; NaN if the network can't be counted (its trial reports the reason)."""
     try:
         counts = count(variant.cost_config, variant.resolution)
     except (ConfigError, UncountedOperator):

@@ -1,6 +1,6 @@
-"""What a study's changes do: effects seed by seed, how many seeds would show one, and how sure a front is.
+"""Statistics of a study: paired effects, numbers of seeds for an effect or interval, probabilities of a front.
 
-Everything is computed from a study's table and curves, so that committed results serve as well as fresh ones.
+Everything is computed from a study's table and curves, so it also works on committed results.
 """
 
 import itertools
@@ -17,21 +17,19 @@ from hrvit_lab.study.results import records_of
 from hrvit_lab.study.statistics import LEVEL, holm, paired
 
 POWER = 0.8
-"""Chance to find an effect of the given size, as is customary."""
+"""Customary statistical power: probability of detecting an effect of the given size."""
 MAX_SEEDS = 100_000
 MAX_DRAWS = 1_000_000
 
 
 def seed_values(curves: pd.DataFrame, column: str = "val_top1") -> dict[str, dict[int, float]]:
-    """The figure after the last epoch, by variant and seed.
+    """The value after the last epoch, by variant and seed.
 
     Args:
-        curves: of a study's results: columns variant, seed, epoch and the figure.
+        curves: of a study's results, with the columns variant, seed, epoch and the value's.
     """
     if column not in curves:
-        raise ConfigError(
-            f"there are no values of {column!r} by seed; use one of {', '.join(map(str, curves.columns))}"
-        )
+        raise ConfigError(f"the curves have no column {column!r}; use one of {', '.join(map(str, curves.columns))}")
     last = curves.sort_values("epoch").groupby(["variant", "seed"], sort=False).tail(1)
     found: dict[str, dict[int, float]] = {}
     for variant, seed, value in zip(last["variant"], last["seed"], last[column], strict=True):
@@ -43,18 +41,18 @@ def seed_values(curves: pd.DataFrame, column: str = "val_top1") -> dict[str, dic
 def effects(
     table: pd.DataFrame, curves: pd.DataFrame, axes: Sequence[str], reference: str | None = None
 ) -> pd.DataFrame:
-    """One change at a time: networks that differ in one axis, or from the reference, compared seed by seed.
+    """Effects of single changes: networks that differ in one axis, or from the reference, compared in pairs by seed.
 
     Args:
-        table: of a study's results, one row a variant.
+        table: of a study's results, one row per variant.
         curves: of the same results.
-        axes: columns of the table that tell the variants apart.
-        reference: a variant; then every other one is compared with it, whatever differs.
+        axes: columns of the table in which the variants differ.
+        reference: a variant; if given, all others are compared with it, whatever their differences.
     Returns:
-        One row for each comparison: ``change`` (the axis), ``before`` and ``after`` (variants), ``n`` pairs of seeds,
-        ``delta`` (mean difference of top-1, points), its 95 % interval ``low`` to ``high``, ``effect_size`` (the mean
-        divided by the standard deviation of the differences, Cohen's d of pairs), ``p`` of the paired t-test,
-        ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, where the table has both figures.
+        One row per comparison: ``change`` (the axis), ``before`` and ``after`` (variants), ``n`` pairs of seeds,
+            ``delta`` (mean difference of top-1, points), its 95 % interval ``low`` to ``high``, ``effect_size`` (the
+            mean divided by the standard deviation of the differences, Cohen's d of pairs), ``p`` of the paired t-test,
+            ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, if the table has both values.
     """
     values = seed_values(curves)
     rows = {str(row["variant"]): row for row in records_of(table)}
@@ -108,7 +106,7 @@ def half_width(std: float, seeds: int) -> float:
     1.591
     """
     if seeds < 2:
-        raise ConfigError(f"seeds = {seeds}: a spread takes at least 2")
+        raise ConfigError(f"seeds = {seeds} is too few for a standard deviation; use at least 2")
     return float(stdtrit(seeds - 1, 1 - LEVEL / 2)) * std / seeds**0.5
 
 
@@ -119,25 +117,25 @@ def seeds_for_width(std: float, width: float) -> int:
     10
     """
     return _smallest(
-        lambda seeds: half_width(std, seeds) <= width, f"an interval of ± {width:g} at a spread of {std:g}"
+        lambda seeds: half_width(std, seeds) <= width, f"an interval of ± {width:g} at a standard deviation of {std:g}"
     )
 
 
 def seeds_for_effect(std: float, effect: float, power: float = POWER) -> int:
-    """The smallest number of seeds with which a paired t-test at the 5 % level finds an effect.
+    """The smallest number of seeds with which a paired t-test at the 5 % level detects an effect.
 
     Args:
         std: standard deviation of the paired differences.
-        effect: the mean difference to be found, in the same unit.
-        power: chance to find it.
+        effect: the mean difference to detect, in the same unit.
+        power: probability of detecting it.
 
     >>> seeds_for_effect(std=1.0, effect=0.5), seeds_for_effect(std=1.0, effect=1.0)
     (34, 10)
     """
     if not 0 < power < 1 or effect == 0 or std <= 0:
         raise ConfigError(
-            f"effect = {effect:g}, std = {std:g}, power = {power:g}: give a spread above 0, an effect that is not 0 "
-            "and a power between 0 and 1"
+            f"effect = {effect:g}, std = {std:g}, power = {power:g} is out of range; use an effect other than 0, "
+            "a std above 0 and a power between 0 and 1"
         )
     from scipy.stats import nct  # imported here: it takes half a second
 
@@ -146,7 +144,7 @@ def seeds_for_effect(std: float, effect: float, power: float = POWER) -> int:
         shift = abs(effect) / std * seeds**0.5
         return bool(nct.sf(critical, seeds - 1, shift) + nct.cdf(-critical, seeds - 1, shift) >= power)
 
-    return _smallest(found, f"an effect of {effect:g} at a spread of {std:g}")
+    return _smallest(found, f"an effect of {effect:g} at a standard deviation of {std:g}")
 
 
 def pareto_probability(
@@ -156,17 +154,16 @@ def pareto_probability(
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often each network is on the front of accuracy and cost, if the seeds had been others.
+    """The probability that each network is on the Pareto front of accuracy and cost, by a bootstrap over seeds.
 
-    Seeds are drawn with replacement, the same ones for all networks, as they share them; costs from normal
-    distributions.
+    Seeds are drawn with replacement, the same ones for all networks. Costs are drawn from normal distributions.
 
     Args:
-        accuracy: by network and seed; higher is better. Seeds that a network lacks are drawn for it from its own.
+        accuracy: by network and seed; higher is better. For a seed that a network lacks, one of its own seeds is drawn.
         cost: by network; lower is better.
         cost_spread: standard error of each cost; 0 where it is missing, as for MACs.
     Returns:
-        Share of the draws, 0 to 1, in which no other network is at least as good in both and better in one.
+        Share of the draws, 0 to 1, in which no other network dominates it (at least as good in both, better in one).
     """
     names = [name for name in accuracy if accuracy[name] and name in cost]
     if not 1 <= draws <= MAX_DRAWS:
@@ -195,7 +192,7 @@ def distribution(errors: ArrayLike, weights: ArrayLike | None = None) -> NDArray
 
     Args:
         errors: one for each network.
-        weights: of each network, for families to be compared at equal complexity (see `complexity_weights`).
+        weights: one for each network, to compare families at equal complexity (see `complexity_weights`).
     Returns:
         (n, 2): errors ascending, and the share up to each one (arXiv 1905.13214).
     """
@@ -208,7 +205,7 @@ def distribution(errors: ArrayLike, weights: ArrayLike | None = None) -> NDArray
 def complexity_weights(complexity: ArrayLike, bins: int = 10) -> NDArray[np.float64]:
     """Weights that make the family's logarithmic complexity uniform over bins, (n,), summing to 1.
 
-    Bins without networks have no weight: the range is that of the family (arXiv 1905.13214, section 3.3).
+    The bins span the range of the family, and bins without networks are ignored (arXiv 1905.13214, section 3.3).
     """
     logs = np.log(np.asarray(complexity, dtype=float))
     edges = np.linspace(logs.min(), logs.max(), bins + 1)
@@ -218,7 +215,7 @@ def complexity_weights(complexity: ArrayLike, bins: int = 10) -> NDArray[np.floa
 
 
 def same_distribution(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """P-value of the two-sample Kolmogorov-Smirnov test: that both families' errors come from one distribution."""
+    """P-value of the two-sample Kolmogorov-Smirnov test of equal error distributions of two families."""
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(ours, theirs).pvalue)
@@ -227,7 +224,7 @@ def same_distribution(ours: ArrayLike, theirs: ArrayLike) -> float:
 def _pairs(
     rows: Mapping[str, Mapping[str, Any]], axes: Sequence[str], reference: str | None
 ) -> list[tuple[str, str, str]]:
-    """(before, after, what differs) of the comparisons."""
+    """The comparisons, each as (before, after, axis that differs)."""
     if reference is not None:
         if reference not in rows:
             raise ConfigError(f"variant {reference!r} is not in the table; use one of {', '.join(list(rows)[:20])}")
@@ -250,12 +247,12 @@ def _ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> floa
 
 
 def _smallest(enough: Any, what: str) -> int:
-    """The smallest number of seeds, from 2, that is enough."""
+    """The smallest number of seeds, at least 2, for which ``enough`` is true."""
     high = 2
     while not enough(high):
         high *= 2
         if high > MAX_SEEDS:
-            raise ConfigError(f"{what} takes more than {MAX_SEEDS:,} seeds; accept a wider one")
+            raise ConfigError(f"{what} needs more than {MAX_SEEDS:,} seeds; use a larger value")
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

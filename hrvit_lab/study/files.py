@@ -1,4 +1,4 @@
-"""Study files: how they are found, read and changed."""
+"""Find, read and change study files."""
 
 import copy
 import hashlib
@@ -20,7 +20,8 @@ RESERVED_NAMES = ("report", "trials")
 MAX_NAME = 100
 MAX_FILE_BYTES = MIB
 SUFFIXES = (".yaml", ".yml")
-# Separators, what Windows refuses, and control characters; at the ends, dots (so that none is "." or "..") and spaces.
+# Separators, characters that Windows does not allow, and control characters; dots and spaces at the ends (such as
+# "..").
 _NO_NAME = re.compile(r"[/\\:*?\"<>|]|^[. ]|[. ]$|^$")
 
 
@@ -28,12 +29,12 @@ def find_study(name: str) -> Path:
     """The file of a study: a path that ends in .yaml or .yml, or a name in ``./studies`` or the checkout's studies.
 
     Raises:
-        ConfigError: with near names, if there is none.
+        ConfigError: if there is none; suggests similar names.
     """
     if name.endswith(SUFFIXES):
         path = Path(name)
         if not path.exists():
-            raise ConfigError(f"there is no study file {name!r}; check the path, or see --list for shipped studies")
+            raise ConfigError(f"study file {name!r} not found; check the path, or see --list for shipped studies")
         check_name(study_name(path))
         return path
     known = list_studies()
@@ -43,7 +44,7 @@ def find_study(name: str) -> Path:
 
 
 def list_studies() -> dict[str, Path]:
-    """Studies by name; those in ``./studies`` go before the checkout's."""
+    """Studies by name; those in ``./studies`` take precedence over the checkout's."""
     folders = (Path(__file__).parents[2] / "studies", Path("studies"))
     paths = sorted(path for folder in folders for path in folder.glob("*.y*ml") if path.name.endswith(SUFFIXES))
     by_name = {study_name(path): path for path in sorted(paths, key=lambda path: path.parent == Path("studies"))}
@@ -51,12 +52,12 @@ def list_studies() -> dict[str, Path]:
 
 
 def study_name(path: Path) -> str:
-    """The study's name, which is also the name of the folder of its results: the file's without its suffix."""
+    """The study's name, which is also the name of its results folder: the file name without suffix."""
     return path.name.removesuffix(".yaml").removesuffix(".yml")
 
 
 def named_after(title: str) -> str:
-    """A name for a study without a file: ``how-many-branches`` of "How many branches?".
+    """A name for a study without a file, from its title.
 
     >>> named_after("How many branches?")
     'how-many-branches'
@@ -65,29 +66,29 @@ def named_after(title: str) -> str:
 
 
 def study_file(path: Path) -> dict[str, str]:
-    """What tells one study file from another of the same name: digests of its place and of its content."""
+    """Digests of a study file's path and content, to distinguish files of the same name."""
     place, content = str(path.resolve()).encode(), read_bounded(path, MAX_FILE_BYTES)
     return {"place": _digest(place), "content": _digest(content)}
 
 
 def study_in_memory(spec: Spec) -> dict[str, str]:
-    """The same for a study without a file: title, question and base stand for its place."""
+    """The same for a study without a file: title, question and base are used instead of the path."""
     place = f"{spec.title}\0{spec.question}\0{spec.base}"
     return {"place": _digest(place.encode()), "content": _digest(spec.to_yaml().encode())}
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be the name of a folder on every system.
+    """Check that a name is valid as the name of a folder on every operating system.
 
     Raises:
-        ConfigError: naming it, with the remedy.
+        ConfigError: if it is not.
     """
     if name in RESERVED_NAMES:
-        raise ConfigError(f"a study can't be called {name!r}; rename the file")
+        raise ConfigError(f"study name {name!r} is reserved; rename the file")
     if len(name) > MAX_NAME or _NO_NAME.search(name) or cli.printable(name) != name or "\n" in name:
         raise ConfigError(
-            f"{name!r} can't name a study, whose results go into a folder of that name; "
-            f"rename the file: up to {MAX_NAME} letters, digits, spaces, - and _"
+            f"study name {name!r} is not valid as the name of the results folder; "
+            f"rename the file: use up to {MAX_NAME} letters, digits, spaces, - and _"
         )
 
 
@@ -118,7 +119,7 @@ def spec_from(fields: Mapping[str, Any], settings: Sequence[tuple[str, Any]] = (
     if "metrics" in changed and "tradeoff" not in changed:
         asked = changed["metrics"] if isinstance(changed["metrics"], list) else []
         if not set(spec.tradeoff or ()) <= set(map(str, asked)):
-            raw["tradeoff"] = None  # of the file's metrics, which are not asked for now
+            raw["tradeoff"] = None  # the file's trade-off may use metrics that are no longer measured
     named = {"metrics": "--metrics", "seeds": "--seeds", "device": "--device"}
     sources = {named.get(key, "--set") for key, _ in settings}
     return _validate(raw, " or ".join(sorted(sources)))

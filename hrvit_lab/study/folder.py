@@ -1,4 +1,4 @@
-"""What a study writes into its folder: inputs when it begins; table, figures and report when it ends."""
+"""Write a study's folder: inputs at the start; table, figures and report at the end."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ POLL_S = 0.1
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes into the folder, and keep others out."""
+    """Lock the folder for writing; waits until no other process writes to it."""
     folder.mkdir(parents=True, exist_ok=True)
     while (lock := try_lock(folder / "writing.lock")) is None:
         time.sleep(POLL_S)
@@ -80,13 +80,14 @@ def _keys(planned: Mapping[str, Sequence[Trial]]) -> set[str]:
 
 
 def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
-    """Refuse a folder with the results of another study of the same name.
+    """Check that the folder does not contain the results of another study of the same name.
 
-    A file is the same if it is at the same place, whatever was edited in it or set on the command line, or if it has
-    the same content at another place. Folders of older versions do not say so: there, title and question decide.
+    A study is the same if its file has the same path (edits and settings of the command line do not matter), or the
+    same content at another path. Folders of older versions do not store this; for them, title and question are
+    compared.
 
     Raises:
-        ConfigError: with the title of the study that is there, and the way out.
+        ConfigError: if it does; names the title of that study and the remedy.
     """
     try:
         before = load_study(folder / "study.yaml")
@@ -99,14 +100,14 @@ def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
         same = (before.title, before.question) == (spec.title, spec.question)
     if not same:
         raise ConfigError(
-            f"{folder} holds the results of another study of that name ({before.title!r}); rename this file or "
-            "study, or choose another --out"
+            f"{folder} contains the results of another study with the same name ({before.title!r}); rename this file "
+            "or study, or choose another --out"
         )
 
 
 def write_inputs(folder: Path, results: Results) -> None:
-    """What the study is: ``study.yaml`` (every default spelled out), ``configs.json``, ``environment.json``
-    and ``dropped.json`` ({variant: reason})."""
+    """Write ``study.yaml`` (with all defaults), ``configs.json``, ``environment.json`` and ``dropped.json``
+    ({variant: reason})."""
     texts = {
         "study.yaml": results.spec.to_yaml(),
         "configs.json": _json(results.configs),
@@ -119,12 +120,12 @@ def write_inputs(folder: Path, results: Results) -> None:
 
 
 def write_results(folder: Path, results: Results) -> dict[str, str]:
-    """What came out: ``table.csv``, ``curves.csv``, ``measured_in.json``, ``figures/`` and ``report.html``.
+    """Write ``table.csv``, ``curves.csv``, ``measured_in.json``, ``figures/`` and ``report.html``.
 
     Returns:
-        Where everything of the study lies, by what it is, in the order to read it.
+        Paths of all files of the study by what they are, in the order to read them.
     """
-    from hrvit_lab import plots  # here: inputs are written before anything is drawn
+    from hrvit_lab import plots  # imported late: writing inputs needs no figures
     from hrvit_lab.study.report import figures_of, render
 
     drawings = {name: plots.draw(figure) for name, figure in figures_of(results).items()}
@@ -135,7 +136,7 @@ def write_results(folder: Path, results: Results) -> dict[str, str]:
         write_atomically(folder / "measured_in.json", _json(results.measured_in))
         pictures = [path for name, drawing in drawings.items() for path in drawing.write(folder / "figures" / name)]
         for old in set((folder / "figures").glob("*.*")) - set(pictures):
-            old.unlink()  # of another set of metrics
+            old.unlink()  # figures of an earlier run with other metrics
         write_atomically(folder / "report.html", page)
     named = f"{', '.join(drawings)} (each as .png and .svg)" if drawings else "none"
     files = {"table": "table.csv", "curves": "curves.csv"}

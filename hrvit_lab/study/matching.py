@@ -1,4 +1,4 @@
-"""Networks of equal cost: the widths that bring one network's MACs to another's."""
+"""Match the MACs of two networks by scaling widths."""
 
 import bisect
 import itertools
@@ -9,7 +9,7 @@ from hrvit_lab.config import HRViTConfig, valid_widths, with_widths
 from hrvit_lab.cost.ledger import totals
 
 NEAR_ENOUGH = 0.03
-"""Within this ratio of the wanted MACs, widths in better proportion go before MACs that are nearer."""
+"""Among widths whose MACs are within this ratio of the target, the ones in the best proportion are chosen."""
 
 MAX_SCALE = 8.0
 SCALE_STEP = 1.02
@@ -18,14 +18,14 @@ REACH = 2
 
 
 def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int]) -> HRViTConfig:
-    """The same network with its branches' widths scaled until its MACs come as near to ``target_macs`` as they can.
+    """The network with its branches' widths scaled so that its MACs are as close to ``target_macs`` as possible.
 
-    First one factor for all widths, each rounded to the nearest that its branch accepts; then every branch may
-    move by up to two accepted widths, and of those within 3 % the one whose proportions are nearest to the scaled
-    ones is taken; where none is, the one nearest in MACs.
+    First, all widths are scaled by one factor and rounded to the nearest valid width of their branch. Then every branch
+    may move by up to two valid widths. Of the candidates within 3 % of the target, the one with proportions closest to
+    the scaled ones is chosen; if there is none, the one closest in MACs.
 
     Args:
-        config: at its own cost.
+        config: the network to scale.
         target_macs: multiply-accumulates to meet, at ``resolution`` (height, width) in pixels.
     """
     grids = [
@@ -46,7 +46,7 @@ def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int
         for factor in (SCALE_STEP**step for step in range(-reach, reach + 1))
     }
     steps = list(scaled)
-    # MACs grow with the factor, but for a 1×1 convolution that is not needed where two widths become equal.
+    # MACs grow with the factor, except where two widths become equal and a 1×1 convolution is no longer needed.
     above = bisect.bisect_left(steps, target_macs, key=macs)
     start = min(steps[max(0, above - 1) : above + 1], key=miss)
 

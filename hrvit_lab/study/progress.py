@@ -1,4 +1,4 @@
-"""What a study shows while it runs: one bar in a terminal, one line a trial elsewhere."""
+"""Progress display of a running study: a bar in a terminal, otherwise one line per trial."""
 
 import time
 from collections import Counter
@@ -18,16 +18,18 @@ from hrvit_lab.study.trials import Trial
 Record = Mapping[str, Any]
 
 WIDE = 110
-"""Columns of a terminal from which on the rate has room beside what runs."""
+"""Minimum width of a terminal, in columns, to show the rate next to the running trial."""
 
 
 def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int) -> float | None:
-    """Estimate the time of the pending trials: the mean over trials of the same group and network; else of the group;
-    else the time limit of a latency measurement; else, except for trainings, the mean over all groups. Costs take no
-    time; accuracy trials run ``jobs`` at a time.
+    """Estimate the time of the pending trials.
+
+    The duration of a trial is the first of these that is known: the mean over trials of the same group and network; the
+    mean over the group; the time limit of a latency measurement; except for trainings, the mean over all groups. Costs
+    take no time; ``jobs`` accuracy trials run at the same time.
 
     Returns:
-        Seconds, or None if there is nothing to estimate from.
+        Seconds, or None if no duration is known.
     """
     seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
@@ -52,7 +54,7 @@ def seconds_left(pending: Iterable[Trial], records: Iterable[Record], jobs: int)
 
 
 def comparable(records: Iterable[Record], trials: Sequence[Trial]) -> list[Record]:
-    """Records of any study with the group and conditions of one of these trials, to estimate durations from."""
+    """Records with the group and conditions of one of these trials, from which durations can be estimated."""
     wanted = [(trial.group, trial.conditions.get("data"), trial.head()["options"]) for trial in trials]
     kinds = [kind for index, kind in enumerate(wanted) if kind not in wanted[:index]]
     return [record for record in records if (record["group"], record["data"], record["options"]) in kinds]
@@ -70,13 +72,13 @@ def outlook(
     """Sentences on the number of trials, their kinds, and the estimated time.
 
     Args:
-        trials: all that the study asks for.
-        records: those that are there, by key.
-        known: what tells how long trials take; None takes ``records``.
+        trials: all trials of the study.
+        records: the existing records, by key.
+        known: records from which to estimate durations; None: ``records``.
     """
     known = list(records.values()) if known is None else known
     if not trials:
-        return "No trial has to run: costs are computed in closed form."
+        return "No trials to run: costs are computed in closed form."
     missing = [trial for trial in trials if trial.key not in records]
     groups = Counter(trial.group for trial in missing)
     said = [f"{_trials(len(trials))}: {len(records)} already finished, {len(missing)} to run."]
@@ -87,7 +89,7 @@ def outlook(
         left = seconds_left(missing, known, jobs)
         if left is None:
             first = "measurement" if all(GROUPS[group].alone for group in slow) else "training"
-            said.append(f"The time left is unknown until the first {first} is finished.")
+            said.append(f"The time left is unknown until the first {first} finishes.")
         elif any(not GROUPS[record["group"]].quick for record in known):
             said.append(f"About {cli.rough_duration(left)} with --jobs {jobs}, estimated from finished trials.")
         else:
@@ -100,7 +102,7 @@ def _trials(number: int) -> str:
 
 
 class Display:
-    """A ``Watcher`` that shows done and total, rate, time left and what runs now; a context manager."""
+    """A ``Watcher`` that shows finished and total trials, rate, time left and the running trial; a context manager."""
 
     def __init__(self, pending: Sequence[Trial], records: Iterable[Record], jobs: int, console: Console) -> None:
         self.pending = {trial.key: trial for trial in pending}
@@ -168,12 +170,12 @@ class Display:
         self._describe(text)
 
     def rate(self) -> str:
-        """Trials a minute; costs, being instant, don't count."""
+        """Trials per minute, without costs, which take no time."""
         minutes = (time.monotonic() - self.began) / 60
         return f"{self.measured / minutes:.1f} trials/min" if self.measured else ""
 
     def left(self) -> str:
-        """Time left, in words, if anything tells it: trials that are done, or the steps of those that run."""
+        """Time left as text, estimated from finished trials or from the steps of running ones; empty if unknown."""
         now = time.monotonic()
         gone = {key: now - since for key, since in self.running.items()}
         whole = {key: gone[key] * total / done for key, (done, total) in self.steps.items() if key in gone and done}
@@ -193,11 +195,11 @@ class Display:
         return f"about {cli.rough_duration(total)} left"
 
     def elapsed(self) -> str:
-        """Time since the beginning, in words."""
+        """Time since the start, as text."""
         return cli.duration(float(int(time.monotonic() - self.began)))
 
     def _refresh(self) -> None:
-        """What is done, parts of trials included, and what runs."""
+        """Update the progress, including parts of trials, and the running trial."""
         if self.bar is None:
             return
         shares = sum(done / total for done, total in self.steps.values() if total)

@@ -1,7 +1,7 @@
-"""The schema of a trial's record on disk. What does not fit it counts as missing, and is measured again.
+"""The schema of a trial's record on disk. An invalid record is treated as missing, and its trial is run again.
 
-Records may come from anybody, from another version, or from a disk that failed: reading one never waits, and yields a
-record that fits or the reason why there is none.
+Records are untrusted: they may come from another user, another version or a failing disk. Reading one never blocks, and
+gives a valid record or the reason why it is invalid.
 """
 
 import json
@@ -28,14 +28,14 @@ INTERRUPTED = "interrupted"
 
 
 def _figure(value: Any) -> Any:
-    """A finite number that is not negative; a bool is none."""
+    """Validate a finite number that is not negative and not a bool."""
     if type(value) not in (int, float) or not 0 <= value <= MAX_NUMBER:
-        raise ValueError("it is no number from 0 to 1e30")
+        raise ValueError("it is not a number from 0 to 1e30")
     return value
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """What others may print or write again: JSON of bounded depth, texts and numbers."""
+    """Validate JSON of bounded depth, with bounded strings and numbers, so that it can be printed and written again."""
     if isinstance(value, Mapping):
         for name in value:
             _plain(name)
@@ -48,7 +48,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     elif isinstance(value, str):
         if len(value) > MAX_TEXT:
             raise ValueError(f"a text has more than {MAX_TEXT} characters")
-        value.encode()  # half a surrogate pair could not be written anywhere: a UnicodeEncodeError is a ValueError
+        value.encode()  # a lone surrogate can't be encoded: UnicodeEncodeError is a ValueError
     elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
         raise ValueError("a number is not finite, or more than 1e30")
     return value
@@ -67,24 +67,25 @@ Count = Annotated[int, Field(ge=0, le=2**32)]
 
 
 class Record(BaseModel):
-    """One trial: what was measured under which conditions, how it ended, and what was found.
+    """One trial: its conditions, its outcome and the measured values.
 
     Attributes:
         key: digest of group, version, config_id, seed, device, data and options.
         version: the group's.
-        seed, device, data, options: the conditions, as far as the figures depend on them.
-        status: "interrupted" if the worker was ended from outside: no outcome, the next run takes the trial again.
-        reason: in one line, of every status but "ok".
-        values: figures by metric; None where one is not finite.
+        seed, device, data, options: the conditions on which the values depend.
+        status: "interrupted" if the worker was killed from outside. That is not an outcome; the next run repeats the
+            trial.
+        reason: one line, for every status except "ok".
+        values: by metric; None if not finite.
         started: seconds since 1970.
-        seconds: that the trial took, without those in which the machine was suspended.
-        cpu_seconds: that the worker computed in them, over all threads.
-        beside: other trials of the same run that ran meanwhile, at most.
-        attempts: how often it was interrupted.
-        curves: rows of a training, one an epoch.
+        seconds: duration of the trial, without the time in which the machine was suspended.
+        cpu_seconds: CPU time of the worker during the trial, over all threads.
+        beside: maximum number of other trials of the same run that ran at the same time.
+        attempts: number of interruptions.
+        curves: rows of a training, one per epoch.
         samples: raw measurements.
-        disturbed: metrics whose figures are in doubt, each with the reasons.
-        environment: where it ran.
+        disturbed: unreliable metrics, each with the reasons.
+        environment: versions and machine.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -115,11 +116,11 @@ class Record(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.key != key_of({name: getattr(self, name) for name in IDENTITY}):
-            raise ValueError("the key is not that of what was measured")
+            raise ValueError("the key does not match the fields it is computed from")
         if self.group not in GROUPS:
-            raise ValueError(f"there is no group {self.group!r}")
+            raise ValueError(f"group {self.group!r} is unknown")
         if (self.status == "ok") is bool(self.reason.strip()):
-            raise ValueError("a failure has a reason, and nothing else has")
+            raise ValueError("a failed trial needs a reason, and a finished one must not have one")
         absent = [metric.key for metric in GROUPS[self.group].metrics if metric.key not in self.values]
         if self.status == "ok" and absent:
             raise ValueError(f"{absent[0]} is missing")
@@ -133,11 +134,11 @@ class Record(BaseModel):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record in a file that is named by its key.
+    """Read the record from a file that is named after its key.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: in a few words, what does not fit.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the record is invalid; gives a short reason.
     """
     try:
         raw = json.loads(read_bounded(path, MAX_BYTES), parse_constant=_refuse)
@@ -159,11 +160,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def finite(value: Any) -> Any:
-    """The same with every NaN and infinity (a diverged training's loss) as None: JSON has no word for them."""
+    """Replace every NaN and infinity (such as the loss of a diverged training) by None, since JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

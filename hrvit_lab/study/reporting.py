@@ -1,4 +1,4 @@
-"""The end of a study, and ``report``: results are shown, then written."""
+"""Show and write the results of a study, at its end or by ``report``."""
 
 import argparse
 import errno
@@ -28,12 +28,12 @@ Failures = list[tuple[str, str]]
 
 
 def rebuild(options: argparse.Namespace, console: Console) -> int:
-    """The report again: from the records on disk, or from the files of the study's folder where ``out`` has no records.
+    """Rebuild the report from the records on disk; if ``out`` has no records at all, from the files in the study's
+    folder.
 
-    Where it has some, but none that counts for this study, the table may be of an older version: that is refused.
+    If ``out`` has records, but none of this study, the table may be from an older version; this is an error.
 
-    Nothing but the report is written, and that into ``options.into`` if it names a folder: results of others, and
-    archives, can be read only.
+    The results are written to ``options.into`` if given, since the study's folder may be read-only.
 
     Raises:
         ConfigError: if there are no results, or, once they were shown, if the study's folder can't be written.
@@ -43,7 +43,7 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
     folder = options.out / name
     if not (folder / "study.yaml").exists():
         raise ConfigError(
-            f"there are no results of {options.study!r} in {options.out}; run it first, or give its --out"
+            f"no results of {options.study!r} in {options.out}; run the study first, or give its folder with --out"
         )
     spec, store = load_study(folder / "study.yaml"), Store(options.out)
     archived = store.is_empty() and (folder / "table.csv").exists()
@@ -57,7 +57,9 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
                 f"{options.out} has no finished trial of {name!r} (trials with other settings or of an older version "
                 "do not count); run the study first"
             )
-        console.print(f"From the files in {folder}: {options.out} has no records of trials.", soft_wrap=True)
+        console.print(
+            f"Read from the files in {folder}, because {options.out} has no records of trials.", soft_wrap=True
+        )
         found = read_results(folder), []
     results, failed = found
     for dropped, reason in results.dropped.items():
@@ -68,16 +70,16 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
         if options.into is not None or error.errno not in UNWRITABLE:
             raise
         raise ConfigError(
-            f"{folder} can't be written ({error.strerror}), so the report was not; give a folder for it: --into FOLDER"
+            f"{folder} can't be written ({error.strerror}), so there is no report; choose another folder with --into"
         ) from None
 
 
 def present(folder: Path, results: "Results", failed: Failures, console: Console, copy: bool = False) -> int:
-    """Show the results, then write them: they are seen even if the disk is full. 1 if a trial failed.
+    """Show the results, then write them, so that they are visible even if the disk is full. Returns 1 if a trial
+    failed.
 
     Args:
-        copy: whether the folder is not the study's own, so that it needs ``study.yaml`` and what else is written when a
-            study begins.
+        copy: whether the folder is not the study's own, so that ``study.yaml`` and the other inputs are written too.
     """
     from hrvit_lab.study.folder import write_inputs, write_results
     from hrvit_lab.study.report.summary import notes, unfinished
@@ -93,7 +95,7 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
     for label, reason in failed:
         console.print(f"failed: {label}: {reason}", soft_wrap=True)
     if failed:
-        console.print("Failed trials are kept too; use --retry-failed to run them again.")
+        console.print("Failed trials are not run again by default; use --retry-failed to run them again.")
     if copy:
         write_inputs(folder, results)
     for what, where in write_results(folder, results).items():
@@ -109,7 +111,7 @@ def gather(
     store: Store,
     conditions: Mapping[str, Any],
 ) -> tuple["Results", Failures]:
-    """What the records of a study's trials say, and which trials failed."""
+    """The results from the records of a study's trials, and the failed trials."""
     from hrvit_lab.study import analysis
 
     trials = in_order(planned)
@@ -119,7 +121,7 @@ def gather(
 
 
 def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) -> dict[str, list[Trial]]:
-    """The trials of a study in the environment that it ran in, which need not be this one."""
+    """The trials of a study in the environment in which it ran, which may differ from this one."""
     found = conditions.get("versions")
     versions = found if isinstance(found, Mapping) else {}
     return plan(
@@ -133,11 +135,11 @@ def plan_under(conditions: Mapping[str, Any], spec: Spec, expansion: Expansion) 
 
 
 def _from_records(folder: Path, spec: Spec, store: Store) -> tuple["Results", Failures] | None:
-    """The results by the store's records; None if figures were measured and no record of them is left."""
+    """The results from the store's records; None if the study has trials and none has a record."""
     try:
         conditions = json.loads(read_bounded(folder / "environment.json", MAX_ENVIRONMENT_BYTES))
         expansion = expand(spec)
-    except (OSError, ValueError, RecursionError):  # a ConfigError too: networks that this version does not know
+    except (OSError, ValueError, RecursionError):  # including ConfigError: configs that this version does not support
         return None
     if not isinstance(conditions, dict):
         return None

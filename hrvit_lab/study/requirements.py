@@ -1,4 +1,4 @@
-"""What a study needs of this machine and its data: found out before anything runs, not trial by trial."""
+"""Check the device, threads and data that a study needs before any trial runs."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,22 +11,22 @@ from hrvit_lab.study.spec import Spec
 from hrvit_lab.train.data.find import find_classes
 
 IMAGE_CHANNELS = 3
-"""Channels of the images that networks are trained on; grey images are repeated."""
+"""Channels of training images; grey images are repeated."""
 
 
 def trains(spec: Spec) -> bool:
-    """Whether any of its metrics comes from a training."""
+    """Whether the study trains networks."""
     return "accuracy" in _groups(spec)
 
 
 def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
-    """Refuse a study whose trials would fail here.
+    """Check that the trials of a study can run on this machine.
 
     Raises:
-        ConfigError: for a device or a number of threads that this machine does not have; for data that are not there,
-            or that its networks do not fit.
+        ConfigError: if the device or number of threads is not available, or the data is missing or does not fit the
+            networks.
     """
-    if spec.device != "cpu":  # a study on a CPU leaves torch to its workers
+    if spec.device != "cpu":  # for a study on the CPU, only workers import torch
         find_device(spec.device)
     if _groups(spec) & {"latency", "memory"}:
         if spec.device == "mps":
@@ -39,9 +39,9 @@ def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
         for variant in variants:
             if variant.config.in_chans != IMAGE_CHANNELS:
                 raise ConfigError(
-                    f"variant {variant.name!r}: in_chans = {variant.config.in_chans}, but images have "
-                    f"{IMAGE_CHANNELS} channels here (grey ones are repeated); leave in_chans at {IMAGE_CHANNELS}, or "
-                    "measure costs and latency alone"
+                    f"variant {variant.name!r}: in_chans = {variant.config.in_chans}, but training images have "
+                    f"{IMAGE_CHANNELS} channels (grey images are repeated); set in_chans to {IMAGE_CHANNELS}, or "
+                    "measure only costs and latency"
                 )
 
 
@@ -65,7 +65,7 @@ def _find_classes(spec: Spec) -> int:
 
 
 def _check_classes(spec: Spec, classes: int) -> None:
-    """A number of classes that was asked for must be the data's: it is what is trained."""
+    """Check that every given ``num_classes`` equals the data's number of classes, which is what is trained."""
     given: list[tuple[str, Any]] = [("base", spec.base.get("num_classes"))]
     for axes in (spec.grid, spec.one_at_a_time):
         given += [("num_classes", value) for value in (axes or {}).get("num_classes", ())]
@@ -73,6 +73,6 @@ def _check_classes(spec: Spec, classes: int) -> None:
     for where, value in given:
         if value is not None and value != classes:
             raise ConfigError(
-                f"{where}: num_classes = {value}, but {spec.data.name} has {classes} classes, which is what is "
-                f"trained; set num_classes to {classes} or leave it out"
+                f"{where}: num_classes = {value}, but data set {spec.data.name} has {classes} classes; "
+                f"set num_classes to {classes} or leave it out"
             )

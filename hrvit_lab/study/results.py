@@ -1,6 +1,6 @@
-"""What a study found, in memory: made from trials by ``study/analysis.py``, or read from a folder that somebody left.
+"""The results of a study in memory: computed from trials by ``study/analysis.py``, or read from a results folder.
 
-Files of a folder may come from anybody. They are bounded when read; what does not fit is missing, and said once.
+Files in a folder are untrusted: their size is bounded, and invalid parts are ignored and reported once.
 """
 
 import json
@@ -28,24 +28,24 @@ MAX_FILE_BYTES = 64 * MIB
 MAX_DEPTH = 20
 
 STUDY_FILE = "study_file"
-"""Key in ``environment.json`` of what tells the study's file from others of the same name."""
+"""Key in ``environment.json`` of the digests that identify the study's file."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """A study and what it found.
+    """A study and its results.
 
     Attributes:
-        folder: where its files lie.
+        folder: the folder of its files.
         spec: the resolved study.
-        environment: of the run that measures it.
-        configs: the fields of every variant's config, by its name; from a file they may be anything.
-        dropped: variants that the study's constraints left out, and why.
-        table: one row a variant, see `study/analysis.py`.
-        curves: one row a variant, seed and epoch; empty if nothing was trained.
-        measured_in: the different environments of the records behind the table, each with the groups and the number of
-            trials measured there; empty where that is not known.
-        faults: what of a folder's files does not fit and is left out.
+        environment: of the latest run.
+        configs: the fields of every variant's config, by the variant's name; not validated if read from a file.
+        dropped: excluded variants with the reasons.
+        table: one row per variant, see `study/analysis.py`.
+        curves: one row per variant, seed and epoch; empty if no network was trained.
+        measured_in: distinct environments of the table's records, each with groups and numbers of trials; empty if
+            unknown.
+        faults: problems in the folder's files, each with what was ignored.
     """
 
     folder: Path
@@ -67,47 +67,47 @@ class Results:
 
     @property
     def name(self) -> str:
-        """The study's, and its folder's."""
+        """The name of the study and of its folder."""
         return self.folder.resolve().name
 
     @property
     def failed(self) -> dict[str, str]:
-        """Variants of which a trial failed, and why."""
+        """Variants with a failed trial, with the reason."""
         rows = records_of(self.table) if "status" in self.table else []
         return {row["variant"]: row["status"] for row in rows if row["status"] not in ("ok", PARTIAL, NOT_BUILT)}
 
     @property
     def report(self) -> Path:
-        """The report of a study that ran to its end."""
+        """The path of the report, which exists once the study has finished."""
         return self.folder / "report.html"
 
     @cached_property
     def figures(self) -> "dict[str, Figure]":
-        """The report's figures by name, drawn when they are first asked for."""
+        """The report's figures by name; drawn on first access."""
         from hrvit_lab.study.report.figures import figures_of
 
         return figures_of(self)
 
     @property
     def dataset(self) -> str:
-        """The data set that accuracy is a proxy on."""
+        """The data set of the proxy accuracy."""
         return self.spec.data.name
 
     @property
     def metrics(self) -> list[str]:
-        """Keys of `METRICS` that the table has values of, in the order of `METRICS`."""
+        """Keys of `METRICS` that have values in the table, in the order of `METRICS`."""
         return [key for key in METRICS if key in self.table and self.table[key].notna().any()]
 
     @property
     def axes(self) -> list[str]:
-        """Columns that tell the variants apart; where a variant has a name of its own, that says it."""
+        """Columns of the axes in which variants differ; empty if variants are listed by name."""
         named = self.spec.compare_to is not None or self.spec.variants
         several = [axis for axis in ("resolution", "matching") if axis in self.table and self.table[axis].nunique() > 1]
         return [axis for axis in (() if named else self.spec.axis_names) if axis in self.table] + several
 
     @property
     def comparable(self) -> bool:
-        """Whether a row's costs can be set against its accuracy and other rows' costs: of one network, at one size."""
+        """Whether costs are comparable with accuracy and between rows: of the trained network, at one resolution."""
         return self.spec.cost_base is None and "resolution" not in self.table
 
 
@@ -115,7 +115,7 @@ def read_results(folder: Path) -> Results:
     """Read a study's folder.
 
     Raises:
-        ConfigError: in one sentence, if `table.csv` or `study.yaml` is missing, broken or too large.
+        ConfigError: if `table.csv` or `study.yaml` is missing, invalid or too large.
     """
     faults: list[str] = []
     try:
@@ -156,17 +156,17 @@ def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def front_first(table: pd.DataFrame, most: int) -> NDArray[np.bool_]:
-    """Which rows to show where at most that many have room, (rows,): those on the Pareto front before others."""
+    """A mask of at most ``most`` rows to show, (rows,); rows on the Pareto front take precedence."""
     order = np.argsort(~table["pareto"].to_numpy(dtype=bool), kind="stable")[:most]
     return np.isin(np.arange(len(table)), order)
 
 
 def _read_json(path: Path, kind: type[Any], faults: list[str], check: Callable[[Any], Any] | None = None) -> Any:
-    """A JSON value of that type; an empty one stands for an absent file and for one that does not fit."""
+    """Read a JSON value of that type; an empty one if the file is missing or invalid."""
     try:
         value = json.loads(read_bounded(path, MAX_FILE_BYTES), parse_constant=_refuse)
         if not isinstance(value, kind):
-            raise ValueError("it holds something else")
+            raise ValueError("its content has the wrong type")
         return check(value) if check else value
     except FileNotFoundError:
         return kind()
@@ -176,7 +176,7 @@ def _read_json(path: Path, kind: type[Any], faults: list[str], check: Callable[[
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """The value with texts that can be written as UTF-8.
+    """The value with strings that can be encoded as UTF-8.
 
     Raises:
         ValueError: if it is nested too deeply.
@@ -197,7 +197,7 @@ def _refuse(constant: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """In a few words, in one line."""
+    """A short reason in one line."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):

@@ -33,20 +33,20 @@ def run_study(
     retry_failed: bool = False,
     again: Sequence[str] = (),
 ) -> Results:
-    """Sweep a study, as ``hrvit-lab study`` does: the same records, the same files, resumable.
+    """Run a study like ``hrvit-lab study``, with the same records and files; it can be interrupted and resumed.
 
     Args:
         study: the name of a shipped study, the path of a study file, a `Spec`, or a dict with the fields of one.
         settings: changes to it, by dotted keys: ``{"train.epochs": 2, "seeds": [0, 1]}``.
-        name: of the folder for the results. By default the file's name; for a `Spec` or a dict, its title in lower
-            case with hyphens. A number is added if that folder has results that this run does not include, such as
-            those with other settings.
-        out: folder of all results; records of trials are shared by all studies in it.
-        jobs: trainings at a time; None takes one for each core, and one on a GPU.
+        name: of the results folder. Default: the file's name; for a `Spec` or a dict, its title in lower case with
+            hyphens. A number is added if that folder has results that this run does not include, such as those with
+            other settings.
+        out: folder of all results; all studies in it share the records of trials.
+        jobs: number of trainings at the same time; None: one per core, or one on a GPU.
         retry_failed: run failed trials again.
-        again: groups to measure again, whatever is kept: ``"latency"``, ``"memory"``, ``"accuracy"``.
+        again: groups to measure again even if records exist: ``"latency"``, ``"memory"``, ``"accuracy"``.
     Returns:
-        Table, curves, figures, and the path of the report. Trials that failed are in ``failed``.
+        Table, curves, figures, and the path of the report; failed trials are in ``failed``.
     Raises:
         ConfigError: if the study is invalid, can't run here, or its folder holds another study of that name.
         KeyboardInterrupt: after Ctrl-C. Finished trials are kept; the same call continues.
@@ -63,7 +63,7 @@ def run_study(
         spec, origin = load_study(path, changes), study_file(path)
         name = name or study_name(path)
     else:
-        raise ConfigError(f"{study!r:.80} is no study; give a name, the path of a study file, a Spec or a dict")
+        raise ConfigError(f"{study!r:.80} is not a study; give a name, the path of a study file, a Spec or a dict")
     check_name(name)
     console = cli.console()
     sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again)
@@ -84,13 +84,13 @@ def load_results(study: str | os.PathLike[str], *, out: str | os.PathLike[str] =
         study: the study's name, or its folder.
         out: folder of all results, for a name.
     Raises:
-        ConfigError: if there are none, or they can't be read.
+        ConfigError: if there are no results, or they can't be read.
     """
     given = Path(study).expanduser()
     folders = [Path(out).expanduser() / given, given]
     folder = next((folder for folder in folders if (folder / "study.yaml").exists()), None)
     if folder is None:
         raise ConfigError(
-            f"there are no results of {str(study)!r} in {out}; run the study first, or give the folder of its results"
+            f"no results of {str(study)!r} in {out}; run the study first, or give the folder of its results"
         )
     return read_results(folder)

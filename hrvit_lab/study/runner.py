@@ -1,4 +1,4 @@
-"""Has every trial that has no outcome yet run by an executor; every outcome becomes a record."""
+"""Run all trials without an outcome by an executor; every outcome is stored as a record."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["Ended", "Watcher", "WorkerUnable", "is_retaken", "run"]
 
 
 def is_retaken(trial: Trial, record: Mapping[str, Any], retry_failed: bool, again: Collection[str]) -> bool:
-    """Whether a trial runs although it has this record: a failure that is retried, or a group measured again."""
+    """Whether a trial is run again although it has this record: a retried failure, or a group to measure again."""
     return trial.group in again or (retry_failed and record["status"] != "ok")
 
 
@@ -29,22 +29,22 @@ def run(
     again: Collection[str] = (),
     executor: str = "local",
 ) -> None:
-    """Run every trial that has no outcome yet, here or in another process with the same store.
+    """Run every trial without an outcome; other processes with the same store may run some of them.
 
     Args:
-        trials: distinct trials, in the order to begin them.
+        trials: distinct trials, in the order to start them.
         probes: function per group; top-level functions, as spawned workers import them by name.
-        jobs: trials at a time of those that need not be alone, one thread each, so that their figures don't depend on
-            it.
-        timeout_s: seconds a trial may take before its worker is killed, without those in which it was stopped or the
-            machine suspended.
-        environment: kept beside every figure.
-        retry_failed: run trials again whose record is a failure from before this call.
-        again: groups whose trials are run again whatever their records from before this call say.
+        jobs: number of trials at the same time, except those that must run alone. Each has one thread, so that results
+            do not depend on ``jobs``.
+        timeout_s: seconds after which a trial's worker is killed; the time in which it was stopped or the machine was
+            suspended does not count.
+        environment: stored in every record.
+        retry_failed: run trials again that failed before this call.
+        again: groups whose trials are run again even if they finished before this call.
         executor: a key of `EXECUTORS`.
     Raises:
         WorkerUnable: if a worker process can't start.
-        Ended: if a signal asked this process to end.
+        Ended: if a signal told this process to end.
     """
     trials = list(trials)
     found = {trial.key: record for trial in trials if (record := store.load(trial.key)) is not None}

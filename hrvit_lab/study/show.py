@@ -1,4 +1,4 @@
-"""The study's tables for a terminal; labels and units come from ``METRICS`` alone."""
+"""Tables of a study for a terminal; labels and units are those of ``METRICS``."""
 
 import itertools
 import textwrap
@@ -23,23 +23,23 @@ from hrvit_lab.study.tables import DISTURBED, NOT_BUILT
 from hrvit_lab.study.trials import Trial
 
 NAMES = "variant"
-"""Head of the column of names, which every block has."""
+"""Header of the column of names, which every block has."""
 
 NAME_WIDTH = 28
-"""Columns up to which a variant's name stays in one line even where that takes one more block."""
+"""Names up to this width are not wrapped to save a block."""
 
 HEAD_LINES = 4
-"""Lines that a column's head may take before it widens the column."""
+"""Maximum number of lines of a header before it widens its column."""
 
 MAX_SHOWN = 200
-"""Rows that a terminal is given."""
+"""Maximum number of rows in a terminal."""
 
 GAP = 2
-"""Columns between two columns; the first has one more to its left."""
+"""Spaces between two columns; the first column has one more to its left."""
 
 
 class Shown(NamedTuple):
-    """A column beside the variants' names; cells of words (``prose``) may wrap, figures never do."""
+    """A column after the variants' names; cells with text (``prose``) may wrap, numbers do not."""
 
     title: str
     texts: Sequence[str]
@@ -47,13 +47,13 @@ class Shown(NamedTuple):
 
     @property
     def narrowest(self) -> int:
-        """Room for every figure, for the longest word, and for the head in ``HEAD_LINES`` lines."""
+        """Minimum width: of every number, of the longest word, and of the header in ``HEAD_LINES`` lines."""
         solid = [word for text in self.texts for word in text.split(" ")] if self.prose else self.texts
         return self._with_head(max(map(cell_len, solid)), HEAD_LINES)
 
     @property
     def widest(self) -> int:
-        """Room beyond which little is gained."""
+        """Useful maximum width."""
         return self._with_head(max(map(cell_len, self.texts)), HEAD_LINES // 2)
 
     def _with_head(self, width: int, lines: int) -> int:
@@ -61,14 +61,14 @@ class Shown(NamedTuple):
         return next(wider for wider in itertools.count(width) if len(_wrapped(self.title, wider)) <= lines)
 
     def cells(self, width: int) -> list[str]:
-        """The texts, broken for that width."""
+        """The texts, wrapped to that width."""
         return ["\n".join(_wrapped(text, width)) for text in self.texts] if self.prose else list(self.texts)
 
 
 def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
-    """One line a variant: figures with their spread, what they are compared with, a star on the trade-off front.
+    """The results, one row per variant: values with their spread, comparisons, a star on the Pareto front.
 
-    Columns that have no room beside each other go on below, in blocks that repeat the names: nothing is cut off.
+    Columns that do not fit into the width are continued below, in blocks that repeat the names. Nothing is truncated.
     """
     total = len(frame)
     frame = frame[front_first(frame, MAX_SHOWN)]
@@ -96,7 +96,7 @@ def result_table(spec: Spec, frame: pd.DataFrame, terminal_width: int) -> Group:
 
 
 def _layout(names: Sequence[str], columns: Sequence[Shown], terminal_width: int) -> tuple[int, list[list[Shown]]]:
-    """Room for the names, and what stands in each block. Long names wrap where that saves a block."""
+    """The width of the names, and the columns of each block. Long names wrap if that saves a block."""
     widths = [column.narrowest + GAP for column in columns]
     longest = max(map(cell_len, (NAMES, *names)))
     longest_word = max(cell_len(word) for name in (NAMES, *names) for word in name.split())
@@ -109,7 +109,7 @@ def _layout(names: Sequence[str], columns: Sequence[Shown], terminal_width: int)
 
 
 def _widths(columns: Sequence[Shown], room: int) -> list[int]:
-    """A block's columns: each as narrow as it can be, and what room is left shared out, to words first."""
+    """The widths of a block's columns: the minimum, plus a share of the remaining space, text columns first."""
     widths = [column.narrowest for column in columns]
     spare = max(0, room - sum(widths) - GAP * len(widths))
     for index in sorted(range(len(columns)), key=lambda index: not columns[index].prose):
@@ -120,7 +120,7 @@ def _widths(columns: Sequence[Shown], room: int) -> list[int]:
 
 
 def _columns(spec: Spec, frame: pd.DataFrame, rows: Sequence[Row]) -> list[Shown]:
-    """What stands beside the names: every metric, with its comparisons in its cells or after it, then the rest."""
+    """The columns after the names: metrics, with comparisons in their cells or in columns after them, then the rest."""
     compared = comparisons(spec, frame)
     joined = {column.metric: column.texts for column in compared if column.joins}
     columns = []
@@ -143,7 +143,7 @@ def _columns(spec: Spec, frame: pd.DataFrame, rows: Sequence[Row]) -> list[Shown
 
 
 def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Columns by index, in order, in as few blocks as have the room, and those about equally wide.
+    """Indices of columns, in order, in the smallest possible number of blocks of about equal width.
 
     >>> _blocks([4, 4, 4, 4, 4], 16), _blocks([4, 9, 4], 8)
     ([[0, 1, 2], [3, 4]], [[0], [1], [2]])
@@ -168,7 +168,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 def plan_table(
     spec: Spec, planned: Mapping[str, Sequence[Trial]], costs: Mapping[str, tuple[float, float]], present: set[str]
 ) -> Table:
-    """What would run: each variant's costs, and how many of its trials are on disk already."""
+    """The plan: each variant's costs, its number of trials, and how many of them have finished."""
     table = _table(spec.title)
     table.add_column("variant", overflow="fold")
     for name in ("params", "macs"):
@@ -185,7 +185,7 @@ def plan_table(
 
 
 def costed(spec: Spec) -> str:
-    """The network whose costs stand in the table, where it is not the one that is trained."""
+    """The network of the table's costs, if it is not the trained one (``cost_base``)."""
     return ", ".join(str(value) if key in STARTS else f"{key} {value}" for key, value in (spec.cost_base or {}).items())
 
 
@@ -200,7 +200,7 @@ def _table(title: str) -> Table:
 
 
 def _seeds(spec: Spec, frame: pd.DataFrame) -> str:
-    """Over how many seeds the figures in the table are: those that are there, not those that were asked for."""
+    """The number of seeds behind the table's values: of finished trials, not of planned ones."""
     key = next(key for key in spec.metrics if METRICS[key].per_seed)
     trained = frame[f"{key}_n"][frame[f"{key}_n"] > 0].astype(int)
     if trained.empty:

@@ -1,4 +1,4 @@
-"""From a study to its networks: points on the axes, matched in cost, within the constraints. Nothing is built."""
+"""Expand a study to its networks: points on the axes, matched in cost, within the constraints. Builds no network."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,20 +15,20 @@ from hrvit_lab.study.matching import match_macs
 from hrvit_lab.study.spec import AS_IS, EQUAL_MACS, NamedChange, Spec
 
 MATCH_TOLERANCE = 0.05
-"""A network whose MACs can't come nearer than this to the base's says so in its row."""
+"""A matched network whose MACs differ from the base's by more than this ratio has a note in its row."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the study: a network and where it stands.
+    """A row of the study: a network and its values on the axes.
 
     Attributes:
         config: the network.
         resolution: (height, width) in pixels for costs and latency.
-        point: the table's axis columns: a value for each axis and, where the study matches costs, ``matching``,
-            ``macs_vs_base`` (ratio); ``note``, where there is something to say.
-        cost_config: the network whose costs stand in the row: ``config`` itself unless the study has a ``cost_base``.
-        published: the key of the published row that is shown beside it.
+        point: the table's axis columns: a value for each axis; if the study matches costs, ``matching`` and
+            ``macs_vs_base`` (ratio); optionally ``note``.
+        cost_config: the network of the row's costs: ``config`` itself unless the study has a ``cost_base``.
+        published: key of the published row to compare with.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Variant:
 
 
 class Point(NamedTuple):
-    """A variant before it is made: its name, where it starts (None: the base) and what is changed there."""
+    """A variant before its config is computed: name, starting network (None: the base) and changes."""
 
     name: str
     start: Mapping[str, Any] | None
@@ -52,31 +52,31 @@ class Point(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A variant that is not measured, and why."""
+    """A variant that is not measured, with the reason."""
 
     name: str
     reason: str
 
 
 class Expansion(NamedTuple):
-    """All variants of a study: those to measure and those dropped."""
+    """All variants of a study: to measure, and dropped."""
 
     variants: list[Variant]
     dropped: list[Dropped]
 
 
 class _Refused(ValueError):
-    """A point of the space that the study leaves out."""
+    """A point of the space that is excluded."""
 
 
 def expand(spec: Spec) -> Expansion:
     """The networks of a study in the file's order, matching by matching.
 
-    Points of a grid that are no network, or don't run at the study's sizes, are dropped.
+    Points of a grid with an invalid config, or that do not support the study's resolutions, are dropped.
 
     Raises:
-        ConfigError: if one that is listed by name is no network, if one is to be trained on a task that its head is not
-            for, if none is left, or if the one to compare with is not among them.
+        ConfigError: if a variant listed by name is invalid, a network to train has no classification head, no variant
+            is left, or ``compare_to`` is not among them.
     """
     _check_listed(spec)
     variants: list[Variant] = []
@@ -92,7 +92,8 @@ def expand(spec: Spec) -> Expansion:
             dropped.append(Dropped(full_name, str(refusal)))
     if not variants:
         raise ConfigError(
-            f"all variants are excluded; change the study (the first, {dropped[0].name!r}, because {dropped[0].reason})"
+            f"all variants are excluded; change the study (reason for the first, {dropped[0].name!r}: "
+            f"{dropped[0].reason})"
         )
     _check_heads(spec, variants)
     names = [variant.name for variant in variants]
@@ -105,7 +106,7 @@ def expand(spec: Spec) -> Expansion:
 
 
 def _check_listed(spec: Spec) -> None:
-    """Whoever lists a network by name wants that one: it is not dropped like a combination that makes no sense."""
+    """Raise an error for an invalid variant that is listed by name, instead of dropping it."""
     for point in _points(spec):
         for base in (spec.base, spec.cost_base):
             try:
@@ -116,7 +117,7 @@ def _check_listed(spec: Spec) -> None:
 
 
 def _check_heads(spec: Spec, variants: Iterable[Variant]) -> None:
-    """Accuracy is one of classification: a head that answers for every pixel would fail only when it is trained."""
+    """Check before any training that the networks to train have classification heads."""
     trained_for = [key for key in spec.metrics if METRICS[key].group == "accuracy"]
     for variant in variants if trained_for else ():
         if isinstance(variant.config, HRViTConfig) and not HEAD[variant.config.head].whole_image:
@@ -129,7 +130,7 @@ def _check_heads(spec: Spec, variants: Iterable[Variant]) -> None:
 
 
 def _points(spec: Spec) -> Iterator[Point]:
-    """Every point of the space, in the file's order."""
+    """All points of the space, in the file's order."""
     if spec.grid:
         for point in itertools.product(*spec.grid.values()):
             changes = dict(zip(spec.grid, point, strict=True))
@@ -147,7 +148,7 @@ def _points(spec: Spec) -> Iterator[Point]:
 
 
 def _network(base: Mapping[str, Any], point: Point) -> NetworkConfig:
-    """The network of a point. A model of timm takes the base's classes and channels, a preset keeps its own."""
+    """The network of a point. A timm model gets the base's num_classes and in_chans, a preset keeps its own."""
     network = network_from_dict(base)
     if point.start and "model" in point.start:
         like_base = {"num_classes": network.num_classes, "in_chans": network.in_chans}
@@ -158,7 +159,7 @@ def _network(base: Mapping[str, Any], point: Point) -> NetworkConfig:
 def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int | None) -> Variant:
     as_is = _network(spec.base, point)
     if spec.one_at_a_time and point.changes and as_is.id == spec.base_config.id:
-        raise _Refused("it is the base itself")
+        raise _Refused("it is identical to the base")
     resolution = spec.resolution_of(point.name)
     as_is.check_resolution(resolution)
     if matching == EQUAL_MACS and base_macs is not None:
@@ -180,7 +181,7 @@ def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int 
     if base_macs is not None:
         ratio = count(config, resolution).macs / base_macs
         far = matching == EQUAL_MACS and abs(ratio - 1) > MATCH_TOLERANCE
-        missed = f"no accepted widths come nearer than {ratio - 1:+.0%} to the base's MACs" if far else ""
+        missed = f"MACs differ by {ratio - 1:+.0%} from the base's; no valid widths are closer" if far else ""
         columns |= {"matching": matching, "macs_vs_base": ratio, "note": "; ".join(filter(None, (note, missed)))}
     elif note:
         columns["note"] = note
@@ -195,13 +196,13 @@ def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int 
 
 
 def _check(spec: Spec, costs: Counts) -> None:
-    """Refuse a network outside of the study's constraints."""
+    """Raise `_Refused` if the costs are outside the study's constraints."""
     for key, bounds in spec.constraints.items():
         cost = getattr(costs, key)
         low, high = bounds.min is not None and cost < bounds.min, bounds.max is not None and cost > bounds.max
         if low or high:
             wanted = f"at least {bounds.min:g}" if low else f"at most {bounds.max:g}"
-            raise _Refused(f"{key} = {cost:,} but the study wants {wanted}")
+            raise _Refused(f"{key} = {cost:,}, but the study allows {wanted}")
 
 
 def show_size(resolution: tuple[int, int]) -> str:

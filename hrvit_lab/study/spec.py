@@ -48,10 +48,10 @@ def _both_sides(value: Any) -> Any:
 
 
 def _without_control(text: str) -> str:
-    """Refuse characters that a terminal obeys or a font lacks; tabs and line ends are spaces of a longer text."""
+    """Reject control characters, except tabs and line breaks."""
     shown = cli.printable(text.replace("\t", " "))
     if shown != text.replace("\t", " "):
-        raise ValueError(f"{shortened(shown)} holds a control character; leave it out")
+        raise ValueError(f"{shortened(shown)} contains a control character; remove it")
     return text
 
 
@@ -63,7 +63,7 @@ class _Section(BaseModel):
 
 
 class DataChoice(_Section):
-    """Which images to train on: a name of ``IN_MEMORY``, the network's input in pixels, and the files' folder."""
+    """The training data: a name of ``IN_MEMORY``, the input resolution in pixels, and the folder of the files."""
 
     name: str = "digits"
     resolution: Resolution = (32, 32)
@@ -80,7 +80,7 @@ class DataChoice(_Section):
 
 
 class LatencyOptions(_Section):
-    """How to time; the fields of ``measure_latency``."""
+    """Latency settings: arguments of ``measure_latency``."""
 
     batch_size: int = Field(1, ge=1, le=65_536)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -95,12 +95,12 @@ class LatencyOptions(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_runs > self.max_runs:
-            raise ValueError(f"min_runs = {self.min_runs} is more than max_runs = {self.max_runs}; lower it")
+            raise ValueError(f"min_runs = {self.min_runs} is more than max_runs = {self.max_runs}; lower min_runs")
         return self
 
 
 class Bounds(_Section):
-    """Inclusive limits on a cost; None where there is none."""
+    """Inclusive limits on a cost; None for no limit."""
 
     min: float | None = None
     max: float | None = None
@@ -108,7 +108,7 @@ class Bounds(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min = {self.min:g} is more than max = {self.max:g}; lower it")
+            raise ValueError(f"min = {self.min:g} is more than max = {self.max:g}; lower min")
         return self
 
     def __str__(self) -> str:
@@ -121,11 +121,11 @@ class NamedChange(_Section):
     """One entry of ``variants``.
 
     Attributes:
-        set: changes to the base; ``preset: NAME`` or ``model: timm:NAME`` starts from another network, and null says
-            that this one is not built here: its row holds what is published, nothing else.
-        resolution: input in pixels for costs and latency, if it is not the study's.
-        published: the key of a row of ``hrvit_lab.published`` that is shown beside ours.
-        note: what a reader of the row must know.
+        set: changes to the base; ``preset: NAME`` or ``model: timm:NAME`` starts from another network. With null, no
+            network is built and the row has only published values.
+        resolution: input in pixels for costs and latency, if different from the study's.
+        published: key of a row of ``hrvit_lab.published`` to compare with.
+        note: a note on the row.
     """
 
     name: Prose = Field(min_length=1, max_length=100)
@@ -140,7 +140,7 @@ class NamedChange(_Section):
     @classmethod
     def _known(cls, key: str | None) -> str | None:
         if key is not None and key not in by_key():
-            raise ValueError(f"nothing is published under {key!r}; {suggest(key, by_key())}")
+            raise ValueError(f"no published row {key!r}; {suggest(key, by_key())}")
         return key
 
 
@@ -155,24 +155,23 @@ def _check_changes(changes: Mapping[str, Any]) -> None:
 
 
 class Spec(_Section):
-    """A study: a question, the networks that answer it, and what is measured on them.
+    """A study: a question, the networks to compare, and the metrics to measure.
 
-    Exactly one of ``grid`` (every combination), ``one_at_a_time`` (the base and single changes) and ``variants``
-    (a list) says which networks.
+    Exactly one of ``grid`` (all combinations), ``one_at_a_time`` (the base and single changes) and ``variants`` (a
+    list) defines the networks.
 
     Attributes:
         base: ``{preset: NAME, field: value, …}``, or ``{model: timm:NAME}``; a bare name is short for either.
-        cost_base: where costs are of another network than the one that is trained: its base, to which the same changes
-            are made.
-        compare_to: the variant that all others are compared with in table and report: costs in percent, accuracy
-            in points, paired by seed.
+        cost_base: base of the network for costs, if it is not the trained one; the same changes are applied to it.
+        compare_to: the variant to which all others are compared in table and report: costs in percent, accuracy in
+            points, paired by seed.
         match: "as is", "equal macs" (widths scaled until MACs equal the base's), or both.
-        constraints: bounds on costs; networks outside are dropped, and listed with the reason.
+        constraints: bounds on costs; networks outside them are dropped and listed with the reason.
         metrics: keys of ``METRICS``.
         seeds: of trainings.
         resolution: input in pixels for costs and latency.
-        tradeoff: the two metrics (x, y) that ``pareto`` compares and that are drawn against each other.
-        trial_timeout_s: seconds after which a trial is given up.
+        tradeoff: the two metrics (x, y) of the Pareto front and of the trade-off figure.
+        trial_timeout_s: time limit of a trial in seconds.
     """
 
     title: Prose = Field(min_length=1, max_length=200)
@@ -214,7 +213,7 @@ class Spec(_Section):
     @field_validator("match", mode="before")
     @classmethod
     def _matchings(cls, match: Any) -> Any:
-        """``{macs: base}`` says "equal macs" in another way; one matching needs no list."""
+        """Accept ``{macs: base}`` for "equal macs", and a single matching without a list."""
         items = match if isinstance(match, list | tuple) else [match]
         return tuple(EQUAL_MACS if item == {"macs": "base"} else item for item in items)
 
@@ -235,7 +234,7 @@ class Spec(_Section):
     @classmethod
     def _known_device(cls, device: str) -> str:
         if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", device):
-            raise ValueError(f"{device!r} is no device; use cpu, cuda, cuda:N or mps")
+            raise ValueError(f"{device!r} is not a device; use cpu, cuda, cuda:N or mps")
         return device
 
     @field_validator("constraints")
@@ -244,7 +243,7 @@ class Spec(_Section):
         costs = [key for key, metric in METRICS.items() if metric.group == "cost"]
         for key in constraints:
             if key not in costs:
-                raise ValueError(f"{key!r} is no cost; {suggest(key, costs)}")
+                raise ValueError(f"{key!r} is not a cost; {suggest(key, costs)}")
         return constraints
 
     @field_validator("grid", "one_at_a_time")
@@ -260,14 +259,14 @@ class Spec(_Section):
     def _changes(cls, variants: list[NamedChange] | None) -> list[NamedChange] | None:
         names = Counter(variant.name for variant in variants or ())
         if twice := next((name for name, count in names.items() if count > 1), None):
-            raise ValueError(f"two variants are called {twice!r}; give each its own name")
+            raise ValueError(f"two variants have the name {twice!r}; use unique names")
         for variant in variants or ():
             try:
                 _check_changes(variant.set or {})
             except ConfigError as error:
                 raise ValueError(f"{variant.name!r}: {error}") from None
         if variants and all(variant.set is None for variant in variants):
-            raise ValueError("no variant is built here (every set is null); set at least one")
+            raise ValueError("set is null in all variants, so no network is built; give set in at least one")
         return variants
 
     @model_validator(mode="after")
@@ -283,16 +282,15 @@ class Spec(_Section):
             )
         if self.match != (AS_IS,) and (self.cost_base or any(variant.resolution for variant in self.variants or ())):
             raise ValueError(
-                "costs can't be matched across networks or resolutions; leave out match, or cost_base and every "
-                "resolution of a single variant"
+                "match can't be combined with cost_base or with resolutions of single variants; remove one of them"
             )
         unmeasured = [key for key in self.tradeoff or () if key not in self.metrics]
         if unmeasured:
-            raise ValueError(f"tradeoff: {unmeasured[0]!r} is not measured; add it to metrics, or name another")
+            raise ValueError(f"tradeoff: {unmeasured[0]!r} is not measured; add it to metrics, or give another metric")
         if self.tradeoff and len(set(self.tradeoff)) == 1:
-            raise ValueError(f"tradeoff: {self.tradeoff[0]!r} stands there twice; name two metrics")
+            raise ValueError(f"tradeoff: {self.tradeoff[0]!r} is given twice; give two different metrics")
         if gpu := [key for key in self.metrics if METRICS[key].needs_gpu and self.device == "cpu"]:
-            raise ValueError(f"metric {gpu[0]!r} needs a GPU; leave it out, or take --device cuda")
+            raise ValueError(f"metric {gpu[0]!r} needs a GPU; remove it, or use --device cuda")
         return self
 
     def __repr__(self) -> str:
@@ -300,7 +298,7 @@ class Spec(_Section):
 
     @property
     def num_points(self) -> int:
-        """Networks before matching and constraints."""
+        """Number of networks before matching and constraints."""
         if self.grid:
             return math.prod(map(len, self.grid.values()))
         if self.one_at_a_time:
@@ -309,17 +307,17 @@ class Spec(_Section):
 
     @property
     def base_config(self) -> NetworkConfig:
-        """The network that everything is compared with."""
+        """The config of the base."""
         return network_from_dict(self.base)
 
     @property
     def unbuilt(self) -> list[NamedChange]:
-        """Entries of ``variants`` that are listed and not built."""
+        """Entries of ``variants`` for which no network is built."""
         return [variant for variant in self.variants or () if variant.set is None]
 
     @property
     def axis_names(self) -> list[str]:
-        """Names of what varies, in the file's order."""
+        """Names of the axes, in the file's order."""
         if self.variants:
             names = (name for variant in self.variants for name in variant.set or () if name not in STARTS)
             return list(dict.fromkeys(names))
@@ -335,12 +333,12 @@ class Spec(_Section):
 
     @property
     def axes_of_tradeoff(self) -> tuple[str, str]:
-        """The two metrics (x, y) that are set against each other."""
+        """The two metrics (x, y) of the trade-off."""
         accuracy = (key for key in self.metrics if METRICS[key].group == "accuracy" and METRICS[key].better == "higher")
         return self.tradeoff or ("macs", next(accuracy, "latency_ms"))
 
     def to_yaml(self) -> str:
-        """The resolved study file, every default spelled out."""
+        """The resolved study file, with all defaults."""
         fields = self.model_dump(mode="json")
         fields["constraints"] = {key: bounds.model_dump(exclude_none=True) for key, bounds in self.constraints.items()}
         return write_yaml(fields, width=110)

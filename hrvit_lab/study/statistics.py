@@ -1,7 +1,7 @@
 """Comparisons of networks over seeds: paired differences, their 95 % intervals, and tests corrected for their number.
 
-Networks share seeds (initial weights, order of the images), so they are compared seed by seed. The differences to one
-reference share that reference and are not independent: both corrections used here hold under any dependence.
+Networks share seeds (initial weights, order of the images), so they are compared in pairs by seed. Differences to a
+common reference are not independent; both corrections used here are valid under any dependence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,27 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit  # scipy.stats has the same and takes half a second to import
+from scipy.special import stdtr, stdtrit  # scipy.stats takes half a second to import
 
 LEVEL = 0.05
-"""The share of studies without any effect in which one may be claimed; an interval holds 95 %."""
+"""Significance level: the largest share of studies without any effect in which one is claimed."""
 
 EQUAL = 1e-9
 """Differences whose spread is below this share of the values are equal up to rounding."""
 
 
 class Paired(NamedTuple):
-    """The mean of paired differences; NaN where the number of pairs does not allow it.
+    """The mean of paired differences; NaN for values that need more pairs.
 
     Attributes:
         mean: the mean difference.
-        se: its standard error; from two pairs on.
+        se: its standard error; needs two pairs.
         low, high: its 95 % interval, by Student's t.
         p: two-sided p-value of the paired t-test.
-        n: how many pairs there are.
+        n: number of pairs.
 
-    Where all differences are equal and not zero, as happens with few seeds and coarse values, there is no spread to
-    judge by: the interval and the p-value are NaN.
+    If all differences are equal and not zero, which happens with few seeds and coarse values, the interval and the
+    p-value are NaN, because the variance can't be estimated.
     """
 
     mean: float
@@ -41,7 +41,7 @@ class Paired(NamedTuple):
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired:
-    """Compare the values of two networks, by seed; seeds that only one of them has are left out.
+    """Compare the values of two networks, paired by seed; seeds that only one of them has are ignored.
 
     >>> paired({0: 3.0, 1: 5.0, 2: 4.0}, {0: 2.0, 1: 2.0, 2: 2.0, 3: 9.0})  # doctest: +ELLIPSIS
     Paired(mean=2.0, se=0.577..., low=-0.484..., high=4.484..., p=0.0741..., n=3)
@@ -65,8 +65,8 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired:
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     """P-values adjusted by Holm's step-down method, (n,): those below 0.05 hold together at the 5 % level.
 
-    The chance of any false claim among them is at most the level, however the tests depend on each other. NaN, which is
-    no test, stays NaN and is not counted.
+    The probability of any false claim is at most the level, under any dependence of the tests. NaN (no test) stays NaN
+    and is not counted.
 
     >>> holm([0.01, 0.04, 0.03, float("nan")]).tolist()
     [0.03, 0.06, 0.06, nan]
@@ -80,13 +80,13 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def against_best(values: Sequence[Mapping[int, float]], higher: bool = True) -> list[Paired]:
-    """How far each network is from the one with the best mean, by seed: best − network, and 0 for the best itself.
+    """Differences of each network to the one with the best mean, paired by seed: best − network; 0 for the best itself.
 
-    The best is chosen by the same figures that it is then tested on, which is as if every network had been compared
-    with every other: p-values are multiplied by the number of all pairs (Bonferroni).
+    The best network is selected by the same values that are tested. This is equivalent to comparing all pairs, so
+    p-values are multiplied by the number of pairs (Bonferroni).
 
     Args:
-        values: of each network, by seed. Networks without values have NaN.
+        values: of each network, by seed. Networks without values get NaN.
         higher: whether higher is better.
     """
     known = [index for index, of in enumerate(values) if of]

@@ -1,6 +1,6 @@
-"""Trial records on disk: one JSON file a trial, whole or absent, claimed by one process at a time.
+"""Trial records on disk: one JSON file per trial, written atomically and claimed by one process at a time.
 
-A claim is a file lock: it ends with the process that holds it, so a killed study leaves nothing locked.
+A claim is a file lock. The operating system releases it when its process ends, so a killed study leaves no locks.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ class Store:
         self._warned: set[Path] = set()
 
     def create(self) -> None:
-        """Make the folder, prove that trials can be claimed in it, and remove what killed processes left.
+        """Create the folder, check that file locks work in it, and remove leftover files of killed processes.
 
         Raises:
-            OSError: if it can't be written, or its file system knows no locks.
+            OSError: if it can't be written, or its file system does not support locks.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         check_locks(self.folder)
@@ -40,25 +40,25 @@ class Store:
                 self.release(claim)
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """The outcome of that trial; None if there is none yet, or (with a warning, once) if its file is damaged."""
+        """The outcome of a trial; None if there is none yet, or (with one warning) if its file is damaged."""
         record = self._read(key)
         return None if record is None or record["status"] == INTERRUPTED else record
 
     def interruptions(self, key: str) -> int:
-        """How often the trial was ended from outside, so that it has no outcome yet."""
+        """How often the trial was interrupted since its last outcome."""
         record = self._read(key)
         return record.get("attempts", 0) if record is not None and record["status"] == INTERRUPTED else 0
 
     def load_all(self, keys: Mapping[str, Any] | set[str]) -> dict[str, dict[str, Any]]:
-        """The records that exist, by key."""
+        """The existing records, by key."""
         return {key: record for key in keys if (record := self.load(key)) is not None}
 
     def is_empty(self) -> bool:
-        """Whether there is no record at all."""
+        """Whether there are no records."""
         return next(self.folder.glob("*.json"), None) is None
 
     def recent(self, most: int = 100) -> list[dict[str, Any]]:
-        """The newest outcomes of all studies that share the store; damaged files are left out without a word."""
+        """The newest outcomes of all studies that share the store; damaged files are ignored."""
         found = []
         for path in heapq.nlargest(most, self.folder.glob("*.json"), key=_changed):
             with contextlib.suppress(FileNotFoundError, ValueError):
@@ -66,14 +66,14 @@ class Store:
         return [record for record in found if record["status"] != INTERRUPTED]
 
     def claim(self, key: str) -> Lock | None:
-        """The right to run and save that trial; None while another process has it. Release it by ``release``."""
+        """Acquire the lock to run and save a trial; None if another process holds it. Release it with ``release``."""
         return try_lock(self.folder / f"{key}.lock")
 
     def save(self, record: Mapping[str, Any]) -> None:
         """Write a record, atomically. The caller holds the claim on its key.
 
-        Figures are never replaced by a failure: a trial that was to be measured again keeps those it has. A damaged
-        file is kept as ``.corrupt``.
+        A failure never replaces measured values: if a repeated trial fails, its earlier record is kept. A damaged file
+        is kept as ``.corrupt``.
         """
         path = self._record(record["key"])
         before = self._read(record["key"])
@@ -85,17 +85,17 @@ class Store:
         write_atomically(path, json.dumps(finite(record), indent=1, allow_nan=False))
 
     def release(self, claim: Lock) -> None:
-        """End a claim; its lock file goes too."""
+        """Release a claim and remove its lock file."""
         claim.release(unlink=True)
 
     def note(self, event: str, key: str) -> None:
-        """Append one line to ``journal.jsonl``: what was started and finished, when, by which process."""
+        """Append a line to ``journal.jsonl``: the event, the trial, the time and the process."""
         line = json.dumps({"event": event, "key": key, "pid": os.getpid(), "time": time.time()}) + "\n"
         path = self.folder / "journal.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, line.encode())
-        except OSError as error:  # without the file's name, as when the disk is full
+        except OSError as error:  # the error of a full disk does not name the file
             raise OSError(error.errno, error.strerror, str(path)) from None
         finally:
             os.close(descriptor)
@@ -111,13 +111,13 @@ class Store:
             return None
         except ValueError as error:
             if path not in self._warned:
-                log.warning("%s is damaged (%s): that trial counts as missing, and is measured again", path, error)
+                log.warning("%s is damaged (%s); its trial is measured again", path, error)
             self._warned.add(path)
             return None
 
 
 def _changed(path: Path) -> float:
-    """When a file was last changed; long ago if it is gone."""
+    """The modification time of a file; 0 if it no longer exists."""
     try:
         return path.lstat().st_mtime
     except OSError:

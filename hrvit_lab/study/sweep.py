@@ -1,4 +1,4 @@
-"""A sweep, from a study's spec to its records: what the command and ``run_study`` share."""
+"""Prepare and run a sweep, from a study's spec to its records; used by the command and by ``run_study``."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A valid study, and what its figures depend on; made by `prepare`.
+    """A valid study and its environment; created by `prepare`.
 
     Attributes:
-        name: the study's, and its folder's.
+        name: name of the study and of its folder.
         spec: the study.
-        origin: what tells this study from others of its name, see ``study_file``.
+        origin: digests that identify the study's file, see ``study_file``.
         out: folder of all results.
         folder: where its results go.
         expansion: its networks.
         planned: trials by variant.
-        conditions: the environment that it runs in.
-        jobs: trials at a time.
-        fewer_jobs: a sentence if these are fewer than were asked for.
+        conditions: the environment.
+        jobs: number of trials at the same time.
+        fewer_jobs: a sentence if that is less than requested, else empty.
     """
 
     name: str
@@ -58,27 +58,27 @@ class Sweep:
 
     @cached_property
     def store(self) -> Store:
-        """The records of all studies in ``out``."""
+        """The store with the records of all studies in ``out``."""
         return Store(self.out)
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """Every distinct trial that has to be run."""
+        """All distinct trials of the study."""
         return in_order(self.planned)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """The outcomes that are kept, by the keys of its trials."""
+        """The existing outcomes, by trial key."""
         return self.store.load_all({trial.key for trial in self.trials})
 
     def results(self) -> tuple["Results", Failures]:
-        """What the records say, and which trials failed."""
+        """The results from the records, and the failed trials."""
         return gather(self.folder, self.spec, self.expansion, self.planned, self.store, self.conditions)
 
 
 def prepare(
     name: str, spec: Spec, origin: Mapping[str, str], out: Path, jobs: int | None = None, again: Collection[str] = ()
 ) -> Sweep:
-    """Find out whether a study can run, and what it takes. Nothing is written.
+    """Check whether a study can run here, and plan its trials. Writes nothing.
 
     Raises:
         ConfigError: if it cannot run here, does not measure a group of ``again``, or if the folder of its name holds
@@ -109,7 +109,7 @@ def show_folder(sweep: Sweep, console: Console) -> None:
 
 
 def begin(sweep: Sweep) -> None:
-    """Make the study's folder, and write what the study is.
+    """Create the study's folder and write its inputs.
 
     Raises:
         ConfigError: if the folder can't be written.
@@ -128,10 +128,11 @@ def begin(sweep: Sweep) -> None:
 
 
 def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Collection[str] = ()) -> None:
-    """Run every trial without an outcome, and tell about it.
+    """Run every trial without an outcome, with a progress display.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, or (`runner.Ended`) if a signal asks this process to end; what is done is kept.
+        KeyboardInterrupt: on Ctrl-C, or (`runner.Ended`) if a signal tells this process to end; finished trials are
+            kept.
         runner.WorkerUnable: if no worker can start.
     """
     trials, records = sweep.trials, sweep.records()
@@ -169,21 +170,21 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
         raise
     if trials:
         console.print(
-            f"{len(trials)} trials: {len(trials) - len(pending)} were there, {len(pending)} done"
-            + (f" in {cli.duration(time.monotonic() - began)}." if pending else "."),
+            f"{len(trials)} trial{'s' * (len(trials) != 1)}: {len(trials) - len(pending)} already finished, "
+            f"{len(pending)} run" + (f" in {cli.duration(time.monotonic() - began)}." if pending else "."),
         )
 
 
 def durations(store: Store, trials: list[Trial], records: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Records that tell how long trials take: the study's own, and those of others under the same conditions."""
+    """Records to estimate durations from: the study's own, and others under the same conditions."""
     others = (record for record in store.recent() if record["key"] not in records)
     return [*records.values(), *comparable(others, trials)]
 
 
 def _check_again(groups: Collection[str], trials: list[Trial]) -> None:
-    """Refuse to measure again what this study does not measure."""
+    """Check that the study measures the groups of ``--again``."""
     measured = list(dict.fromkeys(trial.group for trial in trials))
     for group in groups:
         if group not in measured:
-            remedy = suggest(group, measured) if measured else "its figures are computed"
-            raise ConfigError(f"--again {group}: the study runs no trials of a group {group!r}; {remedy}")
+            remedy = suggest(group, measured) if measured else "remove --again: all metrics of the study are computed"
+            raise ConfigError(f"--again {group}: the study has no trials of group {group!r}; {remedy}")

@@ -1,6 +1,6 @@
-"""The schema of ``table.csv`` and ``curves.csv``: what each column may hold, written so that it reads back the same.
+"""The schema of ``table.csv`` and ``curves.csv``. Tables are written so that they read back the same.
 
-Files may come from anybody. A cell that does not fit its column counts as missing, and that is said once a column.
+Files are untrusted: an invalid cell is treated as missing, which is reported once per column.
 """
 
 import csv
@@ -20,20 +20,20 @@ MAX_ROWS = {"table.csv": 10_000, "curves.csv": 1_000_000}
 MAX_NUMBER = 1e30
 
 COMPARED = ("params", "macs", "macs_paper")
-"""Costs of which figures are published."""
+"""Costs with published values."""
 
 COMPARISONS = ("delta", "delta_se", "delta_low", "delta_high", "delta_p", "delta_n", "below_best", "below_best_p")
-"""What may stand behind the key of a metric over seeds: its comparisons with the reference and with the best."""
+"""Suffixes of a metric over seeds: its comparisons with the reference and with the best variant."""
 
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
-"""What is known of every epoch."""
+"""Metrics of each epoch."""
 
 DISTURBED = "disturbed"
-"""Behind a metric's key: why its figure should not be trusted; missing where nothing speaks against it."""
+"""Suffix of a metric's key: the reasons why its value is unreliable; missing if it is reliable."""
 
 NOT_BUILT = "not built here"
 PARTIAL = "partial"
-"""Status of a row that holds published figures alone."""
+"""Status of a row that has only published values."""
 
 
 class Number(NamedTuple):
@@ -45,7 +45,7 @@ class Number(NamedTuple):
 
 
 Kind = Number | Literal["text", "flag", "as written"]
-"""What a column holds. "As written" is an axis: numbers if all of its cells are written as Python writes numbers."""
+"""Type of a column. "as written" is for axes: numbers if all cells have the form in which Python prints numbers."""
 
 SIGNED = Number(low=-MAX_NUMBER)
 COUNT = Number(whole=True)
@@ -55,7 +55,7 @@ ENDS: Mapping[str, Number] = {
     "delta": SIGNED, "delta_se": Number(), "delta_low": SIGNED, "delta_high": SIGNED, "delta_p": SHARE,
     "delta_n": COUNT, "below_best": SIGNED, "below_best_p": SHARE, "change_percent": SIGNED,
 }  # fmt: skip
-"""Numbers behind a metric's key."""
+"""Suffixes of a metric's key with their types."""
 
 TEXTS = (
     "variant", "config_id", "matching", "resolution", "status", "note", "macs_convention",
@@ -66,7 +66,7 @@ TEXTS = (
 
 @cache
 def table_schema() -> Mapping[str, Kind]:
-    """Kinds of the columns of ``table.csv``; those that are not here are axes, kept as they are written."""
+    """Types of the columns of ``table.csv``; all other columns are axes, read as written."""
     kinds: dict[str, Kind] = dict.fromkeys(TEXTS, "text")
     kinds |= {"pareto": "flag", "macs_vs_base": Number(), "accuracy_published": Number(high=100)}
     for key, metric in METRICS.items():
@@ -81,28 +81,28 @@ def table_schema() -> Mapping[str, Kind]:
 
 @cache
 def curves_schema() -> Mapping[str, Kind]:
-    """Kinds of the columns of ``curves.csv``."""
+    """Types of the columns of ``curves.csv``."""
     figures = {name: Number(high=100 if "top1" in name else MAX_NUMBER) for name in CURVES}
     return {"variant": "text", "seed": COUNT, "epoch": COUNT, **figures}
 
 
 def tidy_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """A study's table as it will read back: every column of its kind, and the columns that belong to others' there."""
+    """A study's table as it is read back: columns have their types, and dependent columns are added."""
     return _completed(_typed(frame, table_schema()))
 
 
 def tidy_curves(frame: pd.DataFrame) -> pd.DataFrame:
-    """Training curves as they will read back."""
+    """Training curves as they are read back."""
     return _typed(frame, curves_schema())
 
 
 def no_curves() -> pd.DataFrame:
-    """The training curves of a study that trains nothing."""
+    """Empty training curves, for a study without training."""
     return tidy_curves(pd.DataFrame(columns=list(curves_schema())))
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """The frame as CSV. Text that a spreadsheet would run as a formula is written behind an apostrophe."""
+    """The frame as CSV. Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe."""
     schema = table_schema() if "status" in frame else curves_schema()
     columns = [_written(frame[name], _kind(schema, str(name))) for name in frame]
     rows = [[str(name) for name in frame], *zip(*columns, strict=True)]
@@ -110,10 +110,10 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def read_table(content: bytes) -> tuple[pd.DataFrame, list[str]]:
-    """The table of ``table.csv``, and what of it does not fit.
+    """Read ``table.csv``; returns the table and its problems.
 
     Raises:
-        ValueError: in a few words, if it is no table of variants.
+        ValueError: if it is not a table of variants; gives a short reason.
     """
     cells, faults = _read(content, "table.csv", ("variant",))
     if not cells["variant"]:
@@ -121,17 +121,17 @@ def read_table(content: bytes) -> tuple[pd.DataFrame, list[str]]:
     frame, wrong = _parsed(cells, table_schema(), "table.csv")
     named = frame["variant"].notna()
     if not named.all():
-        faults.append(f"table.csv: {(~named).sum()} rows have no variant's name and are left out")
+        faults.append(f"table.csv: {(~named).sum()} rows have no variant name and are ignored")
     if not named.any():
-        raise ValueError("no row has a variant's name")
+        raise ValueError("no row has a variant name")
     return _completed(frame[named].reset_index(drop=True)), faults + wrong
 
 
 def read_curves(content: bytes) -> tuple[pd.DataFrame, list[str]]:
-    """The training curves of ``curves.csv``, and what of it does not fit.
+    """Read ``curves.csv``; returns the training curves and their problems.
 
     Raises:
-        ValueError: in a few words, if it is no table of epochs.
+        ValueError: if it is not a table of epochs; gives a short reason.
     """
     cells, faults = _read(content, "curves.csv", tuple(curves_schema()))
     frame, wrong = _parsed({name: cells[name] for name in curves_schema()}, curves_schema(), "curves.csv")
@@ -144,13 +144,13 @@ def _kind(schema: Mapping[str, Kind], name: str) -> Kind:
 
 
 def _typed(frame: pd.DataFrame, schema: Mapping[str, Kind]) -> pd.DataFrame:
-    """Each column by way of its text."""
+    """Convert each column to text and back, to its type."""
     columns = {str(name): _column(_written(frame[name], kind := _kind(schema, str(name))), kind)[0] for name in frame}
     return pd.DataFrame(columns, index=range(len(frame)))
 
 
 def _completed(table: pd.DataFrame) -> pd.DataFrame:
-    """With the columns that readers expect of every table, and beside others: a mean has a spread and a number."""
+    """Add columns that readers rely on: those of every table, and those of a mean (standard deviation, number)."""
     table = table.copy()
     missing: dict[str, Any] = {"config_id": None, "status": "ok", "pareto": False}
     for key, metric in METRICS.items():
@@ -171,7 +171,7 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(content: bytes, name: str, needed: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Cells by column, and what is wrong with the rows."""
+    """The cells by column, and problems of the rows."""
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         head = next(lines, [])
@@ -189,9 +189,9 @@ def _read(content: bytes, name: str, needed: Sequence[str]) -> tuple[dict[str, l
         raise ValueError(f"it has no column {absent[0]!r}")
     faults = []
     if more:
-        faults.append(f"{name} has more than {MAX_ROWS[name]:,} rows; the others are left out")
+        faults.append(f"{name} has more than {MAX_ROWS[name]:,} rows; the others are ignored")
     if odd := sum(len(row) != len(head) for row in rows):
-        faults.append(f"{name}: {odd} rows have more or fewer cells than the head")
+        faults.append(f"{name}: {odd} rows have more or fewer cells than the header")
     padded = [row + [""] * (len(head) - len(row)) for row in rows]
     columns: dict[str, list[str]] = {}
     for place, column in enumerate(head):
@@ -207,12 +207,12 @@ def _parsed(
     for column, texts in columns.items():
         parsed[column], wrong[column] = _column(texts, _kind(schema, column))
     odd = {column: bad for column, bad in wrong.items() if bad}
-    faults = [f"{name}: {bad} cells of {column} do not fit and are left out" for column, bad in odd.items()]
+    faults = [f"{name}: {bad} cells of {column} are invalid and treated as missing" for column, bad in odd.items()]
     return pd.DataFrame(parsed), faults
 
 
 def _column(texts: Iterable[str], kind: Kind) -> tuple["pd.Series[Any]", int]:
-    """A column's values of its text, and how many cells do not fit; an empty cell is missing."""
+    """Parse a column; returns its values and the number of invalid cells. Empty cells are missing values."""
     if isinstance(kind, Number):
         values = [_number(text, kind) for text in texts]
         return pd.Series(values, dtype=float), sum(
@@ -238,7 +238,7 @@ _SIGNED = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def _number(text: str, kind: Number) -> float | None:
-    """The number that a cell holds; None if there is none that fits."""
+    """The number in a cell; None if it is missing or invalid."""
     if len(text) > 400 or not _NUMBER.fullmatch(text):
         return None
     value = float(text)
@@ -247,7 +247,7 @@ def _number(text: str, kind: Number) -> float | None:
 
 
 def _is_number(text: str) -> bool:
-    """Whether the text is how Python writes that number: not ``01``, ``1e3`` or ``0.50``, which are names."""
+    """Whether Python prints the number in this form; ``01``, ``1e3`` and ``0.50`` are names."""
     if _WHOLE.fullmatch(text):
         return True
     return bool(_NUMBER.fullmatch(text)) and math.isfinite(float(text)) and repr(float(text)) == text
@@ -265,14 +265,16 @@ def _cell(value: Any, whole: bool) -> str:
         return f"'{value}" if _FORMULA.match(value) and not _SIGNED.fullmatch(value) else value
     if whole and isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return repr(float(value)) if isinstance(value, float) else str(value)  # of numpy too, whose own repr names its type
+    return (
+        repr(float(value)) if isinstance(value, float) else str(value)
+    )  # float() because numpy's repr includes the type
 
 
 def _quoted(cell: str) -> str:
-    """The cell, between quotes where it needs them; Python's csv module left out carriage returns, up to 3.12."""
+    """The cell, in quotes if needed. Up to 3.12, Python's csv module did not quote carriage returns."""
     return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
 
 
 def _without_guard(text: str) -> str:
-    """The text without the apostrophe that keeps spreadsheets from running it."""
+    """The text without the apostrophe that `to_csv` adds for spreadsheets."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text

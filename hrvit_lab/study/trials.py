@@ -1,4 +1,4 @@
-"""A trial: one probe on one network under one set of conditions, and the key under which its record is kept."""
+"""Trials: one probe on one network under given conditions, and the key of its record."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 
 AT_TOP = ("seed", "device", "data")
-"""Conditions that stand in a record by their own name; the others are under ``options``."""
+"""Conditions that are fields of a record; the others are under ``options``."""
 
 IDENTITY = ("group", "version", "config_id", *AT_TOP, "options")
-"""Fields of a record that its key is made of."""
+"""Fields of a record from which its key is computed."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Trial:
 
     Attributes:
         group: a key of `GROUPS`.
-        label: for people.
-        hardware: the chip.
-        data_files: digest of the files to train on; empty for data that come with a package.
+        label: text shown to users.
+        hardware: the processor or GPU.
+        data_files: digest of the training files; empty for data that is part of a package.
         torch: torch's version.
-        timm: timm's version, on which its models depend, not ours.
+        timm: timm's version; only timm models depend on it.
     """
 
     group: str
@@ -45,7 +45,7 @@ class Trial:
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
-        """Everything that the trial's figures depend on beside the network: what its group names."""
+        """Everything on which the trial's values depend in addition to the network, as listed by its group."""
         known: dict[str, Any] = {
             "resolution": list(self.inputs.resolution),
             "data": {**self.inputs.data, **({"files": self.data_files} if self.data_files else {})},
@@ -67,11 +67,11 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """32 hex digits, equal for trials that would measure the same thing."""
+        """32 hex digits, equal for trials that measure the same."""
         return key_of(self._identity)
 
     def head(self) -> dict[str, Any]:
-        """The record's first part: what is measured, under which conditions, by which version of the group."""
+        """The first fields of the record: network, group with version, and conditions."""
         return {"key": self.key, **self._identity, "config": self.inputs.config.to_dict()}
 
     @cached_property
@@ -86,13 +86,13 @@ class Trial:
 
     @cached_property
     def computed(self) -> Mapping[str, Any] | None:
-        """Its figures, if they are arithmetic; None if they have to be measured."""
+        """Its values, if they can be computed in closed form; None if they must be measured."""
         compute = GROUPS[self.group].compute
         return compute(self.inputs) if compute else None
 
 
 def key_of(head: Mapping[str, Any]) -> str:
-    """The key of a record with that head: a digest of all that decides its figures."""
+    """The key of a record with these first fields: a digest of everything on which its values depend."""
     identity = {name: head[name] for name in IDENTITY}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -105,12 +105,12 @@ def plan(
     torch: str | None = None,
     timm: str | None = None,
 ) -> dict[str, list[Trial]]:
-    """The trials of every variant, by its name; per-seed groups have one for each seed.
+    """The trials of every variant, by its name; per-seed groups have one trial per seed.
 
     Args:
-        hardware: the chip, as `hrvit_lab.environment.hardware` says it.
-        data_files: digest of the files to train on.
-        torch, timm: their versions; None takes the installed ones'.
+        hardware: the processor or GPU, from `hrvit_lab.environment.hardware`.
+        data_files: digest of the training files.
+        torch, timm: versions; None: the installed ones.
     """
     torch = torch_version() if torch is None else torch
     timm = package_version("timm") if timm is None else timm
@@ -143,8 +143,8 @@ def plan(
 
 
 def in_order(planned: Mapping[str, Sequence[Trial]]) -> list[Trial]:
-    """Every distinct trial that has to be run, once: quick ones first, then seed by seed, so that a first full picture
-    comes early."""
+    """All distinct trials that must be run: quick ones first, then seed by seed, so that each network has a first
+    result early."""
     distinct: dict[str, Trial] = {}
     for trial in (trial for trials in planned.values() for trial in trials):
         if trial.computed is None:
@@ -153,7 +153,7 @@ def in_order(planned: Mapping[str, Sequence[Trial]]) -> list[Trial]:
 
 
 def computed(planned: Mapping[str, Sequence[Trial]]) -> dict[str, dict[str, Any]]:
-    """The figures that need no run, in the form of records, by key."""
+    """The values that are computed in closed form, as records by key."""
     return {
         trial.key: {**trial.head(), "status": "ok", "reason": "", "values": dict(trial.computed)}
         for trials in planned.values()

@@ -1,4 +1,4 @@
-"""A worker process: imports torch once, then runs one trial after another as they come through a pipe."""
+"""A worker process: imports torch once, then runs the trials that it receives through a pipe."""
 
 import dataclasses
 import os
@@ -17,19 +17,19 @@ from hrvit_lab.study.groups import ATTACHMENTS, ProbeInput
 STEPS_EVERY_S = 0.5
 
 Probe = Callable[[Any], Mapping[str, Any]]
-"""Takes a trial's input; gives ``{metric: number}``, and under ``ATTACHMENTS`` what else is to be kept."""
+"""Maps a trial's input to ``{metric: number}``, with additional data under ``ATTACHMENTS``."""
 
 
 def main(connection: Connection, probes: Mapping[str, Probe], threads: int) -> None:
-    """Serve ``(group, inputs)`` tasks until the parent is gone.
+    """Run ``(group, inputs)`` tasks until the parent process ends.
 
     Sends ``("ready", None)`` once, then for every task any number of ``("steps", (done, total))`` and its
     ``("outcome", {…})``.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     tasks: queue.SimpleQueue[tuple[str, ProbeInput]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
-    import torch  # here, not above: the parent can make a worker without it
+    import torch  # here, because the parent imports this module without torch
 
     torch.set_num_threads(threads)
     connection.send(("ready", None))
@@ -40,7 +40,7 @@ def main(connection: Connection, probes: Mapping[str, Probe], threads: int) -> N
 
 
 class _Steps:
-    """Tells the parent of steps, twice a second at most."""
+    """Sends the number of steps to the parent, at most twice per second."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -54,7 +54,7 @@ class _Steps:
 
 
 def _listen(connection: Connection, tasks: "queue.SimpleQueue[tuple[str, ProbeInput]]") -> None:
-    """Pass tasks on; when the pipe ends the parent is dead, however it died, and nobody wants the result."""
+    """Receive tasks; exit when the pipe closes, because the parent has ended."""
     try:
         while True:
             tasks.put(connection.recv())
@@ -63,7 +63,7 @@ def _listen(connection: Connection, tasks: "queue.SimpleQueue[tuple[str, ProbeIn
 
 
 def attempt(probe: Probe, inputs: ProbeInput) -> dict[str, Any]:
-    """Run a probe; a failure is an outcome too, with its reason in one line."""
+    """Run a probe and return the outcome; a failure has a one-line reason."""
     started, began, cpu_began = time.time(), time.perf_counter(), time.process_time()
     outcome: dict[str, Any] = {"status": "ok", "reason": "", "values": {}}
     try:

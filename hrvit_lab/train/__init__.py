@@ -1,1 +1,1 @@
-"""Short-budget training on real images: an accuracy proxy, labelled as such, never on the paper's axis."""
+"""Training: a short proxy training for studies, and full training by recipes."""

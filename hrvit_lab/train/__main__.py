@@ -1,6 +1,6 @@
 """``hrvit-lab train MODEL``: train one network for a few epochs; ``hrvit-lab train RECIPE``: train by a recipe.
 
-``hrvit-lab train list | show | copy | validate`` are about recipes.
+``hrvit-lab train list | show | copy | validate`` show and check recipes.
 """
 
 import difflib
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         if given and not given[0].startswith("-"):
-            with cli.loading():  # imported here: --help is quick
+            with cli.loading():  # imported here to keep --help fast
                 from hrvit_lab.train import recipe, recipe_command
             if given[0] in recipe_command.COMMANDS:
                 return recipe_command.run(given)
@@ -67,7 +67,7 @@ def train_by_recipe(arguments: Sequence[str]) -> int:
 
 
 def _check_spelling(name: str, recipes: Sequence[str]) -> None:
-    """Refuse a name that is nearer to a recipe than to a preset."""
+    """Raise an error for a name that is more similar to a recipe than to a preset."""
     from hrvit_lab.config import PRESETS, SEGMENTERS
 
     near = difflib.get_close_matches(name, [*PRESETS, *SEGMENTERS, *recipes], n=1, cutoff=0.6)
@@ -76,7 +76,8 @@ def _check_spelling(name: str, recipes: Sequence[str]) -> None:
 
 
 def parser() -> cli.Parser:
-    """The command line without a recipe; training options are the fields of ``TrainOptions``, which validates them."""
+    """The command line without a recipe. The training options are the fields of ``TrainOptions``, which validates
+    them."""
     description = (
         "Train one network for a few epochs. The top-1 is a proxy that compares networks trained on the same data set. "
         "'hrvit-lab train RECIPE' trains a network fully, by a recipe."

@@ -1,4 +1,4 @@
-"""From a recipe to what a training needs: model, transforms, loss, optimiser, plan."""
+"""Build the components of a training from a recipe: model, transforms, loss, optimizer, plan."""
 
 import math
 from collections.abc import Callable
@@ -28,14 +28,14 @@ from hrvit_lab.train.transforms import classify, segment
 
 IMAGES_AT_ONCE = 16
 MIXING = 1
-"""Beside the seed, so that mixing draws other numbers than augmentation."""
+"""Combined with the seed, so that mixing and augmentation draw different random numbers."""
 
 
 def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadReport | None]:
-    """The network with its initial weights, on the CPU, and what was loaded of a checkpoint to start from.
+    """The network with its initial weights, on the CPU, and a report on the loaded checkpoint, if any.
 
     Raises:
-        ConfigError: fields, a checkpoint or a timm model that do not fit.
+        ConfigError: for invalid fields, or a checkpoint or timm model that does not fit.
     """
     name = recipe.model.name
     with seeded(recipe.run.seed):
@@ -52,7 +52,7 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
 
 
 def initialise(model: nn.Module) -> None:
-    """Linear weights from a normal distribution of std 0.02, truncated at ± 2; their biases 0."""
+    """Initialize linear weights from a normal distribution with std 0.02, truncated at ± 2, and their biases with 0."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -93,13 +93,13 @@ def open_split(recipe: AnyRecipe, split: str, root: Path | None) -> Samples:
     """A split of the recipe's data set.
 
     Raises:
-        ConfigError: files that are missing, or a data set of another task.
+        ConfigError: for missing files, or a data set of another task.
     """
     samples = open_samples(recipe.data.name, split, root, **recipe.data.options)
     if samples.task != recipe.task:
         raise ConfigError(
-            f"data.name = {recipe.data.name!r} is a data set of {samples.task}, but the recipe's task is "
-            f"{recipe.task}; see hrvit-lab data list"
+            f"data.name = {recipe.data.name!r} is for {samples.task}, but the recipe's task is "
+            f"{recipe.task}; use a data set for it, see hrvit-lab data list"
         )
     if split == "train" and recipe.data.train_limit is not None:
         return Limited(samples, recipe.data.train_limit)
@@ -110,9 +110,9 @@ def score(recipe: AnyRecipe, model: nn.Module, samples: Samples, ranks: Ranks, s
     """Scores of a model in evaluation mode, the same in every process.
 
     Args:
-        seen: told of every batch of this process.
+        seen: called with every batch of this process.
     """
-    # In a segmentation the batch size is that of windows; images of one size are read together.
+    # For segmentation, the batch size counts windows; images of equal size are read together.
     batch_size = recipe.evaluation.batch_size if isinstance(recipe, ClassificationRecipe) else IMAGES_AT_ONCE
     batches = evaluation_batches(
         samples, make_transforms(recipe)[1], batch_size=batch_size, ranks=ranks, workers=recipe.run.workers
@@ -121,7 +121,7 @@ def score(recipe: AnyRecipe, model: nn.Module, samples: Samples, ranks: Ranks, s
 
 
 def make_plan(recipe: AnyRecipe, num_images: int) -> Plan:
-    """How long the training lasts on that many images."""
+    """The number of steps and evaluations for that many images."""
     schedule, batch = recipe.schedule, recipe.data.global_batch_size
     per_epoch = steps_per_epoch(num_images, batch)
     if isinstance(recipe, ClassificationRecipe):
@@ -140,7 +140,7 @@ def make_plan(recipe: AnyRecipe, num_images: int) -> Plan:
 
 
 def make_rate(recipe: AnyRecipe, plan: Plan) -> Callable[[int], float]:
-    """The learning rate by the number of finished steps."""
+    """The learning rate as a function of the number of finished steps."""
     schedule, peak = recipe.schedule, recipe.optimiser.learning_rate
     shared: dict[str, Any] = {
         "peak": peak, "warmup_start": schedule.warmup_start_rate, "minimum": schedule.min_rate,
@@ -156,9 +156,9 @@ def make_rate(recipe: AnyRecipe, plan: Plan) -> Callable[[int], float]:
 
 
 def make_transforms(recipe: AnyRecipe) -> tuple[Transform, Transform]:
-    """How training images and validation images are read: (image, target) → tensors."""
+    """The transforms of training and validation images: (image, target) → tensors."""
     data = recipe.data
-    assert data.mean is not None and data.std is not None  # a recipe of the engine has them
+    assert data.mean is not None and data.std is not None  # validated for recipes with run.loop engine
     colour: dict[str, Any] = {"mean": data.mean, "std": data.std}
     if isinstance(recipe, SegmentationRecipe):
         change = recipe.augmentation
@@ -186,7 +186,7 @@ def make_transforms(recipe: AnyRecipe) -> tuple[Transform, Transform]:
 
 
 class OfImage:
-    """A transform of an image that leaves its class as it is. (A class, so that workers can be spawned.)"""
+    """A transform of an image with a class, which is not changed. (A class, so that it can be pickled for workers.)"""
 
     def __init__(self, transform: classify.Transform) -> None:
         self.transform = transform
@@ -196,10 +196,10 @@ class OfImage:
 
 
 def make_mixing(recipe: AnyRecipe, num_classes: int, plan: Plan, ranks: Ranks) -> Callable[[Batch, int], Batch] | None:
-    """Mixup and cutmix of the images of one process, by timm; None if the recipe has none.
+    """timm's mixup and cutmix for the images of one process; None if the recipe has none.
 
     Raises:
-        ConfigError: a process's part of a batch is odd: timm mixes pairs.
+        ConfigError: if a process's part of a batch has an odd number of images, because timm mixes pairs.
     """
     if not isinstance(recipe, ClassificationRecipe):
         return None
@@ -208,8 +208,9 @@ def make_mixing(recipe: AnyRecipe, num_classes: int, plan: Plan, ranks: Ranks) -
         return None
     if plan.global_batch % (2 * ranks.size):
         raise ConfigError(
-            f"data.global_batch_size = {plan.global_batch} over {ranks.size} processes leaves an odd number of images, "
-            "and mixup takes pairs; use a multiple of 2 per process, or set mixup_alpha and cutmix_alpha to 0"
+            f"data.global_batch_size = {plan.global_batch} over {ranks.size} processes gives an odd number of images "
+            "per process, but mixup needs pairs; use a multiple of 2 per process, or set mixup_alpha and cutmix_alpha "
+            "to 0"
         )
     from timm.data import Mixup
 
@@ -228,7 +229,7 @@ def make_mixing(recipe: AnyRecipe, num_classes: int, plan: Plan, ranks: Ranks) -
 
 
 def inference_options(recipe: AnyRecipe) -> InferenceOptions:
-    """How validation images are run."""
+    """The inference options for validation images."""
     if not isinstance(recipe, SegmentationRecipe):
         return InferenceOptions()
     chosen = recipe.evaluation

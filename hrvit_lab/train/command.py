@@ -1,4 +1,4 @@
-"""The work of ``hrvit-lab train``: train one network for a few epochs and write its curves and weights."""
+"""Run ``hrvit-lab train MODEL``: train one network for a few epochs and write its curves and weights."""
 
 import argparse
 import math
@@ -41,7 +41,7 @@ class RateColumn(ProgressColumn):
 
 
 def train(options: argparse.Namespace) -> int:
-    """Load, build, train and save as the command line says."""
+    """Load, build, train and save with the options of the command line."""
     given = {name: getattr(options, name) for name in TrainOptions.model_fields}
     try:
         train_options = TrainOptions(**{name: value for name, value in given.items() if value is not None})
@@ -51,10 +51,10 @@ def train(options: argparse.Namespace) -> int:
 
 
 def train_proxy(recipe: Recipe, where: RunOptions) -> int:
-    """The same as a recipe with ``run.loop: proxy`` says."""
+    """The same with the settings of a recipe with ``run.loop: proxy``."""
     train_options = proxy_options(recipe)
     if where.resume is not None or where.download:
-        raise ConfigError("the short training (run.loop proxy) knows neither --resume nor --download; leave them out")
+        raise ConfigError("the short training (run.loop proxy) does not support --resume or --download; remove them")
     arguments = argparse.Namespace(
         model=recipe.model.name, data=recipe.data.name, resolution=recipe.data.resolution_px, seed=recipe.run.seed,
         root=where.root, out=where.out, device=where.device or "cpu",
@@ -66,7 +66,7 @@ def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> i
     """Load, build, train and save; returns the exit code.
 
     Args:
-        options: with model, data, root, resolution, seed, device and out, as the command line has them.
+        options: of the command line: model, data, root, resolution, seed, device and out.
     """
     console = cli.console(soft_wrap=True)
     if options.out is not None:
@@ -117,8 +117,8 @@ def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> i
         console.print(
             Text.assemble(
                 (f"{label}: {last['val_top1']:.2f} %", "bold"),
-                f" after {len(run.curves)} epochs, seed {options.seed}; the most frequent class alone gives "
-                f"{data.majority_top1:.2f} %",
+                f" after {len(run.curves)} epochs, seed {options.seed}; always predicting the most frequent class "
+                f"gives {data.majority_top1:.2f} %",
             )
         )
         console.print("Compare this value only with networks trained on the same data set with the same options.")
@@ -128,7 +128,7 @@ def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> i
 
 
 def follow(run: Run, data: ImageData, train_options: TrainOptions, seed: int, console: Console) -> tuple[str, int]:
-    """Train with a progress bar and a line an epoch; returns how it ended and the exit code."""
+    """Train with a progress bar and one line per epoch; returns the status and the exit code."""
     columns = (
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), RateColumn(), TextColumn("time left"),
         TimeLeftColumn(elapsed_when_finished=True),
@@ -165,7 +165,7 @@ def follow(run: Run, data: ImageData, train_options: TrainOptions, seed: int, co
 
 
 def how_to_load(folder: Path) -> str:
-    """The lines of Python that load what a run has written."""
+    """Python code that loads the results of a run."""
     return "\n".join(
         [
             "  from hrvit_lab import create_model, load_checkpoint",
@@ -176,14 +176,14 @@ def how_to_load(folder: Path) -> str:
 
 
 def usable(device: str) -> torch.device:
-    """The device, if torch can compute on it here.
+    """The device, if torch can use it on this machine.
 
     Raises:
         ConfigError: if it cannot.
     """
     try:
         return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError):  # which one depends on torch's build and the device
+    except (RuntimeError, AssertionError, NotImplementedError):  # depending on torch's build and the device
         kind = device.partition(":")[0].upper()
         raise ConfigError(f"device = {device}: torch finds no {kind} device of that name; use --device cpu") from None
 

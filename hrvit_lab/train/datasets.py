@@ -1,4 +1,4 @@
-"""What is known of the data sets before anything is loaded. Nothing here needs torch."""
+"""Descriptions of the data sets. This module does not import torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,12 +11,12 @@ class Dataset:
     """One data set.
 
     Attributes:
-        label: its name for people.
-        num_classes: number of classes; None: the files tell.
-        source: where the images come from, for people.
-        task: a class for each image, or for each pixel.
-        files: which files it needs and where to put them, for people.
-        torchvision: class of `torchvision.datasets` that downloads it; None: it cannot be downloaded.
+        label: name shown to users.
+        num_classes: number of classes; None: depends on the files.
+        source: origin of the images, as shown to users.
+        task: "classification" or "segmentation".
+        files: needed files and their location, as shown to users.
+        torchvision: class of `torchvision.datasets` that downloads it; None if there is none.
     """
 
     label: str
@@ -71,7 +71,7 @@ DATASETS: dict[str, Dataset] = {
     "textures": Dataset("textures", 6, "mosaics of textures of scikit-image", "segmentation"),
 }
 # fmt: on
-"""Data sets by the name that recipes and commands take; `hrvit_lab.train.data.samples.OPEN` opens them."""
+"""Data sets by the name used in recipes and commands; `hrvit_lab.train.data.samples.OPEN` opens them."""
 
 IN_MEMORY: dict[str, Dataset] = {key: DATASETS[key] for key in ("digits", "fashion_mnist", "folder")}
-"""Those that studies and the short training take; ``LOADERS`` of `hrvit_lab.train.data.memory` loads them."""
+"""Data sets for studies and the short training; ``LOADERS`` of `hrvit_lab.train.data.memory` loads them."""

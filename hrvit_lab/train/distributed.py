@@ -1,6 +1,6 @@
-"""The processes of one training: how many, which one this is, and sums over all of them.
+"""The processes of one training: their number, the rank of this process, and collective operations.
 
-PyTorch's: ``torchrun`` starts them and sets the variables that are read here. Without it there is one process.
+``torchrun`` starts the processes and sets the environment variables that are read here. Without it, there is one.
 """
 
 import os
@@ -34,7 +34,7 @@ class Ranks:
         return self.rank == 0
 
     def summed(self, counts: Tensor) -> Tensor:
-        """The sum of an int64 tensor over all processes: exact, in any order."""
+        """The sum of an int64 tensor over all processes, which is exact in any order."""
         assert counts.dtype == torch.int64
         total = counts.clone()
         if self.size > 1:
@@ -50,7 +50,7 @@ class Ranks:
         return bool(total.item())
 
     def told(self, text: str | None) -> str:
-        """What the first process says, in every process."""
+        """Broadcast the first process's object to all processes."""
         said = [text]
         if self.size > 1:
             dist.broadcast_object_list(said)
@@ -58,7 +58,7 @@ class Ranks:
         return said[0]
 
     def gathered(self, entries: Sequence[T]) -> list[T]:
-        """The entries of all processes, one process after the other, in every process."""
+        """The concatenated entries of all processes, in every process."""
         if self.size == 1:
             return list(entries)
         parts: list[Any] = [None] * self.size
@@ -73,9 +73,9 @@ class Ranks:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, with NCCL on CUDA devices and gloo elsewhere, and leave them.
+    """Context: join the process group of ``torchrun`` (NCCL on CUDA devices, otherwise gloo) and leave it at exit.
 
-    Each process's current CUDA device is that of its number on its machine.
+    Sets each process's current CUDA device to its local rank.
 
     Raises:
         ConfigError: if the variables of ``torchrun`` are not numbers.

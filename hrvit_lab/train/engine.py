@@ -1,6 +1,6 @@
-"""One optimiser step of any task: precision, accumulation, clipping, moving average, several processes.
+"""One optimizer step of any task: precision, accumulation, clipping, moving average, several processes.
 
-Every random number of a step is a function of (seed, step, rank): the same step is the same again after a restart.
+Every random number of a step is a function of (seed, step, rank), so a step is reproducible after a restart.
 """
 
 import contextlib
@@ -20,21 +20,21 @@ from hrvit_lab.train.loop import TrainingDiverged
 from hrvit_lab.train.sync_norm import synchronised
 
 Loss = Callable[[Any, Tensor], Tensor]
-"""(output of the model in training mode, targets) → mean loss over what counts, float32."""
+"""(output of the model in training mode, targets) → mean loss, float32."""
 
 MIN_SCALE = 1e-6
-"""Below it a gradient scaler has found no finite gradient for dozens of steps."""
+"""A gradient scaler falls below this scale only after dozens of steps without finite gradients."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How a step is computed.
+    """Options of a training step.
 
     Attributes:
         dtype: of activations under autocast: ``float32`` (no autocast), ``bfloat16``, or ``float16`` with a gradient
             scaler.
-        accumulate: parts of a batch whose gradients are added before a step.
-        clip: limit on the gradients, None for none.
+        accumulate: number of parts of a batch whose gradients are accumulated before a step.
+        clip: gradient clipping limit; None: no clipping.
         clip_mode: ``"value"`` of each element or ``"norm"`` of all.
         ema_decay: decay of the moving average of the weights per step, None for no average.
         sync_batch_norm: BatchNorm over the batches of all processes.
@@ -66,11 +66,11 @@ class Engine:
     """A model in training.
 
     Args:
-        model: on its device; it is trained in place.
+        model: on its device; trained in place.
         loss: of the task.
         optimizer: over the model's parameters, with ``lr_scale`` in its groups.
         rate: learning rate by the number of finished steps.
-        options: how a step is computed.
+        options: of a step.
         seed: of all random numbers.
         ranks: the processes of this training.
     """
@@ -102,7 +102,7 @@ class Engine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.dtype == "float16")
         self.ema: nn.Module | None = None
         if options.ema_decay is not None:
-            from timm.utils import ModelEmaV3  # imported here: it takes as long as torch
+            from timm.utils import ModelEmaV3  # imported here because it is as slow as torch
 
             self.ema = ModelEmaV3(self.model, decay=options.ema_decay, exclude_buffers=False)
         self.wrapped: nn.Module = self.model
@@ -116,9 +116,9 @@ class Engine:
         Args:
             x_BCHW: this process's images, (B, C, H, W).
             targets: of the task, B in front.
-            global_batch: images of all processes in this step: each image has the same weight, wherever it is.
+            global_batch: number of images of all processes in this step; all images have the same weight.
         Raises:
-            TrainingDiverged: the loss is not finite, or the scaler finds no finite gradient any more.
+            TrainingDiverged: if the loss is not finite, or the scaler finds no finite gradients.
         """
         rate = self.rate(self.step)
         for group in self.optimizer.param_groups:
@@ -137,7 +137,7 @@ class Engine:
                     with self._autocast():
                         output = self.wrapped(x)
                     loss = self.loss(output, y)
-                    # DistributedDataParallel takes the mean over processes: weights make it the mean over images.
+                    # DistributedDataParallel averages over processes; the weights turn this into the mean over images.
                     weight = len(x) * self.ranks.size / global_batch
                     self.scaler.scale(loss * weight).backward()
                     total += float(loss.detach()) * len(x)
@@ -163,7 +163,7 @@ class Engine:
         return None if self.ema is None else cast(nn.Module, self.ema.module)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it: tensors and numbers."""
+        """The engine's state for a checkpoint: tensors and numbers."""
         return {
             "step": self.step,
             "seed": self.seed,
@@ -174,7 +174,7 @@ class Engine:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -188,7 +188,7 @@ class Engine:
         return torch.autocast(self.device.type, getattr(torch, self.options.dtype))
 
     def _without_sync(self, more: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients are summed over processes with the last part of a batch."""
+        """Skip the synchronization of gradients, except for the last part of a batch."""
         return self.wrapped.no_sync() if more and isinstance(self.wrapped, DistributedDataParallel) else (
             contextlib.nullcontext()
         )  # fmt: skip
@@ -205,7 +205,7 @@ class Engine:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Compile each block in place: names of weights stay, and equal blocks share their code."""
+    """Compile each block in place. Names of weights do not change, and equal blocks share their code."""
     from hrvit_lab.network.blocks import Block
 
     blocks: list[nn.Module] = [module for module in model.modules() if isinstance(module, Block)]

@@ -1,4 +1,4 @@
-"""The work of ``hrvit-lab train RECIPE``: from a recipe to a folder with weights, curves and scores."""
+"""Run ``hrvit-lab train RECIPE``: train by a recipe and write weights, curves and scores."""
 
 import signal
 import time
@@ -33,16 +33,16 @@ from hrvit_lab.train.tasks import Evaluation
 from hrvit_lab.train.trackers import Tracker, open_trackers
 
 FREE = ("run.workers", "run.threads", "run.save_every_s", "run.keep_last")
-"""Settings that may differ when a training goes on."""
+"""Settings that may change when a training is resumed."""
 LINE_EVERY_S = 5.0
 """Seconds between lines of ``metrics.jsonl``."""
 
 
 def run_recipe(recipe: AnyRecipe, options: RunOptions) -> int:
-    """Train by a recipe; returns the exit code: 0, 1 (diverged, out of memory), 130 or 143 (told to end).
+    """Train by a recipe; returns the exit code: 0, 1 (diverged, out of memory), 130 or 143 (ended by a signal).
 
     Raises:
-        ConfigError: for an invalid request, a data set that is missing or broken, a checkpoint of another training.
+        ConfigError: for an invalid request, a missing or broken data set, or a checkpoint of another training.
     """
     device = find_device(options.device)
     check_threads(recipe.run.threads)
@@ -83,7 +83,7 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
         _begin(recipe, folder, engine.step, device, num_classes)
         _announce(recipe, folder, engine, plan, train_samples, val_samples, device, console)
         if state is not None:
-            console.print(f"Going on after step {engine.step:,}")
+            console.print(f"Resuming after step {engine.step:,}")
         elif loaded is not None:
             console.print(f"Initial weights: {loaded}")
 
@@ -107,7 +107,7 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
 
 
 class Watch:
-    """What the first process shows and writes while it trains."""
+    """Output of the first process during training: progress bar, log lines and files."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Watch:
 
     @property
     def listener(self) -> training.Listener:
-        """What the loop tells."""
+        """The callbacks for the training loop."""
         return training.Listener(self._step, self._row, self._save)
 
     def _step(self, step: int, loss: float, rate: float, seconds: float) -> None:
@@ -153,7 +153,7 @@ class Watch:
         self.folder.write_rows(self.progress.rows)
         if better:
             self.folder.write_weights("best", self.engine.averaged or self.engine.model)
-        assert self.last is not None  # a row has just been evaluated
+        assert self.last is not None  # called after an evaluation
         write_csv(self.folder.path / "confusion_matrix.csv", self.last.matrix_rows(self.class_names))
         self._result("running")
         self._track(self.engine.step, row)
@@ -198,7 +198,7 @@ class Watch:
         )
 
     def finish(self, status: str) -> None:
-        """Write the last weights and the curves, close the trackers, and say where the results are."""
+        """Write the last weights and the curves, close the trackers, and print the path of the results."""
         self._result(status)
         for name, tracker in list(self.trackers.items()):
             try:
@@ -227,10 +227,10 @@ class Watch:
 
 
 def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with another training than the checkpoint's.
+    """Check that the checkpoint belongs to this training.
 
     Raises:
-        ConfigError: names the first difference.
+        ConfigError: if not; names the first difference.
     """
     before, now = state["recipe"], about["recipe"]
     for key in now:
@@ -242,7 +242,8 @@ def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path)
     for what in ("config", "data"):
         if state[what] != about[what]:
             raise ConfigError(
-                f"the checkpoint in {folder} belongs to {what} {state[what]}, not to {about[what]}; use the same data"
+                f"the checkpoint in {folder} belongs to {what} {state[what]}, not to {about[what]}; use the same "
+                "network and data"
             )
 
 
@@ -255,7 +256,7 @@ def _follow(
     watch: Watch,
     mix: Any,
 ) -> tuple[int, str]:
-    """Train with a bar; the exit code and how it ended."""
+    """Train with a progress bar; returns the exit code and the status."""
     try:
         with watch.bar:
             training.train(engine, batches, evaluate, plan, progress, watch.listener, mix)
@@ -263,7 +264,7 @@ def _follow(
         name = signal.Signals(told.number).name
         cli.complain(
             f"{'interrupted' if told.number == signal.SIGINT else f'ended by {name}'} after step {engine.step:,} of "
-            f"{plan.total_steps:,}; the state is saved: go on with --out {watch.folder.path} --resume auto"
+            f"{plan.total_steps:,}; the state is saved; to continue, use --out {watch.folder.path} --resume auto"
         )
         return 128 + told.number, "interrupted"
     except TrainingDiverged as error:
@@ -281,7 +282,7 @@ def _follow(
 
 
 def _folder(options: RunOptions, name: str, ranks: Ranks) -> tuple[RunFolder, dict[str, Any] | None]:
-    """The folder and the state to go on from, the same in every process. The first process makes the folder."""
+    """The folder and the state to resume from, equal in all processes. The first process creates the folder."""
     if ranks.first:
         folder, state, broken = open_folder(options.out, name, options.resume)
         for sentence in broken:
@@ -309,7 +310,7 @@ def _announce(
     device: torch.device,
     console: Console,
 ) -> None:
-    """What is trained, on what, for how long and where."""
+    """Print the network, the data, the number of steps and the folder."""
     params = sum(parameter.numel() for parameter in engine.model.parameters())
     processes = f" in {engine.ranks.size} processes" if engine.ranks.size > 1 else ""
     console.print(
@@ -323,5 +324,5 @@ def _announce(
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as they come back from a checkpoint."""
+    """Convert tuples to lists, as in a loaded checkpoint."""
     return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value

@@ -1,6 +1,6 @@
-"""Flags of ``hrvit-lab train RECIPE``: the names of the release and of timm, each a setting of the recipe.
+"""Flags of ``hrvit-lab train RECIPE``, named as in the release and timm; each sets a setting of the recipe.
 
-Nothing here needs torch. The recipe says what is trained; `RunOptions` say where its files are and where it runs.
+This module does not import torch. `RunOptions` are the options that are not part of the recipe: files and device.
 """
 
 import argparse
@@ -26,22 +26,25 @@ Run 'hrvit-lab train show RECIPE' for all settings. See docs/train.md for Slurm 
 """
 
 NUMBERS = {
-    ("-b", "--batch-size"): ("data.batch_size_per_process", "images in a pass of one process"),
+    ("-b", "--batch-size"): ("data.batch_size_per_process", "images per forward pass of each process"),
     ("--lr",): ("optimiser.learning_rate", "peak learning rate, for the global batch size"),
     ("--weight-decay",): ("optimiser.weight_decay", "weight decay"),
     ("--epochs",): ("schedule.epochs", "passes over the training images, without the cool-down"),
     ("--warmup-epochs",): ("schedule.warmup_epochs", "epochs of linear warm-up"),
     ("--drop-path",): ("regularisation.drop_path", "stochastic depth of the last block"),
     ("--head-drop",): ("regularisation.head_drop", "dropout before the classifier"),
-    ("--clip-grad",): ("optimiser.clip_gradients", "limit on gradients, by value or norm as the recipe says"),
+    ("--clip-grad",): ("optimiser.clip_gradients", "gradient clipping limit, by value or norm as set in the recipe"),
     ("--seed",): ("run.seed", "seed of weights, order and augmentation"),
     ("-j", "--workers"): ("run.workers", "processes that read images, for each training process"),
 }
-"""Flags with a number: names → (setting, help)."""
+"""Flags with a value: names → (setting, help)."""
 
 SWITCHES = {
     "--sync-bn": ("precision.sync_batch_norm", "BatchNorm over the batches of all processes"),
-    "--with-cp": ("precision.gradient_checkpointing", "compute activations again in the backward pass"),
+    "--with-cp": (
+        "precision.gradient_checkpointing",
+        "gradient checkpointing: recompute activations in the backward pass",
+    ),
     "--model-ema": ("regularisation.ema", "score and keep a moving average of the weights too"),
 }
 """Flags that switch a setting on."""
@@ -52,16 +55,16 @@ RELEASED_NAMES = {f"HRViT_{size}_224": f"hrvit_{size}" for size in ("b1", "b2", 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a training runs. None of it changes what is trained.
+    """Options of a run that do not affect the result of the training.
 
     Attributes:
-        recipe: the recipe's name, or its file's without the suffix.
-        root: folder with the files of the data set; None: its usual place.
+        recipe: the recipe's name, or its file name without suffix.
+        root: folder with the files of the data set; None: the usual folder.
         out: folder of the results; None: a new one in ``runs``.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; None: the GPU of this process, or the CPU if there is none.
         resume: a checkpoint, or ``auto`` for the newest in ``out``; None: a new training.
-        download: fetch the files of a data set that can be fetched.
-        track: names of `hrvit_lab.train.trackers.TRACKERS` that show the training.
+        download: download the files of the data set, if torchvision can.
+        track: names of `hrvit_lab.train.trackers.TRACKERS` that also show the training.
     """
 
     recipe: str
@@ -74,7 +77,7 @@ class RunOptions:
 
 
 def parse(arguments: Sequence[str]) -> tuple[AnyRecipe, RunOptions]:
-    """The recipe that a command line describes, its first argument being a recipe, and where to run it.
+    """Parse a command line whose first argument is a recipe: the recipe with changes, and the options of the run.
 
     Raises:
         ConfigError: one sentence with the flag or setting, its value and the remedy.
@@ -89,25 +92,25 @@ def parse(arguments: Sequence[str]) -> tuple[AnyRecipe, RunOptions]:
 
 
 def parser() -> cli.Parser:
-    """The command line behind ``hrvit-lab train`` if its first argument is a recipe."""
+    """The command line of ``hrvit-lab train`` if the first argument is a recipe."""
     parser = cli.Parser("hrvit-lab train RECIPE", "Train a network by a recipe.", EXAMPLES)
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe of hrvit-lab train list, or a YAML file")
-    where = "(default: the usual place of the data set)"
+    where = "(default: the usual folder of the data set)"
     parser.add_argument("--data", type=cli.path, metavar="DIR", help=f"folder with the files of the data set {where}")
-    parser.add_argument("--download", action="store_true", help="fetch the data set, if it can be fetched")
+    parser.add_argument("--download", action="store_true", help="download the data set, if torchvision can")
     parser.add_argument(
         "--out", type=cli.path, metavar="DIR", help="folder of the results (default: a new folder in runs)"
     )
-    parser.add_argument("--resume", metavar="PATH|auto", help="checkpoint to go on from (default: none)")
+    parser.add_argument("--resume", metavar="PATH|auto", help="checkpoint to resume from (default: none)")
     parser.add_argument(
         "--device", type=cli.device, metavar="D",
         help="cpu, cuda, cuda:N or mps (default: the GPU of the process, or cpu if there is none)",
     )  # fmt: skip
     parser.add_argument(
         "--track", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,…",
-        help=f"show the training in these too: {', '.join(TRACKERS)} (default: none)",
+        help=f"also show the training in these: {', '.join(TRACKERS)} (default: none)",
     )  # fmt: skip
-    group = parser.add_argument_group("changes of the recipe")
+    group = parser.add_argument_group("changes to the recipe")
     kept = "(default: the recipe's)"
     group.add_argument("--model", metavar="NAME", help=f"a preset, timm:NAME, or the YAML file of a config {kept}")
     group.add_argument("--img-size", type=cli.size, metavar="N|HxW", help=f"input size in pixels {kept}")
@@ -124,7 +127,7 @@ def parser() -> cli.Parser:
 
 
 def _settings(given: argparse.Namespace, recipe: AnyRecipe) -> list[tuple[str, Any]]:
-    """Changes of the recipe; those of ``--set`` come last."""
+    """Changes to the recipe; those of ``--set`` come last."""
     settings: list[tuple[str, Any]] = []
     for names, (setting, _) in NUMBERS.items():
         if (text := getattr(given, setting)) is not None:

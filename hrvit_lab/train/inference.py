@@ -1,8 +1,8 @@
-"""Class scores of every pixel of an image: whole or in sliding windows, at several scales, mirrored.
+"""Segmentation inference: class scores of every pixel, for whole images or sliding windows, multi-scale and flipped.
 
-The order is that of mmsegmentation, so that published figures can be compared: the network's logits are resized to its
-input, windows are averaged as logits, the result is resized to the original image, and only then come the softmax and
-the mean over scales and flips. Every resizing is bilinear with ``align_corners=False``.
+The order of operations is that of mmsegmentation, so that results are comparable with published ones: logits are
+resized to the network's input and averaged over windows, the result is resized to the original image, then softmax is
+applied and scales and flips are averaged. All resizing is bilinear with ``align_corners=False``.
 
 Shapes: N windows of a batch, C classes, H × W the input, h × w a window.
 """
@@ -22,17 +22,17 @@ MAX_SCALE = 16.0
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How `predict` reads an image.
+    """Options of `predict`.
 
     Attributes:
         crop: (height, width) of the sliding windows in pixels; None for the whole image in one pass.
         stride: (vertical, horizontal) distance between windows, from 1 to ``crop``; required with ``crop``.
-        scales: factors of the input's sides. At all of them windows have the size ``crop``.
-        flip: also run the mirror image (left ↔ right) at every scale.
+        scales: factors of the input's sides. Windows have the size ``crop`` at all scales.
+        flip: also run the horizontally flipped image at every scale.
         batch_size: maximum number of windows in one pass of the network.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: if a value is out of range.
 
     >>> InferenceOptions(crop=(1024, 1024), stride=(768, 768))  # Cityscapes
     InferenceOptions(crop=(1024, 1024), stride=(768, 768), scales=(1.0,), flip=False, batch_size=1)
@@ -67,13 +67,14 @@ def predict(
 
     Args:
         model: (N, C_in, h, w) → logits (N, C, any size), in evaluation mode.
-        image_1CHW: one image as the network reads it, normalised, on the model's device: (1, C_in, H, W).
+        image_1CHW: one normalized image on the model's device: (1, C_in, H, W).
         original_size: (height, width) of the image before it was resized, which is the size of its label map.
     Returns:
         (1, C, *original_size), float32 or wider. With one scale and no flip: logits. Otherwise: the mean of the
         probabilities (softmax over classes) of all views.
     Raises:
-        ConfigError: the model is in training mode or gives no maps of logits, or ``image_1CHW`` is not one image.
+        ConfigError: if the model is in training mode or does not return maps of logits, or ``image_1CHW`` is not one
+            image.
     """
     _check_image(image_1CHW)
     if min(original_size) < 1:
@@ -88,7 +89,7 @@ def predict(
     for scale, flip in views:
         probability_1CHW = _view(model, image_1CHW, original_size, options, scale, flip).softmax(1)
         total_1CHW = probability_1CHW if total_1CHW is None else total_1CHW.add_(probability_1CHW)
-        del probability_1CHW  # before the next view takes its memory
+        del probability_1CHW  # free memory before the next view
     assert total_1CHW is not None  # options have at least one scale
     return total_1CHW.div_(len(views))
 
@@ -103,7 +104,7 @@ def slide(
 ) -> Tensor:
     """Mean of the logits of all windows that cover a pixel.
 
-    An image smaller than ``crop`` on a side has windows of its own size on that side; nothing is padded.
+    If an image is smaller than ``crop`` on a side, windows have the image's size on that side; there is no padding.
 
     Args:
         model: as in `predict`.
@@ -112,7 +113,7 @@ def slide(
     Returns:
         (1, C, H, W), the size of ``image_1CHW``, float32 or wider.
     Raises:
-        ConfigError: an argument is out of range, or the model gives no maps of logits.
+        ConfigError: if an argument is out of range, or the model does not return maps of logits.
     """
     _check_image(image_1CHW)
     _check_windows(crop, stride)
@@ -130,7 +131,7 @@ def slide(
         for (y, x), logits_Chw in zip(batch, logits_NChw, strict=True):
             total_1CHW[0, :, y : y + h, x : x + w] += logits_Chw
     assert total_1CHW is not None  # every image has a window
-    # Windows form a grid, so a pixel's coverage is that of its row times that of its column.
+    # Windows form a grid, so a pixel's coverage is the product of those of its row and column.
     rows_H1, columns_W = _coverage(tops, h, total_1CHW, height)[:, None], _coverage(lefts, w, total_1CHW, width)
     return total_1CHW.div_(rows_H1 * columns_W)
 
@@ -140,7 +141,7 @@ def whole(model: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
     """Logits of one pass at the size of the input: (N, C_in, H, W) → (N, C, H, W), float32 or wider.
 
     Raises:
-        ConfigError: the model gives no maps of logits.
+        ConfigError: if the model does not return maps of logits.
     """
     logits = model(x_NCHW)
     if not isinstance(logits, Tensor) or logits.ndim != 4 or len(logits) != len(x_NCHW):
@@ -149,7 +150,7 @@ def whole(model: Callable[[Tensor], Tensor], x_NCHW: Tensor) -> Tensor:
             f"head: the model returns {given}, and segmentation needs logits of shape (B, classes, height, width); "
             "build it with head='segformer' or 'upernet'"
         )
-    # Low precision ends here: sums of windows and the argmax need more bits.
+    # Sums over windows and the argmax need more than half precision.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return _resize(logits, (x_NCHW.shape[-2], x_NCHW.shape[-1]))
 
@@ -182,7 +183,7 @@ def _view(
     scale: float,
     flip: bool,
 ) -> Tensor:
-    """Logits of one scaled, possibly mirrored image, mirrored back: (1, C, *original_size)."""
+    """Logits of one scaled, possibly flipped image, flipped back: (1, C, *original_size)."""
     height, width = image_1CHW.shape[-2:]
     x_1CHW = _resize(image_1CHW, scale_size((height, width), scale))
     if flip:
@@ -202,7 +203,7 @@ def _resize(x_NCHW: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _coverage(starts: list[int], length: int, like: Tensor, size: int) -> Tensor:
-    """By how many windows each pixel of a side is covered: (size,), dtype and device of ``like``."""
+    """The number of windows that cover each pixel of a side: (size,), dtype and device of ``like``."""
     counts = like.new_zeros(size)
     for start in starts:
         counts[start : start + length] += 1

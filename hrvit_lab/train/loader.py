@@ -1,7 +1,7 @@
-"""Batches of a training: their images depend on (seed, epoch), an augmentation on (seed, epoch, image).
+"""Batches of a training. Their images depend on (seed, epoch), and augmentations on (seed, epoch, image).
 
-So a training gives the same weights with any number of workers, after any interruption, and its global batches are the
-same for any number of processes.
+So a training gives the same weights with any number of workers and after any interruption, and its global batches do
+not depend on the number of processes.
 """
 
 import signal
@@ -18,7 +18,7 @@ from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import Ranks
 
 Transform = Callable[[Any, Any], tuple[Tensor, Any]]
-"""(image, target) as the data set has them → (float32 (C, H, W), target for the loss)."""
+"""(image, target) of the data set → (float32 (C, H, W), target for the loss)."""
 
 
 class Batch(NamedTuple):
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Steps of an epoch: full batches only; the images left over differ from epoch to epoch.
+    """Number of full batches of an epoch; the omitted images differ between epochs.
 
     A data set smaller than a batch is one batch.
     """
@@ -56,10 +56,11 @@ def training_batches(
     """This process's part of the batches of steps ``start`` to ``stop`` − 1.
 
     Args:
-        batch_size: of all processes together.
-        workers: processes that read and augment; 0 for none.
+        batch_size: over all processes.
+        workers: number of data loader workers.
     Raises:
-        ConfigError: (from iteration) an image cannot be read; names it. Or a batch has fewer images than processes.
+        ConfigError: if a batch has fewer images than there are processes; during iteration, if an image cannot be
+            read.
     """
     if min(batch_size, len(samples)) < ranks.size:
         raise ConfigError(
@@ -74,7 +75,7 @@ def training_batches(
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_begin,
-        generator=torch.Generator(),  # it would draw the workers' seed from the global generator
+        generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
     return _sentences(loader)
 
@@ -82,9 +83,9 @@ def training_batches(
 def evaluation_batches(
     samples: Samples, transform: Transform, *, batch_size: int, ranks: Ranks, workers: int = 0
 ) -> Iterator[Batch]:
-    """This process's images, in order and each once: rank r has r, r + W, r + 2W, … of W processes.
+    """This process's images in order, each once: rank r has r, r + W, r + 2W, … of W processes.
 
-    Images of one batch have one size; batches end where the size changes.
+    All images of a batch have the same size; a batch ends where the size changes.
     """
     own = list(rank_indices(len(samples), ranks.rank, ranks.size))
     loader: DataLoader[Any] = DataLoader(
@@ -95,7 +96,7 @@ def evaluation_batches(
 
 
 class _Steps(Sampler[list[tuple[int, int]]]):
-    """For every step the (epoch, index) pairs of this process."""
+    """The (epoch, index) pairs of this process for every step."""
 
     def __init__(self, num_images: int, batch_size: int, seed: int, start: int, stop: int, ranks: Ranks) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
@@ -145,7 +146,7 @@ def _as_is(item: Any) -> Any:
 
 
 def _grouped(items: Iterator[tuple[Tensor, Any, int]], batch_size: int) -> Iterator[Batch]:
-    """Batches of neighbours of one size."""
+    """Batches of consecutive images of equal size."""
     waiting: list[tuple[Tensor, Any, int]] = []
     for item in items:
         same = not waiting or _shapes(item) == _shapes(waiting[0])
@@ -162,7 +163,7 @@ def _shapes(item: tuple[Tensor, Any, int]) -> tuple[Any, Any]:
 
 
 def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's items; what a worker raises for a user comes out as it was raised there."""
+    """The loader's items; a ConfigError of a worker is raised again without the worker's traceback."""
     iterator = iter(loader)
     while True:
         try:
@@ -171,23 +172,24 @@ def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
             return
         except ConfigError as error:
             text = str(error)
-            if text.startswith("Caught "):  # in a worker: the text is a traceback that ends in the sentence
+            if text.startswith("Caught "):  # from a worker: a traceback that ends with the message
                 text = text.strip().splitlines()[-1].partition(": ")[2]
             raise ConfigError(text) from None
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise ConfigError(
-                "a process that reads images was ended from outside, perhaps for its memory; lower run.workers (-j) "
-                "and go on with --resume auto"
+                "a data loader worker was killed, possibly because memory ran out; lower run.workers (-j) "
+                "and continue with --resume auto"
             ) from None
         yield item
 
 
 def _begin(worker: int) -> None:
-    """One thread a worker. Signals to the whole group are for the process that trains: it saves, then ends the workers.
+    """Initialize a worker: one thread, and signals are ignored. The training process saves its state, then ends the
+    workers.
 
-    A worker that died of one would raise an error in that process, wherever it is in a step.
+    If a signal to the process group killed a worker, an error would be raised in the training process during a step.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

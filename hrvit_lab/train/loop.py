@@ -1,4 +1,4 @@
-"""Short, seeded training: the accuracy proxy. One function, ``fit``, no global state left behind."""
+"""Short, seeded training for the accuracy proxy. ``fit`` does not change global state."""
 
 import contextlib
 import math
@@ -20,14 +20,14 @@ from hrvit_lab.train.options import TrainOptions
 
 EVAL_BATCH_SIZE = 128
 EVAL_PIXELS = 128 * 256 * 256
-"""Of a batch: larger images are evaluated in smaller batches."""
+"""Maximum number of pixels of an evaluation batch; larger images are evaluated in smaller batches."""
 
 
 class Epoch(TypedDict):
     """A row of the training curves.
 
-    Both losses are plain cross-entropies (no smoothing), means over images, so that they can be compared;
-    top-1 is in percent. The training figures are gathered while the weights move, and on shifted images.
+    Both losses are mean cross-entropies without label smoothing, so they are comparable; top-1 is in percent. The
+    training values are computed during the epoch, on augmented images.
     """
 
     epoch: int
@@ -46,12 +46,12 @@ class TrainResult:
     Attributes:
         curves: one row for each epoch.
         top1: validation top-1 in percent after the *last* epoch. Selecting the best epoch on the validation set would
-            bias the result, and favour noisy curves and long runs.
+            bias the result in favour of noisy curves and long runs.
         val_loss: mean cross-entropy over the validation images after the last epoch.
-        train_images, val_images: how many images were used.
+        train_images, val_images: number of images.
         seconds: wall time of all epochs.
-        cpu_seconds: CPU time of this process in them, over all threads. On one thread of the CPU it is nearly
-            ``seconds`` if nothing else takes the core; of a training beside others it is the smaller one.
+        cpu_seconds: CPU time of this process, over all threads. With one thread it is nearly ``seconds``, unless other
+            programs use the core.
     """
 
     curves: list[Epoch]
@@ -64,7 +64,7 @@ class TrainResult:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite."""
+    """The loss is not finite."""
 
 
 def fit(
@@ -75,10 +75,10 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> TrainResult:
-    """Train ``model`` in place on the device it is on, and leave it in evaluation mode.
+    """Train ``model`` in place on its device; it is in evaluation mode afterwards.
 
-    The same weights, data, options and seed give the same figures, to the bit on a CPU. Initial weights
-    repeat if the model is built under the seed::
+    Equal weights, data, options and seed give equal results, bit by bit on a CPU. Initial weights are reproducible if
+    the model is built with the seed::
 
         with seeded(seed):
             model = build(config)
@@ -86,12 +86,12 @@ def fit(
 
     Args:
         model: (B, 3, H, W) to logits (B, data.num_classes).
-        on_epoch: called with each finished row of the curves.
-        on_step: called after each step with (steps done, steps in all).
+        on_epoch: called with each row of the curves.
+        on_step: called after each step with (finished steps, total steps).
     Raises:
-        TrainingDiverged: a loss was not finite; says in which epoch and step.
-        ConfigError: the model has another number of classes than the data, or cannot train on one image and
-            ``batch_size`` is 1; before the first step.
+        TrainingDiverged: if a loss is not finite; names epoch and step.
+        ConfigError: before the first step, if the model has another number of classes than the data, or cannot train on
+            one image and ``batch_size`` is 1.
     """
     data = data.limited(options.train_limit)
     device = next(model.parameters()).device
@@ -100,7 +100,7 @@ def fit(
     total_steps = steps * options.epochs
     warmup_steps = round(steps * options.warmup_epochs)
     optimizer = make_optimizer(model, options)
-    generator = torch.Generator().manual_seed(seed)  # of order and shifts: no network can disturb them
+    generator = torch.Generator().manual_seed(seed)  # for order and shifts; independent of the network
     curves: list[Epoch] = []
     cpu_seconds = 0.0
     with seeded(seed, device), _deterministic(options.threads):
@@ -108,7 +108,7 @@ def fit(
             start, cpu_start = time.perf_counter(), time.process_time()
             model.train()
             loss_sum, correct, rate = 0.0, 0, 0.0
-            # Parts of nearly equal size: every image is seen, and no small last batch upsets a BatchNorm.
+            # Parts of nearly equal size: every image is used, and there is no small last batch for BatchNorm.
             parts = torch.randperm(num_images, generator=generator).tensor_split(steps)
             for step, index in enumerate(parts, start=(epoch - 1) * steps + 1):
                 rate = learning_rate(step, total_steps, warmup_steps, options.learning_rate)
@@ -154,10 +154,11 @@ def fit(
 
 
 def check_trainable(model: nn.Module, data: ImageData, options: TrainOptions) -> int:
-    """The number of steps in an epoch, if the model can be trained on this data; it is left as it was.
+    """Check that the model can be trained on this data; returns the number of steps per epoch. The model is not
+    changed.
 
     Raises:
-        ConfigError: as `fit` raises it.
+        ConfigError: as in `fit`.
     """
     data = data.limited(options.train_limit)
     image_1CHW = data.inputs(data.train_images[:1].to(next(model.parameters()).device))
@@ -173,7 +174,7 @@ def check_trainable(model: nn.Module, data: ImageData, options: TrainOptions) ->
 def evaluate(model: nn.Module, data: ImageData) -> tuple[float, float]:
     """Mean cross-entropy and top-1 in percent over all validation images, in evaluation mode.
 
-    The model's mode is put back. Sums run over images, so the last, smaller batch weighs what it should.
+    The model's mode is restored. Sums are over images, so a smaller last batch has the correct weight.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -191,7 +192,7 @@ def evaluate(model: nn.Module, data: ImageData) -> tuple[float, float]:
 
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """The rate of a step, 1 to ``total_steps``.
+    """The learning rate of a step from 1 to ``total_steps``.
 
     Linear up to ``peak`` at the last warm-up step, then a cosine that reaches 1 % of it at the last step.
     """
@@ -202,30 +203,29 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, but no norms, no biases and nothing in ``model.no_weight_decay()``.
+    """AdamW with weight decay on matrices and kernels, but not on norms, biases and ``model.no_weight_decay()``.
 
-    That method is timm's convention: it gives names of parameters, position tables for example. A model without it
-    has none to add.
+    That method is timm's convention: it returns names of parameters, for example position tables. It is optional.
     """
-    from timm.optim import param_groups_weight_decay  # imported here: it takes as long as torch
+    from timm.optim import param_groups_weight_decay  # imported here because it is as slow as torch
 
     exempt: set[str] = getattr(model, "no_weight_decay", set)()
     return torch.optim.AdamW(
         param_groups_weight_decay(model, options.weight_decay, no_weight_decay_list=exempt),
         lr=options.learning_rate,
-        fused=True,  # one call instead of hundreds of small ones: these networks have many small tensors
+        fused=True,  # faster for networks with many small tensors
     )
 
 
 def random_shift(x_BCHW: Tensor, max_shift: float, generator: torch.Generator) -> Tensor:
-    """Move each image by its own whole number of pixels; the edge is repeated into what opens up.
+    """Shift each image by a random integer number of pixels, with replication padding.
 
     Args:
         x_BCHW: images, (B, C, H, W).
-        max_shift: largest move, either way, as a share of the side: it means the same at every resolution.
+        max_shift: maximum shift in each direction, as a share of the side.
         generator: on the CPU.
     Returns:
-        (B, C, H, W), another tensor unless the largest move is under half a pixel.
+        (B, C, H, W); a new tensor, unless the maximum shift is below half a pixel.
     """
     batch, channels, height, width = x_BCHW.shape
     reach_y, reach_x = round(max_shift * height), round(max_shift * width)

@@ -11,22 +11,22 @@ GIB = 2**30
 
 
 def least_bytes(config: HRViTConfig, resolution: tuple[int, int], batch_size: int) -> int:
-    """Bytes that a training step takes at its fullest moment, at least.
+    """A lower bound on the peak memory of a training step in bytes.
 
-    The closed form of a forward pass in inference, and AdamW's two averages of every parameter. What is kept for the
-    gradients comes on top and is often several times as much; there is no formula for it.
+    It is the closed form for a forward pass in inference plus AdamW's two averages of every parameter. It does not
+    include activations saved for the backward pass, which often take several times as much.
     """
     averages = 2 * totals(config, resolution).params * torch.float32.itemsize
     return peak_memory_bytes(config, resolution, batch_size=batch_size) + averages
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on a CUDA device; for all others, in the machine's memory."""
+    """Free memory of a CUDA device in bytes; for all other devices, of the machine."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 
 def too_large(config: HRViTConfig, resolution: tuple[int, int], batch_size: int, free: int) -> str:
-    """One sentence: memory does not suffice for such a step, how much it takes at least, and what to do."""
+    """The message for a training step that does not fit into memory."""
     least = least_bytes(config, resolution, batch_size)
     return (
         f"out of memory: a training step of {batch_size:,} images at {resolution[0]}×{resolution[1]} needs at least "

@@ -1,4 +1,4 @@
-"""Parameter groups, the optimiser and the learning rate of each step: timm's, with the field's exceptions."""
+"""Parameter groups, the optimizer and the learning rate of each step, built with timm."""
 
 import math
 from collections import defaultdict
@@ -16,17 +16,17 @@ HEAD_OF_OURS = "head"
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, layer_decay: float | None = None, head_rate: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups of parameters with their weight decay and their multiple of the learning rate, ``lr_scale``.
+    """Groups of parameters with weight decay and a factor of the learning rate, ``lr_scale``.
 
-    One-dimensional parameters (norms and biases) and those that ``model.no_weight_decay()`` names are not decayed.
+    One-dimensional parameters (norms and biases) and those in ``model.no_weight_decay()`` have no weight decay.
 
     Args:
         model: any module; layer decay needs timm's ``group_matcher``.
         weight_decay: of all other parameters.
-        layer_decay: multiple of the rate from one layer to the next lower one, as timm has it; None: no such multiple.
-        head_rate: multiple of the rate for the head, the decoder of a segmenter (10 in the published recipes).
+        layer_decay: timm's layer-wise decay, the factor from a layer to the next lower one; None: no decay.
+        head_rate: factor for the head, such as the decoder of a segmenter (10 in the published recipes).
     Raises:
-        ConfigError: if the model has no layers to tell apart, or no head.
+        ConfigError: if the model has no ``group_matcher``, or its head is unknown.
     """
     exempt: set[str] = getattr(model, "no_weight_decay", set)()
     scales = _layer_scales(model, layer_decay) if layer_decay is not None else {}
@@ -44,36 +44,38 @@ def parameter_groups(
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that are the model's head: ours is called ``head``, a timm model names its classifier.
+    """Names of the modules of the model's head: ``head`` for HRViTs; for timm models, from their ``pretrained_cfg``.
 
     Raises:
-        ConfigError: if it has none.
+        ConfigError: if it is unknown.
     """
     if isinstance(getattr(model, HEAD_OF_OURS, None), nn.Module):
         return (HEAD_OF_OURS,)
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier")
     if not classifier:
-        raise ConfigError("head_rate: this model does not say which module is its head; set head_rate to 1")
+        raise ConfigError(
+            "head_rate: the head of this model is unknown (no pretrained_cfg['classifier']); set head_rate to 1"
+        )
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
 def make_optimizer(
     name: str, groups: Sequence[Mapping[str, Any]], learning_rate: float, options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    """An optimiser of timm's registry (``adamw``, ``sgd``, ``lamb``, …).
+    """An optimizer from timm's registry (``adamw``, ``sgd``, ``lamb``, …).
 
     Args:
-        name: as ``timm.optim.list_optimizers()`` has it.
-        groups: of ``parameter_groups``.
+        name: one of ``timm.optim.list_optimizers()``.
+        groups: from ``parameter_groups``.
         learning_rate: peak rate of a group whose ``lr_scale`` is 1.
         options: further arguments, for example ``betas``.
     Raises:
-        ConfigError: unknown name, or options that the optimiser does not take.
+        ConfigError: for an unknown name, or options that the optimizer does not support.
     """
-    from timm.optim import create_optimizer_v2  # imported here: it takes as long as torch
+    from timm.optim import create_optimizer_v2  # imported here because it is as slow as torch
 
     if name in ("adam", "adamw"):
-        options = {**options, "fused": True}  # one call instead of hundreds: HRViT has many small tensors
+        options = {**options, "fused": True}  # faster for networks with many small tensors
     try:
         return create_optimizer_v2(
             [dict(group, lr=learning_rate * group["lr_scale"]) for group in groups],
@@ -81,7 +83,7 @@ def make_optimizer(
         )  # fmt: skip
     except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(
-            f"optimiser {name!r}: {str(error).splitlines()[0]}; choose one of timm's, as adamw"
+            f"optimiser {name!r}: {str(error).splitlines()[0]}; use an optimizer of timm, such as adamw"
         ) from error
 
 
@@ -98,7 +100,7 @@ def rates(
     """The learning rate as a function of the number of finished steps (or epochs), 0 to ``total`` − 1.
 
     Values are those of timm's ``CosineLRScheduler`` and ``PolyLRScheduler`` (tested): linear from ``warmup_start`` to
-    ``peak`` over ``warmup`` steps, then the curve as if it had begun at step 0, and ``minimum`` from ``total`` on.
+    ``peak`` over ``warmup`` steps, then the curve, which is computed from step 0, and ``minimum`` from ``total`` on.
 
     Args:
         kind: shape of the curve.
@@ -122,11 +124,11 @@ def rates(
 
 
 def _layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
-    """The multiple of the learning rate of each parameter, by timm's rule."""
+    """The factor of the learning rate of each parameter, by timm's rule."""
     from timm.optim import param_groups_layer_decay
 
     if not hasattr(model, "group_matcher"):
-        raise ConfigError("layer_decay: this model has no group_matcher, which names its layers; leave layer_decay out")
+        raise ConfigError("layer_decay: this model has no group_matcher method to name its layers; remove layer_decay")
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups: Sequence[Mapping[str, Any]] = param_groups_layer_decay(model, layer_decay=layer_decay)
     return {names[parameter]: group["lr_scale"] for group in groups for parameter in group["params"]}

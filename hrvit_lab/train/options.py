@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainOptions(BaseModel):
     """Training options: AdamW, linear warm-up, cosine decay to 1 % of the peak, gradients clipped by value.
 
-    This is the recipe of the paper (arXiv 2111.01236) without mixing, erasing and RandAugment, which help over hundreds
-    of epochs, not over four. The defaults are for digits at 32 × 32, where each of the 8 × 8 pixels becomes one token
-    of the highest-resolution branch. ``TrainOptions.model_fields`` describes the fields and their units.
+    This is the recipe of the paper (arXiv 2111.01236) without mixing, erasing and RandAugment, which help only in long
+    trainings. The defaults are for digits at 32 × 32, where each of the 8 × 8 pixels is one token of the
+    highest-resolution branch. ``TrainOptions.model_fields`` describes the fields and their units.
 
     Raises:
         pydantic.ValidationError: (a ValueError) naming field, value and bound.

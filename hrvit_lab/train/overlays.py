@@ -1,4 +1,4 @@
-"""A page of images with truth, prediction and error, as one HTML file that needs nothing else."""
+"""A self-contained HTML page of images with ground truth, prediction and errors."""
 
 import base64
 import colorsys
@@ -46,7 +46,8 @@ class Overlay:
 
 
 def palette(num_classes: int) -> np.ndarray:
-    """A colour for each class, uint8 (256, 3): hues far apart for neighbours; ignored pixels are dark grey."""
+    """A colour for each class, uint8 (256, 3), with distinct hues for consecutive classes; ignored pixels are dark
+    grey."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     for label in range(min(num_classes, 255)):
         hue, ring = (label * 0.61803398875) % 1.0, label // 12 % 3
@@ -56,9 +57,9 @@ def palette(num_classes: int) -> np.ndarray:
 
 
 def page(title: str, rows: Sequence[Overlay], class_names: Sequence[str]) -> str:
-    """HTML with a row for each image: image, truth, prediction, and error in red on the greyed image.
+    """HTML with one row per image: image, ground truth, prediction, and errors in red on the grey image.
 
-    The legend has the classes that occur on the page.
+    The legend lists the classes that occur on the page.
     """
     colours = palette(len(class_names))
     present = sorted({int(label) for row in rows for part in (row.truth, row.prediction) for label in np.unique(part)})

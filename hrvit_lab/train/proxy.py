@@ -1,4 +1,4 @@
-"""A recipe with ``run.loop: proxy`` as options of the short training. Nothing here needs torch."""
+"""Convert a recipe with ``run.loop: proxy`` to options of the short training. This module does not import torch."""
 
 import math
 from typing import Any
@@ -21,23 +21,26 @@ SETTINGS = {
     "train_limit": "data.train_limit",
     "threads": "run.threads",
 }
-"""Fields of `TrainOptions` and the settings of a recipe that give them. None shifts images: ``max_shift`` is 0."""
+"""Fields of `TrainOptions` and the corresponding settings of a recipe; no setting corresponds to ``max_shift`` (0)."""
 
 ELSEWHERE = ("model.name", "data.name", "data.resolution_px", "run.seed")
-"""Settings that are arguments of their own."""
+"""Settings that are passed as separate arguments."""
 
 LAST_SHARE = 0.01
 """The learning rate of the last step, as a share of the peak; see `hrvit_lab.train.loop.learning_rate`."""
 
 
 def proxy_options(recipe: Recipe) -> TrainOptions:
-    """The options that a recipe's settings are.
+    """The training options of a recipe.
 
     Raises:
-        ConfigError: if the recipe asks for something that the short training does not do.
+        ConfigError: if the recipe has settings that the short training does not support.
     """
     if recipe.task != "classification":
-        raise ConfigError(f"task = {recipe.task}: the short training (run.loop proxy) only classifies; use engine")
+        raise ConfigError(
+            f"task = {recipe.task}: the short training (run.loop proxy) supports classification only; set run.loop to "
+            "engine"
+        )
     settings = recipe.settings
     free = {*SETTINGS.values(), *ELSEWHERE}
     expected = {key: value for key, value in load_recipe("proxy").settings.items() if key not in free}
@@ -49,7 +52,7 @@ def proxy_options(recipe: Recipe) -> TrainOptions:
     for key, value in settings.items():
         if key not in free and not _equal(value, expected[key]):
             raise ConfigError(
-                f"{key} = {value!r:.80}: the short training (run.loop proxy) only has {expected[key]!r:.80} there; "
+                f"{key} = {value!r:.80}: the short training (run.loop proxy) supports only {expected[key]!r:.80}; "
                 "use that, or set run.loop to engine"
             )
     try:

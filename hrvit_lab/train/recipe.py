@@ -1,7 +1,7 @@
-"""Recipes: all settings of a training in one file, each with its source. Nothing here needs torch.
+"""Recipes: all settings of a training in one file, each with its source. This module does not import torch.
 
-``load_recipe("imagenet_hrvit")`` reads a shipped recipe of ``hrvit_lab/train/recipes``, ``load_recipe("mine.yaml")``
-a file. The training code gets a `ClassificationRecipe` or a `SegmentationRecipe`, checked and frozen.
+``load_recipe("imagenet_hrvit")`` reads a shipped recipe of ``hrvit_lab/train/recipes``, ``load_recipe("mine.yaml")`` a
+file. The training code uses a validated, frozen `ClassificationRecipe` or `SegmentationRecipe`.
 """
 
 import copy
@@ -39,23 +39,22 @@ SECTIONS = (
     "data", "model", "optimiser", "schedule", "augmentation", "regularisation", "precision", "evaluation", "run",
 )  # fmt: skip
 OWN_KEYS = ("title", "task", "data", "optimiser", "schedule")
-"""Keys that a recipe has and the config of a network has not."""
+"""Keys that recipes have and configs of networks do not."""
 Source = Literal["paper", "release", "ours"]
-"""Where a setting comes from: the text of arXiv 2111.01236, the files that its authors released, or this lab."""
+"""The source of a setting: the text of arXiv 2111.01236, its authors' release, or this lab."""
 Note = Annotated[str, Field(min_length=1, max_length=1000)]
 Changes = dict[str, dict[str, Any]]
 
 
 class Recipe(Section):
-    """What the recipes of all tasks share.
+    """The common settings of recipes of all tasks.
 
     Attributes:
         title: one line for lists.
-        per_model: further models that the sources name, with the settings that differ for each:
-            ``{model: {section: {setting: value}}}``. `load_recipe` applies those of the chosen model; a loaded recipe
-            has none left.
-        sources: of each setting, by ``section`` or ``section.setting``; the longer key counts.
-        notes: what a reader must know.
+        per_model: further models in the sources, with the settings that differ for each: ``{model: {section: {setting:
+            value}}}``. `load_recipe` applies those of the selected model and empties this field.
+        sources: of each setting, by ``section`` or ``section.setting``; the longer key takes precedence.
+        notes: remarks for users.
     """
 
     title: Annotated[str, Field(min_length=1, max_length=100)]
@@ -76,7 +75,7 @@ class Recipe(Section):
     def _printable(cls, value: Any) -> Any:
         for text in (value,) if isinstance(value, str) else value:
             if cli.printable(text) != text:
-                raise ValueError(f"{cli.printable(text)[:60]!r} holds a control character; leave it out")
+                raise ValueError(f"{cli.printable(text)[:60]!r} contains a control character; remove it")
         return value
 
     @field_validator("per_model")
@@ -100,38 +99,38 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _normalised_by(self) -> Self:
         if self.run.loop == "engine" and self.data.mean is None:
-            raise ValueError("data.mean and data.std are null, which is for run.loop proxy only; give three numbers")
+            raise ValueError("data.mean and data.std are null, which only run.loop proxy supports; give three numbers")
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting, ``section.setting`` → value."""
+        """All settings, ``section.setting`` → value."""
         return {key: _value(self, key) for key in settings_of(type(self))}
 
     def source(self, setting: str) -> Source | None:
-        """Where a setting comes from; None if the file does not say so."""
+        """The source of a setting; None if the file does not give it."""
         return self.sources.get(setting, self.sources.get(setting.partition(".")[0]))
 
     def accumulation(self, processes: int) -> int:
-        """Passes of each process whose gradients are added before a step, so that the global batch size holds.
+        """Number of passes of each process whose gradients are accumulated, to reach the global batch size.
 
         Raises:
-            ConfigError: if the processes cannot share a global batch equally.
+            ConfigError: if the global batch size is not divisible.
         """
         images, batch = self.data.batch_size_per_process * processes, self.data.global_batch_size
         if batch % images:
             raise ConfigError(
-                f"data.global_batch_size = {batch} is no multiple of {processes} processes × "
+                f"data.global_batch_size = {batch} is not a multiple of {processes} processes × "
                 f"{self.data.batch_size_per_process} images; change data.batch_size_per_process (-b), or "
                 "data.global_batch_size and with it the learning rate"
             )
         return batch // images
 
     def network(self, num_classes: int) -> HRViTConfig:
-        """The config of the network; not for a model of timm.
+        """The config of the network; not for timm models.
 
         Raises:
-            ConfigError: for a field that the network does not have or accept.
+            ConfigError: for an unknown or invalid field.
         """
         fields = {
             "num_classes": num_classes,
@@ -140,7 +139,7 @@ class Recipe(Section):
             "grad_checkpointing": self.precision.gradient_checkpointing,
         } | ({} if self.model.head is None else {"head": self.model.head})
         if twice := sorted(fields.keys() & self.model.changes.keys()):
-            raise ConfigError(f"model.changes: {twice[0]} has a setting of its own; leave it out there")
+            raise ConfigError(f"model.changes: {twice[0]} has its own setting; remove it from model.changes")
         return read_config(self.model.name).replace(**fields, **self.model.changes)
 
     def to_yaml(self) -> str:
@@ -149,7 +148,7 @@ class Recipe(Section):
 
 
 class ClassificationRecipe(Recipe):
-    """A recipe for networks that give one class an image."""
+    """A recipe for image classification."""
 
     task: Literal["classification"] = "classification"
     augmentation: ClassificationAugmentation = ClassificationAugmentation()
@@ -157,7 +156,7 @@ class ClassificationRecipe(Recipe):
 
 
 class SegmentationRecipe(Recipe):
-    """A recipe for networks that give one class a pixel."""
+    """A recipe for semantic segmentation."""
 
     task: Literal["segmentation"] = "segmentation"
     augmentation: SegmentationAugmentation = SegmentationAugmentation()
@@ -173,7 +172,7 @@ AnyRecipe = ClassificationRecipe | SegmentationRecipe
 
 
 def settings_of(schema: type[Recipe]) -> list[str]:
-    """Every ``section.setting`` that recipes of a task have, in the order of the sections."""
+    """All ``section.setting`` names of recipes of a task, in order."""
     found = []
     for section in SECTIONS:
         annotation: Any = schema.model_fields[section].annotation
@@ -190,7 +189,7 @@ def find_recipe(name: str) -> Path:
     """The file of a shipped recipe, or the path itself if it ends in .yaml or .yml.
 
     Raises:
-        ConfigError: with near names, if there is no recipe of that name.
+        ConfigError: if there is no such recipe; suggests similar names.
     """
     if name.endswith(SUFFIXES):
         return Path(name)
@@ -201,7 +200,7 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path) -> AnyRecipe:
-    """The recipe as its file has it, with ``per_model``; checked for each of these models.
+    """Read a recipe file, with ``per_model``; it is validated for each of these models.
 
     Raises:
         ConfigError: one sentence with the file, the key and the remedy.
@@ -210,11 +209,11 @@ def read_recipe(path: Path) -> AnyRecipe:
 
 
 def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[str, Any]] = ()) -> AnyRecipe:
-    """A shipped recipe or a file, for a model, changed by ``(section.setting, value)`` pairs.
+    """Load a shipped recipe or a file for a model, changed by ``(section.setting, value)`` pairs.
 
     Args:
         name: of a shipped recipe, or a path that ends in .yaml or .yml.
-        model: in place of the recipe's ``model.name``; its entry of ``per_model`` is applied, then the settings.
+        model: replaces the recipe's ``model.name``; its entry of ``per_model`` is applied before the settings.
     Raises:
         ConfigError: one sentence with the file (or the setting), the key and the remedy.
     """
@@ -230,9 +229,9 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
 
 
 def recipe_of_run(folder: Path, settings: Sequence[tuple[str, Any]] = ()) -> AnyRecipe:
-    """The recipe in the folder of a training, whose ``config.yaml`` is the network, changed by settings.
+    """The recipe in the folder of a training, changed by settings. The network is the folder's ``config.yaml``.
 
-    So a folder can be moved, and needs no file outside of it.
+    So a folder can be moved and does not depend on other files.
 
     Raises:
         ConfigError: as `load_recipe`.
@@ -246,9 +245,9 @@ def recipe_of_run(folder: Path, settings: Sequence[tuple[str, Any]] = ()) -> Any
 
 
 def changed(recipe: AnyRecipe, settings: Sequence[tuple[str, Any]]) -> AnyRecipe:
-    """The recipe with ``(section.setting, value)`` pairs changed, the last one of a setting counting.
+    """The recipe with ``(section.setting, value)`` pairs changed; the last pair of a setting takes precedence.
 
-    What differs then is ours, wherever the rest comes from.
+    Changed settings have the source "ours".
 
     Raises:
         ConfigError: one sentence with the setting, its value and the remedy.
@@ -263,10 +262,10 @@ def changed(recipe: AnyRecipe, settings: Sequence[tuple[str, Any]]) -> AnyRecipe
 
 
 def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
-    """Check a mapping of sections.
+    """Validate a mapping of sections.
 
     Raises:
-        ConfigError: one sentence that begins with the source.
+        ConfigError: one sentence that starts with the source.
     """
     task = fields.get("task")
     if not isinstance(task, str) or task not in TASKS:
@@ -278,12 +277,14 @@ def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
     if not recipe.model.name.startswith(TIMM):
         _check_network(recipe, source)
     elif recipe.model.head or recipe.model.changes or recipe.task == "segmentation":
-        raise ConfigError(f"{source}: model: timm's models are trained as classifiers, as they are; take a preset")
+        raise ConfigError(
+            f"{source}: model: timm models can only be trained as classifiers without changes; use a preset"
+        )
     return recipe
 
 
 def _check_network(recipe: AnyRecipe, source: str) -> None:
-    """Refuse a network that cannot be built, or whose head does not fit the task."""
+    """Check that the network can be built and its head fits the task."""
     try:
         config = recipe.network(num_classes=2)
         for resolution in ("data.resolution_px", "evaluation.resolution_px"):
@@ -294,7 +295,7 @@ def _check_network(recipe: AnyRecipe, source: str) -> None:
     if not HEAD[config.head].present or HEAD[config.head].whole_image != whole:
         fitting = [name for name, head in HEAD.items() if head.present and head.whole_image == whole]
         raise ConfigError(
-            f"{source}: model.head: {config.head!r} is no head for {recipe.task}; use {' or '.join(fitting)}"
+            f"{source}: model.head: {config.head!r} does not support {recipe.task}; use {' or '.join(fitting)}"
         )
 
 
@@ -317,7 +318,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _checked(raw: Mapping[str, Any], path: Path) -> AnyRecipe:
-    """The recipe, which is valid for each model of ``per_model`` too."""
+    """Check the recipe for each model of ``per_model`` as well."""
     recipe = recipe_from(raw, str(path))
     for model in recipe.per_model:
         recipe_from(_for_model(raw, model), f"{path}: per_model: {model}")
@@ -325,7 +326,7 @@ def _checked(raw: Mapping[str, Any], path: Path) -> AnyRecipe:
 
 
 def _for_model(raw: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """The fields for a model; ``per_model`` is used up."""
+    """The fields for a model, without ``per_model``."""
     fields = copy.deepcopy(dict(raw))
     per_model = fields.pop("per_model", None) or {}
     for section, settings in per_model.get(model, {}).items():

@@ -1,4 +1,4 @@
-"""``hrvit-lab train list | show | copy | validate``: the recipes there are, and what they say. No torch is needed."""
+"""``hrvit-lab train list | show | copy | validate``: list, show, copy and check recipes. Does not import torch."""
 
 import contextlib
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from hrvit_lab.train.recipe_sections import TIMM
 COMMANDS = {
     "list": "list the shipped recipes",
     "show": "show each setting of a recipe and where it comes from",
-    "copy": "copy a recipe into a file of your own",
+    "copy": "copy a recipe to a new file",
     "validate": "check a recipe file",
 }
 """Names and descriptions of the commands."""
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def parser(command: str) -> cli.Parser:
-    """The command line behind that command."""
+    """The command line of a command."""
     description = COMMANDS[command]
     parser = cli.Parser(f"hrvit-lab train {command}", f"{description[0].upper()}{description[1:]}.")
     if command != "list":
@@ -56,21 +56,21 @@ def parser(command: str) -> cli.Parser:
 
 
 def show_list() -> None:
-    """A row for each shipped recipe: name, what it trains, task, data set, model and length."""
+    """Print one row per shipped recipe: name, title, task, data set, model and length."""
     table = Table(box=None, padding=(0, 2, 1, 0))
     table.add_column("recipe", no_wrap=True, style="bold")
-    table.add_column("what it trains")
+    table.add_column("title, task, data set, model, length")
     for name, path in list_recipes().items():
         recipe = read_recipe(path)
         facts = ", ".join((recipe.task, recipe.data.name, recipe.model.name, length(recipe)))
         table.add_row(name, Text.assemble(recipe.title, "\n", (facts, "dim")))
     console = cli.console()
     console.print(table)
-    console.print("Run 'hrvit-lab train RECIPE' to train by one of them.", soft_wrap=True)
+    console.print("Run 'hrvit-lab train RECIPE' to train with one of them.", soft_wrap=True)
 
 
 def show(name: str) -> None:
-    """Each setting with its value and source, what differs for some models, and the notes."""
+    """Print each setting with value and source, the differences for some models, and the notes."""
     recipe = read_recipe(find_recipe(name))
     table = cli.table(f"{name}: {recipe.title}")
     table.add_column("setting", no_wrap=True)
@@ -96,11 +96,11 @@ def copy(name: str, file: Path) -> None:
     """Write the recipe's file, comments included, to a new file.
 
     Raises:
-        ConfigError: if the file exists or is no YAML file by its name.
-        OSError: if it cannot be written; no part of it is left.
+        ConfigError: if the file exists or its name does not end in .yaml.
+        OSError: if it cannot be written; no partial file is left.
     """
     if not file.name.endswith(SUFFIXES):
-        raise ConfigError(f"{file} does not end in .yaml; give a name that does")
+        raise ConfigError(f"{file} does not end in .yaml; use a name that ends in .yaml")
     path = find_recipe(name)
     read_recipe(path)
     content = path.read_bytes()
@@ -114,12 +114,12 @@ def copy(name: str, file: Path) -> None:
                     file.unlink()
                 raise
     except FileExistsError:
-        raise ConfigError(f"{file} exists and is not overwritten; give another name") from None
+        raise ConfigError(f"{file} already exists and is never overwritten; choose another name") from None
     cli.console().print(f"Wrote {file}. Change it, then run: hrvit-lab train {file}", soft_wrap=True)
 
 
 def validate(name: str) -> None:
-    """Check a recipe, also the names that only timm knows.
+    """Check a recipe, including names of timm.
 
     Raises:
         ConfigError: one sentence with the file, the key and the remedy.
@@ -128,13 +128,13 @@ def validate(name: str) -> None:
     recipe = read_recipe(path)
     _check_timm(recipe, path)
     unknown = [key for key in recipe.settings if recipe.source(key) is None]
-    without = f" {len(unknown)} settings have no source in it." if unknown else ""
+    without = f" {len(unknown)} settings have no source." if unknown else ""
     console = cli.console()
     console.print(f"{path} is a valid recipe: {recipe.task} on {recipe.data.name}, {length(recipe)}.{without}")
 
 
 def length(recipe: AnyRecipe) -> str:
-    """How long it trains, for people.
+    """The length of the training as text.
 
     >>> from hrvit_lab.train.recipe import load_recipe
     >>> length(load_recipe("imagenet_hrvit")), length(load_recipe("ade20k_upernet"))
@@ -148,7 +148,7 @@ def length(recipe: AnyRecipe) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for people, in YAML's words.
+    """A value as YAML-like text.
 
     >>> shown((0.75, 4 / 3)), shown(1e-5), shown(True), shown({"widths": [8, 16]})
     ('[0.75, 1.33333]', '1e-5', 'true', '{widths: [8, 16]}')
@@ -168,7 +168,7 @@ def shown(value: Any) -> str:
 
 
 def _check_timm(recipe: AnyRecipe, path: Path) -> None:
-    """Refuse a model or an optimiser that timm does not have."""
+    """Check that timm has the model and the optimizer."""
     with cli.loading():
         from timm.optim import list_optimizers
 
@@ -176,4 +176,4 @@ def _check_timm(recipe: AnyRecipe, path: Path) -> None:
     if recipe.model.name.startswith(TIMM):
         TimmConfig(recipe.model.name)
     if (name := recipe.optimiser.name) not in list_optimizers():
-        raise ConfigError(f"{path}: optimiser.name = {name!r}: timm has no such optimiser; use adamw, sgd or lamb")
+        raise ConfigError(f"{path}: optimiser.name = {name!r}: timm has no such optimizer; use adamw, sgd or lamb")

@@ -1,7 +1,8 @@
-"""The sections of a recipe: every setting with its type, bounds, default and meaning. Nothing here needs torch.
+"""The sections of a recipe: every setting with its type, bounds, default and meaning. This module does not import
+torch.
 
-A default switches off what it belongs to. A unit is part of a name where the meaning does not give it: ``_px`` pixels,
-``_epochs``, ``_iterations`` (steps of the optimiser), ``_s`` seconds. Shares, probabilities and rates have none.
+By default, optional features are off. Names include the unit where it is not obvious: ``_px`` pixels, ``_epochs``,
+``_iterations`` (optimizer steps), ``_s`` seconds. Shares, probabilities and rates have no unit.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -27,7 +28,7 @@ Alpha = Annotated[Number, Field(ge=0, le=100)]
 Side = Annotated[int, Field(strict=True, ge=4, le=MAX_SIDE)]
 Length = Annotated[int, Field(strict=True, ge=1, le=MAX_LENGTH)]
 Size = Annotated[tuple[Side, Side], BeforeValidator(lambda value: [value] * 2 if isinstance(value, int) else value)]
-"""(height, width) in pixels; one number stands for both."""
+"""(height, width) in pixels; one number means square."""
 Colour = tuple[Share, Share, Share]
 Deviation = Annotated[Number, Field(gt=0, le=10)]
 Factor = Annotated[Number, Field(gt=0, le=16)]
@@ -35,13 +36,13 @@ Interpolation = Literal["bilinear", "bicubic", "random"]
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, finite numbers, no unknown settings."""
+    """Base class of all sections: frozen, finite numbers, no unknown settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
-    """Which images, at what size, and how many at once."""
+    """Data set, image size and batch sizes."""
 
     name: str = Field(pattern="^[a-z0-9_]{1,50}$", description="data set, a name of hrvit-lab data list")
     options: dict[str, Any] = Field(
@@ -58,10 +59,10 @@ class Data(Section):
         None, description="number of training images to use, the same ones every time; null: all"
     )
     batch_size_per_process: Annotated[int, Field(strict=True, ge=1, le=65_536)] = Field(
-        128, description="images in a pass of one process"
+        128, description="images per forward pass of each process"
     )
     global_batch_size: Count = Field(
-        128, description="images in a step of the optimiser, over all processes and accumulated passes"
+        128, description="images per optimizer step, over all processes and accumulated passes"
     )
 
     @field_validator("options")
@@ -78,22 +79,23 @@ class Data(Section):
     def _agree(self) -> Self:
         if self.global_batch_size % self.batch_size_per_process:
             raise ValueError(
-                f"global_batch_size = {self.global_batch_size} is no multiple of batch_size_per_process = "
+                f"global_batch_size = {self.global_batch_size} is not a multiple of batch_size_per_process = "
                 f"{self.batch_size_per_process}; change one of them"
             )
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong together; give both or neither")
+            raise ValueError("only one of mean and std is given; give both or neither")
         return self
 
 
 class Model(Section):
-    """The network and where its weights start."""
+    """The network and its initial weights."""
 
     name: Name = Field(description="a preset, timm:NAME, or the YAML file of a config")
     head: str | None = Field(None, description="head in place of the network's own: segformer, upernet, …")
     changes: dict[str, Any] = Field(default_factory=dict, max_length=30, description="further fields of the config")
     initial_weights: Name | None = Field(
-        None, description="checkpoint to start from, as far as names and shapes agree; null: random weights"
+        None,
+        description="checkpoint to load tensors of equal name and shape from; null: random weights",
     )
     initialisation: Literal["pytorch", "truncated_normal"] = Field(
         "pytorch", description="random weights: PyTorch's defaults, or linear layers truncated normal with std 0.02"
@@ -115,7 +117,7 @@ class Model(Section):
 
 
 class Optimiser(Section):
-    """The optimiser, its learning rates and the limit on gradients."""
+    """Optimizer, learning rates and gradient clipping."""
 
     name: str = Field("adamw", pattern="^[a-z0-9_]{1,50}$", description="a name of timm.optim.list_optimizers()")
     learning_rate: LearningRate = Field(description="peak learning rate, for the global batch size")
@@ -132,27 +134,27 @@ class Optimiser(Section):
         None, description="momentum of SGD-like optimisers; null: the optimiser's default"
     )
     clip_gradients: Annotated[Number, Field(gt=0, le=1e6)] | None = Field(
-        None, description="limit on gradients; null: none"
+        None, description="gradient clipping limit; null: no clipping"
     )
     clip_mode: Literal["value", "norm"] = Field(
-        "value", description="value: limit of each element; norm: limit of the norm of all gradients"
+        "value", description="value: clip each element; norm: clip the norm of all gradients"
     )
     layer_decay: Annotated[Number, Field(gt=0, le=1)] | None = Field(
-        None, description="multiple of the learning rate from one layer to the one below; null: none"
+        None, description="layer-wise decay: learning rate of a layer divided by that of the next one; null: none"
     )
     head_rate_multiple: Annotated[Number, Field(gt=0, le=1000)] = Field(
-        1.0, description="learning rate of the head, in multiples of learning_rate"
+        1.0, description="learning rate of the head divided by learning_rate"
     )
 
 
 class Schedule(Section):
-    """How long the training lasts, and the learning rate over it."""
+    """Length of the training and learning rate schedule."""
 
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = Field(
         None, description="passes over the training images, without the cool-down; null: see iterations"
     )
-    iterations: Length | None = Field(None, description="steps of the optimiser; null: see epochs")
-    curve: Literal["cosine", "poly", "constant"] = Field("cosine", description="how the learning rate decays")
+    iterations: Length | None = Field(None, description="optimizer steps; null: see epochs")
+    curve: Literal["cosine", "poly", "constant"] = Field("cosine", description="decay curve of the learning rate")
     poly_power: Annotated[Number, Field(gt=0, le=10)] = Field(1.0, description="exponent of poly")
     warmup_epochs: Annotated[Number, Field(ge=0, le=100_000)] = Field(0.0, description="linear warm-up, in epochs")
     warmup_iterations: Annotated[int, Field(strict=True, ge=0, le=MAX_LENGTH)] = Field(
@@ -164,7 +166,7 @@ class Schedule(Section):
         0, description="epochs at min_rate after the curve"
     )
     update: Literal["step", "epoch"] = Field(
-        "step", description="whether the learning rate changes at each step or each epoch"
+        "step", description="whether the learning rate is updated at each step or each epoch"
     )
 
     @model_validator(mode="after")
@@ -178,12 +180,14 @@ class Schedule(Section):
         for unit, length in (("epochs", self.epochs), ("iterations", self.iterations)):
             warmup = getattr(self, f"warmup_{unit}")
             if length is not None and warmup > length:
-                raise ValueError(f"warmup_{unit} = {warmup:g} is longer than the training ({length}); lower it")
+                raise ValueError(
+                    f"warmup_{unit} = {warmup:g} is longer than the training ({length}); lower the warm-up"
+                )
         return self
 
 
 class ClassificationAugmentation(Section):
-    """Random changes of the images, in this order; mixing is done with the whole batch."""
+    """Augmentations of images, in this order; mixup and cutmix are applied to the whole batch."""
 
     crop: Literal["resized", "padded", "none"] = Field(
         "none",
@@ -199,7 +203,7 @@ class ClassificationAugmentation(Section):
     interpolation: Interpolation = Field(
         "bicubic", description="interpolation of resizing; random: bilinear or bicubic"
     )
-    flip_probability: Share = Field(0.0, description="probability of mirroring left and right")
+    flip_probability: Share = Field(0.0, description="probability of a horizontal flip")
     auto_augment: Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,100}$")] | None = Field(
         None, description="augmentation policy in timm's notation; null: none"
     )
@@ -223,7 +227,7 @@ class ClassificationAugmentation(Section):
 
 
 class SegmentationAugmentation(Section):
-    """Random changes of images with their masks, in this order. Crops have the size ``data.resolution_px``."""
+    """Augmentations of images with masks, in this order. Crops have the size ``data.resolution_px``."""
 
     base_size_px: tuple[Side, Side] | None = Field(
         None, description="long and short side that an image fits into at ratio 1; null: its own size"
@@ -235,7 +239,7 @@ class SegmentationAugmentation(Section):
     crop_tries: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         10, description="number of crops tried to meet cat_max_ratio"
     )
-    flip_probability: Share = Field(0.0, description="probability of mirroring left and right")
+    flip_probability: Share = Field(0.0, description="probability of a horizontal flip")
     photometric_distortion: Switch = Field(
         False, description="brightness ± 32, contrast and saturation × 0.5 to 1.5, hue ± 18 of 180"
     )
@@ -250,7 +254,7 @@ class SegmentationAugmentation(Section):
 
 
 class Regularisation(Section):
-    """Regularisation beside augmentation and weight decay."""
+    """Regularization, except augmentation and weight decay."""
 
     drop_path: DropRate = Field(0.0, description="stochastic depth of the last block, linear from 0 at the first")
     head_drop: DropRate = Field(0.0, description="dropout before the classifier")
@@ -268,7 +272,7 @@ class SegmentationRegularisation(Regularisation):
 
 
 class Precision(Section):
-    """How a step is computed."""
+    """Precision and memory options of a step."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="number format of activations under autocast"
@@ -280,7 +284,7 @@ class Precision(Section):
 
 
 class ClassificationEvaluation(Section):
-    """How validation images are read and scored."""
+    """Evaluation on validation images."""
 
     resolution_px: Size = Field((224, 224), description="height and width of a validation image")
     crop_fraction: Annotated[Number, Field(gt=0, le=1)] = Field(
@@ -295,7 +299,7 @@ class ClassificationEvaluation(Section):
 
 
 class SegmentationEvaluation(Section):
-    """How validation images are read and scored: at their original size, over one confusion matrix."""
+    """Evaluation on validation images at their original size, with one confusion matrix over all images."""
 
     mode: Literal["whole", "slide"] = Field("whole", description="one pass over the image, or sliding windows")
     base_size_px: tuple[Side, Side] | None = Field(
@@ -306,7 +310,7 @@ class SegmentationEvaluation(Section):
     scales: Annotated[tuple[Factor, ...], Field(min_length=1, max_length=20)] = Field(
         (1.0,), description="sizes of the image that are averaged"
     )
-    flip: Switch = Field(False, description="average with the mirrored image")
+    flip: Switch = Field(False, description="average with the horizontally flipped image")
     batch_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = Field(
         1, description="images, or windows, in a pass"
     )

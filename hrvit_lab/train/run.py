@@ -1,4 +1,4 @@
-"""The folder of one training run: new for every run, brought up to date after each epoch."""
+"""The folder of one short training: new for every run, updated after each epoch."""
 
 import glob
 import json
@@ -20,25 +20,25 @@ MAX_NAME = 80
 
 
 def check_unused(folder: Path) -> None:
-    """Make sure that a run in ``folder`` would replace no file.
+    """Check that a run in ``folder`` would not overwrite files.
 
     Raises:
-        ConfigError: naming the file that is there.
+        ConfigError: if it would; names the existing file.
     """
     if present := next((name for name in FILES if (folder / name).exists()), None):
         raise ConfigError(f"{folder} already contains {present}, which is never overwritten; choose another --out")
 
 
 def new_folder(out: Path | None, name: str) -> Path:
-    """Make the folder of a run: ``out``, or a new one below ``FOLDER``.
+    """Create the folder of a run: ``out``, or a new one in ``FOLDER``.
 
     Args:
-        out: a folder without any of ``FILES``; made if absent.
-        name: what the run is called; of two runs with one name the second's folder ends in ``-2``. Characters that
-            mean something in a path are replaced.
+        out: a folder without any of ``FILES``; created if absent.
+        name: of the run; if a folder of that name exists, ``-2`` is appended, and so on. Special characters of paths
+            are replaced.
     Raises:
-        ConfigError: if ``out`` holds a run.
-        OSError: if the folder can't be made.
+        ConfigError: if ``out`` contains a run.
+        OSError: if the folder can't be created.
     """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -48,10 +48,10 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 
 def numbered_folder(parent: Path, name: str) -> Path:
-    """Make a new folder ``parent/name``; if it exists, ``name-2``, and so on.
+    """Create a new folder ``parent/name``; if it exists, ``name-2``, and so on.
 
     Raises:
-        OSError: if the folder can't be made.
+        OSError: if the folder can't be created.
     """
     parent.mkdir(parents=True, exist_ok=True)
     plain = plain_name(name)
@@ -67,7 +67,7 @@ def numbered_folder(parent: Path, name: str) -> Path:
 
 
 def last_folder(parent: Path, name: str) -> Path:
-    """The newest of the folders that `numbered_folder` has made with that name; the first one if there is none."""
+    """The newest folder that `numbered_folder` created with that name; the first name if there is none."""
     plain = plain_name(name)
     numbers = [
         int(match[1] or 1)
@@ -78,7 +78,7 @@ def last_folder(parent: Path, name: str) -> Path:
 
 
 def plain_name(name: str) -> str:
-    """The name without characters that mean something in a path.
+    """The name without special characters of paths.
 
     >>> plain_name("../mine.yaml timm:resnet18")
     'mine.yaml-timm-resnet18'
@@ -87,17 +87,18 @@ def plain_name(name: str) -> str:
 
 
 class Run:
-    """What a training leaves in its folder; each file is whole at any time.
+    """The files of a training; each is written atomically.
 
-    ``config.yaml`` rebuilds the network, ``model.safetensors`` holds its weights, ``curves.csv`` has a row an
-    epoch, and ``result.json`` the figures with all that they depend on.
+    ``config.yaml`` has the network's config, ``model.safetensors`` its weights, ``curves.csv`` one row per epoch, and
+    ``result.json`` the results with all settings.
 
     Args:
         folder: from `new_folder`.
-        about: what the figures depend on, for ``result.json``.
+        about: settings for ``result.json``.
+
     Raises:
-        ConfigError: another run has begun in this folder at the same moment.
-        OSError: the folder cannot be written.
+        ConfigError: if another run was started in this folder at the same time.
+        OSError: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, model: nn.Module, config: HRViTConfig, about: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ class Run:
         self.about = dict(about)
         self.curves: list[Epoch] = []
         try:
-            (folder / FILES[0]).touch(exist_ok=False)  # of two runs that begin at once one makes it
+            (folder / FILES[0]).touch(exist_ok=False)  # fails for the second of two simultaneous runs
         except FileExistsError:
             check_unused(folder)
             raise
@@ -114,7 +115,7 @@ class Run:
         self.save_result("running")
 
     def add(self, row: Epoch) -> None:
-        """Keep an epoch: its row, the weights after it, and the result so far."""
+        """Write the results of an epoch: its row, the weights, and the result so far."""
         self.curves.append(row)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         write_atomically(self.folder / "model.safetensors", save(weights))
@@ -122,7 +123,8 @@ class Run:
         self.save_result("running")
 
     def save_result(self, status: str) -> None:
-        """Write ``result.json``; status is running (or killed), complete, interrupted, or what went wrong."""
+        """Write ``result.json``; status is running (also after a kill), complete, interrupted, or the reason of a
+        failure."""
         last = self.curves[-1] if self.curves else None
         result = {
             "status": status,

@@ -1,9 +1,9 @@
-"""The folder of a training by a recipe: what it holds, each file whole at any time.
+"""The folder of a training by a recipe. Each file is written atomically.
 
-``recipe.yaml`` and ``config.yaml`` say what is trained, ``environment.json`` where. ``metrics.jsonl`` has lines of
-steps, ``summary.csv`` a row for each evaluation (timm's column names), ``checkpoints/`` the states to go on from,
-``best.safetensors`` and ``last.safetensors`` weights, ``result.json`` the scores, and ``curves.png`` and ``.svg`` their
-course.
+``recipe.yaml`` and ``config.yaml`` have the settings and the network, ``environment.json`` versions and machine.
+``metrics.jsonl`` has lines of steps, ``summary.csv`` one row per evaluation (timm's column names), ``checkpoints/`` the
+states to resume from, ``best.safetensors`` and ``last.safetensors`` weights, ``result.json`` the scores, and
+``curves.png`` and ``curves.svg`` their curves.
 """
 
 import json
@@ -25,10 +25,10 @@ RESULT = "result.json"
 
 
 class RunFolder:
-    """A folder that one training writes.
+    """The folder of one training.
 
     Args:
-        path: of the folder; it exists.
+        path: of the existing folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,14 +36,14 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the states are."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def begin(self, recipe: str, config: str | None, environment: Mapping[str, Any]) -> None:
-        """Write what is trained and where.
+        """Write recipe, config and environment.
 
         Args:
-            recipe, config: as YAML; a model of timm has no config.
+            recipe, config: as YAML; timm models have no config.
         """
         write_atomically(self.path / "recipe.yaml", recipe)
         if config is not None:
@@ -51,7 +51,7 @@ class RunFolder:
         write_atomically(self.path / "environment.json", as_json(environment))
 
     def forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed training makes again."""
+        """Remove lines of steps that a resumed training repeats."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
@@ -60,7 +60,7 @@ class RunFolder:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):  # a line that a crash cut off
+            except (ValueError, KeyError, TypeError):  # a line truncated by a crash
                 continue
         write_atomically(path, "".join(f"{line}\n" for line in kept))
 
@@ -82,24 +82,24 @@ class RunFolder:
         write_atomically(self.path / RESULT, as_json(result))
 
     def save(self, state: Mapping[str, Any], keep: int) -> None:
-        """Keep a state to go on from."""
+        """Save a checkpoint."""
         states.save(self.checkpoints, state, keep)
 
 
 def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state as tensors on the CPU that share no memory, which safetensors refuses."""
+    """The model's state as CPU tensors without shared memory, which safetensors does not support."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
 
 
 def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFolder, dict[str, Any] | None, list[str]]:
-    """The folder of a training, the state that it goes on from, and what could not be read.
+    """The folder of a training, the state to resume from, and the checkpoints that could not be read.
 
     Args:
-        out: the folder; None: a new one in ``runs``, or with ``auto`` the newest of that name there.
+        out: the folder; None: a new one in ``runs``, or with ``auto`` the newest one of that name there.
         resume: a checkpoint; ``auto``: the last one of the folder, if there is one; None: a new training.
     Raises:
-        ConfigError: the folder holds another training and ``resume`` is None; or the checkpoint cannot be read, or all
-            of the folder's cannot.
+        ConfigError: if the folder contains a training and ``resume`` is None; or if the checkpoint, or all checkpoints
+            of the folder, cannot be read.
     """
     if resume not in (None, "auto"):
         path = Path(str(resume)).expanduser()
@@ -109,19 +109,21 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
         folder = RunFolder(_made(out or last_folder(FOLDER, name)))
         state, broken = states.latest(folder.checkpoints)
         if state is None and broken:
-            raise ConfigError(f"no checkpoint of {folder.path} can be read ({broken[0]}); start anew in another --out")
+            raise ConfigError(
+                f"no checkpoint of {folder.path} can be read ({broken[0]}); start a new training in another --out"
+            )
         return folder, state, broken
     if out is None:
         return RunFolder(numbered_folder(FOLDER, name)), None, []
     if (out / RESULT).exists() or states.checkpoints(out / "checkpoints"):
         raise ConfigError(
-            f"{out} holds a training already; add --resume auto to go on with it, or choose another --out"
+            f"{out} already contains a training; add --resume auto to continue it, or choose another --out"
         )
     return RunFolder(_made(out)), None, []
 
 
 def as_json(value: Any) -> str:
-    """JSON for people and programs: NaN, which it does not know, becomes null."""
+    """Indented JSON; NaN is replaced by null."""
     return json.dumps(_finite(value), indent=2, default=str) + "\n"
 
 

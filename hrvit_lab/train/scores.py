@@ -1,7 +1,7 @@
 """Scores of classification and segmentation as sums of integers: top-1/5, mIoU, accuracies, boundary IoU.
 
 Every accumulator has ``counts``, an int64 tensor. Sums of ``counts`` over batches, processes or parts of a data set are
-exact in any order, so the scores of a whole are those of its parts added up. Each score is divided once, in float64.
+exact in any order, so scores can be computed from sums over parts. Each score is divided once, in float64.
 
 Shapes: C classes, B images or logits, H × W pixels.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from hrvit_lab.errors import ConfigError
 
 IGNORED = 255
-"""Label of pixels without a class: they are left out of every count."""
+"""Label of pixels without a class; they are not counted."""
 MAX_CLASSES = 4096  # 128 MiB of counts; ImageNet-21k needs `TopK`, not a matrix
 PIXELS_AT_ONCE = 2**20
 
@@ -28,13 +28,13 @@ class ConfusionMatrix:
 
     Args:
         num_classes: C.
-        ignored: the label that is left out; None if every label counts.
+        ignored: the label that is not counted; None to count all labels.
 
     Attributes:
         counts: int64 (C, C) on the CPU; row = true class, column = predicted class.
 
     Raises:
-        ConfigError: ``num_classes`` is out of range, or ``ignored`` is one of the classes.
+        ConfigError: if ``num_classes`` is out of range, or ``ignored`` is one of the classes.
 
     >>> matrix = ConfusionMatrix(2)
     >>> matrix.update(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 255]))
@@ -53,8 +53,8 @@ class ConfusionMatrix:
         The working memory does not grow with the number of pixels.
 
         Raises:
-            ConfigError: other shapes or dtypes, or a label out of range; then nothing is added. The prediction at
-                ignored pixels is not read.
+            ConfigError: for other shapes or dtypes, or a label out of range; then nothing is added. Predictions at
+                ignored pixels are not read.
         """
         _check_maps(prediction, target)
         size = self.num_classes
@@ -71,7 +71,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """Scores of a confusion matrix, as fractions from 0 to 1. NaN stands for a fraction of nothing (0 / 0).
+    """Scores of a confusion matrix, as fractions from 0 to 1. NaN for 0 / 0.
 
     Attributes:
         miou: mean of ``per_class_iou`` over the classes that occur in truth or prediction.
@@ -91,7 +91,7 @@ class SegmentationScores:
 
 
 def scores(matrix: ConfusionMatrix) -> SegmentationScores:
-    """Scores over all pixels of the set; not the mean over its images.
+    """Scores over all pixels of the data set, not averaged over images.
 
     >>> matrix = ConfusionMatrix(3)
     >>> matrix.update(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1]))
@@ -110,16 +110,17 @@ def scores(matrix: ConfusionMatrix) -> SegmentationScores:
 class BoundaryIoU:
     """IoU of the boundary regions of every class (Cheng et al., arXiv 2103.16562), over all images of a set.
 
-    The boundary region of class c in a label map holds the pixels of class c that have, within Chebyshev distance d, a
-    pixel of another class or a place outside the image. It is what the published definition removes by d erosions with
-    a 3 × 3 square, the image padded with background. Here d = max(1, round(``width`` · √(H² + W²))) pixels, H × W
-    being the size of the label map.
+    The boundary region of class c in a label map contains the pixels of class c that have a pixel of another class or
+    the image's border within Chebyshev distance d. This equals the published definition, the pixels removed by d
+    erosions with a 3 × 3 square after padding with background. Here d = max(1, round(``width`` · √(H² + W²))) pixels,
+    where H × W is the size of the label map.
 
     With T_c and P_c the boundary regions in truth and prediction, the score of class c is Σ |T_c ∩ P_c| / Σ |T_c ∪ P_c|
-    with both sums over all images. (The paper scores single objects; this is its measure for the classes of a set.)
+    with both sums over all images. (The paper scores single objects; here, the measure is applied to the classes of a
+    data set.)
 
-    Ignored pixels are in no region, and they bound none: they are taken out of the truth and of the prediction before
-    the regions are found.
+    Ignored pixels are in no region and create no boundary: they are removed from truth and prediction before the
+    regions are computed.
 
     Args:
         num_classes: C.
@@ -130,7 +131,7 @@ class BoundaryIoU:
         counts: int64 (2, C) on the CPU: pixels in the intersections, pixels in the unions.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: if an argument is out of range.
     """
 
     def __init__(self, num_classes: int, width: float = 0.02, ignored: int | None = IGNORED) -> None:
@@ -179,11 +180,11 @@ class BoundaryIoU:
 
 
 class TopK:
-    """How many images have their true class among the 1 and the 5 largest logits.
+    """Top-1 and top-5 accuracy: counts of images with the true class among the 1 and the 5 largest logits.
 
-    The true class is among the k largest if fewer than k classes are ahead of it: those with a larger logit, and those
-    with an equal one and a lower index. So the counts are the same on every device, a network whose logits are all
-    equal has the accuracy of naming class 0, and NaN is never correct.
+    The true class is among the k largest if fewer than k classes rank before it: classes with a larger logit, and
+    classes with an equal logit and a lower index. So counts are equal on all devices, a network with constant logits
+    has the accuracy of always predicting class 0, and NaN is never correct.
 
     Attributes:
         counts: int64 (3,) on the CPU: correct in top-1, correct in top-5, images seen.
@@ -201,7 +202,7 @@ class TopK:
         """Add logits (B, C) and true classes, an integer tensor (B,), on any device.
 
         Raises:
-            ConfigError: other shapes or dtypes, or a class out of range; then nothing is added.
+            ConfigError: for other shapes or dtypes, or a class out of range; then nothing is added.
         """
         if logits_BC.ndim != 2 or target_B.shape != logits_BC.shape[:1] or not _is_integer(target_B):
             raise ConfigError(
@@ -212,7 +213,7 @@ class TopK:
         _check_range("target", target_B1, logits_BC.shape[1], None)
         true_B1 = logits_BC.gather(1, target_B1)
         index_C = torch.arange(logits_BC.shape[1], device=logits_BC.device)
-        # "Not smaller" instead of "larger": comparisons with NaN are false, so NaN is ahead of every number.
+        # "Not smaller" instead of "larger": comparisons with NaN are false, so NaN ranks before every number.
         ahead_BC = torch.where(index_C < target_B1, ~(logits_BC < true_B1), ~(logits_BC <= true_B1))
         known_B, ahead_B = ~true_B1[:, 0].isnan(), ahead_BC.sum(1)
         hits = [int((known_B & (ahead_B < k)).sum()) for k in (1, 5)]
@@ -230,15 +231,15 @@ class TopK:
 
     @property
     def n_seen(self) -> int:
-        """Images that were counted."""
+        """Number of counted images."""
         return int(self.counts[2])
 
 
 def _find_boundary(labels_HW: Tensor, scored_HW: Tensor, distance: int, num_classes: int) -> Tensor:
-    """Scored pixels with another class or the outside within a Chebyshev distance of ``distance``, bool (H, W).
+    """Scored pixels with another class or the border within Chebyshev distance ``distance``, bool (H, W).
 
-    All classes are found at once: a pixel is inside its class if its label is both the largest and the smallest of the
-    scored labels in the square around it. Labels are int64 in 0 … C − 1 where they are scored.
+    All classes are computed at once: a pixel is in the interior if its label is both the largest and the smallest of
+    the scored labels in the square around it. Labels are int64 in 0 … C − 1 where they are scored.
     """
     high_HW = labels_HW.where(scored_HW, -1).to(torch.int16)
     low_HW = labels_HW.where(scored_HW, num_classes).to(torch.int16)
@@ -248,7 +249,7 @@ def _find_boundary(labels_HW: Tensor, scored_HW: Tensor, distance: int, num_clas
 
 
 def _window_max(x_HW: Tensor, radius: int, outside: int) -> Tensor:
-    """The largest value in the square of side 2 · radius + 1 around each pixel, ``outside`` standing beyond the border.
+    """The largest value in the square of side 2 · radius + 1 around each pixel, with ``outside`` beyond the border.
 
     Rows, then columns; the radius triples with every pass of three taps: 4 passes of one axis for a radius of 40.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole at any time, the last few kept, and read without running any code of theirs."""
+"""Checkpoints of a run: written atomically, only the last few are kept, and reading them runs no code from the file."""
 
 import io
 import re
@@ -23,13 +23,13 @@ def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
     """Write a checkpoint and delete all but the last ``keep`` ones.
 
     Args:
-        folder: made if absent.
+        folder: created if absent.
         state: the entries of ``KEYS`` without format and version; tensors, numbers, text, lists and dicts.
         keep: at least 1.
     Returns:
         The path of the checkpoint, ``step-N.pt`` with the number of finished steps.
     Raises:
-        OSError: with the file's name, as when the disk is full; earlier checkpoints are then as they were.
+        OSError: with the file's name, for example for a full disk; earlier checkpoints are kept.
     """
     assert set(state) | {"format", "version"} == KEYS, set(state) ^ KEYS
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that ``save`` has written.
+    """Read a checkpoint written by ``save``.
 
     Raises:
-        ConfigError: it is missing, broken, too large, or another program's file; says which.
+        ConfigError: if it is missing, broken, too large, or a file of another program.
     """
     try:
         size, regular = path.stat().st_size, path.is_file()
@@ -64,7 +64,7 @@ def load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is larger than {MAX_BYTES // 2**30} GiB; give a checkpoint of a training")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises what its parsers raise
+    except Exception as error:  # torch.load can raise various exceptions of its parsers
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ConfigError(f"{path} cannot be read as a checkpoint ({reason[0][:120]}); give an older one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -75,7 +75,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The last checkpoint of a folder that can be read, None if there is none, and why later ones could not be."""
+    """The last readable checkpoint of a folder (None if there is none), and the errors of unreadable later ones."""
     broken: list[str] = []
     for path in reversed(checkpoints(folder)):
         try:

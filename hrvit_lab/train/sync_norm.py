@@ -1,8 +1,8 @@
 """BatchNorm over the batches of all processes, on any device.
 
-``torch.nn.SyncBatchNorm`` computes on CUDA devices only. This one uses two sums over all processes, so it also runs on
-CPUs; each sum is differentiable. Mean and variance are taken in float32, in two passes, over as many values as each
-process has.
+``torch.nn.SyncBatchNorm`` supports CUDA devices only. This module uses two differentiable sums over all processes, so
+it also runs on CPUs. Mean and variance are computed in float32 in two passes; processes may have different numbers of
+values.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over all processes, of which each one's loss is a function: so gradients are summed too."""
+    """The sum over all processes. The loss of every process depends on it, so its gradients are summed as well."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class _Summed(torch.autograd.Function):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """A BatchNorm with the statistics of all processes in training; in evaluation it is the one it was made from.
+    """A BatchNorm with statistics over all processes in training mode, and a standard BatchNorm in evaluation mode.
 
     Shape: (B, C, …) → (B, C, …).
     """
@@ -59,7 +59,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics as ``torch.nn.BatchNorm2d`` does."""
+        """Update the running statistics like ``torch.nn.BatchNorm2d``."""
         assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -68,7 +68,7 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def synchronised(model: nn.Module) -> nn.Module:
-    """Replace every BatchNorm of the model by a synchronised one with the same tensors, in place.
+    """Replace every BatchNorm of the model by a synchronized one with the same tensors, in place.
 
     Returns:
         The model; if it is a BatchNorm itself, its replacement.

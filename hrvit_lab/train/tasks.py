@@ -1,4 +1,4 @@
-"""What a network is trained for: its loss, its scores, and what its output must look like. One entry a task."""
+"""Tasks of networks: loss, scores, and required output shape. One entry per task."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,14 @@ from hrvit_lab.train.scores import IGNORED, BoundaryIoU, ConfusionMatrix, TopK, 
 LOSS_UNITS = 2.0**20
 
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor], None]
-"""Told of every evaluated batch: images, targets, predicted labels, indices."""
+"""Callback for every evaluated batch: images, targets, predicted labels, indices."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Attributes:
-    scores: by name: ``top1``, ``top5`` and ``loss``; or ``miou``, ``aacc``, ``macc``, ``boundary_iou`` in percent.
-    n_seen: images that were scored, each once.
-    matrix: confusion matrix, int64 (C, C): row = truth.
-    per_class: by name of the score, one value for each class in percent; NaN where nothing is there to score.
+    """Attributes: scores: by name: ``top1``, ``top5`` and ``loss``; or ``miou``, ``aacc``, ``macc``, ``boundary_iou``
+    in percent. n_seen: number of scored images. matrix: confusion matrix, int64 (C, C): row = truth. per_class: by name
+    of the score, one value per class in percent; NaN for classes without pixels.
     """
 
     scores: dict[str, float]
@@ -35,7 +33,7 @@ class Evaluation:
     per_class: dict[str, tuple[float, ...]]
 
     def matrix_rows(self, class_names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The confusion matrix with its heads, for a table: a row for each true class."""
+        """The confusion matrix with headers, as rows of a table: one row per true class."""
         rows = zip(class_names, self.matrix.tolist(), strict=True)
         return [("truth", *class_names), *((name, *row) for name, row in rows)]
 
@@ -60,7 +58,8 @@ class Task:
 
 
 def classification_loss(smoothing: float, auxiliary_weight: float = 0.0) -> Callable[[Any, Tensor], Tensor]:
-    """Cross-entropy, mean over images; targets are int64 (B,), or soft ones (B, C), which already are smoothed."""
+    """Cross-entropy, mean over images; targets are int64 (B,), or soft targets (B, C), to which smoothing was already
+    applied."""
 
     def loss(logits: Any, targets: Tensor) -> Tensor:
         _check_logits(logits, 2)
@@ -74,8 +73,8 @@ def classification_loss(smoothing: float, auxiliary_weight: float = 0.0) -> Call
 def segmentation_loss(smoothing: float, auxiliary_weight: float = 0.4) -> Callable[[Any, Tensor], Tensor]:
     """Cross-entropy of logits upsampled to the masks, int64 (B, H, W), plus that of an auxiliary head.
 
-    The sum over pixels is divided by all pixels, ignored ones too, as in mmsegmentation: so each image has the same
-    weight in any split of a batch.
+    The sum over pixels is divided by the number of all pixels, including ignored ones, as in mmsegmentation. So each
+    image has the same weight in any division of a batch.
     """
 
     def one(logits: Tensor, targets: Tensor) -> Tensor:
@@ -111,8 +110,8 @@ def evaluate_classification(
     """Top-1, top-5 and mean cross-entropy over the images of all processes."""
     device = next(model.parameters()).device
     top, matrix = TopK(), ConfusionMatrix(num_classes, ignored=None)
-    # Losses are rounded to 2⁻²⁰ nats: sums of integers are the same in any number of processes. Beside them stands how
-    # many are not finite.
+    # Losses are rounded to 2⁻²⁰ nats: sums of integers do not depend on the number of processes. The number of losses
+    # that are not finite is summed too.
     loss_sum = torch.zeros(2, dtype=torch.int64)
     for images, targets, indices in batches:
         x_BCHW, y_B = images.to(device), targets.to(device)
@@ -191,7 +190,7 @@ TASKS: dict[str, Task] = {
 
 
 def _summed(counts: Tensor, ranks: Ranks, device: torch.device) -> Tensor:
-    """Over all processes; NCCL sums on its device only."""
+    """The sum over all processes; NCCL requires the tensor on its device."""
     return ranks.summed(counts.to(device)).cpu()
 
 

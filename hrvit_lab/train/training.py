@@ -1,4 +1,4 @@
-"""The loop of a training: steps, evaluations, checkpoints, and an end at any moment that can be continued."""
+"""The training loop: steps, evaluations, checkpoints; it can be interrupted at any time and resumed."""
 
 import math
 import signal
@@ -21,15 +21,15 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a training lasts, and when it is evaluated and saved.
+    """The length of a training, and the times of evaluations and checkpoints.
 
     Attributes:
         total_steps: of the whole training.
         steps_per_epoch: of one pass over the data.
         evaluate_every: steps between evaluations; the last step is always evaluated.
-        save_every_s: seconds between checkpoints beside those at evaluations.
+        save_every_s: seconds between checkpoints, in addition to those at evaluations.
         global_batch: images of all processes per step.
-        best: the score that chooses the best weights, as ``top1``: higher is better.
+        best: the score that selects the best weights, such as ``top1``; higher is better.
     """
 
     total_steps: int
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass
 class Meter:
-    """What has been gathered since the last evaluation, and the time so far. It is part of a checkpoint."""
+    """Sums since the last evaluation, and the time so far. Part of a checkpoint."""
 
     loss_sum: float = 0.0
     steps: int = 0
@@ -56,16 +56,15 @@ class Meter:
 
 @dataclass
 class Progress:
-    """How far a training is. Attributes:
-    rows: one for each evaluation, in timm's column names.
-    meter: since the last row.
+    """The progress of a training. Attributes: rows: one for each evaluation, in timm's column names. meter: since the
+    last row.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     meter: Meter = field(default_factory=Meter)
 
     def best(self, score: str) -> dict[str, float] | None:
-        """The row with the highest value of a score, the first one of several; None before the first evaluation."""
+        """The row with the highest value of a score (the first one if equal); None before the first evaluation."""
 
         def value(row: dict[str, float]) -> float:
             found = row[f"eval_{score}"]
@@ -76,12 +75,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Listener:
-    """What a training tells to others, on the first process only.
+    """Callbacks of a training, on the first process only.
 
     Attributes:
         step: (finished steps, mean loss of the step, learning rate, seconds of the step).
-        row: a finished evaluation; whether it is the best so far.
-        save: a state to keep.
+        row: (row of a finished evaluation, whether it is the best so far).
+        save: (state for a checkpoint).
     """
 
     step: Callable[[int, float, float, float], None]
@@ -90,7 +89,7 @@ class Listener:
 
 
 class Interrupted(Exception):
-    """The training was told to end by a signal, after its state was saved.
+    """A signal ended the training, after its state was saved.
 
     Args:
         number: of the signal.
@@ -114,14 +113,14 @@ def train(
 
     Args:
         batches: (first step, last step + 1) → this process's batches.
-        evaluate: model → scores by name, the same in every process. With an average of the weights it is called for
-            both; the average's scores are the row's, those of the plain weights get ``_plain`` behind their names.
-        progress: of an earlier part of this training; it is changed in place.
+        evaluate: model → scores by name, the same in every process. With averaged weights, it is called for both; the
+            scores of the averaged weights are the row's, and the names of the others end in ``_plain``.
+        progress: of an earlier part of this training; changed in place.
         mix: (batch, step) → the batch with mixed images and soft targets.
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
-        TrainingDiverged: a loss is not finite; the last checkpoint is from before it.
-        ConfigError: an image cannot be read; the state is saved.
+        Interrupted: after SIGINT or SIGTERM; the state is saved.
+        TrainingDiverged: if a loss is not finite; the last checkpoint is older.
+        ConfigError: if an image cannot be read; the state is saved.
     """
     saved_at = time.monotonic()
     stream = batches(engine.step, plan.total_steps)
@@ -157,7 +156,7 @@ def train(
 
 
 def _is_due(engine: Engine, plan: Plan, progress: Progress) -> bool:
-    """Whether the weights are to be evaluated now, and were not: a training can end in the middle of an evaluation."""
+    """Whether an evaluation is due and not done yet: a training can be interrupted during an evaluation."""
     step = engine.step
     if step == 0 or (progress.rows and progress.rows[-1]["step"] == step):
         return False
@@ -166,9 +165,9 @@ def _is_due(engine: Engine, plan: Plan, progress: Progress) -> bool:
 
 @contextmanager
 def _kept(engine: Engine, progress: Progress, listener: Listener, told: list[int]) -> Iterator[None]:
-    """Save the state if images cannot be read between two steps: the steps so far are not lost.
+    """Save the state if reading images fails between two steps, so that no steps are lost.
 
-    Of several processes the others wait for this one's gradients then: the last checkpoint is what remains.
+    With several processes this is not possible, because the others wait for this one's gradients.
     """
     try:
         yield
@@ -177,7 +176,7 @@ def _kept(engine: Engine, progress: Progress, listener: Listener, told: list[int
     except Exception:
         if engine.ranks.size == 1:
             _save(engine, progress, listener)
-        if told:  # a signal to the whole group ended the loader's workers too
+        if told:  # a signal to the process group also ended the workers
             raise Interrupted(told[0]) from None
         raise
 
@@ -211,7 +210,7 @@ def _save(engine: Engine, progress: Progress, listener: Listener) -> None:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of ending at once; a second one ends at once."""
+    """Record SIGINT and SIGTERM instead of ending immediately; a second one ends immediately."""
     told: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield told
@@ -235,7 +234,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def as_state(engine: Engine, progress: Progress, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
     return {
         **engine.state(),
         "rows": progress.rows,

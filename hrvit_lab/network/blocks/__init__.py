@@ -1,6 +1,6 @@
-"""The network's parts, one idea a file, and the tables that name them.
+"""The network's building blocks, and tables from names to them.
 
-A part takes flat arguments and never a config. Under the same names ``hrvit_lab.cost`` holds their closed-form costs.
+Blocks take flat arguments and never a config. ``hrvit_lab.parts`` has their closed-form costs under the same names.
 """
 
 from collections.abc import Callable
@@ -62,21 +62,21 @@ FFNS: dict[str, Callable[[int, float], nn.Module] | None] = {
     "hrformer": HRFormerFFN,
     "none": None,
 }
-"""``(dim, mlp_ratio)`` → feed-forward network; None leaves it out."""
+"""``(dim, mlp_ratio)`` → feed-forward network; None: no feed-forward network."""
 
 SHORTCUT: dict[str, Callable[[int], nn.Module]] = {
     "des": DES,
     "linear": LinearShortcut,
     "none": NoShortcut,
 }
-"""``(dim,)`` → shortcut beside attention, which adds itself onto it."""
+"""``(dim,)`` → shortcut parallel to attention; it adds its output to that of attention."""
 
 PATCH_EMBED: dict[str, Callable[[int, int, int], nn.Module]] = {
     "efficient": EfficientPatchEmbed,
     "dense": DensePatchEmbed,
     "none": no_patch_embed,
 }
-"""``(c_in, dim, stride)`` → what opens a branch in a stage."""
+"""``(c_in, dim, stride)`` → patch embedding at the start of a branch in a stage."""
 
 FUSION: dict[str, Callable[[tuple[int, ...], tuple[int, ...], str, bool], nn.Module]] = {
     "dense": partial(paths_fusion, dense_sources),
@@ -84,7 +84,7 @@ FUSION: dict[str, Callable[[tuple[int, ...], tuple[int, ...], str, bool], nn.Mod
     "late": partial(paths_fusion, late_sources),
     "weighted_sum": weighted_sum,
 }
-"""``(dims_in, dims_out, upsample, last)`` → cross-resolution fusion; ``last``: it is the network's last one."""
+"""``(dims_in, dims_out, upsample, last)`` → cross-resolution fusion; ``last``: whether it is the network's last one."""
 
 STEM: dict[str, Callable[[int, int], nn.Module]] = {
     "two_conv": TwoConvStem,

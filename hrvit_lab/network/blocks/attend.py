@@ -1,7 +1,7 @@
-"""Attention of tokens within one window: one computation, a fused path and an explicit one.
+"""Multi-head attention within windows, with a fused and an explicit path.
 
-The fused path is PyTorch's ``scaled_dot_product_attention``. The explicit path writes out both products, for
-attention maps and for counters that cannot see into the fused kernel.
+The fused path is PyTorch's ``scaled_dot_product_attention``. The explicit path computes both products separately, for
+attention maps and for counters that do not support the fused kernel.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# B windows, n tokens in a window, m tokens that they see (n, unless keys were merged), h heads, d channels per head
+# B windows, n tokens in a window, m tokens that they attend to (n, unless keys were merged), h heads, d channels per
+# head
 
 
 def attend(
@@ -29,8 +30,8 @@ def attend(
         q_Bnc: (B, n, C).
         k_Bmc, v_Bmc: (B, m, C).
         num_heads: divides C; the scale is (C / num_heads)^-0.5.
-        bias_hnm: added to the scores of every window, (h, n, m), of the dtype of the rest.
-        fused: use the fused kernel, where it is no slower than both products written out.
+        bias_hnm: added to the scores of every window, (h, n, m), of the same dtype as the inputs.
+        fused: use the fused kernel, unless it is slower than two explicit products.
     Returns:
         (B, n, C).
     """
@@ -44,16 +45,16 @@ def attend(
 def attend_by_head(
     q_Bhnd: Tensor, k_Bhmd: Tensor, v_Bhmd: Tensor, *, bias_hnm: Tensor | None = None, fused: bool = True
 ) -> Tensor:
-    """``attend`` of what is already split into heads: (B, h, n, d) and (B, h, m, d) → (B, h, n, d)."""
+    """``attend`` for inputs that are already split into heads: (B, h, n, d) and (B, h, m, d) → (B, h, n, d)."""
     if fused and not _slow_backward(q_Bhnd):
-        bias_1hnm = None if bias_hnm is None else bias_hnm[None]  # the CPU's kernel wants all four dimensions
+        bias_1hnm = None if bias_hnm is None else bias_hnm[None]  # the CPU kernel needs all four dimensions
         return F.scaled_dot_product_attention(q_Bhnd, k_Bhmd, v_Bhmd, bias_1hnm)
     return attention_map(q_Bhnd, k_Bhmd, bias_hnm) @ v_Bhmd
 
 
 def _slow_backward(q: Tensor) -> bool:
-    """Whether the fused kernel's backward pass has no fast form: in bfloat16 on the CPU it takes seven times as long as
-    in float32 (torch 2.15). A traced graph has one path, whether gradients are on or off."""
+    """Whether the fused kernel's backward pass is slow: in bfloat16 on the CPU it takes seven times as long as in
+    float32 (torch 2.15). A traced graph must not depend on the gradient mode."""
     return q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad and not torch.jit.is_tracing()
 
 
@@ -68,7 +69,8 @@ def attention_map(q_Bhnd: Tensor, k_Bhmd: Tensor, bias_hnm: Tensor | None = None
 
 @contextmanager
 def use_explicit_attention(model: nn.Module) -> Iterator[None]:
-    """Within the context every attention in ``model`` takes its explicit path (ours and timm's: ``fused_attn``)."""
+    """Context in which every attention in ``model`` uses its explicit path (modules with ``fused_attn``: ours,
+    timm's)."""
     fused = [module for module in model.modules() if getattr(module, "fused_attn", False)]
     for module in fused:
         module.fused_attn = False  # type: ignore[assignment]

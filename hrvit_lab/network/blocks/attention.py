@@ -1,6 +1,6 @@
-"""The attention of a block: tokens mixed by one of many mixers, refined by a convolution beside it, projected back.
+"""The attention of a block: a token mixer, an optional parallel convolution, and the output projection.
 
-Source: arXiv 2111.01236, section 3.2; with all three switches off, the plain attention of other transformers.
+Source: arXiv 2111.01236, section 3.2. Without all three options, it is the standard attention of transformers.
 """
 
 import torch.nn.functional as F
@@ -15,11 +15,11 @@ class Attention(nn.Module):
 
     Args:
         dim: channels C.
-        mixer: x (B, H, W, C) → mixed tokens and values, both (B, H, W, C). It projects x itself; the values are what it
-            averages (x itself, where they have another size).
+        mixer: x (B, H, W, C) → mixed tokens and values, both (B, H, W, C). It contains the projections of x; the values
+            are what it averages (x, if their size differs).
         parallel_conv: add a depthwise 3×3 convolution of the values, after Hardswish.
         activation: Hardswish before the output projection.
-        batch_norm: BatchNorm after it, whose weight and bias start at zero.
+        batch_norm: BatchNorm after the output projection, with weight and bias initialized to zero.
         proj_drop: dropout after the output projection.
 
     Shape: (B, H, W, C) → (B, H, W, C).
@@ -54,12 +54,13 @@ class Attention(nn.Module):
         return batch_norm_tokens(self.norm, self.proj_drop(self.proj(refined(self, x_BHWC))))
 
     def served(self) -> nn.Module:
-        """What computes the same in evaluation in the least time, once the BatchNorm is folded."""
+        """The equivalent module for fastest inference, once the BatchNorm is folded."""
         return ServedAttention(self)
 
 
 def refined(attention: "Attention | ServedAttention", x_BHWC: Tensor) -> Tensor:
-    """Tokens after mixing, the convolution beside it and the activation, (B, H, W, C); all else is let go on return."""
+    """Tokens after mixer, convolution and activation, (B, H, W, C). A method, so that other tensors are freed on
+    return."""
     mixed_BHWC, values_BHWC = attention.mixer(x_BHWC)
     if attention.parallel_conv is not None:
         local_BHWC = conv_tokens(attention.parallel_conv, F.hardswish(values_BHWC))
@@ -70,7 +71,7 @@ def refined(attention: "Attention | ServedAttention", x_BHWC: Tensor) -> Tensor:
 
 
 class ServedAttention(nn.Module):
-    """Attention without what does nothing in evaluation.
+    """Attention without modules that are identities in evaluation mode.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """

@@ -1,4 +1,4 @@
-"""One transformer block: attention beside a shortcut, then a feed-forward network, both residual.
+"""A transformer block: attention with a parallel shortcut, then a feed-forward network, both residual.
 
 Source: arXiv 2111.01236, section 3.2.
 """
@@ -17,8 +17,8 @@ class Block(nn.Module):
         dim: channels C.
         attention: module (B, H, W, C) → (B, H, W, C).
         shortcut: module (x, y) → y + shortcut(x), all (B, H, W, C).
-        ffn: module as attention; None leaves the second half out.
-        drop_path: probability that a sample skips a residual.
+        ffn: module (B, H, W, C) → (B, H, W, C); None: no feed-forward network.
+        drop_path: probability that a sample skips a residual branch.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -48,16 +48,17 @@ class Block(nn.Module):
         return x_BHWC + self.drop_path(run(self.ffn, self.ffn_norm(x_BHWC), recompute=self.grad_checkpointing))
 
     def _attended(self, x_BHWC: Tensor) -> Tensor:
-        """Attention's output; passed on without a name, it is let go as soon as the shortcut has taken it."""
+        """The output of attention. A method, so that no local variable keeps the tensor alive after the shortcut used
+        it."""
         return run(self.attn, self.attn_norm(x_BHWC), recompute=self.grad_checkpointing)
 
     def served(self) -> nn.Module:
-        """What computes the same in evaluation in the least time."""
+        """The equivalent module for fastest inference."""
         return ServedBlock(self)
 
 
 class ServedBlock(nn.Module):
-    """A block without what does nothing in evaluation; sums overwrite what its parts return.
+    """A block without modules that are identities in evaluation mode; sums overwrite the outputs of its modules.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """

@@ -1,4 +1,4 @@
-"""Cross-shaped attention whose key is its value: half of the channels attend in horizontal stripes, half in vertical.
+"""Cross-shaped attention with shared key and value: half of the channels in horizontal stripes, half in vertical ones.
 
 Source: arXiv 2111.01236, section 3.2 (HRViT); stripes after arXiv 2107.00652 (CSWin).
 """
@@ -10,16 +10,16 @@ from hrvit_lab.network.blocks.attend import attend_by_head
 from hrvit_lab.network.blocks.stripes import stripe_attention
 from hrvit_lab.parts.attention.row import num_heads
 
-torch.fx.wrap("stripe_attention")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("stripe_attention")  # it branches on sizes, which are unknown to FX
 
 
 def _transposed(x_BHWC: Tensor) -> Tensor:
-    """(B, H, W, C) → (B, W, H, C), laid out anew once, so that every window of it is a view."""
+    """(B, H, W, C) → (B, W, H, C), contiguous, so that its windows are views."""
     return x_BHWC.transpose(1, 2).contiguous()
 
 
 class CrossShaped(nn.Module):
-    """Cross-shaped attention whose key is its value.
+    """Cross-shaped attention with shared key and value.
 
     Args:
         dim: channels; even, and its half at most ``head_dim`` or a multiple of it.
@@ -48,12 +48,13 @@ class CrossShaped(nn.Module):
         return stripe_attention((q_BHWC, v_BHWC), self.window_size, self.num_heads, fused=self.fused_attn)
 
     def served(self) -> nn.Module:
-        """What computes the same in the least time."""
+        """The equivalent module for fastest inference."""
         return ServedCrossShaped(self)
 
 
 class ServedCrossShaped(nn.Module):
-    """Cross-shaped attention that, on square maps of whole stripes, takes those of both directions as one batch.
+    """Cross-shaped attention that computes both directions as one batch if the map is square and divisible into
+    stripes.
 
     Shape: as CrossShaped.
     """
@@ -66,10 +67,10 @@ class ServedCrossShaped(nn.Module):
         mixer = self.mixer
         B, H, W, C = x_BHWC.shape
         if not isinstance(H, int) or H != W or H % (stripe := min(mixer.window_size, H)):
-            return mixer(x_BHWC)  # in a graph for any size H is no number
+            return mixer(x_BHWC)  # in a graph with dynamic sizes, H is a symbol
         qv_BHWC = mixer.to_qv(x_BHWC)
         q_rows, q_columns, v_rows, v_columns = qv_BHWC.chunk(4, dim=-1)
-        # Twice the batch: the map itself, and the map with rows and columns exchanged.
+        # Twice the batch size: the map and its transpose.
         maps = torch.stack((q_rows, q_columns.transpose(1, 2), v_rows, v_columns.transpose(1, 2)))
         c, h = C // 2, mixer.num_heads
         q_Bhnd, v_Bhnd = maps.view(2, -1, stripe * W, h, c // h).transpose(2, 3).unbind()

@@ -1,4 +1,4 @@
-"""Cross-shaped attention with a key of its own.
+"""Cross-shaped attention with separate query, key and value.
 
 Source: arXiv 2111.01236, whose ablation compares it with sharing key and value.
 """
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hrvit_lab.network.blocks.stripes import cross_shaped_attention
 from hrvit_lab.parts.attention.row import num_heads
 
-torch.fx.wrap("cross_shaped_attention")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("cross_shaped_attention")  # it branches on sizes, which are unknown to FX
 
 
 class CrossShapedQKV(nn.Module):

@@ -10,14 +10,14 @@ from hrvit_lab.network.blocks.stripes import cross_shaped_attention
 from hrvit_lab.network.blocks.tokens import depthwise
 from hrvit_lab.parts.attention.row import num_heads
 
-torch.fx.wrap("cross_shaped_attention")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("cross_shaped_attention")  # it branches on sizes, which are unknown to FX
 
 
 class CSWin(nn.Module):
     """Cross-shaped attention plus a depthwise 3×3 convolution of the values within each stripe.
 
-    Vertical stripes lie transposed, and so does the kernel of ``lepe_columns``.
-    A stripe at least as wide as the map makes both halves one full attention over all heads, as in CSWin's last stage.
+    Vertical stripes are transposed, and so is the kernel of ``lepe_columns``. If a stripe is at least as wide as the
+    map, this is global attention over all heads, as in CSWin's last stage.
 
     Args:
         dim: channels; even, and its half at most ``head_dim`` or a multiple of it.

@@ -1,4 +1,4 @@
-"""A convolution in attention's place: mixing without attending.
+"""A depthwise convolution instead of attention.
 
 Source: ours; depthwise 7×7 convolutions as in arXiv 2201.03545 (ConvNeXt).
 """
@@ -14,7 +14,7 @@ class DepthwiseConv(nn.Module):
 
     Args:
         dim: channels.
-        head_dim, window_size: have no meaning here.
+        head_dim, window_size: unused.
 
     Shape: (B, H, W, C) → mixed tokens and values, (B, H, W, C) each.
     """

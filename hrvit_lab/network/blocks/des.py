@@ -1,4 +1,4 @@
-"""Diversity-enhanced shortcut: a Kronecker-factored, non-linear map beside attention.
+"""Diversity-enhanced shortcut (DES): a Kronecker-factored, non-linear map parallel to attention.
 
 Source: arXiv 2111.01236, section 3.2.
 """
@@ -11,13 +11,13 @@ from hrvit_lab.network.blocks.packed import PackedLinear
 from hrvit_lab.parts.shortcut import kronecker_factors
 
 DENSE_UP_TO = 64
-"""Widths whose factors are so small that, served, one full matrix takes less time than many tiny ones."""
+"""Up to this width, one full matrix product is faster in inference than products with the small factors."""
 
 
 class DES(nn.Module):
     """C channels as a k × p matrix: a linear on p, GELU, a linear on k.
 
-    A shortcut adds itself onto attention's output, so that the sum costs no operator of its own.
+    A shortcut adds its output to that of attention, so that the sum needs no separate operator.
 
     Args:
         dim: channels C, divisible by p (``kronecker_factors``).
@@ -36,22 +36,22 @@ class DES(nn.Module):
         return (onto_nkp + self._factored(x_BHWC)).view(x_BHWC.shape)
 
     def _factored(self, x_BHWC: Tensor) -> Tensor:
-        """The two linears and what is between them: (B, H, W, C) → (n, k, p)."""
+        """Both linears with the activation: (B, H, W, C) → (n, k, p)."""
         y_npk = self.right(x_BHWC.reshape(-1, self.k, self.p)).transpose(1, 2).contiguous()
-        return self.left(F.gelu(y_npk)).transpose(1, 2)  # OpenVINO knows no mT
+        return self.left(F.gelu(y_npk)).transpose(1, 2)  # OpenVINO does not support mT
 
     def served(self) -> nn.Module:
-        """What computes the same in the least time, but for the bias of ``left`` (``bias_of_left``)."""
+        """The equivalent module for fastest inference, without the bias of ``left`` (see ``bias_of_left``)."""
         return DenseDES(self) if self.k * self.p <= DENSE_UP_TO else ServedDES(self)
 
 
 def bias_of_left(des: DES) -> Tensor:
-    """What the bias of ``left`` adds to every token, (C,)."""
+    """The contribution of the bias of ``left`` to every token, (C,)."""
     return des.left.bias.detach().repeat_interleave(des.p)
 
 
 class ServedDES(nn.Module):
-    """DES without the bias of ``left``; its second product is added onto attention's output as it is computed.
+    """DES without the bias of ``left``; the second product is accumulated into the output of attention.
 
     Shape: as DES.
     """
@@ -68,12 +68,12 @@ class ServedDES(nn.Module):
         return torch.baddbmm(onto_BHWC.reshape(-1, k, p), left_nkk, y_nkp).view(x_BHWC.shape)
 
     def packed(self, shape: torch.Size) -> nn.Module:
-        """Itself: factors this small gain nothing from packing."""
+        """Returns itself, because packing does not speed up such small factors."""
         return self
 
 
 class DenseDES(nn.Module):
-    """DES with both factors written out as C × C matrices: more multiply-accumulates, fewer and larger products.
+    """DES with both factors expanded to C × C matrices: more multiply-accumulates in fewer, larger products.
 
     Shape: as DES.
     """
@@ -90,7 +90,7 @@ class DenseDES(nn.Module):
         return torch.addmm(onto_BHWC.flatten(0, 2), y_nc, self.left).view(x_BHWC.shape)
 
     def packed(self, shape: torch.Size) -> nn.Module:
-        """What computes the same in the least time on maps of one shape."""
+        """The equivalent module for fastest inference on maps of one shape."""
         return PackedDES(self, shape)
 
 

@@ -1,4 +1,4 @@
-"""Dilated windows: tokens of one remainder modulo the dilation attend together, so every window spans the whole map.
+"""Attention in dilated windows: tokens with equal remainders modulo the dilation form a window across the whole map.
 
 Source: arXiv 2204.01697, section 3.2 (MaxViT's grid attention).
 """
@@ -13,14 +13,14 @@ from hrvit_lab.parts.attention.row import num_heads
 class DilatedWindowAttention(nn.Module):
     """Attention among tokens whose rows and columns are congruent modulo the dilation.
 
-    The dilation of an axis is the smallest that leaves at most ``window_size`` tokens together: ceil(H / window_size)
-    for rows, ceil(W / window_size) for columns. Where it does not divide the axis, the first remainders have one token
-    more than the others; each group runs at its own size: no padding, no mask.
+    The dilation of an axis is the smallest with at most ``window_size`` tokens per window: ceil(H / window_size) for
+    rows, ceil(W / window_size) for columns. If it does not divide the axis, windows of the first remainders have one
+    token more than the others. Each group of windows has its own size, without padding or mask.
 
     Args:
         dim: channels; at most ``head_dim`` or a multiple of it.
         head_dim: channels per head.
-        window_size: most tokens of a group along an axis, ≥ 1; any map is accepted.
+        window_size: maximum number of tokens of a window along an axis, ≥ 1; any map size is supported.
 
     Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
     """
@@ -58,14 +58,14 @@ def dilated_window_attention(qkv_BHWC: Tensor, window_size: int, num_heads: int,
     return merge_congruent(rows, 1)
 
 
-torch.fx.wrap("dilated_window_attention")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("dilated_window_attention")  # it branches on sizes, which are unknown to FX
 
 
 def split_congruent(x: Tensor, dim: int, dilation: int) -> list[Tensor]:
-    """Places of an axis by their remainder modulo ``dilation``: the axis becomes two, (place in its group, group).
+    """Split an axis by the remainder modulo ``dilation`` into two: (position in the group, group).
 
     Returns:
-        One tensor if all groups are equally long; else that of the longer groups, then that of the shorter ones.
+        One tensor if all groups have equal length; else one of the longer groups and one of the shorter groups.
     """
     size, more = x.shape[dim] // dilation, x.shape[dim] % dilation  # no divmod: sizes are tensors in a jit trace
     whole = x.narrow(dim, 0, size * dilation).unflatten(dim, (size, dilation))

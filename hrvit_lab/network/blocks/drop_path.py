@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """In training, set whole samples to 0 and divide the others by the probability to stay; otherwise an identity.
+    """In training, set whole samples to 0 and divide the others by the probability of being kept; an identity in
+    evaluation mode.
 
     Args:
         rate: probability that a sample becomes 0, in [0, 1).

@@ -1,4 +1,4 @@
-"""Cross-resolution fusion: every coming branch is the sum of paths from previous ones, then GELU.
+"""Cross-resolution fusion: every output branch is the sum of paths from input branches, followed by GELU.
 
 Source: arXiv 2111.01236, section 3.1; after HRNet (arXiv 1908.07919).
 """
@@ -31,15 +31,15 @@ def upward_path(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class Fusion(nn.Module):
-    """Chosen previous branches feed every coming one.
+    """Sum paths from selected input branches into every output branch.
 
     Args:
-        dims_in: channels of the previous branches, finest first.
-        dims_out: channels of the coming ones, at least as many.
-        sources: per coming branch the previous ones that feed it, at least one.
+        dims_in: channels of the input branches, finest first.
+        dims_out: channels of the output branches, at least as many.
+        sources: indices of the input branches of every output branch, at least one.
         upsample: interpolation from a coarser branch, ``"nearest"`` or ``"bilinear"``.
 
-    Shape: (B, H_j, W_j, dims_in[j]) of every previous branch → tuple of (B, H_i, W_i, dims_out[i]).
+    Shape: (B, H_j, W_j, dims_in[j]) of every input branch → tuple of (B, H_i, W_i, dims_out[i]).
     """
 
     inplace = False
@@ -65,18 +65,18 @@ class Fusion(nn.Module):
         elif others:
             total = added(self._brought(images, others.pop(0), target), images[target], self.inplace)
         else:
-            return F.gelu(images[target])  # the map of another, never overwritten
+            return F.gelu(images[target])  # the input map, which must not be overwritten
         for source in others:
             total = added(self._brought(images, source, target), total, self.inplace)
         return gelu(total, self.inplace)
 
     def _sources(self, target: int) -> list[int]:
-        """The branches that feed a coming one, itself first."""
+        """The input branches of an output branch, the one of equal size first."""
         sources = [int(source) for source in cast(nn.ModuleDict, self.paths[target])]
         return sorted(sources, key=lambda source: source != target)
 
     def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
-        """A previous branch's map at a coming one's width and size."""
+        """The map of an input branch at the width and size of an output branch."""
         x_BCHW = cast(nn.ModuleDict, self.paths[target])[str(source)](images[source])
         return resized(x_BCHW, images[target], self.upsample) if source > target else x_BCHW
 
@@ -88,7 +88,7 @@ def paths_fusion(
     upsample: str,
     last: bool,
 ) -> Fusion:
-    """The fusion whose paths ``sources(branches_in, branches_out, last)`` names."""
+    """The fusion with the paths given by ``sources(branches_in, branches_out, last)``."""
     return Fusion(dims_in, dims_out, sources(len(dims_in), len(dims_out), last), upsample)
 
 

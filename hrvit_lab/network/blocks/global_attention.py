@@ -1,4 +1,4 @@
-"""Attention of all tokens to all.
+"""Global attention: every token attends to all tokens.
 
 Source: arXiv 1706.03762, section 3.2; on images, arXiv 2010.11929 (ViT).
 """
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from hrvit_lab.network.blocks.attend import attend
 from hrvit_lab.parts.attention.row import num_heads
 
-torch.fx.wrap("attend")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("attend")  # it branches on sizes, which are unknown to FX
 
 
 class GlobalAttention(nn.Module):
-    """Every token sees the whole map.
+    """Every token attends to the whole map.
 
     Args:
         dim: channels; at most ``head_dim`` or a multiple of it.
         head_dim: channels per head.
-        window_size: has no meaning here.
+        window_size: unused.
 
     Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
     """

@@ -1,4 +1,4 @@
-"""Nothing in attention's place, to ask what mixing tokens is worth.
+"""No token mixing, as a baseline for attention.
 
 Source: ours.
 """
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Unmixed(nn.Module):
-    """Values from one linear, and nothing mixed.
+    """Values from one linear, without mixing.
 
     Args:
         dim: channels.
-        head_dim, window_size: have no meaning here.
+        head_dim, window_size: unused.
 
     Shape: (B, H, W, C) → values twice, one tensor (B, H, W, C).
     """

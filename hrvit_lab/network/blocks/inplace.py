@@ -1,8 +1,8 @@
-"""Operators that overwrite their first argument in the served form of a part, and leave it alone in the plain one.
+"""Operators that overwrite their first argument if ``inplace`` is set, as in deployed networks.
 
-What a submodule returned may be held by others: by a hook, a feature extractor or autograd. So a part overwrites
-nothing until ``deploy`` sets its ``inplace``. There it saves time: a new tensor of several MiB costs a page fault every
-4 KiB, which on a CPU can take longer than the arithmetic.
+The output of a submodule may have other references: in a hook, a feature extractor or autograd. Therefore modules
+overwrite nothing until ``deploy`` sets their ``inplace``. This saves time: allocating a tensor of several MiB causes a
+page fault per 4 KiB, which on a CPU can take longer than the arithmetic.
 """
 
 import torch
@@ -21,7 +21,7 @@ def multiplied(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
 
 
 def added(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
-    """x + y, in the wider dtype of both: under autocast, where they differ, nothing is overwritten."""
+    """x + y, in the wider of the two dtypes; nothing is overwritten if they differ, as under autocast."""
     return x.add_(y) if inplace and not _autocast() else x + y
 
 

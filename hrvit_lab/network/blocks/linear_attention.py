@@ -1,4 +1,4 @@
-"""Efficient attention, linear in the number of tokens: keys times values first.
+"""Efficient attention, linear in the number of tokens: the product of keys and values is computed first.
 
 Source: arXiv 1812.01243, section 3.
 """
@@ -11,12 +11,12 @@ from hrvit_lab.parts.attention.row import num_heads
 class LinearAttention(nn.Module):
     """Per head, ``softmax(q) (softmax(k)ᵀ v)``: the query's softmax over channels, the key's over all tokens.
 
-    There is one path, without a fused kernel.
+    There is no fused kernel.
 
     Args:
         dim: channels; at most ``head_dim`` or a multiple of it.
         head_dim: channels per head.
-        window_size: has no meaning here.
+        window_size: unused.
 
     Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
     """

@@ -16,20 +16,19 @@ from hrvit_lab.network.blocks.tokens import conv_tokens, depthwise
 from hrvit_lab.parts.ffn import hidden_width
 
 FEW_TOKENS = 1024
-"""Below so many tokens in a batch, served, one convolution of the larger kernel takes less time than one of each."""
+"""Below this number of tokens in a batch, one convolution with the larger kernel is faster than two in inference."""
 
 
 class MixCFN(nn.Module):
-    """Linear, two depthwise convolutions side by side, GELU, linear.
+    """Linear, two parallel depthwise convolutions, GELU, linear.
 
-    The halves of the hidden channels are modules of their own from the first linear to the last, so that nothing is
-    split or concatenated in memory. They are called by their kernels: ``half3`` and ``half5``.
+    Each half of the hidden channels is a separate module with its own linears, so that no tensor is split or
+    concatenated. The halves are named after their kernels: ``half3`` and ``half5``.
 
     Args:
         dim: channels C.
         mlp_ratio: hidden channels are int(C · ratio), an even number.
-        kernels: sides of the convolutions' kernels, odd, the smaller first. (Of two equal ones, all channels in one
-            convolution are the same network: MixFFN.)
+        kernels: sides of the convolutions' kernels, odd, the smaller first. (Two equal kernels would be MixFFN.)
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -38,7 +37,8 @@ class MixCFN(nn.Module):
         super().__init__()
         hidden = hidden_width(dim, mlp_ratio)
         self.kernels = kernels
-        # Initialised whole: the range of fc2's random weights depends on all hidden channels.
+        # Initialised before the split, because the range of fc2's random weights depends on the number of hidden
+        # channels.
         fc1 = nn.Linear(dim, hidden)
         convs = [depthwise(hidden // 2, kernel) for kernel in kernels]
         fc2 = nn.Linear(hidden, dim)
@@ -49,7 +49,7 @@ class MixCFN(nn.Module):
 
     @property
     def halves(self) -> list["Half"]:
-        """The half with the smaller kernel and that with the larger one."""
+        """The half with the smaller kernel and the half with the larger kernel."""
         return [getattr(self, f"half{kernel}") for kernel in self.kernels]
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -57,12 +57,12 @@ class MixCFN(nn.Module):
         return small(x_BHWC) + large(x_BHWC)
 
     def served(self) -> nn.Module:
-        """What computes the same in the least time."""
+        """The equivalent module for fastest inference."""
         return ServedMixCFN(self)
 
 
 class Half(nn.Module):
-    """The way of half of the hidden channels through a MixCFN; ``fc2`` of the second half has no bias.
+    """One half of a MixCFN: linear, depthwise convolution, GELU, linear. ``fc2`` of the second half has no bias.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -76,10 +76,10 @@ class Half(nn.Module):
 
 
 def cut_in_halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict in which every MixCFN that is written whole, as published, is cut into its halves.
+    """Convert a state dict in which MixCFNs are not split, as in published checkpoints, to one with halves.
 
-    A whole one has ``fc1``, ``fc2`` and two convolutions: ``conv.conv_3`` and ``conv.conv_5``, or ``conv3`` and
-    ``conv5``.
+    A MixCFN that is not split has ``fc1``, ``fc2`` and two convolutions: ``conv.conv_3`` and ``conv.conv_5``, or
+    ``conv3`` and ``conv5``.
 
     >>> whole = {"ffn.fc1.bias": torch.ones(4), "ffn.conv3.bias": torch.ones(2), "ffn.conv5.bias": torch.ones(2)}
     >>> list(cut_in_halves(whole))
@@ -105,7 +105,7 @@ def cut_in_halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for kernel, part in zip(halves, tensor.chunk(2, dim), strict=False):
                 cut[f"{path}half{kernel}.{fc}.{kind}"] = part
         else:
-            cut[name] = tensor  # no weight of a linear; it has no place
+            cut[name] = tensor  # not a linear's weight: reported as unexpected
     return cut
 
 
@@ -113,7 +113,7 @@ _WHOLE = re.compile(r"(?P<path>(?:.*\.)?ffn\.)(?:conv(?:\.conv_)?(?P<kernel>\d)|
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A linear of those weights."""
+    """A linear with these weights."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
     if bias is not None:
@@ -122,9 +122,9 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 class ServedMixCFN(nn.Module):
-    """MixCFN that, on small maps, runs both kernels as one of the larger size, the smaller one padded with zeros.
+    """MixCFN that, on small maps, runs both kernels as one convolution; the smaller kernel is padded with zeros.
 
-    Its linears are whole. On large maps each half takes its rows of one weight and its columns of the other.
+    Its linears are not split. On large maps, each half uses its rows of the first weight and its columns of the second.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -145,7 +145,7 @@ class ServedMixCFN(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, H, W, _ = x_BHWC.shape
         tokens = B * H * W
-        if isinstance(tokens, int) and tokens < FEW_TOKENS:  # in a graph for any size it is no number
+        if isinstance(tokens, int) and tokens < FEW_TOKENS:  # in a graph with dynamic sizes it is a symbol
             return self.fc2(torch.ops.aten.gelu_(conv_tokens(self.conv, self.fc1(x_BHWC))))
         w1a, w1b = self.fc1.weight.chunk(2)
         b1a, b1b = self.fc1.bias.chunk(2)
@@ -155,12 +155,12 @@ class ServedMixCFN(nn.Module):
         return torch.addmm(F.linear(a_nc, w2a, self.fc2.bias), b_nc, w2b.t()).view(x_BHWC.shape)
 
     def packed(self, shape: torch.Size) -> nn.Module:
-        """What computes the same in the least time on maps of one shape."""
+        """The equivalent module for fastest inference on maps of one shape."""
         return PackedMixCFN(self, shape)
 
 
 class PackedMixCFN(nn.Module):
-    """ServedMixCFN, packed for maps of one shape: all hidden channels in one convolution, or each half in its own.
+    """ServedMixCFN, packed for maps of one shape, with one convolution for all hidden channels or one for each half.
 
     Shape: (B, H, W, C) → (B, H, W, C).
     """
@@ -169,7 +169,7 @@ class PackedMixCFN(nn.Module):
         super().__init__()
         convs = [ffn.conv] if shape[:3].numel() < FEW_TOKENS else [ffn.conv_a, ffn.conv_b]
         into = zip(ffn.fc1.weight.chunk(len(convs)), ffn.fc1.bias.chunk(len(convs)), strict=True)
-        out = zip(ffn.fc2.weight.chunk(len(convs), dim=1), (ffn.fc2.bias, None), strict=False)  # that bias only once
+        out = zip(ffn.fc2.weight.chunk(len(convs), dim=1), (ffn.fc2.bias, None), strict=False)  # add the bias only once
         self.parts = nn.ModuleList(map(PackedHidden, into, convs, out, repeat(shape)))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -181,10 +181,10 @@ class PackedMixCFN(nn.Module):
 
 
 class PackedHidden(nn.Module):
-    """The way of some hidden channels through a MixCFN.
+    """A MixCFN's computation for some of its hidden channels.
 
     Args:
-        into, out: weight and bias of both linears, as far as they concern these channels.
+        into, out: weight and bias of both linears for these channels.
         shape: of the maps, (B, H, W, C).
 
     Shape: (B, H, W, C) and, to add the result to, the same → (B, H, W, C).

@@ -1,4 +1,4 @@
-"""MixFFN: a feed-forward network with a depthwise 3×3 convolution inside, which also tells tokens where they are.
+"""MixFFN: a feed-forward network with a depthwise 3×3 convolution, which also provides positional information.
 
 Source: arXiv 2105.15203 (SegFormer), section 3.1.
 """

@@ -1,4 +1,4 @@
-"""The plain feed-forward network of transformers: every token by itself.
+"""The standard feed-forward network of transformers, applied to each token separately.
 
 Source: arXiv 1706.03762, section 3.3, with GELU (arXiv 1606.08415).
 """

@@ -1,8 +1,8 @@
-"""Linears and convolutions whose weights are laid out once, as oneDNN reads them, for inputs of one size on a CPU.
+"""Linears and convolutions with weights in oneDNN's packed layout, for inputs of one size on a CPU.
 
-PyTorch gives oneDNN plain weights, to be laid out anew at every call, and matrix products in float32 to MKL. These call
-the operators that ``torch.compile`` calls when it freezes weights; they know no gradient, and their weights can be
-neither saved nor moved.
+Otherwise, PyTorch passes plain weights to oneDNN, which reorders them at every call, and uses MKL for float32 matrix
+products. The packed modules call the operators that ``torch.compile`` uses for frozen weights. They have no gradient,
+and their weights can be neither saved nor moved.
 """
 
 from typing import Literal
@@ -14,11 +14,11 @@ Activation = Literal["none", "gelu"]
 
 
 class PackedLinear(nn.Module):
-    """A linear, with its activation in the same pass.
+    """A linear with a fused activation.
 
     Args:
         weight: (C, C_in), bias: (C,) or None.
-        shape: of the inputs that it is laid out for, (…, C_in); others compute the same in more time.
+        shape: of the inputs that the layout is optimized for, (…, C_in); other shapes work but may be slower.
 
     Shape: (…, C_in) → (…, C).
     """
@@ -33,16 +33,16 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "none")
 
     def onto(self, x: Tensor, y: Tensor) -> Tensor:
-        """The sum of y, (…, C), and this linear of x; without an activation."""
+        """y + linear(x), without activation; y has shape (…, C)."""
         assert self.activation == "none"
         return torch.ops.mkldnn._linear_pointwise(x, y, self.weight, self.bias, "add")
 
 
 class PackedConv(nn.Module):
-    """A convolution, with its activation in the same pass.
+    """A convolution with a fused activation.
 
     Args:
-        shape: of the inputs that it is laid out for, (B, C_in, H, W); others compute the same in more time.
+        shape: of the inputs that the layout is optimized for, (B, C_in, H, W); other shapes work but may be slower.
 
     Shape: (B, C_in, H, W), channels last in memory → (B, C, H', W'), likewise.
     """

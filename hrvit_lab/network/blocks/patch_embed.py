@@ -1,4 +1,4 @@
-"""Patch embeddings: what opens a branch in every stage, changing its width and, in a pyramid, halving its map.
+"""Patch embeddings: the first module of a branch in every stage. Changes the width and, in a pyramid, halves the map.
 
 Source: arXiv 2111.01236, section 3.2; the dense one, arXiv 2105.15203 (SegFormer), section 3.1.
 """
@@ -13,7 +13,7 @@ class EfficientPatchEmbed(nn.Module):
     """1×1 convolution, depthwise 3×3 convolution, LayerNorm.
 
     Args:
-        c_in, dim: channels that come and go.
+        c_in, dim: input and output channels.
         stride: of the depthwise convolution.
 
     Shape: (B, H, W, C_in) → (B, ⌈H/stride⌉, ⌈W/stride⌉, C).
@@ -29,7 +29,7 @@ class EfficientPatchEmbed(nn.Module):
         return self.norm(conv_tokens(self.depthwise, conv_tokens(self.pointwise, x_BHWC)))
 
     def served(self) -> nn.Module:
-        """What computes the same in the least time."""
+        """The equivalent module for fastest inference."""
         return ServedPatchEmbed(self)
 
 
@@ -41,7 +41,7 @@ class ServedPatchEmbed(nn.Module):
 
     def __init__(self, embed: EfficientPatchEmbed) -> None:
         super().__init__()
-        pointwise = embed.pointwise  # what is inside was served first
+        pointwise = embed.pointwise  # submodules were converted first
         self.linear = pointwise.linear if isinstance(pointwise, PointwiseConv) else as_linear(pointwise)
         self.depthwise, self.norm = embed.depthwise, embed.norm
 
@@ -65,7 +65,7 @@ class DensePatchEmbed(nn.Module):
 
 
 class BarePatchEmbed(nn.Module):
-    """A 1×1 convolution, for a width or size that must change without a patch embedding.
+    """A 1×1 convolution, used without a patch embedding where width or size must change.
 
     Args, shape: as EfficientPatchEmbed.
     """
@@ -79,5 +79,5 @@ class BarePatchEmbed(nn.Module):
 
 
 def no_patch_embed(c_in: int, dim: int, stride: int) -> nn.Module:
-    """The map as it is, wherever it can stay so."""
+    """An identity if width and size stay the same, else a `BarePatchEmbed`."""
     return nn.Identity() if c_in == dim and stride == 1 else BarePatchEmbed(c_in, dim, stride)

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: run a part again in the backward pass instead of keeping its activations.
+"""Gradient checkpointing: run a module again in the backward pass instead of keeping its activations.
 
 Source: arXiv 2111.01236, training details.
 """
@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run(part: nn.Module, x: Tensor, *, recompute: bool) -> Tensor:
-    """``part(x)``; in training, with ``recompute``, without keeping what its backward pass can compute again."""
+    """``part(x)``; in training, if ``recompute``, with gradient checkpointing."""
     return checkpoint(part, x, use_reentrant=False) if recompute and part.training else part(x)
 
 
 def adapt_momentum(parts: Iterable[nn.Module], *, recompute: bool) -> None:
-    """Make BatchNorms of parts that are now recomputed (or no longer) move as fast per step as before.
+    """Adapt the momentum of BatchNorms when gradient checkpointing is switched on or off.
 
     A recomputed BatchNorm updates its statistics twice per step, so its momentum m becomes 1 − √(1 − m).
     """

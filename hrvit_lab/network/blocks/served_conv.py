@@ -1,6 +1,6 @@
-"""Dense convolutions as matrix products, the form in which they are served where that takes less time.
+"""Dense convolutions as matrix products, for inference where that is faster.
 
-A convolution lays its weights out anew at every call, which costs as much as the arithmetic where a map is small.
+A convolution reorders its weights at every call, which on small maps takes as long as the arithmetic.
 """
 
 import torch
@@ -11,11 +11,11 @@ from hrvit_lab.network.blocks.packed import PackedConv
 from hrvit_lab.network.blocks.tokens import to_image, to_tokens
 
 FEW_POSITIONS = 128
-"""Below so many output positions in a batch, unfolding the input takes less time than laying out the weights."""
+"""Below this number of output positions in a batch, unfolding the input is faster than reordering the weights."""
 
 
 def served_conv(conv: nn.Conv2d) -> nn.Module:
-    """What computes the same in the least time; the convolution itself, where that is it."""
+    """The equivalent module for fastest inference, which may be the convolution itself."""
     if conv.groups > 1 or conv.dilation != (1, 1):
         return conv
     if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0):
@@ -48,7 +48,7 @@ class PointwiseConv(nn.Module):
 
 
 class UnfoldedConv(nn.Module):
-    """A 3×3 convolution of stride 2 that, on few positions, unfolds its input into rows of one matrix product.
+    """A 3×3 convolution of stride 2 that, on small maps, unfolds its input into rows of one matrix product.
 
     Shape: (B, C_in, H, W), channels last in memory → (B, C, ⌈H/2⌉, ⌈W/2⌉), likewise.
     """
@@ -61,7 +61,7 @@ class UnfoldedConv(nn.Module):
         B, C, H, W = x_BCHW.shape
         rows, columns = (H + 1) // 2, (W + 1) // 2
         positions = B * rows * columns
-        if not isinstance(positions, int) or positions >= FEW_POSITIONS:  # in a graph for any size it is no number
+        if not isinstance(positions, int) or positions >= FEW_POSITIONS:  # in a graph with dynamic sizes it is a symbol
             return self.conv(x_BCHW)
         x_BHWC = F.pad(to_tokens(x_BCHW), (0, 0, 1, 1, 1, 1))
         # Every position's 3 × 3 × C_in numbers: three rows of 3 · C_in neighbours in memory.
@@ -71,5 +71,5 @@ class UnfoldedConv(nn.Module):
         return to_image(F.linear(patches.flatten(3), weight, self.conv.bias))
 
     def packed(self, shape: torch.Size) -> nn.Module:
-        """The convolution: packed, it lays out no weights at a call."""
+        """The packed convolution, which does not reorder weights at every call."""
         return PackedConv(self.conv, shape)

@@ -1,4 +1,4 @@
-"""Attention within windows shifted by half a window, so that tokens meet across the borders of unshifted ones.
+"""Attention within windows shifted by half a window, which connects tokens of neighbouring unshifted windows.
 
 Source: arXiv 2103.14030, section 3.2 (Swin).
 """
@@ -9,9 +9,9 @@ from hrvit_lab.network.blocks.window import WindowAttention
 def shifted_window_attention(dim: int, head_dim: int, window_size: int) -> WindowAttention:
     """Attention within windows whose first ones are ``window_size // 2`` tokens wide and high.
 
-    Swin rolls the map around and masks tokens that only meet because of that. Here the border's windows run at their
-    own size instead, which gives the same without roll and mask; except that Swin pads a map that the window does not
-    divide, and here nothing is padded.
+    Swin rolls the map and masks pairs of tokens that are not adjacent. Here, the windows at the border have their own
+    size instead, which gives the same result without roll and mask. The exception are maps that are not divisible by
+    the window: Swin pads them, this module does not.
 
     Args, shapes: as ``WindowAttention``.
     """

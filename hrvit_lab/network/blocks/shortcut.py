@@ -1,4 +1,4 @@
-"""Shortcuts that DES is compared with: none at all, and the full-rank linear that it factors.
+"""Alternatives to DES: no shortcut, and a full-rank linear.
 
 Source: arXiv 2111.01236, section 3.2; the linear, arXiv 2106.15067 (augmented shortcuts).
 """
@@ -9,7 +9,7 @@ from hrvit_lab.network.blocks.inplace import added
 
 
 class NoShortcut(nn.Module):
-    """Attention alone.
+    """No shortcut.
 
     Shape: (B, H, W, C), and onto (B, H, W, C) → onto, itself.
     """
@@ -22,7 +22,7 @@ class NoShortcut(nn.Module):
 
 
 class LinearShortcut(nn.Module):
-    """A linear C → C with bias, added onto attention's output.
+    """A linear C → C with bias, added to the output of attention.
 
     Shape: (B, H, W, C), and onto (B, H, W, C) → (B, H, W, C).
     """

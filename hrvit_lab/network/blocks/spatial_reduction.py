@@ -1,4 +1,4 @@
-"""Attention of all tokens to fewer, merged ones.
+"""Spatial-reduction attention: all tokens attend to a smaller number of merged tokens.
 
 Source: arXiv 2105.15203, section 3.1 (MiT, the encoder of SegFormer).
 """
@@ -11,21 +11,21 @@ from hrvit_lab.network.blocks.attend import attend
 from hrvit_lab.network.blocks.tokens import conv_tokens
 from hrvit_lab.parts.attention.row import num_heads
 
-torch.fx.wrap("attend")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("attend")  # it branches on sizes, which are unknown to FX
 
 
 class SpatialReductionAttention(nn.Module):
     """Queries of all tokens; keys and values of patches merged by a convolution and normalised.
 
-    Rows and columns that fill no whole patch are merged into none, as in MiT; a side shorter than a patch is padded
-    with zeros up to one.
+    Rows and columns that do not fill a whole patch are dropped, as in MiT. A side shorter than a patch is padded with
+    zeros to one patch.
 
     Args:
         dim: channels; at most ``head_dim`` or a multiple of it.
         head_dim: channels per head.
-        window_size: side of a patch in tokens, ≥ 1; 1 merges nothing.
+        window_size: side of a patch in tokens, ≥ 1; 1 means no merging.
 
-    Shape: (B, H, W, C) → attended tokens and the input, (B, H, W, C) each: the values are fewer than the tokens.
+    Shape: (B, H, W, C) → attended tokens and the input, (B, H, W, C) each. (There are fewer values than tokens.)
     """
 
     def __init__(self, dim: int, head_dim: int, window_size: int) -> None:
@@ -51,11 +51,11 @@ class SpatialReductionAttention(nn.Module):
 
 
 def filled_up(x_BHWC: Tensor, least: int) -> Tensor:
-    """The map, with zeros at its right and bottom where a side is shorter than ``least``."""
+    """The map, padded with zeros at the right and bottom to sides of at least ``least``."""
     _, H, W, _ = x_BHWC.shape
     if least <= H and least <= W:
         return x_BHWC
     return F.pad(x_BHWC, (0, 0, 0, max(0, least - W), 0, max(0, least - H)))
 
 
-torch.fx.wrap("filled_up")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("filled_up")  # it branches on sizes, which are unknown to FX

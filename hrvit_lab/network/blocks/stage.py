@@ -1,4 +1,4 @@
-"""Stages: patch embedding, blocks and LayerNorm of every branch; side by side, or one scale after another.
+"""Stages: patch embedding, blocks and LayerNorm of every branch, for parallel branches and for pyramids.
 
 Source: arXiv 2111.01236, section 3.1 (parallel); arXiv 2105.15203, section 3.1 (pyramid).
 """
@@ -13,8 +13,8 @@ class Stage(nn.Module):
 
     Args:
         patch_embeds: per branch, (B, H, W, C_in) → (B, H, W, C).
-        branches: per branch its blocks, (B, H, W, C) → (B, H, W, C).
-        norms: per branch, what ends it, (B, H, W, C) → (B, H, W, C).
+        branches: per branch, its blocks, (B, H, W, C) → (B, H, W, C).
+        norms: per branch, its final norm, (B, H, W, C) → (B, H, W, C).
 
     Shape: (B, H_i, W_i, C_in_i) of every branch → tuple of (B, H_i, W_i, C_i).
     """
@@ -35,17 +35,17 @@ class Stage(nn.Module):
 def _wide(x_BHWC: Tensor, blocks: nn.Module) -> Tensor:
     """The map in the dtype of the blocks' weights.
 
-    Under autocast the residual stream so begins in float32. It stays there: every sum has the wider dtype of its terms.
+    So the residual stream starts in float32 under autocast. It stays in float32, because sums have the wider dtype.
     """
-    weight = next(blocks.parameters(), None)  # what somebody put in their place may have none
+    weight = next(blocks.parameters(), None)  # a replacement of the blocks may have no parameters
     return x_BHWC if weight is None else x_BHWC.to(weight.dtype)
 
 
 class PyramidStage(Stage):
-    """One scale of a sequential pyramid: a single branch, made of the scale before.
+    """One scale of a sequential pyramid: a single branch that reads the previous scale.
 
-    Shape: (B, H_i, W_i, C_i) of every scale so far, finest first → tuple of these and one map more, at half of the last
-    one's sides; the stem's map, which comes to the first scale, is replaced.
+    Shape: (B, H_i, W_i, C_i) of the previous scales, finest first → tuple of these and one more map, at half the size
+    of the last one. The first scale replaces the stem's map.
     """
 
     def __init__(self, patch_embed: nn.Module, blocks: Iterable[nn.Module], norm: nn.Module, *, first: bool) -> None:

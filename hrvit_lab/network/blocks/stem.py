@@ -1,4 +1,4 @@
-"""Stems: from the image to the first map, at stride 4. The first convolution is ``conv1``: timm looks for it.
+"""Stems: from the image to the first map at stride 4. timm requires the name ``conv1`` for the first convolution.
 
 Source: arXiv 2111.01236, section 3.1; the others, at the classes.
 """
@@ -36,9 +36,9 @@ class OneConvStem(nn.Module):
     """One convolution of stride 4, LayerNorm.
 
     Args:
-        in_chans, stem_width: channels that come and go.
-        kernel_size, padding: with ``kernel_size = 2 · padding + 1`` any image gives ⌈H/4⌉ × ⌈W/4⌉ tokens. Of less
-            padding, an image whose sides are no multiples of 4 gets zeros at its right and bottom until they are.
+        in_chans, stem_width: input and output channels.
+        kernel_size, padding: with ``kernel_size = 2 · padding + 1``, any image gives ⌈H/4⌉ × ⌈W/4⌉ tokens. With less
+            padding, images are padded with zeros at the right and bottom to multiples of 4.
 
     Kernel 7 and padding 3 are SegFormer's (arXiv 2105.15203, section 3.1), padding 2 CSWin's (arXiv 2107.00652,
     section 3.1); kernel 4 without padding cuts patches (arXiv 2010.11929, section 3.1).
@@ -58,9 +58,9 @@ class OneConvStem(nn.Module):
 
 
 def filled_up(x_BCHW: Tensor) -> Tensor:
-    """The image, with zeros at its right and bottom until its sides are multiples of 4."""
+    """The image, padded with zeros at the right and bottom to multiples of 4."""
     bottom, right = (-side % 4 for side in x_BCHW.shape[-2:])
     return F.pad(x_BCHW, (0, right, 0, bottom)) if right or bottom else x_BCHW
 
 
-torch.fx.wrap("filled_up")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("filled_up")  # it branches on sizes, which are unknown to FX

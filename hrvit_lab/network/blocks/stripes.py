@@ -1,4 +1,4 @@
-"""Attention within stripes of rows, and both directions of it together.
+"""Attention within stripes of rows, and cross-shaped attention (rows and columns).
 
 Source: arXiv 2107.00652, section 3 (CSWin).
 """
@@ -24,14 +24,14 @@ def stripe_attention(
 ) -> Tensor:
     """Attend within stripes of ``stripe`` rows.
 
-    Rows left over when ``stripe`` does not divide H attend among themselves, at their own size: no padding, no mask.
+    If ``stripe`` does not divide H, the last stripe has fewer rows. There is no padding and no mask.
 
     Args:
-        maps_BHWC: query, key and value, (B, H, W, C) each; or query and value, which then is the key.
+        maps_BHWC: query, key and value, (B, H, W, C) each; or query and value, which is also the key.
         stripe: rows in a stripe, ≥ 1.
         num_heads: divides C.
-        lepe: convolution of the values within every stripe, which is padded with zeros at its own border; its output
-            is added to attention's.
+        lepe: convolution of the values within every stripe, with zero padding at the stripe's border; its output is
+            added to that of attention.
         inplace: overwrite the convolution's output.
     Returns:
         (B, H, W, C).
@@ -85,7 +85,7 @@ def cross_shaped_attention(
     """
     rows_BHW3c, columns_BHW3c = qkv_BHWC.unflatten(-1, (3, 2, -1)).unbind(-2)
     rows = stripe_attention(rows_BHW3c.unbind(-2), stripe, num_heads, lepe=lepe[0], fused=fused, inplace=inplace)
-    columns_BWH3c = columns_BHW3c.transpose(1, 2)  # next laid out anew, once, so that every window of it is a view
+    columns_BWH3c = columns_BHW3c.transpose(1, 2)  # made contiguous next, so that its windows are views
     columns = stripe_attention(
         columns_BWH3c.contiguous().unbind(-2), stripe, num_heads, lepe=lepe[1], fused=fused, inplace=inplace
     )

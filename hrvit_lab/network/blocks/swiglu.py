@@ -1,4 +1,4 @@
-"""Gated feed-forward networks: one projection of the tokens decides how much of another passes.
+"""Gated feed-forward networks: one projection of the tokens is multiplied by a gate from another.
 
 Source: arXiv 2002.05202 (SwiGLU); with a depthwise convolution on the gate, arXiv 2311.17132 (ConvGLU).
 """

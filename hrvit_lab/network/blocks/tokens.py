@@ -1,5 +1,5 @@
-"""The token layout: maps travel as (B, H, W, C), so that norms and linears see channels last and convolutions,
-through a permuted view, a channels-last image; neither copies."""
+"""The token layout: maps have shape (B, H, W, C). Norms and linears use it directly, and convolutions use a permuted
+view, which is a channels-last image. Neither copies."""
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
     """A depthwise convolution with bias that keeps the map's size (odd ``kernel_size``)."""
     conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
     if kernel_size > QUICK_COLUMNS:
-        conv.__dict__["_conv_forward"] = wide_depthwise  # a convolution as any other, to hooks and counters too
+        conv.__dict__["_conv_forward"] = wide_depthwise  # still an nn.Conv2d for hooks and counters
     return conv
 
 

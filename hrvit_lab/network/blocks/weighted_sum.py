@@ -1,4 +1,4 @@
-"""Fast normalised fusion: every coming branch is a weighted mean of all previous ones, then GELU.
+"""Fast normalized fusion: every output branch is a weighted mean of all input branches, followed by GELU.
 
 Source: arXiv 1911.09070 (EfficientDet's BiFPN), section 3.3.
 """
@@ -15,21 +15,21 @@ from hrvit_lab.network.blocks.inplace import gelu
 from hrvit_lab.network.blocks.tokens import to_image, to_tokens
 
 EPSILON = 1e-4
-"""Keeps the mean finite where all weights are cut off at zero."""
+"""Keeps the mean finite if all weights are clamped to zero."""
 
 
 class WeightedSum(nn.Module):
-    """Every previous branch, brought to the width and size of a coming one, with a weight of at least zero.
+    """A weighted mean of all input branches at the width and size of the output branch, with weights of at least zero.
 
-    A 1×1 convolution changes the width where it differs, block averages or interpolation the size. Both are linear
-    with weights that sum to 1, so their order is free: the convolution runs where the map is smaller.
+    A 1×1 convolution changes the width if it differs; block averages or interpolation change the size. Both are linear,
+    and resampling weights sum to 1, so their order does not matter: the convolution runs on the smaller map.
 
     Args:
-        dims_in: channels of the previous branches, finest first.
-        dims_out: channels of the coming ones, at least as many.
+        dims_in: channels of the input branches, finest first.
+        dims_out: channels of the output branches, at least as many.
         upsample: interpolation from a coarser branch, ``"nearest"`` or ``"bilinear"``.
 
-    Shape: (B, H_j, W_j, dims_in[j]) of every previous branch → tuple of (B, H_i, W_i, dims_out[i]).
+    Shape: (B, H_j, W_j, dims_in[j]) of every input branch → tuple of (B, H_i, W_i, dims_out[i]).
     """
 
     inplace = False
@@ -41,7 +41,7 @@ class WeightedSum(nn.Module):
             nn.ModuleList(nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1) for c_in in dims_in)
             for c_out in dims_out
         )
-        # A mean of one needs no weight.
+        # The mean of a single map needs no weight.
         several = len(dims_in) > 1
         self.weights = nn.ParameterList(torch.ones(len(dims_in)) for _ in dims_out) if several else None
 
@@ -51,7 +51,7 @@ class WeightedSum(nn.Module):
 
     def _fused(self, images: list[Tensor], target: int) -> Tensor:
         if self.weights is None:
-            return F.gelu(self._brought(images, 0, target))  # it may be the map of another, which is never overwritten
+            return F.gelu(self._brought(images, 0, target))  # may be the input map, which must not be overwritten
         weights = self.weights[target].relu()
         shares = (weights / (weights.sum() + EPSILON)).unbind()
         total = self._brought(images, 0, target) * shares[0]
@@ -62,7 +62,7 @@ class WeightedSum(nn.Module):
         return gelu(total, self.inplace)
 
     def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
-        """A previous branch's map at a coming one's width and size."""
+        """The map of an input branch at the width and size of an output branch."""
         conv = cast(nn.ModuleList, self.convs[target])[source]
         if source < target:
             block = 2 ** (target - source)
@@ -73,5 +73,5 @@ class WeightedSum(nn.Module):
 
 
 def weighted_sum(dims_in: Sequence[int], dims_out: Sequence[int], upsample: str, last: bool) -> WeightedSum:
-    """The fusion of the table: the same wherever it stands."""
+    """The entry of the ``FUSION`` table; ``last`` is unused."""
     return WeightedSum(dims_in, dims_out, upsample)

@@ -1,7 +1,7 @@
-"""Depthwise convolution with a kernel wider than 3 columns, whose training on a CPU doesn't wait for its weights.
+"""Depthwise convolution with a fast weight gradient on CPUs for kernels wider than 3 columns.
 
-There the library's gradient of such weights takes up to 12 times as long as that of a kernel 3 columns wide, however
-high (60 times in bfloat16; torch 2.15, oneDNN 3.13). So it is taken of 3 columns of the kernel at a time.
+In torch 2.15 (oneDNN 3.13), the weight gradient of a wider kernel takes up to 12 times as long as that of a kernel with
+3 columns and any number of rows (60 times in bfloat16). So it is computed for 3 columns of the kernel at a time.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 QUICK_COLUMNS = 3
-"""As wide a kernel has a quick weight gradient."""
+"""Maximum width of a kernel with a fast weight gradient."""
 
 
 def wide_depthwise(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Tensor:
@@ -29,7 +29,7 @@ def _convolve(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Ten
 
 
 class _WideDepthwise(torch.autograd.Function):
-    """``_convolve``, with a backward pass of our own."""
+    """``_convolve`` with a custom backward pass."""
 
     @staticmethod
     def forward(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Tensor:
@@ -53,11 +53,11 @@ class _WideDepthwise(torch.autograd.Function):
 
 
 def _weight_gradient(x_BCHW: Tensor, grad_BCHW: Tensor, k: int) -> Tensor:
-    """(C, 1, k, k), of 3 columns at a time: what they see is the input, shifted until they are the kernel."""
+    """The weight gradient, (C, 1, k, k), computed for 3 columns at a time from a shifted input."""
     C, margin = x_BCHW.shape[1], k // 2
     parts = []
     for left in range(0, k, QUICK_COLUMNS):
         right = min(left + QUICK_COLUMNS, k)
-        seen_BCHw = F.pad(x_BCHW, (margin - left, right - 1 - margin))  # a negative margin cuts off
+        seen_BCHw = F.pad(x_BCHW, (margin - left, right - 1 - margin))  # negative padding crops
         parts.append(conv2d_weight(seen_BCHw, (C, 1, k, right - left), grad_BCHW, padding=(margin, 0), groups=C))
     return torch.cat(parts, dim=-1)

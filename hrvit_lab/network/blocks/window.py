@@ -12,17 +12,17 @@ from hrvit_lab.parts.attention.windows import Span, spans
 
 
 class WindowAttention(nn.Module):
-    """Attention within windows that are cut from the map's corner.
+    """Attention within windows, counted from the top left corner of the map.
 
-    Windows left over at the border attend at their own size, with the biases of their true offsets: no padding, no
-    mask. A map smaller than the window is one window.
+    Windows at the border may be smaller; they use the biases of their actual offsets. There is no padding and no mask.
+    A map smaller than the window is one window.
 
     Args:
         dim: channels; at most ``head_dim`` or a multiple of it.
         head_dim: channels per head.
         window_size: side of a window in tokens, ≥ 1; any map is accepted.
-        shift: rows and columns of the first window, 0 ≤ shift < window_size; 0 for a whole one. An axis that is no
-            longer than the window is not shifted.
+        shift: rows and columns of the first window, 0 ≤ shift < window_size; 0: it is a full window. An axis that is
+            not longer than the window is not shifted.
 
     Shape: (B, H, W, C) → attended tokens and values, (B, H, W, C) each.
     """
@@ -38,7 +38,7 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_bias, std=0.02)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters to keep from weight decay: the table of relative positions (timm's convention)."""
+        """Names of parameters without weight decay: the table of relative positions (timm's convention)."""
         return {"relative_bias"}
 
     def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,11 +56,11 @@ def window_attention(
     _, H, W, _ = qkv_BHWC.shape
 
     def part(row: Span, column: Span) -> Tensor:
-        """What is cut into windows of one shape, attended: (B, h, w, C)."""
+        """Attention in a part of the map that is divided into windows of one shape: (B, h, w, C)."""
         bias_hnm = relative_bias(bias_hyx, row.size, column.size)
         q_Bnc, k_Bnc, v_Bnc = windows(qkv_BHWC, row, column).chunk(3, dim=-1)
         out_Bnc = attend(q_Bnc, k_Bnc, v_Bnc, num_heads, bias_hnm=bias_hnm, fused=fused)
-        del q_Bnc, k_Bnc, v_Bnc  # before the output is laid out as a map
+        del q_Bnc, k_Bnc, v_Bnc  # freed before the output is rearranged
         i, j = (row.stop - row.start) // row.size, (column.stop - column.start) // column.size
         out_BijyxC = out_Bnc.unflatten(1, (row.size, column.size)).unflatten(0, (-1, i, j))
         return out_BijyxC.transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -70,20 +70,20 @@ def window_attention(
     return _joined(rows, dim=1)
 
 
-torch.fx.wrap("window_attention")  # its branches depend on sizes, which FX does not know
+torch.fx.wrap("window_attention")  # it branches on sizes, which are unknown to FX
 
 
 def windows(x_BHWC: Tensor, row: Span, column: Span) -> Tensor:
-    """Windows of one shape, cut from the map: (B, H, W, C) → (B · windows, rows · columns, C)."""
+    """Split a map into windows of one shape: (B, H, W, C) → (B · windows, rows · columns, C)."""
     part_BhwC = x_BHWC[:, row.start : row.stop, column.start : column.stop]
     grid_BiyjxC = part_BhwC.unflatten(2, (-1, column.size)).unflatten(1, (-1, row.size))
     return grid_BiyjxC.transpose(2, 3).reshape(-1, row.size * column.size, x_BHWC.shape[-1])
 
 
 def relative_bias(bias_hyx: Tensor, rows: int, columns: int) -> Tensor:
-    """Biases between all tokens of a window, by where the first lies relative to the second.
+    """Biases between all pairs of tokens of a window, by their relative position.
 
-    Entry (token (y, x), token (y', x')) is the table's at offset (y - y', x - x'), whose zero is in its middle.
+    The entry of tokens (y, x) and (y', x') is the table's value at offset (y - y', x - x'); offset 0 is in its middle.
 
     Args:
         bias_hyx: (h, 2w - 1, 2w - 1), w ≥ rows, columns.
@@ -92,7 +92,7 @@ def relative_bias(bias_hyx: Tensor, rows: int, columns: int) -> Tensor:
     """
     middle = bias_hyx.shape[-1] // 2
     near_hyx = bias_hyx[:, middle - rows + 1 : middle + rows, middle - columns + 1 : middle + columns]
-    # Sliding over the table from offset y - (rows - 1) gives y' in falling order.
+    # Unfolding the table from offset y - (rows - 1) gives y' in descending order.
     return near_hyx.unfold(1, rows, 1).unfold(2, columns, 1).flip(3, 4).flatten(3).flatten(1, 2)
 
 

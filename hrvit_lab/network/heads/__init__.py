@@ -1,4 +1,4 @@
-"""Heads: from the maps of all branches to an answer, and the table that names them."""
+"""Heads: classification and segmentation from the maps of all branches, and a table from names to them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,9 +18,9 @@ HEAD: dict[str, Callable[[Sequence[int], Sequence[int], int, int, bool, float], 
     "upernet": UperNetHead,
     "none": None,
 }
-"""``(dims, head_widths, width, num_classes, pyramid, drop_rate)`` → head; None leaves the branches' maps.
+"""``(dims, head_widths, width, num_classes, pyramid, drop_rate)`` → head; None: the network returns the branches' maps.
 
-``width`` is the config's field that the head's row in ``hrvit_lab.parts.HEAD`` names. A head has ``classifier``,
+``width`` is the config's field given by the head's row in ``hrvit_lab.parts.HEAD``. A head has ``classifier``,
 ``num_features`` (channels before it), ``reset(num_classes)`` and ``forward(*maps, pre_logits)``.
 """
 

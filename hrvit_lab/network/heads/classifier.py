@@ -48,7 +48,7 @@ class ClassifierHead(nn.Module):
         head_widths: inner widths of their bottlenecks.
         head_features: channels after the last 1×1 convolution.
         num_classes: outputs; 0 returns the pooled features.
-        pyramid: not read; every head takes the same arguments.
+        pyramid: unused; all heads take the same arguments.
         drop_rate: dropout before the classifier.
 
     Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes).
@@ -78,7 +78,7 @@ class ClassifierHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int) -> None:
-        """Put a fresh linear to ``num_classes`` in place; 0 for none."""
+        """Replace the classifier by a new linear with ``num_classes`` outputs, or by an identity for 0."""
         self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def set_grad_checkpointing(self, enable: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the dense heads are made of: a convolution with norm and activation, maps brought to one size, a classifier."""
+"""Layers of the segmentation heads: convolution with norm and activation, concatenation of maps, classifier."""
 
 from collections.abc import Iterable
 
@@ -33,6 +33,6 @@ def pixel_classifier(width: int, num_classes: int) -> nn.Module:
 
 
 def concatenate(maps: Iterable[Tensor]) -> Tensor:
-    """Maps (B, C_i, H_i, W_i) → (B, Σ C_i, H_0, W_0): all at the first one's size (bilinear), side by side."""
+    """Maps (B, C_i, H_i, W_i) → (B, Σ C_i, H_0, W_0): resized to the first map's size (bilinear) and concatenated."""
     first, *others = maps
     return torch.cat([first, *(resized(x_BCHW, first, "bilinear") for x_BCHW in others)], dim=1)

@@ -1,4 +1,4 @@
-"""Classifiers on the averages of the maps, as a sequential pyramid ends: MiT without, CSWin with a LayerNorm.
+"""Classifiers on averaged maps, as in sequential pyramids: MiT without LayerNorm, CSWin with LayerNorm.
 
 Source: arXiv 2105.15203, section 3.1; arXiv 2107.00652, section 3.
 """
@@ -13,16 +13,16 @@ from hrvit_lab.parts.head import averaged
 
 
 class PoolHead(nn.Module):
-    """Means over the tokens of the maps side by side, dropout, linear.
+    """Means over the tokens of the maps, concatenated; dropout; linear.
 
-    Of a pyramid it reads the coarsest map alone, which is made from the others. Of parallel branches it reads all:
-    otherwise the last stage's finer branches would have no influence and no gradient.
+    For a pyramid, it reads only the coarsest map, which is computed from the others. For parallel branches, it reads
+    all maps; otherwise the finer branches of the last stage would have no gradient.
 
     Args:
         dims: channels of the branches, finest first.
-        head_widths, features: not read; every head takes the same arguments.
+        head_widths, features: unused; all heads take the same arguments.
         num_classes: outputs; 0 returns the pooled features, (B, C) or (B, Σ C_i).
-        pyramid: whether every map is made from the finer one.
+        pyramid: whether every map is computed from the next finer one.
         drop_rate: dropout before the classifier.
         norm: a LayerNorm before each mean.
 
@@ -47,7 +47,7 @@ class PoolHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int) -> None:
-        """Put a fresh linear to ``num_classes`` in place; 0 for none."""
+        """Replace the classifier by a new linear with ``num_classes`` outputs, or by an identity for 0."""
         self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor:

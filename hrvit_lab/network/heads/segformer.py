@@ -1,4 +1,4 @@
-"""SegFormer's decoder: every branch projected to one width, brought to the finest size, mixed by a 1×1 convolution.
+"""SegFormer's decoder: branches are projected to one width, resized to the finest map, fused by a 1×1 convolution.
 
 Source: arXiv 2105.15203, section 3.2.
 """
@@ -11,11 +11,11 @@ from hrvit_lab.network.heads.layers import ConvNormReLU, concatenate, pixel_clas
 
 
 class SegFormerHead(nn.Module):
-    """Classes of every pixel of the finest map; the caller upsamples them to the image.
+    """Logits at the size of the finest map; the caller upsamples them to the image.
 
     Args:
         dims: channels of the branches, finest first.
-        head_widths, pyramid: not read; every head takes the same arguments.
+        head_widths, pyramid: unused; all heads take the same arguments.
         width: channels that every branch is projected to.
         num_classes: outputs; 0 returns the features before the classifier, (B, width, H_0, W_0).
         drop_rate: dropout of whole channels before the classifier.
@@ -40,7 +40,7 @@ class SegFormerHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int) -> None:
-        """Put a fresh classifier to ``num_classes`` in place; 0 for none."""
+        """Replace the classifier by a new one with ``num_classes`` outputs, or by an identity for 0."""
         self.classifier = pixel_classifier(self.num_features, num_classes)
 
     def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor:

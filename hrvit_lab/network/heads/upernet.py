@@ -1,4 +1,4 @@
-"""UperNet: a feature pyramid whose top has seen the whole map at four scales, and an auxiliary head for training.
+"""UperNet: a feature pyramid network with pyramid pooling on the coarsest map, and an auxiliary head for training.
 
 Source: arXiv 1807.10221, section 3.1; pyramid pooling after arXiv 1612.01105; sizes as mmsegmentation's.
 """
@@ -15,7 +15,7 @@ from hrvit_lab.parts.head import AUXILIARY_WIDTH, POOL_SIZES, auxiliary_branch
 
 
 class PyramidPooling(nn.Module):
-    """A map beside its averages over 1×1, 2×2, 3×3 and 6×6 bins, mixed by a 3×3 convolution.
+    """A map concatenated with its averages over 1×1, 2×2, 3×3 and 6×6 bins, fused by a 3×3 convolution.
 
     Shape: (B, dim, H, W) → (B, width, H, W).
     """
@@ -34,7 +34,7 @@ class PyramidPooling(nn.Module):
 
 
 class FCNHead(nn.Module):
-    """Classes of every pixel of one map, by a 3×3 convolution and a classifier.
+    """Logits for every position of one map: a 3×3 convolution and a classifier.
 
     Shape: (B, dim, H, W) → (B, num_classes, H, W); for ``num_classes`` 0 the features before the classifier.
     """
@@ -46,7 +46,7 @@ class FCNHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int) -> None:
-        """Put a fresh classifier to ``num_classes`` in place; 0 for none."""
+        """Replace the classifier by a new one with ``num_classes`` outputs, or by an identity for 0."""
         self.classifier = pixel_classifier(AUXILIARY_WIDTH, num_classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -54,21 +54,21 @@ class FCNHead(nn.Module):
 
 
 class UperNetHead(nn.Module):
-    """Classes of every pixel of the finest map; the caller upsamples them to the image.
+    """Logits at the size of the finest map; the caller upsamples them to the image.
 
     In training mode it returns ``(logits, auxiliary logits)``; the published weight of the auxiliary loss is 0.4. In
-    evaluation mode the auxiliary head does not run: its parameters count, its multiply-accumulates don't. As BatchNorm
-    cannot train on one value, and an average over the whole map is one, a training batch holds at least two images.
+    evaluation mode the auxiliary head does not run: its parameters count, its multiply-accumulates do not. A training
+    batch must have at least two images, because the average over the whole map gives BatchNorm one value per image.
 
     Args:
         dims: channels of the branches, finest first.
-        head_widths, pyramid: not read; every head takes the same arguments.
+        head_widths, pyramid: unused; all heads take the same arguments.
         width: channels of the pyramid.
         num_classes: outputs; 0 returns the features before the classifier, (B, width, H_0, W_0).
         drop_rate: dropout of whole channels before the classifiers.
 
-    Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes, H_0, W_0); in training beside it the auxiliary logits
-        (B, num_classes, H_a, W_a) of branch a = 2, or of the coarsest where there are fewer.
+    Shape: (B, C_i, H_i, W_i) of every branch → (B, num_classes, H_0, W_0); in training also the auxiliary logits (B,
+    num_classes, H_a, W_a) of branch a = 2, or of the coarsest if there are fewer.
     """
 
     inplace = False
@@ -94,12 +94,14 @@ class UperNetHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int) -> None:
-        """Put fresh classifiers to ``num_classes`` in place, the auxiliary one too; 0 for none."""
+        """Replace the classifier and the auxiliary one by new ones with ``num_classes`` outputs, or by identities for
+        0."""
         self.classifier = pixel_classifier(self.num_features, num_classes)
         self.auxiliary.reset(num_classes)
 
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, C_i, H_i, W_i) → (B, width, H_i, W_i): from the top down, every level adds what is above it."""
+        """Maps (B, C_i, H_i, W_i) → (B, width, H_i, W_i): from coarse to fine, every level adds the next coarser
+        one."""
         above_BCHW = self.top(maps[-1])
         levels = [above_BCHW]
         for lateral, output, x_BCHW in zip(self.laterals[::-1], self.outputs[::-1], maps[-2::-1], strict=True):

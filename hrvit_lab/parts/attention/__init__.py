@@ -1,4 +1,4 @@
-"""Closed-form costs, width rules and identities of the attention variants; modules by what their tokens see."""
+"""Closed-form costs, width rules and identities of the attention variants."""
 
 from hrvit_lab.parts.attention import cross_shaped, local, tokens, windows
 from hrvit_lab.parts.attention.row import Attention, any_width, whole_heads
@@ -16,8 +16,8 @@ def attention_costs(
     height: int,
     width: int,
 ) -> Costs:
-    """A block's whole attention: the mixer, the convolution beside it, the output projection and its BatchNorm; an
-    activation costs nothing."""
+    """Costs of a block's attention: mixer, parallel convolution, output projection and BatchNorm. The activation has no
+    cost."""
     pixels = height * width
     costs = ATTENTION[variant].cost(dim, head_dim, window_size, height, width)
     if parallel_conv:
@@ -38,10 +38,10 @@ def attention_live(
     width: int,
     batch_size: int = 1,
 ) -> int:
-    """Most elements alive at once beside the input, for one image of a batch.
+    """Maximum number of live elements without the input, for one image of a batch.
 
-    In the mixer; in the convolution, whose input and output stand beside what the mixer returned; or in the projection,
-    two maps at a time.
+    The maximum is reached in the mixer; in the convolution, where its input and output and the mixer's outputs are
+    alive; or in the projection, with two maps.
     """
     row, pixels = ATTENTION[variant], height * width
     beside = (row.held(dim) + 2 * dim * parallel_conv) * pixels
@@ -136,7 +136,7 @@ ATTENTION: dict[str, Attention] = {
         whole_heads,
         _heads_and_window,
         tokens.spatial_reduction_live,
-        lambda dim: dim,  # its values are its input
+        lambda dim: dim,  # returns tokens; its values are the input
     ),
     "global": Attention(
         "global",
@@ -172,6 +172,6 @@ ATTENTION: dict[str, Attention] = {
         any_width,
         _nothing,
         local.identity_live,
-        lambda dim: dim,  # the values themselves
+        lambda dim: dim,  # returns only the values
     ),
 }

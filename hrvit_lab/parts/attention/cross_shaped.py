@@ -7,8 +7,8 @@ from hrvit_lab.parts.ops import Cost, Costs, convolution, linear
 def stripe_products(dim: int, head_dim: int, stripe: int, along: int, across: int, maps: int = 3) -> Cost:
     """Both products of attention within stripes: ``stripe`` of ``along`` rows, each ``across`` tokens long.
 
-    The last stripe is narrower when ``stripe`` does not divide ``along``; padded, it would be full. Of ``maps`` read,
-    query, key and value are three, and two where the key is the value.
+    The last stripe is narrower if ``stripe`` does not divide ``along``; the padded count treats it as full. ``maps`` is
+    the number of maps read: query, key and value are three; with shared key and value, two.
     """
     full, remainder = divmod(along, stripe)
     tokens, rest = stripe * across, remainder * across
@@ -34,7 +34,7 @@ def cross_shaped_cost(dim: int, head_dim: int, window_size: int, height: int, wi
 
 
 def cross_shaped_qkv_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """The same with a key of its own."""
+    """The same with a separate key."""
     half = dim // 2
     head_dim = min(head_dim, half)
     return (
@@ -59,23 +59,24 @@ def cswin_cost(dim: int, head_dim: int, window_size: int, height: int, width: in
 
 
 def cross_shaped_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """With a key that is the value."""
+    """Live elements with shared key and value."""
     return _live(dim, window_size, height, width, batch_size, maps=2, lepe=False)
 
 
 def cross_shaped_qkv_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """With a key of its own."""
+    """Live elements with a separate key."""
     return _live(dim, window_size, height, width, batch_size, maps=3, lepe=False)
 
 
 def cswin_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """With a convolution's output beside attention's."""
+    """Live elements with the output of a convolution."""
     return _live(dim, window_size, height, width, batch_size, maps=3, lepe=True)
 
 
 def _live(dim: int, stripe: int, height: int, width: int, batch_size: int, *, maps: int, lepe: bool) -> int:
-    """Query, value and perhaps key, ``maps`` of them, and: the horizontal stripes; or the horizontal half's output, the
-    vertical half of the maps laid out anew, and the vertical stripes; or the outputs of both halves and their union."""
+    """Query, value and optionally key (``maps`` in total), and the maximum of: the horizontal stripes; the output of
+    the horizontal half, the rearranged vertical half of the maps, and the vertical stripes; both outputs and their
+    concatenation."""
     half = dim // 2 * height * width
     rows, columns = (
         half * _stripes_live(stripe, *sides, batch_size, maps, lepe) // (height * width)
@@ -85,10 +86,10 @@ def _live(dim: int, stripe: int, height: int, width: int, batch_size: int, *, ma
 
 
 def _stripes_live(stripe: int, along: int, across: int, batch_size: int, maps: int, lepe: bool) -> int:
-    """Of one channel: attention's output; with a convolution beside it, its output and the sum.
+    """Live elements per channel: the output of attention; with a convolution, also its output and the sum.
 
-    Where a narrower stripe is left over: the maps of whole stripes, which are laid out anew if there are several in a
-    batch, beside their outputs; or all outputs and their union.
+    If the last stripe is narrower: the maps of whole stripes (rearranged if the batch has several images) and their
+    outputs; or all outputs and their concatenation.
     """
     whole = along - along % stripe
     if whole in (0, along):
@@ -98,9 +99,9 @@ def _stripes_live(stripe: int, along: int, across: int, batch_size: int, maps: i
 
 
 def halves_of_heads(dim: int, head_dim: int) -> str | None:
-    """The width rule: two halves of channels, each one head or a whole number of heads."""
+    """Width rule: two halves of the channels, each with one head or a whole number of heads."""
     if dim % 2:
-        return "cross-shaped attention splits the channels in halves, so the width must be even"
+        return "cross-shaped attention splits the channels into halves, so the width must be even"
     if dim // 2 > head_dim and (dim // 2) % head_dim:
         return f"half the width ({dim // 2}) must be a multiple of head dim {head_dim}"
     return None

@@ -1,4 +1,4 @@
-"""Costs of what stands in attention's place and attends to nothing."""
+"""Costs of the variants without attention: depthwise convolution and identity."""
 
 from hrvit_lab.parts.ops import Costs, convolution, linear
 
@@ -6,7 +6,7 @@ KERNEL = 7
 
 
 def depthwise_conv_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """Values from one linear, a depthwise convolution of them."""
+    """Values from one linear, then a depthwise convolution."""
     pixels = height * width
     return (
         linear("attention projection", dim, dim, pixels),

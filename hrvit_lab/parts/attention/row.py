@@ -1,4 +1,4 @@
-"""What a row of the ``ATTENTION`` table holds, and the sums that several rows share."""
+"""The type of rows of the ``ATTENTION`` table, and functions used by several rows."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,15 +10,16 @@ class Attention(NamedTuple):
     """One row of the ``ATTENTION`` table.
 
     Attributes:
-        label: for people.
+        label: text shown to users.
         source: paper and section.
-        cost: ``(dim, head_dim, window_size, height, width)`` → costs of the mixer at that map, with its projections.
-        width_rule: ``(dim, head_dim)`` → why this width does not work, or None.
-        identity: ``(dim, head_dim, window_size)`` → the settings that matter to the network built.
-        live: ``(dim, head_dim, window_size, height, width, batch_size)`` → most elements of maps alive at once inside
-            the mixer, beside its input, for one image; what the images of a batch share is split among them.
-        held: ``(dim,)`` → channels of what it returns and keeps alive: mixed tokens and values.
-        even: the variant whose place the first, third, … block of a branch takes, where blocks alternate.
+        cost: ``(dim, head_dim, window_size, height, width)`` → costs of the mixer on such a map, including its
+            projections.
+        width_rule: ``(dim, head_dim)`` → the reason why a width is invalid, or None.
+        identity: ``(dim, head_dim, window_size)`` → the settings on which the built network depends.
+        live: ``(dim, head_dim, window_size, height, width, batch_size)`` → maximum number of live elements inside the
+            mixer without its input, for one image; elements shared by a batch are divided by the batch size.
+        held: ``(dim,)`` → channels of its outputs: mixed tokens and values.
+        even: for alternating blocks, the variant used in the first, third, … block of a branch.
     """
 
     label: str
@@ -32,7 +33,7 @@ class Attention(NamedTuple):
 
 
 def num_heads(dim: int, head_dim: int) -> int:
-    """Heads of ``head_dim`` channels; one of fewer channels, where there are no more.
+    """Number of heads with ``head_dim`` channels; one if there are fewer channels.
 
     >>> num_heads(64, 32), num_heads(16, 32)
     (2, 1)
@@ -41,14 +42,14 @@ def num_heads(dim: int, head_dim: int) -> int:
 
 
 def whole_heads(dim: int, head_dim: int) -> str | None:
-    """The width rule of heads over all channels."""
+    """Width rule: a whole number of heads."""
     if dim > head_dim and dim % head_dim:
         return f"the width must be a multiple of head dim {head_dim}"
     return None
 
 
 def any_width(dim: int, head_dim: int) -> None:
-    """The width rule of what has no heads."""
+    """Width rule of variants without heads: any width."""
 
 
 def products(
@@ -61,14 +62,14 @@ def products(
     keys: int | None = None,
     params: int = 0,
 ) -> Cost:
-    """Both products of attention, with query, key and value of their own.
+    """Both products of attention, with separate query, key and value.
 
     Args:
-        pairs: (token, token it sees), summed over all windows.
+        pairs: number of (query token, key token) pairs, summed over all windows.
         pixels: tokens.
-        pairs_padded: the same with windows padded to full size (None: as many).
-        keys: tokens that are seen (None: all).
-        params: what is added to the scores.
+        pairs_padded: the same with windows padded to full size (None: equal).
+        keys: number of key tokens (None: all tokens).
+        params: parameters of the bias added to the scores.
     """
     padded = pairs if pairs_padded is None else pairs_padded
     out = dim * pixels

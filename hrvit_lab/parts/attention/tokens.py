@@ -1,11 +1,11 @@
-"""Costs of attention to all tokens: as they are, merged into fewer, or summed first."""
+"""Costs of attention to all tokens: global, with spatial reduction, or linear."""
 
 from hrvit_lab.parts.attention.row import products, qkv
 from hrvit_lab.parts.ops import Cost, Costs, convolution, layer_norm, linear
 
 
 def global_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """One linear; every token sees all."""
+    """One linear; every token attends to all tokens."""
     pixels = height * width
     return qkv(dim, pixels), products(dim, head_dim, pixels**2, pixels)
 
@@ -16,7 +16,7 @@ def global_live(dim: int, head_dim: int, window_size: int, height: int, width: i
 
 
 def merged_pixels(ratio: int, height: int, width: int) -> int:
-    """Tokens after ``ratio`` × ``ratio`` of them are merged: whole patches only, but at least one a side.
+    """Number of tokens after merging patches of ``ratio`` × ``ratio``: only whole patches, but at least one per side.
 
     >>> merged_pixels(4, 9, 3)
     2
@@ -42,14 +42,16 @@ def spatial_reduction_cost(dim: int, head_dim: int, window_size: int, height: in
 
 
 def spatial_reduction_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """Query and output beside key and value; or query, and the map padded and merged, or merged, normed, projected."""
+    """Query, key, value and output; or query and the padded and merged map; or query and the merged, normalized and
+    projected maps."""
     pixels, merged = height * width, merged_pixels(window_size, height, width)
     padded = max(height, window_size) * max(width, window_size) * (min(height, width) < window_size)
     return dim * max(2 * pixels + 2 * merged, pixels + padded + 2 * merged, pixels + 3 * merged)
 
 
 def linear_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """One linear; per head, keys times values gives a matrix of the head's width, queries times that the output."""
+    """One linear; per head, keys times values gives a (head dim × head dim) matrix, queries times that give the
+    output."""
     pixels = height * width
     head_dim = min(head_dim, dim)
     macs, context, out = 2 * dim * head_dim * pixels, dim * head_dim, dim * pixels
@@ -63,5 +65,5 @@ def linear_cost(dim: int, head_dim: int, window_size: int, height: int, width: i
 
 
 def linear_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """Query, key and value; the output, twice as its heads come together."""
+    """Query, key and value, and the output twice (before and after the heads are merged)."""
     return 5 * dim * height * width

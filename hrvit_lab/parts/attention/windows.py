@@ -1,6 +1,6 @@
-"""How a map is cut into windows, and what attention within them costs.
+"""Division of a map into windows, and costs of attention within them.
 
-Each axis is cut on its own; every part of one axis meets every part of the other.
+The axes are divided independently; windows are all combinations of a part of one axis with a part of the other.
 """
 
 from itertools import product
@@ -12,7 +12,7 @@ from hrvit_lab.parts.ops import Cost, Costs
 
 
 class Span(NamedTuple):
-    """Places ``start`` to ``stop`` of an axis, cut into pieces of ``size`` that follow each other."""
+    """Positions ``start`` to ``stop`` of an axis, divided into consecutive pieces of ``size``."""
 
     start: int
     stop: int
@@ -20,7 +20,7 @@ class Span(NamedTuple):
 
 
 def spans(length: int, window_size: int, shift: int = 0) -> tuple[Span, ...]:
-    """An axis in windows, the first ending after ``shift`` places; what is left over is a smaller window of its own.
+    """Divide an axis into windows; the first ends after ``shift`` positions, and the remainder is a smaller window.
 
     An axis that is no longer than the window is one window, unshifted.
 
@@ -37,7 +37,8 @@ def spans(length: int, window_size: int, shift: int = 0) -> tuple[Span, ...]:
 
 
 def dilated_groups(length: int, window_size: int) -> tuple[tuple[int, int], ...]:
-    """How many groups of how many places are congruent modulo ``ceil(length / window_size)``, larger ones first.
+    """(number of groups, positions per group) of positions congruent modulo ``ceil(length / window_size)``, larger
+    first.
 
     >>> dilated_groups(10, 4)  # 0 3 6 9, 1 4 7, 2 5 8
     ((1, 4), (2, 3))
@@ -48,7 +49,7 @@ def dilated_groups(length: int, window_size: int) -> tuple[tuple[int, int], ...]
 
 
 def count_windows(length: int, window_size: int, shift: int = 0) -> tuple[tuple[int, int], ...]:
-    """How many windows of how many places ``spans`` gives."""
+    """(number of windows, positions per window) of ``spans``."""
     return tuple(((span.stop - span.start) // span.size, span.size) for span in spans(length, window_size, shift))
 
 
@@ -56,12 +57,12 @@ Groups = tuple[tuple[int, int], ...]
 
 
 def _pairs(rows: Groups, columns: Groups) -> int:
-    """(Token, token of the same window): the axes' squares multiply."""
+    """Number of pairs of tokens in the same window: the product of the sums of squares of both axes."""
     return prod(sum(count * size**2 for count, size in axis) for axis in (rows, columns))
 
 
 def _pairs_padded(window_size: int, height: int, width: int) -> int:
-    """The same with every window full, and none larger than the map."""
+    """The same with all windows full, but not larger than the map."""
     sizes = ((side, min(window_size, side)) for side in (height, width))
     return prod(-(-side // size) * size**2 for side, size in sizes)
 
@@ -69,17 +70,18 @@ def _pairs_padded(window_size: int, height: int, width: int) -> int:
 def _window_products(dim: int, head_dim: int, window_size: int, height: int, width: int, shift: int) -> Cost:
     rows, columns = (count_windows(side, window_size, shift) for side in (height, width))
     padded = _pairs_padded(window_size, height, width)
-    biases = num_heads(dim, head_dim) * (2 * window_size - 1) ** 2  # one for every head and offset within a window
+    biases = num_heads(dim, head_dim) * (2 * window_size - 1) ** 2  # one per head and offset within a window
     return products(dim, head_dim, _pairs(rows, columns), height * width, pairs_padded=padded, params=biases)
 
 
 def window_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """One linear; windows from the map's corner."""
+    """One linear; windows start at the map's corner."""
     return qkv(dim, height * width), _window_products(dim, head_dim, window_size, height, width, 0)
 
 
 def shifted_window_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """The same in shifted windows; padded, as Swin runs them: no more windows than unshifted, all of them full."""
+    """The same with shifted windows. The padded count is that of Swin: as many windows as unshifted, all of them
+    full."""
     shift = window_size // 2
     return qkv(dim, height * width), _window_products(dim, head_dim, window_size, height, width, shift)
 
@@ -93,28 +95,29 @@ def dilated_window_cost(dim: int, head_dim: int, window_size: int, height: int, 
 
 
 def window_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """In windows from the map's corner."""
+    """Live elements with windows that start at the map's corner."""
     return _windows_live(dim, head_dim, window_size, height, width, batch_size, 0)
 
 
 def shifted_window_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """In shifted windows."""
+    """Live elements with shifted windows."""
     return _windows_live(dim, head_dim, window_size, height, width, batch_size, window_size // 2)
 
 
 def _windows_live(
     dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int, shift: int
 ) -> int:
-    """Query, key and value; the outputs so far; and of windows of one shape the biases of their pairs, which the batch
-    shares, twice; or these once, query, key and value laid out anew, and their output. At the end the outputs are
-    joined."""
+    """Query, key and value and the outputs so far, and for the current windows of one shape: two copies of their
+    biases, shared by the batch; or one copy, the rearranged query, key and value, and the output. At the end, the
+    outputs are concatenated."""
     rows, columns = (count_windows(side, window_size, shift) for side in (height, width))
     heads = num_heads(dim, head_dim)
     done = peak = 0
     for (row_count, row_size), (column_count, column_size) in product(rows, columns):
         tokens = row_size * column_size
         out = dim * row_count * column_count * tokens
-        # Windows as wide as the map, or rows of one, lie in it one after another, and a batch of them if they are all.
+        # Windows as wide as the map, or with a single row, are contiguous in it; for a batch, only if they cover the
+        # map.
         alone = len(rows) == 1 or batch_size == 1 or row_count == 1
         in_place = len(columns) == 1 and (column_count == 1 or row_size == 1) and alone
         biases = heads * tokens**2 // batch_size
@@ -125,8 +128,9 @@ def _windows_live(
 
 
 def dilated_window_live(dim: int, head_dim: int, window_size: int, height: int, width: int, batch_size: int) -> int:
-    """Query, key and value; the longer groups of rows, and within them of columns, put together; of groups of one shape
-    query, key and value laid out anew and their output; the outputs so far. At the end the outputs are joined."""
+    """Query, key and value and the outputs so far; the longer groups of rows, and within them of columns, gathered; for
+    the current groups of one shape, the rearranged query, key and value and the output. At the end, the outputs are
+    concatenated."""
     rows, columns = (dilated_groups(side, window_size) for side in (height, width))
     together = 3 * dim * rows[0][0] * rows[0][1] * width * (len(rows) > 1)
     done = peak = 0
@@ -135,7 +139,7 @@ def dilated_window_live(dim: int, head_dim: int, window_size: int, height: int, 
         beside = together + 3 * dim * row_tokens * columns[0][0] * columns[0][1] * (len(columns) > 1)
         for column_count, column_size in columns:
             out = dim * row_tokens * column_count * column_size
-            # Groups lie one after another in the map unless two axes of more than one place change places.
+            # Groups are contiguous in the map unless two axes with more than one position are transposed.
             changes = (row_size, row_count), (row_size, column_count), (column_size, column_count)
             in_place = len(rows) == len(columns) == 1 and all(1 in pair for pair in changes)
             peak = max(peak, done + beside + (1 if in_place else 4) * out)

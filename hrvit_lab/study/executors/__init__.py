@@ -1,4 +1,4 @@
-"""Ways to run trials: each takes what is missing and returns when it is in the store. A file each, and a line here."""
+"""Executors run missing trials and return when all are in the store. Add one with a file and a line here."""
 
 from hrvit_lab.study.executors.local import run_here
 from hrvit_lab.study.executors.work import Ended, Executor, Watcher, Work, WorkerUnable
@@ -6,4 +6,4 @@ from hrvit_lab.study.executors.work import Ended, Executor, Watcher, Work, Worke
 __all__ = ["EXECUTORS", "Ended", "Executor", "Watcher", "Work", "WorkerUnable"]
 
 EXECUTORS: dict[str, Executor] = {"local": run_here}
-"""Every executor by its name."""
+"""All executors by name."""

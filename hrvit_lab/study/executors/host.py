@@ -1,7 +1,7 @@
-"""What the studies of one user on one host share: measurements of time must not disturb each other.
+"""Limits and locks that all studies of a user share on one host, so that latency measurements run alone.
 
-Any number of processes may compute at once, or one may measure times; the locks lie in a folder of the user's own
-among the host's temporary files, so they are the same for all results folders and never shared between hosts.
+Either any number of processes compute, or one process measures latency. The locks are in a per-user folder for
+temporary files, so they apply to all results folders of this host and to no other host.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import Lock, try_lock
 
 WORKER_BYTES = 540 * 2**20
-"""Memory of a worker that trains a small network: torch and its libraries, mostly."""
+"""Memory of a worker that trains a small network, mostly torch and its libraries."""
 
 ENTRY_TRIES = 10
 ENTRY_WAIT_S = 0.01
 
 
 def choose_jobs(asked: int | None, device: str) -> tuple[int, str]:
-    """How many trials run at a time, and a sentence if that is fewer than asked for.
+    """The number of trials to run at the same time, and a sentence if it is less than requested.
 
     Args:
-        asked: by the user; None takes as many as fit, one on a GPU.
+        asked: the requested number; None: as many as fit, or one on a GPU.
     """
     cores, memory = usable_cores(), available_memory()
     fit = max(1, memory // WORKER_BYTES)
@@ -37,15 +37,15 @@ def choose_jobs(asked: int | None, device: str) -> tuple[int, str]:
         return (most if device == "cpu" else 1), ""
     if asked <= most:
         return asked, ""
-    why = f"{memory / 2**30:.1f} GiB of memory are free" if fit < cores else f"{cores} cores can be used"
-    return most, f"--jobs {asked} is too many here: {why}, so {most} run{'s' * (most == 1)} at a time."
+    why = f"{memory / 2**30:.1f} GiB of memory are free" if fit < cores else f"{cores} CPU cores are available"
+    return most, f"--jobs {asked} is reduced to {most}: {why}."
 
 
 def host_folder() -> Path:
-    """The user's folder for locks on this host, made if absent.
+    """The user's folder for locks on this host; created if absent.
 
     Raises:
-        ConfigError: if what lies there is a link, or belongs to or can be written by somebody else.
+        ConfigError: if it is a link or a file, belongs to another user, or is writable by other users.
     """
     posix = hasattr(os, "getuid")
     folder = Path(tempfile.gettempdir()) / f"hrvit-lab-{os.getuid() if posix else getpass.getuser()}"
@@ -56,17 +56,18 @@ def host_folder() -> Path:
         ours = ours and found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not ours:
         raise ConfigError(
-            f"{folder} holds the locks of this user's studies, but is no folder of this user's alone; remove it, or "
-            "set TMPDIR to another folder"
+            f"{folder} holds the locks of studies, so it must be a folder that only this user can write to; "
+            "remove it, or set TMPDIR to another folder"
         )
     return folder
 
 
 def timing_lock(*, exclusive: bool) -> Lock | None:
-    """Held exclusively while times are measured, and shared while anything else computes; None when it has to wait.
+    """Acquire the lock: exclusive to measure latency, shared for all other trials; None if it is not available.
 
-    Who enters holds ``timing.lock`` for a moment, who measures holds it to the end. Who computes holds a file of its
-    own, and who wants to measure looks whether one of those is held. All of them end with the process that holds them.
+    A process that measures holds ``timing.lock`` throughout. Other processes hold it only while they lock a file of
+    their own, ``computing-*.lock``. A process may measure only if none of these files is locked. The operating system
+    releases all locks of a process that ends.
 
     Raises:
         ConfigError: if the user's folder can't be used, see `host_folder`.
@@ -86,7 +87,7 @@ def timing_lock(*, exclusive: bool) -> Lock | None:
 
 
 def _enter(gate: Path) -> Lock | None:
-    """Others that enter are through in a moment; who measures is not."""
+    """Lock ``timing.lock``, with retries: other processes hold it briefly, except while they measure."""
     for _ in range(ENTRY_TRIES):
         if (lock := try_lock(gate)) is not None:
             return lock
@@ -95,7 +96,7 @@ def _enter(gate: Path) -> Lock | None:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether nobody holds it any more; a killed process's file is removed."""
+    """Whether no process holds the lock; the file of a killed process is removed."""
     lock = try_lock(path)
     if lock is not None:
         lock.release(unlink=True)

@@ -1,6 +1,7 @@
-"""Runs trials in worker processes on this machine: some at a time, then those that measure times, one by one.
+"""Run trials in worker processes on this machine: first several at a time, then latency trials one at a time.
 
-Only this process claims and writes. A worker that hangs is killed, one that dies is replaced, and the rest goes on.
+Only the parent process claims trials and writes records. A worker that exceeds the time limit is killed, and a worker
+that died is replaced.
 """
 
 import contextlib
@@ -23,14 +24,14 @@ from hrvit_lab.study.trials import Trial
 
 POLL_S = 0.2
 GRACE_S = 1.0
-"""A signal to a whole group of processes may reach the workers first: so long its arrival here is waited for."""
+"""Seconds to wait for a signal after a worker was killed: a signal to the process group may reach workers first."""
 
 MAX_INTERRUPTIONS = 3
-"""A trial whose worker is killed so often has failed: the system may kill it for what it does."""
+"""A trial fails after its worker was killed this often, because the trial itself may be the cause (memory)."""
 
 
 def run_here(work: Work) -> None:
-    """An `Executor`: processes of this machine."""
+    """An `Executor` that uses processes on this machine."""
     together = deque(trial for trial in work.trials if not GROUPS[trial.group].alone)
     alone = deque(trial for trial in work.trials if GROUPS[trial.group].alone)
     with _ended_by_signals() as check_end:
@@ -40,9 +41,9 @@ def run_here(work: Work) -> None:
 
 @dataclass
 class _Phase:
-    """Trials that run under the same rules: how many at a time, with how many threads, with company or without.
+    """Trials that run with the same number of workers and threads, and the same timing lock.
 
-    A claim belongs to a worker, or to the block that is about to give it to one: whatever is raised, it is released.
+    A claim is owned by a worker, or by the code that is about to pass it to one, so that it is released on any error.
     """
 
     work: Work
@@ -57,7 +58,7 @@ class _Phase:
     false_starts: int = 0
 
     def run(self) -> None:
-        """To the end of every trial, wherever it runs."""
+        """Run until every trial has finished, here or in another process."""
         if not self.queue:
             return
         while (timing := timing_lock(exclusive=self.exclusive)) is None:
@@ -89,7 +90,7 @@ class _Phase:
         self.check_end()
 
     def _hand_out(self) -> None:
-        """Give idle workers (new ones, up to the limit) what no other process has claimed or done."""
+        """Start trials that no other process has claimed or finished, on idle or new workers."""
         store = self.work.store
         for _ in range(len(self.queue)):
             idle = next((w for w in self.crew if not w.task), None)
@@ -106,7 +107,7 @@ class _Phase:
                 if record is None:
                     idle = idle or self._hire()
                     idle.give(trial, claim)
-                    ours.pop_all()  # from here on it is the worker's
+                    ours.pop_all()  # the worker owns the claim now
             if record is not None:
                 self.work.watcher.finished(trial, record)
                 continue
@@ -139,7 +140,7 @@ class _Phase:
             self._keep(w, outcome)
 
     def _keep(self, w: Worker, outcome: Outcome) -> None:
-        """Write the record, free the claim, and replace a worker that can't be trusted any more."""
+        """Write the record, release the claim, and stop the worker unless its trial succeeded."""
         assert w.task is not None
         trial, claim = w.task
         record = self._record(w, trial, outcome)
@@ -151,14 +152,14 @@ class _Phase:
     def _record(self, w: Worker, trial: Trial, outcome: Outcome) -> Outcome:
         disturbed = {metric: list(reasons) for metric, reasons in outcome.get("disturbed", {}).items()}
         if w.beside and outcome["status"] == "ok":
-            reason = f"beside up to {w.beside} other trial{'s' * (w.beside > 1)}"
+            reason = f"up to {w.beside} other trial{'s' * (w.beside > 1)} ran at the same time"
             for metric in GROUPS[trial.group].shared_clock:
                 disturbed.setdefault(metric, []).append(reason)
         about = {"beside": w.beside, "disturbed": disturbed, "environment": dict(self.work.environment)}
         return trial.head() | outcome | about
 
     def _interrupted(self, w: Worker, outcome: Outcome) -> None:
-        """Let the trial be taken again, in this run or the next, unless it was ended too often."""
+        """Queue the trial again, in this run or the next, up to ``MAX_INTERRUPTIONS`` times."""
         assert w.task is not None
         self._wait_for_the_end()
         trial = w.task[0]
@@ -174,7 +175,7 @@ class _Phase:
         self.work.watcher.interrupted(trial, outcome["reason"])
 
     def _again_after(self, w: Worker, cause: str) -> None:
-        """Its worker never began the trial: another one does, if workers can start here at all."""
+        """Queue a trial again whose worker was killed before it started the trial."""
         assert w.task is not None
         self._wait_for_the_end()
         self.false_starts += 1
@@ -184,12 +185,12 @@ class _Phase:
         self._free(w, keep=False)
 
     def _wait_for_the_end(self) -> None:
-        """A worker was killed: if this run is being ended too, nothing more is written."""
+        """After a worker was killed, wait: if this process was told to end too, raise before anything is written."""
         time.sleep(GRACE_S)
         self.check_end()
 
     def _free(self, w: Worker, *, keep: bool) -> None:
-        """End the claim on its trial; without ``keep``, end the worker too."""
+        """Release the claim on the worker's trial; unless ``keep``, stop the worker too."""
         assert w.task is not None
         self.work.store.release(w.task[1])
         w.task = None
@@ -200,10 +201,10 @@ class _Phase:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[Callable[[], None]]:
-    """Give a function that raises `Ended` if a signal has asked this process to end.
+    """Yield a function that raises `Ended` if a signal (SIGINT, SIGTERM, SIGHUP) has been received.
 
-    A handler that raised by itself would do so anywhere: between the making of a lock or a process and the line that
-    notes whose it is. Who ignores such a signal (nohup), or handles it, goes on doing so. Ctrl-C is one of them.
+    The handler only notes the signal: if it raised, that could happen between creating a lock or process and storing
+    it. Signals that are ignored (nohup) or already have a handler are left as they are.
     """
     asked: list[int] = []
 
@@ -224,7 +225,7 @@ def _ended_by_signals() -> Iterator[Callable[[], None]]:
         signal.signal(number, ask)
     try:
         yield check_end
-        check_end()  # a signal that came after the last look must not be lost
+        check_end()  # a signal may have arrived after the last check
     finally:
         for number, handler in ending.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A worker process, as its study sees it."""
+"""A worker process, seen from the parent."""
 
 import contextlib
 import multiprocessing
@@ -22,21 +22,22 @@ from hrvit_lab.study.worker import Probe
 STARTUP_TIMEOUT_S = 300.0
 EXIT_TIMEOUT_S = 60.0
 LONGEST_LOOK_S = 1.0
-"""Time between two looks at a worker that counts: more passes only where this process, too, was stopped."""
+"""Longest time that counts between two looks at a worker. More passes only if this process was stopped as well."""
 
 
 class KilledAtStart(RuntimeError):
-    """A signal ended the worker before it could take a trial."""
+    """A signal killed the worker before it was ready for a trial."""
 
 
 class Worker:
-    """A spawned process, and what it is doing.
+    """A spawned process and its current trial.
 
     Attributes:
         task: the trial, and the claim on it.
-        steps: (done, in all) of that trial, as far as it told.
-        beside: other trials that ran meanwhile, at most.
-        awake_s: seconds since it began, without those in which it, or this process, was stopped or suspended.
+        steps: (done, total) steps of the trial, as last reported.
+        beside: maximum number of other trials that ran at the same time.
+        awake_s: seconds since the trial started, without the time in which the worker or this process was stopped or
+            suspended.
     """
 
     def __init__(self, probes: Mapping[str, Probe], threads: int) -> None:
@@ -57,18 +58,18 @@ class Worker:
         self._begin()
 
     def give(self, trial: Trial, claim: Lock) -> None:
-        """Begin a trial."""
+        """Start a trial."""
         self.task = trial, claim
         self._begin()
-        with contextlib.suppress(OSError):  # if it has died meanwhile, its answer will say so
+        with contextlib.suppress(OSError):  # a dead worker is reported by `look`
             self.connection.send((trial.group, trial.inputs))
 
     def look(self, timeout_s: float) -> Outcome | None:
-        """What has become of its trial: an answer, its death, running over time; None while it goes on.
+        """The outcome of its trial: the result, the worker's death, or a timeout; None while it is running.
 
         Raises:
             WorkerUnable: if it could not start.
-            KilledAtStart: if it was killed before it had.
+            KilledAtStart: if it was killed before it was ready.
         """
         self._count_time()
         try:
@@ -90,7 +91,7 @@ class Worker:
         return None
 
     def stop(self) -> None:
-        """Kill it, whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -119,12 +120,12 @@ class Worker:
         }
 
     def _death(self) -> Outcome:
-        """By a signal: whoever sent it, the trial is not to blame. By itself: it is."""
+        """The outcome of a dead worker: interrupted if a signal killed it, failed if it exited by itself."""
         self.process.join(EXIT_TIMEOUT_S)
         code = self.process.exitcode
         by_signal = code is not None and code < 0
         if code is not None and code < 0:
-            hint = ", as when the system runs out of memory" if -code == getattr(signal, "SIGKILL", None) else ""
+            hint = ", possibly because memory ran out" if -code == getattr(signal, "SIGKILL", None) else ""
             cause = f"the worker process was killed by {_signal_name(-code)}{hint}"
         else:
             cause = f"the worker process ended with exit code {code}"
@@ -132,7 +133,7 @@ class Worker:
             return self._failure(INTERRUPTED if by_signal else "failed", cause)
         if by_signal:
             raise KilledAtStart(cause)
-        raise WorkerUnable(f"a worker could not start: {cause}; its own words are above")
+        raise WorkerUnable(f"a worker could not start: {cause}; its error message is above")
 
 
 def _signal_name(number: int) -> str:
@@ -144,7 +145,7 @@ def _signal_name(number: int) -> str:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment; a process started within never sees it as Python's KeyboardInterrupt."""
+    """Ignore Ctrl-C in this block, so that a process started in it never raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -157,7 +158,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Start processes that do not run the main script again: it may call `run_study` without a guard."""
+    """Start processes without importing the main script again, which may call `run_study` without a guard."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -1,4 +1,4 @@
-"""What an executor is given, and whom it tells what happens."""
+"""The interface of executors: their input (`Work`) and the callbacks for progress (`Watcher`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ Outcome = dict[str, Any]
 
 
 class WorkerUnable(RuntimeError):
-    """A worker could not even start: no trial's fault, so none is recorded."""
+    """A worker process could not start. No trial is recorded as failed."""
 
 
 class Ended(KeyboardInterrupt):
-    """The run was asked to end by a signal, as by Ctrl-C, a scheduler or a closed terminal.
+    """A signal told the run to end: Ctrl-C, a scheduler or a closed terminal.
 
     Attributes:
         signal: its number.
@@ -28,36 +28,36 @@ class Ended(KeyboardInterrupt):
 
 
 class Watcher(Protocol):
-    """Is told what happens (the progress display, or a list in tests)."""
+    """Callbacks for the progress of trials."""
 
     def started(self, trial: Trial) -> None:
-        """A worker begins it."""
+        """A worker starts the trial."""
 
     def stepped(self, trial: Trial, done: int, total: int) -> None:
-        """So many of its steps are done."""
+        """A number of the trial's steps are finished."""
 
     def interrupted(self, trial: Trial, reason: str) -> None:
-        """Its worker was ended from outside; it is started again later, without a word."""
+        """The trial's worker was killed; the trial is started again later."""
 
     def finished(self, trial: Trial, record: Mapping[str, Any]) -> None:
-        """Its record is on disk, by this process or another."""
+        """The trial's record is on disk, written by this process or another."""
 
     def waiting(self, trials: Sequence[Trial]) -> None:
-        """Nothing to do until another process is done with these."""
+        """Nothing to run until another process finishes these trials."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Trials to bring into the store, and what is needed for that.
+    """Trials to run, and the settings for running them.
 
     Attributes:
-        trials: distinct trials without an outcome, in the order to begin them.
-        store: the only truth about what is done.
+        trials: distinct trials without an outcome, in the order to start them.
+        store: the records; a trial is finished if and only if it has a record there.
         probes: function per group; top-level functions, as worker processes import them by name.
-        settled: a trial's outcome, from whichever process; None while it has to be run.
-        jobs: trials at a time, of those that need not be alone.
+        settled: returns a trial's outcome, from any process; None if it has to be run.
+        jobs: number of trials at the same time, except those that must run alone.
         timeout_s: seconds a trial may take.
-        environment: kept beside every figure.
+        environment: stored in every record.
     """
 
     trials: tuple[Trial, ...]
@@ -71,11 +71,11 @@ class Work:
 
 
 class Executor(Protocol):
-    """A way to run trials: returns when every trial of the work is settled, or has failed once more."""
+    """Runs trials; returns when every trial has an outcome."""
 
     def __call__(self, work: Work) -> None:
         """
         Raises:
-            WorkerUnable: if nothing can be run.
-            Ended: if the run was asked to end.
+            WorkerUnable: if no worker can start.
+            Ended: if a signal told the run to end.
         """

@@ -1,4 +1,4 @@
-"""Groups of metrics, each measured by one probe: a file each, and a line here."""
+"""Groups of metrics, each measured by one probe. Add one with a file and a line here."""
 
 from hrvit_lab.study.groups.accuracy import ACCURACY
 from hrvit_lab.study.groups.cost import COST
@@ -9,7 +9,7 @@ from hrvit_lab.study.groups.memory import MEMORY
 __all__ = ["ATTACHMENTS", "GROUPS", "PROBES", "Figures", "Group", "ProbeInput"]
 
 GROUPS = {group.key: group for group in (COST, LATENCY, MEMORY, ACCURACY)}
-"""Every group by its key."""
+"""All groups by key."""
 
 PROBES = {key: group.probe for key, group in GROUPS.items()}
-"""Every group's probe: one call is one trial."""
+"""The probe of each group; one call is one trial."""

@@ -1,13 +1,13 @@
-"""Accuracy after a short training: a proxy."""
+"""Accuracy after a short training (a proxy for that of a full training)."""
 
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 ONE_CORE = 0.9
-"""Share of the time in which one thread must have computed, or other programs took its core."""
+"""CPU time of a training in one thread divided by its duration: below this, other programs used the core."""
 
 
 def train(asked: ProbeInput) -> Figures:
-    """Train from scratch with as many classes as the data has; figures of the last epoch, and the curves."""
+    """Train from scratch with the data's number of classes. Returns the values of the last epoch and the curves."""
     from hrvit_lab.network.baselines import build_network
     from hrvit_lab.network.seeding import seeded
     from hrvit_lab.train.data import load_dataset
@@ -28,17 +28,19 @@ def train(asked: ProbeInput) -> Figures:
         "val_loss": result.val_loss,
         "train_seconds": result.seconds,
         "curves": result.curves,
-        "disturbed": {"train_seconds": [f"other programs left it {share:.0%} of a core"]} if starved else {},
+        "disturbed": {"train_seconds": [f"the training got {share:.0%} of a CPU core because of other programs"]}
+        if starved
+        else {},
     }
 
 
 ACCURACY = Group(
     key="accuracy",
     label="training with one seed",
-    # 2: position tables (of window attention, and of timm's models) are not decayed; image folders are read with nested
-    # images, 16-bit greys in their range and transparency on white.
-    # 3: MixCFN's halves are modules: the same initial weights, and the same gradients but for the order in which sums
-    # are rounded, which a training amplifies (branch_sweep, one branch, seed 0: top-1 35.6 % in place of 42.2 %).
+    # 2: no weight decay on position tables (of window attention and of timm models); image folders include nested
+    # images, 16-bit grey images keep their range, and transparent pixels are white.
+    # 3: MixCFN's halves are modules. Initial weights are the same, and gradients differ only by rounding, which a
+    # training amplifies (branch_sweep, one branch, seed 0: top-1 35.6 % instead of 42.2 %).
     version=3,
     depends_on=("data", "train", "seed", "device", "torch"),
     probe=train,

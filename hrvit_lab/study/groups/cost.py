@@ -6,7 +6,7 @@ from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
 def costs(asked: ProbeInput) -> Figures:
-    """Costs in closed form, or of a run on the meta device; no weights are made."""
+    """Costs in closed form, or counted in a forward pass on the meta device. No weights are allocated."""
     counts = count(asked.config, asked.resolution)
     return {
         "params": counts.params,
@@ -20,8 +20,8 @@ def costs(asked: ProbeInput) -> Figures:
 
 
 def closed_form(asked: ProbeInput) -> Figures | None:
-    """Costs of our configs, which are arithmetic. A model of timm has to be loaded and run, which takes seconds and may
-    meet an operator that can't be counted: that is a trial."""
+    """Costs of our configs in closed form; None for timm models, which must be built and run in a trial, because this
+    takes seconds and fails on operators with unknown cost."""
     return costs(asked) if isinstance(asked.config, HRViTConfig) else None
 
 

@@ -1,4 +1,4 @@
-"""What a group of metrics is: figures that come from one measurement."""
+"""Group of metrics that one measurement produces."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,22 +11,22 @@ Figures = dict[str, Any]
 
 
 def ignore_steps(done: int, total: int) -> None:
-    """Nobody wants to know."""
+    """The default ``on_step``: does nothing."""
 
 
 @dataclass(frozen=True)
 class ProbeInput:
-    """What a trial measures, picklable.
+    """The picklable input of a probe.
 
     Attributes:
         config: the network.
         resolution: height and width of the input in pixels, for costs, latency and memory.
         seed: of initial weights and training.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        data: arguments of ``load_dataset``: ``name``, ``resolution`` and, for files elsewhere, ``root``.
+        data: arguments of ``load_dataset``: ``name``, ``resolution`` and optionally ``root``.
         train: fields of ``TrainOptions``.
-        latency: arguments of ``measure_latency`` beside model, resolution and device.
-        on_step: is called with (steps done, steps in all) by probes that take long.
+        latency: arguments of ``measure_latency`` except model, resolution and device.
+        on_step: long-running probes call it with (steps done, total steps).
     """
 
     config: NetworkConfig
@@ -41,23 +41,22 @@ class ProbeInput:
 
 @dataclass(frozen=True)
 class Group:
-    """Metrics that one probe measures together. Which ones they are, `METRICS` says.
+    """Metrics that one probe measures together; `METRICS` assigns each metric to a group.
 
     Attributes:
         key: its name in `GROUPS`, and in `Metric.group`.
-        label: what one trial of it is, for people.
-        version: raise it when the probe begins to measure otherwise: records of another version don't count.
-        depends_on: names of what the figures depend on beside the network: ``"resolution"``, ``"data"``, ``"train"``,
-            ``"latency"``, ``"seed"``, ``"device"``, ``"hardware"``, ``"torch"`` (its version); or one part of it, as
-            ``"latency.dtype"``.
-        probe: measures in a worker process, and imports what it needs itself. It returns one flat dict: metrics (and
-            their spread, ``SPREAD``) in base units; beside them, under ``ATTACHMENTS``, what else is kept. It raises
-            what goes wrong.
-        alone: whether it measures times, so that nothing else may run on the host.
-        shared_clock: metrics that are times of something that runs beside others: they are marked as disturbed then.
-        quick: whether its trials take no time worth counting.
-        compute: gives the figures at once where they are arithmetic; None where the probe must run. What is computed
-            is not stored.
+        label: what one trial of it is, as shown to users.
+        version: increase it when the probe changes what it measures; records of other versions are ignored.
+        depends_on: conditions that the values depend on, in addition to the network: ``"resolution"``, ``"data"``,
+            ``"train"``, ``"latency"``, ``"seed"``, ``"device"``, ``"hardware"``, ``"torch"`` (its version); or one
+            field of a condition, such as ``"latency.dtype"``.
+        probe: measures in a worker process, and imports its dependencies when called. It returns one flat dict: metrics
+            (and their spread, ``SPREAD``) in base units, and additional data under ``ATTACHMENTS``. It raises an
+            exception if the measurement fails.
+        alone: whether no other trial may run on the host at the same time (for latency).
+        shared_clock: durations that are marked as unreliable if other trials ran at the same time.
+        quick: whether its trials take negligible time.
+        compute: returns the values of networks that need no probe (closed form), or None. Such values are not stored.
     """
 
     key: str
@@ -72,15 +71,15 @@ class Group:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What it measures."""
+        """The metrics of this group."""
         return tuple(metric for metric in METRICS.values() if metric.group == self.key)
 
     @property
     def per_seed(self) -> bool:
-        """Whether there is a trial for every seed."""
+        """Whether there is one trial per seed."""
         return any(metric.per_seed for metric in self.metrics)
 
 
 ATTACHMENTS = ("curves", "samples", "disturbed")
-"""What a probe may return beside figures: a training's curves, raw samples, and why which figures are in doubt
+"""Additional data that a probe may return: training curves, raw samples, and unreliable metrics
 (``{metric: [reason, …]}``)."""

@@ -4,7 +4,7 @@ from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
 def measure(asked: ProbeInput) -> Figures:
-    """Median wall time of a batch, its minimum and percentiles, throughput; the rest under samples."""
+    """Median wall time of a batch, its minimum and percentiles, throughput; raw measurements under ``samples``."""
     from hrvit_lab.latency.models import build_measurable
     from hrvit_lab.latency.single import measure_latency
 

@@ -4,7 +4,7 @@ from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
 def measure(asked: ProbeInput) -> Figures:
-    """Peak memory at the batch size and dtype that latency is measured with."""
+    """Peak memory at the batch size and dtype of the latency measurement."""
     from hrvit_lab.latency.memory import measure_peak_memory
     from hrvit_lab.latency.models import build_measurable
 

@@ -1,4 +1,4 @@
-"""The report of a study: its figures, and one HTML file with them that needs nothing else."""
+"""The report of a study: its figures, and one self-contained HTML file."""
 
 from hrvit_lab.study.report.figures import figures_of
 from hrvit_lab.study.report.page import render

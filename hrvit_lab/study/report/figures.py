@@ -1,4 +1,4 @@
-"""The figures of a study's results, and what they need beside the table."""
+"""The figures of a study's results, and the costs by part that they show."""
 
 from collections.abc import Mapping
 
@@ -13,13 +13,13 @@ from hrvit_lab.study.spec import EQUAL_MACS
 
 
 def figures_of(results: Results) -> dict[str, plots.Figure]:
-    """The study's figures by name; nothing is drawn against costs that can't be compared, or that were made equal."""
+    """The study's figures by name. Costs that are not comparable, or were made equal, are not used as an axis."""
     table, spec = results.table, results.spec
     if not results.comparable:
         table = table.drop(columns=[key for key, metric in METRICS.items() if metric.group == "cost"], errors="ignore")
     if spec.match == (EQUAL_MACS,):
-        table = table.drop(columns="macs", errors="ignore")  # what is left of their differences is chance
-    axes = spec.axis_names if spec.compare_to is None else ()  # each is at its own value in one row alone
+        table = table.drop(columns="macs", errors="ignore")  # the remaining differences in MACs mean nothing
+    axes = spec.axis_names if spec.compare_to is None else ()  # with compare_to, variants have no shared axis values
     figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset, spec.tradeoff)
     if spec.compare_to is not None and "top1_delta" in table and table["top1_delta"].notna().any():
         figures = {"top1_deltas": plots.deltas(table, "top1", spec.compare_to, results.dataset)} | figures
@@ -27,8 +27,8 @@ def figures_of(results: Results) -> dict[str, plots.Figure]:
 
 
 def costs_by_part(results: Results) -> pd.DataFrame:
-    """MACs, variants × parts, in closed form, of as many variants as are drawn; in one piece for networks that are not
-    ours, none where costs are of another network than the config's."""
+    """MACs by part in closed form (variants × parts), of at most as many variants as are drawn. Networks that are not
+    HRViTs have a single part. Empty if the costs are of another network than the config's (``cost_base``)."""
     if results.spec.cost_base is not None:
         return pd.DataFrame()
     parts: dict[str, dict[str, float]] = {}
@@ -38,12 +38,12 @@ def costs_by_part(results: Results) -> pd.DataFrame:
             continue
         if isinstance(fields, Mapping) and "model" in fields:
             if not pd.isna(row.get("macs")):
-                parts[row["variant"]] = {"another network": row["macs"]}
+                parts[row["variant"]] = {"whole network": row["macs"]}
             continue
         try:
             counts = count(HRViTConfig.from_dict(fields), results.spec.resolution_of(row["variant"]))
         except ConfigError:
-            continue  # of a file that somebody changed
+            continue  # configs.json was edited
         by_part = counts.table("part")
         parts[row["variant"]] = dict(zip(by_part["part"], by_part["macs"], strict=True))
     return pd.DataFrame.from_dict(parts, orient="index")

@@ -1,6 +1,6 @@
-"""The page of a report.
+"""The HTML page of a report.
 
-Names and notes may come from anybody: they are escaped, and the page's own policy lets no script run but ours.
+Names and notes are untrusted: they are escaped, and the page's content security policy allows only its own script.
 """
 
 import base64
@@ -30,11 +30,11 @@ from hrvit_lab.study.tables import NOT_BUILT
 MAX_ENVIRONMENTS = 20
 
 MAX_ROWS = 1_000
-"""Rows of the page's table."""
+"""Maximum number of rows in the page's table."""
 
 
 def render(results: Results, drawings: Mapping[str, str]) -> str:
-    """The report as HTML: no address outside the page, no script but the table's sorting.
+    """The report as HTML, without external resources; its only script sorts the table.
 
     Args:
         drawings: the figures as SVG documents, by name.
@@ -70,7 +70,7 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
 
 
 def environments(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(what was measured there, its lines) of every environment that figures of the table come from."""
+    """All environments in which values of the table were measured, each as (groups measured there, lines of text)."""
     said = []
     for there in results.measured_in[:MAX_ENVIRONMENTS]:
         trials = there.get("trials")
@@ -85,7 +85,7 @@ def environments(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     return said
 
 
-# The plots' colours on a dark page; those that are not named stay as they are.
+# The plots' colours on a dark page; others are unchanged.
 DARK = {
     "ink": "#e8ebf0",
     "muted": "#98a2b3",
@@ -99,7 +99,7 @@ DARK = {
 
 
 def inline_svg(document: str, name: str) -> Markup:
-    """An SVG document as part of an HTML page: its ids prefixed with `name`, its colours the page's variables."""
+    """Prepare an SVG document for an HTML page: prefix its ids with `name`, use the page's variables as colours."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     prefix = re.sub(r"\W", "-", name)
@@ -131,7 +131,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
-# Sorts a table by the column whose head is pressed; empty cells stay last.
+# Sorts a table by the column whose header is clicked; empty cells stay last.
 SORT_SCRIPT = """
 for (const head of document.querySelectorAll("th[data-sort]")) {
   head.querySelector("button").addEventListener("click", () => {

@@ -1,4 +1,4 @@
-"""What a study's results say, in sentences that claim no more than their spreads allow."""
+"""Sentences that summarize a study's results; differences are claimed only if they are significant."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ from hrvit_lab.study.statistics import LEVEL
 from hrvit_lab.study.tables import DISTURBED, NOT_BUILT, PARTIAL
 
 MAX_NAMED = 8
-"""Variants that a sentence names."""
+"""Maximum number of variants that a sentence names."""
 
-UNTESTED = "The table has no tests over seeds: they take two seeds or more, and a table of this version"
+UNTESTED = "Differences were not tested; tests need at least two seeds and a table written by this version."
 
 
 def summary(table: pd.DataFrame, dataset: str, compare_to: str | None = None) -> list[str]:
-    """What the table says. Differences are claimed at the 5 % level for all of a study's comparisons together."""
+    """Summarize a study's table. Differences are claimed at the 5 % level for all comparisons of the study together."""
     rows = records_of(table)
     distinct: dict[Any, Mapping[str, Any]] = {}
     for place, row in enumerate(rows):
         distinct.setdefault(place if pd.isna(row.get("config_id")) else row["config_id"], row)
-    networks = list(distinct.values())  # one network may stand twice, as it is and matched
+    networks = list(distinct.values())  # a network can occur twice: as is, and matched
     changed = [row for row in networks if not pd.isna(row.get("top1_delta"))]
     if compare_to is not None and changed:
         return _delta_summary(changed, dataset, compare_to)
@@ -37,58 +37,66 @@ def summary(table: pd.DataFrame, dataset: str, compare_to: str | None = None) ->
 
 
 def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
-    """Which networks can be told from the best one, best first."""
+    """The best network, and which others are significantly worse; ``ranked`` has the best first."""
     best, *others = ranked
     if not others:
         return [f"Only {best['variant']} was trained: {_text(best, 'top1')} {label}; there is nothing to compare."]
     said = [f"Highest mean {label}: {best['variant']}, {_text(best, 'top1')}."]
     if all(math.isnan(row.get("top1_below_best_p", math.nan)) for row in others):
-        return [*said, f"{UNTESTED}, so the order is not settled."]
+        return [*said, UNTESTED]
     below = [row for row in others if row.get("top1_below_best_p", math.nan) < LEVEL]
     tied = [row for row in ranked if row not in below]
     pairs = len(ranked) * (len(ranked) - 1) // 2
-    tested = "Compared seed by seed" + (f" and corrected for all {pairs} pairs" if pairs > 1 else "")
+    tested = "In paired t-tests over seeds" + (f", corrected for all {pairs} pairs" if pairs > 1 else "")
     if len(tied) == 1:
         gap = f"{others[0]['top1_below_best']:.1f} points"
         every = f"each of the {len(others)} other networks" if len(others) > 1 else "the other network"
         said.append(
-            f"{tested}, it is above {every} at the 5 % level; the next, {others[0]['variant']}, is {gap} lower."
+            f"{tested}, it is significantly better than {every} (5 % level). The second best, {others[0]['variant']}, "
+            f"is {gap} lower."
         )
         return said
     named = f": {', '.join(str(row['variant']) for row in below[:MAX_NAMED])}" if below else ""
     more = f" and {len(below) - MAX_NAMED} more" if len(below) > MAX_NAMED else ""
+    rest = len(tied) - 1
     said.append(
-        f"{tested}, it is above {len(below) or 'none'} of {_counted(len(others), 'other network')} at the 5 % level"
-        f"{named}{more}. The order among {'the other' if below else 'these'} {len(tied)} is not settled."
+        f"{tested}, it is significantly better than {len(below) or 'none'} of {_counted(len(others), 'other network')} "
+        f"(5 % level){named}{more}."
     )
+    if below:
+        differences = "Its difference to the other one is" if rest == 1 else f"Its differences to the other {rest} are"
+        said.append(f"{differences} not significant.")
     cheapest = min(tied, key=lambda row: row.get("macs", math.inf))
     if cheapest.get("macs"):
         said.append(
-            f"It is also the cheapest of them, at {_text(best, 'macs')} MACs."
+            f"Of these {len(tied)} networks, it also has the fewest MACs: {_text(best, 'macs')}."
             if cheapest is best
-            else f"The cheapest of them is {cheapest['variant']}: {_text(cheapest, 'top1')} at "
-            f"{_text(cheapest, 'macs')} MACs, {cheapest['macs'] / best['macs']:.2f} of what {best['variant']} takes."
+            else (
+                f"Of these {len(tied)} networks, {cheapest['variant']} has the fewest MACs: "
+                f"{_text(cheapest, 'top1')} at {_text(cheapest, 'macs')} MACs, "
+                f"{cheapest['macs'] / best['macs']:.2f} times those of {best['variant']}."
+            )
         )
     return said
 
 
 def unfinished(frame: pd.DataFrame) -> str | None:
-    """How many variants lack a trial, and what to do about it; None if all are finished."""
+    """A sentence on the number of variants with missing trials; None if all are finished."""
     partial = int((frame["status"] == PARTIAL).sum())
     if not partial:
         return None
     are = "is" if partial == 1 else "are"
     return (
-        f"{partial} of {len(frame)} variants {are} not finished: fronts and differences are provisional. Run the "
-        "study again to complete them."
+        f"{partial} of {len(frame)} variants {are} not finished, so Pareto fronts and differences are provisional. Run "
+        "the study again to complete them."
     )
 
 
 def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(variants, note) of every different note, and of every different reason to distrust a figure."""
+    """Distinct notes, and distinct reasons why values are unreliable, each as (variants, text)."""
     said: dict[str, list[str]] = {}
     columns = {"note": "{}"}
-    columns |= {f"{key}_{DISTURBED}": f"{metric.label} is disturbed: {{}}" for key, metric in METRICS.items()}
+    columns |= {f"{key}_{DISTURBED}": f"{metric.label} is unreliable: {{}}" for key, metric in METRICS.items()}
     for column in (name for name in columns if name in frame):
         for variant, text in zip(frame["variant"], frame[column], strict=True):
             if isinstance(text, str):
@@ -97,7 +105,7 @@ def notes(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def remarks(results: Results) -> list[tuple[str, str]]:
-    """(variants, what about them) of everything that is missing, failed, disturbed or not as asked."""
+    """Everything that is missing, failed, unreliable or excluded, each as (variants, text)."""
     said = []
     for row in records_of(results.table):
         noted = row["status"] == NOT_BUILT and isinstance(row.get("note"), str)
@@ -109,7 +117,7 @@ def remarks(results: Results) -> list[tuple[str, str]]:
 
 
 def protocol(spec: Spec) -> list[tuple[str, str]]:
-    """How it was measured: (what, how)."""
+    """The settings of the measurements, as (name, value)."""
     groups = {METRICS[key].group for key in spec.metrics}
     matched = " and ".join("at equal MACs" if matching == EQUAL_MACS else matching for matching in spec.match)
     said = [("Networks", f"{spec.num_points}, {matched}, from {_options(spec.base)}")]
@@ -128,7 +136,7 @@ def protocol(spec: Spec) -> list[tuple[str, str]]:
             ("Training budget", _options(spec.train.model_dump(exclude_none=True))),
         ]
     if groups & {"latency", "memory"}:
-        said.append(("Clocks", _options(spec.latency.model_dump(exclude_none=True))))
+        said.append(("Latency settings", _options(spec.latency.model_dump(exclude_none=True))))
     if spec.constraints:
         said.append(("Constraints", _options(spec.constraints)))
     return said
@@ -139,7 +147,7 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 
 
 def _cost_summary(table: pd.DataFrame) -> list[str]:
-    """Nothing was trained: how far the costs reach."""
+    """The ranges of costs and latency, for studies without training."""
     said = []
     for key in ("macs", "params", "latency_ms"):
         known = [row for row in records_of(table) if not pd.isna(row.get(key)) and not is_disturbed(row, key)]
@@ -150,36 +158,34 @@ def _cost_summary(table: pd.DataFrame) -> list[str]:
                 f"{label[:1].upper()}{label[1:]}: from {_text(low, key)} ({low['variant']}) to {_text(high, key)} "
                 f"({high['variant']})."
             )
-    return (
-        [*said, "Nothing was trained, so this says nothing about accuracy."] if said else ["No values were measured."]
-    )
+    return [*said, "No network was trained, so there are no accuracies."] if said else ["No values were measured."]
 
 
 def _delta_summary(changed: Sequence[Mapping[str, Any]], dataset: str, reference: str) -> list[str]:
-    """Which differences to the reference are more than chance."""
+    """The significant differences to the reference."""
     rows = [row for row in changed if not math.isnan(row.get("top1_delta_p", math.nan))]
-    against = f"Against {reference!r}, each seed against itself,"
     if not rows:
-        return [f"{against} no change of top-1 on {dataset} (a proxy) is told from zero. {UNTESTED}."]
+        return [f"No significant change of top-1 on {dataset} (a proxy) against {reference!r}. {UNTESTED}"]
     moved = [row for row in rows if row["top1_delta_p"] < LEVEL]
     corrected = f", corrected for {len(rows)} comparisons (Holm)" if len(rows) > 1 else ""
     said = [
-        f"{against} {len(moved)} of {_counted(len(rows), 'change')} {'moves' if len(moved) == 1 else 'move'} top-1 on "
-        f"{dataset} (a proxy) at the 5 % level{corrected}{_named_deltas(moved)}."
+        f"In paired t-tests over seeds against {reference!r}{corrected}, {len(moved)} of "
+        f"{_counted(len(rows), 'variant')} {'differs' if len(moved) == 1 else 'differ'} significantly in top-1 on "
+        f"{dataset} (a proxy) at the 5 % level{_named_deltas(moved)}."
     ]
     if len(moved) < len(rows):
         said.append(
-            f"The effect of the other{'s' * (len(rows) - len(moved) > 1)} is not told from zero at this budget."
+            f"No effect of the other{'s' * (len(rows) - len(moved) > 1)} was detected at this training budget."
             if moved
-            else "None is told from zero at this budget."
+            else "No effect was detected at this training budget."
         )
     alone = [row for row in rows if row not in moved and not row["top1_delta_low"] <= 0 <= row["top1_delta_high"]]
     if alone:
         chance = min(100.0, 100 * LEVEL * len(rows))
         said.append(
-            f"Taken alone, {len(alone)} of these {'has' if len(alone) == 1 else 'have'} a 95 % interval that leaves "
-            f"out 0{_named_deltas(alone)}. Even if no change had an effect, up to {chance:.0f} % of such studies would "
-            "have one like that."
+            f"Without this correction, {len(alone)} of these {'has' if len(alone) == 1 else 'have'} a 95 % interval "
+            f"that excludes 0{_named_deltas(alone)}. Even if no variant had an effect, up to {chance:.0f} % of such "
+            "studies would have at least one such interval."
         )
     return said
 
@@ -195,10 +201,10 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _agreement(table: pd.DataFrame) -> list[str]:
-    """How many published figures ours meet to the printed digit, MACs in the convention of each row's source."""
+    """How many published values ours equal, rounded to the published digits; MACs by the convention of each source."""
     compared = {"parameters": ["params"] * len(table)}
     if "macs_convention" in table:
-        compared["FLOPs, each in its source's convention"] = list(table["macs_convention"])
+        compared["FLOPs, counted by the convention of each source"] = list(table["macs_convention"])
     said = []
     for figures, keys in compared.items():
         rows = [
@@ -208,8 +214,8 @@ def _agreement(table: pd.DataFrame) -> list[str]:
         ]
         if rows:
             said.append(
-                f"Published {figures}: ours meet {sum(met for met, _ in rows)} of {len(rows)} to the printed digit; "
-                f"the farthest is {max(off for _, off in rows):.1f} % off."
+                f"Published {figures}: our values equal {sum(met for met, _ in rows)} of {len(rows)} when rounded to "
+                f"the published digits; the largest difference is {max(off for _, off in rows):.1f} %."
             )
     return said
 

@@ -1,4 +1,4 @@
-"""The report's table: columns with their headings, cells with their sort keys."""
+"""The report's table: columns with headings, cells with sort keys."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from hrvit_lab.study.tables import DISTURBED
 
 
 class TableColumn(NamedTuple):
-    """A column of the report's table, beside the variants' names.
+    """A column of the report's table, except the first one with the variants' names.
 
     Attributes:
-        group: the heading that it shares with others; None where its head stands alone.
-        head: its own head.
+        group: heading shared with neighbouring columns; None if there is none.
+        head: the column's own header.
         doc: its meaning.
         style: CSS class of its cells.
         cells: (text, sort key) of every row.
@@ -31,7 +31,7 @@ class TableColumn(NamedTuple):
 
 
 def table_columns(results: Results, compared: Sequence[Column]) -> list[TableColumn]:
-    """What tells the variants apart, every metric with its comparisons, then what is published."""
+    """The columns in order: axes, metrics with their comparisons, published values."""
     rows = records_of(results.table)
     columns = [
         TableColumn(None, axis.replace("_", " "), "", "", [(value, value) for value in _column(rows, axis)])
@@ -45,14 +45,14 @@ def table_columns(results: Results, compared: Sequence[Column]) -> list[TableCol
         figures = [(cell(key, row), value) for row, value in zip(rows, _column(rows, key), strict=True)]
         others = [_compared(label, column) for column in compared if column.metric == key]
         columns += [
-            TableColumn(label if others else None, "here" if others else label, doc, "number", figures),
+            TableColumn(label if others else None, "ours" if others else label, doc, "number", figures),
             *others,
         ]
     return columns + [_compared("published", column) for column in compared if column.metric is None]
 
 
 def headings(columns: Sequence[TableColumn]) -> list[tuple[str | None, list[tuple[int, TableColumn]]]]:
-    """Columns by their shared headings, each with its place in the table (the names have place 0)."""
+    """Columns grouped by heading, each with its index in the table (the names have index 0)."""
     places = enumerate(columns, 1)
     return [(group, list(members)) for group, members in itertools.groupby(places, key=lambda place: place[1].group)]
 
@@ -63,12 +63,12 @@ def _compared(group: str, column: Column) -> TableColumn:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    """A column's values; an empty text where one is missing."""
+    """A column's values; an empty string where one is missing."""
     return ["" if pd.isna(row[name]) else row[name] for row in rows]
 
 
 def row_head(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template says of a variant beside its figures."""
+    """The fields of a variant that the template shows in addition to the columns."""
     return {
         "variant": row["variant"],
         "pareto": row["pareto"],
@@ -78,14 +78,16 @@ def row_head(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table_note(results: Results, total: int) -> str:
-    """How to read the table's numbers; ``total`` is the number of variants that the study has."""
-    said = ["Press a column's head to sort."]
+    """Notes on how to read the table; ``total`` is the number of variants of the study."""
+    said = ["Click a column header to sort."]
     if len(results.table) < total:
-        said.append(f"Shown: {len(results.table):,} of {total:,} variants, with those on the front; table.csv has all.")
+        said.append(
+            f"Shown: {len(results.table):,} of {total:,} variants, including the Pareto front; table.csv has all."
+        )
     if any(f"{key}_std" in results.table and results.table[f"{key}_std"].notna().any() for key in results.metrics):
         said.append("± is one standard deviation over seeds.")
     if results.spec.compare_to is not None and any(f"{key}_delta_low" in results.table for key in results.metrics):
-        said.append(f"Δ is against {results.spec.compare_to!r}, seed by seed, with the 95 % interval of the mean.")
+        said.append(f"Δ is the difference to {results.spec.compare_to!r}, paired by seed, with its 95 % interval.")
     if any(f"{key}_p10" in results.table for key in results.metrics):
         said.append("Latency is a median, with its 10th to 90th percentile.")
     if any(f"{key}_{DISTURBED}" in results.table for key in results.metrics):

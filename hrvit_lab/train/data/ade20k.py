@@ -1,6 +1,7 @@
 """ADE20K of the MIT scene parsing challenge (arXiv 1608.05442): 150 classes, 20,210 and 2,000 images.
 
-Its masks have 1 … 150 for the classes and 0 for everything else. Here they are labels 0 … 149, and 0 is ignored.
+Its masks have the values 1 … 150 for classes and 0 for everything else. They are converted to labels 0 … 149; value 0
+is ignored.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ def open_ade20k(split: str, root: Path | None) -> MaskFiles:
     """ADE20K.
 
     Args:
-        root: the folder ``ADEChallengeData2016``, or the one that it is in.
+        root: the folder ``ADEChallengeData2016``, or its parent.
     """
     root = need_root("ade20k", root)
     root = root / FOLDER if (root / FOLDER).is_dir() else root

@@ -4,4 +4,4 @@ from hrvit_lab.errors import ConfigError
 
 
 class BrokenSample(ConfigError):
-    """A file that cannot be used; the message names it, and says what to do."""
+    """A file that cannot be used; the message has its name and the remedy."""

@@ -1,4 +1,4 @@
-"""Every sample of a split, read once: counts of classes, sizes, and the files that cannot be used."""
+"""Read every sample of a split once: counts of classes, image sizes, and files that cannot be used."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -12,17 +12,17 @@ from hrvit_lab.train.data.broken import BrokenSample
 from hrvit_lab.train.data.samples import IGNORED, Samples
 
 CHUNK = 32
-"""Samples that a process reads at once."""
+"""Samples per task of a worker process."""
 
 
 @dataclass
 class Report:
-    """What was found in some samples of a split.
+    """The result of checking samples of a split.
 
     Attributes:
-        counts: int64 (256,): images of each class; of a segmentation, pixels of each label, ``IGNORED`` among them.
-            More than 256 classes have a longer array.
-        sizes: (width, height) of images → how many.
+        counts: int64 (256,): images per class; for segmentation, pixels per label, including ``IGNORED``. Longer for
+            more than 256 classes.
+        sizes: (width, height) → number of images.
         broken: a sentence for each sample that cannot be used.
     """
 
@@ -32,7 +32,7 @@ class Report:
     broken: list[str] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
-        """Add what was found in other samples."""
+        """Add the result of other samples."""
         self.counts = self.counts + other.counts
         self.samples += other.samples
         for size, number in other.sizes.items():
@@ -40,7 +40,7 @@ class Report:
         self.broken += other.broken
 
     def ignored(self) -> int:
-        """Pixels that are ignored, in a segmentation."""
+        """Number of ignored pixels, for segmentation."""
         return int(self.counts[IGNORED])
 
 
@@ -48,8 +48,8 @@ def check_samples(samples: Samples, *, workers: int = 1, on_progress: Callable[[
     """Read every sample.
 
     Args:
-        workers: processes that read; with 1 this one does.
-        on_progress: called with the number of samples that were read so far.
+        workers: number of processes; with 1, this process reads.
+        on_progress: called with the number of samples read so far.
     """
     total = _empty(samples)
     for part in _parts(samples, workers):
@@ -72,7 +72,7 @@ def _parts(samples: Samples, workers: int) -> Iterator[Report]:
 
 
 _kept: list[Samples] = []
-"""In a worker: the samples, which are sent once."""
+"""In a worker: the samples, sent once at its start."""
 
 
 def _keep(samples: Samples) -> None:

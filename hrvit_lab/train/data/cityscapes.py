@@ -1,7 +1,7 @@
 """Cityscapes (arXiv 1604.01685): 19 classes, 2,975 images to train on and 500 to validate, 2048 × 1024 pixels.
 
-Its masks exist in two kinds: ``*_labelTrainIds.png`` has the labels 0 … 18, ``*_labelIds.png``, which is the one to
-download, has 34 numbers. Where a mask of train ids is missing, they are made from the other one.
+There are two kinds of masks: ``*_labelTrainIds.png`` with labels 0 … 18, and the downloadable ``*_labelIds.png`` with
+34 values. If a mask of train ids is missing, all are converted from the other kind.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ CLASSES = {
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
     28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
 }  # fmt: skip
-"""The classes by their number in ``*_labelIds.png``; the labels 0 … 18 are in this order."""
+"""Classes by their value in ``*_labelIds.png``; labels 0 … 18 are in this order."""
 NUMBERS = 34
 IMAGE_END, TRAIN_IDS, LABEL_IDS = "_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelIds"
 
@@ -26,18 +26,18 @@ def open_cityscapes(split: str, root: Path | None) -> MaskFiles:
     """Cityscapes with its fine masks.
 
     Args:
-        root: has the folders ``leftImg8bit`` and ``gtFine``.
+        root: the folder with ``leftImg8bit`` and ``gtFine``.
     """
     root = need_root("cityscapes", root)
     images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     try:
         pairs, table = paired(root, images, masks, image_end=IMAGE_END, mask_end=TRAIN_IDS), own_labels(len(CLASSES))
-    except ConfigError:  # some are missing: all are made from the numbers
+    except ConfigError:  # some are missing: convert all from label ids
         pairs, table = paired(root, images, masks, image_end=IMAGE_END, mask_end=LABEL_IDS), from_numbers()
     return mask_files(root, pairs, tuple(CLASSES.values()), table)
 
 
 def from_numbers() -> np.ndarray:
-    """The table that turns 34 numbers (and 255) into labels."""
+    """The table from 34 values (and 255) to labels."""
     ignored = dict.fromkeys([*range(NUMBERS), 255], IGNORED)
     return label_table(ignored | {number: label for label, number in enumerate(CLASSES)})

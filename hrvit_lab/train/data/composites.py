@@ -1,9 +1,9 @@
-"""Composites: items of Fashion-MNIST on photographs, with a class for each pixel. Made here; nothing is downloaded.
+"""Composites: items of Fashion-MNIST on photographs, with a class for each pixel. Generated; nothing is downloaded.
 
-A scene is a function of (split, size, index). One to six items, at 0.5 to 4 times their 28 pixels, lie on a crop of a
-photograph, later ones on top of earlier ones, each in a colour of its own. The labels 0 … 9 are the items' classes, and
-10 is the background: every pixel counts. Training scenes have items of Fashion-MNIST's training images, validation
-scenes those of its test images, and no photograph is in both.
+A scene is a function of (split, size, index). One to six items, scaled to 0.5 to 4 times their 28 pixels, are drawn on
+a crop of a photograph, each in a random colour; later items cover earlier ones. Labels 0 … 9 are the items' classes,
+and 10 is the background, so no pixel is ignored. Training scenes use Fashion-MNIST's training images, and validation
+scenes its test images. No photograph is used in both splits.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ SIZES = (32, 512)
 MAX_ITEMS = 6
 SCALES = (0.5, 4.0)
 INK = 12
-"""An item is where its pixels are above this (of 255)."""
+"""Pixels with values above this (of 255) belong to an item."""
 DRAWS_BEFORE, DRAWS_PER_ITEM = 6, 8
 
 
@@ -42,7 +42,7 @@ class Composites:
         labels: uint8 (N,).
         backgrounds: photographs, RGB.
         size: side of a scene in pixels.
-        number: of scenes.
+        number: number of scenes.
     """
 
     items: np.ndarray
@@ -92,9 +92,9 @@ def open_composites(split: str, root: Path | None, *, size: int = 128, number: i
     """Composites.
 
     Args:
-        root: folder of Fashion-MNIST's idx files; by default where Debian's package puts them.
+        root: folder of Fashion-MNIST's idx files; default: the folder of Debian's package.
         size: side of a scene, 32 to 512 pixels. Below 128, items are at most ``size / 32`` times their 28 pixels.
-        number: scenes; by default 20,000 to train on and 1,000 to validate.
+        number: number of scenes; default: 20,000 for training and 1,000 for validation.
     """
     prefix = dict(zip(SPLITS, FASHION_SPLITS, strict=True))[split]  # type: ignore[index]
     items, labels = read_fashion(root or DEBIAN_FASHION_MNIST, prefix)
@@ -117,14 +117,15 @@ def check_scenes(size: int, number: int | None, default: int) -> tuple[int, int]
 
 
 def uniform(name: str, split: str, index: int, number: int) -> np.ndarray:
-    """Random numbers in [0, 1), float64, that depend on the arguments alone: from bits that numpy never changes."""
+    """Random numbers in [0, 1), float64, that depend only on the arguments; from a bit stream that numpy keeps
+    stable."""
     key = np.random.SeedSequence([*name.encode(), SPLITS.index(split), index])
     bits: np.ndarray = np.random.PCG64(key).random_raw(number)
     return (bits >> 11) * 2.0**-53
 
 
 def background(photographs: tuple[Image.Image, ...], size: int, draws: np.ndarray) -> np.ndarray:
-    """A square of one of the photographs, float32 (size, size, 3): of ``size`` pixels up to all that fit, scaled."""
+    """A random square crop of a photograph, float32 (size, size, 3), of ``size`` pixels or more, scaled to ``size``."""
     which, extent, x, y, flip = draws
     photograph = photographs[int(which * len(photographs))]
     least, most = min(size, *photograph.size), min(photograph.size)
@@ -136,9 +137,9 @@ def background(photographs: tuple[Image.Image, ...], size: int, draws: np.ndarra
 
 
 def outline(item: np.ndarray) -> np.ndarray:
-    """255 where an item is, else 0; uint8 (28, 28).
+    """The mask of an item, 255 or 0; uint8 (28, 28).
 
-    Dark pixels are part of it where it has brighter ones to their left, right, top and bottom.
+    Dark pixels belong to it if there are brighter ones to their left, right, top and bottom.
     """
     ink = item > INK
     ahead = (np.logical_or.accumulate(ink, axis) for axis in (0, 1))

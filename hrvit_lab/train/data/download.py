@@ -1,4 +1,4 @@
-"""Data sets that torchvision fetches."""
+"""Data sets that torchvision downloads."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from hrvit_lab.train.datasets import DATASETS
 
 
 def download(key: str, root: Path | None) -> None:
-    """Fetch the files of a data set into ``root``, unless they are there; torchvision checks their digests.
+    """Download the files of a data set to ``root``, unless they exist; torchvision checks their digests.
 
     Raises:
-        ConfigError: the data set cannot be fetched, there is no network, or no root.
+        ConfigError: the data set cannot be downloaded, there is no network, or no root.
     """
     chosen = DATASETS[key]
     if chosen.torchvision is None:
-        raise ConfigError(f"data set {key!r} cannot be downloaded; it reads {chosen.files}")
+        raise ConfigError(f"data set {key!r} cannot be downloaded; provide {chosen.files}")
     if root is None:
-        raise ConfigError(f"data set {key!r}: say with a root into which folder to download it")
+        raise ConfigError(f"data set {key!r}: no folder to download it to; give one as root")
     from torchvision import datasets
 
     try:
@@ -24,6 +24,6 @@ def download(key: str, root: Path | None) -> None:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"data set {key!r} cannot be downloaded ({reason}); check the network and the folder {root}, or put its "
-            f"files there by hand: {chosen.files}"
+            f"data set {key!r} cannot be downloaded ({reason}); check the network and the folder {root}, or copy its "
+            f"files there: {chosen.files}"
         ) from error

@@ -1,6 +1,6 @@
-"""Whether a data set is there, and how many classes it has: looked up without reading an image, and without torch.
+"""Find a data set and its number of classes without reading images and without torch.
 
-To add a data set: its line in ``FINDERS``; see `hrvit_lab.train.data.memory`.
+To add a data set, add a line to ``FINDERS``; see `hrvit_lab.train.data.memory`.
 """
 
 import itertools
@@ -12,12 +12,12 @@ from hrvit_lab.errors import ConfigError, suggest
 from hrvit_lab.train.data.image_folders import FolderImages, expand, list_images
 from hrvit_lab.train.datasets import IN_MEMORY
 
-MAX_BYTES = 4 * 2**30  # of uint8 pixels; with two workers a laptop of 16 GiB still holds them
+MAX_BYTES = 4 * 2**30  # of uint8 pixels; fits into 16 GiB of memory with two workers
 MAX_SIDE = 4096
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_SPLITS = ("train", "t10k")
 FASHION_FILES = (("images", 3), ("labels", 1))
-"""What its files hold, and with how many dimensions."""
+"""Contents and number of dimensions of its files."""
 
 
 def find_classes(
@@ -28,7 +28,7 @@ def find_classes(
     Args:
         name, resolution, root, train_limit: as for `hrvit_lab.train.data.memory.load_dataset`.
     Raises:
-        ConfigError: where ``load_dataset`` would refuse, except for files with broken content.
+        ConfigError: where ``load_dataset`` would raise it, except for files with broken content.
     """
     size, folder = check_request(name, resolution, root)
     classes = FINDERS[name](size, folder, train_limit)
@@ -39,7 +39,7 @@ def find_classes(
 def check_request(
     name: str, resolution: int | Sequence[int], root: str | Path | None
 ) -> tuple[tuple[int, int], Path | None]:
-    """(height, width) and the folder of the files, if the data set is known and takes them."""
+    """(height, width) and the folder of the files, after checking the request."""
     if name not in IN_MEMORY:
         raise ConfigError(f"unknown data set {name!r}; {suggest(name, IN_MEMORY)}")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
@@ -49,20 +49,20 @@ def check_request(
 
 
 def check_limit(classes: int, train_limit: int | None) -> None:
-    """Refuse a ``train_limit`` of less than one image for each class."""
+    """Raise an error for a ``train_limit`` of less than one image per class."""
     if train_limit is not None and train_limit < classes:
         raise ConfigError(f"train_limit {train_limit} leaves classes without an image; use at least {classes}")
 
 
 def find_digits(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> int:
-    """They need no files."""
+    """The digits need no files."""
     if root is not None:
-        raise ConfigError("data set 'digits' comes with scikit-learn and has no root; leave root out")
+        raise ConfigError("data set 'digits' is part of scikit-learn and has no root; remove root")
     return 10
 
 
 def find_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> int:
-    """Its four files are there."""
+    """Check that the four files exist."""
     for prefix, (kind, ndim) in itertools.product(FASHION_SPLITS, FASHION_FILES):
         find_idx(root or DEBIAN_FASHION_MNIST, f"{prefix}-{kind}-idx{ndim}-ubyte")
     return 10
@@ -72,9 +72,9 @@ def find_idx(folder: Path, name: str) -> Path:
     """The idx file of that name, gzipped or not.
 
     Raises:
-        ConfigError: if neither is there.
+        ConfigError: if neither exists.
     """
-    places = (folder, folder / "FashionMNIST" / "raw")  # the second is torchvision's
+    places = (folder, folder / "FashionMNIST" / "raw")  # the second is torchvision's layout
     for path in (place / file for place in places for file in (f"{name}.gz", name)):
         if path.is_file():
             return path
@@ -85,12 +85,12 @@ def find_idx(folder: Path, name: str) -> Path:
 
 
 def find_folder(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> int:
-    """Its images are there and fit into memory."""
+    """Check that the images exist and fit into memory."""
     return len(find_images(resolution, root, train_limit).class_names)
 
 
 def find_images(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> FolderImages:
-    """What an image folder holds, if its images fit into memory at that resolution and limit."""
+    """List the images of a folder, after checking that they fit into memory at that resolution and limit."""
     if root is None:
         raise ConfigError("data set 'folder' needs a root: a folder of train/CLASS/* and val/CLASS/* images")
     found = list_images(root)
@@ -108,4 +108,4 @@ FINDERS: dict[str, Callable[[tuple[int, int], Path | None, int | None], int]] = 
     "fashion_mnist": find_fashion_mnist,
     "folder": find_folder,
 }
-"""The look-up of each data set of ``IN_MEMORY``: the number of its classes."""
+"""A function for each data set of ``IN_MEMORY`` that returns its number of classes."""

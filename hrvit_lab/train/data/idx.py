@@ -21,13 +21,13 @@ def read_fashion(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     """The images, uint8 (N, 28, 28), and labels, uint8 (N,), of ``train`` or ``t10k``.
 
     Raises:
-        ConfigError: missing or broken files, or files that do not belong together.
+        ConfigError: for missing or broken files, or files that do not match each other.
     """
     images, labels = (
         read_idx(find_idx(folder, f"{prefix}-{kind}-idx{ndim}-ubyte"), ndim=ndim) for kind, ndim in FASHION_FILES
     )
     if len(images) != len(labels):
-        raise ConfigError(f"{folder}: {len(images)} {prefix} images, {len(labels)} labels; fetch them again")
+        raise ConfigError(f"{folder}: {len(images)} {prefix} images, {len(labels)} labels; download them again")
     if labels.max() >= len(FASHION_CLASSES):
         raise ConfigError(f"{folder}: a {prefix} label is {labels.max()}; Fashion-MNIST has 0 to 9")
     return images, labels
@@ -38,23 +38,26 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
 
     Args:
         path: the file; gzipped if it ends in ``.gz``.
-        ndim: how many dimensions it must have.
+        ndim: the expected number of dimensions.
     Returns:
         uint8 array of the shape in its header.
     Raises:
-        ConfigError: not such a file, not as long as its header says, or larger than ``MAX_IDX_BYTES``.
+        ConfigError: if it is not such a file, its length differs from its header, or it is larger than
+            ``MAX_IDX_BYTES``.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic, *shape = struct.unpack(f">{1 + ndim}I", file.read(4 * (1 + ndim)))
             if magic != 0x0800 | ndim:
-                raise ConfigError(f"{path} is no {ndim}-dimensional idx file of bytes (it begins with {magic:#010x})")
+                raise ConfigError(
+                    f"{path} is not a {ndim}-dimensional idx file of bytes (it begins with {magic:#010x})"
+                )
             size = math.prod(shape)
             if not 0 < size <= MAX_IDX_BYTES:
-                raise ConfigError(f"{path} announces {size} bytes; between 1 and {MAX_IDX_BYTES} can be read")
+                raise ConfigError(f"{path} has {size} bytes of data by its header; supported are 1 to {MAX_IDX_BYTES}")
             body = file.read(size + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); fetch it again") from error
+        raise ConfigError(f"{path} cannot be read ({error}); download it again") from error
     if len(body) != size:
-        raise ConfigError(f"{path} does not hold the {size} bytes its header announces; fetch it again")
+        raise ConfigError(f"{path} does not contain the {size} bytes given in its header; download it again")
     return np.frombuffer(bytearray(body), dtype=np.uint8).reshape(shape)

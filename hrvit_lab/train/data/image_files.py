@@ -1,11 +1,11 @@
-"""One image file as eight-bit RGB, whatever way it is stored.
+"""Read an image file of any supported format as 8-bit RGB.
 
-- A grey image of more than eight bits is scaled from its format's range: PNG and PGM from 0…65535, TIFF from its bits
-  (12 or 16). Signed, 32-bit and floating-point images tell no range and are refused.
+- Grey images with more than 8 bits are scaled from the range of their format: PNG and PGM from 0…65535, TIFF from its
+  number of bits (12 or 16). Signed, 32-bit and floating-point images have no defined range and are an error.
 - Transparent pixels are composited on white.
-- A palette, CMYK, YCbCr and LAB become RGB as Pillow converts them; colour profiles are ignored.
-- An image is turned as its EXIF orientation says (torchvision's ``ImageFolder`` does not).
-- Of an animation the first frame is read, of a file with several pages the first page.
+- Palette, CMYK, YCbCr and LAB images are converted to RGB by Pillow; colour profiles are ignored.
+- The EXIF orientation is applied (torchvision's ``ImageFolder`` does not do this).
+- The first frame of an animation and the first page of a multi-page file are read.
 """
 
 import warnings
@@ -23,9 +23,9 @@ SUFFIXES = (
     ".pnm", ".gif", ".avif",
 )  # fmt: skip
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
-"""What Pillow may read here. Some of its other formats start programs (EPS), others are rare."""
+"""Formats that Pillow may read. Some of its other formats start programs (EPS); the rest are rare."""
 MAX_PIXELS = 89_478_485
-"""Pixels of the largest image that is decoded (256 MiB as RGB; Pillow's own limit, which others may lift)."""
+"""Maximum number of pixels of an image (256 MiB as RGB; equal to Pillow's limit, which other code may change)."""
 
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
 
@@ -36,17 +36,18 @@ def read_image(path: Path, resolution: tuple[int, int]) -> "np.ndarray":
     Raises:
         BrokenSample: see `open_image`.
     """
-    import numpy as np  # here, as Pillow is: listing files needs neither
+    import numpy as np  # imported here, like Pillow: listing files needs neither
     from PIL import Image, ImageOps
 
     return np.array(ImageOps.fit(open_image(path), (resolution[1], resolution[0]), Image.Resampling.BICUBIC))
 
 
 def open_image(path: Path) -> "PillowImage":
-    """Decode one image file: RGB, upright, on white.
+    """Decode one image file to RGB, with EXIF orientation applied and transparency on white.
 
     Raises:
-        BrokenSample: missing, broken, no image, of an unknown range, or of more than ``MAX_PIXELS``; names the file.
+        BrokenSample: if it is missing, broken, not an image, of unknown range, or larger than ``MAX_PIXELS``; names the
+            file.
     """
     try:
         with path.open("rb") as file:
@@ -63,7 +64,7 @@ def decode_image(file: BinaryIO, name: str) -> "PillowImage":
         return _decode(file, name)
     except BrokenSample:
         raise
-    except Exception as error:  # on a broken file Pillow's decoders raise nearly anything
+    except Exception as error:  # for a broken file, Pillow can raise almost any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"it is none of {', '.join(FORMATS)}"
@@ -74,7 +75,7 @@ def _decode(file: BinaryIO, name: str) -> "PillowImage":
     from PIL import Image, ImageOps
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF data, for example: the image is whole without it
+        warnings.simplefilter("ignore")  # for example on damaged EXIF data, which does not affect the image
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -91,25 +92,25 @@ def _grey_range(image: "PillowImage", name: str) -> tuple[int, int]:
     """The values of black and white.
 
     Raises:
-        BrokenSample: if the file does not tell them.
+        BrokenSample: if they are unknown.
     """
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
         raise BrokenSample(
-            f"{name} holds {kind} (mode {image.mode}), and its format does not tell which of them is white; save it "
-            "with 8 or 16 unsigned bits, or remove it"
+            f"{name} contains {kind} (mode {image.mode}) of unknown range; save it as 8-bit or 16-bit unsigned "
+            "integers, or remove it"
         )
     if not image.mode.startswith("I"):
         return 0, 255
     if image.format != "TIFF":
-        return 0, 65_535  # PGM's declared maximum too: Pillow scales it to this
+        return 0, 65_535  # also for PGM: Pillow scales the declared maximum to this
     tags = image.tag_v2  # type: ignore[attr-defined]
     most = 2 ** tags[TIFF_BITS_PER_SAMPLE][0] - 1
     return (most, 0) if tags.get(TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO) == TIFF_WHITE_IS_ZERO else (0, most)
 
 
 def _eight_bits(image: "PillowImage", black: int, white: int) -> "PillowImage":
-    """A grey image of wider range as mode L; LA where one grey is declared transparent."""
+    """Convert a grey image with more bits to mode L, or to LA if one grey value is declared transparent."""
     import numpy as np
     from PIL import Image
 
@@ -121,10 +122,10 @@ def _eight_bits(image: "PillowImage", black: int, white: int) -> "PillowImage":
 
 
 def _on_white(image: "PillowImage") -> "PillowImage":
-    """Any eight-bit image as RGB, composited on white where it is transparent."""
+    """Convert an 8-bit image to RGB; transparent pixels are composited on white."""
     from PIL import Image
 
-    if image.mode == "La":  # premultiplied grey, which Pillow turns into LA only
+    if image.mode == "La":  # premultiplied grey, which Pillow converts to LA only
         image = image.convert("LA")
     if not image.has_transparency_data:
         return image.convert("RGB")

@@ -1,8 +1,7 @@
-"""Folders of images, ``ROOT/train/CLASS/…`` and ``ROOT/val/CLASS/…``: which files they hold, and which are skipped.
+"""Folders of images, ``ROOT/train/CLASS/…`` and ``ROOT/val/CLASS/…``: which files are images, and which are skipped.
 
-Images in folders below a class's are images of that class, as in torchvision's ``ImageFolder``. Links are followed; a
-folder is read once for each class, however many links lead to it, so that links in a circle end. Hidden files and
-folders (``.name``) are skipped.
+Images in subfolders of a class folder belong to that class, as in torchvision's ``ImageFolder``. Links are followed,
+but each folder is read only once per class, so that cyclic links end. Hidden files and folders (``.name``) are skipped.
 """
 
 import hashlib
@@ -25,10 +24,10 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class FolderImages:
-    """What an image folder holds; nothing was decoded.
+    """The files of an image folder; nothing is decoded.
 
     Attributes:
-        class_names: of the class folders, sorted; the same in both splits.
+        class_names: names of the class folders, sorted; equal in both splits.
         train, val: (file, index into ``class_names``), by class and then by path.
         skipped: reason (a file name's suffix, or one of the constants above) → number of entries.
     """
@@ -43,7 +42,7 @@ def list_images(root: str | Path) -> FolderImages:
     """Find the images of both splits.
 
     Raises:
-        ConfigError: a folder is missing, cannot be read or has no image; or the splits have other classes.
+        ConfigError: if a folder is missing, unreadable or has no image, or the splits have different classes.
     """
     root = expand(root)
     skipped: Counter[str] = Counter()
@@ -53,10 +52,10 @@ def list_images(root: str | Path) -> FolderImages:
 
 
 def check_same(root: Path, train: Collection[str], val: Collection[str]) -> None:
-    """Refuse splits with different classes.
+    """Check that both splits have the same classes.
 
     Raises:
-        ConfigError: naming those that only one split has.
+        ConfigError: if not; names the classes that only one split has.
     """
     if odd := sorted({*train} ^ {*val}):
         raise ConfigError(f"{root}: train and val must have the same classes; only one has {_some(odd)}")
@@ -72,16 +71,16 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """All regular files below a folder, sorted by path; hidden ones are left out.
+    """All regular files below a folder, sorted by path, without hidden ones.
 
     Raises:
-        ConfigError: a folder cannot be read.
+        ConfigError: if a folder cannot be read.
     """
     return _files(folder, Counter())
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:
-    """How many entries were skipped and why, the most frequent first; "" if none was.
+    """A text on how many entries were skipped and why, the most frequent first; "" if none.
 
     >>> describe_skipped({".heic": 12, "hidden": 1})
     'skipped 13: 12 .heic, 1 hidden'
@@ -96,19 +95,19 @@ def expand(root: str | Path) -> Path:
     """The path with ``~`` replaced by the home folder.
 
     Raises:
-        ConfigError: for the home of a user who is unknown here.
+        ConfigError: if the home folder is unknown.
     """
     try:
         return Path(root).expanduser()
     except RuntimeError:
-        raise ConfigError(f"root = {str(root)!r}: no such home folder on this machine; write the path out") from None
+        raise ConfigError(f"root = {str(root)!r}: this home folder does not exist; give the full path") from None
 
 
 def files_digest(root: str | Path | None) -> str:
     """32 hex digits that change when a file below ``root`` is added, removed or written; "" without a root.
 
-    From names, sizes and times of change of the files that a data set reads: hidden ones are left out, links are
-    followed. No file is read. A folder that is not there counts as empty.
+    Computed from names, sizes and modification times of the files that a data set reads (hidden ones are not included,
+    links are followed). No file is read. A missing folder counts as empty.
     """
     if root is None:
         return ""
@@ -120,12 +119,12 @@ def files_digest(root: str | Path | None) -> str:
 
 
 def _classes(split: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
-    """The images of every class, by its name; sorted."""
+    """The images by class name, sorted."""
     if not split.is_dir():
-        raise ConfigError(f"{split} is no folder; an image folder has train/CLASS/* and val/CLASS/* images")
+        raise ConfigError(f"{split} is not a folder; an image folder has train/CLASS/* and val/CLASS/* images")
     folders, files = _entries(split, skipped)
     if len(folders) < 2:
-        raise ConfigError(f"{split} has {len(folders)} class folders; a classification needs at least 2")
+        raise ConfigError(f"{split} has {len(folders)} class folders; classification needs at least 2")
     skipped.update({NO_CLASS: len(files)} if files else {})
     return {folder.name: _images(folder, skipped) for folder in folders}
 
@@ -165,7 +164,7 @@ def _files(folder: Path, skipped: Counter[str]) -> list[Path]:
 
 
 def _entries(folder: Path, skipped: Counter[str]) -> tuple[list[Path], list[Path]]:
-    """The folders and the regular files in a folder, sorted; the rest is counted.
+    """The folders and regular files in a folder, sorted; other entries are counted as skipped.
 
     Raises:
         ConfigError: if the folder cannot be read.
@@ -176,7 +175,9 @@ def _entries(folder: Path, skipped: Counter[str]) -> tuple[list[Path], list[Path
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = folder / entry.name
-                kind = path if entry.is_symlink() else entry  # an entry of a link to itself raises; a path is neither
+                kind = (
+                    path if entry.is_symlink() else entry
+                )  # for a link to itself, DirEntry raises, and Path returns False
                 if entry.name.startswith("."):
                     skipped[HIDDEN] += 1
                 elif kind.is_dir():

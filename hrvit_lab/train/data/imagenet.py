@@ -1,8 +1,8 @@
 """Folders of images in ImageNet's layout, ``ROOT/train/CLASS/…`` and ``ROOT/val/CLASS/…``, or the same as tar files.
 
-``image_folders`` says which files are read, ``tars`` which of an archive. The classes are the sorted names of the
-folders in both splits, unless a class list gives them: a text file with one folder's name in a line, in the order of
-the labels. After a tab, or after a WordNet id (``n01440764 tench``), a line may have a name for people.
+``image_folders`` selects the files in folders, ``tars`` those in archives. The classes are the sorted names of the
+folders in both splits, or are given by a class list: a text file with one folder name per line, in the order of the
+labels. A display name may follow after a tab, or after a WordNet id (``n01440764 tench``).
 """
 
 import os
@@ -27,12 +27,12 @@ WORDNET_ID = re.compile(r"(n\d{8})\s")
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Image files with a class each.
+    """Image files with one class each.
 
     Attributes:
         root: the folder of the data set.
-        names: bytes (N,), of the files below ``root``. One array, not a list of paths: it takes a tenth of the memory,
-            and workers share it.
+        names: bytes (N,), paths relative to ``root``. An array takes a tenth of the memory of a list of paths, and
+            workers share it.
         labels: int64 (N,), indices into ``class_names``.
     """
 
@@ -57,8 +57,9 @@ def open_folder(split: str, root: Path | None, *, classes: str | Path | None = N
     """A data set in ImageNet's layout.
 
     Args:
-        root: has the folders ``train`` and ``val``; or in each of them tar files; or ``train.tar`` and ``val.tar``.
-        classes: file with the class list, below ``root`` or anywhere; by default ``ROOT/classes.txt`` if it exists.
+        root: the folder with ``train`` and ``val``, which contain class folders or tar files; or with ``train.tar`` and
+            ``val.tar``.
+        classes: path of the class list, relative to ``root`` or absolute; default: ``ROOT/classes.txt`` if it exists.
     """
     return _open("folder", split, root, classes)
 
@@ -82,10 +83,10 @@ def _open(key: str, split: str, root: Path | None, classes: str | Path | None) -
 
 
 def collect(root: Path, found: Mapping[str, Sequence[Path]], class_names: Sequence[str]) -> ImageFiles:
-    """The files by class as one set.
+    """Combine the files of all classes.
 
     Raises:
-        ConfigError: a folder is not in ``class_names``.
+        ConfigError: if a folder is not in ``class_names``.
     """
     if unknown := sorted(found.keys() - set(class_names)):
         raise ConfigError(f"{root}: the class list lacks {unknown[0]!r:.80}; add it, or remove the folder")
@@ -99,14 +100,14 @@ def read_class_list(root: Path, classes: str | Path | None) -> tuple[str, ...] |
     """The names of the class list; None if there is none.
 
     Raises:
-        ConfigError: the file is missing or empty, or has a name twice.
+        ConfigError: if the file is missing or empty, or has a name twice.
     """
-    path = root / (classes or "classes.txt")  # an absolute path stays what it is
+    path = root / (classes or "classes.txt")  # an absolute path replaces root
     if classes is None and not path.is_file():
         return None
     names = [_folder_name(line) for line in read_lines(path)]
     if len(names) < 2:
-        raise ConfigError(f"{path} lists {len(names)} classes; a classification needs at least 2")
+        raise ConfigError(f"{path} lists {len(names)} classes; classification needs at least 2")
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ConfigError(f"{path} lists {twice[0]!r:.80} twice; list each class once")
     return tuple(names)
@@ -119,7 +120,7 @@ def _folder_name(line: str) -> str:
 
 
 def _classes_of_training(root: Path, split: str) -> tuple[str, ...] | None:
-    """The classes of the training archive, for the other split's labels; None if they are those of its own."""
+    """The classes of the training archive, which define the labels of the other split; None for the training split."""
     tars = find_tars(root, SPLITS[0]) if split != SPLITS[0] else None
     return open_tars(tars, None).class_names if tars else None
 

@@ -19,7 +19,7 @@ class ArrayImages:
     Attributes:
         images: uint8 (N, h, w), or (N, h, w, 3).
         labels: (N,), integers.
-        prefix: beginning of the samples' names.
+        prefix: prefix of the samples' names.
     """
 
     images: np.ndarray
@@ -51,10 +51,10 @@ def open_digits(split: str, root: Path | None) -> ArrayImages:
 
 
 def open_fashion_mnist(split: str, root: Path | None) -> ArrayImages:
-    """Fashion-MNIST: 60,000 images to train on, and its 10,000 test images as "val"; 28 × 28.
+    """Fashion-MNIST: 60,000 training images, and its 10,000 test images as "val"; 28 × 28.
 
     Args:
-        root: folder of the four idx files, gzipped or not; by default where Debian's package puts them.
+        root: folder of the four idx files, gzipped or not; default: the folder of Debian's package.
     """
     prefix = dict(zip(SPLITS, FASHION_SPLITS, strict=True))[split]  # type: ignore[index]
     images, labels = read_fashion(root or DEBIAN_FASHION_MNIST, prefix)

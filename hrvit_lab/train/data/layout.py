@@ -1,4 +1,4 @@
-"""Which data set a folder holds, by its layout."""
+"""Recognize the data set in a folder by its layout."""
 
 from pathlib import Path
 
@@ -18,17 +18,17 @@ MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("folder", ("train", "val")),
     ("folder", ("train.tar", "val.tar")),
 )
-"""What a folder must have to be a data set, the most particular first. Trimaps are checked with their images."""
+"""Files by which data sets are recognized, the most specific first. Trimaps are checked with their images."""
 
 
 def recognise(root: Path) -> str:
     """The name of the data set in a folder.
 
     Raises:
-        ConfigError: not a folder, or of no known layout.
+        ConfigError: if it is not a folder, or its layout is unknown.
     """
     if not root.is_dir():
-        raise ConfigError(f"{root} is not a folder, and no name of hrvit-lab data list; check the path")
+        raise ConfigError(f"{root} is neither a folder nor a name in hrvit-lab data list; check the path")
     for key, marks in MARKS:
         if all((root / mark).exists() for mark in marks):
             return key
@@ -36,6 +36,6 @@ def recognise(root: Path) -> str:
         find_idx(root, "train-images-idx3-ubyte")
     except ConfigError:
         raise ConfigError(
-            f"{root} has the layout of no known data set; see hrvit-lab data list, and give a name and --root"
+            f"{root} does not have the layout of a known data set; see hrvit-lab data list, and give a name and --root"
         ) from None
     return "fashion_mnist"

@@ -1,4 +1,4 @@
-"""Some samples of a data set: the same ones every time."""
+"""A fixed subset of the samples of a data set."""
 
 from typing import Any
 
@@ -11,28 +11,28 @@ CHOICE_SEED = 20
 
 
 class Limited:
-    """``number`` samples of a data set, drawn without regard to their classes, in the order of the data set.
+    """``number`` random samples of a data set, not balanced over classes, in the order of the data set.
 
     Raises:
-        ConfigError: the data set has fewer samples.
+        ConfigError: if the data set has fewer samples.
     """
 
     def __init__(self, samples: Samples, number: int) -> None:
         if number > len(samples):
             raise ConfigError(
-                f"data.train_limit = {number} but there are {len(samples)} training images; use null for all of them"
+                f"data.train_limit = {number} but there are {len(samples)} training images; use null for all images"
             )
         self.samples = samples
         self.indices = sorted(epoch_order(len(samples), CHOICE_SEED, 0)[:number].tolist())
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of all samples."""
+        """The classes of the data set."""
         return self.samples.class_names
 
     @property
     def task(self) -> Task:
-        """Of the data set."""
+        """The task of the data set."""
         return self.samples.task
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Images with a mask each: a file of one number for each pixel, which a table turns into the label of a class."""
+"""Images with masks: files with one number per pixel, which a table converts to class labels."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,20 +17,20 @@ from hrvit_lab.train.datasets import Task
 
 MAX_CLASSES = 255
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
-"""Formats without loss. A JPEG file changes the numbers."""
+"""Lossless formats. JPEG would change the numbers."""
 INTEGER_MODES = ("L", "P", "1", "I", "I;16", "I;16L", "I;16B")
 INVALID = -1
 
 
 @dataclass(frozen=True, eq=False)
 class MaskFiles:
-    """Image files with a mask each.
+    """Image files with one mask each.
 
     Attributes:
         root: the folder of the data set.
-        images, masks: bytes (N,), of the files below ``root``.
-        class_names: of the labels 0 … C − 1.
-        table: int16 (256,): for each number in a mask its label, ``IGNORED``, or ``INVALID``.
+        images, masks: bytes (N,), paths relative to ``root``.
+        class_names: names of labels 0 … C − 1.
+        table: int16 (256,): the label of each number in a mask, ``IGNORED``, or ``INVALID``.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class MaskFiles:
             height, width = numbers.shape
             raise BrokenSample(
                 f"{mask} has {width}×{height} pixels, but its image {path.name} has {image.width}×{image.height}; "
-                "make them one size, or remove both"
+                "give both the same size, or remove both"
             )
         return image, Image.fromarray(self.labels(numbers, mask))
 
@@ -58,7 +58,7 @@ class MaskFiles:
         """The labels, uint8, of the numbers in a mask.
 
         Raises:
-            BrokenSample: a number has no label; names the mask.
+            BrokenSample: if a number has no label; names the mask.
         """
         beyond = (numbers < 0) | (numbers >= len(self.table))
         labels = self.table[np.where(beyond, 0, numbers)]
@@ -78,10 +78,10 @@ class MaskFiles:
 
 
 def read_numbers(path: Path) -> np.ndarray:
-    """The numbers in a mask, int32 (H, W); of an image with a palette the indices of its colours.
+    """The numbers in a mask, int32 (H, W); for an image with a palette, the indices.
 
     Raises:
-        BrokenSample: missing, broken, too large, of a format with loss, or of several channels.
+        BrokenSample: if it is missing, broken, too large, in a lossy format, or has several channels.
     """
     try:
         with path.open("rb") as file, Image.open(file, formats=MASK_FORMATS) as mask:
@@ -98,7 +98,7 @@ def read_numbers(path: Path) -> np.ndarray:
             return np.array(mask, dtype=np.int32)
     except BrokenSample:
         raise
-    except Exception as error:  # on a broken file Pillow's decoders raise nearly anything
+    except Exception as error:  # for a broken file, Pillow can raise almost any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
@@ -116,19 +116,19 @@ def label_table(labels: Mapping[int, int]) -> np.ndarray:
 
 
 def own_labels(num_classes: int) -> np.ndarray:
-    """The table of masks that hold labels already: 0 … C − 1, and ``IGNORED``."""
+    """The table for masks that already contain labels: 0 … C − 1, and ``IGNORED``."""
     return label_table({label: label for label in range(num_classes)} | {IGNORED: IGNORED})
 
 
 def paired(
     root: Path, images: Path, masks: Path, *, image_end: str = "", mask_end: str = ""
 ) -> list[tuple[Path, Path]]:
-    """The images below one folder with their masks below another; they share folders and names without suffix.
+    """Pair the images in one folder with the masks in another by relative path without suffix.
 
     Args:
-        image_end, mask_end: what stands between the shared name and the suffix; files without it are left out.
+        image_end, mask_end: text between the common name and the suffix; files without it are ignored.
     Raises:
-        ConfigError: a folder is missing or has no images, or an image has no mask or several.
+        ConfigError: if a folder is missing or has no images, or an image has no mask or several.
     """
     found: list[dict[str, Path]] = []
     for folder, end in ((images, image_end), (masks, mask_end)):
@@ -142,7 +142,7 @@ def paired(
                 continue
             first = named.setdefault(shared.removesuffix(end), path)
             if first != path:
-                raise ConfigError(f"{first} and {path.name} are two files for one sample; remove one of them")
+                raise ConfigError(f"{first} and {path.name} belong to the same sample; remove one of them")
         found.append(named)
     of_image, of_mask = found
     if not of_image:
@@ -158,13 +158,13 @@ def paired(
 def mask_files(
     root: Path, pairs: Sequence[tuple[Path, Path]], class_names: Sequence[str], table: np.ndarray
 ) -> MaskFiles:
-    """A set of the pairs (image, mask)."""
+    """Create `MaskFiles` from pairs (image, mask)."""
     names = np.array([[os.fsencode(path.relative_to(root)) for path in pair] for pair in pairs])
     return MaskFiles(root, names[:, 0], names[:, 1], tuple(class_names), table)
 
 
 def ranges(numbers: np.ndarray) -> str:
-    """Ascending numbers in words.
+    """Ascending numbers as text with ranges.
 
     >>> ranges(np.array([0, 1, 2, 3, 255]))
     '0 to 3, 255'

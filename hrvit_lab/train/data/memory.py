@@ -1,11 +1,11 @@
-"""Labelled images held in memory with a fixed split: what a short proxy training needs, and no more.
+"""Labelled images in memory with a fixed split, for the short proxy training.
 
-Images stay as they were stored (uint8, small); ``ImageData.inputs`` turns a batch into what a network reads.
-That costs a few milliseconds a batch and keeps Fashion-MNIST at 55 MB, not at 3.4 GB (float32, 3 × 64 × 64).
+Images are kept as stored (uint8, original size); ``ImageData.inputs`` converts a batch to inputs of a network. This
+takes a few milliseconds per batch; Fashion-MNIST needs 55 MB instead of 3.4 GB (float32, 3 × 64 × 64).
 
-Shapes: N images of a set, B of a batch; C stored channels (1 or 3), h × w stored pixels, H × W the input's.
+Shapes: N images of a set, B of a batch; C stored channels (1 or 3), h × w stored pixels, H × W pixels of the input.
 
-To add a data set: a loader, with a line in ``LOADERS`` and one in ``hrvit_lab.train.datasets.IN_MEMORY``.
+To add a data set, write a loader and add a line to ``LOADERS`` and one to ``hrvit_lab.train.datasets.IN_MEMORY``.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ from hrvit_lab.train.data.idx import FASHION_CLASSES, read_fashion
 from hrvit_lab.train.data.image_files import read_image
 from hrvit_lab.train.datasets import IN_MEMORY
 
-SPLIT_SEED = 20  # part of the protocol: another seed is another validation set, and old figures don't compare
+SPLIT_SEED = 20  # part of the protocol: another seed gives another validation set, with results that are not comparable
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """What a loader returns.
+    """The result of a loader.
 
     Attributes:
-        train_images, val_images: uint8 (N, C, h, w), C being 1 or 3.
+        train_images, val_images: uint8 (N, C, h, w), C is 1 or 3.
         train_labels, val_labels: int64 (N,), indices into ``class_names``.
         skipped: entries of an image folder that were not read: reason → number.
     """
@@ -52,13 +52,13 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class ImageData(Pixels):
-    """A data set ready to train on: stored images, labels, and how to read them at ``resolution``.
+    """A data set for training: stored images, labels, and their conversion to inputs of size ``resolution``.
 
     Attributes:
         name: its key in ``IN_MEMORY``.
-        source: where the images come from, for people.
+        source: origin of the images, as shown to users.
         resolution: (height, width) of the network's input, in pixels.
-        mean, std: of the training pixels scaled to 0…1, one for each of the three channels.
+        mean, std: of the training pixels scaled to 0…1, for each of the three channels.
     """
 
     name: str
@@ -73,15 +73,15 @@ class ImageData(Pixels):
 
     @property
     def majority_top1(self) -> float:
-        """Validation top-1 in percent of always naming the training set's most frequent class: the floor."""
+        """Validation top-1 in percent of always predicting the most frequent class of the training set."""
         majority = self.train_labels.bincount().argmax()
         return 100.0 * (self.val_labels == majority).double().mean().item()
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Stored images as the network reads them: normalised, resized bilinearly, three channels.
+        """Convert stored images to inputs of the network: normalized, resized bilinearly, three channels.
 
         Args:
-            images: uint8 (B, C, h, w), any of ``train_images`` or ``val_images``, on any device.
+            images: uint8 (B, C, h, w), from ``train_images`` or ``val_images``, on any device.
         Returns:
             float32 (B, 3, H, W) on the same device.
         """
@@ -96,8 +96,8 @@ class ImageData(Pixels):
     def limited(self, train_limit: int | None) -> "ImageData":
         """The same data with only ``train_limit`` training images (see ``balanced_subset``).
 
-        Mean and std become those of the images that remain; the validation set stays whole. None, or a limit
-        above what is there, changes nothing.
+        Mean and std are those of the remaining images. The validation set is not changed. With None, or a limit above
+        the number of images, nothing changes.
         """
         if train_limit is None or train_limit >= len(self.train_labels):
             return self
@@ -121,10 +121,9 @@ def load_dataset(
             own train and test), or ``folder`` (``root/train/CLASS/…``, ``root/val/CLASS/…``).
         resolution: side, or (height, width), of the network's input in pixels.
         root: folder with the files; needed by ``folder``, optional for ``fashion_mnist``. ``~`` is the home folder.
-        train_limit: keep at most so many training images, the same ones every time; a folder's others are not
-            even decoded.
+        train_limit: maximum number of training images, the same ones every time; others of a folder are not decoded.
     Raises:
-        ConfigError: unknown name, missing or broken files, or more than fits in memory.
+        ConfigError: for an unknown name, missing or broken files, or images that do not fit into memory.
     """
     size, folder = check_request(name, resolution, root)
     pixels = LOADERS[name](size, folder, train_limit)
@@ -136,7 +135,7 @@ def load_dataset(
 def mean_and_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and std of uint8 images (N, C, h, w) scaled to 0…1, for each of three channels (grey is repeated).
 
-    Computed from each channel's histogram: exact for any number of images. A constant channel gets std 1.
+    Computed from histograms of the channels, so exact for any number of images. A constant channel has std 1.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
@@ -152,9 +151,9 @@ def mean_and_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[floa
 
 
 def balanced_subset(labels: Tensor, limit: int) -> Tensor:
-    """Indices, ascending, of a fixed subset of ``limit`` images with (nearly) as many of each class.
+    """Ascending indices of a fixed subset of ``limit`` images with (nearly) equal numbers per class.
 
-    Classes are filled in turn; one that runs out leaves its places to the others.
+    Images are taken from the classes in turn; if a class has no more images, the others provide more.
 
     Args:
         labels: int64 (N,).
@@ -173,8 +172,8 @@ def balanced_subset(labels: Tensor, limit: int) -> Tensor:
 
 
 def load_digits(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
-    """The 1,797 8 × 8 digits that come with scikit-learn; 1,437 to train on and 360 to validate."""
-    # Imported here: it takes a second, which the other data sets are spared.
+    """The 1,797 8 × 8 digits of scikit-learn; 1,437 for training and 360 for validation."""
+    # Imported here because it takes a second.
     from sklearn.datasets import load_digits as sklearn_digits
     from sklearn.model_selection import train_test_split
 
@@ -188,7 +187,7 @@ def load_digits(resolution: tuple[int, int], root: Path | None, train_limit: int
 
 
 def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
-    """Fashion-MNIST (arXiv 1708.07747): 60,000 28 × 28 images to train on and 10,000 to validate."""
+    """Fashion-MNIST (arXiv 1708.07747): 60,000 28 × 28 images for training and 10,000 for validation."""
 
     def split(prefix: str) -> tuple[Tensor, Tensor]:
         images, labels = read_fashion(root or DEBIAN_FASHION_MNIST, prefix)
@@ -201,7 +200,7 @@ def load_fashion_mnist(resolution: tuple[int, int], root: Path | None, train_lim
 def load_folder(resolution: tuple[int, int], root: Path | None, train_limit: int | None) -> Pixels:
     """A folder of images, ``train/CLASS/…`` and ``val/CLASS/…``: scaled to cover the resolution, cropped.
 
-    ``image_folders`` says which files are read, ``image_files`` how their pixels become RGB.
+    ``image_folders`` selects the files, ``image_files`` converts them to RGB.
     """
     found = find_images(resolution, root, train_limit)
     train_files = found.train

@@ -1,6 +1,6 @@
-"""Which images an epoch has in which order, and the random numbers of one image: functions of numbers, no state.
+"""The order of an epoch's images and the random numbers of one image, as stateless functions.
 
-So a training draws the same with any number of workers, on any number of processes, and after any interruption.
+So a training draws the same random numbers with any number of workers and processes, and after any interruption.
 """
 
 import random
@@ -16,7 +16,7 @@ _MASK = 2**64 - 1
 
 
 def mixed(*numbers: int) -> int:
-    """A 64-bit number that depends on all numbers and their order; neighbours give unlike results (splitmix64)."""
+    """A 64-bit hash of the numbers in their order (splitmix64)."""
     state = 0
     for number in numbers:
         state = (state + (number & _MASK) + 0x9E3779B97F4A7C15) & _MASK
@@ -32,7 +32,7 @@ def epoch_order(num: int, seed: int, epoch: int) -> Tensor:
 
 
 def rank_indices(num: int, rank: int, world_size: int) -> range:
-    """The images that a process evaluates: each image belongs to one process, and none is repeated.
+    """The images that a process evaluates; every image is evaluated by exactly one process.
 
     >>> [list(rank_indices(5, rank, 2)) for rank in range(2)]
     [[0, 2, 4], [1, 3]]
@@ -47,10 +47,10 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 @contextmanager
 def seeded_sample(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Random numbers of Python, numpy and torch (CPU) that depend on (seed, epoch, index).
+    """Context with random numbers of Python, numpy and torch (CPU) that depend on (seed, epoch, index).
 
-    Outside they go on as if nothing had been drawn. In the worker of a loader nothing else draws numbers, so the states
-    are not put back there: that would take ten times as long as seeding.
+    Afterwards the generators continue from their earlier state. In workers of a loader, the state is not restored:
+    nothing else uses it there, and restoring takes ten times as long as seeding.
     """
     alone = get_worker_info() is not None
     before = None if alone else (random.getstate(), np.random.get_state(), torch.default_generator.get_state())

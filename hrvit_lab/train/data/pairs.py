@@ -1,7 +1,7 @@
-"""Any images with masks: ``ROOT/images/train``, ``ROOT/masks/train``, the same with ``val``, and ``ROOT/classes.txt``.
+"""Images with masks: ``ROOT/images/train``, ``ROOT/masks/train``, the same with ``val``, and ``ROOT/classes.txt``.
 
-The class list has one name in a line: the first is label 0 of the masks, and so on. Label 255 is ignored. An image and
-its mask share their name without suffix.
+The class list has one name per line; the first is label 0, and so on. Label 255 is ignored. An image and its mask have
+the same name except for the suffix.
 """
 
 from pathlib import Path
@@ -23,14 +23,14 @@ def open_pairs(
     """Images with masks.
 
     Args:
-        images, masks: folders below ``root``; ``{split}`` stands for train or val.
-        classes: file of the class list, below ``root`` or anywhere.
+        images, masks: folders relative to ``root``; ``{split}`` is replaced by train or val.
+        classes: path of the class list, relative to ``root`` or absolute.
     """
     root = need_root("mask_folder", root)
     names = read_lines(root / classes)
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise ConfigError(f"{root / classes} lists {len(names)} classes; a segmentation takes 2 to {MAX_CLASSES}")
+        raise ConfigError(f"{root / classes} lists {len(names)} classes; segmentation supports 2 to {MAX_CLASSES}")
     folders = [root / folder.replace("{split}", split) for folder in (images, masks)]
     if outside := [folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())]:
-        raise ConfigError(f"{outside[0]} is not below {root}; give folders below the root")
+        raise ConfigError(f"{outside[0]} is not inside {root}; give folders inside the root")
     return mask_files(root, paired(root, *folders), names, own_labels(len(names)))

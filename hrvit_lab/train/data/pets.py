@@ -1,6 +1,6 @@
-"""Oxford-IIIT Pet: 37 breeds, 3,680 images to train on and 3,669 to validate; files as torchvision puts them.
+"""Oxford-IIIT Pet: 37 breeds, 3,680 training and 3,669 validation images; files in torchvision's layout.
 
-A trimap has 1 for the pet, 2 for the background and 3 for its border. Here they are the labels 0, 1 and 2.
+The trimaps' values 1 (pet), 2 (background) and 3 (border) are converted to labels 0, 1 and 2.
 """
 
 import os
@@ -24,13 +24,14 @@ def open_pets(split: str, root: Path | None) -> ImageFiles:
     """The breed of each image.
 
     Args:
-        root: the folder ``oxford-iiit-pet``, or the one that it is in.
+        root: the folder ``oxford-iiit-pet``, or its parent.
     """
     root, listed = _listed("oxford_pets", split, root)
     breeds = {label: name.rpartition("_")[0].replace("_", " ") for name, label in listed}
     if sorted(breeds) != list(range(len(breeds))):
         raise ConfigError(
-            f"{root / 'annotations' / LISTS[split]}: breeds are numbered from 1 without gaps; fetch it again"
+            f"{root / 'annotations' / LISTS[split]}: the numbers of the breeds have gaps or do not start at 1; "
+            "download it again"
         )
     names = np.array([os.fsencode(f"images/{name}.jpg") for name, _ in listed])
     return ImageFiles(
@@ -56,8 +57,8 @@ def _listed(key: str, split: str, root: Path | None) -> tuple[Path, list[tuple[s
         if line.startswith("#"):
             continue
         if not numbers or not numbers[0].isdecimal() or not 1 <= int(numbers[0]) <= MAX_BREEDS or "/" in name:
-            raise ConfigError(f"{path}: {line!r:.80} is not a name and the number of a breed; fetch it again")
+            raise ConfigError(f"{path}: {line!r:.80} is not a name and the number of a breed; download it again")
         listed.append((name, int(numbers[0]) - 1))
     if not listed:
-        raise ConfigError(f"{path} lists no image; fetch it again")
+        raise ConfigError(f"{path} lists no image; download it again")
     return root, listed

@@ -1,6 +1,6 @@
-"""The photographs that scikit-image's wheel contains.
+"""Photographs contained in scikit-image's wheel.
 
-Those that it downloads are not used, nor JPEG files, whose pixels depend on the decoder.
+Photographs that scikit-image downloads are not used, and neither are JPEG files, whose pixels depend on the decoder.
 """
 
 from importlib.util import find_spec
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def read_photograph(name: str) -> "Image":
-    """A photograph as RGB; ``name`` is that of its file without ``.png``.
+    """A photograph as RGB; ``name`` is the file name without ``.png``.
 
     Raises:
-        ConfigError: scikit-image is not installed, or without this file.
+        ConfigError: if scikit-image or the file is missing.
     """
-    spec = find_spec("skimage")  # importing it takes a second, and only its files are needed
+    spec = find_spec("skimage")  # not imported, which takes a second: only files are needed
     folders = spec.submodule_search_locations if spec else None
     path = Path(folders[0] if folders else "skimage") / "data" / f"{name}.png"
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""Samples of a data set, read one at a time: what they offer, and the table of what opens them.
+"""Samples of a data set, read one at a time: their interface, and the table of functions that open data sets.
 
-To add a data set: a function ``(split, root, **options) -> Samples`` in a module of this package, its line in ``OPEN``,
-and one in `hrvit_lab.train.datasets.DATASETS`. The modules are imported on first use.
+To add a data set, write a function ``(split, root, **options) -> Samples`` in a module of this package, and add a line
+to ``OPEN`` and one to `hrvit_lab.train.datasets.DATASETS`. The modules are imported on first use.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,15 @@ __all__ = ["IGNORED", "OPEN", "SPLITS", "BrokenSample", "Samples", "Split", "che
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 IGNORED = 255
-"""Label of pixels that count neither in a loss nor in a score."""
+"""Label of pixels that are ignored in losses and scores."""
 
 
 class Samples(Protocol):
-    """The images of one split with their targets. They can be pickled, and read in several processes at once.
+    """The images of one split with their targets. Instances can be pickled and used in several processes at once.
 
     Attributes:
-        class_names: of the classes 0 … C − 1.
-        task: "classification": a target is a class; "segmentation": an image of classes.
+        class_names: names of classes 0 … C − 1.
+        task: "classification" (a target is a class) or "segmentation" (a target is an image of classes).
     """
 
     @property
@@ -44,18 +44,18 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> "tuple[Image, int | Image]":
-        """One image, of mode RGB (L in sets of grey images), and its target.
+        """One image in mode RGB (L for grey data sets), and its target.
 
-        The target of a segmentation is an image of the same size and mode L: a class for each pixel, or ``IGNORED``.
+        For segmentation, the target is an image of the same size in mode L: a class for each pixel, or ``IGNORED``.
 
         Raises:
-            BrokenSample: the files of this sample cannot be used.
-            IndexError: there is no such sample; negative ones neither.
+            BrokenSample: if the files of this sample cannot be used.
+            IndexError: if the index is out of range or negative.
         """
         ...
 
     def name(self, index: int) -> str:
-        """The sample's file below the root, or another name, for messages."""
+        """The path of the sample's file relative to the root, or another name, for messages."""
         ...
 
 
@@ -83,10 +83,10 @@ def open_samples(key: str, split: str, /, root: str | Path | None = None, **opti
     Args:
         key: a name of ``DATASETS``.
         split: "train" or "val".
-        root: folder of the files, for data sets that have some. ``~`` is the home folder.
+        root: folder of the files, for data sets with files. ``~`` is the home folder.
         options: of the data set; see its module.
     Raises:
-        ConfigError: unknown data set, split or option; a value of another type; missing files.
+        ConfigError: for an unknown data set, split or option, a value of another type, or missing files.
     """
     if key not in OPEN:
         raise ConfigError(f"unknown data set {key!r:.80}; {suggest(key, OPEN)}")
@@ -121,20 +121,20 @@ def find_opener(key: str) -> Callable[..., Samples]:
 
 
 def check_index(index: int, number: int) -> None:
-    """Refuse an index that is not in 0 … number − 1."""
+    """Raise an IndexError for an index outside 0 … number − 1."""
     if not 0 <= index < number:
         raise IndexError(f"sample {index} of {number}")
 
 
 def need_root(key: str, root: Path | None) -> Path:
-    """The root, if it is a folder.
+    """Check that the root is a folder.
 
     Raises:
-        ConfigError: none was given, or there is no such folder; says which files it must hold.
+        ConfigError: if it is missing or not a folder; names the files that it must contain.
     """
-    files = f"data set {key!r} reads {DATASETS[key].files}"
+    files = f"data set {key!r} needs {DATASETS[key].files}"
     if root is None:
-        raise ConfigError(f"{files}; give the folder ROOT of these files as root")
+        raise ConfigError(f"{files}; give the folder ROOT as root")
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder; {files}")
     return root

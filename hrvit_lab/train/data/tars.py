@@ -1,7 +1,7 @@
 """Images in tar files: an archive with class folders, a folder of archives, or an archive of archives.
 
 timm scans the archives (`timm.data.readers.reader_image_in_tar`): the class of an image is the name of the innermost
-folder or archive that holds it. The images are then read by their position, which several processes can do at once.
+folder or archive that contains it. Images are then read by their offset, so several processes can read at once.
 timm's cache of a scan is not used, because it is a pickle file.
 """
 
@@ -24,13 +24,13 @@ from hrvit_lab.train.datasets import Task
 
 @dataclass(frozen=True, eq=False)
 class TarImages:
-    """Images in tar files with a class each.
+    """Images in tar files with one class each.
 
     Attributes:
-        folder: of the archives.
+        folder: the folder of the archives.
         archives: their names; those inside another archive are not listed.
-        archive, start, size: int64 (N,): which archive has an image, and its bytes there.
-        names: bytes (N,), of the files in the archives.
+        archive, start, size: int64 (N,): the index of an image's archive, and its offset and length in bytes.
+        names: bytes (N,), file names in the archives.
         labels: int64 (N,), indices into ``class_names``.
     """
 
@@ -54,7 +54,9 @@ class TarImages:
                 file.seek(int(self.start[index]))
                 body = file.read(int(self.size[index]))
         except OSError as error:
-            raise BrokenSample(f"{name} cannot be read ({error.strerror or error}); fetch the archive again") from error
+            raise BrokenSample(
+                f"{name} cannot be read ({error.strerror or error}); download the archive again"
+            ) from error
         return decode_image(io.BytesIO(body), name), int(self.labels[index])
 
     def name(self, index: int) -> str:
@@ -63,7 +65,7 @@ class TarImages:
 
 
 def find_tars(root: Path, split: str) -> Path | None:
-    """``ROOT/SPLIT.tar``, or the folder ``ROOT/SPLIT`` if it has tar files and no folders; else None."""
+    """``ROOT/SPLIT.tar``, or the folder ``ROOT/SPLIT`` if it contains tar files and no folders; else None."""
     if (single := root / f"{split}.tar").is_file():
         return single
     folder = root / split
@@ -76,17 +78,17 @@ def open_tars(place: Path, class_names: Sequence[str] | None) -> TarImages:
     """The images of one archive, or of all archives in a folder; sorted by archive and name.
 
     Args:
-        class_names: the classes in the order of their labels; None: those that are found, sorted.
+        class_names: the classes in the order of their labels; None: the classes found, sorted.
     Raises:
-        ConfigError: a broken archive, no image, or a class that is not in ``class_names``.
+        ConfigError: for a broken archive, no image, or a class that is not in ``class_names``.
     """
     from timm.data.readers.reader_image_in_tar import extract_tarinfos
 
     try:
         samples, targets, labels_of, _ = extract_tarinfos(str(place), cache_tarinfo=False)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise ConfigError(f"{place}: a tar file cannot be read ({error}); fetch it again") from error
-    except ValueError as error:  # timm unpacks an empty list
+        raise ConfigError(f"{place}: a tar file cannot be read ({error}); download it again") from error
+    except ValueError as error:  # raised by timm for an empty list
         raise ConfigError(f"{place} has no image in its tar files; check the folder") from error
     folder, own = (place.parent, place.name) if place.is_file() else (place, None)
     names_of = {index: name for name, index in labels_of.items()}

@@ -8,10 +8,10 @@ MAX_BYTES = 64 * 2**20
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without spaces around them; empty ones are left out.
+    """The lines of a text file, stripped, without empty ones.
 
     Raises:
-        ConfigError: missing, not text, or above ``MAX_BYTES``.
+        ConfigError: if it is missing, not text, or larger than ``MAX_BYTES``.
     """
     try:
         with path.open("rb") as file:
@@ -20,7 +20,7 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text; save it as such") from error
+        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     if len(body) > MAX_BYTES:
         raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes; a list of names is shorter")
     return [line.strip() for line in text.splitlines() if line.strip()]

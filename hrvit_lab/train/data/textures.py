@@ -1,8 +1,8 @@
-"""Textures: mosaics of photographed textures, with a class for each pixel. Made here; nothing is downloaded.
+"""Textures: mosaics of photographed textures, with a class for each pixel. Generated; nothing is downloaded.
 
-A scene is a function of (split, size, index): three to six cells around random points, each with a crop of one of the
-textures, grey, at a scale, brightness and contrast of its own. Training scenes have crops of the left parts of the
-photographs, validation scenes of the right parts; a strip between them is left out.
+A scene is a function of (split, size, index): three to six cells around random points, each filled with a grey crop of
+one texture with random scale, brightness and contrast. Training scenes use the left parts of the photographs,
+validation scenes the right parts; a strip between them is not used.
 """
 
 import math
@@ -41,7 +41,7 @@ class Textures:
     Attributes:
         parts: of the photographs, mode L, in the order of the classes.
         size: side of a mosaic in pixels.
-        number: of mosaics.
+        number: number of mosaics.
     """
 
     parts: tuple[Image.Image, ...]
@@ -90,10 +90,10 @@ def open_textures(split: str, root: Path | None, *, size: int = 128, number: int
 
     Args:
         size: side of a scene, 32 to 512 pixels.
-        number: scenes; by default 20,000 to train on and 1,000 to validate.
+        number: number of scenes; default: 20,000 for training and 1,000 for validation.
     """
     if root is not None:
-        raise ConfigError("data set 'textures' comes with scikit-image and has no root; leave root out")
+        raise ConfigError("data set 'textures' is part of scikit-image and has no root; remove root")
     parts = tuple(part_of(read_photograph(name).convert("L"), split) for name in TEXTURES.values())
     return Textures(parts, split, *check_scenes(size, number, SCENES[split]))
 
@@ -106,16 +106,16 @@ def part_of(photograph: Image.Image, split: str) -> Image.Image:
 
 
 def levels(histogram: Sequence[int], mean: float, deviation: float) -> np.ndarray:
-    """For each grey level its new one, uint8 (256,), so that pixels get that mean and standard deviation."""
+    """A look-up table of grey levels, uint8 (256,), that gives pixels this mean and standard deviation."""
     grey, count = np.arange(256), np.array(histogram)
     number = int(count.sum())
-    average = int(grey @ count) / number  # from integers: the same on every machine
+    average = int(grey @ count) / number  # from integers: equal on every machine
     spread = math.sqrt(max(int(grey**2 @ count) / number - average**2, 1.0))
     return ((grey - average) * (deviation / spread) + mean).round().clip(0, 255).astype(np.uint8)
 
 
 def nearest(points: np.ndarray, size: int) -> np.ndarray:
-    """For each pixel, int64 (size, size), which of the points (N, 2), as (x, y), is nearest to its centre."""
+    """The index of the nearest of the points (N, 2), as (x, y), for each pixel's centre; int64 (size, size)."""
     centres = np.arange(size) + 0.5
     across, down = ((centres[:, None] - points[:, axis]) ** 2 for axis in (0, 1))
     distances: np.ndarray = across[None, :, :] + down[:, None, :]

@@ -1,1 +1,1 @@
-"""From the images of a data set to what a network reads: one file for classification, one for segmentation."""
+"""Transforms from images of a data set to inputs of a network, for classification and segmentation."""

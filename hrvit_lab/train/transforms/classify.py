@@ -1,4 +1,4 @@
-"""Transforms of classification: timm's, by name and number."""
+"""Transforms for classification, built with timm."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -30,21 +30,21 @@ def train_transform(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Transform:
-    """Augmentation of one image, drawn from the global generators of Python, numpy and torch.
+    """Augmentation of one image; uses the global random generators of Python, numpy and torch.
 
     Args:
         size: (height, width) of the result in pixels.
-        crop: ``resized``: a random part of the image, resized; ``padded``: the image resized to ``size``, ``padding``
-            pixels of its border mirrored, and a random crop; ``none``: resized only.
+        crop: ``resized``: a random part of the image, resized; ``padded``: the image resized to ``size``, padded by
+            reflection with ``padding`` pixels, and randomly cropped; ``none``: resized only.
         scale, ratio: area and aspect ratio of the random part.
-        auto_augment: a policy in timm's notation, as ``rand-m9-mstd0.5-inc1``.
+        auto_augment: a policy in timm's notation, such as ``rand-m9-mstd0.5-inc1``.
         color_jitter: of brightness, contrast and saturation; without a policy only.
-        interpolation: ``bilinear``, ``bicubic``, or ``random``: one of both for each image.
+        interpolation: ``bilinear``, ``bicubic``, or ``random`` (one of both for each image).
         mean, std: of each channel, of pixels in 0…1.
     Returns:
         image → float32 (3, H, W), normalised.
     Raises:
-        ConfigError: a policy that timm does not know.
+        ConfigError: for a policy that timm does not have.
     """
     from timm.data.random_erasing import RandomErasing
     from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -77,7 +77,7 @@ def test_transform(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Transform:
-    """The shorter side resized to ``size / crop_fraction``, the centre cropped: timm's rule.
+    """Resize the shorter side to ``size / crop_fraction`` and crop the centre, as in timm.
 
     Returns:
         image → float32 (3, H, W), normalised.
@@ -98,11 +98,11 @@ def test_transform(
 def policy(text: str, size: tuple[int, int], interpolation: str, mean: Sequence[float]) -> Transform:
     """An augmentation policy in timm's notation.
 
-    timm's increasing posterization keeps 0 bits at its highest level, which Pillow 12 refuses: here it gives black, as
-    older versions of Pillow did.
+    timm's increasing posterization keeps 0 bits at its highest level, which is an error in Pillow 12. Here the result
+    is black, as in older versions of Pillow.
 
     Raises:
-        ConfigError: a policy that timm does not know.
+        ConfigError: for a policy that timm does not have.
     """
     from timm.data.auto_augment import (
         AugmentOp,
@@ -139,7 +139,7 @@ def policy(text: str, size: tuple[int, int], interpolation: str, mean: Sequence[
 
 
 def _ops(made: Any) -> list[Any]:
-    """The single operations of AutoAugment's sub-policies or of AugMix."""
+    """The operations of AutoAugment's sub-policies or of AugMix."""
     found = getattr(made, "policy", None) or getattr(made, "ops", [])
     return [op for entry in found for op in (entry if isinstance(entry, list) else [entry])]
 

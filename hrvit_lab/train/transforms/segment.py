@@ -1,7 +1,7 @@
-"""Transforms of segmentation: images with masks.
+"""Transforms for segmentation: images with masks.
 
-Training as mmsegmentation has it: random scale, random crop without a dominating class, flip, photometric distortion,
-padding. Values in the docstrings are those of the published recipes.
+Training transforms are those of mmsegmentation: random scale, random crop without a dominating class, flip, photometric
+distortion, padding. Values in the docstrings are those of the published recipes.
 """
 
 import random
@@ -32,14 +32,14 @@ def train_transform(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Transform:
-    """Augmentation of an image and its mask, drawn from Python's and numpy's global generators.
+    """Augmentation of an image and its mask; uses the global random generators of Python and numpy.
 
     Args:
         crop: (height, width) of the result in pixels.
         base_size: (long, short) side that the image fits into at scale 1; None: its own size.
         scale: range of the factor.
         max_class_share: largest share of one class in a crop.
-        tries: crops that are drawn until one has no larger share; the last one is taken.
+        tries: maximum number of random crops until one satisfies this; otherwise the last one is used.
         photometric: brightness ± 32, contrast and saturation 0.5 to 1.5, hue ± 18 of 180, each with probability 0.5.
     Returns:
         (image, mask) → float32 (3, H, W), normalised and padded with 0; int64 (H, W), padded with 255.
@@ -67,7 +67,7 @@ def train_transform(
 def test_transform(
     base_size: tuple[int, int] | None, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Transform:
-    """The image resized to fit ``base_size``, and the mask at its own size: scores are taken there.
+    """Resize the image to fit ``base_size``; the mask keeps its size, at which scores are computed.
 
     Returns:
         (image, mask) → float32 (3, H, W), normalised; int64 (h, w).
@@ -84,7 +84,7 @@ def test_transform(
 
 
 def fitted(size: tuple[int, int], base_size: tuple[int, int] | None, factor: float) -> tuple[int, int]:
-    """The (width, height) of an image that fits ``factor`` × ``base_size`` with its aspect ratio kept.
+    """The (width, height) of an image resized to fit ``factor`` × ``base_size`` with the same aspect ratio.
 
     >>> fitted((683, 512), (2048, 512), 1.0), fitted((100, 50), None, 0.5)
     ((683, 512), (50, 25))
@@ -99,7 +99,7 @@ def fitted(size: tuple[int, int], base_size: tuple[int, int] | None, factor: flo
 
 
 def resized(image: Image.Image, mask: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """The image resized bilinearly, the mask by its nearest pixels."""
+    """Resize the image with bilinear and the mask with nearest-neighbour interpolation."""
     if image.size == size:
         return image, mask
     return image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
@@ -137,7 +137,7 @@ def _labels(labels: np.ndarray) -> Tensor:
 
 
 def _crop_position(labels: np.ndarray, crop: tuple[int, int], max_class_share: float, tries: int) -> tuple[int, int]:
-    """Top left corner of a crop in which no class has more than its share, or of the last one tried."""
+    """Top left corner of a crop in which no class exceeds its maximum share, or of the last crop tried."""
     room = [max(0, side - part) for side, part in zip(labels.shape, crop, strict=True)]
     for _ in range(tries):
         top, left = (random.randint(0, space) for space in room)
