@@ -172,7 +172,7 @@ def test_results_that_a_run_does_not_include_are_kept(
     for dry in (["--dry-run"], []):
         assert main([*arguments, "--metrics", "params", *dry]) == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert f"{folder} keeps its results" in shown and f"The results of this run are in {folder}-2." in shown
+        assert f"{folder} is kept, because" in shown and f"The results of this run are in {folder}-2." in shown
     assert kept == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert "macs" not in rows(out / "costs-2" / "table.csv")[0]
     assert {path.name for path in out.iterdir()} == {"costs", "costs-2", "trials"}

@@ -1,4 +1,4 @@
-"""The course of one training: loss, score and learning rate by epoch."""
+"""Curves of one training: loss, score and learning rate by epoch."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ HEIGHT = 2.5
 
 @matplotlib.rc_context(STYLE)
 def run_curves(rows: pd.DataFrame, score: str, title: str, caption: str = "") -> Figure:
-    """Three panels: losses, the score that chooses the best weights (its best value is marked), learning rate.
+    """Three panels: losses, the score that selects the best weights (its best value is marked), learning rate.
 
     Args:
         rows: the evaluations of a training, columns ``epoch, train_loss, lr, eval_<score>`` and, if measured,
@@ -47,7 +47,7 @@ def run_curves(rows: pd.DataFrame, score: str, title: str, caption: str = "") ->
 
 
 def _lines(ax: Axes, rows: pd.DataFrame, columns: Sequence[str], label: str) -> None:
-    point = "o" if len(rows) == 1 else None  # a line through one evaluation cannot be seen
+    point = "o" if len(rows) == 1 else None  # a line needs two points
     for number, column in enumerate(name for name in columns if name in rows):
         style = "-" if number == 0 else (0, (3, 2))
         ax.plot(rows["epoch"], rows[column].astype(float), color=SERIES[number], ls=style, lw=1.6, marker=point, ms=5)

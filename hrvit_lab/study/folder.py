@@ -38,13 +38,13 @@ def choose_folder(
 ) -> Path:
     """The first of ``NAME``, ``NAME-2``, ``NAME-3``, … that is free, or whose results this run includes.
 
-    Results are included if every metric and trial behind them is also one of this run: after it was interrupted, with
-    more seeds, metrics or variants. Results with other settings, or of another machine or version of torch, stay as
-    they are.
+    Results are included if all their metrics and trials are also part of this run: it resumes an interrupted run, or
+    has more seeds, metrics or variants. Results with other settings, or of another machine or version of torch, are
+    kept.
 
     Raises:
-        ConfigError: if the folder of that name holds the results of another study, and none with a number those of
-            this one.
+        ConfigError: if the folder of that name contains the results of another study, and no numbered folder contains
+            those of this one.
     """
     mine, refusal = False, None
     for number in itertools.count(1):
@@ -65,12 +65,12 @@ def choose_folder(
 
 
 def _includes(spec: Spec, planned: Mapping[str, Sequence[Trial]], folder: Path) -> bool:
-    """Whether the trials have all figures of the results in the folder; not if these cannot be read."""
+    """Whether the planned trials include all results in the folder; False if these cannot be read."""
     try:
         conditions = json.loads(read_bounded(folder / "environment.json", MAX_FILE_BYTES))
         before = load_study(folder / "study.yaml")
         earlier = plan_under(conditions, before, expand(before))
-    except (OSError, ValueError, RecursionError, AttributeError):  # a ConfigError too
+    except (OSError, ValueError, RecursionError, AttributeError):  # including ConfigError
         return False
     return set(before.metrics) <= set(spec.metrics) and _keys(earlier) <= _keys(planned)
 

@@ -37,7 +37,7 @@ class Sweep:
         spec: the study.
         origin: digests that identify the study's file, see ``study_file``.
         out: folder of all results.
-        folder: where its results go.
+        folder: folder of its results.
         expansion: its networks.
         planned: trials by variant.
         conditions: the environment.
@@ -99,10 +99,10 @@ def prepare(
 
 
 def show_folder(sweep: Sweep, console: Console) -> None:
-    """Say where the results go, if that is not the folder of the study's name."""
+    """Print the results folder if it is not the one with the study's name."""
     if sweep.folder.name != sweep.name:
         console.print(
-            f"{sweep.out / sweep.name} keeps its results, which have figures that this run does not show. "
+            f"{sweep.out / sweep.name} is kept, because it has results that this run does not include. "
             f"The results of this run are in {sweep.folder}.",
             soft_wrap=True,
         )

@@ -46,7 +46,9 @@ class Data(Section):
 
     name: str = Field(pattern="^[a-z0-9_]{1,50}$", description="data set, a name of hrvit-lab data list")
     options: dict[str, Any] = Field(
-        default_factory=dict, max_length=20, description="options of the data set, as size and number of made scenes"
+        default_factory=dict,
+        max_length=20,
+        description="options of the data set, such as size and number of generated scenes",
     )
     resolution_px: Size = Field((224, 224), description="height and width of a training image or crop")
     mean: Colour | None = Field(
@@ -69,10 +71,10 @@ class Data(Section):
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         if "root" in options:
-            raise ValueError("root is no option of a data set; give the folder by --data")
+            raise ValueError("root is not an option of a data set; give the folder with --data")
         for name, value in options.items():
             if not isinstance(value, str | int | float | None):
-                raise ValueError(f"{name!r:.80} = {value!r:.80} is not a text, a number, true, false or null")
+                raise ValueError(f"{name!r:.80} = {value!r:.80} is not a string, a number, true, false or null")
         return options
 
     @model_validator(mode="after")

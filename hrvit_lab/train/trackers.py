@@ -1,6 +1,6 @@
-"""Trackers: programs beside a run's folder that show a training, TensorBoard and Weights & Biases.
+"""Experiment trackers: TensorBoard and Weights & Biases.
 
-To add one: a function ``(folder, settings, step) -> Tracker`` and its line in ``TRACKERS``.
+To add one, write a function ``(folder, settings, step) -> Tracker`` and add a line to ``TRACKERS``.
 """
 
 import secrets
@@ -21,8 +21,8 @@ WANDB_ID = "wandb_id.txt"
 @dataclass(frozen=True)
 class Tracker:
     """Attributes:
-    add: (finished steps, figures by name) → shown.
-    close: writes what is left.
+    add: (finished steps, values by name); sends them to the tracker.
+    close: writes remaining data.
     """
 
     add: Callable[[int, Mapping[str, float]], None]
@@ -30,27 +30,27 @@ class Tracker:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse names that are unknown and packages that are not installed.
+    """Check the names of trackers and that their packages are installed.
 
     Raises:
-        ConfigError: with the remedy.
+        ConfigError: for an unknown name, or a missing package.
     """
     for name in names:
         if name not in TRACKERS:
             raise ConfigError(f"unknown tracker {name!r:.80}; {suggest(name, TRACKERS)}")
         if find_spec(name) is None:
             raise ConfigError(
-                f"--track {name}: the package {name} is not installed; pip install {name}, or leave --track out"
+                f"--track {name}: the package {name} is not installed; pip install {name}, or remove --track"
             )
 
 
 def open_trackers(names: Sequence[str], folder: Path, settings: Mapping[str, Any], step: int) -> dict[str, Tracker]:
-    """The trackers of those names, which were checked.
+    """Open trackers by name; call `check_trackers` first.
 
     Args:
-        folder: of the run; what a tracker writes lies in it.
+        folder: of the run; trackers write their files to it.
         settings: of the recipe, by dotted name.
-        step: finished steps; what a tracker has of later ones is replaced.
+        step: number of finished steps; a tracker's data of later steps is replaced.
     """
     return {name: TRACKERS[name](folder, settings, step) for name in dict.fromkeys(names)}
 
@@ -70,7 +70,7 @@ def tensorboard(folder: Path, settings: Mapping[str, Any], step: int) -> Tracker
 
 
 def wandb(folder: Path, settings: Mapping[str, Any], step: int) -> Tracker:
-    """A run of the project ``hrvit_lab``; a resumed training goes on with the same run."""
+    """A run of the project ``hrvit_lab``; a resumed training continues the same run."""
     package = import_module("wandb")
     path = folder / WANDB_ID
     if not path.exists():

@@ -107,8 +107,8 @@ def open_samples(key: str, split: str, /, root: str | Path | None = None, **opti
 
 
 def _kind(annotation: Any) -> str:
-    """A type of an option for people."""
-    words = {"int": "a whole number", "str": "a text", "Path": "a path", "None": "null"}
+    """The type of an option, for messages."""
+    words = {"int": "a whole number", "str": "a string", "Path": "a path", "None": "null"}
     names = str(getattr(annotation, "__name__", annotation)).split(" | ")
     return " or ".join(words.get(name.rpartition(".")[2], name) for name in names)
 
