@@ -76,7 +76,7 @@ def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
     del backbone["backbone.stem.conv1.bias"]
     with pytest.raises(ConfigError, match=r"1 missing \(stem.conv1.bias\)"):
         load_published(model, backbone | decoder)
-    with pytest.raises(ConfigError, match="holds no state dict"):
+    with pytest.raises(ConfigError, match="contains no state dict"):
         load_published(model, {"state_dict": {"epoch": 3}})
 
 

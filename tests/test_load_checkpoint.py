@@ -205,7 +205,7 @@ def test_a_training_file_of_timm_and_its_moving_average(tmp_path: Path) -> None:
         assert report.weights == keys and report.missing == report.unexpected == ()
         assert torch.equal(output(loaded), output(source))
     torch.save({"state_dict": model.state_dict()}, path)
-    with pytest.raises(ConfigError, match=r"holds no moving average \(state_dict_ema, model_ema, ema\)"):
+    with pytest.raises(ConfigError, match=r"contains no moving average \(state_dict_ema, model_ema, ema\)"):
         load_checkpoint(small(), path, ema=True)
 
 
@@ -386,13 +386,13 @@ def test_nothing_that_fits_is_an_error() -> None:
         assert "nothing in the checkpoint fits small: it holds" in refusal(state, strict=False)
     no_states: list[Any] = [{}, {"state_dict": {}}, {"model": {}, "epoch": 3}, {3: torch.zeros(1)}, {"a": 3}]
     for content in no_states:
-        assert "holds no state dict" in refusal(content, strict=False)
+        assert "contains no state dict" in refusal(content, strict=False)
 
 
 def test_a_mapping_in_itself_has_an_end() -> None:
     content: dict[str, Any] = {"epoch": 3}
     content["model"] = content
-    assert "holds no state dict" in refusal(content)
+    assert "contains no state dict" in refusal(content)
 
 
 def test_two_layouts_or_two_prefixes_are_not_mixed() -> None:

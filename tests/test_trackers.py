@@ -73,7 +73,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(capsys: pytes
         watch._track(step, {"step": step, "loss": 0.5})
     assert seen == [(1, {"loss": 0.5}), (2, {"loss": 0.5})]
     [warning] = capsys.readouterr().err.splitlines()
-    assert warning == "warning: wandb failed ([Errno 28] No space left on device); the training goes on without it"
+    assert warning == "warning: wandb failed ([Errno 28] No space left on device); the training continues without it"
 
 
 def test_curves_mark_the_best_evaluation_and_bear_missing_values() -> None:

@@ -99,8 +99,8 @@ def load_checkpoint(
     placed, unexpected = _places(tensors, ours, network, where)
     if all(map(_is_counter, placed)):
         raise ConfigError(
-            f"nothing in {where} fits {_label(network)}: it holds {_some(tensors)}, but the model {_some(ours)}; "
-            "give a checkpoint of this network"
+            f"nothing in {where} fits {_label(network)}: it contains {_some(tensors)}, but the model has "
+            f"{_some(ours)}; give a checkpoint of this network"
         )
     found: dict[str, Tensor] = {}
     adapted, kept = [], []
@@ -160,9 +160,9 @@ def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], st
         path.append(wrapper)
         content = content[wrapper]
     if ema and not set(path) & set(EMA_WEIGHTS):
-        raise ConfigError(f"{where} holds no moving average ({', '.join(EMA_WEIGHTS)}); load it with ema=False")
+        raise ConfigError(f"{where} contains no moving average ({', '.join(EMA_WEIGHTS)}); load it with ema=False")
     if not isinstance(content, Mapping) or not content or not all(map(_is_entry, content.items())):
-        raise ConfigError(f"{where} holds no state dict; save one with torch.save(model.state_dict(), …)")
+        raise ConfigError(f"{where} contains no state dict; save one with torch.save(model.state_dict(), …)")
     tensors: dict[str, Tensor] = {}
     for key, tensor in content.items():
         if (name := _bare(key)) in tensors:

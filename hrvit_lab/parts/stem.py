@@ -41,19 +41,20 @@ def two_conv_cost(in_chans: int, stem_width: int, height: int, width: int) -> Co
 
 
 def two_conv_live(in_chans: int, stem_width: int, height: int, width: int) -> int:
-    """The image with channels last and the first map; two steps of either map, the second beside the first map."""
+    """The image with channels last and the first map; two steps of either map, with the first map if it is the
+    second."""
     first = stem_width // 2 * halved(height) * halved(width)
     second = stem_width * halved(halved(height)) * halved(halved(width))
     return max(in_chans * height * width + first, 2 * first, first + 2 * second)
 
 
 def two_conv_width_rule(stem_width: int) -> str | None:
-    """The first convolution has half the stem's width."""
+    """Width rule: an even width, because the first convolution has half of it."""
     return "the stem's first convolution has half its width, so it must be even" if stem_width % 2 else None
 
 
 def one_conv_cost(kernel_size: int, fills_up: bool, in_chans: int, stem_width: int, height: int, width: int) -> Costs:
-    """One convolution of stride 4, of an image filled up to multiples of 4 or not, LayerNorm."""
+    """One convolution of stride 4, with or without padding of the image to multiples of 4, and a LayerNorm."""
     pixels = -(-height // 4) * -(-width // 4)
     pixels_in = 16 * pixels if fills_up else height * width
     return (
@@ -63,7 +64,7 @@ def one_conv_cost(kernel_size: int, fills_up: bool, in_chans: int, stem_width: i
 
 
 def one_conv_live(fills_up: bool, in_chans: int, stem_width: int, height: int, width: int) -> int:
-    """The image with channels last, and that filled up; the image and the map; or the map before and after its norm."""
+    """The image with channels last and its padded copy; the image and the map; or the map before and after its norm."""
     tokens = -(-height // 4) * -(-width // 4)
     image, filled = in_chans * height * width, in_chans * 16 * tokens
     read = filled if fills_up else image
@@ -71,7 +72,7 @@ def one_conv_live(fills_up: bool, in_chans: int, stem_width: int, height: int, w
 
 
 def _one_conv(label: str, source: str, kernel_size: int, padding: int) -> Stem:
-    fills_up = kernel_size > 2 * padding + 1  # else the padding reaches any side's end
+    fills_up = kernel_size > 2 * padding + 1  # otherwise the convolution's padding suffices
     cost, live = partial(one_conv_cost, kernel_size, fills_up), partial(one_conv_live, fills_up)
     return Stem(label, source, cost, lambda stem_width: None, live)
 

@@ -171,7 +171,7 @@ class Watch:
         self.folder.save(training.as_state(engine, progress, self.about), self.recipe.run.keep_last)
 
     def _track(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show figures in the trackers. One that fails is left out from then on: the training goes on without it."""
+        """Send values to the trackers. If a tracker fails, it is removed, and the training continues without it."""
         for name, tracker in list(self.trackers.items()):
             try:
                 tracker.add(step, {key: value for key, value in figures.items() if key != "step"})
@@ -181,7 +181,7 @@ class Watch:
     def _drop(self, name: str, error: Exception) -> None:
         del self.trackers[name]
         reason = shown(str(error) or type(error).__name__, 120)
-        cli.complain(f"warning: {name} failed ({reason}); the training goes on without it")
+        cli.complain(f"warning: {name} failed ({reason}); the training continues without it")
 
     def _result(self, status: str) -> None:
         rows = self.progress.rows

@@ -344,10 +344,10 @@ class Run(Section):
         None, description="CPU threads of a training process; null: torch's choice"
     )
     save_every_s: Annotated[Number, Field(gt=0, le=1e6)] = Field(
-        600.0, description="seconds between checkpoints beside those at evaluations"
+        600.0, description="seconds between checkpoints, in addition to those at evaluations"
     )
     keep_last: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        2, description="number of checkpoints to keep, beside the best"
+        2, description="number of checkpoints to keep, in addition to the best"
     )
     loop: Literal["engine", "proxy"] = Field(
         "engine", description="engine: the full training; proxy: the short one of studies, which has few settings"
