@@ -137,7 +137,7 @@ def test_baselines_and_comparisons_are_shown(results: Path) -> None:
     shown = app.dataframe[0].value.set_index("variant")
     assert shown.loc["ResNet", "Δ top-1 on digits (proxy)"] == "+4.0 [+3.6, +4.4]"
     assert shown.loc["sparse", "Δ ImageNet top-1, published"] == "-0.57"
-    assert any("2 of 2 changes" in markdown.value for markdown in app.markdown)
+    assert any("2 of 2 variants" in markdown.value for markdown in app.markdown)
 
 
 def test_costs_of_another_network_are_not_drawn_against_accuracy(results: Path) -> None:

@@ -383,7 +383,7 @@ def refusal(checkpoint: Any, **options: Any) -> str:
 def test_nothing_that_fits_is_an_error() -> None:
     resnet = timm.create_model("resnet18", num_classes=5).state_dict()
     for state in (resnet, {"head.classifier.gamma": torch.zeros(5)}, {"stem.bn1.num_batches_tracked": torch.tensor(3)}):
-        assert "nothing in the checkpoint fits small: it holds" in refusal(state, strict=False)
+        assert "nothing in the checkpoint fits small: it contains" in refusal(state, strict=False)
     no_states: list[Any] = [{}, {"state_dict": {}}, {"model": {}, "epoch": 3}, {3: torch.zeros(1)}, {"a": 3}]
     for content in no_states:
         assert "contains no state dict" in refusal(content, strict=False)

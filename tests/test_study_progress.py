@@ -11,7 +11,7 @@ from test_study_runner import NANO, trial
 
 from hrvit_lab.study.executors import host
 from hrvit_lab.study.groups import ProbeInput
-from hrvit_lab.study.progress import Display, comparable, outlook
+from hrvit_lab.study.progress import Display, comparable, describe_plan
 from hrvit_lab.study.trials import Trial
 
 GIB = 2**30
@@ -50,9 +50,9 @@ def test_durations_on_disk_tell_before_anything_runs(tmp_path: Path) -> None:
     longer = alike | {"options": {**alike["options"], "train": {"epochs": 90}}, "seconds": 4000.0}
     other = alike | {"group": "latency", "seconds": 1.0}
     assert comparable([longer, alike, other], [asked]) == [alike]
-    said = outlook([asked], {}, 1, comparable([longer, alike, other], [asked]))
+    said = describe_plan([asked], {}, 1, comparable([longer, alike, other], [asked]))
     assert "1 to run" in said and "About 40 s with --jobs 1" in said
-    assert "unknown until the first training" in outlook([asked], {}, 1)
+    assert "unknown until the first training" in describe_plan([asked], {}, 1)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -125,19 +125,19 @@ class HRViT(nn.Module):
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt = {output_fmt!r} is not supported; use 'NCHW' or 'NHWC'")
-        taken = _taken(indices, len(self.feature_info))
+        selected = _selected(indices, len(self.feature_info))
         maps = self.forward_features(x)
-        chosen = [maps[i] if output_fmt == "NCHW" else maps[i].permute(0, 2, 3, 1) for i in taken]
+        chosen = [maps[i] if output_fmt == "NCHW" else maps[i].permute(0, 2, 3, 1) for i in selected]
         return chosen if intermediates_only else (maps, chosen)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the head. All branches are kept, because they are fused with each other."""
-        taken = _taken(indices, len(self.feature_info))
+        selected = _selected(indices, len(self.feature_info))
         if prune_head:
             self.head, self.config = None, self.config.replace(head="none")
-        return taken
+        return selected
 
     def get_classifier(self) -> nn.Module:
         """The last linear, or the last convolution of a segmentation head; an identity if there is none."""
@@ -196,7 +196,7 @@ class HRViT(nn.Module):
         }
 
 
-def _taken(indices: int | Sequence[int] | None, maps: int) -> list[int]:
+def _selected(indices: int | Sequence[int] | None, maps: int) -> list[int]:
     """Indices of the selected maps by timm's rule: all, the last n, or the given ones."""
     from timm.models._features import feature_take_indices  # imported here because it is as slow as torch
 

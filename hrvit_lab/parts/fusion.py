@@ -126,7 +126,7 @@ def _of_paths(label: str, source: str, sources: Callable[[int, int, bool], Sourc
 # -- a weighted mean --------------------------------------------------------------------------------------------------
 
 
-def brought_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: int, pixels: int) -> Costs:
+def resampled_cost(steps: int, c_in: int, c_out: int, upsample: str, pixels_in: int, pixels: int) -> Costs:
     """Resampling of a map to a branch ``steps`` coarser (negative: finer); the width changes on the smaller map."""
     part = "fusion"
     conv: Costs = (convolution(part, c_in, c_out, 1, min(pixels_in, pixels)),) if c_in != c_out else ()
@@ -144,7 +144,7 @@ def weighted_sum_cost(
     for i, c_out in enumerate(dims_out):
         costs: Costs = (Cost("fusion", "weights", params=len(dims_in)),) if len(dims_in) > 1 else ()
         for j, c_in in enumerate(dims_in):
-            costs += brought_cost(i - j, c_in, c_out, upsample, pixels[j], pixels[i])
+            costs += resampled_cost(i - j, c_in, c_out, upsample, pixels[j], pixels[i])
         targets.append((*costs, elementwise("fusion", "gelu", c_out * pixels[i])))
     return tuple(targets)
 
@@ -163,8 +163,8 @@ def weighted_sum_live(
                 before = c_in * pixels[i] * (c_in != c_out)
             elif j > i:
                 before = c_out * pixels[j] * (c_in != c_out)
-            brought = target if i != j else 0
-            peak = max(peak, done + total + brought + max(before, target))
+            resampled = target if i != j else 0
+            peak = max(peak, done + total + resampled + max(before, target))
             total = target
         done += target
     return peak

@@ -12,7 +12,7 @@ from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.files import find_study, load_study, study_file, study_name
-from hrvit_lab.study.progress import outlook
+from hrvit_lab.study.progress import describe_plan
 from hrvit_lab.study.reporting import present
 from hrvit_lab.study.runner import Ended, WorkerUnable
 from hrvit_lab.study.space import Expansion, Variant
@@ -33,7 +33,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     show_dropped(sweep.expansion, console)
     show_skipped(spec, console)
     if options.dry_run:
-        return rehearse(sweep, console)
+        return show_plan(sweep, console)
     begin(sweep)
     try:
         run(sweep, console, options.retry_failed, again)
@@ -47,7 +47,7 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     return present(sweep.folder, *sweep.results(), console)
 
 
-def rehearse(sweep: Sweep, console: Console) -> int:
+def show_plan(sweep: Sweep, console: Console) -> int:
     """Show the question, the trials that would run and the costs of the networks. No trial runs, no file is written."""
     from hrvit_lab.study.show import plan_table
 
@@ -57,7 +57,7 @@ def rehearse(sweep: Sweep, console: Console) -> int:
     to_run = {name: [trial for trial in kept if trial.computed is None] for name, kept in sweep.planned.items()}
     console.print(plan_table(sweep.spec, to_run, costs, set(records)))
     missing = [trial for trial in sweep.trials if trial.key not in records]
-    console.print(outlook(sweep.trials, records, sweep.jobs, durations(sweep.store, missing, records)))
+    console.print(describe_plan(sweep.trials, records, sweep.jobs, durations(sweep.store, missing, records)))
     return 0
 
 

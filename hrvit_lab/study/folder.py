@@ -22,7 +22,7 @@ POLL_S = 0.1
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def writing_lock(folder: Path) -> Iterator[None]:
     """Lock the folder for writing; waits until no other process writes to it."""
     folder.mkdir(parents=True, exist_ok=True)
     while (lock := try_lock(folder / "writing.lock")) is None:
@@ -114,7 +114,7 @@ def write_inputs(folder: Path, results: Results) -> None:
         "environment.json": _json(results.environment),
         "dropped.json": _json(results.dropped),
     }
-    with alone_in(folder):
+    with writing_lock(folder):
         for name, text in texts.items():
             write_atomically(folder / name, text)
 
@@ -130,7 +130,7 @@ def write_results(folder: Path, results: Results) -> dict[str, str]:
 
     drawings = {name: plots.draw(figure) for name, figure in figures_of(results).items()}
     page = render(results, {name: drawing.svg for name, drawing in drawings.items()})
-    with alone_in(folder):
+    with writing_lock(folder):
         write_atomically(folder / "table.csv", to_csv(results.table))
         write_atomically(folder / "curves.csv", to_csv(results.curves))
         write_atomically(folder / "measured_in.json", _json(results.measured_in))

@@ -66,7 +66,7 @@ def _longest(trial: Trial) -> list[float]:
     return [options["max_warmup_seconds"] + options["max_seconds"]] if "max_seconds" in options else []
 
 
-def outlook(
+def describe_plan(
     trials: Sequence[Trial], records: Mapping[str, Record], jobs: int, known: Sequence[Record] | None = None
 ) -> str:
     """Sentences on the number of trials, their kinds, and the estimated time.
@@ -179,12 +179,12 @@ class Display:
         now = time.monotonic()
         gone = {key: now - since for key, since in self.running.items()}
         whole = {key: gone[key] * total / done for key, (done, total) in self.steps.items() if key in gone and done}
-        told = [
+        running = [
             {"status": "ok", "group": trial.group, "config_id": trial.inputs.config.id, "seconds": whole[key]}
             for key, trial in self.pending.items()
             if key in whole
         ]
-        known = [*self.records, *told]
+        known = [*self.records, *running]
         total = 0.0
         for key, trial in self.pending.items():
             seconds = whole.get(key) or seconds_left([trial], known, 1)

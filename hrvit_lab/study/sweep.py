@@ -15,7 +15,7 @@ from hrvit_lab.environment import environment
 from hrvit_lab.study import runner
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.groups import PROBES
-from hrvit_lab.study.progress import Display, comparable, outlook
+from hrvit_lab.study.progress import Display, comparable, describe_plan
 from hrvit_lab.study.reporting import Failures, gather, plan_under
 from hrvit_lab.study.requirements import check_requirements, trains
 from hrvit_lab.study.space import Expansion, expand
@@ -149,7 +149,7 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
             known = durations(sweep.store, pending, records)
             if sweep.fewer_jobs:
                 cli.complain(sweep.fewer_jobs)
-            console.print(outlook(trials, there, sweep.jobs, known), soft_wrap=True)
+            console.print(describe_plan(trials, there, sweep.jobs, known), soft_wrap=True)
             with Display(pending, known, sweep.jobs, console) as display:
                 runner.run(
                     pending,

@@ -44,12 +44,12 @@ class _Steps:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.told = -STEPS_EVERY_S
+        self.sent_at = -STEPS_EVERY_S
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.told >= STEPS_EVERY_S:
-            self.told = now
+        if now - self.sent_at >= STEPS_EVERY_S:
+            self.sent_at = now
             self.connection.send(("steps", (done, total)))
 
 

@@ -49,7 +49,7 @@ class Ranks:
         dist.all_reduce(total)
         return bool(total.item())
 
-    def told(self, text: str | None) -> str:
+    def broadcast(self, text: str | None) -> str:
         """Broadcast the first process's object to all processes."""
         said = [text]
         if self.size > 1:

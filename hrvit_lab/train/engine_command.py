@@ -260,13 +260,13 @@ def _follow(
     try:
         with watch.bar:
             training.train(engine, batches, evaluate, plan, progress, watch.listener, mix)
-    except training.Interrupted as told:
-        name = signal.Signals(told.number).name
+    except training.Interrupted as ended:
+        name = signal.Signals(ended.number).name
         cli.complain(
-            f"{'interrupted' if told.number == signal.SIGINT else f'ended by {name}'} after step {engine.step:,} of "
+            f"{'interrupted' if ended.number == signal.SIGINT else f'ended by {name}'} after step {engine.step:,} of "
             f"{plan.total_steps:,}; the state is saved; to continue, use --out {watch.folder.path} --resume auto"
         )
-        return 128 + told.number, "interrupted"
+        return 128 + ended.number, "interrupted"
     except TrainingDiverged as error:
         cli.complain(f"error: {error}")
         return 1, f"diverged: {error}"
@@ -287,7 +287,7 @@ def _folder(options: RunOptions, name: str, ranks: Ranks) -> tuple[RunFolder, di
         folder, state, broken = open_folder(options.out, name, options.resume)
         for sentence in broken:
             cli.complain(f"warning: {sentence}")
-    path = ranks.told(str(folder.path) if ranks.first else None)
+    path = ranks.broadcast(str(folder.path) if ranks.first else None)
     if not ranks.first:
         folder = RunFolder(Path(path))
         state = open_folder(folder.path, name, options.resume)[1] if options.resume else None

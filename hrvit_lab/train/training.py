@@ -124,10 +124,10 @@ def train(
     """
     saved_at = time.monotonic()
     stream = batches(engine.step, plan.total_steps)
-    with _signals() as told:
+    with _signals() as received:
         while True:
             if _is_due(engine, plan, progress):
-                with _kept(engine, progress, listener, told):
+                with _kept(engine, progress, listener, received):
                     row = _evaluated(engine, evaluate, plan, progress.meter)
                 progress.rows.append(row)
                 progress.meter = Meter()
@@ -137,14 +137,14 @@ def train(
                 saved_at = time.monotonic()
             if engine.step >= plan.total_steps:
                 return progress
-            if engine.ranks.any(bool(told), engine.device):
+            if engine.ranks.any(bool(received), engine.device):
                 _save(engine, progress, listener)
-                raise Interrupted(told[0] if told else signal.SIGTERM)
+                raise Interrupted(received[0] if received else signal.SIGTERM)
             if engine.ranks.any(time.monotonic() - saved_at > plan.save_every_s, engine.device):
                 _save(engine, progress, listener)
                 saved_at = time.monotonic()
             start = time.perf_counter()
-            with _kept(engine, progress, listener, told):
+            with _kept(engine, progress, listener, received):
                 batch = next(stream)
             if mix is not None:
                 batch = mix(batch, engine.step)
@@ -164,7 +164,7 @@ def _is_due(engine: Engine, plan: Plan, progress: Progress) -> bool:
 
 
 @contextmanager
-def _kept(engine: Engine, progress: Progress, listener: Listener, told: list[int]) -> Iterator[None]:
+def _kept(engine: Engine, progress: Progress, listener: Listener, received: list[int]) -> Iterator[None]:
     """Save the state if reading images fails between two steps, so that no steps are lost.
 
     With several processes this is not possible, because the others wait for this one's gradients.
@@ -176,8 +176,8 @@ def _kept(engine: Engine, progress: Progress, listener: Listener, told: list[int
     except Exception:
         if engine.ranks.size == 1:
             _save(engine, progress, listener)
-        if told:  # a signal to the process group also ended the workers
-            raise Interrupted(told[0]) from None
+        if received:  # a signal to the process group also ended the workers
+            raise Interrupted(received[0]) from None
         raise
 
 
@@ -211,23 +211,23 @@ def _save(engine: Engine, progress: Progress, listener: Listener) -> None:
 @contextmanager
 def _signals() -> Iterator[list[int]]:
     """Record SIGINT and SIGTERM instead of ending immediately; a second one ends immediately."""
-    told: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield told
+        yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
-        if told:
+        if received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        told.append(number)
+        received.append(number)
 
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, note)
     try:
-        yield told
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

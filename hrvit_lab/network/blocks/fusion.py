@@ -61,13 +61,13 @@ class Fusion(nn.Module):
     def _fused(self, images: list[Tensor], target: int) -> Tensor:
         own, *others = self._sources(target)
         if own != target:
-            total = self._brought(images, own, target)
+            total = self._resampled(images, own, target)
         elif others:
-            total = added(self._brought(images, others.pop(0), target), images[target], self.inplace)
+            total = added(self._resampled(images, others.pop(0), target), images[target], self.inplace)
         else:
             return F.gelu(images[target])  # the input map, which must not be overwritten
         for source in others:
-            total = added(self._brought(images, source, target), total, self.inplace)
+            total = added(self._resampled(images, source, target), total, self.inplace)
         return gelu(total, self.inplace)
 
     def _sources(self, target: int) -> list[int]:
@@ -75,7 +75,7 @@ class Fusion(nn.Module):
         sources = [int(source) for source in cast(nn.ModuleDict, self.paths[target])]
         return sorted(sources, key=lambda source: source != target)
 
-    def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
+    def _resampled(self, images: list[Tensor], source: int, target: int) -> Tensor:
         """The map of an input branch at the width and size of an output branch."""
         x_BCHW = cast(nn.ModuleDict, self.paths[target])[str(source)](images[source])
         return resized(x_BCHW, images[target], self.upsample) if source > target else x_BCHW

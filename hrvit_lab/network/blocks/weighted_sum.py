@@ -51,17 +51,17 @@ class WeightedSum(nn.Module):
 
     def _fused(self, images: list[Tensor], target: int) -> Tensor:
         if self.weights is None:
-            return F.gelu(self._brought(images, 0, target))  # may be the input map, which must not be overwritten
+            return F.gelu(self._resampled(images, 0, target))  # may be the input map, which must not be overwritten
         weights = self.weights[target].relu()
         shares = (weights / (weights.sum() + EPSILON)).unbind()
-        total = self._brought(images, 0, target) * shares[0]
+        total = self._resampled(images, 0, target) * shares[0]
         for source in range(1, len(images)):
-            x_BCHW, share = self._brought(images, source, target), shares[source]
+            x_BCHW, share = self._resampled(images, source, target), shares[source]
             total = total.addcmul_(x_BCHW, share) if self.inplace else total.addcmul(x_BCHW, share)
             del x_BCHW
         return gelu(total, self.inplace)
 
-    def _brought(self, images: list[Tensor], source: int, target: int) -> Tensor:
+    def _resampled(self, images: list[Tensor], source: int, target: int) -> Tensor:
         """The map of an input branch at the width and size of an output branch."""
         conv = cast(nn.ModuleList, self.convs[target])[source]
         if source < target:

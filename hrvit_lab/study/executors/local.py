@@ -34,7 +34,7 @@ def run_here(work: Work) -> None:
     """An `Executor` that uses processes on this machine."""
     together = deque(trial for trial in work.trials if not GROUPS[trial.group].alone)
     alone = deque(trial for trial in work.trials if GROUPS[trial.group].alone)
-    with _ended_by_signals() as check_end:
+    with _noted_signals() as check_end:
         _Phase(work, together, check_end, workers=work.jobs, threads=1, exclusive=False).run()
         _Phase(work, alone, check_end, workers=1, threads=usable_cores(), exclusive=True).run()
 
@@ -52,7 +52,7 @@ class _Phase:
     workers: int
     threads: int
     exclusive: bool
-    crew: list[Worker] = field(default_factory=list)
+    pool: list[Worker] = field(default_factory=list)
     begun: set[str] = field(default_factory=set)
     interruptions: Counter[str] = field(default_factory=Counter)
     false_starts: int = 0
@@ -66,35 +66,35 @@ class _Phase:
         try:
             while self.queue or self._busy():
                 self.check_end()
-                self._hand_out()
+                self._assign()
                 busy = self._busy()
                 if not busy and self.queue:
                     self._pause()
                 wait([w.connection for w in busy], timeout=POLL_S)
                 for w in busy:
                     w.beside = max(w.beside, len(busy) - 1)
-                    self._attend(w)
+                    self._check_worker(w)
         finally:
-            for w in self.crew:
+            for w in self.pool:
                 w.stop()
                 if w.task:
                     self.work.store.release(w.task[1])
             timing.release(unlink=True)
 
     def _busy(self) -> list[Worker]:
-        return [w for w in self.crew if w.task]
+        return [w for w in self.pool if w.task]
 
     def _pause(self) -> None:
         self.work.watcher.waiting(list(self.queue))
         time.sleep(POLL_S)
         self.check_end()
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         """Start trials that no other process has claimed or finished, on idle or new workers."""
         store = self.work.store
         for _ in range(len(self.queue)):
-            idle = next((w for w in self.crew if not w.task), None)
-            if idle is None and len(self.crew) == self.workers:
+            idle = next((w for w in self.pool if not w.task), None)
+            if idle is None and len(self.pool) == self.workers:
                 return
             trial = self.queue.popleft()
             claim = store.claim(trial.key)
@@ -105,7 +105,7 @@ class _Phase:
                 ours.callback(store.release, claim)
                 record = self.work.settled(trial)
                 if record is None:
-                    idle = idle or self._hire()
+                    idle = idle or self._start_worker()
                     idle.give(trial, claim)
                     ours.pop_all()  # the worker owns the claim now
             if record is not None:
@@ -116,17 +116,17 @@ class _Phase:
                 self.begun.add(trial.key)
                 self.work.watcher.started(trial)
 
-    def _hire(self) -> Worker:
-        self.crew.append(Worker(self.work.probes, self.threads))
-        return self.crew[-1]
+    def _start_worker(self) -> Worker:
+        self.pool.append(Worker(self.work.probes, self.threads))
+        return self.pool[-1]
 
-    def _attend(self, w: Worker) -> None:
+    def _check_worker(self, w: Worker) -> None:
         assert w.task is not None
         steps = w.steps
         try:
             outcome = w.look(self.work.timeout_s)
         except KilledAtStart as error:
-            self._again_after(w, str(error))
+            self._restart(w, str(error))
             return
         if w.ready:
             self.false_starts = 0
@@ -161,7 +161,7 @@ class _Phase:
     def _interrupted(self, w: Worker, outcome: Outcome) -> None:
         """Queue the trial again, in this run or the next, up to ``MAX_INTERRUPTIONS`` times."""
         assert w.task is not None
-        self._wait_for_the_end()
+        self._wait_for_signal()
         trial = w.task[0]
         attempts = 1 + max(self.interruptions[trial.key], self.work.store.interruptions(trial.key))
         self.interruptions[trial.key] = attempts
@@ -174,17 +174,17 @@ class _Phase:
         self.queue.append(trial)
         self.work.watcher.interrupted(trial, outcome["reason"])
 
-    def _again_after(self, w: Worker, cause: str) -> None:
+    def _restart(self, w: Worker, cause: str) -> None:
         """Queue a trial again whose worker was killed before it started the trial."""
         assert w.task is not None
-        self._wait_for_the_end()
+        self._wait_for_signal()
         self.false_starts += 1
         if self.false_starts >= MAX_INTERRUPTIONS:
             raise WorkerUnable(f"a worker could not start: {cause} ({self.false_starts} times)")
         self.queue.appendleft(w.task[0])
         self._free(w, keep=False)
 
-    def _wait_for_the_end(self) -> None:
+    def _wait_for_signal(self) -> None:
         """After a worker was killed, wait: if this process was told to end too, raise before anything is written."""
         time.sleep(GRACE_S)
         self.check_end()
@@ -195,12 +195,12 @@ class _Phase:
         self.work.store.release(w.task[1])
         w.task = None
         if not keep:
-            self.crew.remove(w)
+            self.pool.remove(w)
             w.stop()
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[Callable[[], None]]:
+def _noted_signals() -> Iterator[Callable[[], None]]:
     """Yield a function that raises `Ended` if a signal (SIGINT, SIGTERM, SIGHUP) has been received.
 
     The handler only notes the signal: if it raised, that could happen between creating a lock or process and storing
