@@ -174,19 +174,47 @@ def test_presets_run_on_any_shape() -> None:
     assert PRESETS["hrvit_nano"].num_classes == 1000  # presets are not changed by what is built from them
 
 
-@pytest.mark.parametrize("kernel", [5, 7])
-def test_a_wide_depthwise_convolution_has_the_gradients_of_any_other(kernel: int) -> None:
-    conv = depthwise(6, kernel).double()
-    plain = nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6).double()
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"),
+    [(5, 1, (9, 4)), (7, 1, (9, 4)), (5, 1, (4, 9)), (3, 1, (2, 2)), (3, 1, (1, 1)), (3, 2, (2, 3)), (5, 4, (4, 4)),
+     (9, 8, (8, 8))],
+)  # fmt: skip
+def test_a_depthwise_convolution_has_the_gradients_of_any_other(
+    kernel: int, stride: int, size: tuple[int, int]
+) -> None:
+    """Where the library's own gradient is slow: wide kernels, and maps lower than their kernel."""
+    conv = depthwise(6, kernel, stride=stride).double()
+    plain = nn.Conv2d(6, 6, kernel, stride=stride, padding=kernel // 2, groups=6).double()
     plain.load_state_dict(conv.state_dict())
-    x = torch.randn(2, 6, 9, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
     gradients = [torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters())) for layer in (conv, plain)]
     for own, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(own, expected)
-    assert "WideDepthwise" in type(conv(x).grad_fn).__name__ and "WideDepthwise" not in str(plain(x).grad_fn)
+    assert "FastGradient" in type(conv(x).grad_fn).__name__ and "FastGradient" not in str(plain(x).grad_fn)
     torch.testing.assert_close(*(layer(x) for layer in (conv, plain)))
     assert type(conv) is nn.Conv2d and torch.autograd.gradcheck(conv, (x,))
-    assert torch.autograd.gradgradcheck(conv, (x,))
+    if size == (2, 2):
+        assert torch.autograd.gradgradcheck(conv, (x,))
+
+
+def test_the_library_computes_gradients_that_are_fast_already() -> None:
+    x = torch.randn(1, 6, 8, 8)
+    for kernel, stride in ((3, 1), (3, 2), (5, 4)):
+        assert "FastGradient" not in type(depthwise(6, kernel, stride=stride)(x).grad_fn).__name__
+
+
+def test_gradients_of_single_samples_by_vmap() -> None:
+    conv, x = depthwise(4, 5), torch.randn(3, 1, 4, 6, 6)
+
+    def loss(weights: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(conv, weights, image).square().sum()
+
+    weights = {name: parameter.detach() for name, parameter in conv.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)
+    for number in range(3):
+        expected = torch.func.grad(loss)(weights, x[number])
+        for name in weights:
+            torch.testing.assert_close(each[name][number], expected[name])
 
 
 def test_a_wide_depthwise_convolution_in_low_precision_and_half_frozen() -> None:
@@ -197,4 +225,4 @@ def test_a_wide_depthwise_convolution_in_low_precision_and_half_frozen() -> None
     with torch.autocast("cpu"):
         assert copy.deepcopy(conv).float()(x.float()).dtype == torch.bfloat16
     conv.weight.requires_grad_(False)
-    assert "WideDepthwise" not in type(conv(x).grad_fn).__name__
+    assert "FastGradient" not in type(conv(x).grad_fn).__name__

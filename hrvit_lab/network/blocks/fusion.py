@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.inplace import added, gelu
-from hrvit_lab.network.blocks.tokens import to_image, to_tokens
+from hrvit_lab.network.blocks.tokens import depthwise, to_image, to_tokens
 from hrvit_lab.parts.fusion import Sources
 
 
@@ -18,7 +18,7 @@ def downward_path(c_in: int, c_out: int, steps: int) -> nn.Sequential:
     """From a finer branch: depthwise convolution of stride 2^steps, BatchNorm, 1×1 convolution, BatchNorm."""
     stride = 2**steps
     return nn.Sequential(
-        nn.Conv2d(c_in, c_in, stride + 1, stride=stride, padding=stride // 2, groups=c_in, bias=False),
+        depthwise(c_in, stride + 1, stride=stride, bias=False),
         nn.BatchNorm2d(c_in),
         nn.Conv2d(c_in, c_out, 1),
         nn.BatchNorm2d(c_out),

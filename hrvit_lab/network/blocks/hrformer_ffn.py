@@ -6,7 +6,7 @@ Source: arXiv 2110.09408, section 3.2.
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.inplace import gelu
-from hrvit_lab.network.blocks.tokens import to_image, to_tokens
+from hrvit_lab.network.blocks.tokens import depthwise, to_image, to_tokens
 from hrvit_lab.parts.ffn import hidden_width
 
 
@@ -28,7 +28,7 @@ class HRFormerFFN(nn.Module):
         hidden = hidden_width(dim, mlp_ratio)
         self.conv1 = nn.Conv2d(dim, hidden, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
+        self.conv2 = depthwise(hidden, 3, bias=False)
         self.bn2 = nn.BatchNorm2d(hidden)
         self.conv3 = nn.Conv2d(hidden, dim, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(dim)

@@ -6,7 +6,7 @@ Source: arXiv 2111.01236, section 3.2; the dense one, arXiv 2105.15203 (SegForme
 from torch import Tensor, nn
 
 from hrvit_lab.network.blocks.served_conv import PointwiseConv, as_linear
-from hrvit_lab.network.blocks.tokens import conv_tokens
+from hrvit_lab.network.blocks.tokens import conv_tokens, depthwise
 
 
 class EfficientPatchEmbed(nn.Module):
@@ -22,7 +22,7 @@ class EfficientPatchEmbed(nn.Module):
     def __init__(self, c_in: int, dim: int, stride: int) -> None:
         super().__init__()
         self.pointwise = nn.Conv2d(c_in, dim, 1)
-        self.depthwise = nn.Conv2d(dim, dim, 3, stride=stride, padding=1, groups=dim)
+        self.depthwise = depthwise(dim, 3, stride=stride)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

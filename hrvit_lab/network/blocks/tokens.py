@@ -4,7 +4,7 @@ view, which is a channels-last image. Neither copies."""
 import torch
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.wide_depthwise import QUICK_COLUMNS, wide_depthwise
+from hrvit_lab.network.blocks.depthwise_gradient import fast_gradient
 
 
 def to_image(x_BHWC: Tensor) -> Tensor:
@@ -22,12 +22,10 @@ def conv_tokens(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
     return to_tokens(conv(to_image(x_BHWC)))
 
 
-def depthwise(dim: int, kernel_size: int) -> nn.Conv2d:
-    """A depthwise convolution with bias that keeps the map's size (odd ``kernel_size``)."""
-    conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
-    if kernel_size > QUICK_COLUMNS:
-        conv.__dict__["_conv_forward"] = wide_depthwise  # still an nn.Conv2d for hooks and counters
-    return conv
+def depthwise(dim: int, kernel_size: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    """A depthwise convolution (odd ``kernel_size``): (B, C, H, W) → (B, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    padding = kernel_size // 2
+    return fast_gradient(nn.Conv2d(dim, dim, kernel_size, stride=stride, padding=padding, groups=dim, bias=bias))
 
 
 def batch_norm_tokens(norm: nn.Module, x_BHWC: Tensor) -> Tensor:

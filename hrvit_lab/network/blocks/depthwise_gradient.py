@@ -1,0 +1,92 @@
+"""Depthwise convolution whose weight gradient on a CPU takes the library's fast path.
+
+The library (torch 2.15, oneDNN 3.13) has two slow cases. A kernel wider than 3 columns at stride 1 takes up to 12 times
+as long as one of 3 columns, however high it is (60 times in bfloat16): its gradient is computed 3 columns at a time.
+A map lower than its kernel takes 10 to 40 times as long as the same map with explicit rows of zeros around it: they are
+added before.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+FAST_COLUMNS = 3
+"""The widest kernel with a fast weight gradient at stride 1."""
+
+
+def fast_gradient(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same module, whose weight gradient is fast.
+
+    It remains a convolution as any other, to hooks and counters too.
+
+    Args:
+        conv: depthwise, with a square kernel of odd size k and padding k // 2; changed in place.
+    """
+    conv.__dict__["_conv_forward"] = partial(depthwise_conv, stride=conv.stride[0])
+    return conv
+
+
+def depthwise_conv(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, stride: int = 1) -> Tensor:
+    """A depthwise convolution with padding k // 2 (odd k): (B, C, H, W) → (B, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    trained = torch.is_grad_enabled() and weight_C1kk.requires_grad
+    plain = torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting() or torch.jit.is_tracing()
+    if trained and not plain and x_BCHW.device.type == "cpu" and _slow(x_BCHW, weight_C1kk.shape[-1], stride):
+        return _FastGradient.apply(x_BCHW, weight_C1kk, bias_C, stride)
+    return _convolve(x_BCHW, weight_C1kk, bias_C, stride)
+
+
+def _slow(x_BCHW: Tensor, k: int, stride: int) -> bool:
+    return (stride == 1 and k > FAST_COLUMNS) or x_BCHW.shape[2] < k
+
+
+def _convolve(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, stride: int) -> Tensor:
+    C, _, _, k = weight_C1kk.shape
+    return F.conv2d(x_BCHW, weight_C1kk, bias_C, stride=stride, padding=k // 2, groups=C)
+
+
+class _FastGradient(torch.autograd.Function):
+    """``_convolve``, with a backward pass of our own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, stride: int) -> Tensor:
+        return _convolve(x_BCHW, weight_C1kk, bias_C, stride)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.stride = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCHW, weight_C1kk = ctx.saved_tensors
+        (grad_BChw,) = gradients
+        C, _, _, k = weight_C1kk.shape
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        same = {"stride": ctx.stride, "padding": k // 2, "groups": C}
+        return (
+            conv2d_input(x_BCHW.shape, weight_C1kk, grad_BChw, **same) if of_x else None,
+            _weight_gradient(x_BCHW, grad_BChw, k, ctx.stride) if of_weight else None,
+            grad_BChw.sum(dim=(0, 2, 3)) if of_bias else None,
+            None,
+        )
+
+
+def _weight_gradient(x_BCHW: Tensor, grad_BChw: Tensor, k: int, stride: int) -> Tensor:
+    """(C, 1, k, k), of some columns of the kernel at a time: they see the input, shifted until they are the kernel."""
+    C, H = x_BCHW.shape[1:3]
+    margin = k // 2
+    rows = margin if k > H else 0
+    columns = FAST_COLUMNS if stride == 1 else k
+    parts = []
+    for left in range(0, k, columns):
+        right = min(left + columns, k)
+        seen_BCHW = F.pad(x_BCHW, (margin - left, right - 1 - margin, rows, rows))  # a negative margin cuts off
+        shape = (C, 1, k, right - left)
+        parts.append(conv2d_weight(seen_BCHW, shape, grad_BChw, stride, padding=(margin - rows, 0), groups=C))
+    return torch.cat(parts, dim=-1)
