@@ -226,7 +226,7 @@ def test_summary_without_training_speaks_of_costs(tmp_path: Path) -> None:
 
 def test_one_trained_variant_is_not_ranked(tmp_path: Path) -> None:
     table = read_results(write_study(tmp_path / "s")).table.head(1)
-    assert "nothing to compare" in " ".join(summary(table, "digits"))
+    assert "there is no comparison" in " ".join(summary(table, "digits"))
 
 
 def test_remarks_name_failures_notes_and_dropped(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ A pyramid (arXiv 2105.15203): each stage is one branch, which reads the map of t
     stem ─▶ branch 0 ─▶ branch 1 ─▶ branch 2 ─▶ … ─▶ head
 
 The head reads the last map of every branch. A branch of a stage is a patch embedding, blocks and a LayerNorm. A block
-is a norm, attention, a shortcut beside it, another norm and a feed-forward network. A part that does nothing (no head,
-no feed-forward network, a map that needs no patch embedding) is not in the plan.
+is a norm, attention with a parallel shortcut, another norm and a feed-forward network. A part that does nothing (no
+head, no feed-forward network, a map that needs no patch embedding) is not in the plan.
 """
 
 from collections.abc import Iterator

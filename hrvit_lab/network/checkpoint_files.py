@@ -36,8 +36,8 @@ TENSORS = re.compile(
     r"|torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|serialization\._get_layout)"
     r"|torch\.(b?float|q?u?int|complex|bool|bits|per_)\w*"
 )
-"""Objects of which tensors consist. In addition to torch's list, objects that allocate memory of any size are
-excluded."""
+"""Objects of which tensors consist. torch's own check is stricter, except for objects that allocate memory of any
+size, which are excluded here."""
 
 
 class Ignored:

@@ -84,7 +84,7 @@ def load_checkpoint(
         adapt: accept another number of classes (the classifier keeps its values) and of input channels (the
             first convolution by timm's rule: from three channels to any number, from any number to one).
     Returns:
-        The names of tensors that were missing, unexpected, adapted and kept.
+        The number of loaded tensors, and the names of missing, unexpected, adapted and kept ones.
     Raises:
         ConfigError: for a file that can't be read, a tensor of another shape or kind; if strict, for names that don't
             match; and always if nothing fits.

@@ -156,7 +156,7 @@ def is_disturbed(frame: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _latency_remark(row: "pd.Series[Any]") -> str:
-    """Text beside a measurement: its latency and its ratio to the reference, or its status if it has no latency."""
+    """The text at a measurement: its latency and its ratio to the reference, or its status if it has no latency."""
     if pd.isna(row["latency_ms"]):
         return str(row["status"])
     time = format_value(METRICS["latency_ms"], row["latency_ms"])

@@ -100,7 +100,7 @@ class Results:
 
     @property
     def axes(self) -> list[str]:
-        """Columns of the axes in which variants differ; empty if variants are listed by name."""
+        """Columns of the axes in which variants differ; for variants listed by name, only resolution and matching."""
         named = self.spec.compare_to is not None or self.spec.variants
         several = [axis for axis in ("resolution", "matching") if axis in self.table and self.table[axis].nunique() > 1]
         return [axis for axis in (() if named else self.spec.axis_names) if axis in self.table] + several

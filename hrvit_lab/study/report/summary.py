@@ -40,7 +40,7 @@ def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
     """The best network, and which others are significantly worse; ``ranked`` has the best first."""
     best, *others = ranked
     if not others:
-        return [f"Only {best['variant']} was trained: {_text(best, 'top1')} {label}; there is nothing to compare."]
+        return [f"Only {best['variant']} was trained: {_text(best, 'top1')} {label}; there is no comparison."]
     said = [f"Highest mean {label}: {best['variant']}, {_text(best, 'top1')}."]
     if all(math.isnan(row.get("top1_below_best_p", math.nan)) for row in others):
         return [*said, UNTESTED]
