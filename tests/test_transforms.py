@@ -10,6 +10,7 @@ import pytest
 import timm.data
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.data.order import seeded_sample
@@ -79,6 +80,27 @@ def test_a_padded_crop_shifts_by_up_to_its_padding() -> None:
             found = (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
         shifts |= {(y, x) for y in range(5) for x in range(5) if np.array_equal(found, padded[y : y + 16, x : x + 16])}
     assert len(shifts) == 25
+
+
+@pytest.mark.parametrize(("height", "width", "padding"), [(16, 16, 2), (5, 9, 4), (3, 2, 7), (1, 4, 2)])
+def test_a_padded_crop_is_numpys_reflection(height: int, width: int, padding: int) -> None:
+    image = picture(height, width)
+    padded = np.pad(np.asarray(image), ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
+    for seed in range(30):
+        torch.manual_seed(seed)
+        found = np.asarray(classify.PaddedCrop(padding)(image))
+        torch.manual_seed(seed)
+        top, left = (torch.randint(-padding, padding + 1, (2,)) + padding).tolist()
+        assert np.array_equal(found, padded[top : top + height, left : left + width])
+
+
+def test_normalised_pixels_are_those_of_torchvision() -> None:
+    theirs = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(classify.IMAGENET_MEAN, classify.IMAGENET_STD)]
+    )
+    image = picture(9, 7)
+    ours = classify.Normalised(classify.IMAGENET_MEAN, classify.IMAGENET_STD)(image)
+    assert torch.equal(ours, theirs(image)) and ours.is_contiguous() and ours.dtype == torch.float32
 
 
 def test_grey_images_become_three_equal_channels() -> None:

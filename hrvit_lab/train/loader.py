@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.train.data.order import epoch_order, rank_indices, seeded_sample
+from hrvit_lab.train.data.order import epoch_order, kept_generators, rank_indices, seed_sample
 from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import Ranks
 
@@ -120,10 +120,17 @@ class _Augmented(Dataset[tuple[Tensor, Any, int]]):
         self.samples, self.transform, self.seed = samples, transform, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, int]:
-        epoch, index = key
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[tuple[Tensor, Any, int]]:
+        """All images of a batch: the loader calls this method where there is one."""
+        with kept_generators():
+            return [self._augmented(*key) for key in keys]
+
+    def _augmented(self, epoch: int, index: int) -> tuple[Tensor, Any, int]:
         image, target = self.samples[index]
-        with seeded_sample(self.seed, epoch, index):
-            x_CHW, target = self.transform(image, target)
+        seed_sample(self.seed, epoch, index)
+        x_CHW, target = self.transform(image, target)
         return x_CHW, target, index
 
 

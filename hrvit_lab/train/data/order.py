@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 _MASK = 2**64 - 1
 
@@ -45,23 +44,35 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return mixed(seed, epoch, index)
 
 
-@contextmanager
-def seeded_sample(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Context with random numbers of Python, numpy and torch (CPU) that depend on (seed, epoch, index).
-
-    Afterwards the generators continue from their earlier state. In workers of a loader, the state is not restored:
-    nothing else uses it there, and restoring takes ten times as long as seeding.
-    """
-    alone = get_worker_info() is not None
-    before = None if alone else (random.getstate(), np.random.get_state(), torch.default_generator.get_state())
+def seed_sample(seed: int, epoch: int, index: int) -> None:
+    """Seed the generators of Python, numpy and torch (CPU) by (seed, epoch, index)."""
     number = sample_seed(seed, epoch, index)
     random.seed(number)
     np.random.seed([number & 0xFFFFFFFF, number >> 32])
     torch.default_generator.manual_seed(number)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Context after which the three generators continue from their earlier state.
+
+    Keeping the state takes ten times as long as seeding: a loader does it once a batch.
+    """
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:
         yield
     finally:
-        if before is not None:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-            torch.default_generator.set_state(before[2])
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])
+
+
+@contextmanager
+def seeded_sample(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Context with random numbers of Python, numpy and torch (CPU) that depend on (seed, epoch, index).
+
+    Afterwards the generators continue from their earlier state.
+    """
+    with kept_generators():
+        seed_sample(seed, epoch, index)
+        yield

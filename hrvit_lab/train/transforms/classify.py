@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -56,14 +59,14 @@ def train_transform(
     else:
         steps.append(_resize(size, interpolation))
         if crop == "padded":
-            steps.append(transforms.RandomCrop(size, padding=padding, padding_mode="reflect"))
+            steps.append(PaddedCrop(padding))
     if flip_probability:
         steps.append(transforms.RandomHorizontalFlip(flip_probability))
     if auto_augment is not None:
         steps.append(policy(auto_augment, size, interpolation, mean))
     elif color_jitter:
         steps.append(transforms.ColorJitter(color_jitter, color_jitter, color_jitter))
-    steps += [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
+    steps.append(Normalised(mean, std))
     if erasing_probability:
         steps.append(RandomErasing(erasing_probability, mode=erasing_mode, device="cpu"))
     return transforms.Compose(steps)
@@ -142,6 +145,49 @@ def _ops(made: Any) -> list[Any]:
     """The operations of AutoAugment's sub-policies or of AugMix."""
     found = getattr(made, "policy", None) or getattr(made, "ops", [])
     return [op for entry in found for op in (entry if isinstance(entry, list) else [entry])]
+
+
+class PaddedCrop:
+    """Pad an image by reflection and crop it to its size at a random place, in one step.
+
+    Several times as fast on small images as torchvision's RandomCrop, which pads by numpy's general function.
+
+    Args:
+        padding: pixels on each side, any number.
+    """
+
+    def __init__(self, padding: int) -> None:
+        self.padding = padding
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        pixels_HWC = np.asarray(image)
+        places = torch.randint(-self.padding, self.padding + 1, (2,)).tolist()
+        rows, columns = (
+            _reflected(np.arange(side) + place, side) for side, place in zip(pixels_HWC.shape, places, strict=False)
+        )
+        return Image.fromarray(pixels_HWC[rows[:, None], columns])
+
+
+def _reflected(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Indices in 0 … side − 1 of places beyond the edges; the pixel at the edge is not repeated."""
+    period = max(2 * (side - 1), 1)
+    inside = places % period
+    return np.minimum(inside, period - inside) if side > 1 else inside
+
+
+class Normalised:
+    """An image as float32 (3, H, W), (pixel / 255 − mean) / std: equal to torchvision's ToTensor and Normalize.
+
+    Args:
+        mean, std: of each channel, of pixels in 0…1.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean_C11, self.std_C11 = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        pixels_CHW = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        return torch.from_numpy(pixels_CHW).float().div_(255).sub_(self.mean_C11).div_(self.std_C11)
 
 
 def _resize(size: tuple[int, int], interpolation: str) -> Any:
