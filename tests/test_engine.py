@@ -181,6 +181,21 @@ def test_a_worker_that_is_killed_is_one_sentence() -> None:
         list(stream)
 
 
+def test_workers_end_with_the_error_of_one() -> None:
+    """At once: workers that are left over keep Python from ending."""
+
+    def broken(image: Any, target: Any) -> Any:
+        raise ConfigError("1.jpg is broken")
+
+    others = set(psutil.Process().children())
+    stream = training_batches(
+        Pictures(), broken, batch_size=8, seed=0, start=0, stop=500, ranks=Ranks(), workers=2
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"^1.jpg is broken$"):
+        next(stream)
+    assert not set(psutil.Process().children()) - others
+
+
 def test_a_batch_that_cannot_be_split_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match="a batch of 2 images cannot be split over 3 processes"):
         training_batches(Pictures(2), augmented, batch_size=8, seed=0, start=0, stop=1, ranks=Ranks(0, 3))

@@ -171,25 +171,26 @@ def _shapes(item: tuple[Tensor, Any, int]) -> tuple[Any, Any]:
 
 def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
     """The loader's items; a ConfigError of a worker is raised again without the worker's traceback."""
-    iterator = iter(loader)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except ConfigError as error:
-            text = str(error)
-            if text.startswith("Caught "):  # from a worker: a traceback that ends with the message
-                text = text.strip().splitlines()[-1].partition(": ")[2]
-            raise ConfigError(text) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise ConfigError(
-                "a data loader worker was killed, possibly because memory ran out; lower run.workers (-j) "
-                "and continue with --resume auto"
-            ) from None
-        yield item
+    iterator: Any = iter(loader)
+    try:
+        yield from iterator
+    except ConfigError as error:
+        text = str(error)
+        if text.startswith("Caught "):  # from a worker: a traceback that ends with the message
+            text = text.strip().splitlines()[-1].partition(": ")[2]
+        raise ConfigError(text) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ConfigError(
+            "a data loader worker was killed, possibly because memory ran out; lower run.workers (-j) "
+            "and continue with --resume auto"
+        ) from None
+    finally:
+        # An error of a worker refers to the loader in a cycle. Workers ignore SIGTERM, so those of a loader that was
+        # not collected would keep Python from exiting.
+        if loader.num_workers:
+            iterator._shutdown_workers()
 
 
 def _begin(worker: int) -> None:
