@@ -1,13 +1,13 @@
 """The training engine: steps, order, resumption, several processes; each against a naive twin or itself undisturbed."""
 
 import math
-import multiprocessing
 import os
 import random
 import socket
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import psutil
 import pytest
@@ -64,9 +64,6 @@ def augmented(image: np.ndarray, target: int) -> tuple[Tensor, int]:
     if random.random() < 0.5:
         x_CHW = x_CHW.flip(-1)
     return x_CHW + 0.1 * torch.randn(x_CHW.shape) + float(np.random.normal()) * 0.1, target
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def blank(image: np.ndarray, target: int) -> tuple[Tensor, int]:
@@ -429,17 +426,14 @@ def train_and_score(rank: int, size: int, port: int, out: str) -> None:
 
 def run_processes(size: int, folder: Path) -> dict[str, Any]:
     """The processes are forked by a server that has loaded torch once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_engine"])
+    context = forked.server()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = folder / "out.pt"
     processes = [context.Process(target=train_and_score, args=(rank, size, port, str(out))) for rank in range(size)]
-    with pytest.MonkeyPatch.context() as patch:  # the server starts with the first process, and does not know sys.path
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-        for process in processes:
-            process.start()
+    for process in processes:
+        process.start()
     for process in processes:
         process.join(250)
     assert [process.exitcode for process in processes] == [0] * size

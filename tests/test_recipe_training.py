@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import Command
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,13 +40,13 @@ head_widths: 2
 head_features: 8
 """
 SETTINGS = {
-    "data.name": "digits", "data.resolution_px": 16, "data.train_limit": "null", "model.name": "tiny.yaml",
-    "data.batch_size_per_process": 64, "data.global_batch_size": 64, "schedule.epochs": 1, "run.threads": 1,
+    "data.name": "digits", "data.resolution_px": 16, "data.train_limit": 352, "model.name": "tiny.yaml",
+    "data.batch_size_per_process": 16, "data.global_batch_size": 16, "schedule.epochs": 1, "run.threads": 1,
     "evaluation.resolution_px": 16, "run.workers": 0, "precision.dtype": "bfloat16", "regularisation.ema": "true",
     "regularisation.ema_decay": 0.9, "augmentation.auto_augment": "rand-m9-mstd0.5-inc1",
     "augmentation.mixup_alpha": 0.8, "regularisation.drop_path": 0.2,
 }  # fmt: skip
-STEPS = 1437 // 64
+STEPS = 352 // 16
 
 
 def command(*more: str, **settings: Any) -> list[str]:
@@ -76,11 +77,8 @@ def same_weights(one: Path, other: Path, name: str = "last.safetensors") -> bool
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def start(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "hrvit_lab.train", *arguments], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
-    )  # fmt: skip
+def start(*arguments: str) -> Command:
+    return Command("hrvit_lab.train", *arguments)
 
 
 def in_two_processes(*arguments: str) -> "subprocess.Popen[str]":
@@ -91,7 +89,7 @@ def in_two_processes(*arguments: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+def wait_for(path: Path, process: "subprocess.Popen[str] | Command") -> None:
     until = time.monotonic() + 250
     while not path.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
@@ -143,13 +141,14 @@ def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pyte
     load_checkpoint(model, undisturbed / "best.safetensors")
     samples = open_samples("digits", "val")
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (recipe.data.mean, recipe.data.std))
-    correct = 0
+    images, truths = [], []
     for index in range(len(samples)):
         image, truth = samples[index]
         resized = image.convert("RGB").resize((16, 16), 2)  # bilinear
-        x_CHW = torch.from_numpy(np.array(resized)).float().div(255).permute(2, 0, 1)
-        with torch.no_grad():
-            correct += int(model(((x_CHW - mean) / std)[None]).argmax()) == truth
+        images.append((torch.from_numpy(np.array(resized)).float().div(255).permute(2, 0, 1) - mean) / std)
+        truths.append(truth)
+    with torch.no_grad():
+        correct = int((model(torch.stack(images)).argmax(1) == torch.tensor(truths)).sum())
     assert 100 * correct / 360 == scores["top1"]
 
 
@@ -159,7 +158,9 @@ def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pyte
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
 def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(folder: Path, undisturbed: Path) -> None:
     """With augmentation, mixup, an average of weights, stochastic depth and bfloat16; killed with two workers."""
-    process = start(*command("--out", "killed", run__workers=2, run__save_every_s=0.001, run__keep_last=3))
+    process = Command(
+        "hrvit_lab.train", *command("--out", "killed", run__workers=2, run__save_every_s=0.001, run__keep_last=3)
+    )
     wait_for(folder / "killed" / "checkpoints" / "step-00000005.pt", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=100)
@@ -178,7 +179,10 @@ def test_ten_kills_at_random_moments(folder: Path, undisturbed: Path, workers: i
 
     moments = random.Random(workers)
     for kill in range(10):
-        process = start(*command("--out", "killed", "--resume", "auto", run__workers=workers, run__save_every_s=0.001))
+        process = Command(
+            "hrvit_lab.train",
+            *command("--out", "killed", "--resume", "auto", run__workers=workers, run__save_every_s=0.001),
+        )
         wait_for(folder / "killed" / "checkpoints" / f"step-{2 * kill + 1:08d}.pt", process)
         time.sleep(moments.uniform(0, 0.4))
         os.killpg(process.pid, signal.SIGKILL)
@@ -198,7 +202,7 @@ def test_two_processes_that_are_killed_go_on_to_the_same_bits(folder: Path) -> N
                 "auto",
                 run__save_every_s=0.001,
                 precision__sync_batch_norm="true",
-                data__batch_size_per_process=32,
+                data__batch_size_per_process=8,
             )
         )
 
@@ -217,7 +221,9 @@ def test_two_processes_that_are_killed_go_on_to_the_same_bits(folder: Path) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_end_it_saves_and_says_how_to_go_on(folder: Path, undisturbed: Path, number: int) -> None:
-    process = start(*command("--out", "told", run__workers=2, run__save_every_s=0.001, run__keep_last=99))
+    process = Command(
+        "hrvit_lab.train", *command("--out", "told", run__workers=2, run__save_every_s=0.001, run__keep_last=99)
+    )
     wait_for(folder / "told" / "checkpoints" / "step-00000003.pt", process)
     os.killpg(process.pid, number)  # as a terminal and a scheduler do: to the loader's workers too
     _, errors = process.communicate(timeout=100)
@@ -349,30 +355,46 @@ def test_a_training_that_diverges_ends_with_a_sentence(folder: Path, capsys: pyt
 # -- broken images and full disks ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pictures(folder: Path) -> Path:
+def draw(folder: Path) -> Path:
     """An image folder: two classes, 24 images to train on and 6 to validate."""
-    draw = np.random.default_rng(0)
+    chance = np.random.default_rng(0)
     for split, number in (("train", 12), ("val", 3)):
         for label in ("bright", "dark"):
             (folder / "pictures" / split / label).mkdir(parents=True)
             for index in range(number):
-                pixels = draw.integers(0, 128, (16, 16, 3)) + (127 if label == "bright" else 0)
+                pixels = chance.integers(0, 128, (16, 16, 3)) + (127 if label == "bright" else 0)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / "pictures" / split / label / f"{index}.jpg")
     return folder / "pictures"
 
 
+@pytest.fixture
+def pictures(folder: Path) -> Path:
+    return draw(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_on_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training on the same pictures that was left alone."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "tiny.yaml").write_text(TINY)
+    draw(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(on_pictures("--out", "whole")) == 0
+    return folder / "whole"
+
+
 def on_pictures(*more: str, **settings: Any) -> list[str]:
-    changes = {"data__name": "folder", "data__batch_size_per_process": 4, "data__global_batch_size": 4}
-    return command("--data", "pictures", *more, **changes, schedule__epochs=3, **settings)
+    changes = {"data__name": "folder", "data__train_limit": "null", "schedule__epochs": 3}
+    batch = {"data__batch_size_per_process": 4, "data__global_batch_size": 4}
+    return command("--data", "pictures", *more, **changes, **batch, **settings)
 
 
 @pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 2), ("val", 0)])
 def test_a_broken_image_is_named_and_nothing_is_lost(
-    pictures: Path, capsys: pytest.CaptureFixture[str], split: str, workers: int
+    pictures: Path, undisturbed_on_pictures: Path, capsys: pytest.CaptureFixture[str], split: str, workers: int
 ) -> None:
     """Found in the middle of an epoch, or of an evaluation; once it is replaced, the training goes on."""
-    assert main(on_pictures("--out", "whole")) == 0
     path = pictures / split / "dark" / "1.jpg"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -380,15 +402,14 @@ def test_a_broken_image_is_named_and_nothing_is_lost(
     [*_, last] = checkpoints(pictures.parent / "broken" / "checkpoints")
     path.write_bytes(content)
     assert main(on_pictures("--out", "broken", "--resume", "auto")) == 0
-    assert same_weights(pictures.parent / "broken", pictures.parent / "whole")
+    assert same_weights(pictures.parent / "broken", undisturbed_on_pictures)
     assert f"Resuming after step {int(last.stem[5:])}" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_named_and_the_training_goes_on_later(
-    folder: Path, capsys: pytest.CaptureFixture[str], pictures: Path
+    folder: Path, capsys: pytest.CaptureFixture[str], pictures: Path, undisturbed_on_pictures: Path
 ) -> None:
-    assert main(on_pictures("--out", "whole")) == 0
     full = folder / "full" / "checkpoints" / "step-00000012.pt.tmp"
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")
@@ -396,7 +417,7 @@ def test_a_full_disk_is_named_and_the_training_goes_on_later(
     assert [path.name for path in checkpoints(full.parent)] == ["step-00000006.pt"]
     full.unlink(missing_ok=True)
     assert main(on_pictures("--out", "full", "--resume", "auto")) == 0
-    assert same_weights(folder / "full", folder / "whole")
+    assert same_weights(folder / "full", undisturbed_on_pictures)
 
 
 def test_a_missing_data_set_says_what_it_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
