@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; before torch reads it
 
+import forked
 import hypothesis
 import light_worker
 import numpy as np
@@ -18,6 +19,7 @@ from hrvit_lab import create_model, load_published
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.study import sweep, worker
+from hrvit_lab.study.executors import process
 
 torch.set_num_threads(1)
 
@@ -40,6 +42,14 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers(own_temporary_folder: None) -> Iterator[None]:
+    """Workers of studies that this process runs need no new Python; commands in processes of their own spawn theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "multiprocessing", forked)
         yield
 
 

@@ -1,6 +1,6 @@
-"""Commands in processes of their own, forked from a server that has loaded torch once: a new Python needs 10 s for it.
+"""Processes forked from a server that has loaded torch once: a new Python takes 4 s for torch, and 10 s for a training.
 
-For tests of what a command does when it is killed, told to end, or without room on its disk.
+For studies that a test runs, and for tests of what a command does when it is killed or told to end.
 """
 
 import importlib
@@ -11,14 +11,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-PRELOADED = ["hrvit_lab.train.engine_command", "sklearn.datasets", "test_engine"]
+PRELOADED = ["hrvit_lab.train.engine_command", "sklearn.datasets", "light_worker", "test_engine"]
 
 
 def server() -> ForkServerContext:
@@ -31,6 +34,25 @@ def server() -> ForkServerContext:
     return context
 
 
+def get_context(method: str) -> SimpleNamespace:
+    """In place of `multiprocessing.get_context`: its processes have the folder and the variables of this one."""
+    context = server()
+
+    def process(target: Callable[..., object], args: tuple[Any, ...], daemon: bool) -> BaseProcess:
+        return context.Process(target=_as_here, args=(os.getcwd(), dict(os.environ), target, args), daemon=daemon)
+
+    return SimpleNamespace(Pipe=context.Pipe, Process=process)
+
+
+def _as_here(folder: str, variables: Mapping[str, str], target: Callable[..., object], args: tuple[Any, ...]) -> None:
+    multiprocessing.set_start_method(None, force=True)  # for the process's own children: Python's default
+    os.environ.clear()
+    os.environ.update(variables)
+    tempfile.tempdir = None
+    os.chdir(folder)
+    target(*args)
+
+
 class Command:
     """``python -m MODULE ARGUMENTS``, with the methods of `subprocess.Popen` that tests need.
 
@@ -39,9 +61,7 @@ class Command:
 
     def __init__(self, module: str, *arguments: str) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.process = server().Process(
-            target=_run, args=(module, arguments, os.getcwd(), dict(os.environ), self.folder)
-        )
+        self.process = get_context("").Process(target=_run, args=(module, arguments, self.folder), daemon=False)
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -68,13 +88,8 @@ class Command:
         return self.output, path.read_text() if path.exists() else ""
 
 
-def _run(module: str, arguments: tuple[str, ...], cwd: str, variables: Mapping[str, str], folder: Path) -> None:
+def _run(module: str, arguments: tuple[str, ...], folder: Path) -> None:
     os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # for the command's own processes: Python's default
-    os.environ.clear()
-    os.environ.update(variables)
-    tempfile.tempdir = None
-    os.chdir(cwd)
     for number, name in ((1, "stdout"), (2, "stderr")):
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(descriptor, number)
