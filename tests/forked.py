@@ -21,7 +21,10 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-PRELOADED = ["hrvit_lab.train.engine_command", "sklearn.datasets", "light_worker", "test_engine"]
+PRELOADED = [
+    "hrvit_lab.train.engine_command", "hrvit_lab.train.command", "sklearn.datasets", "hrvit_lab.study.analysis",
+    "hrvit_lab.study.reporting", "hrvit_lab.plots", "light_study", "test_engine",
+]  # fmt: skip
 
 
 def server() -> ForkServerContext:
@@ -70,22 +73,34 @@ class Command:
     def returncode(self) -> int | None:
         return self.process.exitcode
 
+    @property
+    def output(self) -> str:
+        """What it has written to its standard output so far."""
+        return self._written("stdout")
+
     def poll(self) -> int | None:
         return self.process.exitcode
 
-    @property
-    def output(self) -> str:
-        """What it has written so far to its standard output."""
-        path = self.folder / "stdout"
-        return path.read_text() if path.exists() else ""
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """Wait for its end; its standard output and standard error."""
+    def kill(self) -> None:
+        self.process.kill()
+
+    def wait(self, timeout: float = 250) -> int:
         self.process.join(timeout)
         if self.process.exitcode is None:
             raise subprocess.TimeoutExpired(self.process.name, timeout)
-        path = self.folder / "stderr"
-        return self.output, path.read_text() if path.exists() else ""
+        return self.process.exitcode
+
+    def communicate(self, timeout: float = 250) -> tuple[str, str]:
+        """Wait for its end; its standard output and standard error."""
+        self.wait(timeout)
+        return self.output, self._written("stderr")
+
+    def _written(self, name: str) -> str:
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
 
 
 def _run(module: str, arguments: tuple[str, ...], folder: Path) -> None:

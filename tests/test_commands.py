@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Command
 from test_cost import in_terminal
 
 from hrvit_lab import __main__ as root
@@ -182,15 +183,13 @@ def test_a_closed_stream_ends_no_command_in_a_traceback(folder: Path, name: str,
 
 def interrupt(arguments: str, when: Callable[[int], bool]) -> tuple[int, str]:
     """Send SIGINT once ``when(pid)`` holds; the exit code and standard error."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hrvit_lab", *arguments.split()], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    process = Command("hrvit_lab", *arguments.split())
     until = time.monotonic() + 200
     while not when(process.pid) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=250)
+    _, errors = process.communicate()
+    assert process.returncode is not None
     return process.returncode, errors
 
 

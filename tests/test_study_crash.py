@@ -5,16 +5,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from forked import Command
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -35,16 +33,16 @@ PROGRAMS = {"light": "light_study", "training": "hrvit_lab.study"}
 pytestmark = pytest.mark.timeout(900)  # with trainings a minute or two on two idle cores
 
 
-def start(study: Path, out: Path, jobs: int = 2, trial_s: float = 0.3, **options: Any) -> "subprocess.Popen[str]":
+def start(study: Path, out: Path, jobs: int = 2, trial_s: float = 0.3) -> Command:
     """A light trial sleeps for ``trial_s`` seconds."""
-    program = PROGRAMS[study.parent.name]
-    command = [sys.executable, "-m", program, str(study), "--out", str(out), "--jobs", str(jobs)]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = os.environ | {"PYTHONPATH": paths, "LIGHT_TRIAL_S": str(trial_s)}
-    return subprocess.Popen(command, text=True, cwd=study.parent, env=environment, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study.parent)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("LIGHT_TRIAL_S", str(trial_s))
+        return Command(PROGRAMS[study.parent.name], str(study), "--out", str(out), "--jobs", str(jobs))
 
 
-def finish(process: "subprocess.Popen[str]") -> str:
+def finish(process: Command) -> str:
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, output + errors
     return output
@@ -83,7 +81,7 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def undisturbed(study: Path) -> Iterator[dict[str, str]]:
     out = study.parent / "undisturbed"
-    finish(start(study, out, jobs=1, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    finish(start(study, out, jobs=1))
     assert set(journal(out).values()) == {1}
     assert len(recorded(out)) == TRIALS
     yield outcome(out)
@@ -98,7 +96,7 @@ def test_killed_at_random_moments(study: Path, undisturbed: dict[str, str], kill
     landed = torn = 0
     while landed < kills:
         torn_before = unfinished(out)
-        process = start(study, out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start(study, out)
         # Imports take most of a run: count events, so that moments fall into trainings and records as well.
         enough = journal(out).total() + moments.randint(0, 3)
         while process.poll() is None and journal(out).total() < enough:
@@ -119,7 +117,7 @@ def test_killed_at_random_moments(study: Path, undisturbed: dict[str, str], kill
         torn += unfinished(out) > torn_before
     assert torn, "no kill hit a trial between its start and its record"
 
-    finish(start(study, out, jobs=1, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    finish(start(study, out, jobs=1))
     assert outcome(out) == undisturbed
     assert len(recorded(out)) == TRIALS
     final = journal(out)
@@ -133,7 +131,7 @@ def test_killed_at_random_moments(study: Path, undisturbed: dict[str, str], kill
 
 def test_two_processes_at_once(study: Path, undisturbed: dict[str, str]) -> None:
     out = study.parent / "twice"
-    both = [start(study, out, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    both = [start(study, out) for _ in range(2)]
     outputs = [finish(process) for process in both]
     assert outcome(out) == undisturbed
     assert set(journal(out).values()) == {1}, "a trial ran twice"
@@ -143,7 +141,7 @@ def test_two_processes_at_once(study: Path, undisturbed: dict[str, str]) -> None
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study: Path, undisturbed: dict[str, str]) -> None:
     out = study.parent / "interrupted"
-    process = start(study, out, trial_s=3, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = start(study, out, trial_s=3)
     until = time.monotonic() + 300
     while not recorded(out) and time.monotonic() < until:
         time.sleep(0.02)
@@ -154,6 +152,6 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study: Path, undisturbe
     assert len(errors.splitlines()) == 1, errors
     assert f"{len(recorded(out))} of {TRIALS} trials are kept in {out / 'trials'}" in errors
     assert psutil.wait_procs(family, timeout=250)[1] == []
-    finish(start(study, out, jobs=1, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    finish(start(study, out, jobs=1))
     assert outcome(out) == undisturbed
     assert all(number == 1 for (event, _), number in journal(out).items() if event == "finished")

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from forked import Command
 from test_study_runner import PROBES, Notes, light, run, runs, trial
 
 from hrvit_lab.files import try_lock
@@ -54,16 +55,14 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "out")
 
 
-def start(study: Path, jobs: int, trial_s: float = 2) -> "subprocess.Popen[str]":
+def start(study: Path, jobs: int, trial_s: float = 2) -> Command:
     """A light trial sleeps for ``trial_s`` seconds."""
     program = "light_study" if study.parent.name == "light" else "hrvit_lab.study"
-    command = [sys.executable, "-m", program, str(study), "--out", str(study.parent / "out"), "--jobs", str(jobs)]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    options = {"PYTHONPATH": paths, "LIGHT_TRIAL_S": str(trial_s), "LIGHT_MARKS": str(study.parent)}
-    return subprocess.Popen(
-        command, text=True, env=os.environ | options, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("LIGHT_TRIAL_S", str(trial_s))
+        patch.setenv("LIGHT_MARKS", str(study.parent))
+        return Command(program, str(study), "--out", str(study.parent / "out"), "--jobs", str(jobs))
 
 
 def events(study: Path) -> list[str]:
@@ -75,7 +74,7 @@ def statuses(out: Path) -> list[str]:
     return [json.loads(path.read_text())["status"] for path in (out / "trials").glob("*.json")]
 
 
-def computing(process: "subprocess.Popen[str]", study: Path) -> list[psutil.Process]:
+def computing(process: Command, study: Path) -> list[psutil.Process]:
     """Its workers that are past their imports: those with a trial that makes steps."""
     children = psutil.Process(process.pid).children()
     if study.parent.name == "light":
@@ -83,7 +82,7 @@ def computing(process: "subprocess.Popen[str]", study: Path) -> list[psutil.Proc
     return [child for child in children if child.memory_info().rss > 150 * 2**20]
 
 
-def wait_for_trainings(process: "subprocess.Popen[str]", study: Path) -> list[psutil.Process]:
+def wait_for_trainings(process: Command, study: Path) -> list[psutil.Process]:
     until = time.monotonic() + 250
     while time.monotonic() < until and process.poll() is None:
         if events(study).count("started") >= 1 and (workers := computing(process, study)):

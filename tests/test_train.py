@@ -2,12 +2,9 @@
 
 import json
 import math
-import os
 import pickle
+import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from forked import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -591,24 +589,14 @@ def test_diverging_command_says_so_and_exits_1(tmp_path: Path, capsys: pytest.Ca
 
 def test_interrupted_command_keeps_what_it_reached(tmp_path: Path) -> None:
     """Ctrl-C after the first epoch of many: exit code 130, whole files, no traceback."""
-    # A shell's background job is born deaf to Ctrl-C, and so are its children; this one must hear it.
-    hearing = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "runpy.run_module('hrvit_lab.train', run_name='__main__', alter_sys=True)"
-    )
-    command = [sys.executable, "-u", "-c", hearing, *COMMAND, "--epochs", "500", "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        guard = threading.Timer(250, process.kill)
-        guard.start()
-        assert process.stdout is not None and process.stderr is not None
-        for line in process.stdout:
-            if line.split()[0] == "1":  # the first row of the curves
-                break
-        os.kill(process.pid, signal.SIGINT)
-        error = process.stderr.read()
-        process.stdout.read()
-        code = process.wait()
-        guard.cancel()
+    process = Command("hrvit_lab.train", *COMMAND, "--epochs", "500", "--out", str(tmp_path))
+    until = time.monotonic() + 250
+    # The first row of the curves: a line of the output that begins with 1.
+    while not re.search("^ *1 ", process.output, re.MULTILINE) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    code = process.returncode
     assert code == 130
     assert error.startswith("interrupted;") and len(error.splitlines()) == 1
     result = json.loads((tmp_path / "result.json").read_text())
