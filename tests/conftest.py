@@ -13,13 +13,16 @@ import light_worker
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from reference import reference_state_dict
 
 from hrvit_lab import create_model, load_published
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
-from hrvit_lab.study import sweep, worker
+from hrvit_lab.study import report, sweep, worker
 from hrvit_lab.study.executors import process
+from hrvit_lab.study.report import figures_of
+from hrvit_lab.study.results import Results
 
 torch.set_num_threads(1)
 
@@ -70,6 +73,16 @@ def light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def light_studies(light_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies that this process runs have figures that cost nothing: where no training or measurement is tested."""
     monkeypatch.setattr(sweep, "PROBES", light_worker.PROBES)
+
+
+@pytest.fixture
+def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are drawn in the first of their figures alone: where figures are not tested."""
+
+    def first(kept: Results) -> dict[str, Figure]:
+        return dict(list(figures_of(kept).items())[:1])
+
+    monkeypatch.setattr(report, "figures_of", first)
 
 
 @pytest.fixture(scope="session")

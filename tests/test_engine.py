@@ -337,16 +337,28 @@ def test_gradients_are_unscaled_before_they_are_clipped() -> None:
 # -- resumption ------------------------------------------------------------------------------------------------------
 
 
+OPTIONS: dict[str, Any] = {
+    "dtype": "bfloat16", "ema_decay": 0.9, "clip": 1.0, "clip_mode": "norm", "accumulate": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[Engine, list[float]]:
+    """After 20 steps, and their losses."""
+    whole = made(**OPTIONS)
+    return whole, steps(whole, 20)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_that_is_resumed_in_an_epoch_is_the_same_to_the_bit(tmp_path: Path, workers: int) -> None:
+def test_a_training_that_is_resumed_in_an_epoch_is_the_same_to_the_bit(
+    tmp_path: Path, undisturbed: tuple[Engine, list[float]], workers: int
+) -> None:
     """With augmentation, dropout, an average and bfloat16."""
-    options: dict[str, Any] = {"dtype": "bfloat16", "ema_decay": 0.9, "clip": 1.0, "clip_mode": "norm", "accumulate": 2}
-    whole = made(**options)
-    losses = steps(whole, 20)
-    first = made(**options)
+    whole, losses = undisturbed
+    first = made(**OPTIONS)
     before = steps(first, 7, workers)
     save(tmp_path, {**first.state(), **EXTRA}, keep=2)
-    second = made(seed=0, **options)
+    second = made(seed=0, **OPTIONS)
     with torch.no_grad():
         for parameter in second.model.parameters():
             parameter.fill_(9.0)

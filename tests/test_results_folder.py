@@ -114,6 +114,7 @@ def test_the_environments_are_those_of_the_records() -> None:
     ]
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_the_report_shows_where_its_records_were_measured_not_where_it_was_drawn(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     there = [{"trials": {"accuracy": 9}, "cpu": "measuring chip"}, {"trials": {"latency": 3}, "cpu": "timing chip"}]
@@ -154,6 +155,7 @@ def archive() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_results_that_can_only_be_read_are_shown_and_reported_elsewhere(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +183,7 @@ def test_results_that_can_only_be_read_are_shown_and_reported_elsewhere(
     assert read_results(elsewhere / "costs").faults == []
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_a_folder_without_records_is_reported_from_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +218,7 @@ def test_every_committed_result_is_reported_and_opened(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.usefixtures("one_figure")
 @pytest.mark.parametrize("name", ["table.csv", "report.html", "figures/top1_against_macs.png"])
 def test_a_full_disk_names_the_file_and_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     folder = write_study(tmp_path / "s")
@@ -269,6 +273,7 @@ def studies_of_one_name(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_two_study_files_of_one_name_do_not_share_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, other = studies_of_one_name(tmp_path)
     out = ["--out", str(tmp_path / "results"), "--jobs", "1"]
@@ -283,6 +288,7 @@ def test_two_study_files_of_one_name_do_not_share_results(tmp_path: Path, capsys
     assert str(mine.parent) not in (folder / "environment.json").read_text()  # results can be published
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +304,7 @@ def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
     assert "will not include" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_figure")
 def test_a_folder_of_an_older_version_is_judged_by_title_and_question(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
