@@ -770,7 +770,9 @@ def test_a_second_run_replaces_nothing_and_a_training_has_no_parts(
     before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert cli.main([*arguments, "--out", "b"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line == "error: b already contains latency.jsonl, which is never overwritten; choose another --out"
+    assert (
+        line == "error: b already contains latency.jsonl, which is never overwritten; choose another folder with --out"
+    )
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 4
     assert cli.main([*arguments, "--parts", "--training"]) == 2

@@ -52,7 +52,7 @@ def write_images(root: Path, classes: int = 3, each: int = 2) -> Path:
     ("setting", "said"),
     [
         ("data.name=folder", "data: data set 'folder' needs a root"),
-        ("data.name=folder,data.root=nowhere", "no folder"),
+        ("data.name=folder,data.root=nowhere", "is not a folder"),
         ("data.root=.", "digits' is part of scikit-learn and has no root; remove root"),
         ("data.name=fashion_mnist,data.root=.", "is not in ."),
         ("train.train_limit=5", "train_limit 5 leaves classes without an image; use at least 10"),

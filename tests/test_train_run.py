@@ -77,7 +77,10 @@ def test_files_in_the_given_folder_are_never_replaced(
     monkeypatch.setattr(command, "load_dataset", lambda *_, **__: pytest.fail("loaded before it was refused"))
     assert main([small, *BRIEF, "--out", "mine"]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: mine already contains {present}, which is never overwritten; choose another --out\n"
+    assert (
+        error
+        == f"error: mine already contains {present}, which is never overwritten; choose another folder with --out\n"
+    )
     assert contents(Path("mine")) == {f"mine/{present}": b"mine"}
 
 

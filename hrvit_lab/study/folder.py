@@ -101,7 +101,7 @@ def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
     if not same:
         raise ConfigError(
             f"{folder} contains the results of another study with the same name ({before.title!r}); rename this file "
-            "or study, or choose another --out"
+            "or study, or choose another folder with --out"
         )
 
 

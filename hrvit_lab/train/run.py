@@ -26,7 +26,9 @@ def check_unused(folder: Path) -> None:
         ConfigError: if it would; names the existing file.
     """
     if present := next((name for name in FILES if (folder / name).exists()), None):
-        raise ConfigError(f"{folder} already contains {present}, which is never overwritten; choose another --out")
+        raise ConfigError(
+            f"{folder} already contains {present}, which is never overwritten; choose another folder with --out"
+        )
 
 
 def new_folder(out: Path | None, name: str) -> Path:

@@ -110,14 +110,15 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
         state, broken = states.latest(folder.checkpoints)
         if state is None and broken:
             raise ConfigError(
-                f"no checkpoint of {folder.path} can be read ({broken[0]}); start a new training in another --out"
+                f"no checkpoint of {folder.path} can be read ({broken[0]}); start a new training in another folder "
+                "with --out"
             )
         return folder, state, broken
     if out is None:
         return RunFolder(numbered_folder(FOLDER, name)), None, []
     if (out / RESULT).exists() or states.checkpoints(out / "checkpoints"):
         raise ConfigError(
-            f"{out} already contains a training; add --resume auto to continue it, or choose another --out"
+            f"{out} already contains a training; add --resume auto to continue it, or choose another folder with --out"
         )
     return RunFolder(_made(out)), None, []
 
