@@ -1,6 +1,7 @@
 """Checkpoints of the published layout."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,10 +116,9 @@ def segmentation_checkpoint(head: str, backbone: dict[str, Tensor]) -> dict[str,
     return {f"backbone.{key}": value for key, value in backbone.items() if not key.startswith("head.")} | decoder
 
 
-def small_segmenter(head: str, **changes: object) -> HRViT:
-    return create_model(
-        "hrvit_nano", head=head, **{"num_classes": 7, "segformer_width": 12, "upernet_width": 12} | changes
-    )
+def small_segmenter(head: str, **changes: Any) -> HRViT:
+    small: dict[str, Any] = {"num_classes": 7, "segformer_width": 12, "upernet_width": 12}
+    return create_model("hrvit_nano", head=head, **small | changes)
 
 
 @pytest.mark.parametrize("head", ["segformer", "upernet"])

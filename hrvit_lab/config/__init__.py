@@ -7,6 +7,7 @@ from hrvit_lab.config.check_field import check_field
 from hrvit_lab.config.fields import FINEST_STRIDE, MAX_BRANCHES, MAX_RATIO, PER_BRANCH, TABLES
 from hrvit_lab.config.presets import PRESETS, SEGMENTERS, preset, read_config
 from hrvit_lab.config.schema import HRViTConfig, as_size, diff, nearest
+from hrvit_lab.config.shipped import shipped
 from hrvit_lab.config.text import SCALINGS, remedy
 from hrvit_lab.config.transforms import scale_depths, scale_widths, valid_widths, with_branches, with_widths
 from hrvit_lab.config.yaml_text import read_json, read_text, read_yaml, write_yaml
@@ -15,6 +16,6 @@ from hrvit_lab.errors import ConfigError, suggest
 __all__ = [
     "FINEST_STRIDE", "MAX_BRANCHES", "MAX_RATIO", "PER_BRANCH", "PRESETS", "SCALINGS", "SEGMENTERS", "TABLES",
     "ConfigError", "HRViTConfig", "as_size", "check_field", "diff", "nearest", "preset", "read_config", "read_json",
-    "read_text", "read_yaml", "remedy", "scale_depths", "scale_widths", "suggest", "valid_widths", "with_branches",
-    "with_widths", "write_yaml",
+    "read_text", "read_yaml", "remedy", "scale_depths", "scale_widths", "shipped", "suggest", "valid_widths",
+    "with_branches", "with_widths", "write_yaml",
 ]  # fmt: skip

@@ -111,15 +111,19 @@ before the classifier, logits at a quarter of the image's height and width. ``pr
 
 
 def preset(name: str) -> HRViTConfig:
-    """The config of a preset in ``PRESETS`` or ``SEGMENTERS``.
+    """The config of a preset in ``PRESETS`` or ``SEGMENTERS``, or of a trained network that ships with the package.
 
     Raises:
         ConfigError: if there is no such preset; suggests similar names.
     """
+    from hrvit_lab.config.shipped import shipped  # imported here: it imports the presets
+
+    if isinstance(name, str) and "." in name and name in shipped():
+        return shipped()[name].config
     if isinstance(name, str) and name in SEGMENTERS:
         return SEGMENTERS[name]
     if not isinstance(name, str) or name not in PRESETS:
-        raise ConfigError(f"unknown preset {shortened(name)}; {suggest(name, [*PRESETS, *SEGMENTERS])}")
+        raise ConfigError(f"unknown preset {shortened(name)}; {suggest(name, [*PRESETS, *SEGMENTERS, *shipped()])}")
     return PRESETS[name]
 
 

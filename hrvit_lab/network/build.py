@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hrvit_lab.config import ConfigError, HRViTConfig, read_config
+from hrvit_lab.config import ConfigError, HRViTConfig, read_config, shipped
 from hrvit_lab.config.plan import Part, StagePlan, plan
+from hrvit_lab.config.text import shortened
 from hrvit_lab.network.blocks import (
     ATTENTION,
     FFNS,
@@ -21,6 +22,7 @@ from hrvit_lab.network.blocks import (
     PyramidStage,
     Stage,
 )
+from hrvit_lab.network.checkpoints import load_checkpoint
 from hrvit_lab.network.heads import HEAD
 from hrvit_lab.network.model import HRViT
 
@@ -90,16 +92,37 @@ def _block(block: Part, drop_path: float, proj_drop: float) -> Block:
     return Block(dim, attention, _module(parts["shortcut"]), ffn, drop_path)
 
 
-def create_model(variant: str | Path | HRViTConfig, **changes: Any) -> HRViT:
+def create_model(variant: str | Path | HRViTConfig, *, pretrained: bool = False, **changes: Any) -> HRViT:
     """Build a preset, the config in a YAML file, or a config, with some fields changed.
 
     >>> create_model("hrvit_nano", num_classes=10).config.num_classes
     10
 
+    Args:
+        pretrained: load the trained weights that ship with the package, as for ``hrvit_nano.fashion_mnist``. With
+            another number of classes the classifier keeps its random weights; other input channels by timm's rule.
     Raises:
-        ConfigError: for an unknown preset, a file that cannot be read, or an invalid field, with the remedy.
+        ConfigError: for an unknown preset, a file that cannot be read, or an invalid field; for a network without
+            trained weights, or changes that they do not fit. It says the remedy.
     """
     config = read_config(variant) if isinstance(variant, str | Path) else variant
     if not isinstance(config, HRViTConfig):
         raise ConfigError(f"variant is a {type(config).__name__}; give a preset's name, a YAML file or an HRViTConfig")
-    return build(config.replace(**changes) if changes else config)
+    model = build(config.replace(**changes) if changes else config)
+    if pretrained:
+        load_checkpoint(model, shipped_weights(str(variant)), adapt=True)
+    return model
+
+
+def shipped_weights(name: str) -> Path:
+    """File of a network's trained weights.
+
+    Raises:
+        ConfigError: none ship with the package; names those that do.
+    """
+    if name not in shipped():
+        raise ConfigError(
+            f"{shortened(name)} has no trained weights in this package; use one of {', '.join(shipped()) or 'none'}, "
+            "or load_checkpoint(model, your_checkpoint)"
+        )
+    return shipped()[name].weights

@@ -1,7 +1,8 @@
 """Register the presets and the published segmentation networks with timm, so that ``timm.create_model("hrvit_b1")``
 and timm's scripts work.
 
-The licence of the published weights does not permit hosting them; ``hrvit_lab.load_checkpoint`` reads local files.
+Trained weights that ship with the package have a tag, as in ``hrvit_nano.fashion_mnist``. The licence of the published
+weights does not permit hosting them; ``hrvit_lab.load_checkpoint`` reads local files.
 """
 
 import sys
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig
+from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, shipped
+from hrvit_lab.config.shipped import Shipped
 
 if TYPE_CHECKING:
     from hrvit_lab.network.model import HRViT
@@ -38,26 +40,45 @@ def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs({name: _pretrained_cfg(config) for name, config in NETWORKS.items()})
+def _shipped_cfg(network: Shipped) -> dict[str, Any]:
+    return _pretrained_cfg(NETWORKS[network.architecture]) | {
+        "file": str(network.weights),
+        "num_classes": len(network.classes),
+        "input_size": (3, *network.resolution_px),
+        "crop_pct": network.crop_fraction,
+        "interpolation": network.interpolation,
+        "mean": network.mean,
+        "std": network.std,
+        "label_names": network.classes,
+    }
+
+
+# A star marks what timm takes without a tag: the untrained preset. What has weights comes before it.
+_cfgs: dict[str, Any] = {name: _shipped_cfg(network) for name, network in shipped().items()}
+_cfgs |= {f"{name}.*": _pretrained_cfg(config) for name, config in NETWORKS.items()}
+default_cfgs = generate_default_cfgs(_cfgs)
 
 
 def _entrypoint(name: str) -> Callable[..., "HRViT"]:
     def entrypoint(pretrained: bool = False, **options: Any) -> "HRViT":
-        if pretrained:
-            raise ConfigError(
-                f"{name} has no pretrained weights to download; use load_checkpoint(model, your_checkpoint)"
-            )
+        from hrvit_lab.network.build import create_model, shipped_weights  # timm may be imported by a network module
+        from hrvit_lab.network.checkpoints import load_checkpoint
+
+        tag = options.get("pretrained_cfg") or ""
+        ours = isinstance(tag, str)  # else a file of the user's, which timm loads
+        weights = shipped_weights(f"{name}.{tag}" if tag else name) if ours and (tag or pretrained) else None
         branches = NETWORKS[name].num_branches
         features = {"out_indices": tuple(range(branches)), "feature_cls": "getter"}
 
         def make(device: Any = None, dtype: Any = None, global_pool: str = "avg", **changes: Any) -> "HRViT":
             if global_pool != "avg":
                 raise ConfigError(f"global_pool = {global_pool!r} is not supported; use 'avg'")
-            from hrvit_lab.network.build import create_model  # timm may be imported by a part of the network
-
             return create_model(name, **changes).to(device=device, dtype=dtype)
 
-        return build_model_with_cfg(make, name, pretrained, feature_cfg=features, **options)
+        model = build_model_with_cfg(make, name, pretrained and not ours, feature_cfg=features, **options)
+        if pretrained and weights is not None:
+            load_checkpoint(model, weights, adapt=True)
+        return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__

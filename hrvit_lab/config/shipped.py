@@ -1,0 +1,70 @@
+"""Trained networks that ship with the package: the files of `hrvit_lab/weights/`.
+
+A name is that of a preset, a dot, and the data set, as in timm: ``hrvit_nano.fashion_mnist``. To add one: three files,
+``NAME.yaml`` (a `Shipped`), ``NAME.safetensors`` (the weights) and ``NAME.md`` (the model card).
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrvit_lab.config.presets import PRESETS, SEGMENTERS
+from hrvit_lab.config.schema import HRViTConfig
+from hrvit_lab.config.yaml_text import read_text, read_yaml
+
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
+
+
+class Shipped(BaseModel):
+    """What a trained network takes and gives.
+
+    Attributes:
+        name: of the network, PRESET.DATASET.
+        resolution_px: height and width that it was trained and scored at.
+        mean, std: of each channel, of pixels in 0…1.
+        interpolation, crop_fraction: of the test transform.
+        classes: names of the classes, in order.
+        score, score_percent: name and value of the score on the validation images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    resolution_px: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"]
+    crop_fraction: float
+    classes: tuple[str, ...]
+    score: Literal["top1", "miou"]
+    score_percent: float = Field(ge=0, le=100)
+
+    @property
+    def architecture(self) -> str:
+        """Name of the preset."""
+        return self.name.partition(".")[0]
+
+    @property
+    def config(self) -> HRViTConfig:
+        """Of the trained network."""
+        config = (PRESETS | SEGMENTERS)[self.architecture]
+        return config.replace(name=self.name, num_classes=len(self.classes))
+
+    @property
+    def weights(self) -> Path:
+        """File of the weights."""
+        return FOLDER / f"{self.name}.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """File of the model card."""
+        return FOLDER / f"{self.name}.md"
+
+
+@cache
+def shipped() -> dict[str, Shipped]:
+    """The trained networks, by name."""
+    files = sorted(FOLDER.glob("*.yaml"))
+    return {path.stem: Shipped(name=path.stem, **read_yaml(read_text(path, "a network"), str(path))) for path in files}
