@@ -1,9 +1,10 @@
 """Transforms: timm's for classification, mmsegmentation's rules for images with masks; against loops over pixels."""
 
 import colorsys
+import pickle
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -80,6 +81,20 @@ def test_a_padded_crop_shifts_by_up_to_its_padding() -> None:
             found = (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
         shifts |= {(y, x) for y in range(5) for x in range(5) if np.array_equal(found, padded[y : y + 16, x : x + 16])}
     assert len(shifts) == 25
+
+
+@pytest.mark.parametrize("policy", [RELEASE, "augmix-m5-w4-d2", "original-mstd0.5"])
+def test_a_transform_can_be_sent_to_a_worker_that_is_no_fork(policy: str) -> None:
+    """The start method of macOS and Windows, and of Linux from Python 3.14 on."""
+    crops: tuple[Literal["resized", "padded"], ...] = ("resized", "padded")
+    for crop in crops:
+        made = classify.train_transform((16, 16), crop=crop, auto_augment=policy, erasing_probability=0.5)
+        sent = pickle.loads(pickle.dumps(made))
+        found = []
+        for transform in (made, sent):
+            with seeded_sample(0, 0, 3):
+                found.append(transform(picture(20, 20)))
+        assert torch.equal(*found)
 
 
 @pytest.mark.parametrize(("height", "width", "padding"), [(16, 16, 2), (5, 9, 4), (3, 2, 7), (1, 4, 2)])

@@ -131,14 +131,18 @@ def policy(text: str, size: tuple[int, int], interpolation: str, mean: Sequence[
             f"auto_augment {text!r} is not a policy of timm ({error}); use rand-m9-mstd0.5-inc1"
         ) from None
 
-    def kept(image: Image.Image, bits: int, **options: Any) -> Image.Image:
-        return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
-
     ops: list[Any] = list(made.ops) if isinstance(made, RandAugment) else _ops(made)
     for op in ops:
         if isinstance(op, AugmentOp) and op.aug_fn is posterize:
-            op.aug_fn = kept
+            op.aug_fn = _posterized
     return made
+
+
+def _posterized(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's posterization, and black for 0 bits. (In the module, so that a policy can be pickled for workers.)"""
+    from timm.data.auto_augment import posterize
+
+    return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
 def _ops(made: Any) -> list[Any]:
