@@ -2,7 +2,9 @@
 
 import copy
 import math
+import pickle
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import timm
@@ -201,6 +203,21 @@ def test_the_library_computes_gradients_that_are_fast_already() -> None:
     x = torch.randn(1, 6, 8, 8)
     for kernel, stride in ((3, 1), (3, 2), (5, 4)):
         assert "FastGradient" not in type(depthwise(6, kernel, stride=stride)(x).grad_fn).__name__
+
+
+@pytest.mark.parametrize("changes", [{"stride": (2, 2)}, {"dilation": (2, 2), "padding": (4, 4)}, {"padding": (0, 0)}])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_depthwise_convolution_obeys_what_is_changed_later(changes: dict[str, Any], kernel: int) -> None:
+    """As those do who take a network to another output stride; also a copy of it."""
+    conv, plain = depthwise(4, kernel), nn.Conv2d(4, 4, kernel, padding=kernel // 2, groups=4)
+    plain.load_state_dict(conv.state_dict())
+    copied, pickled = copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))
+    for x in (torch.randn(1, 4, 8, 8), torch.randn(4, 8, 8)):
+        for layer in (conv, plain, copied, pickled):
+            for name, value in changes.items():
+                setattr(layer, name, value)
+        for layer in (conv, copied, pickled):
+            torch.testing.assert_close(layer(x), plain(x))
 
 
 def test_gradients_of_single_samples_by_vmap() -> None:

@@ -93,6 +93,6 @@ def test_what_has_no_weights_is_one_sentence(name: str, options: dict[str, Any])
         assert "\n" not in str(error.value)
 
 
-def test_paths_are_no_names(tmp_path: Path) -> None:
+def test_paths_are_no_names() -> None:
     with pytest.raises(ConfigError, match="unknown preset"):
         preset("../weights/hrvit_nano.fashion_mnist")

@@ -16,6 +16,7 @@ from torchvision import transforms
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.data.order import seeded_sample
 from hrvit_lab.train.transforms import classify, segment
+from hrvit_lab.train.transforms.normalise import Normalise
 
 RELEASE = "rand-m9-mstd0.5-inc1"
 
@@ -97,6 +98,17 @@ def test_a_transform_can_be_sent_to_a_worker_that_is_no_fork(policy: str) -> Non
         assert torch.equal(*found)
 
 
+def test_a_transform_of_masks_can_be_sent_too() -> None:
+    image, mask = picture(40, 50), picture(40, 50, mode="L")
+    for made in (segment.train_transform((32, 32), base_size=(64, 40)), segment.test_transform((64, 40))):
+        sent = pickle.loads(pickle.dumps(made))
+        found = []
+        for transform in (made, sent):
+            with seeded_sample(0, 0, 3):
+                found.append(transform(image, mask))
+        assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize(("height", "width", "padding"), [(16, 16, 2), (5, 9, 4), (3, 2, 7), (1, 4, 2)])
 def test_a_padded_crop_is_numpys_reflection(height: int, width: int, padding: int) -> None:
     image = picture(height, width)
@@ -114,7 +126,7 @@ def test_normalised_pixels_are_those_of_torchvision() -> None:
         [transforms.ToTensor(), transforms.Normalize(classify.IMAGENET_MEAN, classify.IMAGENET_STD)]
     )
     image = picture(9, 7)
-    ours = classify.Normalised(classify.IMAGENET_MEAN, classify.IMAGENET_STD)(image)
+    ours = Normalise(classify.IMAGENET_MEAN, classify.IMAGENET_STD)(image)
     assert torch.equal(ours, theirs(image)) and ours.is_contiguous() and ours.dtype == torch.float32
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hrvit_lab.config.schema import HRViTConfig
+from hrvit_lab.config.shipped import shipped
 from hrvit_lab.config.text import shortened
 from hrvit_lab.config.yaml_text import read_text, read_yaml
 from hrvit_lab.errors import ConfigError, suggest
@@ -116,15 +117,12 @@ def preset(name: str) -> HRViTConfig:
     Raises:
         ConfigError: if there is no such preset; suggests similar names.
     """
-    from hrvit_lab.config.shipped import shipped  # imported here: it imports the presets
-
-    if isinstance(name, str) and "." in name and name in shipped():
-        return shipped()[name].config
-    if isinstance(name, str) and name in SEGMENTERS:
-        return SEGMENTERS[name]
-    if not isinstance(name, str) or name not in PRESETS:
+    trained = shipped().get(name) if isinstance(name, str) else None
+    base = trained.architecture if trained else name
+    found = (PRESETS | SEGMENTERS).get(base) if isinstance(base, str) else None
+    if found is None:
         raise ConfigError(f"unknown preset {shortened(name)}; {suggest(name, [*PRESETS, *SEGMENTERS, *shipped()])}")
-    return PRESETS[name]
+    return found.replace(name=name, num_classes=len(trained.classes)) if trained else found
 
 
 def read_config(model: str | Path) -> HRViTConfig:

@@ -10,8 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrvit_lab.config.presets import PRESETS, SEGMENTERS
-from hrvit_lab.config.schema import HRViTConfig
 from hrvit_lab.config.yaml_text import read_text, read_yaml
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
@@ -45,12 +43,6 @@ class Shipped(BaseModel):
     def architecture(self) -> str:
         """Name of the preset."""
         return self.name.partition(".")[0]
-
-    @property
-    def config(self) -> HRViTConfig:
-        """Of the trained network."""
-        config = (PRESETS | SEGMENTERS)[self.architecture]
-        return config.replace(name=self.name, num_classes=len(self.classes))
 
     @property
     def weights(self) -> Path:

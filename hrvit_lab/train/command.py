@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
@@ -15,6 +14,7 @@ from rich.text import Text
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, read_config
 from hrvit_lab.config.text import one_sentence
+from hrvit_lab.devices import find_device
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import is_out_of_memory
 from hrvit_lab.network.build import build
@@ -71,7 +71,7 @@ def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> i
     console = cli.console(soft_wrap=True)
     if options.out is not None:
         check_unused(options.out)
-    device = usable(options.device)
+    device = find_device(options.device)
     config = read_config(options.model)
     if config.in_chans != 3:
         raise ConfigError(f"in_chans = {config.in_chans}, but training images have 3 channels; set in_chans to 3")
@@ -173,19 +173,6 @@ def how_to_load(folder: Path) -> str:
             f"  load_checkpoint(model, {str(folder / 'model.safetensors')!r})",
         ]
     )
-
-
-def usable(device: str) -> torch.device:
-    """The device, if torch can use it on this machine.
-
-    Raises:
-        ConfigError: if it cannot.
-    """
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError):  # depending on torch's build and the device
-        kind = device.partition(":")[0].upper()
-        raise ConfigError(f"device = {device}: torch finds no {kind} device of that name; use --device cpu") from None
 
 
 def describe(data: ImageData) -> dict[str, Any]:

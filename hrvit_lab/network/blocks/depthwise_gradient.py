@@ -21,41 +21,41 @@ FAST_COLUMNS = 3
 def fast_gradient(conv: nn.Conv2d) -> nn.Conv2d:
     """The same module, whose weight gradient is fast.
 
-    It remains a convolution as any other, to hooks and counters too.
+    It remains a convolution as any other, to hooks and counters too. Its stride, padding and dilation may be changed
+    later.
 
     Args:
-        conv: depthwise, with a square kernel of odd size k and padding k // 2; changed in place.
+        conv: depthwise, with a square kernel of odd size; changed in place.
     """
-    conv.__dict__["_conv_forward"] = partial(depthwise_conv, stride=conv.stride[0])
+    conv.__dict__["_conv_forward"] = partial(_conv_forward, conv)
     return conv
 
 
-def depthwise_conv(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, stride: int = 1) -> Tensor:
-    """A depthwise convolution with padding k // 2 (odd k): (B, C, H, W) → (B, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+def _conv_forward(conv: nn.Conv2d, x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Tensor:
+    """In place of the method of ``nn.Conv2d``: (B, C, H, W) → (B, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
     trained = torch.is_grad_enabled() and weight_C1kk.requires_grad
     plain = torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting() or torch.jit.is_tracing()
-    if trained and not plain and x_BCHW.device.type == "cpu" and _slow(x_BCHW, weight_C1kk.shape[-1], stride):
-        return _FastGradient.apply(x_BCHW, weight_C1kk, bias_C, stride)
-    return _convolve(x_BCHW, weight_C1kk, bias_C, stride)
+    if trained and not plain and x_BCHW.device.type == "cpu" and _is_slow(conv, x_BCHW):
+        return _FastGradient.apply(x_BCHW, weight_C1kk, bias_C, conv.stride[0])
+    return nn.Conv2d._conv_forward(conv, x_BCHW, weight_C1kk, bias_C)
 
 
-def _slow(x_BCHW: Tensor, k: int, stride: int) -> bool:
-    return (stride == 1 and k > FAST_COLUMNS) or x_BCHW.shape[2] < k
-
-
-def _convolve(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, stride: int) -> Tensor:
-    C, _, _, k = weight_C1kk.shape
-    return F.conv2d(x_BCHW, weight_C1kk, bias_C, stride=stride, padding=k // 2, groups=C)
+def _is_slow(conv: nn.Conv2d, x_BCHW: Tensor) -> bool:
+    """Whether the library's gradient is slow and ours applies: padding k // 2, no dilation, equal strides."""
+    k, stride = conv.kernel_size[0], conv.stride[0]
+    usual = conv.padding == (k // 2, k // 2) and conv.dilation == (1, 1) and conv.stride == (stride, stride)
+    return usual and x_BCHW.ndim == 4 and ((stride == 1 and k > FAST_COLUMNS) or x_BCHW.shape[2] < k)
 
 
 class _FastGradient(torch.autograd.Function):
-    """``_convolve``, with a backward pass of our own."""
+    """A depthwise convolution with padding k // 2 and a backward pass of our own."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, stride: int) -> Tensor:
-        return _convolve(x_BCHW, weight_C1kk, bias_C, stride)
+        C, _, _, k = weight_C1kk.shape
+        return F.conv2d(x_BCHW, weight_C1kk, bias_C, stride=stride, padding=k // 2, groups=C)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.train.transforms.normalise import Normalise
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,7 +67,7 @@ def train_transform(
         steps.append(policy(auto_augment, size, interpolation, mean))
     elif color_jitter:
         steps.append(transforms.ColorJitter(color_jitter, color_jitter, color_jitter))
-    steps.append(Normalised(mean, std))
+    steps.append(Normalise(mean, std))
     if erasing_probability:
         steps.append(RandomErasing(erasing_probability, mode=erasing_mode, device="cpu"))
     return transforms.Compose(steps)
@@ -177,21 +178,6 @@ def _reflected(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
     period = max(2 * (side - 1), 1)
     inside = places % period
     return np.minimum(inside, period - inside) if side > 1 else inside
-
-
-class Normalised:
-    """An image as float32 (3, H, W), (pixel / 255 − mean) / std: equal to torchvision's ToTensor and Normalize.
-
-    Args:
-        mean, std: of each channel, of pixels in 0…1.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean_C11, self.std_C11 = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        pixels_CHW = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-        return torch.from_numpy(pixels_CHW).float().div_(255).sub_(self.mean_C11).div_(self.std_C11)
 
 
 def _resize(size: tuple[int, int], interpolation: str) -> Any:

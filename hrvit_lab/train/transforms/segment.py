@@ -6,6 +6,7 @@ distortion, padding. Values in the docstrings are those of the published recipes
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from hrvit_lab.train.transforms.classify import IMAGENET_MEAN, IMAGENET_STD
+from hrvit_lab.train.transforms.normalise import Normalise
 
 IGNORED = 255
 
@@ -45,23 +47,10 @@ def train_transform(
         (image, mask) → float32 (3, H, W), normalised and padded with 0; int64 (H, W), padded with 255.
     """
 
-    def transform(image: Image.Image, mask: Image.Image) -> tuple[Tensor, Tensor]:
-        factor = random.uniform(*scale)
-        image, mask = resized(image.convert("RGB"), mask, fitted(image.size, base_size, factor))
-        pixels, labels = np.asarray(image), np.asarray(mask)
-        top, left = _crop_position(labels, crop, max_class_share, tries)
-        rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
-        pixels, labels = pixels[rows, columns], labels[rows, columns]
-        if random.random() < flip_probability:
-            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
-        if photometric:
-            pixels = distorted(pixels)
-        x_CHW = normalised(pixels, mean, std)
-        below, right = crop[0] - labels.shape[0], crop[1] - labels.shape[1]
-        x_CHW = torch.nn.functional.pad(x_CHW, (0, right, 0, below))
-        return x_CHW, torch.nn.functional.pad(_labels(labels), (0, right, 0, below), value=IGNORED)
-
-    return transform
+    return partial(
+        _augmented, crop=crop, base_size=base_size, scale=scale, max_class_share=max_class_share, tries=tries,
+        flip_probability=flip_probability, photometric=photometric, normalise=Normalise(mean, std),
+    )  # fmt: skip
 
 
 def test_transform(
@@ -73,14 +62,49 @@ def test_transform(
         (image, mask) → float32 (3, H, W), normalised; int64 (h, w).
     """
 
-    def transform(image: Image.Image, mask: Image.Image) -> tuple[Tensor, Tensor]:
-        image = image.convert("RGB")
-        size = fitted(image.size, base_size, 1.0)
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        return normalised(np.asarray(image), mean, std), _labels(np.asarray(mask))
+    return partial(_fitted_image, base_size=base_size, normalise=Normalise(mean, std))
 
-    return transform
+
+# Functions of the module, so that a transform can be pickled for workers.
+
+
+def _augmented(
+    image: Image.Image,
+    mask: Image.Image,
+    *,
+    crop: tuple[int, int],
+    base_size: tuple[int, int] | None,
+    scale: tuple[float, float],
+    max_class_share: float,
+    tries: int,
+    flip_probability: float,
+    photometric: bool,
+    normalise: Normalise,
+) -> tuple[Tensor, Tensor]:
+    factor = random.uniform(*scale)
+    image, mask = resized(image.convert("RGB"), mask, fitted(image.size, base_size, factor))
+    pixels, labels = np.asarray(image), np.asarray(mask)
+    top, left = _crop_position(labels, crop, max_class_share, tries)
+    rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
+    pixels, labels = pixels[rows, columns], labels[rows, columns]
+    if random.random() < flip_probability:
+        pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+    if photometric:
+        pixels = distorted(pixels)
+    x_CHW = normalise(pixels)
+    below, right = crop[0] - labels.shape[0], crop[1] - labels.shape[1]
+    x_CHW = torch.nn.functional.pad(x_CHW, (0, right, 0, below))
+    return x_CHW, torch.nn.functional.pad(_labels(labels), (0, right, 0, below), value=IGNORED)
+
+
+def _fitted_image(
+    image: Image.Image, mask: Image.Image, *, base_size: tuple[int, int] | None, normalise: Normalise
+) -> tuple[Tensor, Tensor]:
+    image = image.convert("RGB")
+    size = fitted(image.size, base_size, 1.0)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return normalise(image), _labels(np.asarray(mask))
 
 
 def fitted(size: tuple[int, int], base_size: tuple[int, int] | None, factor: float) -> tuple[int, int]:
@@ -120,12 +144,6 @@ def distorted(pixels: np.ndarray) -> np.ndarray:
     if not contrast_first and random.random() < 0.5:
         x_CHW = _linear(x_CHW, random.uniform(0.5, 1.5), 0.0)
     return x_CHW.permute(1, 2, 0).numpy()
-
-
-def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (H, W, 3) → float32 (3, H, W)."""
-    x_CHW = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-    return (x_CHW - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
 def _linear(x_CHW: Tensor, factor: float, offset: float) -> Tensor:
