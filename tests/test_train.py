@@ -544,7 +544,7 @@ def test_command_leaves_curves_result_and_weights(tmp_path: Path, capsys: pytest
         (["hrvit_nano", "--resolution", "5000"], "out of range"),
         (["hrvit_nano", "--resolution", "100000"], "1 to 65536 pixels a side"),
         (["hrvit_nano", "--resolution", "32", "--out", "/dev/null/x"], "choose another path"),
-        pytest.param(["hrvit_nano", "--device", "cuda"], "no CUDA device",
+        pytest.param(["hrvit_nano", "--device", "cuda"], "torch sees 0 CUDA devices",
                      marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has one")),
     ],
 )  # fmt: skip
