@@ -42,6 +42,7 @@ def fresh(code: str) -> str:
         "from hrvit_lab import with_branches, scale_widths, PRESETS; scale_widths(PRESETS['hrvit_nano'], 2)",
         "from hrvit_lab.study.files import find_study, load_study; from hrvit_lab.study.space import expand; "
         "print(len(expand(load_study(find_study('branch_sweep'))).variants))",
+        "from hrvit_lab.study.__main__ import main; main(['--list'])",
         "from hrvit_lab.__main__ import main; main(['--help'])",
         *(f"from hrvit_lab.{name}.__main__ import main; main(['--help'])"
           for name in ("cost", "evaluate", "latency", "train", "study", "app")),

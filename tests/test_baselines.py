@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrvit_lab.config import ConfigError, preset
+from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, preset, shipped
 from hrvit_lab.cost import dispatch as counting
 from hrvit_lab.cost.count import UncountedOperator, count
+from hrvit_lab.network import baselines
 from hrvit_lab.network.baselines import TimmConfig, build_network, network_from_dict
 from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.study.__main__ import main
@@ -88,6 +90,15 @@ def test_an_unknown_model_is_one_sentence(model: Any, fragments: list[str]) -> N
     message = str(caught.value)
     assert "\n" not in message and len(message) < 300
     assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_the_names_read_from_timms_files_are_those_that_timm_registers() -> None:
+    ours = {*PRESETS, *SEGMENTERS, *shipped()}
+    assert baselines._names_in_timm() == {*timm.list_models()} - ours
+
+
+def test_a_model_that_is_registered_outside_of_timm_is_found() -> None:
+    assert TimmConfig("timm:hrvit_nano").model == "timm:hrvit_nano"
 
 
 @pytest.mark.parametrize("changes", [{"num_classes": 0}, {"num_classes": True}, {"in_chans": 65}, {"widths": 3}])

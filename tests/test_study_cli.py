@@ -20,6 +20,8 @@ from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.study import listing
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.files import list_studies, load_study, study_file
+from hrvit_lab.study.requirements import trains
+from hrvit_lab.study.space import expand
 from hrvit_lab.study.sweep import begin, prepare
 
 COSTS = """
@@ -313,37 +315,46 @@ def test_the_list_is_one_line_a_study_and_cuts_no_word(
     assert main(["--list", "--out", str(ROOT / "studies" / "measured")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines[:-2])) <= columns
-    shown = {cells[0]: cells[1:] for line in lines if len(cells := re.split(r"  +", line.strip())) == 4}
-    assert shown.pop("study") == ["title", "trainings", "results"]
+    shown = {cells[0]: cells[1:] for line in lines if len(cells := re.split(r"  +", line.strip())) == 5}
+    assert shown.pop("study") == ["title", "variants", "seeds", "results"]
     assert shown.keys() == list_studies().keys() >= {"branch_sweep", "depth_sweep", "width_sweep", "presets"}
-    for name, (title, _, results) in shown.items():
+    for name, (title, _, _, results) in shown.items():
         whole = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())["title"]
         assert title == whole or (cut and (whole + " ").startswith(title.removesuffix("…") + " "))
         assert (results == "yes") == (ROOT / "studies" / "measured" / name / "table.csv").exists()
     assert any(title.endswith("…") for title, *_ in shown.values()) == cut
-    assert (shown["branch_sweep"][1], shown["presets"][1]) == ("9 × 3", "none")
+    assert (shown["branch_sweep"][1:3], shown["presets"][1:3]) == (["10", "3"], ["5", "–"])
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("title: x\n", "'question' is missing"),
+        ("title: [\n", "line 2"),
+        ("title: x\nquestion: y\nbase: timm:resnet19\ngrid: {num_classes: [10]}\n", "timm has no such model"),
+    ],
+)
 def test_the_list_says_what_is_wrong_with_a_study(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "broken.yaml").write_text("title: x\n")
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str,
+    fault: str,
+) -> None:  # fmt: skip
+    (tmp_path / "broken.yaml").write_text(text)
     monkeypatch.setattr(listing, "list_studies", lambda: {"broken": tmp_path / "broken.yaml", "costs": study})
     assert main(["--list"]) == 0
     shown = capsys.readouterr().out
-    assert "broken  (invalid, see below)" in shown and re.search(
-        r"^broken: .*broken\.yaml: 'question' is missing", shown, re.M
-    )
+    assert "broken  (invalid, see below)" in shown
+    assert re.search(rf"^broken: .*broken\.yaml.*{fault}", shown, re.M)
     assert "What does a branch cost?" in shown
 
 
-@pytest.mark.parametrize("name", ["branch_sweep", "topology"])
-def test_the_list_counts_the_trainings_that_a_dry_run_announces(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    networks, seeds = map(int, listing.count_trainings(load_study(list_studies()[name])).split(" × "))
-    assert main([name, "--dry-run", "--out", str(tmp_path)]) == 0
-    assert f"{networks * seeds} × training with one seed" in " ".join(capsys.readouterr().out.split())
+def test_the_list_counts_the_variants_and_seeds_of_the_expanded_studies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = {line.split()[0]: line.split()[-3:-1] for line in capsys.readouterr().out.splitlines() if line.split()}
+    for name, path in list_studies().items():
+        spec = load_study(path)
+        variants, dropped = expand(spec)
+        seeds = str(len(spec.seeds)) if trains(spec) else "–"
+        assert lines[name] == [str(len(variants) + len(dropped) + len(spec.unbuilt)), seeds], name
 
 
 def test_an_unknown_study(capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,15 +198,20 @@ class HRViTConfig(BaseModel):
 
     def width_refusal(self, branch: int, width: int) -> str | None:
         """The reason why a width is invalid for this branch, with the other field involved; None if it is valid."""
+        reasons = ((beside, rule(width)) for beside, rule in self._width_rules(branch))
+        return next((f"{beside}: {reason}" for beside, reason in reasons if reason), None)
+
+    def _width_rules(self, branch: int) -> list[tuple[str, Callable[[int], str | None]]]:
+        """The rules that a width of this branch must meet, each with the other field that it depends on."""
         head_dim, ratio = self.head_dims[branch], self.mlp_ratios[branch]
+        attends, feeds = ATTENTION[self.attention[branch]].width_rule, FFNS[self.ffn[branch]].width_rule
+        rules: list[tuple[str, Callable[[int], str | None]]] = [
+            (f" with head_dims[{branch}] = {head_dim}", lambda width: attends(width, head_dim)),
+            (f" with shortcut = {self.shortcut!r}", SHORTCUT[self.shortcut].width_rule),
+            (f" with mlp_ratios[{branch}] = {ratio:g}", lambda width: feeds(width, ratio)),
+        ]
         opens = self.topology == "pyramid" and branch == 0  # reads the stem's output
-        reasons = {
-            "": STEM[self.stem].width_rule(width) if opens else None,
-            f" with head_dims[{branch}] = {head_dim}": ATTENTION[self.attention[branch]].width_rule(width, head_dim),
-            f" with shortcut = {self.shortcut!r}": SHORTCUT[self.shortcut].width_rule(width),
-            f" with mlp_ratios[{branch}] = {ratio:g}": FFNS[self.ffn[branch]].width_rule(width, ratio),
-        }
-        return next((f"{beside}: {reason}" for beside, reason in reasons.items() if reason), None)
+        return [("", STEM[self.stem].width_rule), *rules] if opens else rules
 
     def _or_instead(self, branch: int) -> str:
         """The nearest head dim or integer ratio for which the width of this branch is valid, if there is one."""
@@ -221,7 +226,8 @@ class HRViTConfig(BaseModel):
         return ""
 
     def width_accepts(self, branch: int) -> Callable[[int], bool]:
-        return lambda width: self.width_refusal(branch, width) is None
+        rules = [rule for _, rule in self._width_rules(branch)]
+        return lambda width: not any(rule(width) for rule in rules)
 
     # -- properties ----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from hrvit_lab.config.schema import MAX_BRANCHES, PER_BRANCH, HRViTConfig
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.parts import STEM
 
 
 def with_branches(config: HRViTConfig, num_branches: int) -> HRViTConfig:
@@ -58,7 +57,4 @@ def with_widths(config: HRViTConfig, widths: tuple[int, ...]) -> HRViTConfig:
 
 def valid_widths(config: HRViTConfig, branch: int, low: int, high: int) -> list[int]:
     """Valid widths of this branch from ``low`` to ``high``; for a pyramid's first branch, also valid for the stem."""
-    accepted = filter(config.width_accepts(branch), range(low, high + 1))
-    if config.topology == "pyramid" and branch == 0:
-        return [width for width in accepted if STEM[config.stem].width_rule(width) is None]
-    return list(accepted)
+    return list(filter(config.width_accepts(branch), range(low, high + 1)))

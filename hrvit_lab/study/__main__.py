@@ -37,11 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 console = cli.console()
             return rebuild(options, console)
+        if options.list:
+            with cli.loading():
+                from hrvit_lab.study.listing import show_list
+
+                console = cli.console()
+            return show_list(options.out, console)
         with cli.loading():
-            from hrvit_lab.study import command, listing
+            from hrvit_lab.study.command import sweep
 
             console = cli.console()
-        return listing.show_list(options.out, console) if options.list else command.sweep(options, console)
+        return sweep(options, console)
 
     return cli.run(work, interrupted=KEPT)
 
@@ -57,7 +63,9 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "study", nargs="?", metavar="NAME|FILE.yaml", help="name of a study (see --list), or path of a study file"
     )
-    parser.add_argument("--list", action="store_true", help="list the studies, with their numbers of trainings")
+    parser.add_argument(
+        "--list", action="store_true", help="list the studies, with their numbers of variants and seeds"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE,…",
         help="override fields of the study file: dotted keys, YAML values (train.epochs=2,grid.branches=[1, 2]); "

@@ -50,6 +50,9 @@ def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int
     above = bisect.bisect_left(steps, target_macs, key=macs)
     start = min(steps[max(0, above - 1) : above + 1], key=miss)
 
+    if miss(start) <= NEAR_ENOUGH:
+        return with_widths(config, start)
+
     def distortion(widths: tuple[int, ...]) -> float:
         ideal = (width * scaled[start] for width in config.widths)
         return sum(math.log(width / wanted) ** 2 for width, wanted in zip(widths, ideal, strict=True))
@@ -59,7 +62,7 @@ def match_macs(config: HRViTConfig, target_macs: int, resolution: tuple[int, int
         for grid, width in zip(grids, start, strict=True)
     ]
     candidates = sorted(itertools.product(*around), key=distortion)
-    near = next((widths for widths in (start, *candidates) if miss(widths) <= NEAR_ENOUGH), None)
+    near = next((widths for widths in candidates if miss(widths) <= NEAR_ENOUGH), None)
     return with_widths(config, near or min(candidates, key=miss))
 
 
