@@ -261,7 +261,7 @@ def test_networks_without_maps_say_so() -> None:
     assert [one.place.branch for one in block_attention(mixed, image)] == [0, 0]
     with pytest.raises(ConfigError, match=r"^stages\.0\.branches\.1\.0: a depthwise convolution"):
         block_attention(mixed, image, ["stages.0.branches.1.0"])
-    with pytest.raises(ConfigError, match="Sequential has no blocks of an HRViT"):
+    with pytest.raises(ConfigError, match="Sequential shows no attention"):
         block_attention(nn.Sequential(nn.Conv2d(3, 4, 1)), image)
     with pytest.raises(ConfigError, match="deployed"):
         block_attention(deploy(network("cross_shaped")), image)

@@ -14,8 +14,10 @@ from hrvit_lab.insight.heads import Heads, Size, on_tokens, rows
 from hrvit_lab.insight.hooks import capture
 from hrvit_lab.insight.locate import check_token, on_image, token_at
 from hrvit_lab.insight.places import BlockPlace, check_image, find_blocks
+from hrvit_lab.insight.timm_attention import timm_attention
 from hrvit_lab.insight.variants import MAPS, Map
 from hrvit_lab.network.blocks import Attention
+from hrvit_lab.network.model import HRViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +47,14 @@ class BlockAttention:
     def of_token(self, token: tuple[int, int]) -> NDArray[Any]:
         """Where a token attends, per head: (heads, H, W) over the tokens; each map sums to 1.
 
-        A merged key's weight is spread evenly over the tokens that it stands for.
+        A merged key's weight is spread evenly over the tokens that it stands for. Weights of class tokens have no place
+        on the map, so that maps of networks with such tokens sum to less.
 
         Raises:
             ConfigError: if the map has no such token.
         """
         check_token(token, self.size)
-        number = torch.tensor([token[0] * self.size[1] + token[1]], device=self.heads.q_hnd.device)
+        number = torch.tensor([self.heads.prefix + token[0] * self.size[1] + token[1]], device=self.heads.q_hnd.device)
         return on_tokens(self.heads, rows(self.heads, number))[:, 0].cpu().numpy()
 
     def of_pixel(self, pixel: tuple[int, int]) -> NDArray[Any]:
@@ -69,7 +72,7 @@ class BlockAttention:
         """The maps of all tokens, (heads, tokens, keys), rows summing to 1. For small maps: 128 × 128 tokens need 1 GiB
         for each head."""
         tokens = torch.arange(self.size[0] * self.size[1], device=self.heads.q_hnd.device)
-        return rows(self.heads, tokens).cpu().numpy()
+        return rows(self.heads, self.heads.prefix + tokens).cpu().numpy()
 
 
 def block_attention(
@@ -78,13 +81,17 @@ def block_attention(
     """The attention of blocks, in the order of execution.
 
     Args:
-        model: an HRViT.
+        model: an HRViT; or a model of timm with its standard attention (`timm_attention`).
         image_1CHW: one image, as the network reads it.
         names: of blocks, such as ``"stages.2.branches.1.0"``; None: all that have a map.
     Raises:
         ConfigError: for an unknown block, a block without a map, or a network without any.
     """
     image = check_image(image_1CHW)
+    if not isinstance(model, HRViT):
+        return tuple(
+            BlockAttention(place, image, heads) for place, heads in timm_attention(model, image_1CHW, names).items()
+        )
     chosen: list[tuple[BlockPlace, Map]] = []
     reasons: dict[str, None] = {}
     for place in find_blocks(model, names):

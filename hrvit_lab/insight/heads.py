@@ -36,7 +36,7 @@ class Group(NamedTuple):
 class Heads(NamedTuple):
     """Queries, keys and values of one image, and who attends to whom.
 
-    Every token is a query exactly once per head.
+    Every token of the map is a query exactly once per head.
 
     Attributes:
         q_hnd: (heads, tokens, channels per head).

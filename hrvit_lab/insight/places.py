@@ -23,6 +23,7 @@ class BlockPlace(NamedTuple):
         number: of the block in its branch and stage, from 0.
         variant: of its attention.
         stride: pixels of the image for each token, down and right.
+        title: text for a figure.
     """
 
     name: str
@@ -31,11 +32,7 @@ class BlockPlace(NamedTuple):
     number: int
     variant: str
     stride: Size
-
-    @property
-    def title(self) -> str:
-        """Text for a figure."""
-        return f"stage {self.stage}, branch {self.branch}, block {self.number}"
+    title: str
 
 
 def block_places(model: nn.Module) -> Iterator[BlockPlace]:
@@ -58,7 +55,8 @@ def block_places(model: nn.Module) -> Iterator[BlockPlace]:
         number = seen[place.stage, place.branch]
         seen[place.stage, place.branch] += 1
         variant, side = place.part.inside[1].variant, model.config.strides[place.branch]
-        yield BlockPlace(place.name, place.stage, place.branch, number, variant, (side, side))
+        title = f"stage {place.stage}, branch {place.branch}, block {number}"
+        yield BlockPlace(place.name, place.stage, place.branch, number, variant, (side, side), title)
 
 
 def find_blocks(model: nn.Module, names: Sequence[str] | None) -> list[BlockPlace]:
