@@ -1,5 +1,6 @@
 """Trained networks that ship with the package: by our names and timm's, with the scores that their files say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,17 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from test_data import write_idx
 
-from hrvit_lab import ConfigError, create_model, preset
+from hrvit_lab import ConfigError, count, create_model, load_checkpoint, preset
 from hrvit_lab.config import shipped
+from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.latency.models import find_model
+from hrvit_lab.network.baselines import network_from_dict
+from hrvit_lab.study.__main__ import main as study
+from hrvit_lab.train import assemble
+from hrvit_lab.train.__main__ import main as train
+from hrvit_lab.train.recipe import load_recipe
 from hrvit_lab.train.transforms import classify
 
 NAMES = list(shipped())
@@ -96,3 +105,98 @@ def test_what_has_no_weights_is_one_sentence(name: str, options: dict[str, Any])
 def test_paths_are_no_names() -> None:
     with pytest.raises(ConfigError, match="unknown preset"):
         preset("../weights/hrvit_nano.fashion_mnist")
+
+
+# -- in commands -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "timm:"])
+def test_every_command_knows_the_name(prefix: str) -> None:
+    name = f"{prefix}hrvit_nano.fashion_mnist"
+    config = preset("hrvit_nano.fashion_mnist")
+    assert count(name, 32).macs == count(config, 32).macs
+    assert find_model(name).plain.config == find_model(f"{name}:deploy").plain.config == config
+    assert network_from_dict({"model" if prefix else "preset": name}) == config
+    recipe = load_recipe("fashion_mnist", name)
+    assert recipe.model.name == config.name and load_recipe("fashion_mnist", None, [("model.name", name)]) == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_of_its_data_set_prepares_images_as_its_file_says(name: str) -> None:
+    network = shipped()[name]
+    recipe = load_recipe(network.dataset)
+    assert (recipe.data.mean, recipe.data.std) == (network.mean, network.std)
+    if recipe.task == "classification":
+        chosen = recipe.evaluation
+        assert chosen.resolution_px == network.resolution_px and chosen.crop_fraction == network.crop_fraction
+        assert chosen.interpolation == network.interpolation
+
+
+@pytest.fixture
+def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fashion-MNIST's first 200 test images, as a data set of 40 to train on and 200 to score."""
+    with np.load(DATA / "fashion_mnist_test_200.npz") as file:
+        for split, number in (("train", 40), ("t10k", 200)):
+            write_idx(tmp_path / f"{split}-images-idx3-ubyte", file["images"][:number])
+            write_idx(tmp_path / f"{split}-labels-idx1-ubyte", file["labels"][:number])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_is_scored_by_its_name(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", str(few_images), "--set", "run.workers=0", "--device", "cpu"]
+    assert evaluate(["timm:hrvit_nano.fashion_mnist", *options]) == 0
+    scores = json.loads((few_images / "runs/hrvit_nano.fashion_mnist/evaluation/scores.json").read_text())
+    model = create_model("hrvit_nano.fashion_mnist", pretrained=True).eval()
+    with np.load(DATA / "fashion_mnist_test_200.npz") as file:
+        images, labels = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"])
+    x_BCHW = torch.nn.functional.interpolate(images[:, None].float(), (32, 32), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        logits = model(((x_BCHW.round() / 255 - 0.286) / 0.353).expand(-1, 3, -1, -1))
+    assert abs(scores["top1"] - 100 * float((logits.argmax(1) == labels).float().mean())) <= 1.0
+    assert scores["n_seen"] == 200 and scores["top1"] > 80
+    capsys.readouterr()
+    assert evaluate(["hrvit_nano.fashion_mnis"]) == 2 and "hrvit_nano.fashion_mnist" in capsys.readouterr().err
+
+
+def test_a_training_starts_from_it(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = "run.workers=0,schedule.epochs=1,schedule.warmup_epochs=0,data.train_limit=40,optimiser.learning_rate=0"
+    options = ["--set", settings, "--device", "cpu", "--out", "tuned"]
+    common = ["--data", str(few_images), "--model", "timm:hrvit_nano.fashion_mnist"]
+    assert train(["fashion_mnist", *common, *options]) == 0
+    said = capsys.readouterr().out
+    assert "Initial weights: 1184 tensors loaded" in said and "head" not in said
+    tuned = create_model("tuned/config.yaml")
+    load_checkpoint(tuned, "tuned/last.safetensors")
+    trained = create_model("hrvit_nano.fashion_mnist", pretrained=True)
+    pairs = zip(tuned.parameters(), trained.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)  # at a learning rate of 0
+
+
+def test_other_classes_and_heads_are_said() -> None:
+    whole = create_model("hrvit_nano.fashion_mnist", pretrained=True).state_dict()
+    recipe = load_recipe("fashion_mnist", "hrvit_nano.fashion_mnist")
+    for task_recipe, classes in ((recipe, 3), (load_recipe("composites", "hrvit_nano.fashion_mnist"), 11)):
+        model, report = assemble.make_model(task_recipe, classes)
+        assert report is not None and report.new_head
+        state = model.state_dict()
+        body = [key for key in whole if not key.startswith("head.")]
+        assert body and all(torch.equal(state[key], whole[key]) for key in body)
+    model, report = assemble.make_model(recipe, 10)
+    assert report is not None and not report.new_head
+
+
+def test_where_trained_weights_are_not_used_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["timm:hrvit_nano.fashion_mnist", "--out", str(tmp_path / "run")]) == 2
+    assert "hrvit-lab train fashion_mnist --model hrvit_nano.fashion_mnist" in capsys.readouterr().err
+    for key, name in (("preset", ""), ("model", "timm:")):
+        file = tmp_path / f"{key}.yaml"
+        file.write_text(
+            "title: t\nquestion: q\nbase: hrvit_nano\nresolution: 32\nmetrics: [top1]\n"
+            f"variants: [{{name: a, set: {{{key}: '{name}hrvit_nano.fashion_mnist'}}}}]\n"
+        )
+        assert study([str(file), "--out", str(tmp_path / "results"), "--dry-run"]) == 2
+        error = capsys.readouterr().err
+        assert "starts from random weights" in error or "trains from random weights" in error, error
+        assert study([str(file), "--out", str(tmp_path / "results"), "--dry-run", "--metrics", "macs"]) == 0
+        capsys.readouterr()

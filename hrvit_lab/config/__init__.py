@@ -5,7 +5,7 @@ A config says what network is built and nothing about how it is trained or measu
 
 from hrvit_lab.config.check_field import check_field
 from hrvit_lab.config.fields import FINEST_STRIDE, MAX_BRANCHES, MAX_RATIO, PER_BRANCH, TABLES
-from hrvit_lab.config.presets import PRESETS, SEGMENTERS, preset, read_config
+from hrvit_lab.config.presets import PRESETS, SEGMENTERS, own_name, preset, preset_names, read_config
 from hrvit_lab.config.schema import HRViTConfig, as_size, diff, nearest
 from hrvit_lab.config.shipped import shipped
 from hrvit_lab.config.text import SCALINGS, remedy
@@ -15,7 +15,7 @@ from hrvit_lab.errors import ConfigError, suggest
 
 __all__ = [
     "FINEST_STRIDE", "MAX_BRANCHES", "MAX_RATIO", "PER_BRANCH", "PRESETS", "SCALINGS", "SEGMENTERS", "TABLES",
-    "ConfigError", "HRViTConfig", "as_size", "check_field", "diff", "nearest", "preset", "read_config", "read_json",
-    "read_text", "read_yaml", "remedy", "scale_depths", "scale_widths", "shipped", "suggest", "valid_widths",
-    "with_branches", "with_widths", "write_yaml",
+    "ConfigError", "HRViTConfig", "as_size", "check_field", "diff", "nearest", "own_name", "preset", "preset_names",
+    "read_config", "read_json", "read_text", "read_yaml", "remedy", "scale_depths", "scale_widths", "shipped",
+    "suggest", "valid_widths", "with_branches", "with_widths", "write_yaml",
 ]  # fmt: skip

@@ -121,8 +121,23 @@ def preset(name: str) -> HRViTConfig:
     base = trained.architecture if trained else name
     found = (PRESETS | SEGMENTERS).get(base) if isinstance(base, str) else None
     if found is None:
-        raise ConfigError(f"unknown preset {shortened(name)}; {suggest(name, [*PRESETS, *SEGMENTERS, *shipped()])}")
+        raise ConfigError(f"unknown preset {shortened(name)}; {suggest(name, preset_names())}")
     return found.replace(name=name, num_classes=len(trained.classes)) if trained else found
+
+
+def preset_names() -> list[str]:
+    """All names that ``preset`` accepts."""
+    return [*PRESETS, *SEGMENTERS, *shipped()]
+
+
+def own_name(model: str) -> str:
+    """The name without the prefix ``timm:``, if it is a network of this package; else unchanged.
+
+    >>> own_name("timm:hrvit_b1"), own_name("timm:resnet18")
+    ('hrvit_b1', 'timm:resnet18')
+    """
+    name = model.removeprefix("timm:")
+    return name if name.partition(".")[0] in PRESETS | SEGMENTERS else model
 
 
 def read_config(model: str | Path) -> HRViTConfig:
@@ -131,14 +146,15 @@ def read_config(model: str | Path) -> HRViTConfig:
     Raises:
         ConfigError: for an unknown preset, or a file that cannot be read or contains no valid config.
     """
-    if str(model).startswith("timm:"):
+    model = own_name(str(model))
+    if model.startswith("timm:"):
         raise ConfigError(
             f"{shortened(model)} is a timm model and has no HRViT config; use hrvit_lab.count, hrvit-lab latency "
             "or a study"
         )
     path = Path(model)
     if not path.name.endswith((".yaml", ".yml")):
-        return preset(str(model))
+        return preset(model)
     values = read_yaml(read_text(path, "the config"), str(path))
     try:
         return HRViTConfig.from_dict(values)

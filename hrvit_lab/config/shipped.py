@@ -45,6 +45,11 @@ class Shipped(BaseModel):
         return self.name.partition(".")[0]
 
     @property
+    def dataset(self) -> str:
+        """Name of the data set, and of the recipe with the same preprocessing."""
+        return self.name.partition(".")[2]
+
+    @property
     def weights(self) -> Path:
         """File of the weights."""
         return FOLDER / f"{self.name}.safetensors"

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrvit_lab.config import HRViTConfig, as_size, read_config
+from hrvit_lab.config import HRViTConfig, as_size, own_name, read_config
 from hrvit_lab.cost.ledger import Row, ledger, totals
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig
 from hrvit_lab.parts.ops import Totals, dtype_bytes, sum_costs
@@ -203,7 +203,8 @@ def count(model: "nn.Module | NetworkConfig | str | Path", resolution: int | tup
     """
     size = as_size(resolution)
     if isinstance(model, str | Path):
-        model = TimmConfig(str(model)) if str(model).startswith(TIMM) else read_config(model)
+        name = own_name(str(model))
+        model = TimmConfig(name) if name.startswith(TIMM) else read_config(name)
     if isinstance(model, HRViTConfig):
         return Counts.of_config(model, size)
     from hrvit_lab.cost.dispatch import count_module, count_timm  # imported here: a config is counted without torch

@@ -8,6 +8,7 @@ from hrvit_lab import cli
 EXAMPLES = """\
 examples:
   hrvit-lab evaluate runs/fashion_mnist-hrvit_nano-seed0
+  hrvit-lab evaluate hrvit_nano.fashion_mnist
   hrvit-lab evaluate b1.pth --recipe imagenet_hrvit --data DIR
   hrvit-lab evaluate r18.pth --recipe imagenet_hrvit --model timm:resnet18
   hrvit-lab evaluate runs/b1 --set evaluation.flip=true
@@ -35,7 +36,8 @@ def parser() -> cli.Parser:
     parser = cli.Parser("hrvit-lab evaluate", "Score a checkpoint on the validation images of a data set.", EXAMPLES)
     parser.add_argument(
         "checkpoint", type=cli.path, metavar="CHECKPOINT",
-        help="a folder of hrvit-lab train RECIPE, or a file of weights (.safetensors, .pth)",
+        help="a folder of hrvit-lab train RECIPE, a file of weights (.safetensors, .pth), or a trained network of this "
+        "package (hrvit_nano.fashion_mnist)",
     )  # fmt: skip
     parser.add_argument(
         "--recipe", metavar="RECIPE", help="a recipe of hrvit-lab train list, or a YAML file (default: the folder's)"
@@ -58,7 +60,8 @@ def parser() -> cli.Parser:
     )
     parser.add_argument(
         "--out", type=cli.path, metavar="DIR",
-        help="folder of the results (default: evaluation in the folder of the checkpoint)",
+        help="folder of the results (default: evaluation in the folder of the checkpoint; runs/NAME/evaluation for a "
+        "trained network)",
     )  # fmt: skip
     return parser
 

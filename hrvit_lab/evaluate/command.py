@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hrvit_lab import cli
+from hrvit_lab.config import own_name, shipped
 from hrvit_lab.config.settings import parse_settings
+from hrvit_lab.config.shipped import FOLDER as WEIGHTS_OF_PACKAGE
 from hrvit_lab.devices import find_device
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
@@ -23,6 +25,7 @@ from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import joined
 from hrvit_lab.train.overlays import Overlay, page
 from hrvit_lab.train.recipe import AnyRecipe, load_recipe, recipe_of_run
+from hrvit_lab.train.run_folder import FOLDER as RUNS
 from hrvit_lab.train.run_folder import as_json
 from hrvit_lab.train.tasks import Evaluation
 
@@ -43,7 +46,7 @@ def evaluate(options: argparse.Namespace) -> int:
         model, _ = assemble.make_model(recipe, len(samples.class_names))
         report = load_checkpoint(model, weights, ema=options.ema)
         model = model.to(device).eval()
-        out = options.out or (options.checkpoint if options.checkpoint.is_dir() else weights.parent) / "evaluation"
+        out = options.out or results_folder(options.checkpoint, weights)
         kept = Kept(recipe, samples)
         console = cli.console(soft_wrap=True, quiet=not ranks.first)
         console.print(f"{weights}: {report}; {len(samples):,} images of {recipe.data.name} on {device}")
@@ -71,8 +74,16 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
         ConfigError: if there is no checkpoint, or no recipe.
     """
     path: Path = options.checkpoint
+    settings = [setting for text in options.set for setting in parse_settings(text)]
     if not path.exists():
-        raise ConfigError(f"{path} does not exist; give a folder written by hrvit-lab train, or a checkpoint")
+        network = shipped().get(own_name(str(path)))
+        if network is None:
+            raise ConfigError(
+                f"{path} does not exist; give a folder written by hrvit-lab train, a checkpoint, or a trained network "
+                f"({', '.join(shipped())})"
+            )
+        recipe = load_recipe(options.recipe or network.dataset, options.model or network.name, settings)
+        return network.weights, without_weights(recipe)
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
@@ -81,7 +92,6 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
                 f"{folder} contains no {' or '.join(WEIGHTS)}; give a folder written by hrvit-lab train RECIPE"
             )
         path = weights
-    settings = [setting for text in options.set for setting in parse_settings(text)]
     if options.recipe is not None:
         recipe = load_recipe(options.recipe, options.model, settings)
     elif (folder / "recipe.yaml").exists():
@@ -92,13 +102,28 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
             f"{path} has no recipe.yaml next to it; give a recipe for the preprocessing, such as --recipe "
             "imagenet_hrvit"
         )
+    return path, without_weights(recipe)
+
+
+def results_folder(checkpoint: Path, weights: Path) -> Path:
+    """The default folder of the results: beside the weights, but for a trained network in ``runs/NAME``."""
+    if weights.parent == WEIGHTS_OF_PACKAGE:
+        return RUNS / weights.stem / "evaluation"
+    return (checkpoint if checkpoint.is_dir() else weights.parent) / "evaluation"
+
+
+def without_weights(recipe: AnyRecipe) -> AnyRecipe:
+    """The recipe without initial weights, which the checkpoint replaces.
+
+    Raises:
+        ConfigError: for a recipe of the short training.
+    """
     if recipe.run.loop != "engine":
         raise ConfigError(
             "the recipe is for the short training (run.loop proxy), which can't be evaluated; use a recipe with "
             "run.loop engine"
         )
-    # Initial weights of the recipe are not needed, because the checkpoint replaces them.
-    return path, recipe.model_copy(update={"model": recipe.model.model_copy(update={"initial_weights": None})})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"initial_weights": None})})
 
 
 class Kept:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab.cli import printable
-from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, read_config, suggest
+from hrvit_lab.config import ConfigError, HRViTConfig, own_name, preset_names, read_config, suggest
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_network
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.seeding import seeded
@@ -50,8 +50,8 @@ def find_model(name: str, *, seed: int = 0, resolution: tuple[int, int] | None =
     Raises:
         ConfigError: if there is no such model, or timm cannot build it for this resolution.
     """
-    source = name.removesuffix(DEPLOY)
-    deployed = source != name
+    source = own_name(name.removesuffix(DEPLOY))
+    deployed = name.endswith(DEPLOY)
     if deployed and source.startswith(TIMM):
         raise ConfigError(f"{name}: only HRViTs have a deployed form; use {source}")
     if source.startswith(TIMM):
@@ -125,9 +125,9 @@ def randomize_norms(model: nn.Module) -> None:
 
 
 def _config(source: str) -> HRViTConfig:
-    if source not in (*PRESETS, *SEGMENTERS) and not source.endswith((".yaml", ".yml")):
-        known = [*PRESETS, *SEGMENTERS]
+    if source not in preset_names() and not source.endswith((".yaml", ".yml")):
         raise ConfigError(
-            f"model {source!r} is unknown; {suggest(source, known)} or give the YAML file of a config or {TIMM}NAME"
+            f"model {source!r} is unknown; {suggest(source, preset_names())} or give the YAML file of a config or "
+            f"{TIMM}NAME"
         )
     return read_config(source)

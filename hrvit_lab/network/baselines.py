@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrvit_lab.config import ConfigError, HRViTConfig, as_size, suggest
+from hrvit_lab.config import ConfigError, HRViTConfig, as_size, own_name, suggest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,13 +87,19 @@ NetworkConfig = HRViTConfig | TimmConfig
 def network_from_dict(fields: Mapping[str, Any]) -> NetworkConfig:
     """Convert a mapping: with ``model: timm:NAME`` to a `TimmConfig`, otherwise to an `HRViTConfig`.
 
+    The latter also for a NAME of this package.
+
     Raises:
         ConfigError: naming the field, its value and the remedy.
     """
     if not isinstance(fields, Mapping) or "model" not in fields:
         return HRViTConfig.from_dict(fields)
     changes = {str(key): value for key, value in fields.items()}
-    return TimmConfig(changes.pop("model")).replace(**changes)
+    model = changes.pop("model")
+    name = own_name(model) if isinstance(model, str) else model
+    if name != model:
+        return HRViTConfig.from_dict({"preset": name, **changes})
+    return TimmConfig(name).replace(**changes)
 
 
 def build_network(config: NetworkConfig, resolution: tuple[int, int] | None = None) -> "nn.Module":

@@ -53,6 +53,11 @@ class LoadReport(NamedTuple):
         return "; ".join((f"{self.loaded} tensors loaded", *self.remarks))
 
     @property
+    def new_head(self) -> bool:
+        """Whether tensors of the head keep their values, because the checkpoint has none of their shape."""
+        return any(name.startswith("head.") for name in (*self.kept, *self.missing))
+
+    @property
     def remarks(self) -> list[str]:
         """Sentences about tensors that were not loaded, or were adapted."""
         lists = {what: getattr(self, what) for what in ("missing", "unexpected", "adapted", "kept")}

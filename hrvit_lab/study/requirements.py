@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from hrvit_lab.config import own_name, shipped
 from hrvit_lab.devices import check_threads, find_device
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.metrics import METRICS
@@ -33,6 +34,7 @@ def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
             raise ConfigError("device 'mps' is supported for training only; remove latency and memory, or use cpu")
         _check_threads("latency", spec.latency.threads)
     if trains(spec):
+        _check_untrained(spec)
         _check_threads("train", spec.train.threads)
         classes = _find_classes(spec)
         _check_classes(spec, classes)
@@ -62,6 +64,17 @@ def _find_classes(spec: Spec) -> int:
         return find_classes(data.name, resolution=data.resolution, root=data.root, train_limit=spec.train.train_limit)
     except ConfigError as error:
         raise ConfigError(f"data: {error}") from None
+
+
+def _check_untrained(spec: Spec) -> None:
+    """Check that no variant is a trained network, because studies train from random weights."""
+    for start in (spec.base, *(entry.set or {} for entry in spec.variants or ())):
+        name = own_name(str(start.get("preset", start.get("model"))))
+        if name in shipped():
+            raise ConfigError(
+                f"a study trains from random weights, not from those of {name}; use preset: "
+                f"{shipped()[name].architecture}, or measure only costs and latency"
+            )
 
 
 def _check_classes(spec: Spec, classes: int) -> None:

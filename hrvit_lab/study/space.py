@@ -152,7 +152,7 @@ def _network(base: Mapping[str, Any], point: Point) -> NetworkConfig:
     network = network_from_dict(base)
     if point.start and "model" in point.start:
         like_base = {"num_classes": network.num_classes, "in_chans": network.in_chans}
-        return network_from_dict({**point.start, **like_base}).replace(**point.changes)
+        return apply(network_from_dict({**point.start, **like_base}), point.changes)
     return apply(network_from_dict(point.start) if point.start else network, point.changes)
 
 

@@ -13,7 +13,7 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, preset, suggest, write_yaml
 from hrvit_lab.config.text import shortened
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, network_from_dict
+from hrvit_lab.network.baselines import TIMM, NetworkConfig, network_from_dict
 from hrvit_lab.published import by_key
 from hrvit_lab.study.axes import STARTS, check_axis
 from hrvit_lab.train.datasets import IN_MEMORY
@@ -147,7 +147,7 @@ class NamedChange(_Section):
 def _check_changes(changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
         if name == "model":
-            TimmConfig(value)
+            network_from_dict({"model": value})
         elif name == "preset":
             preset(value)
         else:

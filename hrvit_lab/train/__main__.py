@@ -68,9 +68,9 @@ def train_by_recipe(arguments: Sequence[str]) -> int:
 
 def _check_spelling(name: str, recipes: Sequence[str]) -> None:
     """Raise an error for a name that is more similar to a recipe than to a preset."""
-    from hrvit_lab.config import PRESETS, SEGMENTERS
+    from hrvit_lab.config import own_name, preset_names
 
-    near = difflib.get_close_matches(name, [*PRESETS, *SEGMENTERS, *recipes], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(own_name(name), [*preset_names(), *recipes], n=1, cutoff=0.6)
     if near and near[0] in recipes:
         raise ConfigError(f"unknown model or recipe {name!r:.80}; did you mean {near[0]!r}?")
 

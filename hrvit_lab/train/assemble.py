@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.network.baselines import TimmConfig, build_network
 from hrvit_lab.network.checkpoints import LoadReport, load_checkpoint
@@ -46,9 +47,13 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
             model = build_network(recipe.network(num_classes))
         if recipe.model.initialisation == "truncated_normal":
             initialise(model)
-    if recipe.model.initial_weights is None:
+    if recipe.model.initial_weights is not None:
+        weights = Path(recipe.model.initial_weights).expanduser()
+    elif name in shipped():
+        weights = shipped()[name].weights
+    else:
         return model, None
-    return model, load_checkpoint(model, Path(recipe.model.initial_weights).expanduser(), strict=False, adapt=True)
+    return model, load_checkpoint(model, weights, strict=False, adapt=True)
 
 
 def initialise(model: nn.Module) -> None:

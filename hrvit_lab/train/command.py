@@ -12,7 +12,7 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.text import Text
 
 from hrvit_lab import cli
-from hrvit_lab.config import ConfigError, read_config
+from hrvit_lab.config import ConfigError, own_name, read_config, shipped
 from hrvit_lab.config.text import one_sentence
 from hrvit_lab.devices import find_device
 from hrvit_lab.environment import environment
@@ -73,6 +73,11 @@ def train_shortly(options: argparse.Namespace, train_options: TrainOptions) -> i
         check_unused(options.out)
     device = find_device(options.device)
     config = read_config(options.model)
+    if (network := shipped().get(own_name(str(options.model)))) is not None:
+        raise ConfigError(
+            f"the short training starts from random weights, not from the trained ones of {network.name}; use "
+            f"hrvit-lab train {network.dataset} --model {network.name}, or the model {network.architecture}"
+        )
     if config.in_chans != 3:
         raise ConfigError(f"in_chans = {config.in_chans}, but training images have 3 channels; set in_chans to 3")
     config.check_resolution(options.resolution)

@@ -86,6 +86,8 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
             console.print(f"Resuming after step {engine.step:,}")
         elif loaded is not None:
             console.print(f"Initial weights: {loaded}")
+            if loaded.new_head:
+                console.print("The head starts from random weights, because the classes or the kind of head differ.")
 
     def batches(start: int, stop: int) -> Any:
         return training_batches(

@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hrvit_lab import cli
-from hrvit_lab.config import ConfigError, HRViTConfig, read_config, read_text, read_yaml, suggest, write_yaml
+from hrvit_lab.config import (
+    ConfigError,
+    HRViTConfig,
+    own_name,
+    read_config,
+    read_text,
+    read_yaml,
+    suggest,
+    write_yaml,
+)
 from hrvit_lab.config.settings import assign
 from hrvit_lab.config.text import first_problem
 from hrvit_lab.parts import HEAD
@@ -220,7 +229,7 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
     path = find_recipe(name)
     raw = _read(path)
     recipe = _checked(raw, path)
-    chosen = recipe.model.name if model is None else model
+    chosen = recipe.model.name if model is None else own_name(model)
     if chosen not in (recipe.model.name, *recipe.per_model):
         settings = [("model.name", chosen), *settings]
     elif recipe.per_model:

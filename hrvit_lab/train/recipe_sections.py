@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from hrvit_lab.config import PRESETS, SEGMENTERS, TABLES, suggest
+from hrvit_lab.config import TABLES, own_name, preset_names, suggest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -92,7 +92,10 @@ class Data(Section):
 class Model(Section):
     """The network and its initial weights."""
 
-    name: Name = Field(description="a preset, timm:NAME, or the YAML file of a config")
+    name: Name = Field(
+        description="a preset, timm:NAME, the YAML file of a config, or a trained network (hrvit_nano.fashion_mnist), "
+        "whose weights are the initial ones"
+    )
     head: str | None = Field(None, description="head in place of the network's own: segformer, upernet, …")
     changes: dict[str, Any] = Field(default_factory=dict, max_length=30, description="further fields of the config")
     initial_weights: Name | None = Field(
@@ -106,8 +109,9 @@ class Model(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if not (name.startswith(TIMM) or name.endswith((".yaml", ".yml")) or name in PRESETS or name in SEGMENTERS):
-            raise ValueError(f"{name!r:.80} is unknown; {suggest(name, [*PRESETS, *SEGMENTERS])}")
+        name = own_name(name)
+        if not (name.startswith(TIMM) or name.endswith((".yaml", ".yml")) or name in preset_names()):
+            raise ValueError(f"{name!r:.80} is unknown; {suggest(name, preset_names())}")
         return name
 
     @field_validator("head")
