@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from hrvit_lab.app.pages import build, studies
+from hrvit_lab.app.pages import build, explore, studies
 
 
 class Page(NamedTuple):
@@ -17,6 +17,7 @@ class Page(NamedTuple):
 
 
 PAGES = (
+    Page("Explore", "travel_explore", explore.show),
     Page("Studies", "scatter_plot", studies.show),
     Page("Build", "account_tree", build.show),
 )

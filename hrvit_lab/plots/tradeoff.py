@@ -39,9 +39,18 @@ def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
     rows with an unreliable one, are never on the front.
     """
     signs = [1 if METRICS[key].better == "higher" else -1 for key in (x, y)]
-    values = table[[x, y]].to_numpy(dtype=float) * signs  # higher is better in both
-    complete = np.flatnonzero(np.isfinite(values).all(-1) & ~is_disturbed(table, x, y))
-    front = np.zeros(len(table), dtype=bool)
+    return undominated(table[[x, y]].to_numpy(dtype=float) * signs, ~is_disturbed(table, x, y))
+
+
+def undominated(values: NDArray[np.float64], reliable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Points that no reliable point dominates, (points,).
+
+    Args:
+        values: two values of each point, of which higher ones are better, (points, 2); NaN if missing.
+        reliable: (points,); points that are not are never on the front.
+    """
+    complete = np.flatnonzero(np.isfinite(values).all(-1) & reliable)
+    front = np.zeros(len(values), dtype=bool)
     if len(complete):
         order = complete[np.lexsort((-values[complete, 1], -values[complete, 0]))]  # best x first, there best y first
         best = np.maximum.accumulate(values[order, 1])

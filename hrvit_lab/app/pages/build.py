@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
+from hrvit_lab.app.navigate import OPENED
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, PRESETS, TABLES, ConfigError, HRViTConfig, diff, with_branches
 from hrvit_lab.cost.count import Counts, count
@@ -57,6 +58,12 @@ def _start() -> tuple[HRViTConfig, HRViTConfig]:
         preset = PRESETS[name]
         upload = st.file_uploader("Or upload a config (YAML)", type=["yaml", "yml", "json"], key="upload")
         start = preset
+        if upload is None and OPENED in st.session_state:
+            start = HRViTConfig.from_yaml(st.session_state[OPENED])
+            st.caption(f"The fields show {plain(start.name or start.id)}, opened from another page.")
+            if st.button("Back to the preset", icon=":material/undo:"):
+                del st.session_state[OPENED]
+                st.rerun()
         if upload is not None:
             try:
                 start = read_upload(upload.getvalue())

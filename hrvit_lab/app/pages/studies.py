@@ -1,6 +1,5 @@
 """Page "Studies": the results of a study, its trade-offs and its table."""
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,8 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
+from hrvit_lab.app.axes import is_logarithmic, plain_axis
+from hrvit_lab.app.folders import find_results, results_root
 from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.cli import show_size
@@ -56,20 +57,6 @@ def show() -> None:
         st.error(plain(error))
         return
     _draw(results, folders[name])
-
-
-def results_root(arguments: list[str]) -> Path:
-    """Where studies leave their results: `--results` of the command line, by default `results`."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    known, _ = parser.parse_known_args(arguments)
-    return Path(known.results)
-
-
-def find_results(root: Path) -> dict[str, Path]:
-    """Folders directly in `root` that hold a table, newest first; links that lead out of `root` don't count."""
-    tables = [path for path in root.glob("*/table.csv") if path.resolve().is_relative_to(root.resolve())]
-    return {path.parent.name: path.parent for path in sorted(tables, key=lambda path: -path.stat().st_mtime)}
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -175,7 +162,7 @@ def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str
     data = pd.DataFrame(
         {
             **dict(zip(titles, said.values(), strict=True)),
-            "x": table[x], "x_low": x_low.clip(lower=table[x].min() / 10) if _is_logarithmic(table[x]) else x_low,
+            "x": table[x], "x_low": x_low.clip(lower=table[x].min() / 10) if is_logarithmic(table[x]) else x_low,
             "x_high": table[x] + x_up,
             "y": table[y], "y_low": table[y] - y_down, "y_high": table[y] + y_up,
             "front": plots.pareto_front(table, x, y),
@@ -196,7 +183,7 @@ def _places(data: pd.DataFrame, first: str) -> list[str]:
     across, up = (
         positions(
             data[axis].to_numpy(dtype=float), data[f"{axis}_low"].min(), data[f"{axis}_high"].max(), length, padding,
-            logarithmic=axis == "x" and _is_logarithmic(data["x"]),
+            logarithmic=axis == "x" and is_logarithmic(data["x"]),
         )
         for axis, length, padding in zip("xy", (WIDTH, HEIGHT), PADDING, strict=True)
     )  # fmt: skip
@@ -211,10 +198,6 @@ def _free_corner(x: str, y: str) -> str:
     )
 
 
-def _is_logarithmic(values: "pd.Series[float]") -> bool:
-    return bool(0 < values.min() < values.max() / 10)
-
-
 def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.FacetChart:
     """Two metrics against each other: points with their spreads, the Pareto front, everything else on hovering."""
     data, titles = chart_data(results, x, y)
@@ -224,13 +207,13 @@ def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.Fac
         legend=alt.Legend(orient="top", symbolStrokeWidth=0, symbolOpacity=1) if several else None,
     )  # fmt: skip
     x_axis = alt.X(
-        "x:Q", title=axis_title(x, results), axis=_axis(x, grid=False),
+        "x:Q", title=axis_title(x, results), axis=plain_axis(METRICS[x].unit, grid=False),
         scale=alt.Scale(
-            type="log" if _is_logarithmic(data["x"]) else "linear", zero=False, nice=False, padding=PADDING[0]
+            type="log" if is_logarithmic(data["x"]) else "linear", zero=False, nice=False, padding=PADDING[0]
         ),
     )  # fmt: skip
     y_axis = alt.Y(
-        "y:Q", title=axis_title(y, results), axis=_axis(y, grid=True),
+        "y:Q", title=axis_title(y, results), axis=plain_axis(METRICS[y].unit, grid=True),
         scale=alt.Scale(zero=False, nice=False, padding=PADDING[1]),
     )  # fmt: skip
     tooltip = [alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()]
@@ -268,13 +251,6 @@ def axis_title(key: str, results: Results) -> list[str]:
         threads = f"{number} thread{'s' * (number > 1)}" if number else "one thread per core"
         lines.append(f"{batch}, {threads}" if group == "latency" and spec.device == "cpu" else batch)
     return lines
-
-
-def _axis(key: str, grid: bool) -> alt.Axis:
-    """Plain numbers, and from a thousand up SI prefixes for counts."""
-    number = "format(datum.value, ',.6~r')"
-    label = number if METRICS[key].unit else f"abs(datum.value) < 1000 ? {number} : format(datum.value, '.6~s')"
-    return alt.Axis(labelExpr=label, tickCount=7, labelFlush=False, labelOverlap=True, grid=grid)
 
 
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:

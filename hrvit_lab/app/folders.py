@@ -1,0 +1,39 @@
+"""The folders whose results the app shows. Only the command line names them, never a page's address."""
+
+import argparse
+from pathlib import Path
+
+REFERENCE = Path(__file__).resolve().parents[2] / "studies" / "measured"
+"""Studies whose results come with the repository; absent from an installed package."""
+
+
+def results_root(arguments: list[str]) -> Path:
+    """Where studies leave their results: `--results` of the command line, by default `results`."""
+    return Path(_options(arguments).results)
+
+
+def runs_root(arguments: list[str]) -> Path:
+    """Where trainings leave their results: `--runs` of the command line, by default `runs`."""
+    return Path(_options(arguments).runs)
+
+
+def find_results(root: Path) -> dict[str, Path]:
+    """Folders directly in `root` that hold a table, newest first; links that lead out of `root` don't count."""
+    return _folders_with("table.csv", root)
+
+
+def find_runs(root: Path) -> dict[str, Path]:
+    """Folders directly in `root` that hold the result of a training, as `find_results`."""
+    return _folders_with("result.json", root)
+
+
+def _folders_with(name: str, root: Path) -> dict[str, Path]:
+    files = [path for path in root.glob(f"*/{name}") if path.resolve().is_relative_to(root.resolve())]
+    return {path.parent.name: path.parent for path in sorted(files, key=lambda path: -path.stat().st_mtime)}
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    return parser.parse_known_args(arguments)[0]

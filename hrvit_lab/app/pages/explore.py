@@ -1,0 +1,238 @@
+"""Page "Explore": all results in one chart; the table and the details follow its selection."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from hrvit_lab.app import folders
+from hrvit_lab.app.navigate import open_in_build
+from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data
+from hrvit_lab.app.widgets import plain
+from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
+from hrvit_lab.metrics import METRICS, SCORES, format_value
+from hrvit_lab.study.limits import parse_limits, within
+from hrvit_lab.study.points import KINDS, Points, collect
+from hrvit_lab.study.quantities import Quantity
+
+MAX_TABLE = 1000  # rows
+FIRST_METRICS = ("top1", "macs")
+"""Of the vertical and the horizontal axis of a first visit."""
+
+HELP_LIMITS = """Metrics: {keys}. Several limits are separated by commas, such as `params < 5M, top1 > 80`.
+If a metric was measured under several conditions, all values of a point must be within the limit."""
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Explore")
+    found = _folders(sys.argv[1:])
+    points = _collect(*(tuple((str(path), _modified(path)) for path in paths) for paths in found))
+    for fault in points.faults:
+        st.warning(plain(fault), icon=":material/warning:")
+    y, x = _axes(points)
+    colored, table = _filters(points)
+    shown = table[table[[x.key, y.key]].notna().all(axis=1)]
+    if shown.empty:
+        st.info("The filters leave no point. Remove one of them.")
+        return
+    scatter, parallel = st.tabs(["Scatter", "Parallel coordinates"])
+    with scatter:
+        if y.unit == "%" and st.toggle(
+            "Error rate on a logarithmic axis", key="error", bind="query-params",
+            help="Shows 100 % minus the value. Differences between accurate networks become visible.",
+        ):  # fmt: skip
+            shown, y = as_errors(shown, y)
+        selected = _draw_scatter(shown, x, y, colored)
+    with parallel:
+        _draw_parallel(table, points.quantities, [x, y], colored)
+    _draw_table(shown if selected.empty else selected, [y, x], everything=selected.empty)
+    if not selected.empty:
+        _draw_details(selected, points.quantities)
+
+
+# -- what is shown ---------------------------------------------------------------------------------------
+
+
+def _folders(arguments: list[str]) -> tuple[list[Path], list[Path]]:
+    """Folders of studies (the user's own and the reference results) and of trainings."""
+    own = folders.find_results(folders.results_root(arguments))
+    reference = folders.find_results(folders.REFERENCE)
+    studies = [*own.values(), *(path for name, path in reference.items() if name not in own)]
+    return studies, [*folders.find_runs(folders.runs_root(arguments)).values()]
+
+
+def _modified(folder: Path) -> int:
+    return max((path.stat().st_mtime_ns for path in folder.glob("*.*")), default=0)
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading results")
+def _collect(studies: Sequence[tuple[str, int]], trainings: Sequence[tuple[str, int]]) -> Points:
+    """Read again only if a folder has changed: the times are part of the cache's key."""
+    return collect([Path(path) for path, _ in studies], [Path(path) for path, _ in trainings])
+
+
+def _axes(points: Points) -> tuple[Quantity, Quantity]:
+    """The quantities of both axes; the horizontal one has values at points that the vertical one has, too."""
+    quantities = points.quantities
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        y = _choose("Vertical", "y", list(quantities), quantities, FIRST_METRICS[0])
+        joint = points.table[list(quantities)].notna()[points.table[y].notna()].sum()
+        others = sorted((key for key in quantities if joint[key] and key != y), key=lambda key: -joint[key])
+        x = _choose("Horizontal", "x", others, quantities, FIRST_METRICS[1])
+    return quantities[y], quantities[x]
+
+
+def _choose(label: str, name: str, keys: Sequence[str], quantities: Mapping[str, Quantity], metric: str) -> str:
+    first = next((place for place, key in enumerate(keys) if quantities[key].metric == metric), 0)
+    return st.selectbox(
+        label, keys, first, key=name, bind="query-params", format_func=lambda key: str(quantities[key])
+    )
+
+
+def _filters(points: Points) -> tuple[str, pd.DataFrame]:
+    """The column that colours the points, and the points that the filters leave."""
+    table = points.table
+    sources = list(dict.fromkeys(table["source"]))
+    metrics = [key for key in (*METRICS, *SCORES) if any(q.metric == key for q in points.quantities.values())]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        colored = st.selectbox("Colour", list(COLORED), key="colour", bind="query-params")
+        kinds = st.multiselect("Kinds", KINDS, key="kinds", bind="query-params", placeholder="all")
+        chosen = st.multiselect("Sources", sources, key="sources", bind="query-params", placeholder="all")
+        text = st.text_input(
+            "Limits", key="limits", bind="query-params", max_chars=200, placeholder="macs < 3G, top1 > 80",
+            help=HELP_LIMITS.format(keys=", ".join(f"`{key}`" for key in dict.fromkeys(metrics))),
+        )  # fmt: skip
+    kept = table["kind"].isin(kinds or KINDS) & table["source"].isin(chosen or sources)
+    try:
+        kept &= within(table, points.quantities.values(), parse_limits(text, metrics))
+    except ConfigError as error:
+        st.error(plain(error), icon=":material/error:")
+    return colored, table[kept]
+
+
+# -- charts ----------------------------------------------------------------------------------------------
+
+
+def _draw_scatter(shown: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
+    """The chart; returns the selected points."""
+    data = scatter_data(shown, x, y, colored)
+    event = st.altair_chart(
+        scatter_chart(data, x, y, colored), width="stretch", key=f"scatter of {x.key}, {y.key}", on_select="rerun",
+        selection_mode=["points"],
+        alt=f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
+    )  # fmt: skip
+    said = [
+        f"{len(data):,} points. The line joins the Pareto front.",
+        "Click on a point for its details, with Shift for several; scroll to zoom, double-click to reset.",
+    ]
+    if (data["x_low"] != data["x_high"]).any() or (data["y_low"] != data["y_high"]).any():
+        said.append("Bars: ± 1 standard deviation over seeds; for latency, 10th to 90th percentile.")
+    if data["disturbed"].any():
+        said.append("Crosses: unreliable measurements, excluded from the front.")
+    st.caption(" ".join(said))
+    st.download_button(
+        "Points (CSV)", _csv(data), "points.csv", "text/csv", icon=":material/download:", on_click="ignore"
+    )
+    rows = [point.get("row") for point in event["selection"].get("points", [])]
+    return shown[shown.index.isin([row for row in rows if isinstance(row, int)])]
+
+
+def _csv(data: pd.DataFrame) -> str:
+    from hrvit_lab.study.tables import to_csv
+
+    return to_csv(data.drop(columns=["row"]))
+
+
+def _draw_parallel(
+    table: pd.DataFrame, quantities: Mapping[str, Quantity], first: Sequence[Quantity], colored: str
+) -> None:
+    keys = list(quantities)
+    chosen = st.multiselect(
+        "Axes", keys, [quantity.key for quantity in first], format_func=lambda key: str(quantities[key]),
+        key="axes", max_selections=8,
+    )  # fmt: skip
+    rows = table[table[chosen].notna().all(axis=1)]
+    if len(chosen) < 2:
+        st.info("Choose at least two axes.")
+    elif rows.empty:
+        st.info("No point has values of all these axes.")
+    else:
+        st.altair_chart(
+            parallel_chart(rows, [quantities[key] for key in chosen], colored), width="stretch",
+            alt=f"Parallel coordinates of {len(rows)} points on {len(chosen)} axes.",
+        )  # fmt: skip
+        st.caption(f"{len(rows):,} points have values of all axes. Better values are at the top.")
+
+
+# -- table and details -----------------------------------------------------------------------------------
+
+
+def _draw_table(rows: pd.DataFrame, quantities: Sequence[Quantity], everything: bool) -> None:
+    st.subheader(f"All points ({len(rows):,})" if everything else f"Selected points ({len(rows):,})")
+    shown = rows[["name", "source", "kind"]].copy()
+    columns: dict[str, Any] = {"name": st.column_config.Column(width="medium", pinned=True)}
+    for quantity in quantities:
+        shown[quantity.title] = rows[quantity.key]
+        if not quantity.unit:
+            columns[quantity.title] = st.column_config.NumberColumn(format="compact", help=quantity.conditions)
+    for name in ("branches", "attention", "ffn", "fusion", "config_id"):
+        shown[name.replace("_", " ")] = rows[name]
+    st.dataframe(shown.head(MAX_TABLE), hide_index=True, width="stretch", column_config=columns, placeholder="–")
+    if len(shown) > MAX_TABLE:
+        st.caption(f"The first {MAX_TABLE:,} rows; select points or set filters for others.")
+
+
+def _draw_details(rows: pd.DataFrame, quantities: Mapping[str, Quantity]) -> None:
+    """Everything known of the selected points, and what distinguishes their configs."""
+    st.subheader("Details")
+    first = rows.iloc[0]
+    if len(rows) == 1:
+        _draw_values(first, quantities)
+    if (config := _config(first)) is None:
+        st.caption("There is no config of this network.")
+        return
+    if len(rows) > 1 and (other := _config(rows.iloc[1])) is not None:
+        _draw_changes(config, other, str(first["name"]), str(rows.iloc[1]["name"]))
+    else:
+        preset = min(PRESETS.values(), key=lambda preset: len(diff(preset, config)))
+        _draw_changes(preset, config, preset.name, "this variant")
+    if st.button("Open in Build", icon=":material/account_tree:"):
+        open_in_build(config)
+
+
+def _draw_values(point: "pd.Series[Any]", quantities: Mapping[str, Quantity]) -> None:
+    rows = []
+    for key, quantity in quantities.items():
+        if pd.notna(point[key]):
+            metric = METRICS.get(quantity.metric)
+            text = f"{point[key]:.2f} %" if metric is None or quantity.unit == "%" else format_value(metric, point[key])
+            if isinstance(why := point[f"{key} disturbed"], str):
+                text += f" (unreliable: {why})"
+            rows.append((quantity.label, text, quantity.conditions))
+    st.dataframe(pd.DataFrame(rows, columns=["quantity", "value", "conditions"]), hide_index=True, width="stretch")
+
+
+def _draw_changes(before: HRViTConfig, after: HRViTConfig, name_before: str, name_after: str) -> None:
+    changes = {field: pair for field, pair in diff(before, after).items() if field != "name"}
+    if not changes:
+        st.caption(plain(f"{name_after} and {name_before} have the same config."))
+        return
+    if name_before == name_after:
+        name_before, name_after = f"{name_before} (first)", f"{name_after} (second)"
+    rows = [(field, str(old), str(new)) for field, (old, new) in changes.items()]
+    st.dataframe(pd.DataFrame(rows, columns=["field", name_before, name_after]), hide_index=True, width="stretch")
+
+
+def _config(point: "pd.Series[Any]") -> HRViTConfig | None:
+    """The validated config of a point; None if it has none, or one that is no longer valid."""
+    fields = point["config"]
+    if not isinstance(fields, Mapping) or "model" in fields:
+        return None
+    try:
+        return HRViTConfig.from_dict(dict(fields))
+    except (ConfigError, TypeError):
+        return None

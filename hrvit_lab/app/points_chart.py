@@ -1,0 +1,236 @@
+"""Charts of points: two quantities against each other, and parallel coordinates."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import altair as alt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hrvit_lab import plots
+from hrvit_lab.app.axes import is_logarithmic, plain_axis
+from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
+from hrvit_lab.metrics import si_scale
+from hrvit_lab.plots.text import shorten
+from hrvit_lab.study.points import KINDS, pareto_front
+from hrvit_lab.study.quantities import Quantity
+from hrvit_lab.study.tables import DISTURBED
+
+COLORED = {
+    "source": "source",
+    "kind": "kind",
+    "branches": "branches",
+    "attention": "attention",
+    "FFN": "ffn",
+    "fusion": "fusion",
+}
+"""What the colour of a point can show, and the column of it."""
+
+MAX_COLORS = len(plots.SERIES) - 1
+OTHER, UNKNOWN = "others", "unknown"
+MAX_NAMES = 25
+MAX_NAMED = 400
+"""Above this number of points, only those on the front are named."""
+
+SHAPES = {"HRViT": "circle", "baseline": "square", "published": "diamond"}
+
+
+def as_errors(table: pd.DataFrame, quantity: Quantity) -> tuple[pd.DataFrame, Quantity]:
+    """The table with error rates in place of a score in percent, and their quantity."""
+    error = replace(quantity, metric=f"{quantity.metric} error", label=f"{quantity.label} error", better="lower")
+    key, end = quantity.key, error.key
+    columns = {
+        end: 100 - table[key],
+        f"{end} low": 100 - table[f"{key} high"],
+        f"{end} high": 100 - table[f"{key} low"],
+        f"{end} {DISTURBED}": table[f"{key} {DISTURBED}"],
+    }
+    return table.assign(**columns), error
+
+
+def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
+    """The points of a chart.
+
+    Columns: ``row`` (index in the table), ``name``, ``source``, ``kind``, ``group`` (by colour), ``x``, ``x_low``,
+    ``x_high``, ``y``, ``y_low``, ``y_high``, ``text_x`` and ``text_y`` (values with units), ``front``, ``disturbed``,
+    ``place`` (of the name, "" if it is not drawn).
+    """
+    data = pd.DataFrame(
+        {"row": table.index, **{name: table[name].astype(str).tolist() for name in ("name", "source", "kind")}}
+    )
+    data["group"] = groups(table[COLORED[colored]]).tolist()
+    for axis, quantity in (("x", x), ("y", y)):
+        values = table[quantity.key].astype(float)
+        data[axis] = values.tolist()
+        for end in ("low", "high"):
+            data[f"{axis}_{end}"] = table[f"{quantity.key} {end}"].astype(float).fillna(values).tolist()
+        if is_logarithmic_axis(quantity, values):
+            data[f"{axis}_low"] = data[f"{axis}_low"].clip(lower=values.min() / 10)
+        data[f"text_{axis}"] = [value_text(quantity, value) for value in values]
+    data["front"] = pareto_front(table, x, y)
+    data["disturbed"] = table[[f"{x.key} {DISTURBED}", f"{y.key} {DISTURBED}"]].notna().any(axis=1).to_numpy()
+    data["place"] = _places(data, x, y)
+    return data
+
+
+def is_logarithmic_axis(quantity: Quantity, values: "pd.Series[float]") -> bool:
+    """Whether an axis is logarithmic: that of error rates if none is 0, and others that span over a factor of ten."""
+    return bool(values.min() > 0) if quantity.metric.endswith(" error") else is_logarithmic(values)
+
+
+def value_text(quantity: Quantity, value: float) -> str:
+    """A value with its unit.
+
+    >>> value_text(Quantity("macs", "MACs", "", "", "lower"), 2.75e9)
+    '2.75 G'
+    """
+    if quantity.unit == "%":
+        return f"{value:.2f} %"
+    scale, prefix = (1.0, quantity.unit) if quantity.unit else si_scale(value)
+    return f"{value / scale:.4g} {prefix}".rstrip()
+
+
+def groups(values: "pd.Series[str]") -> "pd.Series[str]":
+    """The colour's group of each point; the rarest values are one group if there are more than colours."""
+    texts = values.astype(object).where(values.notna(), UNKNOWN).astype(str)
+    frequent = texts.value_counts().index[:MAX_COLORS]
+    return texts if texts.nunique() <= MAX_COLORS + 1 else texts.where(texts.isin(frequent), OTHER)
+
+
+def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
+    """Where names are drawn; those of points on the front are placed first."""
+    across, up = (
+        positions(
+            data[axis].to_numpy(dtype=float), data[f"{axis}_low"].min(), data[f"{axis}_high"].max(), length, padding,
+            logarithmic=is_logarithmic_axis(quantity, data[axis]),
+        )
+        for axis, quantity, length, padding in zip("xy", (x, y), (WIDTH, HEIGHT), PADDING, strict=True)
+    )  # fmt: skip
+    order = np.argsort(~data["front"].to_numpy(dtype=bool), kind="stable")
+    named = order[: MAX_NAMES if len(data) <= MAX_NAMED else min(MAX_NAMES, int(data["front"].sum()))]
+    first = f"{'upper' if y.better == 'higher' else 'lower'} {'left' if x.better == 'lower' else 'right'}"
+    names = data["name"].map(shorten).tolist()
+    if len(data) <= MAX_NAMED:
+        return place_names(np.stack([across, HEIGHT - up], axis=1), names, named.tolist(), first)
+    places = [""] * len(data)  # names may cover points of a cloud, but not each other
+    few = np.stack([across, HEIGHT - up], axis=1)[named]
+    for index, place in zip(named, place_names(few, [names[i] for i in named], range(len(named)), first), strict=True):
+        places[index] = place
+    return places
+
+
+def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> alt.LayerChart | alt.FacetChart:
+    """Points with their spread, the Pareto front, and names; a click selects, the wheel zooms."""
+    data = data.assign(label=data["name"].map(shorten))
+    x_axis, y_axis = (
+        channel(
+            f"{axis}:Q", title=[quantity.title, *([quantity.conditions] if quantity.conditions else [])],
+            axis=plain_axis(quantity.unit, grid=axis == "y"),
+            scale=alt.Scale(
+                type="log" if is_logarithmic_axis(quantity, data[axis]) else "linear", zero=False, nice=False, padding=padding
+            ),
+        )
+        for channel, axis, quantity, padding in ((alt.X, "x", x, PADDING[0]), (alt.Y, "y", y, PADDING[1]))
+    )  # fmt: skip
+    color = color_channel(data["group"], colored)
+    shape = alt.Shape(
+        "kind:N", title=None, sort=list(KINDS),
+        scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())),
+        legend=alt.Legend(orient="top") if data["kind"].nunique() > 1 else None,
+    )  # fmt: skip
+    tooltip = [
+        alt.Tooltip("name:N", title="variant"), alt.Tooltip("source:N"), alt.Tooltip("kind:N"),
+        alt.Tooltip("group:N", title=colored),
+        alt.Tooltip("text_y:N", title=y.label), alt.Tooltip("text_x:N", title=x.label),
+    ]  # fmt: skip
+    base = alt.Chart(data)
+    click = alt.selection_point(name="points", fields=["row"])
+    zoom = alt.selection_interval(name="zoom", bind="scales")
+    front = base.transform_filter("datum.front").mark_line(
+        interpolate="step-after" if x.better == "lower" else "step-before",
+        strokeWidth=1, color="gray", opacity=0.7, tooltip=None,
+    ).encode(x_axis, y_axis)  # fmt: skip
+    bar = base.mark_rule(opacity=0.4, tooltip=None)
+    bars = [
+        bar.transform_filter(f"datum.{axis}_low != datum.{axis}_high").encode(low, high, other, color=color)
+        for axis, low, high, other in (
+            ("x", alt.X("x_low:Q"), alt.X2("x_high:Q"), y_axis),
+            ("y", alt.Y("y_low:Q"), alt.Y2("y_high:Q"), x_axis),
+        )
+    ]
+    crowded = len(data) > MAX_NAMED
+    points = base.mark_point(size=30 if crowded else 80, strokeWidth=1.6).encode(
+        x_axis, y_axis, color=color, shape=shape, tooltip=tooltip,
+        fill=alt.condition("datum.front", color, alt.value("transparent")),
+        opacity=alt.condition(click, alt.value(0.55 if crowded else 1), alt.value(0.25)),
+    ).add_params(click, zoom)  # fmt: skip
+    crosses = base.transform_filter("datum.disturbed").mark_point(
+        shape="cross", angle=45, size=160, color="gray", filled=True, tooltip=None
+    ).encode(x_axis, y_axis)  # fmt: skip
+    names = [
+        base.transform_filter(alt.datum.place == place)
+        .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray", tooltip=None)
+        .encode(x_axis, y_axis, text="label:N")
+        for place, (dx, dy, align) in PLACES.items()
+        if (data["place"] == place).any()
+    ]
+    return alt.layer(front, *bars, points, crosses, *names).properties(height=480)
+
+
+def color_channel(values: "pd.Series[str]", title: str) -> alt.Color:
+    """Colours that are safe for colour blindness; no legend for a single group."""
+    present = sorted(set(values) - {OTHER, UNKNOWN}, key=lambda value: (len(value) > 1, value))
+    domain = present + [name for name in (OTHER, UNKNOWN) if name in set(values)]
+    colors = [*plots.SERIES[: len(present)], *[plots.MUTED] * (len(domain) - len(present))]
+    legend = alt.Legend(orient="bottom", columns=4, symbolLimit=20, labelLimit=220, symbolOpacity=1) if len(domain) > 1 else None
+    return alt.Color("group:N", title=title, scale=alt.Scale(domain=domain, range=colors), legend=legend)
+
+
+def parallel_chart(
+    table: pd.DataFrame, quantities: Sequence[Quantity], colored: str
+) -> alt.LayerChart | alt.FacetChart:
+    """A line per point over several axes, each from its worst value at the bottom to its best at the top."""
+    group = groups(table[COLORED[colored]])
+    parts: list[pd.DataFrame] = []
+    ends: list[tuple[str, float, str]] = []
+    for place, quantity in enumerate(quantities):
+        values = table[quantity.key].astype(float)
+        texts = [value_text(quantity, value) for value in values]
+        title = f"{place + 1}. {quantity.title}"
+        height = heights(values, quantity)
+        names = table["name"].astype(str)
+        part = {"row": table.index, "name": names, "group": group, "axis": title, "height": height, "text": texts}
+        parts.append(pd.DataFrame(part))
+        best, worst = int(np.argmax(height)), int(np.argmin(height))
+        ends += [(title, 1.0, texts[best]), (title, 0.0, texts[worst])]
+    data = pd.concat(parts, ignore_index=True)
+    color = color_channel(data["group"], colored)
+    ruler = alt.Axis(labelAngle=0, labelLimit=180, orient="top", domain=False, ticks=False, grid=True)
+    across = alt.X("axis:N", title=None, axis=ruler)
+    up = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
+    tooltip = [
+        alt.Tooltip("name:N", title="variant"), alt.Tooltip("axis:N", title="quantity"),
+        alt.Tooltip("text:N", title="value"),
+    ]  # fmt: skip
+    base = alt.Chart(data)
+    line = base.mark_line(opacity=0.6, strokeWidth=1.4, tooltip=None)
+    dot = base.mark_point(filled=True, size=36, opacity=0.9)
+    labels = alt.Chart(pd.DataFrame(ends, columns=["axis", "height", "text"]))
+    marks = [
+        labels.transform_filter(alt.datum.height == at)
+        .mark_text(dy=dy, color="gray", fontSize=11, tooltip=None)
+        .encode(across, up, text="text:N")
+        for at, dy in ((1.0, -12), (0.0, 12))
+    ]
+    lines = line.encode(across, up, color=color, detail="row:N")
+    dots = dot.encode(across, up, color=color, tooltip=tooltip)
+    return alt.layer(lines, dots, *marks).properties(height=420)
+
+
+def heights(values: "pd.Series[float]", quantity: Quantity) -> NDArray[np.float64]:
+    """Places on an axis from 0 (the worst value) to 1 (the best), (points,); 0.5 if all values are equal."""
+    scaled = np.log(values.to_numpy()) if is_logarithmic(values) else values.to_numpy()
+    span = scaled.max() - scaled.min()
+    shares = (scaled - scaled.min()) / span if span else np.full(len(scaled), 0.5)
+    return np.asarray(shares if quantity.better == "higher" else 1 - shares)

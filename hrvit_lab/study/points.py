@@ -1,0 +1,220 @@
+"""All results as points of one table: variants of studies, trainings by recipes, and published networks.
+
+Files are untrusted: their size is bounded, and invalid ones are left out and reported.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.cost.count import count
+from hrvit_lab.files import MIB, read_bounded
+from hrvit_lab.metrics import METRICS, SCORES
+from hrvit_lab.plots.tradeoff import undominated
+from hrvit_lab.published import METRIC_LABELS, PublishedResult, published_results
+from hrvit_lab.study.quantities import Quantity, measured
+from hrvit_lab.study.results import Results, read_results, records_of
+from hrvit_lab.study.tables import DISTURBED
+
+HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
+"""What a point is: a variant of HRViT and a baseline, which were measured here, and a published network."""
+
+FIELDS = ("branches", "attention", "ffn", "fusion", "topology")
+"""Properties of a variant that are columns of the table; missing for networks without a config."""
+
+MAX_BYTES = 4 * MIB
+MAX_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points and what they have values of.
+
+    Attributes:
+        table: one row per point. Columns: ``name``, ``source`` (study, training or publication), ``kind`` (one of
+            ``KINDS``), ``config_id``, ``FIELDS``, ``config`` (its fields, None if unknown); and for each quantity
+            ``KEY``, ``KEY low`` and ``KEY high`` (its spread) and ``KEY disturbed`` (why it is unreliable).
+        quantities: by key, those with the most values first.
+        faults: folders that were left out, each with the reason.
+    """
+
+    table: pd.DataFrame
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+def collect(studies: Iterable[Path] = (), trainings: Iterable[Path] = ()) -> Points:
+    """Points of the studies and trainings in these folders, and of all published results.
+
+    Args:
+        studies: folders with a ``table.csv``.
+        trainings: folders with a ``result.json`` of a training by a recipe.
+    """
+    rows: list[dict[str, Any]] = []
+    quantities: dict[str, Quantity] = {}
+    faults: list[str] = []
+    for read, folders in ((study_points, studies), (training_points, trainings)):
+        for folder in [*folders][:MAX_FOLDERS]:
+            try:
+                rows += read(folder, quantities)
+            except (ConfigError, OSError) as error:
+                faults.append(f"{folder.name}: {error}")
+    rows += published_points(quantities)
+    table = pd.DataFrame(rows, columns=_columns(quantities))
+    number = {key: int(table[key].notna().sum()) for key in quantities}
+    ordered = sorted(quantities, key=lambda key: -number[key])
+    return Points(table, {key: quantities[key] for key in ordered if number[key]}, tuple(faults))
+
+
+def _columns(quantities: Iterable[str]) -> list[str]:
+    spread = [f"{key}{end}" for key in quantities for end in ("", " low", " high", f" {DISTURBED}")]
+    return ["name", "source", "kind", "config_id", *FIELDS, "config", *spread]
+
+
+# -- studies --------------------------------------------------------------------------------------------------
+
+
+def study_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
+    """The variants of a study; new quantities are added to ``quantities``.
+
+    If the costs are of another network than the trained one, as in ablations at full size, a variant is two points.
+
+    Raises:
+        ConfigError: if the folder cannot be read.
+    """
+    results = read_results(folder)
+    accuracy = [key for key in results.metrics if METRICS[key].group == "accuracy"]
+    others = [key for key in results.metrics if key not in accuracy]
+    groups = [others, accuracy] if results.spec.cost_base is not None else [results.metrics]
+    for row in records_of(results.table):
+        config = results.configs.get(row["variant"])
+        config = config if isinstance(config, Mapping) else None
+        place = {
+            "name": row["variant"], "source": folder.resolve().name, "config_id": row["config_id"], "config": config,
+            "kind": BASELINE if config is not None and "model" in config else HRVIT, **properties(config),
+        }  # fmt: skip
+        for keys in groups:
+            if values := dict(_values(results, row, keys, quantities)):
+                yield place | values
+
+
+def _values(
+    results: Results, row: Mapping[str, Any], keys: Iterable[str], quantities: dict[str, Quantity]
+) -> Iterator[tuple[str, Any]]:
+    size = row.get("resolution")
+    for key in keys:
+        value = row[key]
+        if not math.isfinite(value):
+            continue
+        quantity = measured(key, results, size if isinstance(size, str) else None)
+        quantities.setdefault(quantity.key, quantity)
+        yield quantity.key, value
+        ends = row.get(f"{key}_p10", math.nan), row.get(f"{key}_p90", math.nan)
+        std = row.get(f"{key}_std", math.nan)
+        if not math.isnan(std):
+            ends = value - std, value + std
+        if not any(map(math.isnan, ends)):
+            yield f"{quantity.key} low", ends[0]
+            yield f"{quantity.key} high", ends[1]
+        if isinstance(why := row.get(f"{key}_{DISTURBED}"), str):
+            yield f"{quantity.key} {DISTURBED}", why
+
+
+def properties(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """``FIELDS`` of a config's fields. The fields are not validated; those of another type are missing."""
+    found: dict[str, Any] = dict.fromkeys(FIELDS)
+    if config is None:
+        return found
+    for name in FIELDS[1:]:
+        value = config.get(name)
+        names = (
+            list(dict.fromkeys(value))
+            if isinstance(value, list) and all(isinstance(v, str) for v in value)
+            else [value]
+        )
+        found[name] = ", ".join(names) if all(isinstance(each, str) for each in names) else None
+    widths = config.get("widths")
+    found["branches"] = str(len(widths)) if isinstance(widths, list) else None
+    return found
+
+
+# -- trainings ------------------------------------------------------------------------------------------------
+
+
+def training_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
+    """The last scores of a training by a recipe, and the costs of its network.
+
+    Raises:
+        ConfigError: if ``result.json`` is not that of a training.
+        OSError: if it cannot be read.
+    """
+    try:
+        result = json.loads(read_bounded(folder / "result.json", MAX_BYTES))
+        recipe, last = result["recipe"], result["last"]
+        data, network = str(recipe["data.name"]), str(recipe["model.name"])
+        scores = {key: float(last[f"eval_{key}"]) for key in SCORES if f"eval_{key}" in last}
+        where = f"{data}, {float(last['epoch']):g} epochs of a recipe"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ConfigError("result.json is not the result of a training by a recipe") from None
+    config = None
+    values: dict[str, Any] = {}
+    if (folder / "config.yaml").exists():
+        loaded = HRViTConfig.from_yaml(read_bounded(folder / "config.yaml", MAX_BYTES).decode("utf-8", "replace"))
+        config = loaded.to_dict()
+        height, width = recipe["data.resolution_px"]
+        counts = count(loaded, (int(height), int(width)))
+        for key in ("params", "macs"):
+            conditions = "" if key == "params" else f"{height}×{width} px"
+            quantity = Quantity(key, METRICS[key].label, conditions, METRICS[key].unit, METRICS[key].better)
+            quantities.setdefault(quantity.key, quantity)
+            values[quantity.key] = getattr(counts, key)
+    for key, value in scores.items():
+        if math.isfinite(value):
+            quantity = Quantity(key, SCORES[key], where, "%", "higher")
+            quantities.setdefault(quantity.key, quantity)
+            values[quantity.key] = value
+    yield {
+        "name": network, "source": f"training {folder.resolve().name}", "kind": HRVIT if config else BASELINE,
+        "config_id": loaded.id if config else None, "config": config, **properties(config), **values,
+    }  # fmt: skip
+
+
+# -- publications ---------------------------------------------------------------------------------------------
+
+
+def published_points(quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
+    """The networks of ``published.csv``. Their accuracy and MACs are quantities of their own."""
+    for result in published_results():
+        values: dict[str, Any] = {}
+        for quantity, value in _published_values(result):
+            quantities.setdefault(quantity.key, quantity)
+            values[quantity.key] = value
+        yield {
+            "name": " ".join(filter(None, (result.model, result.head if result.task == "segmentation" else ""))),
+            "source": result.source, "kind": PUBLISHED, "config": None, **properties(None), **values,
+        }  # fmt: skip
+
+
+def _published_values(result: PublishedResult) -> Iterator[tuple[Quantity, float]]:
+    data = f"{result.dataset}, published"
+    yield Quantity(result.metric, METRIC_LABELS[result.metric], data, "%", "higher"), float(result.value)
+    if result.params_m is not None:
+        yield Quantity("params", METRICS["params"].label, "", "", "lower"), float(result.params_m) * 1e6
+    if result.gflops is not None:
+        size = f"{result.resolution}×{result.resolution} px, as published"
+        yield Quantity("macs", METRICS["macs"].label, size, "", "lower"), float(result.gflops) * 1e9
+
+
+def pareto_front(table: pd.DataFrame, x: Quantity, y: Quantity) -> NDArray[np.bool_]:
+    """Points that are not dominated in two quantities, (points,)."""
+    signs = [1 if quantity.better == "higher" else -1 for quantity in (x, y)]
+    reliable = table[[f"{x.key} {DISTURBED}", f"{y.key} {DISTURBED}"]].isna().all(axis=1).to_numpy()
+    return undominated(table[[x.key, y.key]].to_numpy(dtype=float) * signs, reliable)

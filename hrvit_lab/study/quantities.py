@@ -1,0 +1,96 @@
+"""What an axis can show: a metric under the conditions in which its values can be compared.
+
+The latency of one machine is not compared with that of another, MACs at one input size not with those at another, nor
+a proxy's accuracy with a published one. Values under different conditions are therefore different quantities.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hrvit_lab.cli import show_size
+from hrvit_lab.metrics import METRICS, PROXY
+from hrvit_lab.study.results import Results
+from hrvit_lab.study.spec import Spec
+
+UNCONDITIONAL = ("params", "weight_mib")
+"""Costs that are independent of the input size."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric under conditions.
+
+    Attributes:
+        metric: its key, as in `METRICS`; for scores of full trainings, a key of `SCORES`.
+        label: name of the metric.
+        conditions: device, input size, data set and so on; empty if there are none.
+        unit: of the values; empty for counts.
+        better: which direction is an improvement.
+    """
+
+    metric: str
+    label: str
+    conditions: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+    @property
+    def key(self) -> str:
+        """Its unique name in tables: ``macs [224×224]``."""
+        return f"{self.metric} [{self.conditions}]" if self.conditions else self.metric
+
+    @property
+    def title(self) -> str:
+        """Metric and unit, as on an axis: ``latency, ms``."""
+        return self.label + (f", {self.unit}" if self.unit else "")
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.conditions})" if self.conditions else self.label
+
+
+def measured(key: str, results: Results, resolution: str | None = None) -> Quantity:
+    """The quantity of a metric in the results of a study.
+
+    Args:
+        key: of `METRICS`.
+        resolution: input size of the row, if the rows have different ones.
+    """
+    metric, spec = METRICS[key], results.spec
+    size = (resolution or show_size(spec.resolution)) + " px"
+    match metric.group:
+        case "cost":
+            conditions = "" if key in UNCONDITIONAL else size
+        case "latency" | "memory":
+            parts = [spec.device, f"batch {spec.latency.batch_size}", spec.latency.dtype, size]
+            if metric.group == "latency":
+                parts += [threads(spec)] if spec.device == "cpu" else []
+                parts.append(machine(results, metric.group))
+            conditions = ", ".join(filter(None, parts))
+        case _:
+            conditions = ", ".join(
+                filter(None, [budget(results), machine(results, "accuracy") if key == "train_seconds" else ""])
+            )
+    return Quantity(key, metric.label.removesuffix(PROXY), conditions, metric.unit, metric.better)
+
+
+def budget(results: Results) -> str:
+    """Data and length of a study's trainings; scores of another budget are not comparable."""
+    data, train = results.spec.data, results.spec.train
+    images = f"{train.train_limit:,} images" if train.train_limit else "all images"
+    return f"{data.name}, {train.epochs} epochs of {images}, {show_size(data.resolution)} px"
+
+
+def threads(spec: Spec) -> str:
+    """CPU threads of a study's latency."""
+    number = spec.latency.threads
+    return f"{number} thread{'s' * (number > 1)}" if number else "one thread per core"
+
+
+def machine(results: Results, group: str) -> str:
+    """The hardware on which a group of metrics was measured; empty if unknown."""
+    places = {
+        str(each.get("hardware", ""))
+        for each in results.measured_in
+        if isinstance(each.get("trials"), dict) and group in each["trials"]
+    }
+    return places.pop().partition(" (")[0] if len(places) == 1 else "several machines" if places else ""
