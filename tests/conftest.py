@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; before torch reads it
 
@@ -111,3 +113,17 @@ def unchanged(model: HRViT) -> Iterator[HRViT]:
     before = traces()
     yield model
     assert traces() == before, "a test changed a model that others use: let it change a copy"
+
+
+@pytest.fixture
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit puts the script it ran in the place of ``__main__``, which spawned processes would then run again."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in; `results` in it is what the page opens."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    return tmp_path / "results"

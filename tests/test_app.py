@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 from test_report import HOSTILE, write_study
 
-from hrvit_lab.app import point_names
+from hrvit_lab.app import folders, point_names
 from hrvit_lab.app import widgets as text
 from hrvit_lab.app.main import PAGES
 from hrvit_lab.app.pages import build, studies
@@ -32,6 +32,8 @@ from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
 from hrvit_lab.cost.count import count
 from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.study.results import read_results
+
+pytestmark = pytest.mark.usefixtures("main_module")
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 TIMEOUT_S = 250
@@ -67,20 +69,6 @@ def shown_costs(app: AppTest) -> dict[str, str]:
     return {metric.label.lower(): metric.value for metric in app.metric}
 
 
-@pytest.fixture(autouse=True)
-def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streamlit puts the script it ran in the place of ``__main__``, which spawned processes would then run again."""
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in; `results` in it is what the page opens."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["app.py"])
-    return tmp_path / "results"
-
-
 def test_docstring_examples() -> None:
     for module in (build, text):
         assert doctest.testmod(module).attempted > 0
@@ -93,8 +81,8 @@ def test_docstring_examples() -> None:
 def test_app_opens_on_the_first_page(results: Path) -> None:
     app = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
     assert not app.exception
-    assert [page.title for page in PAGES] == ["Studies", "Build"]
-    assert app.title[0].value == "Studies"
+    assert [page.title for page in PAGES] == ["Explore", "Studies", "Build", "Published"]
+    assert app.title[0].value == "Explore"
 
 
 # -- studies ----------------------------------------------------------------------------------------------
@@ -262,12 +250,12 @@ def test_only_folders_below_the_results_are_offered(results: Path, tmp_path: Pat
     write_study(tmp_path / "elsewhere" / "secret")
     (results / "link").symlink_to(tmp_path / "elsewhere" / "secret")
     (results / "empty").mkdir()
-    assert set(studies.find_results(results)) == {"mine"}
+    assert set(folders.find_results(results)) == {"mine"}
 
 
 def test_results_folder_comes_from_the_command_line_alone(results: Path) -> None:
-    assert studies.results_root([]) == Path("results")
-    assert studies.results_root(["--results", "other"]) == Path("other")
+    assert folders.results_root([]) == Path("results")
+    assert folders.results_root(["--results", "other"]) == Path("other")
     source = ast.unparse(ast.parse(Path(studies.__file__).read_text(encoding="utf-8")))
     assert "query_params" not in source
 
@@ -276,7 +264,7 @@ def test_newest_study_comes_first(results: Path) -> None:
     for age, name in enumerate(("old", "new")):
         write_study(results / name)
         os.utime(results / name / "table.csv", (1e9 + age, 1e9 + age))
-    assert list(studies.find_results(results)) == ["new", "old"]
+    assert list(folders.find_results(results)) == ["new", "old"]
 
 
 @pytest.mark.parametrize("folder", MEASURED, ids=lambda folder: folder.name)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from test_report import Page, write_study, written
 
+from hrvit_lab.app import folders as app_folders
 from hrvit_lab.app.pages import studies
 from hrvit_lab.config import ConfigError
 from hrvit_lab.study import results
@@ -214,7 +215,7 @@ def test_every_committed_result_is_reported_and_opened(
         assert "(a proxy)" in Page((into / "report.html").read_text(encoding="utf-8")).all_text
         if kept.comparable:
             assert len(studies.chart_data(kept, *kept.spec.axes_of_tradeoff)[0]) == len(kept.table)
-    assert set(studies.find_results(folders[0].parent)) == {folder.name for folder in folders}
+    assert set(app_folders.find_results(folders[0].parent)) == {folder.name for folder in folders}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

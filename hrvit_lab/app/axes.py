@@ -1,5 +1,7 @@
 """Axes of charts that read plainly: no powers, and SI prefixes for counts."""
 
+import math
+
 import altair as alt
 import pandas as pd
 
@@ -9,8 +11,27 @@ def is_logarithmic(values: "pd.Series[float]") -> bool:
     return bool(0 < values.min() < values.max() / 10)
 
 
-def plain_axis(unit: str, grid: bool) -> alt.Axis:
-    """Plain numbers; for counts, which have no unit, SI prefixes from a thousand on."""
+def plain_axis(unit: str, grid: bool, ticks: list[float] | None = None) -> alt.Axis:
+    """Plain numbers; for counts, which have no unit, SI prefixes from a thousand on.
+
+    Args:
+        ticks: their values; None: about seven.
+    """
     number = "format(datum.value, ',.6~r')"
     label = number if unit else f"abs(datum.value) < 1000 ? {number} : format(datum.value, '.6~s')"
-    return alt.Axis(labelExpr=label, tickCount=7, labelFlush=False, labelOverlap=True, grid=grid)
+    where = {"tickCount": 7} if ticks is None else {"values": ticks}
+    return alt.Axis(labelExpr=label, labelFlush=False, labelOverlap=True, grid=grid, **where)
+
+
+def logarithmic_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two values, and the nearest ones outside.
+
+    >>> logarithmic_ticks(0.8, 30)
+    [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]
+    """
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    inside = [place for place, tick in enumerate(ticks) if low <= tick <= high]
+    first = inside[0] if inside else next(place for place, tick in enumerate(ticks) if tick > high)
+    last = inside[-1] if inside else first - 1
+    return ticks[first - 1 : last + 2]

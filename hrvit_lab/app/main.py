@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from hrvit_lab.app.pages import build, explore, studies
+from hrvit_lab.app.pages import build, explore, published, studies
 
 
 class Page(NamedTuple):
@@ -20,6 +20,7 @@ PAGES = (
     Page("Explore", "travel_explore", explore.show),
     Page("Studies", "scatter_plot", studies.show),
     Page("Build", "account_tree", build.show),
+    Page("Published", "menu_book", published.show),
 )
 
 

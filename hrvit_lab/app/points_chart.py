@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import altair as alt
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hrvit_lab import plots
-from hrvit_lab.app.axes import is_logarithmic, plain_axis
+from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis
 from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.metrics import si_scale
 from hrvit_lab.plots.text import shorten
@@ -29,6 +30,7 @@ COLORED = {
 
 MAX_COLORS = len(plots.SERIES) - 1
 OTHER, UNKNOWN = "others", "unknown"
+ERROR = " error"
 MAX_NAMES = 25
 MAX_NAMED = 400
 """Above this number of points, only those on the front are named."""
@@ -38,7 +40,7 @@ SHAPES = {"HRViT": "circle", "baseline": "square", "published": "diamond"}
 
 def as_errors(table: pd.DataFrame, quantity: Quantity) -> tuple[pd.DataFrame, Quantity]:
     """The table with error rates in place of a score in percent, and their quantity."""
-    error = replace(quantity, metric=f"{quantity.metric} error", label=f"{quantity.label} error", better="lower")
+    error = replace(quantity, metric=quantity.metric + ERROR, label=quantity.label + ERROR, better="lower")
     key, end = quantity.key, error.key
     columns = {
         end: 100 - table[key],
@@ -65,7 +67,7 @@ def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
         data[axis] = values.tolist()
         for end in ("low", "high"):
             data[f"{axis}_{end}"] = table[f"{quantity.key} {end}"].astype(float).fillna(values).tolist()
-        if is_logarithmic_axis(quantity, values):
+        if scale_type(quantity, values) == "log":
             data[f"{axis}_low"] = data[f"{axis}_low"].clip(lower=values.min() / 10)
         data[f"text_{axis}"] = [value_text(quantity, value) for value in values]
     data["front"] = pareto_front(table, x, y)
@@ -74,9 +76,10 @@ def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
     return data
 
 
-def is_logarithmic_axis(quantity: Quantity, values: "pd.Series[float]") -> bool:
-    """Whether an axis is logarithmic: that of error rates if none is 0, and others that span over a factor of ten."""
-    return bool(values.min() > 0) if quantity.metric.endswith(" error") else is_logarithmic(values)
+def scale_type(quantity: Quantity, values: "pd.Series[float]") -> Literal["log", "linear"]:
+    """Logarithmic for error rates, if none is 0, and for positive values that span more than a factor of ten."""
+    logarithmic = values.min() > 0 if quantity.metric.endswith(ERROR) else is_logarithmic(values)
+    return "log" if logarithmic else "linear"
 
 
 def value_text(quantity: Quantity, value: float) -> str:
@@ -103,7 +106,7 @@ def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
     across, up = (
         positions(
             data[axis].to_numpy(dtype=float), data[f"{axis}_low"].min(), data[f"{axis}_high"].max(), length, padding,
-            logarithmic=is_logarithmic_axis(quantity, data[axis]),
+            logarithmic=scale_type(quantity, data[axis]) == "log",
         )
         for axis, quantity, length, padding in zip("xy", (x, y), (WIDTH, HEIGHT), PADDING, strict=True)
     )  # fmt: skip
@@ -126,10 +129,8 @@ def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
     x_axis, y_axis = (
         channel(
             f"{axis}:Q", title=[quantity.title, *([quantity.conditions] if quantity.conditions else [])],
-            axis=plain_axis(quantity.unit, grid=axis == "y"),
-            scale=alt.Scale(
-                type="log" if is_logarithmic_axis(quantity, data[axis]) else "linear", zero=False, nice=False, padding=padding
-            ),
+            axis=plain_axis(quantity.unit, grid=axis == "y", ticks=_ticks(data, axis, quantity)),
+            scale=alt.Scale(type=scale_type(quantity, data[axis]), zero=False, nice=False, padding=padding),
         )
         for channel, axis, quantity, padding in ((alt.X, "x", x, PADDING[0]), (alt.Y, "y", y, PADDING[1]))
     )  # fmt: skip
@@ -178,12 +179,22 @@ def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
     return alt.layer(front, *bars, points, crosses, *names).properties(height=480)
 
 
+def _ticks(data: pd.DataFrame, axis: str, quantity: Quantity) -> list[float] | None:
+    if scale_type(quantity, data[axis]) == "linear":
+        return None
+    return logarithmic_ticks(data[f"{axis}_low"].min(), data[f"{axis}_high"].max())
+
+
 def color_channel(values: "pd.Series[str]", title: str) -> alt.Color:
     """Colours that are safe for colour blindness; no legend for a single group."""
     present = sorted(set(values) - {OTHER, UNKNOWN}, key=lambda value: (len(value) > 1, value))
     domain = present + [name for name in (OTHER, UNKNOWN) if name in set(values)]
     colors = [*plots.SERIES[: len(present)], *[plots.MUTED] * (len(domain) - len(present))]
-    legend = alt.Legend(orient="bottom", columns=4, symbolLimit=20, labelLimit=220, symbolOpacity=1) if len(domain) > 1 else None
+    legend = (
+        alt.Legend(orient="bottom", columns=4, symbolLimit=20, labelLimit=220, symbolOpacity=1)
+        if len(domain) > 1
+        else None
+    )
     return alt.Color("group:N", title=title, scale=alt.Scale(domain=domain, range=colors), legend=legend)
 
 

@@ -162,6 +162,7 @@ def training_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[d
         data, network = str(recipe["data.name"]), str(recipe["model.name"])
         scores = {key: float(last[f"eval_{key}"]) for key in SCORES if f"eval_{key}" in last}
         where = f"{data}, {float(last['epoch']):g} epochs of a recipe"
+        height, width = (int(side) for side in recipe["data.resolution_px"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError("result.json is not the result of a training by a recipe") from None
     config = None
@@ -169,8 +170,7 @@ def training_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[d
     if (folder / "config.yaml").exists():
         loaded = HRViTConfig.from_yaml(read_bounded(folder / "config.yaml", MAX_BYTES).decode("utf-8", "replace"))
         config = loaded.to_dict()
-        height, width = recipe["data.resolution_px"]
-        counts = count(loaded, (int(height), int(width)))
+        counts = count(loaded, (height, width))
         for key in ("params", "macs"):
             conditions = "" if key == "params" else f"{height}×{width} px"
             quantity = Quantity(key, METRICS[key].label, conditions, METRICS[key].unit, METRICS[key].better)

@@ -33,22 +33,22 @@ def show() -> None:
     points = _collect(*(tuple((str(path), _modified(path)) for path in paths) for paths in found))
     for fault in points.faults:
         st.warning(plain(fault), icon=":material/warning:")
-    y, x = _axes(points)
-    colored, table = _filters(points)
-    shown = table[table[[x.key, y.key]].notna().all(axis=1)]
-    if shown.empty:
-        st.info("The filters leave no point. Remove one of them.")
+    table = _filtered(points)
+    quantities = present(table, points.quantities)
+    if len(quantities) < 2:
+        st.info("The filters leave no point with two values. Remove one of them.")
         return
+    y, x, colored = _axes(table, quantities)
+    shown = table[table[[x.key, y.key]].notna().all(axis=1)]
     scatter, parallel = st.tabs(["Scatter", "Parallel coordinates"])
     with scatter:
-        if y.unit == "%" and st.toggle(
+        errors = y.unit == "%" and st.toggle(
             "Error rate on a logarithmic axis", key="error", bind="query-params",
             help="Shows 100 % minus the value. Differences between accurate networks become visible.",
-        ):  # fmt: skip
-            shown, y = as_errors(shown, y)
-        selected = _draw_scatter(shown, x, y, colored)
+        )  # fmt: skip
+        selected = _draw_scatter(*(as_errors(shown, y) if errors else (shown, y)), x, colored)
     with parallel:
-        _draw_parallel(table, points.quantities, [x, y], colored)
+        _draw_parallel(table, quantities, [x, y], colored)
     _draw_table(shown if selected.empty else selected, [y, x], everything=selected.empty)
     if not selected.empty:
         _draw_details(selected, points.quantities)
@@ -75,49 +75,53 @@ def _collect(studies: Sequence[tuple[str, int]], trainings: Sequence[tuple[str, 
     return collect([Path(path) for path, _ in studies], [Path(path) for path, _ in trainings])
 
 
-def _axes(points: Points) -> tuple[Quantity, Quantity]:
-    """The quantities of both axes; the horizontal one has values at points that the vertical one has, too."""
-    quantities = points.quantities
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        y = _choose("Vertical", "y", list(quantities), quantities, FIRST_METRICS[0])
-        joint = points.table[list(quantities)].notna()[points.table[y].notna()].sum()
-        others = sorted((key for key in quantities if joint[key] and key != y), key=lambda key: -joint[key])
-        x = _choose("Horizontal", "x", others, quantities, FIRST_METRICS[1])
-    return quantities[y], quantities[x]
-
-
-def _choose(label: str, name: str, keys: Sequence[str], quantities: Mapping[str, Quantity], metric: str) -> str:
-    first = next((place for place, key in enumerate(keys) if quantities[key].metric == metric), 0)
-    return st.selectbox(
-        label, keys, first, key=name, bind="query-params", format_func=lambda key: str(quantities[key])
-    )
-
-
-def _filters(points: Points) -> tuple[str, pd.DataFrame]:
-    """The column that colours the points, and the points that the filters leave."""
+def _filtered(points: Points) -> pd.DataFrame:
+    """The points that the filters leave."""
     table = points.table
     sources = list(dict.fromkeys(table["source"]))
     metrics = [key for key in (*METRICS, *SCORES) if any(q.metric == key for q in points.quantities.values())]
+    metrics = list(dict.fromkeys(metrics))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        colored = st.selectbox("Colour", list(COLORED), key="colour", bind="query-params")
-        kinds = st.multiselect("Kinds", KINDS, key="kinds", bind="query-params", placeholder="all")
         chosen = st.multiselect("Sources", sources, key="sources", bind="query-params", placeholder="all")
+        kinds = st.multiselect("Kinds", KINDS, key="kinds", bind="query-params", placeholder="all")
         text = st.text_input(
             "Limits", key="limits", bind="query-params", max_chars=200, placeholder="macs < 3G, top1 > 80",
-            help=HELP_LIMITS.format(keys=", ".join(f"`{key}`" for key in dict.fromkeys(metrics))),
+            help=HELP_LIMITS.format(keys=", ".join(f"`{key}`" for key in metrics)),
         )  # fmt: skip
     kept = table["kind"].isin(kinds or KINDS) & table["source"].isin(chosen or sources)
     try:
         kept &= within(table, points.quantities.values(), parse_limits(text, metrics))
     except ConfigError as error:
         st.error(plain(error), icon=":material/error:")
-    return colored, table[kept]
+    return table[kept]
+
+
+def _axes(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> tuple[Quantity, Quantity, str]:
+    """The vertical and the horizontal quantity, which some points have both, and what colours show."""
+    partners = {key: present(table[table[key].notna()], quantities) for key in quantities}
+    paired = [key for key in quantities if len(partners[key]) > 1]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        y = _choose("Vertical", "y", paired, quantities, FIRST_METRICS[0])
+        x = _choose("Horizontal", "x", [key for key in partners[y] if key != y], quantities, FIRST_METRICS[1])
+        colored = st.selectbox("Colour", list(COLORED), key="colour", bind="query-params")
+    return quantities[y], quantities[x], colored
+
+
+def present(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """The quantities that points of the table have, those of most points first."""
+    number = {key: int(table[key].notna().sum()) for key in quantities}
+    return {key: quantities[key] for key in sorted(quantities, key=lambda key: -number[key]) if number[key]}
+
+
+def _choose(label: str, name: str, keys: Sequence[str], quantities: Mapping[str, Quantity], metric: str) -> str:
+    first = next((place for place, key in enumerate(keys) if quantities[key].metric == metric), 0)
+    return st.selectbox(label, keys, first, key=name, bind="query-params", format_func=lambda key: str(quantities[key]))
 
 
 # -- charts ----------------------------------------------------------------------------------------------
 
 
-def _draw_scatter(shown: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
+def _draw_scatter(shown: pd.DataFrame, y: Quantity, x: Quantity, colored: str) -> pd.DataFrame:
     """The chart; returns the selected points."""
     data = scatter_data(shown, x, y, colored)
     event = st.altair_chart(
@@ -153,7 +157,7 @@ def _draw_parallel(
     keys = list(quantities)
     chosen = st.multiselect(
         "Axes", keys, [quantity.key for quantity in first], format_func=lambda key: str(quantities[key]),
-        key="axes", max_selections=8,
+        key=f"axes of {first[0].key}, {first[1].key}", max_selections=8,
     )  # fmt: skip
     rows = table[table[chosen].notna().all(axis=1)]
     if len(chosen) < 2:

@@ -1,0 +1,174 @@
+"""The pages Explore and Published, as a user meets them, and their charts."""
+
+import doctest
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_app import run
+from test_points import MEASURED, of, write_run
+from test_report import HOSTILE, write_study
+
+from hrvit_lab.app import axes, points_chart
+from hrvit_lab.app.points_chart import as_errors, groups, heights, parallel_chart, scatter_chart, scatter_data
+from hrvit_lab.published import published_results
+from hrvit_lab.study.points import Points, collect
+from hrvit_lab.study.quantities import Quantity
+
+pytestmark = pytest.mark.usefixtures("main_module")
+
+
+def draw_explore() -> None:
+    from hrvit_lab.app.pages import explore
+
+    explore.show()
+
+
+def draw_published() -> None:
+    from hrvit_lab.app.pages import published
+
+    published.show()
+
+
+@pytest.fixture(scope="module")
+def reference() -> Points:
+    return collect(MEASURED)
+
+
+def charts(app: AppTest) -> int:
+    return len(app.get("vega_lite_chart")) + len(app.get("arrow_vega_lite_chart"))
+
+
+def sources(app: AppTest) -> set[str]:
+    return set(app.dataframe[0].value["source"])
+
+
+def test_docstring_examples() -> None:
+    assert doctest.testmod(axes).attempted > 0 and doctest.testmod(axes).failed == 0
+
+
+# -- Explore ----------------------------------------------------------------------------------------------
+
+
+def test_a_first_visit_shows_the_reference_studies(results: Path) -> None:
+    app = run(draw_explore)
+    assert charts(app) == 2
+    assert len(app.dataframe[0].value) > 30 and "branch_sweep" in sources(app)
+    assert not app.error and not app.warning
+
+
+def test_own_studies_and_trainings_are_points(results: Path) -> None:
+    write_study(results / "mine")
+    write_run(Path("runs") / "long")
+    app = run(draw_explore)
+    options = app.multiselect(key="sources").options
+    assert options[0] == "mine" and "training long" in options
+    app.multiselect(key="sources").set_value(["mine"]).run()
+    assert not app.exception
+    assert app.subheader[0].value == "All points (3)" and sources(app) == {"mine"} and charts(app) == 2
+    app.multiselect(key="sources").set_value(["training long"]).run()
+    assert not app.exception and app.subheader[0].value == "All points (1)"
+
+
+def test_limits_leave_points_out(results: Path) -> None:
+    app = run(draw_explore)
+    everything = len(app.dataframe[0].value)
+    app.text_input(key="limits").set_value("top1 > 96, params < many").run()
+    assert app.error and "is not a limit" in app.error[0].value
+    app.text_input(key="limits").set_value("top1 > 96, params < 0.4M").run()
+    assert not app.error and 0 < len(app.dataframe[0].value) < everything
+    app.text_input(key="limits").set_value("top1 > 99.99").run()
+    assert "The filters leave no point with two values" in app.info[0].value
+
+
+def test_every_pair_of_offered_axes_has_points(results: Path, reference: Points) -> None:
+    app, keys = run(draw_explore), {str(quantity): key for key, quantity in reference.quantities.items()}
+    for option in app.selectbox(key="y").options[:8]:
+        app.selectbox(key="y").set_value(keys[option]).run()
+        for other in app.selectbox(key="x").options[-2:]:
+            app.selectbox(key="x").set_value(keys[other]).run()
+            assert not app.exception and not app.info and charts(app) == 2 and len(app.dataframe[0].value)
+
+
+def test_hostile_names_are_text(results: Path) -> None:
+    write_study(results / "hostile", title=HOSTILE)
+    table = pd.read_csv(results / "hostile" / "table.csv")
+    table["variant"] = [HOSTILE, "**b**", "$x$"]
+    table.to_csv(results / "hostile" / "table.csv", index=False)
+    (results / "broken").mkdir()
+    (results / "broken" / "table.csv").write_bytes(b"\xff\xfe")
+    (Path("runs") / "<b>").mkdir(parents=True)
+    (Path("runs") / "<b>" / "result.json").write_text("[")
+    app = run(draw_explore)
+    assert len(app.warning) == 2 and charts(app) == 2
+    assert all("<" not in warning.value.replace("\\<", "") for warning in app.warning)
+
+
+# -- Published --------------------------------------------------------------------------------------------
+
+
+def test_published_figures_stand_beside_ours(results: Path) -> None:
+    app = run(draw_published)
+    shown = app.dataframe[0].value.set_index("network")
+    assert len(shown) == len(published_results())
+    b1 = shown.loc["hrvit_b1 imagenet-1k"]
+    assert (b1["parameters, published"], b1["parameters, ours"]) == ("19.7 M", "19.7 M")
+    assert b1["MACs, the paper's count, difference to published"] == "="
+    assert shown["remark"].str.len().gt(0).sum() >= 5
+    assert charts(app) == 1
+
+
+# -- charts -----------------------------------------------------------------------------------------------
+
+
+def test_points_of_a_chart_are_the_tables(reference: Points) -> None:
+    x, y = of(reference, "macs", "64×64"), of(reference, "top1", "digits, 2")
+    rows = reference.table[reference.table[[x.key, y.key]].notna().all(axis=1)]
+    data = scatter_data(rows, x, y, "branches")
+    assert data["x"].tolist() == rows[x.key].tolist() and data["y"].tolist() == rows[y.key].tolist()
+    assert data["row"].tolist() == rows.index.tolist()
+    assert (data["y_low"] <= data["y"]).all() and (data["y_high"] > data["y"]).any()
+    assert set(data["group"]) == set(rows["branches"])
+
+
+def test_errors_are_what_is_missing_to_100(reference: Points) -> None:
+    y = of(reference, "top1", "digits, 2")
+    rows = reference.table[reference.table[y.key].notna()]
+    errors, error = as_errors(rows, y)
+    assert (errors[error.key] + rows[y.key]).tolist() == pytest.approx([100] * len(rows))
+    spread = rows[f"{y.key} high"] - rows[f"{y.key} low"]
+    assert (errors[f"{error.key} high"] - errors[f"{error.key} low"]).tolist() == pytest.approx(spread.tolist())
+    assert error.better == "lower" and error.title == "top-1 error, %"
+
+
+@pytest.mark.parametrize(("better", "expected"), [("higher", [0, 0.25, 1]), ("lower", [1, 0.75, 0])])
+def test_better_values_are_higher_on_parallel_axes(better: Any, expected: list[float]) -> None:
+    quantity = Quantity("top1", "top-1", "", "%", better)
+    assert heights(pd.Series([10.0, 20.0, 50.0]), quantity).tolist() == expected
+    assert heights(pd.Series([3.0, 3.0]), quantity).tolist() == [0.5, 0.5]
+
+
+def test_rare_groups_share_a_colour() -> None:
+    values = pd.Series([str(n) for n in range(40)] + ["0"] * 5 + [None])
+    found = groups(values)
+    assert found.nunique() <= len(points_chart.plots.SERIES) + 1 and (found[found.index < 1] == "0").all()
+    assert groups(pd.Series(["a", None])).tolist() == ["a", "unknown"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 10_000])
+def test_charts_of_any_number_of_points(number: int, reference: Points) -> None:
+    """A chart of many points stays small enough for a browser, and names only points of the front."""
+    x, y = of(reference, "macs", "64×64"), of(reference, "top1", "digits, 2")
+    rows = reference.table[reference.table[[x.key, y.key]].notna().all(axis=1)]
+    many = pd.concat([rows] * (number // len(rows) + 1), ignore_index=True)[:number]
+    many[y.key] -= [place % 97 / 10 for place in range(number)]
+    data = scatter_data(many, x, y, "attention")
+    chart = scatter_chart(data, x, y, "attention")
+    if number <= 2:  # Altair itself refuses more than 5,000 rows in a file; Streamlit sends them as a table
+        assert json.dumps(chart.to_dict())
+        assert json.dumps(parallel_chart(many, [x, y], "attention").to_dict())
+    assert (data["place"] != "").sum() <= points_chart.MAX_NAMES
+    assert data["front"].any()
