@@ -134,20 +134,21 @@ def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
 def test_the_front_is_what_a_naive_loop_finds(better: tuple[str, str]) -> None:
     draw = random.Random(7)
     x, y = (Quantity(name, name, "", "", end) for name, end in zip("xy", better, strict=True))  # type: ignore[arg-type]
-    table = pd.DataFrame(
-        [
-            {"x": draw.randrange(9), "y": draw.choice([*range(9), math.nan]),
-             "x disturbed": draw.choice([None] * 9 + ["why"]), "y disturbed": None}
-            for _ in range(60)
-        ]
-    )  # fmt: skip
+    values = [(float(draw.randrange(9)), draw.choice([math.nan, *map(float, range(9))])) for _ in range(60)]
+    reasons = [draw.choice([None] * 9 + ["why"]) for _ in values]
+    table = pd.DataFrame(values, columns=["x", "y"])
+    table["x disturbed"], table["y disturbed"] = reasons, None
     signs = [1 if end == "higher" else -1 for end in better]
-    rows = [
-        None if math.isnan(row.y) or isinstance(row[3], str) else (row.x * signs[0], row.y * signs[1])
-        for row in table.itertuples()
+    sound = [
+        (a * signs[0], b * signs[1])
+        for (a, b), why in zip(values, reasons, strict=True)
+        if why is None and not math.isnan(b)
     ]
     expected = [
-        row is not None and not any(o and o != row and o[0] >= row[0] and o[1] >= row[1] for o in rows) for row in rows
+        why is None
+        and not math.isnan(b)
+        and not any(o != (a * signs[0], b * signs[1]) and o[0] >= a * signs[0] and o[1] >= b * signs[1] for o in sound)
+        for (a, b), why in zip(values, reasons, strict=True)
     ]
     assert pareto_front(table, x, y).tolist() == expected
     assert any(expected) and not all(expected)

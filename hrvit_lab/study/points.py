@@ -135,12 +135,9 @@ def properties(config: Mapping[str, Any] | None) -> dict[str, Any]:
         return found
     for name in FIELDS[1:]:
         value = config.get(name)
-        names = (
-            list(dict.fromkeys(value))
-            if isinstance(value, list) and all(isinstance(v, str) for v in value)
-            else [value]
-        )
-        found[name] = ", ".join(names) if all(isinstance(each, str) for each in names) else None
+        values: list[Any] = value if isinstance(value, list) else [value]
+        names = [each for each in values if isinstance(each, str)]
+        found[name] = ", ".join(dict.fromkeys(names)) or None
     widths = config.get("widths")
     found["branches"] = str(len(widths)) if isinstance(widths, list) else None
     return found
