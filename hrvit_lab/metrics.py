@@ -4,7 +4,7 @@ Tables, plots, app and docs read label, unit and direction from here alone.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,6 +91,15 @@ METRICS: dict[str, Metric] = {
             "train_seconds", "training time", "s", "lower", "accuracy",
             "Wall time of that training, validation included.", per_seed=True, measured=True,
         ),
+        Metric(
+            "miou", "mIoU (proxy)", "%", "higher", "segmentation",
+            "Intersection over union, mean over classes, on validation images after a training by a recipe from "
+            "scratch on a small data set.", per_seed=True, measured=True,
+        ),
+        Metric(
+            "boundary_iou", "boundary IoU (proxy)", "%", "higher", "segmentation",
+            "The same for the pixels near the boundaries of classes.", per_seed=True, measured=True,
+        ),
     )
 }  # fmt: skip
 """Every metric by its key, in the order of columns."""
@@ -111,6 +120,11 @@ SCORES: Mapping[str, str] = {
     "boundary_iou": "boundary IoU",
 }
 """Names of the scores of trainings by recipes, which are in percent."""
+
+
+def score_of(columns: Container[str]) -> str:
+    """The score by which trained networks are compared: ``miou`` if it is among a table's columns, else ``top1``."""
+    return "miou" if "miou" in columns else "top1"
 
 
 def metric_label(key: str, dataset: str | None = None) -> str:

@@ -19,6 +19,7 @@ from hrvit_lab.study.groups import ATTACHMENTS, GROUPS, PROBES, ProbeInput
 from hrvit_lab.train.data import load_dataset
 from hrvit_lab.train.loop import fit
 from hrvit_lab.train.options import TrainOptions
+from hrvit_lab.train.recipe import load_recipe
 
 CONFIG = preset("hrvit_nano")
 ASKED = ProbeInput(
@@ -30,11 +31,22 @@ ASKED = ProbeInput(
     latency={"batch_size": 2, "min_runs": 12, "max_runs": 12, "max_seconds": 1e4},  # however busy the machine is
 )
 
+SEGMENTING = ProbeInput(
+    config=preset("hrvit_nano").replace(head="segformer", segformer_width=8),
+    resolution=(32, 32),
+    recipe=load_recipe(
+        "textures", None,
+        [("data.options", {"size": 32, "number": 3}), ("data.resolution_px", 32), ("data.global_batch_size", 3),
+         ("data.batch_size_per_process", 3), ("schedule.iterations", 1), ("schedule.warmup_iterations", 0),
+         ("run.workers", 0), ("run.threads", 1)],
+    ),
+)  # fmt: skip
+
 
 @cache
 def measured(group: str) -> dict[str, Any]:
     """Figures of one trial, which many tests read."""
-    return PROBES[group](ASKED)
+    return PROBES[group](SEGMENTING if group == "segmentation" else ASKED)
 
 
 @pytest.fixture(params=PROBES)
@@ -67,7 +79,7 @@ def test_every_metric_is_described(metric: Metric) -> None:
     for unit, suffix in (("ms", "_ms"), ("MiB", "_mib"), ("s", "_seconds"), ("img/s", "_img_s")):
         assert (metric.unit == unit) is metric.key.endswith(suffix), "a unit is part of the name"
     assert metric.measured is (metric.group != "cost")
-    assert metric.per_seed is (metric.group == "accuracy")
+    assert metric.per_seed is (metric.group in ("accuracy", "segmentation"))
 
 
 def test_metrics_of_one_group_agree_on_seeds() -> None:
@@ -77,7 +89,7 @@ def test_metrics_of_one_group_agree_on_seeds() -> None:
 
 
 def test_accuracy_is_called_a_proxy() -> None:
-    assert all("(proxy)" in METRICS[key].label for key in ("top1", "val_loss"))
+    assert all("(proxy)" in METRICS[key].label for key in ("top1", "val_loss", "miou", "boundary_iou"))
 
 
 def test_costs_are_those_of_the_network() -> None:
@@ -122,7 +134,8 @@ def test_weights_depend_on_the_seed_alone_and_the_global_stream_goes_on() -> Non
 
 
 def test_what_is_asked_travels_to_another_process() -> None:
-    assert pickle.loads(pickle.dumps(ASKED)) == ASKED
+    for asked in (ASKED, SEGMENTING):
+        assert pickle.loads(pickle.dumps(asked)) == asked
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from hrvit_lab.study import runner
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.groups import GROUPS, Group, ProbeInput
 from hrvit_lab.study.trials import Trial, computed, in_order, key_of
+from hrvit_lab.train.recipe import changed, load_recipe
 
 NANO = preset("hrvit_nano")
-CONDITIONS = {"resolution", "data", "train", "latency", "seed", "device", "hardware", "torch"}
+CONDITIONS = {"resolution", "data", "train", "recipe", "latency", "seed", "device", "hardware", "torch"}
 LATENCY = {"batch_size": 2, "dtype": "float32", "max_seconds": 1.0, "half_width": 0.01}
 
 
@@ -60,14 +61,15 @@ def test_a_new_version_voids_the_records_of_its_group_alone(raised: str, monkeyp
 @pytest.mark.parametrize(
     ("change", "voided"),
     [
-        ({"torch": "2.1"}, {"latency", "memory", "accuracy"}),
+        ({"torch": "2.1"}, {"latency", "memory", "accuracy", "segmentation"}),
         ({"hardware": "other"}, {"latency", "memory"}),
-        ({"device": "cuda"}, {"latency", "memory", "accuracy"}),
+        ({"device": "cuda"}, {"latency", "memory", "accuracy", "segmentation"}),
         ({"resolution": (64, 96)}, {"cost", "latency", "memory"}),
         ({"train": {"epochs": 2}}, {"accuracy"}),
-        ({"data": {"name": "digits", "resolution": [48, 48]}}, {"accuracy"}),
-        ({"files": "changed"}, {"accuracy"}),
-        ({"seed": 1}, {"accuracy"}),
+        ({"data": {"name": "digits", "resolution": [48, 48]}}, {"accuracy", "segmentation"}),
+        ({"files": "changed"}, {"accuracy", "segmentation"}),
+        ({"seed": 1}, {"accuracy", "segmentation"}),
+        ({"recipe": load_recipe("textures")}, {"accuracy", "segmentation"}),
         ({"latency": LATENCY | {"batch_size": 4}}, {"latency", "memory"}),
         ({"latency": LATENCY | {"dtype": "bfloat16"}}, {"latency", "memory"}),
         ({"latency": LATENCY | {"max_seconds": 9.0}}, {"latency"}),
@@ -77,6 +79,20 @@ def test_a_new_version_voids_the_records_of_its_group_alone(raised: str, monkeyp
 )
 def test_a_key_holds_what_its_group_depends_on_and_no_more(change: dict[str, Any], voided: set[str]) -> None:
     assert {key for key in GROUPS if trial(key, **change).key != trial(key).key} == voided
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "same"),
+    [
+        ("run.seed", 7, True), ("run.workers", 1, True), ("run.save_every_s", 5.0, True), ("run.threads", 3, False),
+        ("schedule.iterations", 900, False), ("augmentation.flip_probability", 0.1, False),
+        ("data.options", {"size": 64}, False), ("evaluation.flip", True, False),
+    ],
+)  # fmt: skip
+def test_a_key_holds_the_settings_of_a_recipe_that_matter(setting: str, value: Any, same: bool) -> None:
+    recipe = load_recipe("textures")
+    ours, theirs = (trial("segmentation", recipe=each) for each in (recipe, changed(recipe, [(setting, value)])))
+    assert (ours.key == theirs.key) is same
 
 
 def test_timms_version_voids_the_records_of_its_models_and_none_of_ours() -> None:

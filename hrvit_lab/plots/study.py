@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hrvit_lab.metrics import METRICS
+from hrvit_lab.metrics import METRICS, score_of
 from hrvit_lab.plots.along import axis_curve
 from hrvit_lab.plots.cost import cost_breakdown
 from hrvit_lab.plots.tradeoff import tradeoff
@@ -35,7 +35,7 @@ def study_figures(
     def has(key: str) -> bool:
         return key in METRICS and key in table and bool(np.isfinite(table[key].to_numpy(dtype=float)).any())
 
-    y = next((key for key in ("top1", "latency_ms", "params") if has(key)), None)
+    y = next((key for key in ("miou", "top1", "latency_ms", "params") if has(key)), None)
     figures: dict[str, Figure] = {}
     if y is None and pair is None:
         return figures
@@ -51,5 +51,5 @@ def study_figures(
     if costs is not None and not costs.empty:
         figures["macs_by_part"] = cost_breakdown(costs)
     if curves is not None and not curves.empty:
-        figures["training_curves"] = training_curves(curves, dataset=dataset)
+        figures["training_curves"] = training_curves(curves, score_of(table), dataset)
     return figures

@@ -1,5 +1,6 @@
 """Training curves."""
 
+import math
 import textwrap
 
 import matplotlib
@@ -29,20 +30,24 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
     """Training curves with one panel per variant: faint lines for seeds, a bold mean, other variants in grey.
 
     Args:
-        curves: columns `variant, seed, epoch, train_<metric>, val_<metric>`; at most twelve variants get a panel.
-        metric: "top1" or "loss".
+        curves: columns `variant, seed, epoch, val_<metric>`, and `train_<metric>` if known; at most twelve variants get
+            a panel.
+        metric: "top1", "miou" or "loss".
         dataset: the data set of the training.
     """
     val, train = f"val_{metric}", f"train_{metric}"
-    title = f"Validation {axis_label('top1', dataset)}" if metric == "top1" else "Validation loss, nats"
+    title = "Validation loss, nats" if metric == "loss" else f"Validation {axis_label(metric, dataset)}"
+    if val not in curves:
+        curves = curves.assign(**{val: math.nan})
     curves = curves.dropna(subset=[val])
+    trained = train in curves and curves[train].notna().any()
     variants = list(dict.fromkeys(curves["variant"]))
     shown = variants[:MAX_PANELS]
     if not shown:
         fig, ax = new_figure()
         add_frame(fig, title)
         return empty_figure(fig, ax)
-    means = curves.groupby(["variant", "epoch"], sort=False)[[val, train]].mean()
+    means = curves.groupby(["variant", "epoch"], sort=False)[[val, *([train] if trained else [])]].mean()
     point = "o" if curves["epoch"].nunique() == 1 else None  # a line needs two epochs
     columns = min(4, len(shown))
     panel_rows = -(-len(shown) // columns)
@@ -54,7 +59,8 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
         for _, seed in curves[curves["variant"] == variant].groupby("seed"):
             ax.plot(seed["epoch"], seed[val], color=SERIES[0], lw=0.8, marker=point, ms=3, alpha=0.35)
         mean = means.loc[variant]
-        ax.plot(mean.index, mean[train], color=SERIES[1], lw=1.1, ls=(0, (3, 2)), marker=point, ms=4)
+        if trained:
+            ax.plot(mean.index, mean[train], color=SERIES[1], lw=1.1, ls=(0, (3, 2)), marker=point, ms=4)
         ax.plot(mean.index, mean[val], color=SERIES[0], lw=2, marker=point, ms=5)
         ax.set_title("\n".join(textwrap.wrap(shorten(variant, 44), 96 // columns, max_lines=2)), fontsize=8, pad=3)
         ax.xaxis.set_major_locator(FixedLocator(list(mean.index)) if point else MaxNLocator(4, integer=True))
@@ -66,10 +72,8 @@ def training_curves(curves: pd.DataFrame, metric: str = "top1", dataset: str | N
         lowest.set_xlabel("epoch", fontsize=8.5)
         lowest.tick_params(labelbottom=True)
     seeds = curves.groupby("variant")["seed"].nunique()
-    caption = (
-        f"Bold: mean over {counted(seeds, 'seed')}; faint: each seed; dashed: mean on training images; "
-        "grey: the other variants."
-    )
+    dashed = "dashed: mean on training images; " if trained else ""
+    caption = f"Bold: mean over {counted(seeds, 'seed')}; faint: each seed; {dashed}grey: the other variants."
     note = f"The first {len(shown)} of {len(variants)} variants." if len(variants) > len(shown) else ""
     add_frame(fig, title, caption, note=note)
     return fig

@@ -17,7 +17,7 @@ from hrvit_lab.study.results import Results
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.statistics import against_best, holm, paired
-from hrvit_lab.study.tables import CURVES, DISTURBED, NOT_BUILT, PARTIAL, tidy_curves, tidy_table
+from hrvit_lab.study.tables import CURVES, DISTURBED, NOT_BUILT, PARTIAL, VAL_MIOU, tidy_curves, tidy_table
 from hrvit_lab.study.trials import Trial
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -219,19 +219,20 @@ def _status(trials: Sequence[Trial], records: Records) -> str:
 
 
 def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], records: Records) -> pd.DataFrame:
-    """Training curves with one row per variant, seed and epoch: losses and top-1, in training and validation."""
+    """Training curves with one row per variant, seed and epoch: losses and scores, in training and validation."""
     rows = [
         {
             "variant": variant.name,
             "seed": trial.inputs.seed,
             "epoch": epoch["epoch"],
-            **{column: epoch.get(column) for column in CURVES},
+            **{column: epoch.get(column) for column in (*CURVES, VAL_MIOU)},
         }
         for variant in variants
         for trial in planned[variant.name]
         for epoch in (records.get(trial.key) or {}).get("curves", ())
     ]
-    return tidy_curves(pd.DataFrame(rows, columns=["variant", "seed", "epoch", *CURVES]))
+    scores = (VAL_MIOU,) if any(row[VAL_MIOU] is not None for row in rows) else ()
+    return tidy_curves(pd.DataFrame(rows, columns=["variant", "seed", "epoch", *CURVES, *scores]))
 
 
 def environments(planned: Mapping[str, Sequence[Trial]], records: Records) -> list[dict[str, Any]]:

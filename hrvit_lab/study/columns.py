@@ -119,7 +119,7 @@ def _changes(spec: Spec) -> Iterator[Candidate]:
         elif metric.per_seed and metric.better == "higher":
             yield Candidate(
                 f"{key}_delta",
-                f"Δ {metric_label(key, spec.data.name)}",
+                f"Δ {metric_label(key, spec.dataset)}",
                 "Δ",
                 f"Mean difference to {spec.compare_to!r} in points, paired by seed, with its 95 % interval.",
                 _delta(key),

@@ -10,10 +10,10 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import UncountedOperator, count
-from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.files import find_study, load_study, study_file, study_name
 from hrvit_lab.study.progress import describe_plan
 from hrvit_lab.study.reporting import present
+from hrvit_lab.study.requirements import trains
 from hrvit_lab.study.runner import Ended, WorkerUnable
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
@@ -69,8 +69,7 @@ def show_dropped(expansion: Expansion, console: Console) -> None:
 
 def show_skipped(spec: Spec, console: Console) -> None:
     """Print how many entries of an image folder are skipped in training, and why."""
-    trains = any(METRICS[key].group == "accuracy" for key in spec.metrics)
-    if not trains or spec.data.name != "folder" or spec.data.root is None:
+    if spec.recipe is not None or not trains(spec) or spec.data.name != "folder" or spec.data.root is None:
         return
     if skipped := list_images(spec.data.root).skipped:
         console.print(f"Image folder: {describe_skipped(skipped)}", soft_wrap=True)

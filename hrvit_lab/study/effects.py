@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from hrvit_lab.config import ConfigError
+from hrvit_lab.metrics import score_of
 from hrvit_lab.study.results import records_of
 from hrvit_lab.study.statistics import LEVEL, holm, paired
 
@@ -50,11 +51,12 @@ def effects(
         reference: a variant; if given, all others are compared with it, whatever their differences.
     Returns:
         One row per comparison: ``change`` (the axis), ``before`` and ``after`` (variants), ``n`` pairs of seeds,
-            ``delta`` (mean difference of top-1, points), its 95 % interval ``low`` to ``high``, ``effect_size`` (the
-            mean divided by the standard deviation of the differences, Cohen's d of pairs), ``p`` of the paired t-test,
-            ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, if the table has both values.
+            ``delta`` (mean difference of the score, points), its 95 % interval ``low`` to ``high``, ``effect_size``
+            (the mean divided by the standard deviation of the differences, Cohen's d of pairs), ``p`` of the paired
+            t-test, ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, if the table has both
+            values.
     """
-    values = seed_values(curves)
+    values = seed_values(curves, f"val_{score_of(table)}")
     rows = {str(row["variant"]): row for row in records_of(table)}
     found: list[dict[str, Any]] = []
     for before, after, change in _pairs(rows, axes, reference):

@@ -67,7 +67,7 @@ def show_list(out: Path, console: Console) -> int:
 
 def count_seeds(spec: Spec) -> str:
     """The number of seeds of a study that trains; else ``–``."""
-    return str(len(spec.seeds)) if any(METRICS[key].group == "accuracy" for key in spec.metrics) else "–"
+    return str(len(spec.seeds)) if any(METRICS[key].per_seed for key in spec.metrics) else "–"
 
 
 def _print(lines: list[Line], console: Console) -> None:

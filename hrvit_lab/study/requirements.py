@@ -7,9 +7,11 @@ from hrvit_lab.config import own_name, shipped
 from hrvit_lab.devices import check_threads, find_device
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.metrics import METRICS
+from hrvit_lab.study.recipe_choice import RecipeChoice
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.train.data.find import find_classes
+from hrvit_lab.train.data.samples import SPLITS, open_samples
 
 IMAGE_CHANNELS = 3
 """Channels of training images; grey images are repeated."""
@@ -17,7 +19,7 @@ IMAGE_CHANNELS = 3
 
 def trains(spec: Spec) -> bool:
     """Whether the study trains networks."""
-    return "accuracy" in _groups(spec)
+    return any(METRICS[key].per_seed for key in spec.metrics)
 
 
 def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
@@ -35,7 +37,10 @@ def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
         _check_threads("latency", spec.latency.threads)
     if trains(spec):
         _check_untrained(spec)
-        _check_threads("train", spec.train.threads)
+        if spec.recipe is None:
+            _check_threads("train", spec.train.threads)
+        else:
+            _check_threads("recipe", spec.recipe.threads)
         classes = _find_classes(spec)
         _check_classes(spec, classes)
         for variant in variants:
@@ -60,10 +65,31 @@ def _check_threads(section: str, threads: int | None) -> None:
 
 def _find_classes(spec: Spec) -> int:
     data = spec.data
+    if spec.recipe is not None:
+        return _find_classes_of_recipe(spec.recipe)
     try:
         return find_classes(data.name, resolution=data.resolution, root=data.root, train_limit=spec.train.train_limit)
     except ConfigError as error:
         raise ConfigError(f"data: {error}") from None
+
+
+def _find_classes_of_recipe(choice: RecipeChoice) -> int:
+    """The number of classes of a recipe's data, after opening it; no image is read."""
+    data = choice.recipe.data
+    try:
+        train, _ = (open_samples(data.name, split, choice.root, **data.options) for split in SPLITS)
+    except ConfigError as error:
+        raise ConfigError(f"recipe: {error}") from None
+    if train.task != choice.recipe.task:
+        raise ConfigError(
+            f"recipe: data.name = {data.name!r} is for {train.task}; use a data set for {choice.recipe.task}"
+        )
+    if data.train_limit is not None and data.train_limit > len(train):
+        raise ConfigError(
+            f"recipe: data.train_limit = {data.train_limit} but there are {len(train)} training images; use null for "
+            "all images"
+        )
+    return len(train.class_names)
 
 
 def _check_untrained(spec: Spec) -> None:
@@ -86,6 +112,6 @@ def _check_classes(spec: Spec, classes: int) -> None:
     for where, value in given:
         if value is not None and value != classes:
             raise ConfigError(
-                f"{where}: num_classes = {value}, but data set {spec.data.name} has {classes} classes; "
+                f"{where}: num_classes = {value}, but data set {spec.dataset} has {classes} classes; "
                 f"set num_classes to {classes} or leave it out"
             )

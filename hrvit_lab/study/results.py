@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import MIB, read_bounded
-from hrvit_lab.metrics import METRICS
+from hrvit_lab.metrics import METRICS, score_of
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.tables import NOT_BUILT, PARTIAL, no_curves, read_curves, read_table
@@ -90,8 +90,13 @@ class Results:
 
     @property
     def dataset(self) -> str:
-        """The data set of the proxy accuracy."""
-        return self.spec.data.name
+        """The data set of the trainings."""
+        return self.spec.dataset
+
+    @property
+    def score(self) -> str:
+        """The score by which trained networks are compared: ``top1`` or ``miou``."""
+        return score_of(self.table)
 
     @property
     def metrics(self) -> list[str]:
@@ -130,7 +135,7 @@ def read_results(folder: Path) -> Results:
         curves, wrong = read_curves(read_bounded(folder / "curves.csv", MAX_FILE_BYTES))
         faults += wrong
     except FileNotFoundError:
-        if any(METRICS[key].group == "accuracy" and key in table for key in METRICS):
+        if any(METRICS[key].per_seed and key in table for key in METRICS):
             faults.append("there is no curves.csv: training curves are missing")
     except (OSError, ValueError) as error:
         faults.append(f"curves.csv is left out: {_reason(error)}")

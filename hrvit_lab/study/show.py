@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hrvit_lab.metrics import METRICS, format_value, metric_label
+from hrvit_lab.metrics import METRICS, SCORES, format_value, metric_label
 from hrvit_lab.plots import counted
 from hrvit_lab.study.axes import STARTS
 from hrvit_lab.study.columns import AGREES, MARKED, Row, cell, comparisons
@@ -131,7 +131,7 @@ def _columns(spec: Spec, frame: pd.DataFrame, rows: Sequence[Row]) -> list[Shown
         if key in joined:
             pairs = zip(texts, joined[key], strict=True)
             texts = [f"{text} {other.removeprefix('–')}".rstrip() for text, other in pairs]
-        columns.append(Shown(metric_label(key, spec.data.name), texts))
+        columns.append(Shown(metric_label(key, spec.dataset), texts))
     columns += [
         Shown(column.title, column.texts, column.prose)
         for column in compared
@@ -214,9 +214,11 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
     parts = []
     if "cost" in groups:
         parts.append(f"Costs at {sizes}{f' of {costed(spec)}' if spec.cost_base else ''}.")
-    if "accuracy" in groups:
-        training = f"{spec.train.epochs} epoch{'s' * (spec.train.epochs > 1)} on {spec.data.name}"
-        parts.append(f"Accuracy is a proxy: {training} at {show_size(spec.data.resolution)}, {_seeds(spec, frame)}.")
+    if any(METRICS[key].per_seed for key in spec.metrics):
+        epochs = f"{spec.train.epochs} epoch{'s' * (spec.train.epochs > 1)}"
+        training = f"{epochs if spec.recipe is None else spec.recipe.length} on {spec.dataset}"
+        score = SCORES["miou"] if spec.task == "segmentation" else "Accuracy"
+        parts.append(f"{score} is a proxy: {training} at {show_size(spec.train_resolution)}, {_seeds(spec, frame)}.")
     if "latency" in groups:
         parts.append(
             f"Latency: {spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {sizes}, "
@@ -225,7 +227,7 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
     if any(f"{key}_{DISTURBED}" in frame for key in spec.metrics):
         parts.append(MARKED)
     if frame["pareto"].any():
-        x, y = (metric_label(key, spec.data.name) for key in spec.axes_of_tradeoff)
+        x, y = (metric_label(key, spec.dataset) for key in spec.axes_of_tradeoff)
         parts.append(f"★: on the Pareto front of {x} and {y} (not dominated by another variant).")
     if spec.compare_to is not None:
         parts.append(

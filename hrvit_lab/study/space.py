@@ -75,7 +75,7 @@ def expand(spec: Spec) -> Expansion:
     Points of a grid with an invalid config, or that do not support the study's resolutions, are dropped.
 
     Raises:
-        ConfigError: if a variant listed by name is invalid, a network to train has no classification head, no variant
+        ConfigError: if a variant listed by name is invalid, a network to train has no head for the task, no variant
             is left, or ``compare_to`` is not among them.
     """
     _check_listed(spec)
@@ -117,15 +117,22 @@ def _check_listed(spec: Spec) -> None:
 
 
 def _check_heads(spec: Spec, variants: Iterable[Variant]) -> None:
-    """Check before any training that the networks to train have classification heads."""
-    trained_for = [key for key in spec.metrics if METRICS[key].group == "accuracy"]
+    """Check before any training that the networks to train have heads for the task."""
+    trained_for = [key for key in spec.metrics if METRICS[key].per_seed]
+    whole = spec.task == "classification"
+    fitting = [name for name, head in HEAD.items() if head.present and head.whole_image == whole]
     for variant in variants if trained_for else ():
-        if isinstance(variant.config, HRViTConfig) and not HEAD[variant.config.head].whole_image:
-            heads = ", ".join(name for name, head in HEAD.items() if head.whole_image)
+        needed = f"which {' and '.join(trained_for)} need{'s' * (len(trained_for) == 1)}"
+        if not isinstance(variant.config, HRViTConfig):
+            if not whole:
+                raise ConfigError(
+                    f"variant {variant.name!r}: {variant.config.model} does not segment images, {needed}; use a preset"
+                )
+        elif variant.config.head not in fitting:
+            does = "classify whole images" if whole else "segment images"
             raise ConfigError(
-                f"variant {variant.name!r}: head = {variant.config.head!r} does not classify whole images, which "
-                f"{' and '.join(trained_for)} need{'s' * (len(trained_for) == 1)}; use one of the heads {heads}, or "
-                "measure only costs and latency"
+                f"variant {variant.name!r}: head = {variant.config.head!r} does not {does}, {needed}; use one of the "
+                f"heads {', '.join(fitting)}, or measure only costs and latency"
             )
 
 
@@ -168,8 +175,8 @@ def _variant(spec: Spec, name: str, point: Point, matching: str, base_macs: int 
         config: NetworkConfig = match_macs(as_is, base_macs, resolution)
     else:
         config = as_is
-    if any(METRICS[key].group == "accuracy" for key in spec.metrics):
-        config.check_resolution(spec.data.resolution)
+    if any(METRICS[key].per_seed for key in spec.metrics):
+        config.check_resolution(spec.train_resolution)
     costed = _network(spec.cost_base, point) if spec.cost_base else config
     costed.check_resolution(resolution)
     if spec.constraints:

@@ -16,6 +16,7 @@ from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, network_from_dict
 from hrvit_lab.published import by_key
 from hrvit_lab.study.axes import STARTS, check_axis
+from hrvit_lab.study.recipe_choice import RecipeChoice
 from hrvit_lab.train.datasets import IN_MEMORY
 from hrvit_lab.train.options import TrainOptions
 
@@ -170,6 +171,7 @@ class Spec(_Section):
         metrics: keys of ``METRICS``.
         seeds: of trainings.
         resolution: input in pixels for costs and latency.
+        recipe: of the trainings; replaces ``data`` and ``train``, which describe the short training.
         tradeoff: the two metrics (x, y) of the Pareto front and of the trade-off figure.
         trial_timeout_s: time limit of a trial in seconds.
     """
@@ -191,6 +193,7 @@ class Spec(_Section):
     device: str = "cpu"
     data: DataChoice = DataChoice()
     train: TrainOptions = TrainOptions()
+    recipe: RecipeChoice | None = None
     latency: LatencyOptions = LatencyOptions()
     trial_timeout_s: float = Field(1800, gt=0, le=7 * 24 * 3600)
 
@@ -293,6 +296,23 @@ class Spec(_Section):
             raise ValueError(f"metric {gpu[0]!r} needs a GPU; remove it, or use --device cuda")
         return self
 
+    @model_validator(mode="after")
+    def _task(self) -> Self:
+        if self.recipe is None:
+            if segments := [key for key in self.metrics if METRICS[key].group == "segmentation"]:
+                raise ValueError(
+                    f"metric {segments[0]!r} needs a recipe for segmentation; add recipe: {{name: composites}}"
+                )
+            return self
+        task = self.recipe.recipe.task
+        other = "segmentation" if task == "classification" else "accuracy"
+        if wrong := [key for key in self.metrics if METRICS[key].group == other]:
+            raise ValueError(
+                f"metric {wrong[0]!r} can't be measured with recipe {self.recipe.name!r}, which is for {task}; remove "
+                "the metric, or use another recipe"
+            )
+        return self
+
     def __repr__(self) -> str:
         return f"Spec({self.title!r}, {self.num_points} networks, {', '.join(self.metrics)}, {len(self.seeds)} seeds)"
 
@@ -304,6 +324,26 @@ class Spec(_Section):
         if self.one_at_a_time:
             return 1 + sum(map(len, self.one_at_a_time.values()))
         return len(self.variants or ())
+
+    @property
+    def task(self) -> str:
+        """What networks are trained for: ``classification`` or ``segmentation``."""
+        return "classification" if self.recipe is None else self.recipe.recipe.task
+
+    @property
+    def dataset(self) -> str:
+        """Name of the training data."""
+        return self.data.name if self.recipe is None else self.recipe.recipe.data.name
+
+    @property
+    def data_root(self) -> str | None:
+        """Folder of its files; None: the usual one, or none."""
+        return self.data.root if self.recipe is None else self.recipe.root
+
+    @property
+    def train_resolution(self) -> tuple[int, int]:
+        """Input of trainings in pixels."""
+        return self.data.resolution if self.recipe is None else self.recipe.recipe.data.resolution_px
 
     @property
     def base_config(self) -> NetworkConfig:
@@ -334,8 +374,8 @@ class Spec(_Section):
     @property
     def axes_of_tradeoff(self) -> tuple[str, str]:
         """The two metrics (x, y) of the trade-off."""
-        accuracy = (key for key in self.metrics if METRICS[key].group == "accuracy" and METRICS[key].better == "higher")
-        return self.tradeoff or ("macs", next(accuracy, "latency_ms"))
+        scores = (key for key in self.metrics if METRICS[key].per_seed and METRICS[key].better == "higher")
+        return self.tradeoff or ("macs", next(scores, "latency_ms"))
 
     def to_yaml(self) -> str:
         """The resolved study file, with all defaults."""

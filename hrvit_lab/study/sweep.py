@@ -89,7 +89,7 @@ def prepare(
     most, fewer = choose_jobs(jobs, spec.device)
     expansion = expand(spec)
     check_requirements(spec, expansion.variants)
-    data_files = files_digest(spec.data.root) if trains(spec) else ""
+    data_files = files_digest(spec.data_root) if trains(spec) else ""
     conditions = environment(spec.device) | {"data_files": data_files}
     planned = plan_under(conditions, spec, expansion)
     folder = choose_folder(out, name, origin, spec, planned)

@@ -27,6 +27,8 @@ COMPARISONS = ("delta", "delta_se", "delta_low", "delta_high", "delta_p", "delta
 
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
 """Metrics of each epoch."""
+VAL_MIOU = "val_miou"
+"""The score of each epoch of a segmentation; a column of the curves if there is one."""
 
 DISTURBED = "disturbed"
 """Suffix of a metric's key: the reasons why its value is unreliable; missing if it is reliable."""
@@ -82,7 +84,8 @@ def table_schema() -> Mapping[str, Kind]:
 @cache
 def curves_schema() -> Mapping[str, Kind]:
     """Types of the columns of ``curves.csv``."""
-    figures = {name: Number(high=100 if "top1" in name else MAX_NUMBER) for name in CURVES}
+    shares = ("train_top1", "val_top1", VAL_MIOU)
+    figures = {name: Number(high=100 if name in shares else MAX_NUMBER) for name in (*CURVES, VAL_MIOU)}
     return {"variant": "text", "seed": COUNT, "epoch": COUNT, **figures}
 
 
@@ -98,7 +101,7 @@ def tidy_curves(frame: pd.DataFrame) -> pd.DataFrame:
 
 def no_curves() -> pd.DataFrame:
     """Empty training curves, for a study without training."""
-    return tidy_curves(pd.DataFrame(columns=list(curves_schema())))
+    return tidy_curves(pd.DataFrame(columns=["variant", "seed", "epoch", *CURVES]))
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -133,8 +136,9 @@ def read_curves(content: bytes) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         ValueError: if it is not a table of epochs; gives a short reason.
     """
-    cells, faults = _read(content, "curves.csv", tuple(curves_schema()))
-    frame, wrong = _parsed({name: cells[name] for name in curves_schema()}, curves_schema(), "curves.csv")
+    cells, faults = _read(content, "curves.csv", ("variant", "seed", "epoch", *CURVES))
+    known = {name: cells[name] for name in curves_schema() if name in cells}
+    frame, wrong = _parsed(known, curves_schema(), "curves.csv")
     placed = frame[["variant", "seed", "epoch"]].notna().all(axis=1)
     return frame[placed].reset_index(drop=True), faults + wrong
 

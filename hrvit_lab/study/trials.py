@@ -10,6 +10,7 @@ from typing import Any
 from hrvit_lab.environment import package_version, torch_version
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TimmConfig
+from hrvit_lab.study import recipe_choice
 from hrvit_lab.study.groups import GROUPS, ProbeInput
 from hrvit_lab.study.groups.cost import COST
 from hrvit_lab.study.space import Variant
@@ -50,6 +51,7 @@ class Trial:
             "resolution": list(self.inputs.resolution),
             "data": {**self.inputs.data, **({"files": self.data_files} if self.data_files else {})},
             "train": dict(self.inputs.train),
+            "recipe": None if self.inputs.recipe is None else recipe_choice.conditions(self.inputs.recipe),
             "latency": dict(self.inputs.latency),
             "seed": self.inputs.seed,
             "device": self.inputs.device,
@@ -59,6 +61,8 @@ class Trial:
         found: dict[str, Any] = {"timm": self.timm} if isinstance(self.inputs.config, TimmConfig) else {}
         for name in GROUPS[self.group].depends_on:
             whole, _, part = name.partition(".")
+            if known[whole] is None:  # no recipe
+                continue
             if not part:
                 found[whole] = known[whole]
             elif part in known[whole]:
@@ -116,6 +120,8 @@ def plan(
     timm = package_version("timm") if timm is None else timm
     groups = [GROUPS[key] for key in dict.fromkeys(METRICS[metric].group for metric in spec.metrics)]
     data, train, latency = (section.model_dump() for section in (spec.data, spec.train, spec.latency))
+    if spec.recipe is not None:
+        data, train = ({} if spec.recipe.root is None else {"root": spec.recipe.root}), {}
     return {
         variant.name: [
             Trial(
@@ -127,6 +133,7 @@ def plan(
                     device=spec.device,
                     data=data,
                     train=train,
+                    recipe=spec.recipe.recipe if spec.recipe is not None else None,
                     latency=latency,
                 ),
                 label=f"{variant.name} · {group.key}" + (f" · seed {seed}" if group.per_seed else ""),

@@ -10,7 +10,7 @@ from torch import nn
 
 from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.network.baselines import TimmConfig, build_network
+from hrvit_lab.network.baselines import NetworkConfig, TimmConfig, build_network
 from hrvit_lab.network.checkpoints import LoadReport, load_checkpoint
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.data.limited import Limited
@@ -39,14 +39,8 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
         ConfigError: for invalid fields, or a checkpoint or timm model that does not fit.
     """
     name = recipe.model.name
-    with seeded(recipe.run.seed):
-        if name.startswith(TIMM):
-            config = TimmConfig(name).replace(num_classes=num_classes)
-            model = build_network(config, recipe.data.resolution_px)
-        else:
-            model = build_network(recipe.network(num_classes))
-        if recipe.model.initialisation == "truncated_normal":
-            initialise(model)
+    is_timm = name.startswith(TIMM)
+    model = new_model(recipe, TimmConfig(name, num_classes=num_classes) if is_timm else recipe.network(num_classes))
     if recipe.model.initial_weights is not None:
         weights = Path(recipe.model.initial_weights).expanduser()
     elif name in shipped():
@@ -54,6 +48,15 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
     else:
         return model, None
     return model, load_checkpoint(model, weights, strict=False, adapt=True)
+
+
+def new_model(recipe: AnyRecipe, config: NetworkConfig) -> nn.Module:
+    """The network of a config with the recipe's random weights, on the CPU."""
+    with seeded(recipe.run.seed):
+        model = build_network(config, recipe.data.resolution_px)
+        if recipe.model.initialisation == "truncated_normal":
+            initialise(model)
+    return model
 
 
 def initialise(model: nn.Module) -> None:

@@ -108,6 +108,7 @@ def train(
     progress: Progress,
     listener: Listener,
     mix: Callable[[Batch, int], Batch] | None = None,
+    catch_signals: bool = True,
 ) -> Progress:
     """Train from ``engine.step`` to the plan's end.
 
@@ -117,6 +118,7 @@ def train(
             scores of the averaged weights are the row's, and the names of the others end in ``_plain``.
         progress: of an earlier part of this training; changed in place.
         mix: (batch, step) → the batch with mixed images and soft targets.
+        catch_signals: whether SIGINT and SIGTERM end the training after its state is saved.
     Raises:
         Interrupted: after SIGINT or SIGTERM; the state is saved.
         TrainingDiverged: if a loss is not finite; the last checkpoint is older.
@@ -124,7 +126,7 @@ def train(
     """
     saved_at = time.monotonic()
     stream = batches(engine.step, plan.total_steps)
-    with _signals() as received:
+    with _signals(catch_signals) as received:
         while True:
             if _is_due(engine, plan, progress):
                 with _kept(engine, progress, listener, received):
@@ -209,10 +211,10 @@ def _save(engine: Engine, progress: Progress, listener: Listener) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def _signals(caught: bool) -> Iterator[list[int]]:
     """Record SIGINT and SIGTERM instead of ending immediately; a second one ends immediately."""
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    if not caught or threading.current_thread() is not threading.main_thread():
         yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -72,7 +72,7 @@ def _draw(results: Results, folder: Path) -> None:
         first, *others = summary(results.table, results.dataset, results.spec.compare_to)
         st.markdown(f"**{plain(first)}**")
         st.markdown(plain(" ".join(others)))
-        if any(METRICS[key].group == "accuracy" for key in results.metrics):
+        if any(METRICS[key].per_seed for key in results.metrics):
             st.caption(PROXY_NOTE.format(dataset=plain(results.dataset)))
 
     _draw_tradeoff(results)

@@ -5,10 +5,11 @@ from hrvit_lab.study.groups.cost import COST
 from hrvit_lab.study.groups.group import ATTACHMENTS, Figures, Group, ProbeInput
 from hrvit_lab.study.groups.latency import LATENCY
 from hrvit_lab.study.groups.memory import MEMORY
+from hrvit_lab.study.groups.segmentation import SEGMENTATION
 
 __all__ = ["ATTACHMENTS", "GROUPS", "PROBES", "Figures", "Group", "ProbeInput"]
 
-GROUPS = {group.key: group for group in (COST, LATENCY, MEMORY, ACCURACY)}
+GROUPS = {group.key: group for group in (COST, LATENCY, MEMORY, ACCURACY, SEGMENTATION)}
 """All groups by key."""
 
 PROBES = {key: group.probe for key, group in GROUPS.items()}

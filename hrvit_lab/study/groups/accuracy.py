@@ -1,4 +1,4 @@
-"""Accuracy after a short training (a proxy for that of a full training)."""
+"""Accuracy after a short training, or one by a recipe, on a small data set (a proxy for that of a full training)."""
 
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
@@ -8,6 +8,8 @@ ONE_CORE = 0.9
 
 def train(asked: ProbeInput) -> Figures:
     """Train from scratch with the data's number of classes. Returns the values of the last epoch and the curves."""
+    if asked.recipe is not None:
+        return _by_recipe(asked)
     from hrvit_lab.network.baselines import build_network
     from hrvit_lab.network.seeding import seeded
     from hrvit_lab.train.data import load_dataset
@@ -20,18 +22,37 @@ def train(asked: ProbeInput) -> Figures:
     with seeded(asked.seed):
         model = build_network(asked.config.replace(num_classes=data.num_classes), data.resolution)
     result = fit(model.to(asked.device), data, options, asked.seed, on_step=asked.on_step)
-    share = result.cpu_seconds / result.seconds
-    starved = asked.device == "cpu" and options.threads == 1 and share < ONE_CORE
     return {
         "top1": result.top1,
         "train_loss": result.curves[-1]["train_loss"],
         "val_loss": result.val_loss,
         "train_seconds": result.seconds,
         "curves": result.curves,
-        "disturbed": {"train_seconds": [f"the training got {share:.0%} of a CPU core because of other programs"]}
-        if starved
-        else {},
+        "disturbed": _disturbed(asked, options.threads, result.cpu_seconds / result.seconds),
     }
+
+
+def _by_recipe(asked: ProbeInput) -> Figures:
+    """The same by the study's recipe."""
+    from hrvit_lab.study.groups.by_recipe import train_by_recipe
+
+    trained = train_by_recipe(asked)
+    last, threads = trained.rows[-1], asked.recipe.run.threads if asked.recipe else None
+    return {
+        "top1": last["eval_top1"],
+        "train_loss": last["train_loss"],
+        "val_loss": last["eval_loss"],
+        "train_seconds": trained.seconds,
+        "curves": trained.curves,
+        "disturbed": _disturbed(asked, threads, trained.cpu_seconds / trained.seconds),
+    }
+
+
+def _disturbed(asked: ProbeInput, threads: int | None, share: float) -> dict[str, list[str]]:
+    """Why the duration is unreliable, if it is: the share of a CPU core that a training in one thread got."""
+    if asked.device != "cpu" or threads != 1 or share >= ONE_CORE:
+        return {}
+    return {"train_seconds": [f"the training got {share:.0%} of a CPU core because of other programs"]}
 
 
 ACCURACY = Group(
@@ -43,7 +64,7 @@ ACCURACY = Group(
     # training amplifies (branch_sweep, one branch, seed 0: top-1 35.6 % instead of 42.2 %).
     # 4: the weight gradient of a depthwise convolution on a map lower than its kernel is summed in another order.
     version=4,
-    depends_on=("data", "train", "seed", "device", "torch"),
+    depends_on=("data", "train", "recipe", "seed", "device", "torch"),
     probe=train,
     shared_clock=("train_seconds",),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from hrvit_lab.metrics import METRICS, Metric
 from hrvit_lab.network.baselines import NetworkConfig
+from hrvit_lab.train.recipe import AnyRecipe
 
 Figures = dict[str, Any]
 
@@ -23,8 +24,10 @@ class ProbeInput:
         resolution: height and width of the input in pixels, for costs, latency and memory.
         seed: of initial weights and training.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        data: arguments of ``load_dataset``: ``name``, ``resolution`` and optionally ``root``.
-        train: fields of ``TrainOptions``.
+        data: arguments of ``load_dataset``: ``name``, ``resolution`` and optionally ``root``; with a recipe ``root``
+            alone.
+        train: fields of ``TrainOptions``; empty with a recipe.
+        recipe: of the training, instead of the short one.
         latency: arguments of ``measure_latency`` except model, resolution and device.
         on_step: long-running probes call it with (steps done, total steps).
     """
@@ -35,6 +38,7 @@ class ProbeInput:
     device: str = "cpu"
     data: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    recipe: AnyRecipe | None = None
     latency: Mapping[str, Any] = field(default_factory=dict)
     on_step: Callable[[int, int], None] = field(default=ignore_steps, compare=False)
 
@@ -48,8 +52,8 @@ class Group:
         label: what one trial of it is, as shown to users.
         version: increase it when the probe changes what it measures; records of other versions are ignored.
         depends_on: conditions that the values depend on, in addition to the network: ``"resolution"``, ``"data"``,
-            ``"train"``, ``"latency"``, ``"seed"``, ``"device"``, ``"hardware"``, ``"torch"`` (its version); or one
-            field of a condition, such as ``"latency.dtype"``.
+            ``"train"``, ``"recipe"``, ``"latency"``, ``"seed"``, ``"device"``, ``"hardware"``, ``"torch"`` (its
+            version); or one field of a condition, such as ``"latency.dtype"``.
         probe: measures in a worker process, and imports its dependencies when called. It returns one flat dict: metrics
             (and their spread, ``SPREAD``) in base units, and additional data under ``ATTACHMENTS``. It raises an
             exception if the measurement fails.

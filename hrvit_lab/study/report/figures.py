@@ -21,8 +21,9 @@ def figures_of(results: Results) -> dict[str, plots.Figure]:
         table = table.drop(columns="macs", errors="ignore")  # the remaining differences in MACs mean nothing
     axes = spec.axis_names if spec.compare_to is None else ()  # with compare_to, variants have no shared axis values
     figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset, spec.tradeoff)
-    if spec.compare_to is not None and "top1_delta" in table and table["top1_delta"].notna().any():
-        figures = {"top1_deltas": plots.deltas(table, "top1", spec.compare_to, results.dataset)} | figures
+    score = results.score
+    if spec.compare_to is not None and f"{score}_delta" in table and table[f"{score}_delta"].notna().any():
+        figures = {f"{score}_deltas": plots.deltas(table, score, spec.compare_to, results.dataset)} | figures
     return figures
 
 

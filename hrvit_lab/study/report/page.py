@@ -61,7 +61,7 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
         definitions=[(metric_label(key, results.dataset), METRICS[key].doc) for key in results.metrics]
         + [(column.title, column.doc) for column in compared],
         command=str(results.environment.get("command") or f"python -m hrvit_lab.study {results.name}"),
-        has_accuracy=any(METRICS[key].group == "accuracy" for key in results.metrics),
+        has_accuracy=any(METRICS[key].per_seed for key in results.metrics),
         table_note=table_note(listed, len(results.table)),
         sort_script=Markup(SORT_SCRIPT),
         sort_script_hash=base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode(),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.metrics import METRICS, SCORES, format_value, score_of
 from hrvit_lab.study.columns import is_disturbed
 from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.show import costed
@@ -27,29 +27,31 @@ def summary(table: pd.DataFrame, dataset: str, compare_to: str | None = None) ->
     for place, row in enumerate(rows):
         distinct.setdefault(place if pd.isna(row.get("config_id")) else row["config_id"], row)
     networks = list(distinct.values())  # a network can occur twice: as is, and matched
-    changed = [row for row in networks if not pd.isna(row.get("top1_delta"))]
+    score = score_of(table)
+    label = f"{SCORES[score]} on {dataset} (a proxy)"
+    changed = [row for row in networks if not pd.isna(row.get(f"{score}_delta"))]
     if compare_to is not None and changed:
-        return _delta_summary(changed, dataset, compare_to)
-    trained = [row for row in networks if not pd.isna(row.get("top1"))]
+        return _delta_summary(changed, score, label, compare_to)
+    trained = [row for row in networks if not pd.isna(row.get(score))]
     if not trained:
         return _agreement(table) or _cost_summary(table)
-    return _ranking(sorted(trained, key=lambda row: -row["top1"]), f"top-1 on {dataset} (a proxy)")
+    return _ranking(sorted(trained, key=lambda row: -row[score]), score, label)
 
 
-def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
+def _ranking(ranked: Sequence[Mapping[str, Any]], score: str, label: str) -> list[str]:
     """The best network, and which others are significantly worse; ``ranked`` has the best first."""
     best, *others = ranked
     if not others:
-        return [f"Only {best['variant']} was trained: {_text(best, 'top1')} {label}; there is no comparison."]
-    said = [f"Highest mean {label}: {best['variant']}, {_text(best, 'top1')}."]
-    if all(math.isnan(row.get("top1_below_best_p", math.nan)) for row in others):
+        return [f"Only {best['variant']} was trained: {_text(best, score)} {label}; there is no comparison."]
+    said = [f"Highest mean {label}: {best['variant']}, {_text(best, score)}."]
+    if all(math.isnan(row.get(f"{score}_below_best_p", math.nan)) for row in others):
         return [*said, UNTESTED]
-    below = [row for row in others if row.get("top1_below_best_p", math.nan) < LEVEL]
+    below = [row for row in others if row.get(f"{score}_below_best_p", math.nan) < LEVEL]
     tied = [row for row in ranked if row not in below]
     pairs = len(ranked) * (len(ranked) - 1) // 2
     tested = "In paired t-tests over seeds" + (f", corrected for all {pairs} pairs" if pairs > 1 else "")
     if len(tied) == 1:
-        gap = f"{others[0]['top1_below_best']:.1f} points"
+        gap = f"{others[0][f'{score}_below_best']:.1f} points"
         every = f"each of the {len(others)} other networks" if len(others) > 1 else "the other network"
         said.append(
             f"{tested}, it is significantly better than {every} (5 % level). The second best, {others[0]['variant']}, "
@@ -73,7 +75,7 @@ def _ranking(ranked: Sequence[Mapping[str, Any]], label: str) -> list[str]:
             if cheapest is best
             else (
                 f"Of these {len(tied)} networks, {cheapest['variant']} has the fewest MACs: "
-                f"{_text(cheapest, 'top1')} at {_text(cheapest, 'macs')} MACs, "
+                f"{_text(cheapest, score)} at {_text(cheapest, 'macs')} MACs, "
                 f"{cheapest['macs'] / best['macs']:.2f} times those of {best['variant']}."
             )
         )
@@ -128,18 +130,31 @@ def protocol(spec: Spec) -> list[tuple[str, str]]:
         said.append(("Costs are of", f"{costed(spec)}, with the same changes; accuracy is of the network above"))
     if spec.compare_to is not None:
         said.append(("Compared with", spec.compare_to))
-    if "accuracy" in groups:
-        trained = "×".join(map(str, spec.data.resolution))
+    if any(METRICS[key].per_seed for key in spec.metrics):
+        trained = "×".join(map(str, spec.train_resolution))
         said += [
-            ("Data set", f"{spec.data.name} at {trained} pixels"),
+            ("Data set", f"{spec.dataset} at {trained} pixels"),
             ("Seeds", ", ".join(map(str, spec.seeds))),
-            ("Training budget", _options(spec.train.model_dump(exclude_none=True))),
+            ("Training budget", _budget(spec)),
         ]
     if groups & {"latency", "memory"}:
         said.append(("Latency settings", _options(spec.latency.model_dump(exclude_none=True))))
     if spec.constraints:
         said.append(("Constraints", _options(spec.constraints)))
     return said
+
+
+def _budget(spec: Spec) -> str:
+    """The settings of the trainings."""
+    if spec.recipe is None:
+        return _options(spec.train.model_dump(exclude_none=True))
+    changes = [
+        f"{section}.{setting} {value}"
+        for section, settings in spec.recipe.model_dump(exclude={"name", "root", "threads"}).items()
+        for setting, value in settings.items()
+    ]
+    changed = f" with {', '.join(changes)}" if changes else ""
+    return f"recipe {spec.recipe.name}{changed}: {spec.recipe.length}"
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
@@ -161,17 +176,17 @@ def _cost_summary(table: pd.DataFrame) -> list[str]:
     return [*said, "No network was trained, so there are no accuracies."] if said else ["No values were measured."]
 
 
-def _delta_summary(changed: Sequence[Mapping[str, Any]], dataset: str, reference: str) -> list[str]:
+def _delta_summary(changed: Sequence[Mapping[str, Any]], score: str, label: str, reference: str) -> list[str]:
     """The significant differences to the reference."""
-    rows = [row for row in changed if not math.isnan(row.get("top1_delta_p", math.nan))]
+    rows = [row for row in changed if not math.isnan(row.get(f"{score}_delta_p", math.nan))]
     if not rows:
-        return [f"No significant change of top-1 on {dataset} (a proxy) against {reference!r}. {UNTESTED}"]
-    moved = [row for row in rows if row["top1_delta_p"] < LEVEL]
+        return [f"No significant change of {label} against {reference!r}. {UNTESTED}"]
+    moved = [row for row in rows if row[f"{score}_delta_p"] < LEVEL]
     corrected = f", corrected for {len(rows)} comparisons (Holm)" if len(rows) > 1 else ""
     said = [
         f"In paired t-tests over seeds against {reference!r}{corrected}, {len(moved)} of "
-        f"{_counted(len(rows), 'variant')} {'differs' if len(moved) == 1 else 'differ'} significantly in top-1 on "
-        f"{dataset} (a proxy) at the 5 % level{_named_deltas(moved)}."
+        f"{_counted(len(rows), 'variant')} {'differs' if len(moved) == 1 else 'differ'} significantly in "
+        f"{label} at the 5 % level{_named_deltas(moved, score)}."
     ]
     if len(moved) < len(rows):
         said.append(
@@ -179,19 +194,21 @@ def _delta_summary(changed: Sequence[Mapping[str, Any]], dataset: str, reference
             if moved
             else "No effect was detected at this training budget."
         )
-    alone = [row for row in rows if row not in moved and not row["top1_delta_low"] <= 0 <= row["top1_delta_high"]]
+    alone = [
+        row for row in rows if row not in moved and not row[f"{score}_delta_low"] <= 0 <= row[f"{score}_delta_high"]
+    ]
     if alone:
         chance = min(100.0, 100 * LEVEL * len(rows))
         said.append(
             f"Without this correction, {len(alone)} of these {'has' if len(alone) == 1 else 'have'} a 95 % interval "
-            f"that excludes 0{_named_deltas(alone)}. Even if no variant had an effect, up to {chance:.0f} % of such "
-            "studies would have at least one such interval."
+            f"that excludes 0{_named_deltas(alone, score)}. Even if no variant had an effect, up to {chance:.0f} % of "
+            "such studies would have at least one such interval."
         )
     return said
 
 
-def _named_deltas(rows: Sequence[Mapping[str, Any]]) -> str:
-    named = [f"{row['variant']} ({row['top1_delta']:+.1f} points)" for row in rows[:MAX_NAMED]]
+def _named_deltas(rows: Sequence[Mapping[str, Any]], score: str) -> str:
+    named = [f"{row['variant']} ({row[f'{score}_delta']:+.1f} points)" for row in rows[:MAX_NAMED]]
     more = f" and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
     return f": {', '.join(named)}{more}" if rows else ""
 
