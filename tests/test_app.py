@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ClientState_pb2 import ClientState
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.testing.v1 import AppTest
 from test_report import HOSTILE, write_study
+from websockets.sync.client import connect
 
 from hrvit_lab.app import folders, point_names
 from hrvit_lab.app import widgets as text
@@ -283,7 +287,9 @@ def test_a_committed_study_opens_with_its_table_and_chart(folder: Path, monkeypa
     assert not [text for text in said if "not shown" in text]
 
 
-def test_the_app_answers_as_streamlit_starts_it(tmp_path: Path) -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[int]:
+    """The port of a server that Streamlit starts with the app."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -298,9 +304,35 @@ def test_the_app_answers_as_streamlit_starts_it(tmp_path: Path) -> None:
                 answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=10).read()
             time.sleep(0.1)
         assert answer == b"ok", (tmp_path / "log").read_text()
+        yield port
     finally:
         process.kill()
         process.wait()
+
+
+def open_page(port: int, name: str) -> list[ForwardMsg]:
+    """What the server sends to a browser that opens an address, until the page is drawn."""
+    messages: list[ForwardMsg] = []
+    with connect(f"ws://127.0.0.1:{port}/_stcore/stream", max_size=None) as connection:
+        connection.send(BackMsg(rerun_script=ClientState(page_name=name)).SerializeToString())
+        while not messages or messages[-1].WhichOneof("type") != "script_finished":
+            sent = connection.recv(timeout=120)
+            assert isinstance(sent, bytes)
+            messages.append(ForwardMsg.FromString(sent))
+    return messages
+
+
+def test_pages_are_at_their_addresses(server: int) -> None:
+    """As Streamlit starts the app; an unknown address gets the first page and a message."""
+    found = {"": "Studies", "studies": "Studies", "build": "Build a variant", "unknown": None}
+    for name, title in found.items():
+        messages = open_page(server, name)
+        kinds = [message.WhichOneof("type") for message in messages]
+        assert ("page_not_found" in kinds) == (title is None), name
+        headings = (message.delta.new_element.heading.body for message in messages)
+        assert next(filter(None, headings)) == (title or "Studies")
+        navigation = messages[kinds.index("navigation")].navigation
+        assert [page.page_name for page in navigation.app_pages if not page.is_hidden] == ["Studies", "Build"]
 
 
 # -- build ------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 from hrvit_lab.app.pages import build, explore, published, studies
 
 
 class Page(NamedTuple):
-    """A page: its title (and URL path), a Material symbol, and the function that draws it."""
+    """A page: its title, a Material symbol, and the function that draws it."""
 
     title: str
     icon: str
@@ -25,13 +26,23 @@ PAGES = (
 
 
 def run() -> None:
-    """Draw the selected page."""
+    """Draw the selected page. Every page is at the address of its title, and the first one is also at the root."""
     st.set_page_config(page_title="hrvit_lab", page_icon=":material/account_tree:", layout="wide")
-    pages = [
-        st.Page(page.show, title=page.title, icon=f":material/{page.icon}:", url_path=page.title.lower())
-        for page in PAGES
-    ]
-    st.navigation(pages, position="top").run()
+    first, *others = PAGES
+    # Streamlit serves its default page at the root only. A second, hidden page makes its own address work.
+    named = _page(first, address(first), visibility="hidden")
+    st.navigation(
+        [_page(first, "home", default=True), named, *(_page(page, address(page)) for page in others)], position="top"
+    ).run()
+
+
+def address(page: Page) -> str:
+    """The path of a page's address."""
+    return page.title.lower()
+
+
+def _page(page: Page, path: str, **settings: Any) -> StreamlitPage:
+    return st.Page(page.show, title=page.title, icon=f":material/{page.icon}:", url_path=path, **settings)
 
 
 if __name__ == "__main__":  # as streamlit runs it
