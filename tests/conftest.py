@@ -78,13 +78,16 @@ def light_studies(light_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results are drawn in the first of their figures alone: where figures are not tested."""
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All figures of results are written, but blank: where their content is not tested."""
 
-    def first(kept: Results) -> dict[str, Figure]:
-        return dict(list(figures_of(kept).items())[:1])
+    def blank(results: Results) -> dict[str, Figure]:
+        figures = figures_of(results)
+        for figure in figures.values():
+            figure.clear()
+        return figures
 
-    monkeypatch.setattr(report, "figures_of", first)
+    monkeypatch.setattr(report, "figures_of", blank)
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_the_environments_are_those_of_the_records() -> None:
     ]
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_shows_where_its_records_were_measured_not_where_it_was_drawn(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     there = [{"trials": {"accuracy": 9}, "cpu": "measuring chip"}, {"trials": {"latency": 3}, "cpu": "timing chip"}]
@@ -129,6 +129,10 @@ def test_the_report_shows_where_its_records_were_measured_not_where_it_was_drawn
 
 
 # -- read-only, full, and not regular ---------------------------------------------------------------------
+
+
+def written_files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".lock"}
 
 
 @contextmanager
@@ -156,7 +160,7 @@ def archive() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_results_that_can_only_be_read_are_shown_and_reported_elsewhere(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,12 +183,13 @@ def test_results_that_can_only_be_read_are_shown_and_reported_elsewhere(
     [line] = errors.splitlines()
     assert "costs can't be written" in line and "--into" in line
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert written_files(elsewhere / "costs") == written_files(out / "costs")
     for name in ("table.csv", "study.yaml", "configs.json"):
         assert (elsewhere / "costs" / name).read_bytes() == (out / "costs" / name).read_bytes()
     assert read_results(elsewhere / "costs").faults == []
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_folder_without_records_is_reported_from_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,8 +224,8 @@ def test_every_committed_result_is_reported_and_opened(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.usefixtures("one_figure")
-@pytest.mark.parametrize("name", ["table.csv", "report.html", "figures/top1_against_macs.png"])
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.parametrize("name", ["table.csv", "report.html", "figures/training_curves.svg"])
 def test_a_full_disk_names_the_file_and_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     folder = write_study(tmp_path / "s")
     (folder / "figures").mkdir()
@@ -274,7 +279,7 @@ def studies_of_one_name(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_two_study_files_of_one_name_do_not_share_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, other = studies_of_one_name(tmp_path)
     out = ["--out", str(tmp_path / "results"), "--jobs", "1"]
@@ -289,7 +294,7 @@ def test_two_study_files_of_one_name_do_not_share_results(tmp_path: Path, capsys
     assert str(mine.parent) not in (folder / "environment.json").read_text()  # results can be published
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,7 +310,7 @@ def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
     assert "will not include" not in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_folder_of_an_older_version_is_judged_by_title_and_question(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
