@@ -239,7 +239,7 @@ def _torch(model: nn.Module, images_BCHW: Tensor, log: OperatorLog) -> Reading:
     return Reading(counter.get_total_flops() // 2, *unseen, note=note)
 
 
-TOOLS = (
+TOOLS: tuple[Tool, ...] = (
     Tool("fvcore", "jit trace", _fvcore),
     Tool("ptflops", "pytorch", _ptflops_pytorch),
     Tool("ptflops", "aten", _ptflops_aten),
