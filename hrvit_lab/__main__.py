@@ -13,6 +13,7 @@ COMMANDS = {
     "latency": "compare the latency of networks",
     "train": "train a network, for a few epochs or by a recipe",
     "evaluate": "score a checkpoint on a data set",
+    "insight": "look inside a network: attention, receptive fields, features",
     "data": "list the data sets, and check their files",
     "app": "explore results and build variants in the browser",
 }

@@ -19,6 +19,7 @@ from hrvit_lab.devices import find_device
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import write_atomically, write_csv
+from hrvit_lab.network.checkpoint_files import RUN_WEIGHTS
 from hrvit_lab.network.checkpoints import load_checkpoint
 from hrvit_lab.train import assemble
 from hrvit_lab.train.data.samples import Samples
@@ -29,7 +30,6 @@ from hrvit_lab.train.run_folder import FOLDER as RUNS
 from hrvit_lab.train.run_folder import as_json
 from hrvit_lab.train.tasks import Evaluation
 
-WEIGHTS = ("best.safetensors", "last.safetensors")
 MAX_OVERLAYS = 24
 
 
@@ -86,10 +86,10 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
         return network.weights, without_weights(recipe)
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
-        weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+        weights = next((folder / name for name in RUN_WEIGHTS if (folder / name).exists()), None)
         if weights is None:
             raise ConfigError(
-                f"{folder} contains no {' or '.join(WEIGHTS)}; give a folder written by hrvit-lab train RECIPE"
+                f"{folder} contains no {' or '.join(RUN_WEIGHTS)}; give a folder written by hrvit-lab train RECIPE"
             )
         path = weights
     if options.recipe is not None:
@@ -177,7 +177,7 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
     if recipe.task == "classification":
         write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
     else:
-        network = weights.parent.name if weights.name in WEIGHTS else weights.name
+        network = weights.parent.name if weights.name in RUN_WEIGHTS else weights.name
         title = f"{network} on {recipe.data.name}: mIoU {result.scores['miou']:.2f} %"
         write_atomically(out / "overlays.html", page(title, kept.overlays, names))
 

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrvit_lab.cli import printable
-from hrvit_lab.config import ConfigError, HRViTConfig, own_name, preset_names, read_config, suggest
-from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_network
+from hrvit_lab.config import ConfigError, own_name
+from hrvit_lab.network.baselines import TIMM, NetworkConfig, build_network
 from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.named import named_config
 from hrvit_lab.network.seeding import seeded
 
 DEPLOY = ":deploy"
@@ -54,15 +55,15 @@ def find_model(name: str, *, seed: int = 0, resolution: tuple[int, int] | None =
     deployed = name.endswith(DEPLOY)
     if deployed and source.startswith(TIMM):
         raise ConfigError(f"{name}: only HRViTs have a deployed form; use {source}")
+    config = named_config(source)
     if source.startswith(TIMM):
-        config: NetworkConfig = TimmConfig(source)
         try:
             plain = build_measurable(config, seed, resolution)
         except Exception as error:  # timm's models raise different exceptions for sizes they do not support
             size = "its default size" if resolution is None else f"{resolution[0]}×{resolution[1]}"
             raise ConfigError(f"{name} cannot be built for {size}: {type(error).__name__}: {error}") from error
     else:
-        plain = build_measurable(_config(source), seed)
+        plain = build_measurable(config, seed)
     return NamedModel(printable(name), plain, deploy(plain) if deployed else plain)
 
 
@@ -122,12 +123,3 @@ def randomize_norms(model: nn.Module) -> None:
                 nn.init.uniform_(parameter, 0.5, 1.5)
             else:
                 nn.init.normal_(parameter, std=0.02)
-
-
-def _config(source: str) -> HRViTConfig:
-    if source not in preset_names() and not source.endswith((".yaml", ".yml")):
-        raise ConfigError(
-            f"model {source!r} is unknown; {suggest(source, preset_names())} or give the YAML file of a config or "
-            f"{TIMM}NAME"
-        )
-    return read_config(source)

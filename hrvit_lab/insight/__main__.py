@@ -1,0 +1,91 @@
+"""``hrvit-lab insight MODEL IMAGE``: figures and arrays of what a network does with an image."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from hrvit_lab import cli
+from hrvit_lab.insight.what import WHAT
+
+EXAMPLES = """\
+examples:
+  hrvit-lab insight hrvit_nano.fashion_mnist shirt.png
+  hrvit-lab insight runs/b1 street.jpg --what attention,rollout --pixel 200,310
+  hrvit-lab insight timm:resnet18 photo:chelsea --what features,receptive_field
+  hrvit-lab insight hrvit_nano photo:coffee --what attention --block stages.3.branches.0.0
+
+Shown by --what (default: all that the network has):
+{what}
+
+Every figure is written as PNG and SVG, and its numbers as NPZ. Untrained weights are random, and the figures say so.
+Exit code: 0 success, 2 invalid request.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+
+    def work() -> int:
+        options = parser().parse_args(arguments)
+        with cli.loading():
+            from hrvit_lab.insight.command import insight  # imported here to keep --help fast
+
+        return insight(options)
+
+    return cli.run(work)
+
+
+def pixel(text: str) -> tuple[int, int]:
+    """Parse ``ROW,COLUMN``."""
+    row, comma, column = text.partition(",")
+    if not comma or not all(part.strip().isdecimal() and len(part) < 7 for part in (row, column)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pixel; write ROW,COLUMN, counted from 0, such as 100,80")
+    return int(row), int(column)
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    width = max(map(len, WHAT))
+    listed = "\n".join(f"  {name:{width}}  {what}" for name, what in WHAT.items())
+    parser = cli.Parser(
+        "hrvit-lab insight", "Look inside a network: figures and arrays for one image.", EXAMPLES.format(what=listed)
+    )
+    parser.add_argument(
+        "model", metavar="MODEL",
+        help="a preset, the YAML file of a config, the folder of a training or a file of weights in it, a network that "
+        "ships with trained weights, or timm:NAME",
+    )  # fmt: skip
+    parser.add_argument(
+        "image", metavar="IMAGE", help="an image file, or photo:NAME for a photograph of scikit-image (photo:chelsea)"
+    )
+    parser.add_argument(
+        "--what", type=cli.listed(cli.one_of(WHAT, "view")), metavar="NAME,…", help="what to show (see below)"
+    )
+    parser.add_argument(
+        "--out", type=cli.path, metavar="DIR", help="folder of the files (default: results/insight/MODEL-IMAGE)"
+    )
+    parser.add_argument(
+        "--resolution", type=cli.size, metavar="N|HxW",
+        help="size that the image is scaled and cropped to, in pixels (default: that of the network's training)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pixel", type=pixel, metavar="ROW,COLUMN", help="the pixel whose attention is shown (default: the centre)"
+    )
+    parser.add_argument(
+        "--block", metavar="NAME", help="the block whose heads are shown (default: the last one of the finest branch)"
+    )
+    parser.add_argument(
+        "--class", dest="class_number", type=cli.whole(0, 99_999), metavar="N",
+        help="the class of the evidence (default: the predicted one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--truth", type=cli.path, metavar="FILE", help="a mask with the true class of each pixel (PNG), for segments"
+    )
+    parser.add_argument(
+        "--seed", type=cli.seed, default=0, metavar="N", help="of weights that are not trained (default: 0)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

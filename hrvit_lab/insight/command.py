@@ -1,0 +1,126 @@
+"""Run ``hrvit-lab insight``: open the network and the image, write figures and arrays one after another."""
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from hrvit_lab import cli
+from hrvit_lab.config import SEGMENTERS, ConfigError
+from hrvit_lab.environment import environment
+from hrvit_lab.files import write_atomically
+from hrvit_lab.insight.locate import token_at
+from hrvit_lab.insight.views_command import VIEWS, Shown, Subject
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.named import NamedNetwork, open_network
+from hrvit_lab.plots import save
+from hrvit_lab.train.data.image_files import open_image, read_image
+from hrvit_lab.train.data.photographs import read_photograph
+from hrvit_lab.train.run import plain_name
+from hrvit_lab.train.transforms.normalise import Normalise
+
+FOLDER = Path("results") / "insight"
+PHOTO = "photo:"
+MAX_SIDE_PX = 2048
+"""Gradients of larger images do not fit into the memory of most machines."""
+
+
+def insight(options: argparse.Namespace) -> int:
+    """Write what the command line asks for and return the exit code.
+
+    Raises:
+        ConfigError: for an invalid model, image, pixel or block; or a view that was asked for and that the network does
+            not have. Files of earlier views are kept.
+    """
+    console = cli.console(soft_wrap=True)
+    if options.resolution and max(options.resolution) > MAX_SIDE_PX:
+        raise ConfigError(
+            f"--resolution {cli.show_size(options.resolution)} is too large; use at most {MAX_SIDE_PX} pixels a side"
+        )
+    network = open_network(options.model, seed=options.seed, resolution=options.resolution)
+    subject = make_subject(options, network)
+    out: Path = options.out or FOLDER / plain_name(f"{Path(options.model).name}-{Path(options.image).stem}")
+    out.mkdir(parents=True, exist_ok=True)
+    about = {
+        "model": options.model, "weights": network.weights, "trained": network.trained, "image": options.image,
+        "resolution_px": subject.size, "pixel": subject.pixel, "seed": options.seed, "note": subject.note,
+        "environment": environment(),
+    }  # fmt: skip
+    write_atomically(out / "about.json", json.dumps(about, indent=2, default=str) + "\n")
+    console.print(f"{subject.label}; pixel at row {subject.pixel[0]}, column {subject.pixel[1]}. {subject.note}")
+    for name in options.what or VIEWS:
+        try:
+            shown = VIEWS[name](subject)
+        except ConfigError as error:
+            if options.what:
+                raise ConfigError(f"{name}: {error}") from None
+            console.print(f"{name}: not shown, because {error}")
+            continue
+        write(out, name, shown)
+        console.print(f"{name}: {shown.said}")
+    console.print(f"Wrote figures (PNG, SVG) and arrays (NPZ) in {out}")
+    return 0
+
+
+def make_subject(options: argparse.Namespace, network: NamedNetwork) -> Subject:
+    """The network with its image.
+
+    Raises:
+        ConfigError: for an image that can't be read, or a size, pixel or truth that does not fit.
+    """
+    segmenter = network.name in SEGMENTERS
+    size = options.resolution or network.resolution_px or ((512, 512) if segmenter else (224, 224))
+    channels = network.model.config.in_chans if isinstance(network.model, HRViT) else 3
+    if channels != 3:
+        raise ConfigError(f"in_chans = {channels}, but images have 3 channels; choose a network with in_chans = 3")
+    if isinstance(network.model, HRViT):
+        network.model.config.check_resolution(size)
+    image = read(options.image, size)
+    pixel = options.pixel or (size[0] // 2, size[1] // 2)
+    token_at(pixel, size, (1, 1))  # checks the pixel
+    x_1CHW = Normalise(network.mean, network.std)(image)[None]
+    truth = None if options.truth is None else read_truth(options.truth, size)
+    return Subject(network, image, x_1CHW, pixel, options.block, options.class_number, truth)
+
+
+def read(name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image file or ``photo:NAME``, scaled to cover (height, width), its centre: uint8 (H, W, 3).
+
+    Raises:
+        ConfigError: if it can't be decoded; names the file.
+    """
+    if name.startswith(PHOTO):
+        photograph = read_photograph(plain_name(name.removeprefix(PHOTO)))
+        return np.array(ImageOps.fit(photograph, (size[1], size[0]), Image.Resampling.BICUBIC))
+    return read_image(cli.path(name), size)
+
+
+def read_truth(path: Path, size: tuple[int, int]) -> NDArray[np.int64]:
+    """The class of each pixel from a grey or palette mask, scaled and cropped like the image, (H, W).
+
+    Raises:
+        ConfigError: if it is no such mask.
+    """
+    open_image(path)  # checks the file
+    with Image.open(path) as mask:
+        if mask.mode not in ("L", "P"):
+            raise ConfigError(
+                f"{path} has mode {mask.mode}; give a mask with one 8-bit class number per pixel (L or P)"
+            )
+        fitted = ImageOps.fit(mask, (size[1], size[0]), Image.Resampling.NEAREST)
+        return np.array(fitted).astype(np.int64)
+
+
+def write(out: Path, name: str, shown: Shown) -> None:
+    """Write the figures and arrays of a view."""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = shown.arrays
+    np.savez_compressed(file, **arrays)
+    write_atomically(out / f"{name}.npz", file.getvalue())
+    for stem, figure in shown.figures.items():
+        save(figure, out / stem)

@@ -1,0 +1,294 @@
+"""Each thing that ``hrvit-lab insight`` shows: numbers, figures, and a sentence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hrvit_lab import cli
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.insight.attention import BlockAttention, block_attention, remarks
+from hrvit_lab.insight.contributions import contributions
+from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
+from hrvit_lab.insight.features import coloured, feature_maps
+from hrvit_lab.insight.locate import on_image, pixels_of, token_at
+from hrvit_lab.insight.receptive_field import receptive_fields
+from hrvit_lab.insight.rollout import network_rollout
+from hrvit_lab.insight.segments import IGNORED, boundary_errors, segments
+from hrvit_lab.insight.similarity import similarity
+from hrvit_lab.insight.statistics import attention_statistics
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.named import NamedNetwork
+from hrvit_lab.plots import Figure
+from hrvit_lab.plots import insight as pictures
+from hrvit_lab.plots import insight_numbers as charts
+from hrvit_lab.plots.images import Box, Pixel
+
+OCCLUSIONS = 8
+"""Squares along the shorter side of the image."""
+BOUNDARY_PX = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network, an image, and what is asked of them.
+
+    Attributes:
+        image: uint8 (H, W, 3), as it is drawn.
+        tensor: the same, as the network reads it, (1, C, H, W).
+        pixel: (row, column).
+        block: whose heads are shown; None: the last one of the finest branch.
+        class_number: None: the predicted one.
+        truth: class numbers (H, W), if they are known.
+    """
+
+    network: NamedNetwork
+    image: NDArray[Any]
+    tensor: Tensor
+    pixel: Pixel
+    block: str | None = None
+    class_number: int | None = None
+    truth: NDArray[Any] | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The network's module."""
+        return self.network.model
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def label(self) -> str:
+        """Network and size of the image, for titles."""
+        return f"{self.network.name}, {cli.show_size(self.size)}"
+
+    @cached_property
+    def note(self) -> str:
+        """Where the weights are from, and what must be said about them."""
+        said = remarks(self.model, self.network.trained)
+        weights = f"{self.network.weights[:1].upper()}{self.network.weights[1:]}."
+        return " ".join((weights, *said) if self.network.trained else said)
+
+    @cached_property
+    def attention(self) -> tuple[BlockAttention, ...]:
+        """The attention of all blocks."""
+        return block_attention(self.model, self.tensor)
+
+
+class Shown(NamedTuple):
+    """The result of a view.
+
+    Attributes:
+        figures: by file name.
+        arrays: for the NPZ file.
+        said: one sentence with a number.
+    """
+
+    figures: dict[str, Figure]
+    arrays: dict[str, NDArray[Any]]
+    said: str
+
+
+def attention(subject: Subject) -> Shown:
+    """A montage over branches and stages, and the heads of one block."""
+    maps = {one.place.name: one.of_pixel(subject.pixel) for one in subject.attention}
+    last = {(one.place.stage, one.place.branch): one for one in subject.attention}
+    if isinstance(subject.model, HRViT):
+        drawn = {key: (maps[one.place.name].mean(0), _box(one, subject)) for key, one in last.items()}
+        figures = {
+            "attention": pictures.attention_montage(subject.image, drawn, subject.pixel, subject.label, subject.note)
+        }
+        finest = max(last, key=lambda key: (-key[1], key[0]))
+        chosen = last[finest]
+    else:
+        named = {one.place.title: (maps[one.place.name].mean(0), _box(one, subject)) for one in subject.attention}
+        figures = {
+            "attention": pictures.attention_of_blocks(subject.image, named, subject.pixel, subject.label, subject.note)
+        }
+        chosen = subject.attention[-1]
+    if subject.block is not None:
+        [chosen] = block_attention(subject.model, subject.tensor, [subject.block])
+    figures["attention_heads"] = pictures.attention_heads(
+        subject.image, maps[chosen.place.name], _box(chosen, subject), subject.pixel, chosen.place.title, subject.label,
+        subject.note,
+    )  # fmt: skip
+    token = token_at(subject.pixel, subject.size, chosen.place.stride)
+    most = chosen.of_token(token).mean(0).max()
+    arrays = {
+        one.place.name: one.of_token(token_at(subject.pixel, subject.size, one.place.stride))
+        for one in subject.attention
+    }
+    said = (
+        f"{len(maps)} blocks; in {chosen.place.title}, the token at row {subject.pixel[0]}, column {subject.pixel[1]} "
+        f"gives {100 * most:.2g} % to the token that it attends to most (mean of {chosen.num_heads} heads)"
+    )
+    return Shown(figures, arrays, said)
+
+
+def rollout(subject: Subject) -> Shown:
+    """Through the whole network, from every branch's last map."""
+    model = _hrvit(subject)
+    found: dict[str, NDArray[Any]] = {}
+    drawn: dict[str, tuple[NDArray[Any], Box]] = {}
+    for branch, side in enumerate(model.config.strides):
+        token = token_at(subject.pixel, subject.size, (side, side))
+        map_hw = network_rollout(model, subject.tensor, branch, token)
+        found[f"branch {branch}"] = map_hw
+        place = pixels_of(token, subject.size, (side, side))
+        drawn[f"branch {branch}"] = on_image(map_hw, subject.size, (4, 4)), _rectangle(place)
+    counts = [int((map_hw > 0).sum()) for map_hw in found.values()]
+    said = f"tokens of the stem that reach the token, by branch: {', '.join(f'{count:,}' for count in counts)}"
+    figure = pictures.rollouts(subject.image, drawn, subject.pixel, subject.label, subject.note)
+    return Shown({"rollout": figure}, found, said)
+
+
+def paths(subject: Subject) -> Shown:
+    """What each path of a block adds."""
+    found = contributions(subject.model, subject.tensor)
+    rows = [charts.BlockShares(one.place.stage, one.place.branch, one.shares) for one in found]
+    names = list(dict.fromkeys(name for one in found for name in one.parts))
+    table = np.array([[one.shares.get(name, np.nan) for name in names] for one in found])
+    arrays = {
+        "blocks": np.array([one.place.name for one in found]), "paths": np.array(names), "shares": table,
+        "stream": np.array([one.norms["stream"] for one in found]),
+    }  # fmt: skip
+    means = ", ".join(f"{name} {100 * np.nanmean(table[:, i]):.3g} %" for i, name in enumerate(names))
+    figure = charts.contributions(rows, subject.label, subject.note)
+    return Shown({"contributions": figure}, arrays, f"norm relative to the residual stream, mean over blocks: {means}")
+
+
+def statistics(subject: Subject) -> Shown:
+    """Distance, entropy and diversity."""
+    _hrvit(subject)
+    found = [attention_statistics(one) for one in subject.attention]
+    rows = [
+        charts.BlockNumbers(one.place.stage, one.place.branch, one.distance_px, one.entropy_share, one.head_diversity)
+        for one in found
+    ]
+    arrays: dict[str, NDArray[Any]] = {"head_diversity": np.array([one.head_diversity for one in found])}
+    for one in found:
+        name = one.place.name
+        arrays |= {
+            f"{name}.distance_px": one.distance_px, f"{name}.entropy_nats": one.entropy_nats,
+            f"{name}.max_entropy_nats": one.max_entropy_nats,
+        }  # fmt: skip
+    distances = np.concatenate([one.distance_px for one in found])
+    shares = np.concatenate([one.entropy_share for one in found])
+    said = f"mean distance {distances.mean():.1f} px, mean entropy {np.nanmean(shares):.2f} of its maximum"
+    return Shown({"statistics": charts.attention_numbers(rows, subject.label, subject.note)}, arrays, said)
+
+
+def fields(subject: Subject) -> Shown:
+    """The effective receptive field of every branch's central token."""
+    found = receptive_fields(subject.model, subject.tensor)
+    sizes = {name: x.shape[-2:] for name, x in feature_maps(subject.model, subject.tensor).items()}
+    drawn, arrays = {}, {}
+    for name, field in found.items():
+        stride = [-(-side // number) for side, number in zip(subject.size, sizes[name], strict=True)]
+        at = tuple(min(n * s + s // 2, side - 1) for n, s, side in zip(field.token, stride, subject.size, strict=True))
+        drawn[name] = field.influence, (at[0], at[1]), field.area_px(0.5), field.area_px(0.99)
+        arrays[name] = field.influence
+    said = "; ".join(f"{name}: 50 % in {half:,} px, 99 % in {most:,} px" for name, (_, _, half, most) in drawn.items())
+    figure = pictures.receptive_fields(drawn, subject.image, subject.label, subject.note)
+    return Shown({"receptive_field": figure}, arrays, said)
+
+
+def likeness(subject: Subject) -> Shown:
+    """CKA between all maps."""
+    found = similarity([subject.tensor], subject.model)
+    arrays = {"cka": found.cka, "maps": np.array(found.rows)}
+    others = found.cka[~np.eye(len(found.cka), dtype=bool)]
+    said = f"{len(found.rows)} maps at {found.grid[0]} × {found.grid[1]} positions"
+    if len(others):
+        said += f"; CKA between different maps from {np.nanmin(others):.2f} to {np.nanmax(others):.2f}"
+    figure = charts.similarity(found.cka, found.rows, found.columns, found.grid, subject.label, subject.note)
+    return Shown({"similarity": figure}, arrays, said)
+
+
+def colours(subject: Subject) -> Shown:
+    """Principal components of every map."""
+    maps = feature_maps(subject.model, subject.tensor)
+    found = {name: coloured(x, subject.size) for name, x in maps.items() if min(x.shape[1], x[0, 0].numel()) >= 3}
+    if not found:
+        raise ConfigError("no map has three positions and three channels; use a larger image")
+    drawn = {name: (one.rgb, one.explained, one.size) for name, one in found.items()}
+    arrays = {name: one.rgb.astype(np.float32) for name, one in found.items()}
+    shares = ", ".join(f"{100 * one.explained.sum():.0f} %" for one in list(found.values())[-3:])
+    said = f"{len(found)} maps; variance that three components show in the last ones: {shares}"
+    return Shown({"features": pictures.features(drawn, subject.image, subject.label, subject.note)}, arrays, said)
+
+
+def seen_class(subject: Subject) -> Shown:
+    """Evidence for one class."""
+    predicted, probability = predicted_class(subject.model, subject.tensor)
+    number = predicted if subject.class_number is None else subject.class_number
+    patch = max(1, min(subject.size) // OCCLUSIONS)
+    occlusion = occlusion_evidence(subject.model, subject.tensor, number, patch)
+    gradients = gradient_evidence(subject.model, subject.tensor, number) if isinstance(subject.model, HRViT) else {}
+    names = subject.network.class_names
+
+    def named(one: int) -> str:
+        return f"{names[one]} (class {one})" if one < len(names) else f"class {one}"
+
+    figure = pictures.evidence(subject.image, gradients, occlusion, patch, named(number), subject.label, subject.note)
+    said = f"predicted {named(predicted)} with probability {probability:.2f}; evidence for {named(number)}"
+    return Shown({"evidence": figure}, {"occlusion": occlusion, **gradients}, said)
+
+
+def segmented(subject: Subject) -> Shown:
+    """Prediction, entropy, and errors where the truth is known."""
+    found = segments(subject.model, subject.tensor)
+    share = found.entropy_nats / max(found.max_entropy_nats, 1e-12)
+    arrays = {"prediction": found.prediction, "entropy_nats": found.entropy_nats}
+    said = f"{len(np.unique(found.prediction))} classes; mean entropy {share.mean():.2f} of its maximum"
+    wrong, errors = None, ""
+    if subject.truth is not None:
+        result = boundary_errors(found.prediction, subject.truth, BOUNDARY_PX)
+        wrong = result.wrong
+        arrays |= {"wrong": wrong, "near_boundary": result.near & (subject.truth != IGNORED)}
+        errors = (
+            f"Wrong: {result.error_percent:.1f} % of the pixels; {result.near_error_percent:.1f} % within "
+            f"{BOUNDARY_PX} px of a boundary, {result.far_error_percent:.1f} % elsewhere."
+        )
+        said += f". {errors.rstrip('.')}"
+    figure = pictures.segments(subject.image, found.prediction, share, wrong, errors, subject.label, subject.note)
+    return Shown({"segments": figure}, arrays, said)
+
+
+VIEWS: dict[str, Callable[[Subject], Shown]] = {
+    "attention": attention,
+    "rollout": rollout,
+    "contributions": paths,
+    "statistics": statistics,
+    "receptive_field": fields,
+    "similarity": likeness,
+    "features": colours,
+    "evidence": seen_class,
+    "segments": segmented,
+}
+"""The function of each name of `hrvit_lab.insight.what.WHAT`."""
+
+
+def _hrvit(subject: Subject) -> HRViT:
+    if not isinstance(subject.model, HRViT):
+        raise ConfigError(
+            f"{subject.network.name} is not an HRViT, whose branches and blocks this needs; choose attention, "
+            "features, similarity or receptive_field"
+        )
+    return subject.model
+
+
+def _box(one: BlockAttention, subject: Subject) -> Box:
+    token = token_at(subject.pixel, subject.size, one.place.stride)
+    return _rectangle(pixels_of(token, subject.size, one.place.stride))
+
+
+def _rectangle(place: tuple[slice, slice]) -> Box:
+    return place[0].start, place[1].start, place[0].stop, place[1].stop

@@ -1,0 +1,162 @@
+"""Networks by name, with their weights: presets, YAML files, timm's models, shipped networks, and trained ones."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hrvit_lab.cli import printable
+from hrvit_lab.config import (
+    ConfigError,
+    HRViTConfig,
+    own_name,
+    preset_names,
+    read_config,
+    read_text,
+    read_yaml,
+    shipped,
+)
+from hrvit_lab.config.text import shortened
+from hrvit_lab.errors import suggest
+from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_network
+from hrvit_lab.network.build import build, create_model
+from hrvit_lab.network.checkpoint_files import RUN_WEIGHTS
+from hrvit_lab.network.checkpoints import load_checkpoint
+from hrvit_lab.network.seeding import seeded
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WEIGHTS = (*RUN_WEIGHTS, "model.safetensors")
+"""Files of weights in the folder of a training, the first choice first."""
+MAX_CLASS_NAME = 60
+
+
+@dataclass(frozen=True, eq=False)
+class NamedNetwork:
+    """A network in evaluation mode on the CPU, and what it reads.
+
+    Attributes:
+        name: for figures and messages, without control characters.
+        weights: where its weights are from, in words.
+        trained: whether they were trained.
+        mean, std: of each channel, of pixels in 0…1.
+        resolution_px: height and width of its images, where they are known.
+        class_names: in the order of its outputs; empty if they are not known.
+    """
+
+    name: str
+    model: nn.Module
+    weights: str
+    trained: bool
+    mean: tuple[float, ...] = IMAGENET[0]
+    std: tuple[float, ...] = IMAGENET[1]
+    resolution_px: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = field(default=())
+
+
+def named_config(name: str) -> NetworkConfig:
+    """The config of a preset, a published segmenter, a shipped network, a YAML file, or a timm model (``timm:NAME``).
+
+    Raises:
+        ConfigError: if there is none; suggests similar names.
+    """
+    name = own_name(name)
+    if name.startswith(TIMM):
+        return TimmConfig(name)
+    if name not in preset_names() and not name.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"model {shortened(name)} is unknown; {suggest(name, preset_names())} or give the YAML file of a config or "
+            f"{TIMM}NAME"
+        )
+    return read_config(name)
+
+
+def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None = None) -> NamedNetwork:
+    """The network called ``name``, with its trained weights if it has any, and random ones otherwise.
+
+    Args:
+        name: as for `named_config`; or the folder of a training, or a file of weights with a ``config.yaml`` beside it.
+        seed: of random weights, which are those that a training starts from.
+        resolution: (height, width) for timm models with a fixed input size.
+    Raises:
+        ConfigError: if there is no such network, or its files don't fit each other.
+    """
+    name = own_name(name)
+    path = Path(name).expanduser()
+    if name in shipped():
+        about = shipped()[name]
+        return NamedNetwork(
+            name, create_model(name, pretrained=True).eval(), f"trained weights {name}", True,
+            about.mean, about.std, about.resolution_px, about.classes,
+        )  # fmt: skip
+    if path.exists() and not name.endswith((".yaml", ".yml")):
+        return _trained(path)
+    config = named_config(name)
+    try:
+        with seeded(seed):
+            model = build_network(config, resolution)
+    except ConfigError:
+        raise
+    except Exception as error:  # timm's models raise different exceptions for sizes they do not support
+        raise ConfigError(f"{shortened(name)} cannot be built: {type(error).__name__}: {error}") from error
+    found = NamedNetwork(printable(name), model.eval(), f"random weights, seed {seed}", trained=False)
+    return found if isinstance(config, HRViTConfig) else _as_timm_reads(found)
+
+
+def _as_timm_reads(found: NamedNetwork) -> NamedNetwork:
+    about: Mapping[str, Any] = getattr(found.model, "pretrained_cfg", None) or {}
+    size = about.get("input_size") or (3, 224, 224)
+    return replace(
+        found, mean=tuple(about.get("mean") or IMAGENET[0]), std=tuple(about.get("std") or IMAGENET[1]),
+        resolution_px=(int(size[1]), int(size[2])),
+    )  # fmt: skip
+
+
+def _trained(path: Path) -> NamedNetwork:
+    """The network of a training's folder, or of a file of weights in it."""
+    folder, weights = (path, None) if path.is_dir() else (path.parent, path)
+    if weights is None:
+        weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise ConfigError(f"{path} contains no {', '.join(WEIGHTS)}; give a folder written by hrvit-lab train")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{weights} has no config.yaml beside it, so its network is unknown; write one, such as 'preset: "
+            "hrvit_b1', or give a folder written by hrvit-lab train"
+        )
+    model = build(read_config(folder / "config.yaml"))
+    load_checkpoint(model, weights)
+    shown = printable(path.resolve().name if path.is_dir() else path.name)
+    label = printable(f"weights {weights.name} of {folder.resolve().name}")
+    return replace(NamedNetwork(shown, model.eval(), label, trained=True), **_read_by(folder))
+
+
+def _read_by(folder: Path) -> dict[str, Any]:
+    """How the images of a training were read, from its recipe or its results; what is not there is left out."""
+    if (folder / "recipe.yaml").is_file():
+        path = folder / "recipe.yaml"
+        data = read_yaml(read_text(path, "the recipe"), str(path)).get("data")
+    elif (folder / "result.json").is_file():
+        path = folder / "result.json"
+        try:
+            data = json.loads(read_text(path, "the result")).get("data")
+        except (ValueError, AttributeError):
+            raise ConfigError(f"{path} is not valid JSON; remove it, or give another folder") from None
+    else:
+        return {}
+    fields = data if isinstance(data, Mapping) else {}
+    found: dict[str, Any] = {}
+    for name in ("mean", "std"):
+        value = fields.get(name)
+        if isinstance(value, list) and len(value) == 3 and all(isinstance(one, int | float) for one in value):
+            found[name] = tuple(map(float, value))
+    size = fields.get("resolution_px", fields.get("resolution"))
+    size = [size, size] if isinstance(size, int) else size
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size):
+        found["resolution_px"] = tuple(size)
+    classes = fields.get("class_names")
+    if isinstance(classes, list):
+        found["class_names"] = tuple(printable(one)[:MAX_CLASS_NAME] for one in classes)
+    return found

@@ -1,0 +1,238 @@
+"""What a network sees, drawn on the image: attention, receptive fields, features, evidence, segments.
+
+Functions take arrays of `hrvit_lab.insight`. ``subject`` names the network and the size of the image; ``note`` has
+remarks that must stand on the picture, such as that weights are random.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hrvit_lab.plots.images import Box, Panel, Pixel, over, pale, panels
+from hrvit_lab.plots.style import SERIES
+
+RELATIVE = "0", "largest of the panel"
+
+
+def attention_montage(
+    image: NDArray[Any],
+    maps: Mapping[tuple[int, int], tuple[NDArray[Any], Box]],
+    pixel: Pixel,
+    subject: str,
+    note: str = "",
+) -> Figure:
+    """Where one pixel attends in every branch and stage, mean over heads.
+
+    Args:
+        image: uint8 (H, W, 3).
+        maps: by (stage, branch): the map on the image, (H, W), and the token's box in pixels.
+        pixel: (row, column).
+    """
+    stages, branches = sorted({key[0] for key in maps}), sorted({key[1] for key in maps})
+    rows = [
+        [_attention(image, maps.get((stage, branch)), pixel) for stage in stages]
+        for branch in branches
+    ]  # fmt: skip
+    return panels(
+        rows, f"Where a pixel attends – {subject}",
+        f"Attention of the token at the cross (row {pixel[0]}, column {pixel[1]}; its outline is the token), mean over "
+        "heads, last block of each branch and stage. Grey: no attention.",
+        note=note, row_names=[f"branch {branch}" for branch in branches],
+        column_names=[f"stage {stage}" for stage in stages], scale=(*RELATIVE, "attention weight of a token"),
+    )  # fmt: skip
+
+
+def attention_of_blocks(
+    image: NDArray[Any], maps: Mapping[str, tuple[NDArray[Any], Box]], pixel: Pixel, subject: str, note: str = ""
+) -> Figure:
+    """Where one pixel attends in every block of a network without branches, mean over heads, by the block's name."""
+    drawn = [_attention(image, found, pixel, name) for name, found in maps.items()]
+    return panels(
+        _wrapped(drawn, 4), f"Where a pixel attends – {subject}",
+        f"Attention of the token at the cross (row {pixel[0]}, column {pixel[1]}; its outline is the token), mean over "
+        "heads. What class tokens receive is not drawn.",
+        note=note, scale=(*RELATIVE, "attention weight of a token"),
+    )  # fmt: skip
+
+
+def attention_heads(
+    image: NDArray[Any], maps: NDArray[Any], box: Box, pixel: Pixel, block: str, subject: str, note: str = ""
+) -> Figure:
+    """Where one pixel attends in every head of a block.
+
+    Args:
+        maps: on the image, (heads, H, W).
+        box: of the token, in pixels.
+        block: its name in words.
+    """
+    drawn = [_attention(image, (head, box), pixel, f"head {number}") for number, head in enumerate(maps)]
+    drawn.insert(0, _attention(image, (maps.mean(0), box), pixel, "mean of the heads"))
+    return panels(
+        _wrapped(drawn), f"Heads of {block} – {subject}",
+        f"Attention of the token at the cross (row {pixel[0]}, column {pixel[1]}; its outline is the token). Grey: no "
+        "attention.",
+        note=note, scale=(*RELATIVE, "attention weight of a token"),
+    )  # fmt: skip
+
+
+def rollouts(
+    image: NDArray[Any], maps: Mapping[str, tuple[NDArray[Any], Box]], pixel: Pixel, subject: str, note: str = ""
+) -> Figure:
+    """Where the token of each branch comes from, through all blocks and fusions."""
+    drawn = [_attention(image, found, pixel, name) for name, found in maps.items()]
+    return panels(
+        _wrapped(drawn), f"Attention rollout through the network – {subject}",
+        f"Where the last token of each branch at the cross (row {pixel[0]}, column {pixel[1]}) comes from. An "
+        "approximation: residual streams count half, and fusions are linear maps with equal paths.",
+        note=note, scale=(*RELATIVE, "share of a token of the stem"),
+    )  # fmt: skip
+
+
+def receptive_fields(
+    fields: Mapping[str, tuple[NDArray[Any], Pixel, int, int]], image: NDArray[Any], subject: str, note: str = ""
+) -> Figure:
+    """Which pixels change a token of each branch.
+
+    Args:
+        fields: by name: influence (H, W), the pixel at the token's corner, and the areas of 50 % and 99 % in pixels.
+    """
+    rows: list[Panel | None] = []
+    for name, (influence, pixel, half, most) in fields.items():
+        title = f"{name}\n50 % in {half:,} px\n99 % in {most:,} px"
+        rows.append(Panel(title, over(image, np.sqrt(influence)), (pixel,)))
+    return panels(
+        _wrapped(rows, 4), f"Effective receptive field – {subject}",
+        "Influence of each pixel on the token at the cross, by gradients; colours show its square root. 50 % and 99 %: "
+        "the fewest pixels with that share of the influence.",
+        note=note, scale=("0", "largest of the panel", "square root of the influence"),
+    )  # fmt: skip
+
+
+def features(
+    maps: Mapping[str, tuple[NDArray[Any], NDArray[Any], tuple[int, int]]],
+    image: NDArray[Any],
+    subject: str,
+    note: str = "",
+) -> Figure:
+    """Features as colours: a grid of branches and stages, or in order for networks without branches.
+
+    Args:
+        maps: by name: rgb (H, W, 3), shares of variance (3,), and the size of the map.
+    """
+    places = {name: re.fullmatch(r"stage (\d+), branch (\d+)", name) for name in maps}
+    pictures = {
+        name: Panel(f"{size[0]} × {size[1]}\n{100 * explained.sum():.0f} % of variance", rgb)
+        for name, (rgb, explained, size) in maps.items()
+    }
+    title = f"Features as colours – {subject}"
+    caption = (
+        "Red, green and blue are the first three principal components of the features of a map, each scaled from its "
+        "1st to its 99th percentile. Colours of different maps can't be compared."
+    )
+    original = Panel("the image\n", image / 255)
+    if not all(places.values()):
+        named = [
+            panel._replace(title=f"{name}\n{panel.title.replace(chr(10), ', ')}") for name, panel in pictures.items()
+        ]
+        return panels(_wrapped([original, *named], 4), title, caption, note=note)
+    grid = {(int(place[2]), int(place[1])): pictures[name] for name, place in places.items() if place}
+    branches, stages = (sorted({key[axis] for key in grid}) for axis in (0, 1))
+    rows: list[list[Panel | None]] = [[grid.get((branch, stage)) for stage in stages] for branch in branches]
+    if rows[-1][0] is None:
+        rows[-1][0] = original
+    return panels(
+        rows, title, caption, note=note, row_names=[f"branch {branch}" for branch in branches],
+        column_names=[f"stage {stage}" for stage in stages],
+    )  # fmt: skip
+
+
+def evidence(
+    image: NDArray[Any],
+    gradients: Mapping[str, NDArray[Any]],
+    occlusion: NDArray[Any],
+    patch_px: int,
+    what: str,
+    subject: str,
+    note: str = "",
+) -> Figure:
+    """Evidence for a class: Grad-CAM of every branch, and occlusion.
+
+    Args:
+        gradients: (H, W) by branch; occlusion: (H, W).
+        what: the class in words.
+    """
+    rows: list[Panel | None] = [
+        Panel("the image", image / 255),
+        Panel(f"occlusion, largest drop {occlusion.max():.2g}", over(image, occlusion.clip(min=0))),
+        *(Panel(f"gradients, {name}", over(image, map_HW)) for name, map_HW in gradients.items()),
+    ]
+    return panels(
+        _wrapped(rows, 3), f"Evidence for {what} – {subject}",
+        f"Occlusion: how much the class's score drops when a square of {patch_px} px is set to the mean colour. "
+        "Gradients: features of a branch's last map, weighted by the mean gradient of the class's score (Grad-CAM).",
+        note=note, scale=(*RELATIVE, "evidence; grey: none"),
+    )  # fmt: skip
+
+
+def segments(
+    image: NDArray[Any],
+    prediction: NDArray[Any],
+    entropy_share: NDArray[Any],
+    wrong: NDArray[Any] | None,
+    errors: str,
+    subject: str,
+    note: str = "",
+) -> Figure:
+    """A segmenter's prediction, how sure it is, and its errors.
+
+    Args:
+        prediction: class numbers, (H, W).
+        entropy_share: entropy divided by its maximum, (H, W).
+        wrong: bool (H, W); None: the truth is not known.
+        errors: the errors in words.
+    """
+    drawn: list[Panel | None] = [
+        Panel("the image", image / 255),
+        Panel(f"prediction, {len(np.unique(prediction))} classes", class_colors(prediction)),
+        Panel(f"entropy, mean {entropy_share.mean():.2f} of its maximum", over(image, entropy_share, 1)),
+    ]
+    if wrong is not None:
+        red = np.array([0.84, 0.16, 0.22])
+        drawn.append(Panel("errors in red", np.where(wrong[..., None], red, pale(image))))
+    caption = "Entropy: 0 where one class is certain, 1 where all are equally likely. " + errors
+    return panels(
+        _wrapped(drawn, 4), f"Segments – {subject}", caption, note=note, scale=("0", "1", "entropy / maximum")
+    )
+
+
+def class_colors(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Colours of class numbers, float (H, W, 3): those of series, then darker and lighter ones."""
+    base = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in SERIES]) / 255
+    ring = (numbers // len(base)) % 3
+    shade = np.array([1.0, 0.6, 1.35])[ring][..., None]
+    return (base[numbers % len(base)] * shade).clip(0, 1)
+
+
+def _attention(
+    image: NDArray[Any], found: tuple[NDArray[Any], Box] | None, pixel: Pixel, name: str = ""
+) -> Panel | None:
+    if found is None:
+        return None
+    map_HW, box = found
+    most = f"largest {_percent(float(map_HW.max()))}"
+    return Panel(f"{name}\n{most}" if name else most, over(image, map_HW), (pixel,), (box,))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+
+
+def _wrapped(drawn: Sequence[Panel | None], most: int = 5) -> list[list[Panel | None]]:
+    """Rows of panels, as equal in length as possible."""
+    rows = -(-len(drawn) // most)
+    columns = -(-len(drawn) // rows)
+    return [list(drawn[first : first + columns]) for first in range(0, len(drawn), columns)]

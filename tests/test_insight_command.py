@@ -1,0 +1,205 @@
+"""The command: files hold what the functions return, pictures say what they must, bad input is one sentence."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from test_attention import tiny, woken
+
+from hrvit_lab import __main__ as root
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.insight.attention import block_attention
+from hrvit_lab.insight.segments import segments
+from hrvit_lab.insight.views_command import VIEWS
+from hrvit_lab.insight.what import WHAT
+from hrvit_lab.network.build import build
+from hrvit_lab.network.named import IMAGENET, open_network
+from hrvit_lab.plots import images, insight
+from hrvit_lab.train.transforms.normalise import Normalise
+
+REMARK = "Random weights: nothing here was learned."
+SILENT = "The BatchNorm after attention is zero, as at initialisation"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an image, a mask, and the YAML file of a small segmenter."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (45, 67, 3), dtype=np.uint8)).save("image.png")
+    Image.fromarray(rng.integers(0, 5, (64, 64), dtype=np.uint8)).save("mask.png")
+    config = tiny("cross_shaped", head="segformer")
+    Path("small.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    return tmp_path
+
+
+def test_every_name_has_a_view() -> None:
+    assert list(VIEWS) == list(WHAT)
+
+
+def test_the_command_writes_figures_and_the_numbers_of_the_functions(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "insight small.yaml image.png --out out --resolution 64 --pixel 9,50 --truth mask.png"
+    assert root.main(arguments.split()) == 0
+    printed = capsys.readouterr().out
+    assert REMARK in printed and SILENT in printed and "not shown" not in printed
+    stems = {"attention_heads", *WHAT}
+    expected = {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg")} | {f"{name}.npz" for name in WHAT}
+    assert {path.name for path in Path("out").iterdir()} == expected | {"about.json"}
+    for stem in stems:
+        text = " ".join(re.findall(r">([^<>]+)</text>", Path(f"out/{stem}.svg").read_text(encoding="utf-8")))
+        assert "small.yaml, 64×64" in text and REMARK in text and SILENT in text, stem
+        with Image.open(f"out/{stem}.png") as picture:
+            assert picture.width == 1480
+    about = json.loads(Path("out/about.json").read_text())
+    assert about["pixel"] == [9, 50] and about["trained"] is False and about["resolution_px"] == [64, 64]
+    # The same, from the functions.
+    network = open_network("small.yaml")
+    with Image.open("image.png") as image:
+        fitted = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, (11, 0, 56, 45)))
+    x_1CHW = Normalise(*IMAGENET)(fitted)[None]
+    arrays = np.load("out/attention.npz")
+    found = block_attention(network.model, x_1CHW)
+    assert set(arrays) == {one.place.name for one in found}
+    for one in found:
+        side = 4 * 2**one.place.branch
+        np.testing.assert_allclose(arrays[one.place.name], one.of_token((9 // side, 50 // side)), atol=1e-5)
+    answer, kept = segments(network.model, x_1CHW), np.load("out/segments.npz")
+    np.testing.assert_array_equal(kept["prediction"], answer.prediction)
+    np.testing.assert_array_equal(kept["wrong"], answer.prediction != np.asarray(Image.open("mask.png")))
+    assert f"Wrong: {100 * kept['wrong'].mean():.1f} % of the pixels" in printed
+
+
+def test_trained_weights_are_named_and_never_called_random(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        root.main(
+            ["insight", "hrvit_nano.fashion_mnist", "image.png", "--what", "evidence", "--class", "9", "--out", "out"]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "hrvit_nano.fashion_mnist, 32×32" in printed and "evidence for ankle boot (class 9)" in printed
+    assert "Trained weights hrvit_nano.fashion_mnist." in printed and "Random" not in printed
+    assert "Random" not in Path("out/evidence.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["run", "run/model.safetensors"])
+def test_the_folder_of_a_training_is_opened_with_its_weights(folder: Path, name: str) -> None:
+    model = woken(build(tiny("window")))
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(tiny("window").to_yaml())
+    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, "run/model.safetensors")
+    data = {"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "resolution": [32, 48], "class_names": ["a", "b\x1b[31m"]}
+    Path("run/result.json").write_text(json.dumps({"data": data}))
+    network = open_network(name)
+    assert network.trained and not network.model.training and "model.safetensors" in network.weights
+    assert (network.mean, network.std) == ((0.1, 0.2, 0.3), (1, 2, 3)) and network.resolution_px == (32, 48)
+    assert network.class_names == ("a", r"b\x1b[31m")
+    for key, tensor in network.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[key])
+    # A recipe, as an engine's training writes it, comes before.
+    Path("run/recipe.yaml").write_text("data: {mean: [0.5, 0.5, 0.5], std: [1, 1, 1], resolution_px: [64, 64]}")
+    assert open_network(name).mean == (0.5, 0.5, 0.5) and open_network(name).resolution_px == (64, 64)
+
+
+def test_random_weights_depend_on_the_seed_alone(folder: Path) -> None:
+    a, b, c = (open_network("small.yaml", seed=seed).model.state_dict()["stem.conv1.weight"] for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_a_timm_model_shows_what_it_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        root.main(
+            ["insight", "timm:test_resnet", "image.png", "--resolution", "64", "--what", "similarity", "--out", "out"]
+        )
+        == 0
+    )
+    assert REMARK in capsys.readouterr().out and np.load("out/similarity.npz")["cka"].shape == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("small.yaml image.png --what atention", "--what: unknown view 'atention'; did you mean 'attention'?"),
+        ("small.yaml image.png --what attention --block stages.0.branches.0.9", "did you mean 'stages.0.branches.0."),
+        ("small.yaml image.png --pixel 64,0", "pixel 64,0 is outside of the image, which has 64 rows"),
+        ("small.yaml image.png --pixel nine", "--pixel: 'nine' is not a pixel; write ROW,COLUMN"),
+        ("small.yaml missing.png", "missing.png cannot be decoded (No such file or directory)"),
+        ("small.yaml broken.png", "broken.png cannot be decoded"),
+        ("small.yaml photo:nobody", "the photograph nobody.png of scikit-image is missing"),
+        ("small.yaml image.png --what evidence --class 5", "evidence: class 5 does not exist; the network has classes"),
+        ("small.yaml image.png --what segments --truth image.png", "image.png has mode RGB; give a mask"),
+        ("small.yaml image.png --out image.png/out", "Not a directory"),
+        ("small.yaml image.png --out image.png", "File exists"),
+        ("plain.yaml image.png --what attention", "the network has no attention map: identity mixes no tokens"),
+        ("hrvit_nanno image.png", "is unknown; did you mean 'hrvit_nano'"),
+        (". image.png", "contains no best.safetensors, last.safetensors, model.safetensors"),
+        ("lonely.safetensors image.png", "lonely.safetensors has no config.yaml beside it"),
+        ("timm:test_resnet image.png --what attention", "ResNet shows no attention"),
+        ("timm:test_resnet image.png --what contributions", "ResNet has no blocks of an HRViT"),
+        ("small.yaml image.png --what receptive_field --resolution 4", "resolution = 4×4 is too small"),
+        ("small.yaml image.png --resolution 9000", "use at most 2048 pixels a side"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    Path("plain.yaml").write_text(tiny("identity").to_yaml())
+    save_file({"a": torch.zeros(1)}, "lonely.safetensors")
+    size = [] if "--resolution" in arguments else ["--resolution", "64"]
+    out = [] if "--out" in arguments else ["--out", "out"]
+    assert root.main(["insight", *arguments.split(), *size, *out]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1 and "Traceback" not in printed.err
+    assert not list(Path().glob("out/*.png"))
+
+
+def test_earlier_views_are_kept_when_a_later_one_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plain.yaml").write_text(tiny("identity").to_yaml())
+    arguments = "insight plain.yaml image.png --resolution 64 --what similarity,attention --out out"
+    assert root.main(arguments.split()) == 2
+    assert Path("out/similarity.npz").is_file() and not Path("out/attention.npz").exists()
+    assert capsys.readouterr().err.startswith("error: attention: the network has no attention map")
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_drawn_where_it_lies_and_the_token_is_marked() -> None:
+    image = np.full((20, 30, 3), 128, dtype=np.uint8)
+    map_HW = np.zeros((20, 30))
+    map_HW[4:8, 12:16] = 0.25
+    map_HW[8:12, 12:16] = 0.75
+    figure = insight.attention_heads(image, map_HW[None], (8, 12, 12, 16), (9, 13), "block x", "net, 20×30", REMARK)
+    ax = figure.axes[1]
+    assert "head 0" in ax.get_title(loc="left") and "largest 75 %" in ax.get_title(loc="left")
+    drawn = np.asarray(ax.images[0].get_array())
+    coloured = np.ptp(drawn, axis=-1) > 0.05
+    assert np.array_equal(coloured, map_HW > 0)
+    np.testing.assert_allclose(drawn[9, 13], images.HEAT(1.0)[:3], atol=1e-6)
+    assert list(ax.images[0].get_extent()) == [0, 30, 20, 0]
+    crosses = [line.get_xydata().tolist() for line in ax.lines]  # type: ignore[union-attr]
+    assert crosses == [[[13.5, 9.5]]] * 2
+    assert {patch.get_bbox().bounds for patch in ax.patches} == {(12, 8, 4, 4)}  # type: ignore[attr-defined]
+    texts = " ".join(text.get_text() for text in figure.texts)
+    assert "net, 20×30" in texts and "row 9, column 13" in texts and REMARK in texts
+
+
+def test_a_map_of_zeros_is_the_grey_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(images.over(image, np.zeros((5, 6))), images.pale(image))
+
+
+def test_an_unreadable_result_is_one_sentence(folder: Path) -> None:
+    Path("config.yaml").write_text(tiny("window").to_yaml())
+    save_file({k: v.contiguous() for k, v in build(tiny("window")).state_dict().items()}, "model.safetensors")
+    Path("result.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"result\.json is not valid JSON"):
+        open_network(".")
