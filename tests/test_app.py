@@ -323,16 +323,18 @@ def open_page(port: int, name: str) -> list[ForwardMsg]:
 
 
 def test_pages_are_at_their_addresses(server: int) -> None:
-    """As Streamlit starts the app; an unknown address gets the first page and a message."""
-    found = {"": "Studies", "studies": "Studies", "build": "Build a variant", "unknown": None}
-    for name, title in found.items():
+    """As Streamlit starts the app. The root and an unknown address, with a message, get the first page."""
+    titles = [page.title for page in PAGES]
+    drawn = {}
+    for name in ("", "unknown", *map(str.lower, titles)):
         messages = open_page(server, name)
         kinds = [message.WhichOneof("type") for message in messages]
-        assert ("page_not_found" in kinds) == (title is None), name
-        headings = (message.delta.new_element.heading.body for message in messages)
-        assert next(filter(None, headings)) == (title or "Studies")
+        assert ("page_not_found" in kinds) == (name == "unknown"), name
+        drawn[name] = next(filter(None, (message.delta.new_element.heading.body for message in messages)))
         navigation = messages[kinds.index("navigation")].navigation
-        assert [page.page_name for page in navigation.app_pages if not page.is_hidden] == ["Studies", "Build"]
+        assert [page.page_name for page in navigation.app_pages if not page.is_hidden] == titles
+    assert drawn[""] == drawn["unknown"] == drawn[titles[0].lower()]
+    assert len(set(drawn.values())) == len(titles) and drawn["build"] == "Build a variant"
 
 
 # -- build ------------------------------------------------------------------------------------------------
