@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and given[0] in COMMANDS:
             options = parser(given[0]).parse_args(given[1:])
             with cli.loading():
-                from hrvit_lab.data import command  # here: --help is quick
+                from hrvit_lab.data import command  # imported here to keep --help fast
 
             return command.show_list() if given[0] == "list" else command.check(options)
         if given and not given[0].startswith("-"):
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser(command: str | None = None) -> cli.Parser:
-    """The command line behind a command, or without one."""
+    """The arguments of a command, or of ``hrvit-lab data`` itself without one."""
     if command is None:
         width = max(map(len, COMMANDS))
         commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
@@ -53,7 +53,9 @@ def parser(command: str | None = None) -> cli.Parser:
     parser = cli.Parser(f"hrvit-lab data {command}", description)
     if command == "check":
         parser.add_argument(
-            "data", metavar="DATA", help="a name of hrvit-lab data list, or a folder, whose layout tells the data set"
+            "data",
+            metavar="DATA",
+            help="a name of hrvit-lab data list, or a folder, whose layout determines the data set",
         )
         parser.add_argument(
             "--root", type=cli.path, metavar="DIR",

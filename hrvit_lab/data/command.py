@@ -21,7 +21,7 @@ BROKEN = 1
 
 
 def show_list() -> int:
-    """A row for each data set, by task; returns the exit code."""
+    """Print a row for each data set, by task; returns the exit code."""
     console = cli.console()
     for task in get_args(Task):
         table = cli.table(task.capitalize())
@@ -39,7 +39,7 @@ def show_list() -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Read a whole data set and say what is in it; returns 0, or 1 if a file is broken.
+    """Read a whole data set and print a summary; returns 0, or 1 if a file is broken.
 
     Raises:
         ConfigError: an unknown data set, or missing files.
@@ -86,7 +86,7 @@ def _show_splits(console: Console, samples: Mapping[Split, Samples], reports: Ma
 
 
 def _show_classes(console: Console, samples: Samples, reports: Mapping[Split, Report]) -> None:
-    """Images of each class, or its share of the pixels that are not ignored; of many classes only the extremes."""
+    """Images of each class, or its share of the pixels that are not ignored; see ``shown`` for the classes."""
     names, dense = samples.class_names, samples.task == "segmentation"
     table = cli.table("Share of pixels (%)" if dense else "Images")
     table.add_column("label", justify="right")
@@ -104,8 +104,8 @@ def _show_classes(console: Console, samples: Samples, reports: Mapping[Split, Re
     console.print(table)
     if len(names) > MAX_CLASSES:
         console.print(
-            f"{len(names):,} classes; shown are those with the most and the fewest in train. Without any in train: "
-            f"{int((counts[0] == 0).sum()):,}",
+            f"Shown are the most and the least frequent of {len(names):,} classes in train; "
+            f"{int((counts[0] == 0).sum()):,} classes have no sample in train.",
             soft_wrap=True,
         )
 

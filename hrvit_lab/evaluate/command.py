@@ -106,7 +106,7 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
 
 
 def results_folder(checkpoint: Path, weights: Path) -> Path:
-    """The default folder of the results: beside the weights, but for a trained network in ``runs/NAME``."""
+    """The default folder of the results: next to the weights; ``runs/NAME`` for a trained network of the package."""
     if weights.parent == WEIGHTS_OF_PACKAGE:
         return RUNS / weights.stem / "evaluation"
     return (checkpoint if checkpoint.is_dir() else weights.parent) / "evaluation"

@@ -174,7 +174,7 @@ def compare(
         stopwatches: by name; each makes one call and returns its time.
         budget: stopping rule.
         seed: of the order within rounds.
-        clock: monotonic seconds, for the bound on time.
+        clock: returns monotonic seconds, to limit the total time.
         read_throttling: called after each round; returns the reasons why the device was throttled in it.
         on_round: called after each round with the number of rounds and the half-width of the widest interval
             (infinite before there are enough rounds).
