@@ -85,7 +85,7 @@ def test_trained_weights_are_named_and_never_called_random(folder: Path, capsys:
     )
     printed = capsys.readouterr().out
     assert "hrvit_nano.fashion_mnist, 32×32" in printed and "evidence for ankle boot (class 9)" in printed
-    assert "Trained weights hrvit_nano.fashion_mnist." in printed and "Random" not in printed
+    assert "Weights hrvit_nano.fashion_mnist, trained at 32×32." in printed and "Random" not in printed
     assert "Random" not in Path("out/evidence.svg").read_text(encoding="utf-8")
 
 
@@ -167,6 +167,13 @@ def test_earlier_views_are_kept_when_a_later_one_fails(folder: Path, capsys: pyt
     assert root.main(arguments.split()) == 2
     assert Path("out/similarity.npz").is_file() and not Path("out/attention.npz").exists()
     assert capsys.readouterr().err.startswith("error: attention: the network has no attention map")
+
+
+def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "insight.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(code, "insight.md", "exec"), {})
+    assert "stage 5, branch 3, block 0 (8, 64, 96)" in capsys.readouterr().out
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

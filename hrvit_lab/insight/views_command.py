@@ -73,8 +73,11 @@ class Subject:
     def note(self) -> str:
         """Where the weights are from, and what must be said about them."""
         said = remarks(self.model, self.network.trained)
-        weights = f"{self.network.weights[:1].upper()}{self.network.weights[1:]}."
-        return " ".join((weights, *said) if self.network.trained else said)
+        if not self.network.trained:
+            return " ".join(said)
+        weights = f"{self.network.weights[:1].upper()}{self.network.weights[1:]}"
+        own = self.network.resolution_px
+        return " ".join((f"{weights}, trained at {cli.show_size(own)}." if own else f"{weights}.", *said))
 
     @cached_property
     def attention(self) -> tuple[BlockAttention, ...]:

@@ -88,7 +88,7 @@ def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None
     if name in shipped():
         about = shipped()[name]
         return NamedNetwork(
-            name, create_model(name, pretrained=True).eval(), f"trained weights {name}", True,
+            name, create_model(name, pretrained=True).eval(), f"weights {name}", True,
             about.mean, about.std, about.resolution_px, about.classes,
         )  # fmt: skip
     if path.exists() and not name.endswith((".yaml", ".yml")):

@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from hrvit_lab.plots.style import INK, MUTED, PAPER, STYLE, WIDTH, add_frame
+from hrvit_lab.plots.style import INK, LEFT, MUTED, PAPER, STYLE, WIDTH, add_frame
 from hrvit_lab.plots.text import drawable
 
 MARK = "#00c2ff"
@@ -108,7 +108,8 @@ def panels(
     add_frame(fig, title, caption, note=note)
     engine = fig.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(w_pad=0.03, wspace=0.0)
+    _, below, _, body = engine.get()["rect"]
+    engine.set(w_pad=0.03, wspace=0.0, rect=(LEFT / 2, below, 1 - LEFT, body))
     return fig
 
 
