@@ -51,10 +51,10 @@ def effects(
         reference: a variant; if given, all others are compared with it, whatever their differences.
     Returns:
         One row per comparison: ``change`` (the axis), ``before`` and ``after`` (variants), ``n`` pairs of seeds,
-            ``delta`` (mean difference of the score, points), its 95 % interval ``low`` to ``high``, ``effect_size``
-            (the mean divided by the standard deviation of the differences, Cohen's d of pairs), ``p`` of the paired
-            t-test, ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, if the table has both
-            values.
+            ``delta`` (mean difference of the score, points), its 95 % interval ``low`` to ``high``, ``std``
+            (standard deviation of the differences), ``effect_size`` (the mean divided by it, Cohen's d of pairs), ``p``
+            of the paired t-test, ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, if the
+            table has both values.
     """
     values = seed_values(curves, f"val_{score_of(table)}")
     rows = {str(row["variant"]): row for row in records_of(table)}
@@ -73,6 +73,7 @@ def effects(
                 "delta": compared.mean,
                 "low": compared.low,
                 "high": compared.high,
+                "std": spread,
                 "effect_size": compared.mean / spread if spread > 0 else float("nan"),
                 "p": compared.p,
                 "macs_ratio": _ratio(rows[after], rows[before], "macs"),
@@ -87,6 +88,7 @@ def effects(
         "delta",
         "low",
         "high",
+        "std",
         "effect_size",
         "p",
         "macs_ratio",

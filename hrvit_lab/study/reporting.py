@@ -82,12 +82,17 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
         copy: whether the folder is not the study's own, so that ``study.yaml`` and the other inputs are written too.
     """
     from hrvit_lab.study.folder import write_inputs, write_results
+    from hrvit_lab.study.report.differences import differences
     from hrvit_lab.study.report.summary import notes, unfinished
-    from hrvit_lab.study.show import result_table
+    from hrvit_lab.study.show import differences_table, result_table
 
     console.print(result_table(results.spec, results.table, console.width))
     if said := unfinished(results.table):
         console.print(said, soft_wrap=True)
+    if (differ := differences(results)) is not None:
+        console.print(differences_table(differ))
+        for sentence in differ.sentences:
+            console.print(sentence, soft_wrap=True, markup=False)
     for names, note in notes(results.table):
         console.print(f"note: {names}: {note}", soft_wrap=True)
     for fault in results.faults:

@@ -3,7 +3,7 @@
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 from rich import box
@@ -22,6 +22,9 @@ from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.tables import DISTURBED, NOT_BUILT
 from hrvit_lab.study.trials import Trial
 
+if TYPE_CHECKING:
+    from hrvit_lab.study.report.differences import Differences
+
 NAMES = "variant"
 """Header of the column of names, which every block has."""
 
@@ -33,6 +36,9 @@ HEAD_LINES = 4
 
 MAX_SHOWN = 200
 """Maximum number of rows in a terminal."""
+
+MAX_DIFFERENCES = 10
+"""Maximum number of comparisons in a terminal."""
 
 GAP = 2
 """Spaces between two columns; the first column has one more to its left."""
@@ -181,6 +187,20 @@ def plan_table(
         figures = format_value(METRICS["params"], params), format_value(METRICS["macs"], macs)
         table.add_row(Text(name), *figures, str(len(trials)), str(here))
     table.caption = f"Costs at {show_size(spec.resolution)}. Identical networks are measured once."
+    return table
+
+
+def differences_table(found: "Differences") -> Table:
+    """The largest effects of a study's changes; names wrap, numbers do not."""
+    table = _table("What differs")
+    table.add_column("change" if found.reference is None else "variant", overflow="fold")
+    for head in found.head:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in found.rows[:MAX_DIFFERENCES]:
+        table.add_row(*map(Text, row))
+    against = "Changes on one axis" if found.reference is None else f"Differences to {found.reference!r}"
+    more = " The report has more." if len(found.rows) > MAX_DIFFERENCES else ""
+    table.caption = Text(f"{against}, paired by seed, with 95 % intervals; ratios of costs.{more}")
     return table
 
 

@@ -21,6 +21,7 @@ from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
 from hrvit_lab.plots.text import shorten
 from hrvit_lab.study.columns import cell, comparisons
+from hrvit_lab.study.report.differences import differences
 from hrvit_lab.study.report.summary import remarks, summary
 from hrvit_lab.study.results import MAX_FILE_BYTES, Results, read_results, records_of
 from hrvit_lab.study.tables import DISTURBED, to_csv
@@ -89,6 +90,10 @@ def _draw(results: Results, folder: Path) -> None:
             "Report (HTML)", page, f"{results.name}.html", "text/html",
             icon=":material/download:", on_click="ignore", width="stretch",
         )  # fmt: skip
+    if (differ := differences(results)) is not None:
+        st.subheader("What differs")
+        st.markdown("\n\n".join(map(plain, differ.sentences)))
+        st.dataframe(pd.DataFrame(differ.rows, columns=["change", *differ.head]), hide_index=True, width="stretch")
     if about := remarks(results):
         with st.expander(f"Remarks ({len(about)})", icon=":material/warning:"):
             st.table(pd.DataFrame(about, columns=["variant", "remark"]).map(plain), hide_index=True)

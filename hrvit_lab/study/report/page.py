@@ -17,12 +17,8 @@ from markupsafe import Markup
 from hrvit_lab import plots
 from hrvit_lab.metrics import METRICS, metric_label
 from hrvit_lab.study.columns import comparisons
-from hrvit_lab.study.report.summary import (
-    protocol,
-    remarks,
-    summary,
-    unfinished,
-)
+from hrvit_lab.study.report.differences import differences
+from hrvit_lab.study.report.summary import protocol, remarks, summary, unfinished
 from hrvit_lab.study.report.table import headings, row_head, table_columns, table_note
 from hrvit_lab.study.results import STUDY_FILE, Results, front_first, records_of
 from hrvit_lab.study.tables import NOT_BUILT
@@ -53,6 +49,7 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
         rows=[row_head(row) for row in records_of(listed.table)],
         headings=headings(columns),
         columns=columns,
+        differences=differences(results),
         figures=[(name, inline_svg(svg, name)) for name, svg in drawings.items()],
         remarks=remarks(results),
         whole=bool(results.table["status"].isin(["ok", NOT_BUILT]).all()),

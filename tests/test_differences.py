@@ -1,0 +1,123 @@
+"""What differs: the section of reports, the terminal and the app, against scipy and counts by hand."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from hrvit_lab.study.files import spec_from
+from hrvit_lab.study.report.differences import differences
+from hrvit_lab.study.report.page import render
+from hrvit_lab.study.results import Results, read_results
+from hrvit_lab.study.show import differences_table
+from hrvit_lab.study.tables import tidy_table
+
+MEASURED = Path(__file__).parents[1] / "studies" / "measured"
+
+
+def results(deltas: dict[str, float], seeds: int, named: bool = True, **fields: Any) -> Results:
+    """A study of fusions whose accuracies share what their seeds do."""
+    draw = np.random.default_rng(1)
+    shared = draw.normal(0, 3, seeds)
+    rows, curves = [], []
+    for place, (name, delta) in enumerate(deltas.items()):
+        values = 60 + delta + shared + draw.normal(0, 0.3, seeds)
+        rows.append({"variant": name, "config_id": f"{place:012x}", "fusion": name, "macs": 100.0 + 10 * place,
+                     "latency_ms": 2.0, "top1": values.mean(), "status": "ok", "pareto": False})  # fmt: skip
+        curves += [{"variant": name, "seed": seed, "epoch": 1, "val_top1": value} for seed, value in enumerate(values)]
+    variants = {"variants": [{"name": name} for name in deltas]} if named else {"grid": {"fusion": list(deltas)}}
+    spec = spec_from(
+        {"title": "t", "question": "q", "base": {"preset": "hrvit_nano"}, "metrics": ["macs", "latency_ms", "top1"],
+         **variants, **fields}, [],
+    )  # fmt: skip
+    return Results(Path("study"), spec, {}, {}, {}, tidy_table(pd.DataFrame(rows)), pd.DataFrame(curves))
+
+
+def by_seed(found: Results, name: str) -> np.ndarray:
+    return np.array(found.curves[found.curves["variant"] == name]["val_top1"])
+
+
+def test_findings_are_those_of_scipy() -> None:
+    found = results({"full": 0, "large": 3, "small": 0.02}, seeds=8, compare_to="full")
+    differ = differences(found)
+    assert differ is not None and differ.reference == "full"
+    assert [row[0] for row in differ.rows] == ["large", "small"]
+    tests = {name: scipy.stats.ttest_rel(by_seed(found, name), by_seed(found, "full")) for name in ("large", "small")}
+    interval = tests["large"].confidence_interval(0.95)
+    change = by_seed(found, "large") - by_seed(found, "full")
+    assert differ.rows[0][1] == f"{change.mean():+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+    assert 2 * tests["large"].pvalue < 0.001 and differ.rows[0][2] == "< 0.001"
+    assert differ.rows[1][2] == f"{tests['small'].pvalue:.2f}", "the larger of two p-values stays as it is"
+    assert differ.rows[0][3:] == (f"{change.mean() / change.std(ddof=1):+.1f}", "× 1.10", "× 1.00")
+    first, power, front = differ.sentences
+    assert first.startswith(f"large: {differ.rows[0][1]} points of top-1, p < 0.001 after Holm's correction for 2")
+    assert "MACs × 1.10" in first
+    spreads = [np.std(by_seed(found, name) - by_seed(found, "full"), ddof=1) for name in ("large", "small")]
+    half = scipy.stats.t.ppf(0.975, 7) * np.median(spreads) / 8**0.5
+    assert power.endswith(f"8 seeds give ± {half:.2f}.")
+    seeds = int(power.split()[0])
+    powers = [power_of(number, float(np.median(spreads)), 0.3) for number in (seeds - 1, seeds)]
+    assert powers[0] < 0.8 <= powers[1]
+    assert front.endswith(": large 100 %, full 100 %.") or front.endswith(": full 100 %, large 100 %.")
+
+
+def power_of(seeds: int, std: float, effect: float) -> float:
+    """Share of simulated studies whose test finds the effect; from scipy's noncentral t."""
+    critical = scipy.stats.t.ppf(0.975, seeds - 1)
+    shift = effect / std * seeds**0.5
+    return float(1 - scipy.stats.nct.cdf(critical, seeds - 1, shift) + scipy.stats.nct.cdf(-critical, seeds - 1, shift))
+
+
+def test_without_effects_it_says_so() -> None:
+    differ = differences(results({"a": 0, "b": 0.01, "c": 0}, seeds=5, compare_to="a"))
+    assert differ is not None
+    assert differ.sentences[0] == (
+        "No change of top-1 differs from zero at the 5 % level after Holm's correction for 2 comparisons."
+    )
+
+
+def test_axes_are_compared_in_pairs_and_names_with_the_first() -> None:
+    differ = differences(results({"dense": 0, "sparse": 2, "late": 4}, seeds=5, named=False))
+    assert differ is not None and differ.reference is None
+    assert sorted(row[0] for row in differ.rows) == [
+        "fusion dense → late", "fusion dense → sparse", "fusion sparse → late",
+    ]  # fmt: skip
+    differ = differences(results({"dense": 0, "sparse": 2, "late": 4}, seeds=5))
+    assert differ is not None and differ.reference == "dense" and len(differ.rows) == 2
+
+
+def test_one_seed_tells_nothing() -> None:
+    found = results({"a": 0, "b": 1}, seeds=1)
+    assert differences(found) is None
+    assert differences(dataclasses.replace(found, curves=found.curves.iloc[:0])) is None
+
+
+def test_a_long_list_is_cut_and_a_large_study_has_none() -> None:
+    differ = differences(results({f"v{number}": number for number in range(30)}, seeds=3, compare_to="v0"))
+    assert differ is not None and len(differ.rows) == 20 and len(differ.sentences) <= 9
+    assert differences(results({f"v{number}": number for number in range(101)}, seeds=2)) is None
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_numbers_are_whole_in_narrow_terminals(width: int) -> None:
+    differ = differences(read_results(MEASURED / "branch_sweep"))
+    assert differ is not None
+    shown = io.StringIO()
+    Console(file=shown, width=width).print(differences_table(differ))
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for row in differ.rows[:10]:
+        assert any(all(text in line for text in row[1:]) for line in lines), row
+
+
+def test_the_page_has_the_section_and_escapes_names() -> None:
+    page = render(results({"full": 0, "<b>": 3}, seeds=6, compare_to="full"), {})
+    assert "<h2>What differs</h2>" in page and "&lt;b&gt;: +" in page and "<b>" not in page
+    assert "seeds would show 0.3 points" in page
+    assert "What differs" not in render(results({"full": 0, "b": 3}, seeds=1, compare_to="full"), {})
