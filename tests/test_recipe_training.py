@@ -387,7 +387,7 @@ def undisturbed_on_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_pictures(*more: str, **settings: Any) -> list[str]:
     changes = {"data__name": "folder", "data__train_limit": "null", "schedule__epochs": 3}
     batch = {"data__batch_size_per_process": 4, "data__global_batch_size": 4}
-    return command("--data", "pictures", *more, **changes, **batch, **settings)
+    return command("--data", "pictures", *more, **(changes | batch | settings))
 
 
 @pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 2), ("val", 0)])

@@ -1,7 +1,7 @@
 """Build the components of a training from a recipe: model, transforms, loss, optimizer, plan."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.order import seeded_sample
 from hrvit_lab.train.data.samples import Samples, open_samples
-from hrvit_lab.train.distributed import Ranks
+from hrvit_lab.train.distributed import OtherProcessFailed, Ranks
 from hrvit_lab.train.engine import Engine, EngineOptions
 from hrvit_lab.train.inference import InferenceOptions
 from hrvit_lab.train.loader import Batch, Transform, evaluation_batches, steps_per_epoch
@@ -119,13 +119,31 @@ def score(recipe: AnyRecipe, model: nn.Module, samples: Samples, ranks: Ranks, s
 
     Args:
         seen: called with every batch of this process.
+    Raises:
+        ConfigError: if an image cannot be read, in any process.
     """
     # For segmentation, the batch size counts windows; images of equal size are read together.
     batch_size = recipe.evaluation.batch_size if isinstance(recipe, ClassificationRecipe) else IMAGES_AT_ONCE
     batches = evaluation_batches(
         samples, make_transforms(recipe)[1], batch_size=batch_size, ranks=ranks, workers=recipe.run.workers
     )
-    return TASKS[recipe.task].evaluate(model, batches, len(samples.class_names), ranks, inference_options(recipe), seen)
+    failures: list[Exception] = []
+    if ranks.size > 1:
+        batches = _until_failure(batches, failures)
+    found = TASKS[recipe.task].evaluate(
+        model, batches, len(samples.class_names), ranks, inference_options(recipe), seen
+    )
+    if ranks.any(bool(failures), next(model.parameters()).device):
+        raise failures[0] if failures else OtherProcessFailed
+    return found
+
+
+def _until_failure(batches: Iterator[Batch], failures: list[Exception]) -> Iterator[Batch]:
+    """The batches up to an error, which is kept: this process still takes part in the sums that others wait for."""
+    try:
+        yield from batches
+    except Exception as error:
+        failures.append(error)
 
 
 def make_plan(recipe: AnyRecipe, num_images: int) -> Plan:

@@ -18,6 +18,13 @@ from hrvit_lab.errors import ConfigError
 T = TypeVar("T")
 
 
+class OtherProcessFailed(ConfigError):
+    """Another process of this training could not go on, and says why."""
+
+    def __init__(self) -> None:
+        super().__init__("another process could not read its images, so this one ends too; see the message of that one")
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Attributes:

@@ -142,7 +142,7 @@ class Engine:
                     self.scaler.scale(loss * weight).backward()
                     total += float(loss.detach()) * len(x)
         mean = total / len(x_BCHW)
-        if not math.isfinite(mean):
+        if self.ranks.any(not math.isfinite(mean), self.device):  # all processes end, as they wait for each other
             raise TrainingDiverged(
                 f"the training loss is not finite in step {self.step + 1}; lower the learning rate ({rate:g}) or raise "
                 "the warm-up"

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from hrvit_lab.train.distributed import OtherProcessFailed
 from hrvit_lab.train.engine import Engine
 from hrvit_lab.train.loader import Batch
 from hrvit_lab.train.loop import TrainingDiverged
@@ -122,7 +123,7 @@ def train(
     Raises:
         Interrupted: after SIGINT or SIGTERM; the state is saved.
         TrainingDiverged: if a loss is not finite; the last checkpoint is older.
-        ConfigError: if an image cannot be read; the state is saved.
+        ConfigError: if an image cannot be read, in any process; the state is saved.
     """
     saved_at = time.monotonic()
     stream = batches(engine.step, plan.total_steps)
@@ -169,18 +170,21 @@ def _is_due(engine: Engine, plan: Plan, progress: Progress) -> bool:
 def _kept(engine: Engine, progress: Progress, listener: Listener, received: list[int]) -> Iterator[None]:
     """Save the state if reading images fails between two steps, so that no steps are lost.
 
-    With several processes this is not possible, because the others wait for this one's gradients.
+    If it fails in one of several processes, all of them end: the others would wait for its gradients forever.
     """
+    failure: Exception | None = None
     try:
         yield
     except TrainingDiverged:
         raise
-    except Exception:
-        if engine.ranks.size == 1:
-            _save(engine, progress, listener)
-        if received:  # a signal to the process group also ended the workers
-            raise Interrupted(received[0]) from None
-        raise
+    except Exception as error:
+        failure = error
+    if not engine.ranks.any(failure is not None, engine.device):
+        return
+    _save(engine, progress, listener)
+    if received:  # a signal to the process group also ended the workers
+        raise Interrupted(received[0])
+    raise failure or OtherProcessFailed
 
 
 def _evaluated(engine: Engine, evaluate: Callable[[nn.Module], Figures], plan: Plan, meter: Meter) -> dict[str, float]:
