@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from hrvit_lab.plots.along import axis_curve
 from hrvit_lab.plots.cost import cost_breakdown
 from hrvit_lab.plots.deltas import deltas
+from hrvit_lab.plots.diagram import diagram
 from hrvit_lab.plots.latency import latency_comparison, throughput_by_batch
 from hrvit_lab.plots.run import run_curves
 from hrvit_lab.plots.study import study_figures
@@ -61,6 +62,7 @@ __all__ = [
     "cost_breakdown",
     "counted",
     "deltas",
+    "diagram",
     "draw",
     "drawable",
     "is_disturbed",

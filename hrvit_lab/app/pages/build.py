@@ -44,7 +44,7 @@ def show() -> None:
         return
     with right:
         _draw_costs(config, counts, compared)
-        _draw_chart(counts)
+        _draw_chart(config, counts)
         _draw_exports(config, compared)
 
 
@@ -266,7 +266,7 @@ def _draw_costs(config: HRViTConfig, counts: Counts, compared: HRViTConfig) -> N
     )
 
 
-def _draw_chart(counts: Counts) -> None:
+def _draw_chart(config: HRViTConfig, counts: Counts) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         key = st.segmented_control(
             "Cost",
@@ -277,7 +277,13 @@ def _draw_chart(counts: Counts) -> None:
             required=True,
         )
         by = st.segmented_control("Bars", ("stage", "branch"), default="stage", key="by", required=True)
+    drawing = plots.diagram(config, counts.resolution, key or "macs")
+    st.image(drawing, width="stretch", alt=f"Branches and stages, coloured by share of {METRICS[key or 'macs'].label}.")
     st.altair_chart(cost_chart(counts, key or "macs", by or "stage"), width="stretch")
+    st.download_button(
+        "Diagram (SVG)", drawing, f"{config.name or config.id}.svg", "image/svg+xml",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip
 
 
 def cost_chart(counts: Counts, key: str, by: str) -> alt.Chart:
