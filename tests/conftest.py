@@ -1,5 +1,6 @@
 """What every test stands on: one torch thread a process, known seeds, repeatable property tests."""
 
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,18 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 # The same examples in every run, and no clock: a test that fails here fails everywhere.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Loaded modules are never garbage: each collection would take half a second to find that out, some thousand
+    times."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

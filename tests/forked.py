@@ -23,7 +23,7 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 PRELOADED = [
     "hrvit_lab.train.engine_command", "hrvit_lab.train.command", "sklearn.datasets", "hrvit_lab.study.analysis",
-    "hrvit_lab.study.reporting", "hrvit_lab.plots", "light_study", "test_engine",
+    "hrvit_lab.study.reporting", "hrvit_lab.plots", "light_study", "test_engine", "frozen",
 ]  # fmt: skip
 
 
