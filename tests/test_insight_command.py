@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (45, 67, 3), dtype=np.uint8)).save("image.png")
-    Image.fromarray(rng.integers(0, 5, (64, 64), dtype=np.uint8)).save("mask.png")
+    Image.fromarray(rng.integers(0, 5, (45, 67), dtype=np.uint8)).save("mask.png")
     config = tiny("cross_shaped", head="segformer")
     Path("small.yaml").write_text(config.to_yaml(), encoding="utf-8")
     return tmp_path
@@ -72,7 +72,9 @@ def test_the_command_writes_figures_and_the_numbers_of_the_functions(
         np.testing.assert_allclose(arrays[one.place.name], one.of_token((9 // side, 50 // side)), atol=1e-5)
     answer, kept = segments(network.model, x_1CHW), np.load("out/segments.npz")
     np.testing.assert_array_equal(kept["prediction"], answer.prediction)
-    np.testing.assert_array_equal(kept["wrong"], answer.prediction != np.asarray(Image.open("mask.png")))
+    with Image.open("mask.png") as mask:
+        truth = np.asarray(mask.resize((64, 64), Image.Resampling.NEAREST, (11, 0, 56, 45)))
+    np.testing.assert_array_equal(kept["wrong"], answer.prediction != truth)
     assert f"Wrong: {100 * kept['wrong'].mean():.1f} % of the pixels" in printed
 
 
@@ -134,7 +136,9 @@ def test_a_timm_model_shows_what_it_has(folder: Path, capsys: pytest.CaptureFixt
         ("small.yaml broken.png", "broken.png cannot be decoded"),
         ("small.yaml photo:nobody", "the photograph nobody.png of scikit-image is missing"),
         ("small.yaml image.png --what evidence --class 5", "evidence: class 5 does not exist; the network has classes"),
-        ("small.yaml image.png --what segments --truth image.png", "image.png has mode RGB; give a mask"),
+        ("small.yaml image.png --what segments --truth image.png", "image.png has pixels of mode RGB; a mask has"),
+        ("small.yaml image.png --what segments --truth odd.png", "odd.png has class 9, but the network has classes"),
+        ("small.yaml image.png --what segments --truth tiny.png", "tiny.png has size 2×3, but the image 45×67; give"),
         ("small.yaml image.png --out image.png/out", "Not a directory"),
         ("small.yaml image.png --out image.png", "File exists"),
         ("plain.yaml image.png --what attention", "the network has no attention map: identity mixes no tokens"),
@@ -150,6 +154,8 @@ def test_a_timm_model_shows_what_it_has(folder: Path, capsys: pytest.CaptureFixt
 def test_bad_input_is_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
+    Image.fromarray(np.full((45, 67), 9, np.uint8)).save("odd.png")
+    Image.fromarray(np.zeros((2, 3), np.uint8)).save("tiny.png")
     Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     Path("plain.yaml").write_text(tiny("identity").to_yaml())
     save_file({"a": torch.zeros(1)}, "lonely.safetensors")

@@ -15,11 +15,13 @@ from hrvit_lab.config import SEGMENTERS, ConfigError
 from hrvit_lab.environment import environment
 from hrvit_lab.files import write_atomically
 from hrvit_lab.insight.locate import token_at
+from hrvit_lab.insight.segments import IGNORED
 from hrvit_lab.insight.views_command import VIEWS, Shown, Subject
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork, open_network
 from hrvit_lab.plots import save
-from hrvit_lab.train.data.image_files import open_image, read_image
+from hrvit_lab.train.data.image_files import open_image
+from hrvit_lab.train.data.masks import read_numbers
 from hrvit_lab.train.data.photographs import read_photograph
 from hrvit_lab.train.run import plain_name
 from hrvit_lab.train.transforms.normalise import Normalise
@@ -80,40 +82,54 @@ def make_subject(options: argparse.Namespace, network: NamedNetwork) -> Subject:
         raise ConfigError(f"in_chans = {channels}, but images have 3 channels; choose a network with in_chans = 3")
     if isinstance(network.model, HRViT):
         network.model.config.check_resolution(size)
-    image = read(options.image, size)
+    picture = open_picture(options.image)
+    image = np.array(fitted(picture, size, Image.Resampling.BICUBIC))
     pixel = options.pixel or (size[0] // 2, size[1] // 2)
     token_at(pixel, size, (1, 1))  # checks the pixel
-    x_1CHW = Normalise(network.mean, network.std)(image)[None]
-    truth = None if options.truth is None else read_truth(options.truth, size)
-    return Subject(network, image, x_1CHW, pixel, options.block, options.class_number, truth)
+    tensor = Normalise(network.mean, network.std)(image)[None]
+    truth = None
+    if options.truth is not None:
+        classes = int(getattr(network.model, "num_classes", 0) or 0)
+        labels = read_truth(options.truth, (picture.height, picture.width), classes)
+        truth = np.array(fitted(Image.fromarray(labels), size, Image.Resampling.NEAREST)).astype(np.int64)
+    return Subject(network, image, tensor, pixel, options.block, options.class_number, truth)
 
 
-def read(name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image file or ``photo:NAME``, scaled to cover (height, width), its centre: uint8 (H, W, 3).
+def open_picture(name: str) -> Image.Image:
+    """An image file or ``photo:NAME`` as RGB.
 
     Raises:
         ConfigError: if it can't be decoded; names the file.
     """
     if name.startswith(PHOTO):
-        photograph = read_photograph(plain_name(name.removeprefix(PHOTO)))
-        return np.array(ImageOps.fit(photograph, (size[1], size[0]), Image.Resampling.BICUBIC))
-    return read_image(cli.path(name), size)
+        return read_photograph(plain_name(name.removeprefix(PHOTO)))
+    return open_image(Path(name).expanduser())
 
 
-def read_truth(path: Path, size: tuple[int, int]) -> NDArray[np.int64]:
-    """The class of each pixel from a grey or palette mask, scaled and cropped like the image, (H, W).
+def fitted(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    """Scaled to cover (height, width), the centre."""
+    return ImageOps.fit(picture, (size[1], size[0]), how)
+
+
+def read_truth(path: Path, image: tuple[int, int], classes: int) -> NDArray[np.uint8]:
+    """The class of each pixel from a mask, (H, W); 255 for pixels without a class.
 
     Raises:
-        ConfigError: if it is no such mask.
+        ConfigError: if it is no mask of the image's size with classes of the network.
     """
-    open_image(path)  # checks the file
-    with Image.open(path) as mask:
-        if mask.mode not in ("L", "P"):
-            raise ConfigError(
-                f"{path} has mode {mask.mode}; give a mask with one 8-bit class number per pixel (L or P)"
-            )
-        fitted = ImageOps.fit(mask, (size[1], size[0]), Image.Resampling.NEAREST)
-        return np.array(fitted).astype(np.int64)
+    numbers = read_numbers(path)
+    if numbers.shape != image:
+        raise ConfigError(
+            f"{path} has size {cli.show_size((numbers.shape[0], numbers.shape[1]))}, but the image "
+            f"{cli.show_size(image)}; give a mask of the same size"
+        )
+    odd = numbers[((numbers < 0) | (numbers >= classes)) & (numbers != IGNORED)]
+    if odd.size:
+        raise ConfigError(
+            f"{path} has class {odd[0]}, but the network has classes 0 to {classes - 1}; give the labels that it "
+            f"predicts, and {IGNORED} for pixels without a label"
+        )
+    return numbers.astype(np.uint8)
 
 
 def write(out: Path, name: str, shown: Shown) -> None:
