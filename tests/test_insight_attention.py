@@ -201,6 +201,15 @@ def test_the_map_of_a_pixel_lies_where_loops_put_it(variant: str) -> None:
         torch.testing.assert_close(torch.from_numpy(one.of_token(token)).sum((1, 2)), torch.ones(len(naive)))
 
 
+def test_a_merged_key_stands_for_the_tokens_that_exist() -> None:
+    """A patch of 8 on 13 × 9 tokens leaves a rest without a key; one that is wider than the map covers all of it."""
+    fine, _, coarse, _ = block_attention(network("spatial_reduction", 8), torch.randn(1, 3, *IMAGE))
+    expected = np.zeros((13, 9))
+    expected[:8, :8] = 1 / 64
+    np.testing.assert_allclose(fine.of_token((12, 8)), np.broadcast_to(expected, (2, 13, 9)), atol=1e-7)
+    np.testing.assert_allclose(coarse.of_token((0, 0)), np.full((4, 7, 5), 1 / 35), atol=1e-7)
+
+
 # -- parts of limited size --------------------------------------------------------------------------------------------
 
 

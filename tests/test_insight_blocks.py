@@ -117,6 +117,12 @@ def test_statistics_are_those_of_loops_over_the_maps(variant: str) -> None:
         assert not (found.entropy_share > 1).any()
 
 
+def test_a_key_wider_than_the_map_stands_at_its_centre() -> None:
+    one = block_attention(network("spatial_reduction", 20), torch.randn(1, 3, *IMAGE))[0]
+    distances = [math.hypot(y + 0.5 - 6.5, x + 0.5 - 4.5) * 4 for y in range(13) for x in range(9)]
+    np.testing.assert_allclose(attention_statistics(one).distance_px, np.mean(distances), rtol=1e-5)
+
+
 def test_equal_weights_have_the_largest_entropy_and_equal_heads_no_diversity() -> None:
     model = build(tiny("cross_shaped", head_dims=2, window_sizes=3))
     for module in model.modules():
@@ -143,6 +149,9 @@ def test_rollout_of_one_block_is_its_map_and_of_two_a_product(variant: str) -> N
     a, b = (one.of_all().mean(0) for one in (first, second))
     expected = (b @ (0.5 * np.eye(117) + 0.5 * a))[11 * 9 + 4].reshape(13, 9)
     np.testing.assert_allclose(branch_rollout([first, second], token), expected, atol=1e-6)
+    half = 0.5 * np.eye(117)
+    three = (b @ (half + 0.5 * a) @ (half + 0.5 * b))[11 * 9 + 4].reshape(13, 9)
+    np.testing.assert_allclose(branch_rollout([second, first, second], token), three, atol=1e-6)
     np.testing.assert_allclose(
         branch_rollout([first, second], token, residual=0)[3], (b @ a)[11 * 9 + 4].reshape(13, 9)[3], atol=1e-6
     )
