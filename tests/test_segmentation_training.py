@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import random
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import Command
 from PIL import Image
 from safetensors.torch import load_file
-from test_recipe_training import TINY
+from test_recipe_training import TINY, same_weights, wait_for
 
 from hrvit_lab import create_model, load_checkpoint
 from hrvit_lab.evaluate.__main__ import main as evaluate
@@ -140,3 +145,42 @@ def by_hand(folder: Path, matrix: list[list[int]]) -> float:
         if union:
             found.append(counts[c][c] / union)
     return 100 * sum(found) / len(found)
+
+
+# -- kills -------------------------------------------------------------------------------------------------------------
+
+
+def on_textures(*more: str, workers: int = 0) -> list[str]:
+    """A training of 24 steps, with crops, flips, photometric distortion, an average of weights and bfloat16."""
+    changes = {
+        "data.options": "{size: 40, number: 12}", "evaluation.base_size_px": "null", "evaluation.every_iterations": 8,
+        "schedule.iterations": 24, "augmentation.base_size_px": "null", "precision.dtype": "bfloat16",
+        "regularisation.ema": "true", "regularisation.ema_decay": 0.9, "model.head": "upernet",
+        "run.save_every_s": 0.001, "run.workers": workers,
+    }  # fmt: skip
+    return ["textures", "--set", settings(changes), "--device", "cpu", *more]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_kills_at_random_moments(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY + "segformer_width: 8\nupernet_width: 8\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(on_textures("--out", "whole")) == 0
+    moments = random.Random(workers)
+    landed = 0
+    for kill in range(10):
+        process = Command("hrvit_lab.train", *on_textures("--out", "killed", "--resume", "auto", workers=workers))
+        wait_for(tmp_path / "killed" / "checkpoints" / f"step-{2 * kill + 1:08d}.pt", process)
+        time.sleep(moments.uniform(0, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=100)
+        landed += process.returncode == -signal.SIGKILL
+    assert landed >= 5, "most trainings had ended before they were killed"
+    assert main(on_textures("--out", "killed", "--resume", "auto")) == 0
+    for name in ("last.safetensors", "best.safetensors"):
+        assert same_weights(tmp_path / "killed", tmp_path / "whole", name)
+    assert (tmp_path / "killed" / "confusion_matrix.csv").read_text() == (
+        tmp_path / "whole" / "confusion_matrix.csv"
+    ).read_text()

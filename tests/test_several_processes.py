@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+import torch.distributed as dist
 from forked import Command
 from test_recipe_training import ROOT, TINY, command, draw, on_pictures, same_weights, wait_for
 
-from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.train.distributed import name_of_start
 from hrvit_lab.train.state import checkpoints
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
@@ -115,12 +117,17 @@ def test_torchrun_restarts_a_training_that_lost_a_process(tmp_path: Path, monkey
     assert same_weights(tmp_path / "lost", tmp_path / "whole")
 
 
-def test_scores_of_two_processes_are_those_of_one(
-    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(whole.parent)
-    arguments = [str(whole), "--data", "pictures", "--set", "run.workers=0", "--out"]
-    assert evaluate([*arguments, "one"]) == 0
-    assert run_two("hrvit_lab.evaluate", *arguments, "two") == [(0, ""), (0, "")]
-    for name in ("confusion_matrix.csv", "predictions.csv"):
-        assert Path("one", name).read_text() == Path("two", name).read_text()
+def test_a_start_has_one_name_that_no_earlier_start_had() -> None:
+    """Also if the store still has what processes of an earlier start wrote, which were killed at any moment."""
+    store = dist.HashStore()
+    store.set("started/1", "gone")
+    store.set("started/2", "gone too")
+    names = set()
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as threads:
+            starts = [threads.submit(name_of_start, store, rank, 3, 30) for rank in (2, 1, 0)]
+            [name] = {start.result(60) for start in starts}
+        names.add(name)
+    assert len(names) == 3
+    with pytest.raises(RuntimeError, match="process 1 of 2 did not start"):
+        name_of_start(dist.HashStore(), 0, 2, 0.05)

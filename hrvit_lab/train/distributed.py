@@ -4,6 +4,8 @@
 """
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from torch import Tensor
 from hrvit_lab.errors import ConfigError
 
 T = TypeVar("T")
+
+START_TIMEOUT_S = 600.0
+POLL_S = 0.01
 
 
 class OtherProcessFailed(ConfigError):
@@ -72,10 +77,43 @@ class Ranks:
         dist.all_gather_object(parts, list(entries))
         return [entry for part in parts for entry in part]
 
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether an error of a collective operation says that another process has ended."""
+        text = str(error)
+        return self.size > 1 and ("gloo" in text.lower() or "nccl" in text.lower())
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
+
+
+def name_of_start(store: dist.Store, rank: int, size: int, timeout_s: float = START_TIMEOUT_S) -> str:
+    """A name for this start of the processes: the same in all of them, and another one after each restart.
+
+    The store of ``torchrun`` outlives a restart. Without a name in front of its keys, the new processes would try the
+    addresses of the old ones. Numbers of restarts would not do, because each node counts its own.
+
+    Raises:
+        RuntimeError: if a process does not start in time.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"started/{rank}", own)
+        name = str(store.get(f"answer/{own}").decode())  # waits for it
+        store.set(f"known/{name}/{rank}", "")
+        return name
+    waiting, until = set(range(1, size)), time.monotonic() + timeout_s
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"known/{own}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"started/{other}"]):  # possibly of a process that is gone, which does not matter
+                store.set(f"answer/{store.get(f'started/{other}').decode()}", own)
+        if time.monotonic() > until:
+            raise RuntimeError(f"process {min(waiting)} of {size} did not start within {timeout_s:g} s")
+        time.sleep(POLL_S)
+    return own
 
 
 @contextmanager
@@ -101,7 +139,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(name_of_start(store, rank, size), store)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield Ranks(rank, size)
     finally:

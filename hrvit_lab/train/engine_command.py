@@ -273,6 +273,12 @@ def _follow(
         cli.complain(f"error: {error}")
         return 1, f"diverged: {error}"
     except (RuntimeError, MemoryError) as error:
+        if engine.ranks.is_lost(error):
+            cli.complain(
+                f"error: another process of the training ended after step {engine.step:,}; start the training again "
+                "with --resume auto (torchrun --max-restarts N does so by itself)"
+            )
+            return 1, "lost a process"
         if not is_out_of_memory(error):
             raise
         cli.complain(
