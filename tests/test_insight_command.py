@@ -130,6 +130,8 @@ def test_a_timm_model_shows_what_it_has(folder: Path, capsys: pytest.CaptureFixt
     [
         ("small.yaml image.png --what atention", "--what: unknown view 'atention'; did you mean 'attention'?"),
         ("small.yaml image.png --what attention --block stages.0.branches.0.9", "did you mean 'stages.0.branches.0."),
+        ("small.yaml image.png --block stages.9", "attention: unknown block 'stages.9'; use one of"),
+        ("small.yaml image.png --what features --class 3", "--what leaves out evidence, but an option of evidence"),
         ("small.yaml image.png --pixel 64,0", "pixel 64,0 is outside of the image, which has 64 rows"),
         ("small.yaml image.png --pixel nine", "--pixel: 'nine' is not a pixel; write ROW,COLUMN"),
         ("small.yaml missing.png", "missing.png cannot be decoded (No such file or directory)"),

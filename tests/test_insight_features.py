@@ -1,5 +1,6 @@
 """Receptive fields, similarity, components, evidence and segments: against closed forms, loops and scikit-learn."""
 
+import doctest
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_attention import tiny, woken
 from torch import Tensor, nn
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.insight import locate, receptive_field
 from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
 from hrvit_lab.insight.features import coloured, feature_maps, last_maps, principal_components
@@ -20,6 +22,13 @@ from hrvit_lab.insight.receptive_field import receptive_fields
 from hrvit_lab.insight.segments import boundary_errors, segments
 from hrvit_lab.insight.similarity import linear_cka, similarity
 from hrvit_lab.network.build import build
+
+
+def test_docstring_examples() -> None:
+    for module in (locate, receptive_field):
+        tried = doctest.testmod(module)
+        assert tried.attempted > 0 and tried.failed == 0
+
 
 # -- receptive fields -------------------------------------------------------------------------------------------------
 

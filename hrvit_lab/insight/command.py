@@ -44,6 +44,13 @@ def insight(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--resolution {cli.show_size(options.resolution)} is too large; use at most {MAX_SIDE_PX} pixels a side"
         )
+    of_view = {"attention": options.block, "evidence": options.class_number, "segments": options.truth}
+    asked = {name for name, value in of_view.items() if value is not None} | set(options.what or ())
+    if options.what and (unused := asked.difference(options.what)):
+        name = min(unused)
+        raise ConfigError(
+            f"--what leaves out {name}, but an option of {name} is given; add {name} to --what, or remove it"
+        )
     network = open_network(options.model, seed=options.seed, resolution=options.resolution)
     subject = make_subject(options, network)
     out: Path = options.out or FOLDER / plain_name(f"{Path(options.model).name}-{Path(options.image).stem}")
@@ -59,7 +66,7 @@ def insight(options: argparse.Namespace) -> int:
         try:
             shown = VIEWS[name](subject)
         except ConfigError as error:
-            if options.what:
+            if name in asked:
                 raise ConfigError(f"{name}: {error}") from None
             console.print(f"{name}: not shown, because {error}")
             continue

@@ -26,16 +26,18 @@ class ReceptiveField:
         token: (row, column).
         influence: root mean square of the token's derivatives by the pixel, relative to the sum over pixels, (H, W).
         extent_px: height and width of the smallest rectangle that contains all pixels with influence.
+        size: height and width of the map in tokens.
     """
 
     token: tuple[int, int]
     influence: NDArray[Any]
     extent_px: tuple[int, int]
+    size: tuple[int, int]
 
     def area_px(self, share: float) -> int:
         """The smallest number of pixels that have this share of the influence.
 
-        >>> ReceptiveField((0, 0), np.array([[0.2, 0.6, 0.2]]), (1, 3)).area_px(0.5)
+        >>> ReceptiveField((0, 0), np.array([[0.2, 0.6, 0.2]]), (1, 3), (1, 1)).area_px(0.5)
         1
         """
         largest = np.sort(self.influence, axis=None)[::-1].cumsum()
@@ -89,5 +91,5 @@ def receptive_fields(
             )
         rows, columns = (np.flatnonzero(total_HW.any(axis)) for axis in (1, 0))
         extent = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
-        found[name] = ReceptiveField(at, total_HW / total_HW.sum(), extent)
+        found[name] = ReceptiveField(at, total_HW / total_HW.sum(), extent, size)
     return found

@@ -101,6 +101,9 @@ class Shown(NamedTuple):
 
 def attention(subject: Subject) -> Shown:
     """A montage over branches and stages, and the heads of one block."""
+    named_block = None
+    if subject.block is not None:  # first, because the name may be wrong
+        [named_block] = block_attention(subject.model, subject.tensor, [subject.block])
     maps = {one.place.name: one.of_pixel(subject.pixel) for one in subject.attention}
     last = {(one.place.stage, one.place.branch): one for one in subject.attention}
     if isinstance(subject.model, HRViT):
@@ -109,15 +112,13 @@ def attention(subject: Subject) -> Shown:
             "attention": pictures.attention_montage(subject.image, drawn, subject.pixel, subject.label, subject.note)
         }
         finest = max(last, key=lambda key: (-key[1], key[0]))
-        chosen = last[finest]
+        chosen = named_block or last[finest]
     else:
         named = {one.place.title: (maps[one.place.name].mean(0), _box(one, subject)) for one in subject.attention}
         figures = {
             "attention": pictures.attention_of_blocks(subject.image, named, subject.pixel, subject.label, subject.note)
         }
-        chosen = subject.attention[-1]
-    if subject.block is not None:
-        [chosen] = block_attention(subject.model, subject.tensor, [subject.block])
+        chosen = named_block or subject.attention[-1]
     figures["attention_heads"] = pictures.attention_heads(
         subject.image, maps[chosen.place.name], _box(chosen, subject), subject.pixel, chosen.place.title, subject.label,
         subject.note,
@@ -162,7 +163,7 @@ def paths(subject: Subject) -> Shown:
         "blocks": np.array([one.place.name for one in found]), "paths": np.array(names), "shares": table,
         "stream": np.array([one.norms["stream"] for one in found]),
     }  # fmt: skip
-    means = ", ".join(f"{name} {100 * np.nanmean(table[:, i]):.3g} %" for i, name in enumerate(names))
+    means = ", ".join(f"{name} {_mean(100 * table[:, i])} %" for i, name in enumerate(names))
     figure = charts.contributions(rows, subject.label, subject.note)
     return Shown({"contributions": figure}, arrays, f"norm relative to the residual stream, mean over blocks: {means}")
 
@@ -183,18 +184,17 @@ def statistics(subject: Subject) -> Shown:
             f"{name}.max_entropy_nats": one.max_entropy_nats,
         }  # fmt: skip
     distances = np.concatenate([one.distance_px for one in found])
-    shares = np.concatenate([one.entropy_share for one in found])
-    said = f"mean distance {distances.mean():.1f} px, mean entropy {np.nanmean(shares):.2f} of its maximum"
+    entropy = _mean(np.concatenate([one.entropy_share for one in found]))
+    said = f"mean distance {distances.mean():.1f} px, mean entropy {entropy} of its maximum"
     return Shown({"statistics": charts.attention_numbers(rows, subject.label, subject.note)}, arrays, said)
 
 
 def fields(subject: Subject) -> Shown:
     """The effective receptive field of every branch's central token."""
     found = receptive_fields(subject.model, subject.tensor)
-    sizes = {name: x.shape[-2:] for name, x in feature_maps(subject.model, subject.tensor).items()}
     drawn, arrays = {}, {}
     for name, field in found.items():
-        stride = [-(-side // number) for side, number in zip(subject.size, sizes[name], strict=True)]
+        stride = [-(-side // number) for side, number in zip(subject.size, field.size, strict=True)]
         at = tuple(min(n * s + s // 2, side - 1) for n, s, side in zip(field.token, stride, subject.size, strict=True))
         drawn[name] = field.influence, (at[0], at[1]), field.area_px(0.5), field.area_px(0.99)
         arrays[name] = field.influence
@@ -208,9 +208,7 @@ def likeness(subject: Subject) -> Shown:
     found = similarity([subject.tensor], subject.model)
     arrays = {"cka": found.cka, "maps": np.array(found.rows)}
     others = found.cka[~np.eye(len(found.cka), dtype=bool)]
-    said = f"{len(found.rows)} maps at {found.grid[0]} × {found.grid[1]} positions"
-    if len(others):
-        said += f"; CKA between different maps from {np.nanmin(others):.2f} to {np.nanmax(others):.2f}"
+    said = f"{len(found.rows)} maps at {found.grid[0]} × {found.grid[1]} positions; mean CKA of pairs {_mean(others)}"
     figure = charts.similarity(found.cka, found.rows, found.columns, found.grid, subject.label, subject.note)
     return Shown({"similarity": figure}, arrays, said)
 
@@ -241,7 +239,7 @@ def seen_class(subject: Subject) -> Shown:
         return f"{names[one]} (class {one})" if one < len(names) else f"class {one}"
 
     figure = pictures.evidence(subject.image, gradients, occlusion, patch, named(number), subject.label, subject.note)
-    said = f"predicted {named(predicted)} with probability {probability:.2f}; evidence for {named(number)}"
+    said = f"largest score: {named(predicted)}, softmax {probability:.2f}; evidence for {named(number)}"
     return Shown({"evidence": figure}, {"occlusion": occlusion, **gradients}, said)
 
 
@@ -286,6 +284,12 @@ def _hrvit(subject: Subject) -> HRViT:
             "features, similarity or receptive_field"
         )
     return subject.model
+
+
+def _mean(values: NDArray[Any]) -> str:
+    """The mean of the values that are numbers, as text."""
+    known = values[~np.isnan(values)]
+    return f"{known.mean():.2f}" if known.size else "unknown"
 
 
 def _box(one: BlockAttention, subject: Subject) -> Box:
