@@ -17,6 +17,7 @@ from hrvit_lab.study.__main__ import main as study
 from hrvit_lab.study.effects import effects, seed_values
 from hrvit_lab.study.files import find_study, load_study
 from hrvit_lab.study.groups import GROUPS, ProbeInput
+from hrvit_lab.study.quantities import budget
 from hrvit_lab.study.recipe_choice import RecipeChoice
 from hrvit_lab.study.report.summary import summary
 from hrvit_lab.study.results import read_results
@@ -61,7 +62,7 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
-@pytest.mark.usefixtures("one_figure")
+@pytest.mark.usefixtures("blank_figures")
 def test_killed_it_ends_with_the_same_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     killed, whole = Path("killed"), Path("whole")
     process = Command("hrvit_lab.study", str(file), "--out", str(killed), "--jobs", "1")
@@ -93,6 +94,7 @@ def test_killed_it_ends_with_the_same_table(file: Path, capsys: pytest.CaptureFi
     differences = [last["no MixCFN"][seed] - last["full"][seed] for seed in (0, 1)]
     assert effect["delta"] == pytest.approx(sum(differences) / 2) and effect["n"] == 2
     assert sorted(set(results.curves["epoch"])) == [1, 2]
+    assert budget(results) == "textures, recipe textures, 3 steps of 4 images, all images, 32×32 px"
     assert "mIoU on textures (a proxy)" in summary(results.table, "textures", "full")[0]
     assert (whole / "small" / "report.html").read_text().count("mIoU on textures") > 2
     [first] = [each for each in records(whole) if each["seed"] == 0 and each["config"]["name"] == "full"]

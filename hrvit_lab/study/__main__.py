@@ -99,7 +99,7 @@ def parser() -> cli.Parser:
         "--again",
         type=cli.listed(str),
         metavar="GROUP,…",
-        help="measure these groups again and replace the kept trials: latency, memory, accuracy",
+        help="measure these groups again and replace the kept trials: latency, memory, accuracy, segmentation",
     )
     return parser
 

@@ -91,7 +91,7 @@ def study_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict
         ConfigError: if the folder cannot be read.
     """
     results = read_results(folder)
-    accuracy = [key for key in results.metrics if METRICS[key].group == "accuracy"]
+    accuracy = [key for key in results.metrics if METRICS[key].per_seed]
     others = [key for key in results.metrics if key not in accuracy]
     groups = [others, accuracy] if results.spec.cost_base is not None else [results.metrics]
     for row in records_of(results.table):

@@ -75,9 +75,12 @@ def measured(key: str, results: Results, resolution: str | None = None) -> Quant
 
 def budget(results: Results) -> str:
     """Data and length of a study's trainings; scores of another budget are not comparable."""
-    data, train = results.spec.data, results.spec.train
-    images = f"{train.train_limit:,} images" if train.train_limit else "all images"
-    return f"{data.name}, {train.epochs} epochs of {images}, {show_size(data.resolution)} px"
+    spec, recipe = results.spec, results.spec.recipe
+    limit = spec.train.train_limit if recipe is None else recipe.recipe.data.train_limit
+    images = f"{limit:,} images" if limit else "all images"
+    epochs = f"{spec.train.epochs} epochs of {images}"
+    training = epochs if recipe is None else f"recipe {recipe.name}, {recipe.length}, {images}"
+    return f"{spec.dataset}, {training}, {show_size(spec.train_resolution)} px"
 
 
 def threads(spec: Spec) -> str:

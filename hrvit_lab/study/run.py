@@ -44,7 +44,8 @@ def run_study(
         out: folder of all results; all studies in it share the records of trials.
         jobs: number of trainings at the same time; None: one per core, or one on a GPU.
         retry_failed: run failed trials again.
-        again: groups to measure again even if records exist: ``"latency"``, ``"memory"``, ``"accuracy"``.
+        again: groups to measure again even if records exist: ``"latency"``, ``"memory"``, ``"accuracy"``,
+            ``"segmentation"``.
     Returns:
         Table, curves, figures, and the path of the report; failed trials are in ``failed``.
     Raises:

@@ -163,7 +163,7 @@ def _front(results: Results) -> list[str]:
     if len(likely) < 2:
         return []
     shown = sorted(((share, name) for name, share in likely.items() if share >= LIKELY), reverse=True)
-    named = ", ".join(f"{name} {share:.0%}".replace("%", " %") for share, name in shown[:MAX_NAMED])
+    named = ", ".join(f"{name} {100 * share:.0f} %" for share, name in shown[:MAX_NAMED])
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
     return [
         f"Probability of being on the Pareto front of {METRICS[x].label} and {SCORES[y]}, from the spread over seeds"
