@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_every_name_has_a_view() -> None:
 def test_the_command_writes_figures_and_the_numbers_of_the_functions(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = "insight small.yaml image.png --out out --resolution 64 --pixel 9,50 --truth mask.png"
+    arguments = f"insight {folder}/small.yaml image.png --out out --resolution 64 --pixel 9,50 --truth mask.png"
     assert root.main(arguments.split()) == 0
     printed = capsys.readouterr().out
     assert REMARK in printed and SILENT in printed and "not shown" not in printed
@@ -61,6 +62,7 @@ def test_the_command_writes_figures_and_the_numbers_of_the_functions(
     assert about["pixel"] == [9, 50] and about["trained"] is False and about["resolution_px"] == [64, 64]
     # The same, from the functions.
     network = open_network("small.yaml")
+    assert network.name == open_network(str(folder / "small.yaml")).name == "small.yaml"
     with Image.open("image.png") as image:
         fitted = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, (11, 0, 56, 45)))
     x_1CHW = Normalise(*IMAGENET)(fitted)[None]
@@ -205,6 +207,18 @@ def test_the_map_is_drawn_where_it_lies_and_the_token_is_marked() -> None:
     assert {patch.get_bbox().bounds for patch in ax.patches} == {(12, 8, 4, 4)}  # type: ignore[attr-defined]
     texts = " ".join(text.get_text() for text in figure.texts)
     assert "net, 20×30" in texts and "row 9, column 13" in texts and REMARK in texts
+
+
+def test_classes_have_the_colours_of_the_legend() -> None:
+    image, numbers = np.zeros((4, 6, 3), np.uint8), np.repeat([[3, 3, 3, 7, 7, 255]], 4, axis=0)
+    figure = insight.segments(image, numbers, np.zeros((4, 6)), None, "", ["a", "b", "c", "coat"], "net, 4×6")
+    drawn = np.asarray(figure.axes[1].images[0].get_array())
+    [legend] = figure.legends
+    handles = [cast(Any, handle) for handle in legend.legend_handles]
+    colours = {text.get_text(): handle.get_color() for text, handle in zip(legend.texts, handles, strict=True)}
+    assert list(colours) == ["coat", "class 7", "no label"]
+    for name, column in (("coat", 0), ("class 7", 3), ("no label", 5)):
+        np.testing.assert_allclose(colours[name], drawn[0, column])
 
 
 def test_a_map_of_zeros_is_the_grey_image() -> None:

@@ -249,17 +249,19 @@ def segmented(subject: Subject) -> Shown:
     share = found.entropy_nats / max(found.max_entropy_nats, 1e-12)
     arrays = {"prediction": found.prediction, "entropy_nats": found.entropy_nats}
     said = f"{len(np.unique(found.prediction))} classes; mean entropy {share.mean():.2f} of its maximum"
-    wrong, errors = None, ""
+    truth, errors = None, ""
     if subject.truth is not None:
         result = boundary_errors(found.prediction, subject.truth, BOUNDARY_PX)
-        wrong = result.wrong
-        arrays |= {"wrong": wrong, "near_boundary": result.near & (subject.truth != IGNORED)}
+        truth = subject.truth, result.wrong
+        arrays |= {"wrong": result.wrong, "near_boundary": result.near & (subject.truth != IGNORED)}
         errors = (
             f"Wrong: {result.error_percent:.1f} % of the pixels; {result.near_error_percent:.1f} % within "
             f"{BOUNDARY_PX} px of a boundary, {result.far_error_percent:.1f} % elsewhere."
         )
         said += f". {errors.rstrip('.')}"
-    figure = pictures.segments(subject.image, found.prediction, share, wrong, errors, subject.label, subject.note)
+    figure = pictures.segments(
+        subject.image, found.prediction, share, truth, errors, subject.network.class_names, subject.label, subject.note
+    )
     return Shown({"segments": figure}, arrays, said)
 
 

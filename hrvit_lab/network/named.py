@@ -101,7 +101,8 @@ def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None
         raise
     except Exception as error:  # timm's models raise different exceptions for sizes they do not support
         raise ConfigError(f"{shortened(name)} cannot be built: {type(error).__name__}: {error}") from error
-    found = NamedNetwork(printable(name), model.eval(), f"random weights, seed {seed}", trained=False)
+    shown = Path(name).name if name.endswith((".yaml", ".yml")) else name
+    found = NamedNetwork(printable(shown), model.eval(), f"random weights, seed {seed}", trained=False)
     return found if isinstance(config, HRViTConfig) else _as_timm_reads(found)
 
 

@@ -1,6 +1,6 @@
 """Figures of images: grids of panels, maps drawn over a photograph, a marked pixel, a colour scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -71,6 +71,7 @@ def panels(
     row_names: Sequence[str] = (),
     column_names: Sequence[str] = (),
     scale: tuple[str, str, str] | None = None,
+    legend: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
     """A grid of pictures under a title.
 
@@ -79,6 +80,7 @@ def panels(
         caption: what the colours are.
         note: below the figure.
         row_names, column_names: at the left and at the top of the grid.
+        legend: colours by name.
         scale: texts at the left end, right end and below a bar with the colours of `over`; None: no bar.
     """
     columns = max(map(len, rows))
@@ -105,7 +107,9 @@ def panels(
         _above(axes, c, drawable(name), lines)
     if scale:
         _bar(fig, axes, scale)
-    add_frame(fig, title, caption, note=note)
+    for name, color in (legend or {}).items():
+        axes[0][0].plot([], [], "s", color=tuple(color), ms=7, label=drawable(name))
+    add_frame(fig, title, caption, axes[0][0] if legend else None, note)
     engine = fig.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     _, below, _, body = engine.get()["rect"]

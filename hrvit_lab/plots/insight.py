@@ -16,6 +16,10 @@ from hrvit_lab.plots.images import Box, Panel, Pixel, over, pale, panels
 from hrvit_lab.plots.style import SERIES
 
 RELATIVE = "0", "largest of the panel"
+NO_CLASS = 255
+"""Number of pixels without a class."""
+MAX_CLASSES = 12
+"""Classes in a legend."""
 
 
 def attention_montage(
@@ -182,8 +186,9 @@ def segments(
     image: NDArray[Any],
     prediction: NDArray[Any],
     entropy_share: NDArray[Any],
-    wrong: NDArray[Any] | None,
+    truth: tuple[NDArray[Any], NDArray[Any]] | None,
     errors: str,
+    class_names: Sequence[str],
     subject: str,
     note: str = "",
 ) -> Figure:
@@ -192,29 +197,45 @@ def segments(
     Args:
         prediction: class numbers, (H, W).
         entropy_share: entropy divided by its maximum, (H, W).
-        wrong: bool (H, W); None: the truth is not known.
+        truth: true class numbers and wrong pixels, (H, W) each; None: not known.
         errors: the errors in words.
+        class_names: may be empty.
     """
     drawn: list[Panel | None] = [
         Panel("the image", image / 255),
-        Panel(f"prediction, {len(np.unique(prediction))} classes", class_colors(prediction)),
-        Panel(f"entropy, mean {entropy_share.mean():.2f} of its maximum", over(image, entropy_share, 1)),
+        Panel("prediction", class_colors(prediction)),
+        Panel(f"entropy, mean {entropy_share.mean():.2f}", over(image, entropy_share, 1)),
     ]
-    if wrong is not None:
+    seen = prediction
+    if truth is not None:
+        labels, wrong = truth
+        seen = np.concatenate((prediction.ravel(), labels.ravel()))
         red = np.array([0.84, 0.16, 0.22])
-        drawn.append(Panel("errors in red", np.where(wrong[..., None], red, pale(image))))
-    caption = "Entropy: 0 where one class is certain, 1 where all are equally likely. " + errors
+        drawn += [
+            Panel("truth", class_colors(labels)),
+            Panel("errors in red", np.where(wrong[..., None], red, pale(image))),
+        ]
+    numbers, counts = np.unique(seen, return_counts=True)
+    largest = [int(numbers[place]) for place in np.argsort(-counts, kind="stable")[:MAX_CLASSES]]
+    names = {number: class_names[number] if number < len(class_names) else f"class {number}" for number in largest}
+    names |= {NO_CLASS: "no label"} if NO_CLASS in names else {}
+    most = len(numbers) > len(largest)
+    listed = f" The legend has the largest {len(largest)} of {len(numbers)} classes." if most else ""
     return panels(
-        _wrapped(drawn, 4), f"Segments – {subject}", caption, note=note, scale=("0", "1", "entropy / maximum")
-    )
+        _wrapped(drawn, 3), f"Segments – {subject}",
+        f"Entropy: 0 where one class is certain, 1 where all are equally likely. {errors}{listed}",
+        note=note, scale=("0", "1", "entropy / maximum"),
+        legend={name: class_colors(np.array(number)) for number, name in names.items()},
+    )  # fmt: skip
 
 
 def class_colors(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Colours of class numbers, float (H, W, 3): those of series, then darker and lighter ones."""
+    """Colours of class numbers, float (…, 3): those of series, then darker and lighter ones; no class is dark grey."""
     base = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in SERIES]) / 255
     ring = (numbers // len(base)) % 3
     shade = np.array([1.0, 0.6, 1.35])[ring][..., None]
-    return (base[numbers % len(base)] * shade).clip(0, 1)
+    colors = (base[numbers % len(base)] * shade).clip(0, 1)
+    return np.where((numbers == NO_CLASS)[..., None], 0.25, colors)
 
 
 def _attention(
