@@ -29,7 +29,7 @@ from websockets.sync.client import connect
 
 from hrvit_lab.app import folders, point_names
 from hrvit_lab.app import widgets as text
-from hrvit_lab.app.main import PAGES
+from hrvit_lab.app.main import PAGES, address
 from hrvit_lab.app.pages import build, studies
 from hrvit_lab.app.pages.build import parse, read_upload, snippet
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
@@ -85,7 +85,7 @@ def test_docstring_examples() -> None:
 def test_app_opens_on_the_first_page(results: Path) -> None:
     app = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
     assert not app.exception
-    assert [page.title for page in PAGES] == ["Explore", "Studies", "Build", "Published"]
+    assert [page.title for page in PAGES] == ["Explore", "Studies", "Build", "Look inside", "Published"]
     assert app.title[0].value == "Explore"
 
 
@@ -326,7 +326,7 @@ def test_pages_are_at_their_addresses(server: int) -> None:
     """As Streamlit starts the app. The root and an unknown address, with a message, get the first page."""
     titles = [page.title for page in PAGES]
     drawn = {}
-    for name in ("", "unknown", *map(str.lower, titles)):
+    for name in ("", "unknown", *map(address, PAGES)):
         messages = open_page(server, name)
         kinds = [message.WhichOneof("type") for message in messages]
         assert ("page_not_found" in kinds) == (name == "unknown"), name

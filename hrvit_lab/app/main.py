@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from hrvit_lab.app.pages import build, explore, published, studies
+from hrvit_lab.app.pages import build, explore, look_inside, published, studies
 
 
 class Page(NamedTuple):
@@ -21,6 +21,7 @@ PAGES = (
     Page("Explore", "travel_explore", explore.show),
     Page("Studies", "scatter_plot", studies.show),
     Page("Build", "account_tree", build.show),
+    Page("Look inside", "visibility", look_inside.show),
     Page("Published", "menu_book", published.show),
 )
 
@@ -38,7 +39,7 @@ def run() -> None:
 
 def address(page: Page) -> str:
     """The path of a page's address."""
-    return page.title.lower()
+    return page.title.lower().replace(" ", "-")
 
 
 def _page(page: Page, path: str, **settings: Any) -> StreamlitPage:

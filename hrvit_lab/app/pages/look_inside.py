@@ -1,0 +1,221 @@
+"""Page "Look inside": click on a pixel of an image, and see what a network does with it."""
+
+import io
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+from streamlit_image_coordinates import streamlit_image_coordinates
+
+from hrvit_lab.app import subjects
+from hrvit_lab.app.widgets import plain
+from hrvit_lab.config import ConfigError
+from hrvit_lab.insight.what import WHAT
+
+if TYPE_CHECKING:
+    from hrvit_lab.insight.views_command import Shown, Subject
+    from hrvit_lab.network.named import NamedNetwork
+
+SHOWN_PX = 336
+"""Side of the image to click on."""
+
+SCREEN_DPI = 100
+
+INTRODUCTION = "Click on a pixel of the image. Every figure follows, and can be downloaded with its numbers."
+WARNING = ":material/warning: "
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Look inside")
+    st.markdown(INTRODUCTION)
+    left, right = st.columns([1, 2], gap="large")
+    try:
+        with left:
+            found, name = _network("Network", "network")
+            choice, side = _image_choice(found, name)
+            image = subjects.read_image(name, choice, _upload(choice), side)
+            pixel = _click(image, f"{choice} at {side}")
+            other = _second()
+        with right:
+            what = st.segmented_control(
+                "What", list(WHAT), default="attention", key="what", required=True, bind="query-params",
+                format_func=lambda key: key.replace("_", " "), label_visibility="collapsed",
+            ) or "attention"  # fmt: skip
+            block = _block(found, what)
+            _draw(found, name, image, pixel, what, block)
+            if other is not None:
+                _draw(other[0], other[1], image, pixel, what, None)
+    except ConfigError as error:
+        st.error(plain(error), icon=":material/error:")
+
+
+# -- what is looked at -----------------------------------------------------------------------------------
+
+
+def _network(label: str, key: str) -> tuple["NamedNetwork", str]:
+    names = subjects.networks()
+    shown = st.selectbox(label, list(names), key=key, bind="query-params")
+    return subjects.network(names[shown], subjects.modified(names[shown])), names[shown]
+
+
+def _second() -> tuple["NamedNetwork", str] | None:
+    """The network beside it, if one is chosen."""
+    names = subjects.networks()
+    shown = st.selectbox("Beside it", ["nothing", *names], key="beside", bind="query-params")
+    if shown == "nothing":
+        return None
+    return subjects.network(names[shown], subjects.modified(names[shown])), names[shown]
+
+
+def _image_choice(found: "NamedNetwork", name: str) -> tuple[str, int]:
+    offered = subjects.images(name)
+    first = offered.index("ankle boot") if "ankle boot" in offered else 0
+    choice = st.selectbox("Image", offered, first, key=f"image of {name}")
+    side = st.selectbox(
+        "Side, px", subjects.sides(found), key=f"side of {name}",
+        help="The image is scaled to a square of this side. The first one is that of the training, if it is known.",
+    )  # fmt: skip
+    return choice, side
+
+
+def _upload(choice: str) -> bytes | None:
+    if choice != subjects.UPLOADED:
+        return None
+    file = st.file_uploader("Image file", type=["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"], key="photo")
+    return None if file is None else file.getvalue()
+
+
+def _click(image: NDArray[np.uint8], key: str) -> tuple[int, int]:
+    """The pixel that was clicked, (row, column); the centre at first."""
+    side, key = image.shape[0], f"click on {key}"
+    row, column = clicked_pixel(st.session_state.get(key), side)
+    streamlit_image_coordinates(marked(image, row, column), width=SHOWN_PX, key=key, cursor="crosshair")
+    st.caption(f"Pixel: row {row}, column {column} of {side} × {side}.")
+    return row, column
+
+
+def clicked_pixel(click: Mapping[str, Any] | None, side: int) -> tuple[int, int]:
+    """The pixel under a click, (row, column); the centre without one.
+
+    >>> clicked_pixel({"x": 168, "y": 0, "width": 336, "height": 336}, 32)
+    (0, 16)
+    """
+    if not click or not click.get("width") or not click.get("height"):
+        return side // 2, side // 2
+    row, column = int(click["y"] * side / click["height"]), int(click["x"] * side / click["width"])
+    return min(side - 1, max(0, row)), min(side - 1, max(0, column))
+
+
+def marked(image: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
+    """The image at the size that is shown, with a cross at the pixel: (H, W, 3)."""
+    scale = max(1, SHOWN_PX // image.shape[0])
+    shown = np.kron(image, np.ones((scale, scale, 1), dtype=np.uint8))
+    y, x = row * scale + scale // 2, column * scale + scale // 2
+    arm = max(4, shown.shape[0] // 40)
+    for half, color in ((2, (255, 255, 255)), (1, (0, 158, 230))):
+        shown[max(0, y - half) : y + half, max(0, x - arm) : x + arm] = color
+        shown[max(0, y - arm) : y + arm, max(0, x - half) : x + half] = color
+    return shown
+
+
+def _block(found: "NamedNetwork", what: str) -> str | None:
+    """The block whose heads are shown; only attention asks for one."""
+    if what != "attention" or not hasattr(found.model, "config"):
+        return None
+    from hrvit_lab.insight.places import find_blocks
+
+    names = [place.name for place in find_blocks(found.model, None)]
+    chosen = st.selectbox(
+        "Heads of block", ["the last of the finest branch", *names], key=f"block of {found.name}", width=360
+    )
+    return chosen if chosen in names else None
+
+
+# -- figures ---------------------------------------------------------------------------------------------
+
+
+def _draw(
+    found: "NamedNetwork", name: str, image: NDArray[np.uint8], pixel: tuple[int, int], what: str, block: str | None
+) -> None:
+    """The figures of a view, with the sentence and the files."""
+    key = (name, subjects.modified(name), image.tobytes(), image.shape[0], pixel, what, block)
+    try:
+        view = _view(*key)
+    except ConfigError as error:
+        st.info(plain(f"{found.name}: {error}"))
+        return
+    st.markdown(f"**{plain(found.name)}**: {plain(view.said)}.")
+    if not found.trained:
+        st.caption(WARNING + plain(view.note))
+    for stem, png in view.pictures.items():
+        st.image(png, width="stretch", alt=f"{stem.replace('_', ' ')} of {found.name}: {view.said}")
+        with st.container(horizontal=True):
+            for suffix in ("png", "svg"):
+                st.download_button(
+                    suffix.upper(), partial(_file, key, stem, suffix), f"{stem}.{suffix}", on_click="ignore",
+                    key=f"{suffix} {stem} {name} {what}", icon=":material/download:",
+                )  # fmt: skip
+    st.download_button(
+        "Arrays (NPZ)", view.arrays, f"{what}.npz", key=f"npz {name} {what}", on_click="ignore",
+        icon=":material/download:",
+    )  # fmt: skip
+
+
+Key = tuple[str, int, bytes, int, tuple[int, int], str, str | None]
+"""Of a view: network, time of its files, pixels of the image and its side, pixel, what, block."""
+
+
+class View(NamedTuple):
+    """A view as it is shown: PNG files by name, an NPZ file, a sentence, and what must be said of the weights."""
+
+    pictures: dict[str, bytes]
+    arrays: bytes
+    said: str
+    note: str
+
+
+@st.cache_data(max_entries=64, show_spinner="Computing")
+def _view(*key: Any) -> View:
+    """A view of that `Key`, at the resolution of a screen.
+
+    Raises:
+        ConfigError: if the network does not have this view.
+    """
+    shown, note = _shown(key)
+    file = io.BytesIO()
+    arrays: dict[str, Any] = shown.arrays
+    np.savez_compressed(file, **arrays)
+    pictures = {}
+    for stem, figure in shown.figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=SCREEN_DPI, pil_kwargs={"compress_level": 1})
+        pictures[stem] = buffer.getvalue()
+    return View(pictures, file.getvalue(), shown.said, note)
+
+
+def _file(key: Key, stem: str, suffix: str) -> bytes:
+    """A figure of a view for a paper; drawn when it is downloaded."""
+    from hrvit_lab.plots import draw
+
+    drawing = draw(_shown(key)[0].figures[stem])
+    return drawing.png if suffix == "png" else drawing.svg.encode()
+
+
+def _shown(key: Any) -> tuple["Shown", str]:
+    from hrvit_lab.insight.views_command import VIEWS
+
+    name, modified_ns, pixels, side, pixel, what, block = key
+    subject = _subject(subjects.network(name, modified_ns), pixels, side, pixel, block)
+    return VIEWS[what](subject), subject.note
+
+
+def _subject(found: "NamedNetwork", pixels: bytes, side: int, pixel: tuple[int, int], block: str | None) -> "Subject":
+    from hrvit_lab.insight.views_command import Subject
+    from hrvit_lab.train.transforms.normalise import Normalise
+
+    image = np.frombuffer(pixels, np.uint8).reshape(side, side, 3).copy()
+    return Subject(found, image, Normalise(found.mean, found.std)(image)[None], pixel, block)

@@ -1,0 +1,124 @@
+"""The networks and images that "Look inside" offers. Uploads are bounded, and no path comes from a page."""
+
+import io
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from hrvit_lab.app.folders import find_runs, runs_root
+from hrvit_lab.config import PRESETS, SEGMENTERS, shipped
+from hrvit_lab.config.shipped import FOLDER
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import MIB
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from hrvit_lab.network.named import NamedNetwork
+
+PHOTOGRAPHS = ("chelsea", "astronaut", "coffee", "rocket")
+MAX_UPLOAD_BYTES = 8 * MIB
+MAX_UPLOAD_PIXELS = 40_000_000
+SAMPLE_SIDE = 28
+UPLOADED = "your own image"
+
+
+def networks() -> dict[str, str]:
+    """Names as they are shown, and what `open_network` takes: shipped weights first, then trainings, then presets."""
+    found = {f"{name} (trained)": name for name in shipped()}
+    runs = find_runs(runs_root(sys.argv[1:]))
+    found |= {f"training {name}": str(path) for name, path in runs.items() if (path / "config.yaml").is_file()}
+    return found | {f"{name} (random weights)": name for name in (*PRESETS, *SEGMENTERS)}
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the network")
+def network(name: str, modified_ns: int) -> "NamedNetwork":
+    """The network; loaded again if its files have changed.
+
+    Raises:
+        ConfigError: if it can't be loaded.
+    """
+    from hrvit_lab.network.named import open_network
+
+    return open_network(name)
+
+
+def modified(name: str) -> int:
+    """When the files of a training last changed; 0 for other networks."""
+    path = Path(name)
+    return max((file.stat().st_mtime_ns for file in path.glob("*")), default=0) if path.is_dir() else 0
+
+
+def images(network_name: str) -> list[str]:
+    """The images offered for a network: samples of its data first, then photographs, then an upload."""
+    about = shipped().get(network_name)
+    samples = list(about.classes) if about and sample_sheet(about.dataset).is_file() else []
+    return [*samples, *(f"photograph {name}" for name in PHOTOGRAPHS), UPLOADED]
+
+
+def sample_sheet(dataset: str) -> Path:
+    """A strip of one test image per class, in the order of the classes."""
+    return FOLDER / f"{dataset}.png"
+
+
+def read_image(network_name: str, choice: str, uploaded: bytes | None, side: int) -> NDArray[np.uint8]:
+    """The chosen image, scaled to cover a square and cropped to its centre: (side, side, 3).
+
+    Raises:
+        ConfigError: if an upload is missing, too large or no image.
+    """
+    from PIL import Image, ImageOps
+
+    from hrvit_lab.train.data.photographs import read_photograph
+
+    about = shipped().get(network_name)
+    if choice == UPLOADED:
+        if uploaded is None:
+            raise ConfigError("no image is uploaded yet; choose a file")
+        image = read_upload(uploaded)
+    elif about is not None and choice in about.classes:
+        left = SAMPLE_SIDE * about.classes.index(choice)
+        with Image.open(sample_sheet(about.dataset)) as sheet:
+            image = sheet.crop((left, 0, left + SAMPLE_SIDE, SAMPLE_SIDE)).convert("RGB")
+    else:
+        image = read_photograph(choice.removeprefix("photograph "))
+    return np.array(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+
+
+def read_upload(content: bytes) -> "Image":
+    """Decode an uploaded image to RGB.
+
+    Raises:
+        ConfigError: if it is too large or no image.
+    """
+    from PIL import Image
+
+    from hrvit_lab.train.data.image_files import FORMATS, decode_image
+
+    if len(content) > MAX_UPLOAD_BYTES:
+        raise ConfigError(f"the file has more than {MAX_UPLOAD_BYTES // MIB} MiB; upload a smaller image")
+    too_many = f"the image has too many pixels; scale it below {MAX_UPLOAD_PIXELS:,} in all"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as header:  # reads the size, and decodes nothing
+                pixels = header.width * header.height
+    except Image.DecompressionBombError:
+        raise ConfigError(too_many) from None
+    except Exception:  # for a broken file, Pillow can raise almost any exception
+        raise ConfigError(f"the file is no image that can be read; upload one of {', '.join(FORMATS)}") from None
+    if pixels > MAX_UPLOAD_PIXELS:
+        raise ConfigError(too_many)
+    return decode_image(io.BytesIO(content), "the image")
+
+
+def sides(found: "NamedNetwork") -> list[int]:
+    """Sides of images that may be chosen, in pixels; the network's own first."""
+    own = found.resolution_px[0] if found.resolution_px else 224
+    coarsest: Any = getattr(getattr(found.model, "config", None), "strides", (32,))
+    return [own, *(side for side in (64, 128, 224, 320, 512) if side != own and side >= coarsest[-1])]

@@ -1,0 +1,187 @@
+"""The page "Look inside": what it shows is what `hrvit_lab.insight` computes; uploads are bounded."""
+
+import doctest
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+from test_app import run
+
+from hrvit_lab.app import subjects
+from hrvit_lab.app.pages import look_inside
+from hrvit_lab.config import PRESETS, ConfigError, shipped
+from hrvit_lab.insight.attention import block_attention
+from hrvit_lab.insight.what import WHAT
+from hrvit_lab.network.named import open_network
+from hrvit_lab.train.transforms.normalise import Normalise
+
+pytestmark = pytest.mark.usefixtures("main_module")
+
+NAME = "hrvit_nano.fashion_mnist"
+CLASSES = shipped()[NAME].classes
+
+
+def draw_look_inside() -> None:
+    from hrvit_lab.app.pages import look_inside
+
+    look_inside.show()
+
+
+def texts(app: AppTest) -> str:
+    return " ".join(each.value for each in (*app.markdown, *app.caption, *app.info, *app.error))
+
+
+def key(what: str, pixel: tuple[int, int] = (20, 7), side: int = 32, name: str = NAME) -> Any:
+    image = subjects.read_image(NAME, "ankle boot", None, side)
+    return name, 0, image.tobytes(), side, pixel, what, None
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """The start of a PNG file that claims this size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_docstring_examples() -> None:
+    assert doctest.testmod(look_inside).attempted > 0 and doctest.testmod(look_inside).failed == 0
+
+
+def test_a_first_visit_shows_a_trained_network(results: Path) -> None:
+    app = run(draw_look_inside)
+    assert app.selectbox(key="network").value == f"{NAME} (trained)"
+    assert "Pixel: row 16, column 16 of 32 × 32." in texts(app)
+    assert "19 blocks" in texts(app) and "Random weights" not in texts(app)
+    assert not app.error and len(app.get("image")) == 2
+
+
+def test_random_weights_are_said_so(results: Path) -> None:
+    app = run(draw_look_inside)
+    app.selectbox(key="network").set_value("hrvit_nano (random weights)").run()
+    assert not app.exception and not app.error
+    assert "Random weights" in texts(app) and "attention does not reach the output" in texts(app)
+
+
+def test_two_networks_beside_each_other(results: Path) -> None:
+    app = run(draw_look_inside)
+    app.selectbox(key="beside").set_value("hrvit_nano (random weights)").run()
+    assert not app.exception and not app.error
+    assert len(app.get("image")) == 4
+
+
+@pytest.mark.parametrize("pixel", [(20, 7), (0, 0), (31, 31)])
+def test_maps_of_the_page_are_those_of_insight(pixel: tuple[int, int]) -> None:
+    view = look_inside._view(*key("attention", pixel))
+    found = open_network(NAME)
+    image = subjects.read_image(NAME, "ankle boot", None, 32)
+    with np.load(io.BytesIO(view.arrays)) as arrays:
+        for block in block_attention(found.model, Normalise(found.mean, found.std)(image)[None]):
+            stride = block.place.stride
+            expected = block.of_token((pixel[0] // stride[0], pixel[1] // stride[1]))
+            assert np.array_equal(arrays[block.place.name], expected)
+    assert f"row {pixel[0]}, column {pixel[1]}" in view.said
+
+
+@pytest.mark.parametrize("what", [name for name in WHAT if name != "segments"])
+def test_every_view_is_drawn(what: str) -> None:
+    view = look_inside._view(*key(what, side=64))
+    assert view.pictures and view.said
+    for png in view.pictures.values():
+        assert min(Image.open(io.BytesIO(png)).size) > 200
+
+
+def test_a_view_that_a_network_lacks_is_one_sentence(results: Path) -> None:
+    with pytest.raises(ConfigError, match="segment"):
+        look_inside._view(*key("segments"))
+
+
+def test_figures_for_papers_are_drawn_on_demand() -> None:
+    [(stem, picture)] = look_inside._view(*key("rollout")).pictures.items()
+    assert b"<svg" in look_inside._file(key("rollout"), stem, "svg")[:1000]
+    paper, shown = (Image.open(io.BytesIO(one)) for one in (look_inside._file(key("rollout"), stem, "png"), picture))
+    assert paper.width == pytest.approx(2 * shown.width, abs=2)
+
+
+@pytest.mark.parametrize("side", [28, 32, 224, 512])
+def test_a_click_is_the_pixel_under_it(side: int) -> None:
+    """A naive search of the pixel whose square on the screen contains the click."""
+    for x in range(0, 336, 13):
+        row, column = (next(c for c in range(side) if c * 336 <= at * side < (c + 1) * 336) for at in (335 - x, x))
+        assert look_inside.clicked_pixel({"x": x, "y": 335 - x, "width": 336, "height": 336}, side) == (row, column)
+    assert look_inside.clicked_pixel(None, side) == (side // 2, side // 2)
+
+
+def test_the_mark_is_at_the_pixel() -> None:
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    shown = look_inside.marked(image, 3, 30)
+    rows, columns = np.nonzero(shown.any(-1))
+    scale = shown.shape[0] // 32
+    assert (rows.min() + rows.max() + 1) / 2 == pytest.approx((3 + 0.5) * scale, abs=1)
+    assert np.median(columns) == pytest.approx((30 + 0.5) * scale, abs=scale)
+
+
+# -- networks and images ----------------------------------------------------------------------------------
+
+
+def test_samples_are_images_of_their_classes() -> None:
+    """The shipped network knows most of them; a sheet in another order would leave about one in ten."""
+    found = open_network(NAME)
+    images = [subjects.read_image(NAME, name, None, 32) for name in CLASSES]
+    batch = torch.stack([Normalise(found.mean, found.std)(image) for image in images])
+    with torch.inference_mode():
+        predicted = found.model(batch).argmax(1)
+    assert int((predicted == torch.arange(len(CLASSES))).sum()) >= 8
+
+
+def test_trainings_of_the_owners_folder_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    monkeypatch.setattr("sys.argv", ["app.py", "--runs", str(tmp_path / "runs")])
+    assert "training mine" not in subjects.networks()
+    (folder / "config.yaml").write_text(PRESETS["hrvit_nano"].to_yaml())
+    assert subjects.networks()["training mine"] == str(folder)
+    (folder / "best.safetensors").write_bytes(b"no weights")
+    app = run(draw_look_inside)
+    app.selectbox(key="network").set_value("training mine").run()
+    assert not app.exception and len(app.error) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no image that can be read"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "no image that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "no image that can be read"),
+        (png_of_size(20_000, 10_000), "too many pixels; scale it below 40,000,000"),
+        (png_of_size(10_000, 10_000), "too many pixels"),
+        (png_of_size(7_000, 7_000), "too many pixels"),
+        (png_of_size(64, 64), "the image cannot be decoded"),
+        (b"\0" * (8 * 2**20 + 1), "more than 8 MiB"),
+    ],
+    ids=["empty", "svg", "eps", "header", "200 megapixels", "100 megapixels", "49 megapixels", "truncated", "large"],
+)
+def test_what_is_no_image_is_one_sentence(content: bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        subjects.read_image(NAME, subjects.UPLOADED, content, 32)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_an_upload_is_shown_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    assert np.array_equal(subjects.read_image(NAME, subjects.UPLOADED, file.getvalue(), 48), pixels)
+    with pytest.raises(ConfigError, match="no image is uploaded yet"):
+        subjects.read_image(NAME, subjects.UPLOADED, None, 48)
