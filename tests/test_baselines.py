@@ -128,12 +128,13 @@ def test_an_operator_that_nobody_counted_is_no_silent_zero(monkeypatch: pytest.M
 
 
 def test_every_probe_takes_a_baseline() -> None:
+    """But that of segmentation: such studies refuse classifiers before anything runs (test_study_segmentation)."""
     asked = ProbeInput(
         TimmConfig("timm:test_resnet"), (32, 32), data={"name": "digits", "resolution": (32, 32)},
         train={"epochs": 1, "train_limit": 40, "batch_size": 20},
         latency={"min_runs": 3, "max_runs": 3, "max_seconds": 0.01, "max_warmup_seconds": 0.01},
     )  # fmt: skip
-    values = {group: probe(asked) for group, probe in PROBES.items()}
+    values = {group: probe(asked) for group, probe in PROBES.items() if group != "segmentation"}
     assert values["latency"]["latency_ms"] > 0
     assert values["memory"]["peak_memory_mib"] > values["cost"]["weight_mib"]
     assert 0 <= values["accuracy"]["top1"] <= 100
