@@ -311,11 +311,11 @@ def server(tmp_path: Path) -> Iterator[int]:
 
 
 def open_page(port: int, name: str) -> list[ForwardMsg]:
-    """What the server sends to a browser that opens an address, until the page is drawn."""
+    """What the server sends to a browser that opens an address, until the page has its title."""
     messages: list[ForwardMsg] = []
     with connect(f"ws://127.0.0.1:{port}/_stcore/stream", max_size=None) as connection:
         connection.send(BackMsg(rerun_script=ClientState(page_name=name)).SerializeToString())
-        while not messages or messages[-1].WhichOneof("type") != "script_finished":
+        while not messages or not messages[-1].delta.new_element.heading.body:
             sent = connection.recv(timeout=120)
             assert isinstance(sent, bytes)
             messages.append(ForwardMsg.FromString(sent))

@@ -86,9 +86,9 @@ def test_limits_leave_points_out(results: Path) -> None:
 
 def test_every_pair_of_offered_axes_has_points(results: Path, reference: Points) -> None:
     app, keys = run(draw_explore), {str(quantity): key for key, quantity in reference.quantities.items()}
-    for option in app.selectbox(key="y").options[:8]:
+    for option in app.selectbox(key="y").options[:4]:
         app.selectbox(key="y").set_value(keys[option]).run()
-        for other in app.selectbox(key="x").options[-2:]:
+        for other in app.selectbox(key="x").options[-1:]:
             app.selectbox(key="x").set_value(keys[other]).run()
             assert not app.exception and not app.info and charts(app) == 2 and len(app.dataframe[0].value)
 

@@ -457,7 +457,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run_processes(1, tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_processes_train_and_score_as_one(size: int, alone: dict[str, Any], tmp_path: Path) -> None:
     """The same global batches of 7 images, so that parts are of unlike sizes, and BatchNorm over all of them.
 

@@ -431,7 +431,7 @@ def drawn_everywhere(kept: Results) -> None:
 @pytest.mark.parametrize(
     ("examples", "use"),
     [
-        (50, shown_everywhere),
+        (25, shown_everywhere),
         (4, drawn_everywhere),
         pytest.param(1000, shown_everywhere, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
         pytest.param(100, drawn_everywhere, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),

@@ -23,7 +23,7 @@ title: Does it run elsewhere?
 question: Is the table whole where fcntl is missing?
 base: {preset: hrvit_nano, num_classes: 10}
 grid: {branches: [1]}
-metrics: [params, top1, peak_memory_mib]
+metrics: [params, top1]
 resolution: 32
 data: {name: digits, resolution: 32}
 train: {epochs: 1, train_limit: 64, batch_size: 32}
@@ -47,5 +47,5 @@ def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
     with (tmp_path / "out" / "study" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["ok"]
-    assert all(float(row["top1"]) >= 0 and float(row["peak_memory_mib"]) > 0 for row in rows)
+    assert all(float(row["top1"]) >= 0 for row in rows)
     assert list((tmp_path / "out" / "trials").glob("*.lock")) == []

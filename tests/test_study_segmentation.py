@@ -61,6 +61,7 @@ def records(out: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in (out / "trials").glob("*.json")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
 @pytest.mark.usefixtures("blank_figures")
 def test_killed_it_ends_with_the_same_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

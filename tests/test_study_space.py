@@ -76,8 +76,8 @@ def test_named_variants_may_start_from_another_preset() -> None:
 
 def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
     """The ratio that the table shows is one that operators dispatched on a meta device give."""
-    variants = expand(spec(grid={"branches": [1, 4, 5]}, match=["as is", {"macs": "base"}])).variants
-    assert [v.point["matching"] for v in variants] == ["as is"] * 3 + ["equal macs"] * 3
+    variants = expand(spec(grid={"branches": [1, 4]}, match=["as is", {"macs": "base"}])).variants
+    assert [v.point["matching"] for v in variants] == ["as is"] * 2 + ["equal macs"] * 2
     base = dispatch_count(build(preset("hrvit_nano")), (64, 64)).macs
     for variant in variants:
         ratio = dispatch_count(build_network(variant.config), (64, 64)).macs / base
@@ -85,7 +85,7 @@ def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
         assert variant.point["note"] == ""
         if variant.point["matching"] == "equal macs":
             assert abs(ratio - 1) <= 0.03
-    as_is, equal = variants[1], variants[4]
+    as_is, equal = variants[1], variants[3]
     assert as_is.config.id == equal.config.id == preset("hrvit_nano").id
 
 
