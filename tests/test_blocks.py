@@ -1,6 +1,7 @@
 """Every part against a naive loop or a hand count."""
 
 import copy
+import itertools
 import math
 import pickle
 from collections.abc import Mapping
@@ -197,6 +198,19 @@ def test_a_depthwise_convolution_has_the_gradients_of_any_other(
     assert type(conv) is nn.Conv2d and torch.autograd.gradcheck(conv, (x,))
     if size == (2, 2):
         assert torch.autograd.gradgradcheck(conv, (x,))
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9])
+def test_a_depthwise_convolution_has_the_gradients_of_any_other_on_the_smallest_maps(kernel: int) -> None:
+    """Maps narrower, lower or both than the kernel, or than its half."""
+    conv = depthwise(2, kernel).double()
+    plain = nn.Conv2d(2, 2, kernel, padding=kernel // 2, groups=2).double()
+    plain.load_state_dict(conv.state_dict())
+    for height, width in itertools.product((1, 2, 3, 4, 6, 10), repeat=2):
+        x = torch.randn(2, 2, height, width, dtype=torch.float64, requires_grad=True)
+        gradients = [torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters())) for layer in (conv, plain)]
+        for own, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(own, expected)
 
 
 def test_the_library_computes_gradients_that_are_fast_already() -> None:

@@ -79,14 +79,15 @@ class _FastGradient(torch.autograd.Function):
 
 def _weight_gradient(x_BCHW: Tensor, grad_BChw: Tensor, k: int, stride: int) -> Tensor:
     """(C, 1, k, k), of some columns of the kernel at a time: they see the input, shifted until they are the kernel."""
-    C, H = x_BCHW.shape[1:3]
+    C, H, W = x_BCHW.shape[1:]
     margin = k // 2
     rows = margin if k > H else 0
     columns = FAST_COLUMNS if stride == 1 else k
+    padded_BChw = F.pad(x_BCHW, (margin, margin, rows, rows))
     parts = []
     for left in range(0, k, columns):
         right = min(left + columns, k)
-        seen_BCHW = F.pad(x_BCHW, (margin - left, right - 1 - margin, rows, rows))  # a negative margin cuts off
+        seen_BChw = padded_BChw[..., left : W + right - 1]
         shape = (C, 1, k, right - left)
-        parts.append(conv2d_weight(seen_BCHW, shape, grad_BChw, stride, padding=(margin - rows, 0), groups=C))
+        parts.append(conv2d_weight(seen_BChw, shape, grad_BChw, stride, padding=(margin - rows, 0), groups=C))
     return torch.cat(parts, dim=-1)
