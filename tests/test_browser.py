@@ -121,16 +121,9 @@ def test_the_address_keeps_the_state_of_explore(browser: "Browser", server: str)
 
 def test_a_click_on_a_point_shows_its_details(browser: "Browser", server: str) -> None:
     page = opened(browser, f"{server}/explore?limits=params+%3C+20k")
-    canvas = page.locator("canvas.marks, [data-testid=stVegaLiteChart] canvas").first
-    canvas.wait_for()
-    box = canvas.bounding_box()
-    assert box is not None
-    for x in range(5, 100, 2):  # the point is not where a test can know: try places along the middle
-        for y in (0.3, 0.5, 0.7):
-            page.mouse.click(box["x"] + box["width"] * x / 100, box["y"] + box["height"] * y)
-        if page.get_by_role("heading", name="Details").count():
-            break
-    page.get_by_role("heading", name="Details").wait_for(timeout=10_000)
+    point = page.locator("[data-testid=stVegaLiteChart] svg g.mark-symbol path[aria-roledescription=point]").first
+    point.click()
+    page.get_by_role("heading", name="Details").wait_for()
     page.close()
 
 
