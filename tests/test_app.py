@@ -323,10 +323,11 @@ def open_page(port: int, name: str) -> list[ForwardMsg]:
 
 
 def test_pages_are_at_their_addresses(server: int) -> None:
-    """As Streamlit starts the app. The root and an unknown address, with a message, get the first page."""
+    """As Streamlit starts the app. The root and an unknown address, with a message, get the first page. (Browser tests
+    open them all.)"""
     titles = [page.title for page in PAGES]
     drawn = {}
-    for name in ("", "unknown", *map(address, PAGES)):
+    for name in ("", "unknown", address(PAGES[0]), "build"):
         messages = open_page(server, name)
         kinds = [message.WhichOneof("type") for message in messages]
         assert ("page_not_found" in kinds) == (name == "unknown"), name
@@ -334,7 +335,7 @@ def test_pages_are_at_their_addresses(server: int) -> None:
         navigation = messages[kinds.index("navigation")].navigation
         assert [page.page_name for page in navigation.app_pages if not page.is_hidden] == titles
     assert drawn[""] == drawn["unknown"] == drawn[titles[0].lower()]
-    assert len(set(drawn.values())) == len(titles) and drawn["build"] == "Build a variant"
+    assert drawn["build"] == "Build a variant" != drawn[""]
 
 
 # -- build ------------------------------------------------------------------------------------------------

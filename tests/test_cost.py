@@ -286,7 +286,7 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
     ("config", "size"),
     [
         pytest.param(PRESETS["hrvit_nano"], (97, 161), marks=pytest.mark.slow),
-        (in_two_stages(PRESETS["hrvit_b1"]), (97, 161)),
+        pytest.param(in_two_stages(PRESETS["hrvit_b1"]), (97, 161), marks=pytest.mark.slow),
         pytest.param(PRESETS["hrvit_b1"], (224, 224), marks=pytest.mark.slow),
         (in_two_stages(SOME_VARIANTS), (97, 161)),
         pytest.param(SOME_VARIANTS, (97, 161), marks=pytest.mark.slow),

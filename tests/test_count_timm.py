@@ -45,8 +45,8 @@ def check(name: str) -> None:
     assert 2 * counts.macs == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", list(FAMILIES.values())[::8])
-def test_every_eighth_family_is_counted_as_torch_counts_it(name: str) -> None:
+@pytest.mark.parametrize("name", list(FAMILIES.values())[::16])
+def test_every_sixteenth_family_is_counted_as_torch_counts_it(name: str) -> None:
     check(name)
 
 

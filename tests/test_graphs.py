@@ -101,11 +101,17 @@ def test_fx_takes_any_size(name: str, form: str) -> None:
         torch.testing.assert_close(graph(image), model(image), atol=1e-5, rtol=1e-4)
 
 
+QUICK_EXPORTS = [("hrvit", "deployed", "batch"), ("mit", "plain", "size")]
+
+
 @pytest.mark.parametrize(
     ("name", "form", "free"),
     [
         pytest.param(
-            name, form, free, marks=[] if free == "batch" or (name, form, free) == ("mit", "plain", "size") else slow
+            name,
+            form,
+            free,
+            marks=[] if (form, free) == ("plain", "batch") or (name, form, free) in QUICK_EXPORTS else slow,
         )
         for name in NETWORKS
         for form in FORMS
@@ -145,7 +151,7 @@ def test_onnx_agrees(tmp_path: Path, name: str, form: str, free: str) -> None:
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        pytest.param(name, form, marks=[] if (name, form) == ("hrvit", "deployed") else slow)
+        pytest.param(name, form, marks=[] if (name, form) == ("mit", "plain") else slow)
         for name in NETWORKS
         for form in FORMS
     ],

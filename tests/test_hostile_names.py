@@ -134,6 +134,7 @@ def test_an_unknown_name_is_one_harmless_line(
     assert tree(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_race_of_hostile_files_is_kept_where_it_was_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

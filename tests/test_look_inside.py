@@ -92,7 +92,13 @@ def test_maps_of_the_page_are_those_of_insight(pixel: tuple[int, int]) -> None:
     assert f"row {pixel[0]}, column {pixel[1]}" in view.said
 
 
-@pytest.mark.parametrize("what", [name for name in WHAT if name != "segments"])
+QUICK = ("attention", "rollout", "features")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in WHAT if name != "segments"],
+)
 def test_every_view_is_drawn(what: str) -> None:
     view = look_inside._view(*key(what, side=64))
     assert view.pictures and view.said

@@ -219,7 +219,7 @@ def test_two_processes_that_are_killed_go_on_to_the_same_bits(folder: Path) -> N
     assert same_weights(folder / "killed", folder / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_told_to_end_it_saves_and_says_how_to_go_on(folder: Path, undisturbed: Path, number: int) -> None:
     process = Command(
         "hrvit_lab.train", *command("--out", "told", run__workers=2, run__save_every_s=0.001, run__keep_last=99)
