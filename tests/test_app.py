@@ -341,6 +341,19 @@ def test_pages_are_at_their_addresses(server: int) -> None:
 # -- build ------------------------------------------------------------------------------------------------
 
 
+def test_a_link_opens_a_config_that_this_session_has_seen() -> None:
+    config = preset("hrvit_nano").replace(num_classes=10)
+    app = AppTest.from_function(draw_build, default_timeout=TIMEOUT_S)
+    app.query_params["opened"] = config.id
+    app.run()
+    assert not app.exception and shown_costs(app) == shown_costs(run(draw_build))  # an id that is not known
+    app.session_state["opened"] = {config.id: config.to_yaml()}
+    app.run()
+    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(config, 224).params)
+    app.selectbox(key="preset").set_value("hrvit_b2").run()
+    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(preset("hrvit_b2"), 224).params)
+
+
 def test_build_opens_with_the_first_presets_costs() -> None:
     app = run(draw_build)
     counts = count(preset("hrvit_b1"), 224)

@@ -124,6 +124,9 @@ def test_a_click_on_a_point_shows_its_details(browser: "Browser", server: str) -
     point = page.locator("[data-testid=stVegaLiteChart] svg g.mark-symbol path[aria-roledescription=point]").first
     point.click()
     page.get_by_role("heading", name="Details").wait_for()
+    page.get_by_role("link", name="Open in Build").click()
+    page.get_by_role("heading", name="Build a variant").wait_for()
+    page.get_by_text("opened from another page").wait_for()
     page.close()
 
 

@@ -269,14 +269,29 @@ def test_a_features_only_model_takes_the_network_without_its_head() -> None:
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        (nn.Linear(2, 2), "Linear contains 0"),
-        (nn.ModuleList([small(), small()]), "ModuleList contains 2"),
-        ("hrvit_nano", "str contains 0"),
+        (nn.ModuleList([small(), small()]), "ModuleList contains 2 HRViTs; give one of them"),
+        ("hrvit_nano", "str is not a module; give a network"),
     ],
 )
-def test_no_model_of_ours_is_one_sentence(model: Any, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{sentence} HRViTs; give an HRViT or a module that wraps one"):
+def test_what_cannot_be_loaded_into_is_one_sentence(model: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
         load_checkpoint(model, {})
+
+
+def test_a_model_of_timm_is_loaded_by_its_own_names(tmp_path: Path) -> None:
+    source, target = (timm.create_model("test_resnet", num_classes=7) for _ in range(2))
+    torch.save({"state_dict": {f"module.{name}": x for name, x in source.state_dict().items()}}, tmp_path / "r.pth")
+    report = load_checkpoint(target, tmp_path / "r.pth")
+    assert report.loaded == len(source.state_dict()) and not report.missing and not report.unexpected
+    assert all(torch.equal(x, target.state_dict()[name]) for name, x in source.state_dict().items())
+    with pytest.raises(ConfigError, match="nothing in the checkpoint fits ResNet"):
+        load_checkpoint(target, small().state_dict())
+    state = source.state_dict()
+    del state["conv1.0.weight"]
+    with pytest.raises(ConfigError, match=r"does not fit ResNet: .* 1 missing \(conv1.0.weight\)"):
+        load_checkpoint(target, state)
+    with pytest.raises(ConfigError, match="has shape"):
+        load_checkpoint(timm.create_model("test_resnet", num_classes=3), source.state_dict())
 
 
 def test_a_model_without_memory_is_refused() -> None:

@@ -122,6 +122,15 @@ def test_a_training_leaves_all_that_its_reader_needs(undisturbed: Path) -> None:
     assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in lines]
 
 
+def test_a_model_of_timm_is_trained_and_its_file_scored(folder: Path) -> None:
+    settings = {"model__name": "timm:test_resnet", "data__train_limit": 32, "regularisation__ema": "false"}
+    assert main(command("--out", "resnet", **settings)) == 0
+    result = json.loads((folder / "resnet" / "result.json").read_text())
+    assert evaluate(["resnet", "--set", "run.workers=0"]) == 0
+    scores = json.loads((folder / "resnet" / "evaluation" / "scores.json").read_text())
+    assert (scores["n_seen"], scores["top1"]) == (360, result["best"]["eval_top1"])
+
+
 def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the command, and by hand in Python."""
     assert evaluate([str(undisturbed), "--set", "run.workers=0"]) == 0

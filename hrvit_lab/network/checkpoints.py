@@ -79,7 +79,8 @@ def load_checkpoint(
 
     Args:
         model: an HRViT built with the checkpoint's config, or a module around one: DistributedDataParallel, a compiled
-            or a features-only model. Tensors of a head that the model does not have are ignored.
+            or a features-only model. Tensors of a head that the model does not have are ignored. Any other module,
+            such as a model of timm, is loaded by the names of its own tensors.
         checkpoint: the path of a PyTorch or safetensors file of at most 8 GiB, from which only tensors are read; or a
             mapping. The state dict may be nested under ``WEIGHTS`` and ``EMA_WEIGHTS``, and its names may contain
             ``module.`` and ``_orig_mod.``.
@@ -143,15 +144,14 @@ load_published = load_checkpoint
 """Alias from earlier versions, which supported the published layout only."""
 
 
-def _network(model: nn.Module) -> HRViT:
-    """The HRViT that ``model`` is or contains."""
-    inside = [module for module in model.modules() if isinstance(module, HRViT)] if isinstance(model, nn.Module) else []
-    if len(inside) != 1:
-        raise ConfigError(
-            f"load_checkpoint: {type(model).__name__} contains {len(inside)} HRViTs; "
-            "give an HRViT or a module that wraps one"
-        )
-    return inside[0]
+def _network(model: nn.Module) -> nn.Module:
+    """The HRViT that ``model`` is or contains; ``model`` itself if it contains none."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"load_checkpoint: {type(model).__name__} is not a module; give a network")
+    inside = [module for module in model.modules() if isinstance(module, HRViT)]
+    if len(inside) > 1:
+        raise ConfigError(f"load_checkpoint: {type(model).__name__} contains {len(inside)} HRViTs; give one of them")
+    return inside[0] if inside else model
 
 
 def _weights(content: Any, ema: bool, where: str) -> tuple[dict[str, Tensor], str]:
@@ -197,9 +197,11 @@ def _bare(name: str) -> str:
 
 
 def _places(
-    tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor], network: HRViT, where: str
+    tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor], network: nn.Module, where: str
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The checkpoint's names by our names, and its names that have no counterpart in the model."""
+    if not isinstance(network, HRViT):
+        return {name: name for name in tensors if name in ours}, tuple(name for name in tensors if name not in ours)
     inner = [key.removeprefix(BACKBONE) for key in tensors]
     published = any(key.startswith(("features.", "head.incre_modules.")) for key in inner)
     if published and any(key.startswith(("stages.", "fusions.")) for key in inner):
@@ -232,8 +234,10 @@ def _other_head(tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bo
     return not (same_names or (nested and bare[0] == bare[1]))
 
 
-def _unread(network: HRViT, tensors: Iterable[str]) -> tuple[str, ...]:
+def _unread(network: nn.Module, tensors: Iterable[str]) -> tuple[str, ...]:
     """Prefixes of names of heads that the model does not have; tensors with them are ignored."""
+    if not isinstance(network, HRViT):
+        return ()
     if network.head is None:
         return ("head.", f"{BACKBONE}head.", *DECODER)
     if network.config.head in HEADS_OF_DECODERS or not any(key.startswith(BACKBONE) for key in tensors):
@@ -269,8 +273,8 @@ def _flaw(tensor: Tensor, own: Tensor | None = None) -> str | None:
     return None
 
 
-def _label(network: HRViT) -> str:
-    return network.config.name or "the model"
+def _label(network: nn.Module) -> str:
+    return (network.config.name or "the model") if isinstance(network, HRViT) else type(network).__name__
 
 
 def _some(names: Iterable[str]) -> str:

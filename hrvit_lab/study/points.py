@@ -20,7 +20,7 @@ from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import METRICS, SCORES
 from hrvit_lab.plots.tradeoff import undominated
 from hrvit_lab.published import METRIC_LABELS, PublishedResult, published_results
-from hrvit_lab.study.quantities import Quantity, measured
+from hrvit_lab.study.quantities import UNCONDITIONAL, Quantity, measured, of_metric
 from hrvit_lab.study.results import Results, read_results, records_of
 from hrvit_lab.study.tables import DISTURBED
 
@@ -69,9 +69,13 @@ def collect(studies: Iterable[Path] = (), trainings: Iterable[Path] = ()) -> Poi
                 faults.append(f"{folder.name}: {error}")
     rows += published_points(quantities)
     table = pd.DataFrame(rows, columns=_columns(quantities))
+    return Points(table, present(table, quantities), tuple(faults))
+
+
+def present(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """The quantities that points of the table have, those of most points first."""
     number = {key: int(table[key].notna().sum()) for key in quantities}
-    ordered = sorted(quantities, key=lambda key: -number[key])
-    return Points(table, {key: quantities[key] for key in ordered if number[key]}, tuple(faults))
+    return {key: quantities[key] for key in sorted(quantities, key=lambda key: -number[key]) if number[key]}
 
 
 def _columns(quantities: Iterable[str]) -> list[str]:
@@ -169,8 +173,7 @@ def training_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[d
         config = loaded.to_dict()
         counts = count(loaded, (height, width))
         for key in ("params", "macs"):
-            conditions = "" if key == "params" else f"{height}×{width} px"
-            quantity = Quantity(key, METRICS[key].label, conditions, METRICS[key].unit, METRICS[key].better)
+            quantity = of_metric(key, "" if key in UNCONDITIONAL else f"{height}×{width} px")
             quantities.setdefault(quantity.key, quantity)
             values[quantity.key] = getattr(counts, key)
     for key, value in scores.items():
@@ -204,10 +207,10 @@ def _published_values(result: PublishedResult) -> Iterator[tuple[Quantity, float
     data = f"{result.dataset}, published"
     yield Quantity(result.metric, METRIC_LABELS[result.metric], data, "%", "higher"), float(result.value)
     if result.params_m is not None:
-        yield Quantity("params", METRICS["params"].label, "", "", "lower"), float(result.params_m) * 1e6
+        yield of_metric("params", ""), float(result.params_m) * 1e6
     if result.gflops is not None:
         size = f"{result.resolution}×{result.resolution} px, as published"
-        yield Quantity("macs", METRICS["macs"].label, size, "", "lower"), float(result.gflops) * 1e9
+        yield of_metric("macs", size), float(result.gflops) * 1e9
 
 
 def pareto_front(table: pd.DataFrame, x: Quantity, y: Quantity) -> NDArray[np.bool_]:

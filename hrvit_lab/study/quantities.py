@@ -70,6 +70,12 @@ def measured(key: str, results: Results, resolution: str | None = None) -> Quant
             conditions = ", ".join(
                 filter(None, [budget(results), machine(results, "accuracy") if key == "train_seconds" else ""])
             )
+    return of_metric(key, conditions)
+
+
+def of_metric(key: str, conditions: str) -> Quantity:
+    """The quantity of a metric of `METRICS` under conditions."""
+    metric = METRICS[key]
     return Quantity(key, metric.label.removesuffix(PROXY), conditions, metric.unit, metric.better)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
-from hrvit_lab.app.navigate import OPENED
+from hrvit_lab.app.navigate import forget_opened, opened_config
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, PRESETS, TABLES, ConfigError, HRViTConfig, diff, with_branches
 from hrvit_lab.cost.count import Counts, count
@@ -54,16 +54,14 @@ def show() -> None:
 def _start() -> tuple[HRViTConfig, HRViTConfig]:
     """The config that the fields begin with, and the preset that it is compared with."""
     with st.container(border=True):
-        name = st.selectbox("Preset", list(PRESETS), key="preset")
+        name = st.selectbox("Preset", list(PRESETS), key="preset", on_change=forget_opened)
         preset = PRESETS[name]
         upload = st.file_uploader("Or upload a config (YAML)", type=["yaml", "yml", "json"], key="upload")
         start = preset
-        if upload is None and OPENED in st.session_state:
-            start = HRViTConfig.from_yaml(st.session_state[OPENED])
+        if upload is None and (opened := opened_config()) is not None:
+            start = opened
             st.caption(f"The fields show {plain(start.name or start.id)}, opened from another page.")
-            if st.button("Back to the preset", icon=":material/undo:"):
-                del st.session_state[OPENED]
-                st.rerun()
+            st.button("Back to the preset", icon=":material/undo:", on_click=forget_opened)
         if upload is not None:
             try:
                 start = read_upload(upload.getvalue())
@@ -339,7 +337,7 @@ def _draw_exports(config: HRViTConfig, compared: HRViTConfig) -> None:
     changed, python, yaml = st.tabs(["Changes", "Python", "YAML"])
     with changed:
         if changes:
-            rows = [(field, _show(before), _show(after)) for field, (before, after) in changes.items()]
+            rows = [(field, show_value(before), show_value(after)) for field, (before, after) in changes.items()]
             st.dataframe(
                 pd.DataFrame(rows, columns=["field", compared.name, "yours"]),
                 hide_index=True,
@@ -365,7 +363,8 @@ def snippet(preset: str, changes: Mapping[str, tuple[Any, Any]]) -> str:
     return f"from hrvit_lab import create_model\n\n{line}\n"
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
+    """A field of a config for reading: lists without brackets, stages separated by bars."""
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return " | ".join(_join(stage) for stage in value)
     return _join(value) if isinstance(value, tuple) else str(value)

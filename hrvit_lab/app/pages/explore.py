@@ -9,13 +9,14 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab.app import folders
-from hrvit_lab.app.navigate import open_in_build
+from hrvit_lab.app.navigate import link_to_build
+from hrvit_lab.app.pages.build import show_value
 from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
 from hrvit_lab.metrics import METRICS, SCORES, format_value
 from hrvit_lab.study.limits import parse_limits, within
-from hrvit_lab.study.points import KINDS, Points, collect
+from hrvit_lab.study.points import KINDS, Points, collect, present
 from hrvit_lab.study.quantities import Quantity
 
 MAX_TABLE = 1000  # rows
@@ -107,12 +108,6 @@ def _axes(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> tuple[Quan
     return quantities[y], quantities[x], colored
 
 
-def present(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """The quantities that points of the table have, those of most points first."""
-    number = {key: int(table[key].notna().sum()) for key in quantities}
-    return {key: quantities[key] for key in sorted(quantities, key=lambda key: -number[key]) if number[key]}
-
-
 def _choose(label: str, name: str, keys: Sequence[str], quantities: Mapping[str, Quantity], metric: str) -> str:
     first = next((place for place, key in enumerate(keys) if quantities[key].metric == metric), 0)
     return st.selectbox(label, keys, first, key=name, bind="query-params", format_func=lambda key: str(quantities[key]))
@@ -130,7 +125,7 @@ def _draw_scatter(shown: pd.DataFrame, y: Quantity, x: Quantity, colored: str) -
         alt=f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
     )  # fmt: skip
     said = [
-        f"{len(data):,} points. The line joins the Pareto front.",
+        f"{len(data):,} point{'s' * (len(data) != 1)}. The line joins the Pareto front.",
         "Click on a point for its details, with Shift for several; scroll to zoom, double-click to reset.",
     ]
     if (data["x_low"] != data["x_high"]).any() or (data["y_low"] != data["y_high"]).any():
@@ -204,8 +199,7 @@ def _draw_details(rows: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Non
     else:
         preset = min(PRESETS.values(), key=lambda preset: len(diff(preset, config)))
         _draw_changes(preset, config, preset.name, "this variant")
-    if st.button("Open in Build", icon=":material/account_tree:"):
-        open_in_build(config)
+    link_to_build(config)
 
 
 def _draw_values(point: "pd.Series[Any]", quantities: Mapping[str, Quantity]) -> None:
@@ -227,7 +221,7 @@ def _draw_changes(before: HRViTConfig, after: HRViTConfig, name_before: str, nam
         return
     if name_before == name_after:
         name_before, name_after = f"{name_before} (first)", f"{name_after} (second)"
-    rows = [(field, str(old), str(new)) for field, (old, new) in changes.items()]
+    rows = [(field, show_value(old), show_value(new)) for field, (old, new) in changes.items()]
     st.dataframe(pd.DataFrame(rows, columns=["field", name_before, name_after]), hide_index=True, width="stretch")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from hrvit_lab.app.navigate import open_in_build
+from hrvit_lab.app.navigate import link_to_build
 from hrvit_lab.app.points_chart import scatter_chart, scatter_data
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig
@@ -110,8 +110,7 @@ def _draw_table(counted: Results) -> None:
     if chosen and (config := _config(counted, str(rows[chosen[0]]["variant"]))) is not None:
         if remark := shown["remark"].iloc[chosen[0]]:
             st.markdown(plain(remark))
-        if st.button("Open in Build", icon=":material/account_tree:"):
-            open_in_build(config)
+        link_to_build(config)
 
 
 def _config(counted: Results, name: str) -> HRViTConfig | None:

@@ -15,12 +15,12 @@ from hrvit_lab.app.axes import is_logarithmic, plain_axis
 from hrvit_lab.app.folders import find_results, results_root
 from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.app.widgets import plain
-from hrvit_lab.cli import show_size
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
 from hrvit_lab.plots.text import shorten
 from hrvit_lab.study.columns import cell, comparisons
+from hrvit_lab.study.quantities import measured
 from hrvit_lab.study.report.differences import differences
 from hrvit_lab.study.report.summary import remarks, summary
 from hrvit_lab.study.results import MAX_FILE_BYTES, Results, read_results, records_of
@@ -248,14 +248,8 @@ def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.Fac
 
 def axis_title(key: str, results: Results) -> list[str]:
     """A metric with its unit, and on a second line the conditions of a latency or memory measurement."""
-    group, spec = METRICS[key].group, results.spec
-    lines = [axis_label(key, results.dataset)]
-    if group in ("latency", "memory"):
-        batch = f"{spec.device}, batch {spec.latency.batch_size}, {spec.latency.dtype}, {show_size(spec.resolution)} px"
-        number = spec.latency.threads
-        threads = f"{number} thread{'s' * (number > 1)}" if number else "one thread per core"
-        lines.append(f"{batch}, {threads}" if group == "latency" and spec.device == "cpu" else batch)
-    return lines
+    conditions = [measured(key, results).conditions] if METRICS[key].group in ("latency", "memory") else []
+    return [axis_label(key, results.dataset), *conditions]
 
 
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
