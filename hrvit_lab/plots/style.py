@@ -195,8 +195,9 @@ def save(fig: Figure, stem: Path) -> list[Path]:
 
 def fix_layout(fig: Figure) -> None:
     """Compute the layout once, so that pixel positions are final and drawing does not compute it again."""
-    if fig.get_layout_engine() is not None:
-        fig.draw_without_rendering()
+    engine = fig.get_layout_engine()
+    if engine is not None:
+        engine.execute(fig)
         fig.set_layout_engine(None)
 
 

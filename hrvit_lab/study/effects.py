@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import nctdtr, stdtrit  # scipy.stats takes a second to import
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.metrics import score_of
@@ -141,12 +141,12 @@ def seeds_for_effect(std: float, effect: float, power: float = POWER) -> int:
             f"effect = {effect:g}, std = {std:g}, power = {power:g} is out of range; use an effect other than 0, "
             "a std above 0 and a power between 0 and 1"
         )
-    from scipy.stats import nct  # imported here: it takes half a second
 
     def found(seeds: int) -> bool:
         critical = float(stdtrit(seeds - 1, 1 - LEVEL / 2))
         shift = abs(effect) / std * seeds**0.5
-        return bool(nct.sf(critical, seeds - 1, shift) + nct.cdf(-critical, seeds - 1, shift) >= power)
+        missed = nctdtr(seeds - 1, shift, critical) - nctdtr(seeds - 1, shift, -critical)
+        return bool(1 - missed >= power)
 
     return _smallest(found, f"an effect of {effect:g} at a standard deviation of {std:g}")
 
