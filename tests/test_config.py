@@ -1,15 +1,26 @@
 """The config: identity, text, errors, transforms."""
 
 import math
+import random
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from random_configs import random_config
 
 from hrvit_lab import PRESETS, ConfigError, HRViTConfig, diff, preset
-from hrvit_lab.config import read_config, scale_depths, scale_widths, valid_widths, with_branches
+from hrvit_lab.config import (
+    SEGMENTERS,
+    read_config,
+    scale_depths,
+    scale_widths,
+    valid_widths,
+    with_branches,
+    with_stages,
+    with_topology,
+)
 from hrvit_lab.cost.ledger import ledger
 
 B1 = PRESETS["hrvit_b1"]
@@ -200,6 +211,63 @@ def test_branches_are_dropped_and_added() -> None:
     for n in (0, 6):
         with pytest.raises(ConfigError, match=f"branches = {n}"):
             with_branches(nano, n)
+
+
+def test_stages_are_dropped_and_added() -> None:
+    b1 = preset("hrvit_b1")
+    assert with_stages(b1, 6) == b1
+    assert with_stages(b1, 8).depths == (*b1.depths, (1, 1, 2, 2), (1, 1, 2, 2))
+    short = with_stages(b1, 3)
+    assert short.depths == ((1,), (1, 1), (1, 1, 6))
+    assert short.widths == (32, 64, 128) and short.attention == ("cross_shaped",) * 3
+    for stages in (0, 33):
+        with pytest.raises(ConfigError, match=f"stages = {stages} is out of range; use 1 to 32"):
+            with_stages(b1, stages)
+    with pytest.raises(ConfigError, match="a pyramid has one"):
+        with_stages(preset("mit_b0"), 2)
+
+
+def blocks_of_branches(config: HRViTConfig) -> list[int]:
+    return [sum(stage[b] for stage in config.depths if b < len(stage)) for b in range(config.num_branches)]
+
+
+@pytest.mark.parametrize("name", [*PRESETS, *SEGMENTERS])
+def test_every_preset_converts_to_the_other_topology(name: str) -> None:
+    config = preset(name)
+    other = with_topology(config, "pyramid" if config.topology == "parallel" else "parallel")
+    assert other.topology != config.topology and with_topology(config, config.topology) is config
+    branches = range(config.num_branches)
+    if other.topology == "pyramid":
+        assert other.depths == (tuple(blocks_of_branches(config)),)
+        assert other.stem_width == other.widths[0] == config.widths[0]
+    else:
+        assert [len(stage) for stage in other.depths] == [b + 1 for b in branches]
+        assert blocks_of_branches(other) == [max(config.depths[0][b], config.num_branches - b) for b in branches]
+        assert with_topology(other, "pyramid").widths == config.widths
+    kept = {"topology": config.topology, "depths": config.depths, "stem_width": config.stem_width}
+    assert other.replace(**kept) == config
+
+
+def test_random_networks_convert_and_keep_their_blocks() -> None:
+    """There and back: blocks of each branch are as before, unless a pyramid has fewer than its stages need."""
+    draw = random.Random(11)
+    for _ in range(200):
+        config = random_config(draw)
+        pyramid = with_topology(config, "pyramid")
+        assert blocks_of_branches(config) == list(pyramid.depths[0])
+        parallel = with_topology(pyramid, "parallel")
+        assert all(a >= b for a, b in zip(blocks_of_branches(parallel), pyramid.depths[0], strict=True))
+        assert parallel.widths == pyramid.widths and pyramid.widths[1:] == config.widths[1:]
+
+
+def test_a_first_scale_that_no_stem_gives_becomes_the_nearest_that_one_does() -> None:
+    odd = preset("hrvit_b1").replace(attention="identity", shortcut="none", ffn="mlp", widths=(33, 64, 128, 256))
+    assert with_topology(odd, "pyramid").widths[0] in (32, 34)
+    wide = preset("hrvit_b1").replace(widths=(2048, 64, 128, 256))
+    assert with_topology(wide, "pyramid").stem_width == 1024
+    deep = preset("hrvit_b1").replace(depths=((64,), (64, 1)), widths=(32, 64), head_dims=32, window_sizes=7,
+                                      mlp_ratios=4, attention="cross_shaped", ffn="mixcfn", head_widths=32)  # fmt: skip
+    assert with_topology(deep, "pyramid").depths == ((64, 1),)  # the most that a config accepts
 
 
 def test_widths_scale_to_the_nearest_that_work() -> None:

@@ -247,7 +247,7 @@ HEAD: dict[str, Head] = {
         partial(pool_live, norm=False),
     ),
     "norm_pool": Head(
-        "the same after a LayerNorm (CSWin's)",
+        "classifier on the maps' means after a LayerNorm (CSWin's)",
         "arXiv 2107.00652, section 3",
         partial(pool_cost, norm=True),
         lambda head_widths, width, num_classes, drop_rate: (num_classes, drop_rate),

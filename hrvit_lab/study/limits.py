@@ -40,14 +40,25 @@ def parse_limits(text: str, metrics: Iterable[str]) -> list[Limit]:
     known = list(metrics)
     limits = []
     for part in filter(None, map(str.strip, re.split(r",|\band\b", text[:MAX_LENGTH]))):
-        match = re.fullmatch(r"(\w+)\s*(<=|>=|[<>≤≥])\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2})?)\s*([kMGT]?)", part)
-        if match is None:
+        match = re.fullmatch(r"(\w+)\s*(<=|>=|[<>≤≥])\s*(.*)", part)
+        value = None if match is None else parse_amount(match[3])
+        if match is None or value is None:
             raise ConfigError(f"{part[:40]!r} is not a limit; write a metric, < or >, and a number, as in macs < 3G")
-        metric, sign, number, prefix = match.groups()
+        metric, sign, _ = match.groups()
         if metric not in known:
             raise ConfigError(f"unknown metric {metric!r}; {suggest(metric, known)}")
-        limits.append(Limit(metric, sign, float(number) * PREFIXES[prefix]))
+        limits.append(Limit(metric, sign, value))
     return limits
+
+
+def parse_amount(text: str) -> float | None:
+    """A number with an SI prefix: k, M, G or T; None if the text is none.
+
+    >>> parse_amount("2.78 G"), parse_amount("5M"), parse_amount("many")
+    (2780000000.0, 5000000.0, None)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d{1,2})?)\s*([kMGT]?)\s*", text, re.ASCII)
+    return None if match is None else float(match[1]) * PREFIXES[match[2]]
 
 
 def within(table: pd.DataFrame, quantities: Iterable[Quantity], limits: Iterable[Limit]) -> NDArray[np.bool_]:
