@@ -15,6 +15,11 @@ WHOLE = ("window", "shifted_window", "dilated_window", "spatial_reduction", "glo
 HEADLESS = ("depthwise_conv", "identity")
 
 
+def with_one_block_a_branch(config: HRViTConfig) -> HRViTConfig:
+    """For tests of heads, or of all kinds of parts: quick to build and run."""
+    return config.replace(depths=tuple(tuple(1 for _ in stage) for stage in config.depths))
+
+
 def holds_heads(attention: str, width: int, head_dim: int) -> bool:
     """Whether the channels, or each half of them, are one head or a whole number of heads."""
     channels = width // 2 if attention in HALVED else width

@@ -388,7 +388,9 @@ def test_all_are_exported() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("four", FOURS, ids=" ".join)
+@pytest.mark.parametrize(
+    "four", [FOURS[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FOURS[1:])], ids=" ".join
+)
 def test_exported_graphs_agree(four: tuple[str, ...]) -> None:
     sizes = {"depths": ((2, 2, 2, 2),), "widths": (8, 8, 16, 16), "head_widths": 2}
     model = woken(build(tiny(four, **sizes))).eval()

@@ -62,8 +62,9 @@ def test_a_file_loads(tmp_path: Path, published: dict[str, Tensor]) -> None:
     report = load_published(model, path)
     published = cut_in_halves(published)
     assert report.loaded == len(published) and str(report) == f"{len(published)} tensors loaded"
+    loaded = model.state_dict()
     for key, value in published.items():
-        assert torch.equal(model.state_dict()[str(our_name(key))], value)
+        assert torch.equal(loaded[str(our_name(key))], value)
 
 
 def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:

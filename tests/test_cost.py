@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from operators import TorchFlops, continued_outputs
-from random_configs import odd_resolution, random_config
+from random_configs import odd_resolution, random_config, with_one_block_a_branch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import HRViTConfig, count
@@ -40,10 +40,6 @@ from hrvit_lab.parts.ops import Cost, sum_costs
 
 SIZES = ((224, 224), (288, 288), (512, 512), (64, 96), (97, 161))
 NANO_WITH = {head: PRESETS["hrvit_nano"].replace(head=head) for head in HEAD if head != "classifier"}
-
-
-def with_one_block_a_branch(config: HRViTConfig) -> HRViTConfig:
-    return config.replace(depths=tuple(tuple(1 for _ in stage) for stage in config.depths))
 
 
 def in_two_stages(config: HRViTConfig) -> HRViTConfig:
@@ -221,9 +217,8 @@ def live_ratio(config: HRViTConfig, size: tuple[int, int], batch_size: int, dtyp
     ("name", "side"),
     [
         ("hrvit_b1", 224),
-        ("hrvit_b3", 512),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-            ("hrvit_b1", 512), ("hrvit_b2", 224), ("hrvit_b2", 512), ("hrvit_b3", 224),
+            ("hrvit_b1", 512), ("hrvit_b2", 224), ("hrvit_b2", 512), ("hrvit_b3", 224), ("hrvit_b3", 512),
         )),
     ],
 )  # fmt: skip
@@ -292,7 +287,10 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
         pytest.param(SOME_VARIANTS, (97, 161), marks=pytest.mark.slow),
         (in_two_stages(OTHER_VARIANTS), (97, 161)),
         pytest.param(OTHER_VARIANTS, (97, 161), marks=pytest.mark.slow),
-        *((small(config), (33, 47)) for config in NANO_WITH.values()),
+        *(
+            pytest.param(small(config), (33, 47), marks=() if head in ("none", "upernet") else pytest.mark.slow)
+            for head, config in NANO_WITH.items()
+        ),
         *(pytest.param(config, (33, 47), marks=pytest.mark.slow) for config in NANO_WITH.values()),
     ],
     ids=[

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 from operators import count_real_operators
+from random_configs import with_one_block_a_branch
 from reference import reference_input, reference_tensor
 from torch import nn
 
-from hrvit_lab import create_model
+from hrvit_lab import PRESETS, build, create_model
 from hrvit_lab.latency.memory import measure_peak_memory
 from hrvit_lab.network.blocks import use_explicit_attention
 from hrvit_lab.network.deploy import deploy
@@ -32,7 +33,7 @@ def test_real_operators(served: HRViT, resolution: int, at_most: int) -> None:
 
 @pytest.mark.parametrize("head", HEAD)
 def test_every_head_is_served(head: str) -> None:
-    model = create_model("hrvit_nano", head=head, num_classes=7).eval()
+    model = build(with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head, num_classes=7)).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
     served = deploy(model)
     for side in (64, 96):
@@ -45,7 +46,7 @@ def test_every_head_is_served(head: str) -> None:
 
 @pytest.mark.parametrize("head", HEAD)
 def test_no_batch_norm_is_left_and_the_plain_model_is_untouched(head: str) -> None:
-    model = create_model("hrvit_nano", head=head).train()
+    model = build(with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     served = deploy(model)
     assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in served.modules())

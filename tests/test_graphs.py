@@ -58,7 +58,8 @@ SHAPES = {"fixed": [(2, 3, 64, 96)], "batch": [(2, 3, 64, 96), (5, 3, 64, 96), (
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_form = pytest.mark.parametrize("form", FORMS)
 # Symbolic sides take up to a minute a network, ONNX and OpenVINO 5 to 20 seconds. A default run exports each network
-# with a free batch, one of them to ONNX, and another to OpenVINO; deployed HRViTs go to ONNX in test_export.
+# with a free batch (HRViT deployed), one of them to ONNX, and another to OpenVINO; a deployed HRViT goes to ONNX in
+# test_export.
 slow = pytest.mark.slow
 quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -101,7 +102,9 @@ def test_fx_takes_any_size(name: str, form: str) -> None:
         torch.testing.assert_close(graph(image), model(image), atol=1e-5, rtol=1e-4)
 
 
-QUICK_EXPORTS = [("hrvit", "deployed", "batch"), ("mit", "plain", "size")]
+QUICK_EXPORTS = [
+    ("hrvit", "deployed", "batch"), ("cswin", "plain", "batch"), ("mit", "plain", "batch"), ("mit", "plain", "size"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ QUICK_EXPORTS = [("hrvit", "deployed", "batch"), ("mit", "plain", "size")]
             name,
             form,
             free,
-            marks=[] if (form, free) == ("plain", "batch") or (name, form, free) in QUICK_EXPORTS else slow,
+            marks=[] if (name, form, free) in QUICK_EXPORTS else slow,
         )
         for name in NETWORKS
         for form in FORMS

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from random_configs import with_one_block_a_branch
 from torch import Tensor, nn
 
 from hrvit_lab import create_model
-from hrvit_lab.config import SEGMENTERS
+from hrvit_lab.config import PRESETS, SEGMENTERS
 from hrvit_lab.cost.ledger import totals
 from hrvit_lab.network import heads
+from hrvit_lab.network.build import build
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.parts.head import HEAD
@@ -206,9 +208,8 @@ IMAGE = torch.randn(2, 3, 97, 161, generator=torch.Generator().manual_seed(0))
 
 
 def small_model(head: str, **changes: Any) -> HRViT:
-    return create_model(
-        "hrvit_nano", head=head, **{"num_classes": 7, "segformer_width": 12, "upernet_width": 12} | changes
-    )
+    fields = {"num_classes": 7, "segformer_width": 12, "upernet_width": 12}
+    return build(with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head, **fields | changes))
 
 
 @pytest.mark.parametrize("name", WITH_CLASSIFIER)

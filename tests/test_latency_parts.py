@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from fake_clock import FakeClock
+from random_configs import with_one_block_a_branch
 from torch import nn
 
 from hrvit_lab import PRESETS, build, create_model
@@ -76,7 +77,7 @@ def all_specs(tree: Any) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("head", HEAD)
 def test_every_head_is_a_part(head: str) -> None:
-    config = PRESETS["hrvit_nano"].replace(head=head, segformer_width=8, upernet_width=8)
+    config = with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head, segformer_width=8, upernet_width=8)
     frame = measure_parts(build(config), (64, 64), budget=SIX).frame
     assert (frame["part"] == "head").sum() == (head != "none")
 

@@ -101,6 +101,7 @@ LAYOUTS: dict[str, Callable[[], tuple[State, dict[str, str], Tensor]]] = {
     "upernet": lambda: mmsegmentation("upernet"),
 }
 PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+LONGEST = "module._orig_mod."
 NESTINGS = (
     (), *((key,) for key in (*WEIGHTS, *EMA_WEIGHTS)), ("model", "state_dict"), ("state_dict", "model"),
     ("state_dict_ema", "module"),
@@ -113,8 +114,16 @@ def nested(state: Mapping[str, Any], keys: tuple[str, ...]) -> Mapping[str, Any]
     return state
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "prefix"),
+    [
+        pytest.param(
+            layout, prefix, marks=() if layout == "ours" or prefix == "module._orig_mod." else pytest.mark.slow
+        )
+        for layout in LAYOUTS
+        for prefix in PREFIXES
+    ],
+)
 def test_every_wrapper_prefix_and_layout_gives_the_sources_output(layout: str, prefix: str) -> None:
     state, changes, expected = LAYOUTS[layout]()
     prefixed = {prefix + key: tensor for key, tensor in state.items()}
@@ -131,7 +140,7 @@ def test_a_safetensors_file_of_any_length_is_no_pickle(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     state = {key: tensor.contiguous() for key, tensor in ours()[0].items()}
     firsts = set()
-    for padding in range(256):
+    for padding in range(0, 256, 8):  # a header's length is a multiple of 8
         save_file(state, path, metadata={"padding": "x" * padding})
         firsts.add(path.read_bytes()[0])
         if path.read_bytes()[0] == 0x80:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from operators import count_real_operators
+from random_configs import with_one_block_a_branch
 from reference import reference_input
 from test_variants import VARIANTS, randomised, tiny
 from torch import nn
 
-from hrvit_lab import create_model
+from hrvit_lab import PRESETS, build
 from hrvit_lab.latency.backends import BACKENDS, Refused
 from hrvit_lab.latency.workload import prepare
 from hrvit_lab.network.blocks import ATTENTION
@@ -62,7 +63,13 @@ def test_bfloat16_is_packed_here() -> None:
     assert torch.bfloat16 in PACKED_HERE
 
 
-@pytest.mark.parametrize(("field", "name"), [("attention", name) for name in ATTENTION] + VARIANTS)
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        *(("attention", name) for name in ATTENTION),
+        *(pytest.param(*each, marks=() if each[0] in ("ffn", "stem") else pytest.mark.slow) for each in VARIANTS),
+    ],
+)
 @pytest.mark.parametrize("dtype", PACKED_HERE)
 def test_every_variant_is_packed(field: str, name: Any, dtype: torch.dtype) -> None:
     model = randomised(tiny(field, name))
@@ -92,7 +99,8 @@ def test_it_takes_fewer_operators(served: HRViT) -> None:
 
 @pytest.mark.parametrize("head", HEAD)
 def test_every_head_is_packed(head: str) -> None:
-    model = randomised(create_model("hrvit_nano", head=head, num_classes=7, upernet_width=16))
+    config = with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head, num_classes=7, upernet_width=16)
+    model = randomised(build(config))
     packed = pack(deploy(model), torch.randn(1, 3, 64, 64))
     assert any(isinstance(part, PackedConv) for part in packed.modules())
     for side in (64, 96):

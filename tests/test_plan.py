@@ -71,7 +71,7 @@ def on_meta(config: HRViTConfig) -> nn.Module:
         return build(config).eval()
 
 
-@pytest.mark.parametrize(("number", "names"), [(30, DIFFERENT), pytest.param(200, NAMED, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "names"), [(15, DIFFERENT), pytest.param(200, NAMED, marks=pytest.mark.slow)])
 def test_every_part_is_built_and_holds_the_parameters_that_its_costs_name(number: int, names: Iterable[str]) -> None:
     for config in some_configs(number, 10, names):
         model = on_meta(config)
@@ -115,7 +115,7 @@ def planned_shapes(part: Part) -> list[tuple[int, ...]]:
     return [(1, *size, dim) for dim, size in zip(dims, part.sizes, strict=False)]  # fewer maps may come in
 
 
-@pytest.mark.parametrize(("form", "number"), [(lambda model: model, 8), (deploy, 4)], ids=["plain", "deployed"])
+@pytest.mark.parametrize(("form", "number"), [(lambda model: model, 4), (deploy, 4)], ids=["plain", "deployed"])
 def test_parts_run_in_the_plans_order_at_its_sizes(form: Callable[[nn.Module], nn.Module], number: int) -> None:
     rng = random.Random(11)
     named = [PRESETS[name] for name in ("hrvit_nano", "mit_b0")]

@@ -131,6 +131,7 @@ def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
     assert "top-1 on digits (proxy)" in page.all_text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_long_table_is_listed_in_part_with_the_front(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study")
     row = pd.read_csv(folder / "table.csv").iloc[[0]]
@@ -144,6 +145,7 @@ def test_a_long_table_is_listed_in_part_with_the_front(tmp_path: Path) -> None:
     assert f"Shown: {MAX_ROWS:,} of {MAX_ROWS + 5:,} variants" in page and f"{MAX_ROWS + 5} variants" in page
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_latency_stands_with_its_spread(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", metrics=["macs", "latency_ms"])
     table = pd.read_csv(folder / "table.csv")
@@ -152,24 +154,29 @@ def test_latency_stands_with_its_spread(tmp_path: Path) -> None:
     assert "12.3 ms (11.9–13.1)" in Page(written(folder)).all_text
 
 
-def test_report_needs_nothing_else(tmp_path: Path) -> None:
-    html = written(write_study(tmp_path / "s"))
-    assert "://" not in html
-    for _, attributes in Page(html).elements:
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The HTML of a usual study's report, with all its figures."""
+    return written(write_study(tmp_path_factory.mktemp("usual") / "s"))
+
+
+def test_report_needs_nothing_else(usual: str) -> None:
+    assert "://" not in usual
+    for _, attributes in Page(usual).elements:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(name) or "#").startswith("#")
 
 
-def test_ids_are_unique_and_references_meet_them(tmp_path: Path) -> None:
-    page = Page(written(write_study(tmp_path / "s")))
+def test_ids_are_unique_and_references_meet_them(usual: str) -> None:
+    page = Page(usual)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     references = [attributes["xlink:href"] for _, attributes in page.elements if "xlink:href" in attributes]
     assert len(ids) == len(set(ids))
     assert references and {str(reference)[1:] for reference in references} <= set(ids)
 
 
-def test_policy_admits_our_script_alone(tmp_path: Path) -> None:
-    page = Page(written(write_study(tmp_path / "s")))
+def test_policy_admits_our_script_alone(usual: str) -> None:
+    page = Page(usual)
     [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
     assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -288,6 +295,7 @@ def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read_results(folder)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     configs = json.loads((folder / "configs.json").read_text())
@@ -317,6 +325,7 @@ def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
         ("curves.csv", None, "there is no curves.csv: training curves are missing"),
     ],
 )
+@pytest.mark.usefixtures("blank_figures")
 def test_what_does_not_fit_beside_the_table_is_missing_and_said_once(
     tmp_path: Path, name: str, content: str | None, fault: str
 ) -> None:

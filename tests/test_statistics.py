@@ -139,12 +139,14 @@ def coarse(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.fl
     return 100 * np.round(3.6 * rng.normal(95, 0.5, (networks, seeds))) / 360
 
 
-@pytest.mark.parametrize("compare_to", ["v0", None])
 @pytest.mark.parametrize(
-    ("draw", "networks", "seeds"),
+    ("draw", "networks", "seeds", "compare_to"),
     [
-        (normal, 2, 3), (unlike, 6, 4), (coarse, 8, 3),
-        *(pytest.param(normal, *size, marks=pytest.mark.slow) for size in ((4, 10), (10, 3))),
+        (normal, 2, 3, "v0"), (normal, 2, 3, None), (unlike, 6, 4, "v0"), (coarse, 8, 3, None),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+            (unlike, 6, 4, None), (coarse, 8, 3, "v0"), (normal, 4, 10, "v0"), (normal, 4, 10, None),
+            (normal, 10, 3, "v0"), (normal, 10, 3, None),
+        )),
     ],
 )  # fmt: skip
 def test_without_any_effect_one_is_claimed_in_a_twentieth_of_studies_at_most(

@@ -112,7 +112,7 @@ def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_table_complete(study: Path) -> None:
-    process = start(study, jobs=1)
+    process = start(study, jobs=1, trial_s=1)
     wait_for_trainings(process, study)[0].send_signal(signal.SIGKILL)
     output, errors = process.communicate(timeout=400)
     assert process.returncode == 0, output + errors

@@ -392,7 +392,7 @@ def test_an_odd_map_fused_or_not_and_exact_counts(field: str, name: Any) -> None
 
 
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
-@pytest.mark.parametrize(("height", "width"), [(67, 93), (64, 64)])
+@pytest.mark.parametrize(("height", "width"), [(67, 93), pytest.param(64, 64, marks=pytest.mark.slow)])
 def test_served_and_in_bf16_it_is_the_same_network(field: str, name: Any, height: int, width: int) -> None:
     model = randomised(tiny(field, name))
     image = torch.randn(2, 3, height, width)
