@@ -156,6 +156,9 @@ def test_chart_data_are_the_tables(results: Path) -> None:
     said = [format_value(METRICS["macs"], value) for value in loaded.table["macs"]]
     [macs] = [column for column, title in titles.items() if title == "MACs"]
     assert data[macs].tolist() == said
+    assert data["kind"].tolist() == ["HRViT"] * 3
+    loaded.configs[loaded.table["variant"][1]] = {"model": "timm:resnet18"}  # type: ignore[index]
+    assert studies.chart_data(loaded, "macs", "top1")[0]["kind"].tolist() == ["HRViT", "baseline", "HRViT"]
 
 
 @pytest.mark.parametrize("folder", DRAWN, ids=lambda folder: folder.name)

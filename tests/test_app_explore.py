@@ -13,7 +13,15 @@ from test_points import MEASURED, of, write_run
 from test_report import HOSTILE, write_study
 
 from hrvit_lab.app import axes, points_chart
-from hrvit_lab.app.points_chart import as_errors, groups, heights, parallel_chart, scatter_chart, scatter_data
+from hrvit_lab.app.points_chart import (
+    as_errors,
+    groups,
+    heights,
+    parallel_chart,
+    scatter_chart,
+    scatter_data,
+    scatter_titles,
+)
 from hrvit_lab.published import published_results
 from hrvit_lab.study.points import Points, collect
 from hrvit_lab.study.quantities import Quantity
@@ -166,7 +174,7 @@ def test_charts_of_any_number_of_points(number: int, reference: Points) -> None:
     many = pd.concat([rows] * (number // len(rows) + 1), ignore_index=True)[:number]
     many[y.key] -= [place % 97 / 10 for place in range(number)]
     data = scatter_data(many, x, y, "attention")
-    chart = scatter_chart(data, x, y, "attention")
+    chart = scatter_chart(data, x, y, scatter_titles(x, y, "attention"), "attention")
     if number <= 2:  # Altair itself refuses more than 5,000 rows in a file; Streamlit sends them as a table
         assert json.dumps(chart.to_dict())
         assert json.dumps(parallel_chart(many, [x, y], "attention").to_dict())

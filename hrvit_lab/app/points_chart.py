@@ -1,6 +1,6 @@
 """Charts of points: two quantities against each other, and parallel coordinates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -52,11 +52,11 @@ def as_errors(table: pd.DataFrame, quantity: Quantity) -> tuple[pd.DataFrame, Qu
 
 
 def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
-    """The points of a chart.
+    """The points of a chart of results, for ``scatter_chart``.
 
     Columns: ``row`` (index in the table), ``name``, ``source``, ``kind``, ``group`` (by colour), ``x``, ``x_low``,
     ``x_high``, ``y``, ``y_low``, ``y_high``, ``text_x`` and ``text_y`` (values with units), ``front``, ``disturbed``,
-    ``place`` (of the name, "" if it is not drawn).
+    ``place``.
     """
     data = pd.DataFrame(
         {"row": table.index, **{name: table[name].astype(str).tolist() for name in ("name", "source", "kind")}}
@@ -67,11 +67,24 @@ def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
         data[axis] = values.tolist()
         for end in ("low", "high"):
             data[f"{axis}_{end}"] = table[f"{quantity.key} {end}"].astype(float).fillna(values).tolist()
-        if scale_type(quantity, values) == "log":
-            data[f"{axis}_low"] = data[f"{axis}_low"].clip(lower=values.min() / 10)
         data[f"text_{axis}"] = [value_text(quantity, value) for value in values]
     data["front"] = pareto_front(table, x, y)
     data["disturbed"] = table[[f"{x.key} {DISTURBED}", f"{y.key} {DISTURBED}"]].notna().any(axis=1).to_numpy()
+    return with_places(data, x, y)
+
+
+def scatter_titles(x: Quantity, y: Quantity, colored: str) -> dict[str, str]:
+    """What hovering over a point of ``scatter_data`` shows: titles by column."""
+    shown = {"name": "variant", "source": "source", "kind": "kind", "group": colored}
+    return shown | {"text_y": y.label, "text_x": x.label}
+
+
+def with_places(data: pd.DataFrame, x: Quantity, y: Quantity) -> pd.DataFrame:
+    """The points with ``place``: where each name is drawn, "" if it is not. Spreads end on a logarithmic axis."""
+    data = data.copy()
+    for axis, quantity in (("x", x), ("y", y)):
+        if scale_type(quantity, data[axis]) == "log":
+            data[f"{axis}_low"] = data[f"{axis}_low"].clip(lower=data[axis].min() / 10)
     data["place"] = _places(data, x, y)
     return data
 
@@ -123,8 +136,19 @@ def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
     return places
 
 
-def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> alt.LayerChart | alt.FacetChart:
-    """Points with their spread, the Pareto front, and names; a click selects, the wheel zooms."""
+def scatter_chart(
+    data: pd.DataFrame, x: Quantity, y: Quantity, titles: Mapping[str, str], colored: str
+) -> alt.LayerChart | alt.FacetChart:
+    """Points with their spread, the Pareto front, and names; a click selects, the wheel zooms.
+
+    Streamlit draws charts of more than 2,000 points on a canvas, others as SVG.
+
+    Args:
+        data: columns ``row``, ``name``, ``kind``, ``group``, ``x``, ``x_low``, ``x_high``, ``y``, ``y_low``,
+            ``y_high``, ``front``, ``disturbed`` and ``place``, and those of ``titles``.
+        titles: what hovering over a mark shows, by column.
+        colored: what ``group`` is.
+    """
     data = data.assign(label=data["name"].map(shorten))
     x_axis, y_axis = (
         channel(
@@ -140,11 +164,7 @@ def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
         scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())),
         legend=alt.Legend(orient="top") if data["kind"].nunique() > 1 else None,
     )  # fmt: skip
-    tooltip = [
-        alt.Tooltip("name:N", title="variant"), alt.Tooltip("source:N"), alt.Tooltip("kind:N"),
-        alt.Tooltip("group:N", title=colored),
-        alt.Tooltip("text_y:N", title=y.label), alt.Tooltip("text_x:N", title=x.label),
-    ]  # fmt: skip
+    tooltip = [alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()]
     base = alt.Chart(data)
     click = alt.selection_point(name="points", fields=["row"])
     zoom = alt.selection_interval(name="zoom", bind="scales")
@@ -152,9 +172,11 @@ def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
         interpolate="step-after" if x.better == "lower" else "step-before",
         strokeWidth=1, color="gray", opacity=0.7, tooltip=None,
     ).encode(x_axis, y_axis)  # fmt: skip
-    bar = base.mark_rule(opacity=0.4, tooltip=None)
+    bar = base.mark_rule(opacity=0.4)
     bars = [
-        bar.transform_filter(f"datum.{axis}_low != datum.{axis}_high").encode(low, high, other, color=color)
+        bar.transform_filter(f"datum.{axis}_low != datum.{axis}_high").encode(
+            low, high, other, color=color, tooltip=tooltip
+        )
         for axis, low, high, other in (
             ("x", alt.X("x_low:Q"), alt.X2("x_high:Q"), y_axis),
             ("y", alt.Y("y_low:Q"), alt.Y2("y_high:Q"), x_axis),
@@ -167,12 +189,12 @@ def scatter_chart(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
         opacity=alt.condition(click, alt.value(0.55 if crowded else 1), alt.value(0.25)),
     ).add_params(click, zoom)  # fmt: skip
     crosses = base.transform_filter("datum.disturbed").mark_point(
-        shape="cross", angle=45, size=160, color="gray", filled=True, tooltip=None
-    ).encode(x_axis, y_axis)  # fmt: skip
+        shape="cross", angle=45, size=160, color="gray", filled=True
+    ).encode(x_axis, y_axis, tooltip=tooltip)  # fmt: skip
     names = [
         base.transform_filter(alt.datum.place == place)
-        .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray", tooltip=None)
-        .encode(x_axis, y_axis, text="label:N")
+        .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray")
+        .encode(x_axis, y_axis, text="label:N", tooltip=tooltip)
         for place, (dx, dy, align) in PLACES.items()
         if (data["place"] == place).any()
     ]

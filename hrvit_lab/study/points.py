@@ -5,8 +5,9 @@ Files are untrusted: their size is bounded, and invalid ones are left out and re
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hrvit_lab.metrics import METRICS, SCORES
 from hrvit_lab.plots.tradeoff import undominated
 from hrvit_lab.published import METRIC_LABELS, PublishedResult, published_results
 from hrvit_lab.study.quantities import UNCONDITIONAL, Quantity, measured, of_metric
-from hrvit_lab.study.results import Results, read_results, records_of
+from hrvit_lab.study.results import read_results, records_of
 from hrvit_lab.study.tables import DISTURBED
 
 HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
@@ -98,27 +99,35 @@ def study_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict
     accuracy = [key for key in results.metrics if METRICS[key].per_seed]
     others = [key for key in results.metrics if key not in accuracy]
     groups = [others, accuracy] if results.spec.cost_base is not None else [results.metrics]
+    source = folder.resolve().name
+    quantity_of = cache(lambda key, size: measured(key, results, size))
     for row in records_of(results.table):
         config = results.configs.get(row["variant"])
         config = config if isinstance(config, Mapping) else None
         place = {
-            "name": row["variant"], "source": folder.resolve().name, "config_id": row["config_id"], "config": config,
-            "kind": BASELINE if config is not None and "model" in config else HRVIT, **properties(config),
+            "name": row["variant"], "source": source, "config_id": row["config_id"], "config": config,
+            "kind": kind_of(config), **properties(config),
         }  # fmt: skip
         for keys in groups:
-            if values := dict(_values(results, row, keys, quantities)):
+            if values := dict(_values(row, keys, quantity_of, quantities)):
                 yield place | values
 
 
+def kind_of(config: Mapping[str, Any] | None) -> str:
+    """Whether the network of a study's config is a baseline or a variant of HRViT."""
+    return BASELINE if config is not None and "model" in config else HRVIT
+
+
 def _values(
-    results: Results, row: Mapping[str, Any], keys: Iterable[str], quantities: dict[str, Quantity]
-) -> Iterator[tuple[str, Any]]:
+    row: Mapping[str, Any], keys: Iterable[str], quantity_of: Callable[[str, str | None], Quantity],
+    quantities: dict[str, Quantity],
+) -> Iterator[tuple[str, Any]]:  # fmt: skip
     size = row.get("resolution")
     for key in keys:
         value = row[key]
         if not math.isfinite(value):
             continue
-        quantity = measured(key, results, size if isinstance(size, str) else None)
+        quantity = quantity_of(key, size if isinstance(size, str) else None)
         quantities.setdefault(quantity.key, quantity)
         yield quantity.key, value
         ends = row.get(f"{key}_p10", math.nan), row.get(f"{key}_p90", math.nan)

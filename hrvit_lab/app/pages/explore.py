@@ -11,7 +11,7 @@ import streamlit as st
 from hrvit_lab.app import folders
 from hrvit_lab.app.navigate import link_to_build
 from hrvit_lab.app.pages.build import show_value
-from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data
+from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data, scatter_titles
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
 from hrvit_lab.metrics import METRICS, SCORES, format_value
@@ -119,8 +119,9 @@ def _choose(label: str, name: str, keys: Sequence[str], quantities: Mapping[str,
 def _draw_scatter(shown: pd.DataFrame, y: Quantity, x: Quantity, colored: str) -> pd.DataFrame:
     """The chart; returns the selected points."""
     data = scatter_data(shown, x, y, colored)
+    chart = scatter_chart(data, x, y, scatter_titles(x, y, colored), colored)
     event = st.altair_chart(
-        scatter_chart(data, x, y, colored), width="stretch", key=f"scatter of {x.key}, {y.key}", on_select="rerun",
+        chart, width="stretch", key=f"scatter of {x.key}, {y.key}", on_select="rerun",
         selection_mode=["points"],
         alt=f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab.app.navigate import link_to_build
-from hrvit_lab.app.points_chart import scatter_chart, scatter_data
+from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.metrics import METRICS
@@ -75,7 +75,8 @@ def _draw_chart(points: Points) -> None:
     shown = points.table[points.table[[vertical.key, horizontal.key]].notna().all(axis=1)]
     data = scatter_data(shown, horizontal, vertical, "source")
     st.altair_chart(
-        scatter_chart(data, horizontal, vertical, "source"), width="stretch",
+        scatter_chart(data, horizontal, vertical, scatter_titles(horizontal, vertical, "source"), "source"),
+        width="stretch",
         alt=f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
     )  # fmt: skip
     st.caption("Printed against printed: sources count and train differently. The line joins the Pareto front.")

@@ -1,32 +1,31 @@
 """Page "Studies": the results of a study, its trade-offs and its table."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
-from hrvit_lab.app.axes import is_logarithmic, plain_axis
 from hrvit_lab.app.folders import find_results, results_root
-from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
+from hrvit_lab.app.points_chart import scatter_chart, with_places
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
-from hrvit_lab.plots.text import shorten
 from hrvit_lab.study.columns import cell, comparisons
-from hrvit_lab.study.quantities import measured
+from hrvit_lab.study.points import kind_of
+from hrvit_lab.study.quantities import Quantity, measured
 from hrvit_lab.study.report.differences import differences
 from hrvit_lab.study.report.summary import remarks, summary
 from hrvit_lab.study.results import MAX_FILE_BYTES, Results, read_results, records_of
 from hrvit_lab.study.tables import DISTURBED, to_csv
 
-MAX_NAMES = 20  # in the chart; hovering shows the others
 MAX_STYLED = 1_000  # rows
 PROXY_NOTE = (
     "Accuracy is a proxy: a short training from scratch on {dataset}. It compares variants at this training budget "
@@ -148,11 +147,9 @@ def _draw_tradeoff(results: Results) -> None:
 
 
 def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Points to draw, and the columns that hovering shows: {column: title}.
+    """Points for ``scatter_chart``, and what hovering shows: titles by column.
 
-    Columns: `x, x_low, x_high, y, y_low, y_high, front, matching, disturbed, name, place` (of the name, "" if it is not
-    drawn), and the texts. Vega reads dots and brackets in a column's name as paths, so the columns of texts get other
-    names.
+    Vega reads dots and brackets in a column's name as paths, so the columns of texts get other names.
     """
     table = results.table[results.table[[x, y]].notna().all(axis=1)].reset_index(drop=True)
     said = {"variant": table["variant"].astype(str)}
@@ -162,94 +159,30 @@ def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str
         said[metric_label(key, results.dataset)] = pd.Series([cell(key, row) for row in rows], index=table.index)
     said["config"] = table["config_id"].astype(str)
     titles = {f"text{index}": title for index, title in enumerate(said)}
-    (x_down, x_up), (y_down, y_up) = plots.spread(table, x), plots.spread(table, y)
-    x_low = table[x] - x_down
-    data = pd.DataFrame(
-        {
-            **dict(zip(titles, said.values(), strict=True)),
-            "x": table[x], "x_low": x_low.clip(lower=table[x].min() / 10) if is_logarithmic(table[x]) else x_low,
-            "x_high": table[x] + x_up,
-            "y": table[y], "y_low": table[y] - y_down, "y_high": table[y] + y_up,
-            "front": plots.pareto_front(table, x, y),
-            "matching": table["matching"].astype(str) if "matching" in table else "",
-            "disturbed": plots.is_disturbed(table, x, y),
-        }
-    )  # fmt: skip
-    matchings = data["matching"]  # shown by colour
-    data["name"] = [
-        shorten(name.removesuffix(f", {matching}")) for name, matching in zip(said["variant"], matchings, strict=True)
+    data = pd.DataFrame({"row": table.index, **dict(zip(titles, said.values(), strict=True))})
+    data["group"] = table["matching"].astype(str) if "matching" in table else ""
+    configs = (results.configs.get(name) for name in table["variant"])
+    data["kind"] = [kind_of(config if isinstance(config, Mapping) else None) for config in configs]
+    data["name"] = [  # without the matching, which is shown by colour
+        name.removesuffix(f", {matching}") for name, matching in zip(said["variant"], data["group"], strict=True)
     ]
-    data["place"] = _places(data, _free_corner(x, y)) if len(data) else ""
-    return data, titles
-
-
-def _places(data: pd.DataFrame, first: str) -> list[str]:
-    """Where the names are drawn; those of points on the front are placed before others."""
-    across, up = (
-        positions(
-            data[axis].to_numpy(dtype=float), data[f"{axis}_low"].min(), data[f"{axis}_high"].max(), length, padding,
-            logarithmic=axis == "x" and is_logarithmic(data["x"]),
-        )
-        for axis, length, padding in zip("xy", (WIDTH, HEIGHT), PADDING, strict=True)
-    )  # fmt: skip
-    order = np.argsort(~data["front"].to_numpy(dtype=bool), kind="stable")[:MAX_NAMES]
-    return place_names(np.stack([across, HEIGHT - up], axis=1), data["name"].tolist(), order.tolist(), first)
-
-
-def _free_corner(x: str, y: str) -> str:
-    """The side of a point on the front that no other point is on: where both metrics are better."""
-    return (
-        f"{'upper' if METRICS[y].better == 'higher' else 'lower'} {'left' if METRICS[x].better == 'lower' else 'right'}"
-    )
+    for axis, key in (("x", x), ("y", y)):
+        down, up = plots.spread(table, key)
+        data[axis], data[f"{axis}_low"], data[f"{axis}_high"] = table[key], table[key] - down, table[key] + up
+    data["front"] = plots.pareto_front(table, x, y)
+    data["disturbed"] = plots.is_disturbed(table, x, y)
+    return with_places(data, quantity(results, x), quantity(results, y)), titles
 
 
 def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.FacetChart:
     """Two metrics against each other: points with their spreads, the Pareto front, everything else on hovering."""
     data, titles = chart_data(results, x, y)
-    several = data["matching"].nunique() > 1
-    color = alt.Color(
-        "matching:N", title=None, sort=None, scale=alt.Scale(range=list(plots.SERIES)),
-        legend=alt.Legend(orient="top", symbolStrokeWidth=0, symbolOpacity=1) if several else None,
-    )  # fmt: skip
-    x_axis = alt.X(
-        "x:Q", title=axis_title(x, results), axis=plain_axis(METRICS[x].unit, grid=False),
-        scale=alt.Scale(
-            type="log" if is_logarithmic(data["x"]) else "linear", zero=False, nice=False, padding=PADDING[0]
-        ),
-    )  # fmt: skip
-    y_axis = alt.Y(
-        "y:Q", title=axis_title(y, results), axis=plain_axis(METRICS[y].unit, grid=True),
-        scale=alt.Scale(zero=False, nice=False, padding=PADDING[1]),
-    )  # fmt: skip
-    tooltip = [alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()]
-    base = alt.Chart(data)
-    front = base.transform_filter("datum.front").mark_line(
-        interpolate="step-after" if METRICS[x].better == "lower" else "step-before",
-        strokeWidth=1, color="gray", opacity=0.7, tooltip=None,
-    ).encode(x_axis, y_axis)  # fmt: skip
-    bar = base.mark_rule(opacity=0.45)
-    x_bars = bar.encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y_axis, color=color, tooltip=tooltip)
-    y_bars = bar.encode(x_axis, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color, tooltip=tooltip)
-    points = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
-        x_axis, y_axis, color=color, fill=alt.condition("datum.front", color, alt.value("transparent")),
-        tooltip=tooltip,
-    )  # fmt: skip
-    crosses = base.transform_filter("datum.disturbed").mark_point(
-        shape="cross", angle=45, size=160, color="gray", filled=True
-    ).encode(x_axis, y_axis, tooltip=tooltip)  # fmt: skip
-    names = [
-        base.transform_filter(alt.datum.place == place)
-        .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray")
-        .encode(x_axis, y_axis, text="name:N", tooltip=tooltip)
-        for place, (dx, dy, align) in PLACES.items()
-    ]
-    return alt.layer(front, x_bars, y_bars, points, crosses, *names).properties(height=460)
+    return scatter_chart(data, quantity(results, x), quantity(results, y), titles, "matching")
 
 
-def axis_title(key: str, results: Results) -> list[str]:
-    """A metric with its unit, and on a second line the conditions of a latency or memory measurement."""
-    conditions = [measured(key, results).conditions] if METRICS[key].group in ("latency", "memory") else []
-    return [axis_label(key, results.dataset), *conditions]
+def quantity(results: Results, key: str) -> Quantity:
+    """What an axis shows of a metric; the label says the data set of a proxy."""
+    return replace(measured(key, results), label=metric_label(key, results.dataset))
 
 
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
