@@ -274,7 +274,14 @@ def test_newest_study_comes_first(results: Path) -> None:
     assert list(folders.find_results(results)) == ["new", "old"]
 
 
-@pytest.mark.parametrize("folder", MEASURED, ids=lambda folder: folder.name)
+OPENED = ("branch_sweep", "baselines", "paper_ablation")  # in a default run; the rest are slow tests
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(f, marks=() if f.name in OPENED else pytest.mark.slow) for f in MEASURED],
+    ids=lambda folder: folder.name,
+)
 def test_a_committed_study_opens_with_its_table_and_chart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["app.py", "--results", str(folder.parent)])
     app = run(draw_studies)
@@ -325,6 +332,7 @@ def open_page(port: int, name: str) -> list[ForwardMsg]:
     return messages
 
 
+@pytest.mark.slow
 def test_pages_are_at_their_addresses(server: int) -> None:
     """As Streamlit starts the app. The root and an unknown address, with a message, get the first page. (Browser tests
     open them all.)"""
@@ -365,7 +373,11 @@ def test_build_opens_with_the_first_presets_costs() -> None:
     assert not app.error
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+# One of each family in a default run: a run of the page takes a second.
+QUICK = ("hrvit_nano", "mit_b2", "cswin_tiny", "hr_mit_b1")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PRESETS])
 def test_every_preset_passes_through_the_fields_unchanged(name: str) -> None:
     app = run(draw_build)
     app.selectbox(key="preset").set_value(name).run()

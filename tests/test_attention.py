@@ -329,8 +329,18 @@ KEY_BIAS = {"to_qkv": slice(1, 2), "to_kv": slice(0, 1)}
 """A bias of the key adds the same to all scores of a query (of a channel, in linear attention): softmax ignores it."""
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-@pytest.mark.parametrize("attention", ATTENTION)
+# A third of all pairs, in which every attention meets three FFNs at least; slow tests try the rest.
+every_pair = pytest.mark.parametrize(
+    ("attention", "ffn"),
+    [
+        pytest.param(attention, ffn, marks=() if (i + j) % 3 == 0 else pytest.mark.slow)
+        for i, attention in enumerate(ATTENTION)
+        for j, ffn in enumerate(FFNS)
+    ],
+)
+
+
+@every_pair
 def test_every_pair_takes_a_training_step(attention: str, ffn: str) -> None:
     model = woken(build(tiny(attention, ffn=ffn))).double()
     image = torch.randn(2, 3, 45, 67, dtype=torch.float64)
@@ -355,8 +365,7 @@ def test_every_pair_takes_a_training_step(attention: str, ffn: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("ffn", FFNS)
-@pytest.mark.parametrize("attention", ATTENTION)
+@every_pair
 def test_every_pair_takes_an_odd_map_fused_or_not_and_counts_exactly(attention: str, ffn: str) -> None:
     """33 × 47 tokens."""
     model = woken(build(tiny(attention, ffn=ffn, window_sizes=7))).eval()
@@ -381,6 +390,7 @@ def test_deployed_outputs_are_those_of_the_plain_model(attention: str) -> None:
 
 FOURS = [("cross_shaped_qkv", "cswin", "window", "identity"), ("shifted_window", "dilated_window", "global", "linear"),
          ("spatial_reduction", "depthwise_conv", "cross_shaped", "window")]  # fmt: skip
+FOURS_ONE_QUICK = [FOURS[0], *(pytest.param(four, marks=pytest.mark.slow) for four in FOURS[1:])]
 
 
 def test_all_are_exported() -> None:
@@ -388,9 +398,7 @@ def test_all_are_exported() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "four", [FOURS[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FOURS[1:])], ids=" ".join
-)
+@pytest.mark.parametrize("four", FOURS_ONE_QUICK, ids=" ".join)
 def test_exported_graphs_agree(four: tuple[str, ...]) -> None:
     sizes = {"depths": ((2, 2, 2, 2),), "widths": (8, 8, 16, 16), "head_widths": 2}
     model = woken(build(tiny(four, **sizes))).eval()
@@ -437,7 +445,7 @@ def test_products_by_hand(attention: str, exact: Iterable[int], padded: Iterable
     assert total.macs_padded == sum(2 * 16 * n**2 for n in padded)
 
 
-@pytest.mark.parametrize("four", FOURS, ids=" ".join)
+@pytest.mark.parametrize("four", FOURS_ONE_QUICK, ids=" ".join)
 def test_tools_say_what_is_predicted(four: tuple[str, ...]) -> None:
     changes = {"depths": ((2, 1, 1, 1),), "widths": 8, "head_widths": 2, "ffn": "none", "head": "none"}
     check_tools(tiny(four, **changes, window_sizes=3), (45, 67))

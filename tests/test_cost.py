@@ -285,7 +285,7 @@ def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
         pytest.param(PRESETS["hrvit_b1"], (224, 224), marks=pytest.mark.slow),
         (in_two_stages(SOME_VARIANTS), (97, 161)),
         pytest.param(SOME_VARIANTS, (97, 161), marks=pytest.mark.slow),
-        (in_two_stages(OTHER_VARIANTS), (97, 161)),
+        pytest.param(in_two_stages(OTHER_VARIANTS), (97, 161), marks=pytest.mark.slow),
         pytest.param(OTHER_VARIANTS, (97, 161), marks=pytest.mark.slow),
         *(
             pytest.param(small(config), (33, 47), marks=() if head in ("none", "upernet") else pytest.mark.slow)

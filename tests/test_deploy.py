@@ -64,7 +64,7 @@ def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
             torch.testing.assert_close(served(image), plain(image), atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_it_needs_no_more_memory(dtype: str) -> None:
     """Weights are most of it: none is held in two forms, but for small convolutions."""
     model = create_model("hrvit_b1")

@@ -53,7 +53,7 @@ def deployed() -> HRViT:
         pytest.param(partial(small, 2), 64, 96, marks=pytest.mark.slow),
         pytest.param(partial(small, 3), 104, 72, marks=pytest.mark.slow),
         pytest.param(deployed, 64, 64, marks=pytest.mark.slow),
-        (deployed, 104, 72),
+        pytest.param(deployed, 104, 72, marks=pytest.mark.slow),
         pytest.param(partial(nano, "classifier"), 64, 96, marks=pytest.mark.slow),
         pytest.param(partial(nano, "classifier"), 104, 72, marks=pytest.mark.slow),
         pytest.param(partial(nano, "segformer"), 104, 72, marks=pytest.mark.slow),

@@ -58,8 +58,7 @@ SHAPES = {"fixed": [(2, 3, 64, 96)], "batch": [(2, 3, 64, 96), (5, 3, 64, 96), (
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_form = pytest.mark.parametrize("form", FORMS)
 # Symbolic sides take up to a minute a network, ONNX and OpenVINO 5 to 20 seconds. A default run exports each network
-# with a free batch (HRViT deployed), one of them to ONNX, and another to OpenVINO; a deployed HRViT goes to ONNX in
-# test_export.
+# with a free batch (HRViT deployed), and one of them to ONNX and OpenVINO.
 slow = pytest.mark.slow
 quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

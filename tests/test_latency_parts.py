@@ -30,7 +30,7 @@ TIMES_MS = {"attn": 3.0, "shortcut": 1.0, "ffn": 2.0, "attn_norm": 0.25, "ffn_no
 def test_a_fake_clock_gives_every_part_its_time() -> None:
     """Known times stand in hooks of every part; the table must return them, times the number of blocks."""
     clock = FakeClock()
-    model = create_model("hrvit_micro").eval()
+    model = create_model("hrvit_nano").eval()
     total = 0.0
 
     def take(module: nn.Module, ms: float) -> None:
@@ -101,7 +101,7 @@ def test_parts_are_recorded_at_their_real_shapes(form: Callable[[HRViT], HRViT])
 
 
 def test_nothing_is_left_behind() -> None:
-    model = create_model("hrvit_micro")
+    model = build(with_one_block_a_branch(PRESETS["hrvit_nano"]))
     state = copy.deepcopy(model.state_dict())
     measure_parts(model, (64, 64), budget=SIX)
     assert model.training

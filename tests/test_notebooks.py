@@ -25,11 +25,13 @@ def executed(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path) -> None:
     assert executed(path).cells
 
 
+@pytest.mark.slow
 def test_the_quickstart_ends_with_what_its_numbers_say() -> None:
     code = [cell for cell in executed(ROOT / "notebooks" / "quickstart.ipynb").cells if cell.cell_type == "code"]
     assert any("run_study(" in cell.source for cell in code)

@@ -28,12 +28,14 @@ def test_every_page_of_the_docs_is_linked() -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Line by line as printed, but with a small network and the checkpoint that the reader has."""
+    """Line by line as printed, but with the YAML file of a small network and the checkpoint that the reader has."""
     import torch
 
-    from hrvit_lab import create_model
+    from hrvit_lab import PRESETS, create_model, with_branches
 
     monkeypatch.chdir(tmp_path)
-    torch.save(create_model("hrvit_nano").state_dict(), "b1.pth")
+    small = with_branches(PRESETS["hrvit_nano"], 2).replace(depths=((1,), (1, 1)), window_sizes=(1, 2))
+    Path("small.yaml").write_text(small.to_yaml())
+    torch.save(create_model("small.yaml").state_dict(), "b1.pth")
     [code] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(compile(code.replace("hrvit_b1", "hrvit_nano").replace("224", "64"), "README.md", "exec"), {})
+    exec(compile(code.replace("hrvit_b1", "small.yaml").replace("224", "64"), "README.md", "exec"), {})

@@ -108,6 +108,7 @@ def test_studies_of_one_name_never_replace_each_other(tmp_path: Path) -> None:
     assert len(run_study(COSTS | {"grid": {"branches": [1, 2, 3]}}, out=out, name="mine").table) == 3  # it has grown
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_trains_and_the_command_goes_on_from_its_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

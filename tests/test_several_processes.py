@@ -56,7 +56,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
-@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val"])
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "val"])
 def test_a_broken_image_of_one_process_ends_both_and_nothing_is_lost(
     whole: Path, split: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

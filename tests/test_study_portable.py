@@ -30,6 +30,7 @@ train: {epochs: 1, train_limit: 64, batch_size: 32}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
     """In this interpreter and in its workers: ``sitecustomize`` is imported by every Python that starts."""
