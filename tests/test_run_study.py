@@ -11,12 +11,14 @@ import pytest
 import yaml
 from test_api import ROOT, fresh
 
-from hrvit_lab import ConfigError, load_results, run_study
+from hrvit_lab import ConfigError, load_results, parts, preset, run_study, with_branches
+from hrvit_lab.network import blocks
+from hrvit_lab.network.baselines import TimmConfig
 from hrvit_lab.plots import Figure
 from hrvit_lab.study import executors
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.executors import Work
-from hrvit_lab.study.files import load_study
+from hrvit_lab.study.files import load_study, spec_from
 from hrvit_lab.study.worker import attempt
 
 COSTS: dict[str, Any] = {
@@ -67,6 +69,45 @@ def test_settings_change_a_study_and_a_dict_stays_as_it_was(tmp_path: Path) -> N
     assert results.folder == tmp_path / "what-does-a-branch-cost"
     assert results.metrics == ["params"] and {c["num_classes"] for c in results.configs.values()} == {7}
     assert json.dumps(COSTS) == before
+
+
+def test_a_base_may_be_a_config(tmp_path: Path) -> None:
+    """With the results of its preset; settings of its fields apply; and the study's file has its fields."""
+    expected = run_study(COSTS, out=tmp_path / "preset")
+    found = run_study(COSTS | {"base": preset("hrvit_nano")}, out=tmp_path / "config")
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert load_results(found.folder).spec == found.spec
+    changed = run_study(
+        COSTS | {"base": preset("hrvit_nano")}, settings={"base.num_classes": 7}, out=tmp_path / "changed"
+    )
+    assert {config["num_classes"] for config in changed.configs.values()} == {7}
+    assert found.spec.base_config == preset("hrvit_nano")
+    timm = {"title": "One", "question": "?", "base": TimmConfig("timm:resnet18"), "one_at_a_time": {"in_chans": [1]}}
+    assert spec_from(timm).base_config == TimmConfig("timm:resnet18")
+
+
+def test_without_workers_a_study_knows_what_this_process_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variant that only this process has: trained and counted as the variant that it is a copy of."""
+    monkeypatch.setitem(parts.ATTENTION, "mine", parts.ATTENTION["identity"])
+    monkeypatch.setitem(blocks.ATTENTION, "mine", blocks.ATTENTION["identity"])
+    study = COSTS | {
+        "grid": {"attention": ["mine", "identity"]},
+        "base": with_branches(preset("hrvit_nano"), 2).replace(num_classes=10),
+        "metrics": ["params", "macs", "top1"],
+        "resolution": 32,
+        "data": {"name": "digits", "resolution": 32},
+        "train": {"epochs": 1, "train_limit": 20, "batch_size": 10},
+    }
+    results = run_study(study, out=tmp_path, jobs=0)
+    assert not results.failed and results.table["attention"].tolist() == ["mine", "identity"]
+    mine, identity = (results.table[results.metrics].iloc[row] for row in (0, 1))
+    pd.testing.assert_series_equal(mine, identity, check_names=False)
+    losses = [rows["val_loss"].tolist() for _, rows in results.curves.groupby("variant")]
+    assert losses[0] == losses[1] and len(losses[0]) == 1
+    with pytest.raises(ConfigError, match="jobs = -1 is out of range; use 0 or more"):
+        run_study(study, out=tmp_path, jobs=-1)
 
 
 def test_what_is_no_study_is_one_sentence(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hrvit_lab.config import preset
 from hrvit_lab.environment import usable_cores
 from hrvit_lab.files import Lock
 from hrvit_lab.study import runner
+from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.groups import ProbeInput
 from hrvit_lab.study.progress import seconds_left
 from hrvit_lab.study.store import Store
@@ -268,3 +269,61 @@ def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert cli.duration(seconds) == text
+
+
+def test_without_workers_every_end_is_a_record_too(store: Store, tmp_path: Path) -> None:
+    """In this process and in order, latency trials last; torch's number of threads is as before afterwards."""
+    import torch
+
+    threads = torch.get_num_threads() + 1
+    torch.set_num_threads(threads)
+    try:
+        trials = [trial(tmp_path, 0, group="latency"), trial(tmp_path, 1, "raise"), trial(tmp_path, 2, "steps")]
+        notes = run(store, trials, executor="inline")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(threads - 1)
+    assert [(line["pid"], line["seed"]) for line in runs(tmp_path)] == [(os.getpid(), 2), (os.getpid(), 0)]
+    records = [store.load(t.key) or {} for t in trials]
+    assert [record["status"] for record in records] == ["ok", "failed", "ok"]
+    assert [record["values"].get("threads") for record in records] == [usable_cores(), None, 1]
+    assert records[1]["reason"] == "ValueError: no such thing" and records[2]["environment"] == {"cpu": "chip"}
+    assert notes.begun == [trials[1].label, trials[2].label, trials[0].label] and len(notes.ended) == 3
+    assert notes.steps == [(trials[2].label, step, 8) for step in range(1, 9)]
+    run(store, trials, executor="inline")
+    assert len(runs(tmp_path)) == 2  # nothing is run again
+    assert timing_lock_is_free()
+
+
+def test_ctrl_c_without_workers_keeps_what_is_finished(store: Store, tmp_path: Path) -> None:
+    def probe(asked: ProbeInput) -> dict[str, Any]:
+        if asked.seed == 1:
+            raise KeyboardInterrupt
+        return act(asked)
+
+    trials = [trial(tmp_path, seed) for seed in range(3)]
+    store.create()
+    arguments: dict[str, Any] = {"jobs": 1, "timeout_s": 60, "environment": {}, "executor": "inline"}
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(trials, store, {"accuracy": probe}, Notes(), **arguments)
+    assert [store.load(t.key) is not None for t in trials] == [True, False, False]
+    runner.run(trials, store, {"accuracy": act}, Notes(), **arguments)  # its claim and the lock were released
+    assert sorted(line["seed"] for line in runs(tmp_path)) == [0, 1, 2]
+
+
+def test_without_workers_a_trial_that_another_process_has_claimed_is_left_to_it(store: Store, tmp_path: Path) -> None:
+    trials = [trial(tmp_path, 0), trial(tmp_path, 1)]
+    store.create()
+    claim = store.claim(trials[0].key)
+    assert claim is not None
+    notes = Notes(on_wait=lambda: store.release(claim))
+    run(store, trials, executor="inline", notes=notes)
+    assert notes.waits[0] == [trials[0].label]
+    assert [line["seed"] for line in runs(tmp_path)] == [1, 0]
+
+
+def timing_lock_is_free() -> bool:
+    lock = timing_lock(exclusive=True)
+    if lock is not None:
+        lock.release(unlink=True)
+    return lock is not None

@@ -42,7 +42,8 @@ def run_study(
             hyphens. A number is added if that folder has results that this run does not include, such as those with
             other settings.
         out: folder of all results; all studies in it share the records of trials.
-        jobs: number of trainings at the same time; None: one per core, or one on a GPU.
+        jobs: number of trainings at the same time; None: one per core, or one on a GPU; 0: one after another in this
+            process, which knows variants that were registered in it, and without a time limit.
         retry_failed: run failed trials again.
         again: groups to measure again even if records exist: ``"latency"``, ``"memory"``, ``"accuracy"``,
             ``"segmentation"``.

@@ -162,7 +162,8 @@ class Spec(_Section):
     list) defines the networks.
 
     Attributes:
-        base: ``{preset: NAME, field: value, …}``, or ``{model: timm:NAME}``; a bare name is short for either.
+        base: ``{preset: NAME, field: value, …}``, or ``{model: timm:NAME}``; a bare name is short for either, and in
+            Python a config is taken as well.
         cost_base: base of the network for costs, if it is not the trained one; the same changes are applied to it.
         compare_to: the variant to which all others are compared in table and report: costs in percent, accuracy in
             points, paired by seed.
@@ -202,6 +203,8 @@ class Spec(_Section):
     @field_validator("base", "cost_base", mode="before")
     @classmethod
     def _named(cls, base: Any) -> Any:
+        if isinstance(base, NetworkConfig):
+            return base.to_dict()
         if not isinstance(base, str):
             return base
         return {"model" if base.startswith(TIMM) else "preset": base}

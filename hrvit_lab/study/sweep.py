@@ -43,6 +43,7 @@ class Sweep:
         conditions: the environment.
         jobs: number of trials at the same time.
         fewer_jobs: a sentence if that is less than requested, else empty.
+        executor: a key of `EXECUTORS`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Sweep:
     conditions: Mapping[str, Any]
     jobs: int
     fewer_jobs: str
+    executor: str = "local"
 
     @cached_property
     def store(self) -> Store:
@@ -80,20 +82,25 @@ def prepare(
 ) -> Sweep:
     """Check whether a study can run here, and plan its trials. Writes nothing.
 
+    Args:
+        jobs: number of trials at the same time; None: as many as fit; 0: in this process, without workers.
     Raises:
         ConfigError: if it cannot run here, does not measure a group of ``again``, or if the folder of its name holds
             the results of another study.
     """
     from hrvit_lab.study.folder import choose_folder
 
-    most, fewer = choose_jobs(jobs, spec.device)
+    if jobs is not None and jobs < 0:
+        raise ConfigError(f"jobs = {jobs} is out of range; use 0 or more")
+    most, fewer = (1, "") if jobs == 0 else choose_jobs(jobs, spec.device)
     expansion = expand(spec)
     check_requirements(spec, expansion.variants)
     data_files = files_digest(spec.data_root) if trains(spec) else ""
     conditions = environment(spec.device) | {"data_files": data_files}
     planned = plan_under(conditions, spec, expansion)
     folder = choose_folder(out, name, origin, spec, planned)
-    sweep = Sweep(name, spec, origin, out, folder, expansion, planned, conditions, most, fewer)
+    executor = "inline" if jobs == 0 else "local"
+    sweep = Sweep(name, spec, origin, out, folder, expansion, planned, conditions, most, fewer, executor)
     _check_again(again, sweep.trials)
     return sweep
 
@@ -161,6 +168,7 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
                     environment=sweep.conditions,
                     retry_failed=retry_failed,
                     again=again,
+                    executor=sweep.executor,
                 )
     except KeyboardInterrupt:
         cli.complain(
