@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from hrvit_lab.app.pages import build, explore, look_inside, published, studies
+from hrvit_lab.app.pages import build, compare, explore, look_inside, published, studies
+from hrvit_lab.app.pages import run as run_page
 
 
 class Page(NamedTuple):
@@ -21,7 +22,9 @@ PAGES = (
     Page("Explore", "travel_explore", explore.show),
     Page("Studies", "scatter_plot", studies.show),
     Page("Build", "account_tree", build.show),
+    Page("Compare", "compare_arrows", compare.show),
     Page("Look inside", "visibility", look_inside.show),
+    Page("Run", "play_circle", run_page.show),
     Page("Published", "menu_book", published.show),
 )
 

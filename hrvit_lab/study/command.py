@@ -53,7 +53,7 @@ def show_plan(sweep: Sweep, console: Console) -> int:
 
     console.print(" ".join(sweep.spec.question.split()), soft_wrap=True)
     records = sweep.records()
-    costs = {variant.name: _costs(variant) for variant in sweep.expansion.variants}
+    costs = {variant.name: network_costs(variant) for variant in sweep.expansion.variants}
     to_run = {name: [trial for trial in kept if trial.computed is None] for name, kept in sweep.planned.items()}
     console.print(plan_table(sweep.spec, to_run, costs, set(records)))
     missing = [trial for trial in sweep.trials if trial.key not in records]
@@ -75,7 +75,7 @@ def show_skipped(spec: Spec, console: Console) -> None:
         console.print(f"Image folder: {describe_skipped(skipped)}", soft_wrap=True)
 
 
-def _costs(variant: Variant) -> tuple[float, float]:
+def network_costs(variant: Variant) -> tuple[float, float]:
     """Parameters and MACs; NaN if the network can't be counted (its trial reports the reason)."""
     try:
         counts = count(variant.cost_config, variant.resolution)

@@ -65,10 +65,14 @@ def named_after(title: str) -> str:
     return re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:MAX_NAME].strip("-") or "study"
 
 
-def study_file(path: Path) -> dict[str, str]:
-    """Digests of a study file's path and content, to distinguish files of the same name."""
-    place, content = str(path.resolve()).encode(), read_bounded(path, MAX_FILE_BYTES)
-    return {"place": _digest(place), "content": _digest(content)}
+def study_file(path: Path, content: bytes | None = None) -> dict[str, str]:
+    """Digests of a study file's path and content, to distinguish files of the same name.
+
+    Args:
+        content: of a file that is not written yet; None: read it.
+    """
+    place = str(path.resolve()).encode()
+    return {"place": _digest(place), "content": _digest(content or read_bounded(path, MAX_FILE_BYTES))}
 
 
 def study_in_memory(spec: Spec) -> dict[str, str]:

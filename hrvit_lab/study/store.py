@@ -18,6 +18,9 @@ from hrvit_lab.study.records import INTERRUPTED, finite, read_record
 
 log = logging.getLogger(__name__)
 
+JOURNAL = "journal.jsonl"
+"""Starts and ends of trials, one line each."""
+
 
 class Store:
     """The trials under ``out/trials``."""
@@ -91,7 +94,7 @@ class Store:
     def note(self, event: str, key: str) -> None:
         """Append a line to ``journal.jsonl``: the event, the trial, the time and the process."""
         line = json.dumps({"event": event, "key": key, "pid": os.getpid(), "time": time.time()}) + "\n"
-        path = self.folder / "journal.jsonl"
+        path = self.folder / JOURNAL
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, line.encode())

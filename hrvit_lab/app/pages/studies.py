@@ -78,7 +78,7 @@ def _draw(results: Results, folder: Path) -> None:
     _draw_tradeoff(results)
 
     st.subheader("All variants")
-    _draw_table(results)
+    draw_table(results)
     left, right, _ = st.columns([1, 1, 3])
     left.download_button(
         "table.csv", to_csv(results.table), f"{results.name}.csv", "text/csv",
@@ -198,7 +198,7 @@ def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
     return " ".join(said)
 
 
-def _draw_table(results: Results) -> None:
+def draw_table(results: Results) -> None:
     """Numbers sort as numbers and read with prefix, unit and spread."""
     shown = pd.DataFrame({"variant": results.table["variant"]})
     formats: dict[Any, Any] = {}

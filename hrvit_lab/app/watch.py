@@ -1,0 +1,311 @@
+"""What the page "Run" shows of one run: its state, progress, table, curves and log. It is drawn again every second."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from hrvit_lab import cli
+from hrvit_lab.app import processes
+from hrvit_lab.app.curves_chart import curves_chart, study_curves
+from hrvit_lab.app.pages.studies import draw_table, tradeoff_chart
+from hrvit_lab.app.processes import SAID, Process
+from hrvit_lab.app.run_choices import again, resume_request
+from hrvit_lab.app.training_progress import read_training
+from hrvit_lab.app.widgets import plain
+from hrvit_lab.config import ConfigError
+from hrvit_lab.metrics import SCORES
+from hrvit_lab.study.status import Status, read_status, still_running
+from hrvit_lab.study.tables import to_csv
+
+COLORS = {"running": "blue", "finished": "green", "stopped": "orange", "failed": "red", "lost": "orange"}
+ICONS = {
+    "running": ":material/play_circle:", "finished": ":material/check_circle:", "stopped": ":material/pause_circle:",
+    "failed": ":material/error:", "lost": ":material/help:",
+}  # fmt: skip
+MAX_NAMED = 3
+
+
+class Run(NamedTuple):
+    """A run that can be watched.
+
+    Attributes:
+        kind: ``study`` or ``training``.
+        folder: of its results.
+        process: that the app started for it; None if it was started elsewhere.
+    """
+
+    kind: str
+    folder: Path
+    process: Process | None
+
+    @property
+    def name(self) -> str:
+        """As in the list of runs."""
+        return self.folder.name if self.kind == "study" else f"training {self.folder.name}"
+
+
+def find_runs(results: Path, runs: Path) -> dict[str, Run]:
+    """All runs by name, the newest first: of the app, and those whose files are in the folders."""
+    started = {(str(one.request.kind), one.request.target): one for one in processes.find(results)}
+    places = [("study", path.parent) for path in results.glob("*/study.yaml")]
+    places += [("training", path.parent) for path in runs.glob("*/recipe.yaml")]
+    places = [(kind, path) for kind, path in places if path.resolve().is_relative_to(path.parent.resolve())]
+    known = {(kind, path.name) for kind, path in places}
+    roots = {"study": results, "training": runs}
+    places += [(kind, roots[kind] / name) for kind, name in started if kind in roots and (kind, name) not in known]
+    found = [Run(kind, path, started.get((kind, path.name))) for kind, path in places]
+    return {run.name: run for run in sorted(found, key=lambda run: -_last_change(run))}
+
+
+def _last_change(run: Run) -> float:
+    files = ("study.yaml", "table.csv", "recipe.yaml", "result.json", "metrics.jsonl")
+    times = [path.stat().st_mtime for name in files if (path := run.folder / name).exists()]
+    return max([*times, run.process.started if run.process else 0.0], default=0.0)
+
+
+def draw(run: Run, results: Path) -> bool:
+    """Draw a run; returns whether it is running."""
+    return _draw_study(run, results) if run.kind == "study" else _draw_training(run, results)
+
+
+# -- studies ---------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _status(folder: Path, changes: Sequence[int]) -> Status:
+    """Read again only after a change of the study's files, or after a trial has started or finished."""
+    return read_status(folder)
+
+
+def status_of(folder: Path) -> Status:
+    """The state of a study.
+
+    Raises:
+        ConfigError: if its folder has no valid study.
+    """
+    files = [folder / "study.yaml", folder / "environment.json", folder.parent / "trials" / "journal.jsonl"]
+    changes = [stamp for path in files if path.exists() for stamp in (path.stat().st_mtime_ns, path.stat().st_size)]
+    return _status(folder, changes)
+
+
+def _draw_study(run: Run, results: Path) -> bool:
+    process = run.process
+    try:
+        status = status_of(run.folder)
+    except ConfigError as error:
+        running = process is not None and process.running
+        _draw_head(run, process.request.title if process else run.name, None, running)
+        if running:
+            st.progress(0.0, "Starting: loading the packages takes some seconds.")
+        elif (run.folder / "study.yaml").exists():
+            st.error(plain(error), icon=":material/error:")
+        _draw_controls(run, results, running, finished=False)
+        _draw_log(process, open=not running)
+        return running
+    spec = status.results.spec
+    own = process is not None and process.running
+    elsewhere = [] if own else sorted({each.pid for each in status.running if still_running(each)})
+    running = own or bool(elsewhere)
+    _draw_head(run, spec.title, status, running)
+    if elsewhere:
+        pids = ", ".join(map(str, elsewhere))
+        st.caption(f"It was started outside the app (process {pids}), and can be stopped there.")
+    _draw_progress(status, running)
+    for label, reason in status.failures[:MAX_NAMED]:
+        st.warning(plain(f"{label}: {reason}"), icon=":material/warning:")
+    _draw_controls(run, results, running, finished=status.complete)
+    _draw_results(status)
+    _draw_log(process, open=process is not None and process.state == "failed")
+    return running
+
+
+def _draw_progress(status: Status, running: bool) -> None:
+    number, done = len(status.trials), status.finished
+    if not number:
+        st.caption("No trials: costs are computed in closed form.")
+        return
+    said = [f"{done} of {number} trials"]
+    now = time.time()
+    if running and (left := status.left_s(now)) is not None and done < number:
+        said.append(f"about {cli.rough_duration(left)} left")
+    st.progress(done / number, ", ".join(said))
+    if running and status.running:
+        labels = [f"{each.trial.label} ({cli.duration(max(0.0, now - each.since))})" for each in status.running]
+        more = f" and {len(labels) - MAX_NAMED} more" if len(labels) > MAX_NAMED else ""
+        st.caption("Running: " + plain(", ".join(labels[:MAX_NAMED]) + more))
+
+
+def _draw_results(status: Status) -> None:
+    results = status.results
+    curves = study_curves(results.curves, results.score)
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Curves", anchor=False)
+        if curves.empty:
+            st.caption("Curves appear when the first training finishes.")
+        else:
+            label = SCORES[results.score]
+            st.altair_chart(
+                curves_chart(curves, "epoch", "epoch", f"validation {label} on {results.dataset}, %", "%"),
+                width="stretch", key="curves of a study",
+                alt=f"Validation {label} by epoch of {curves['variant'].nunique()} networks.",
+            )  # fmt: skip
+            st.caption(
+                f"Mean over the finished seeds; bars: smallest to largest. A proxy: {results.spec.train.epochs} epochs."
+                if results.spec.recipe is None
+                else "Mean over the finished seeds; bars: smallest to largest."
+            )
+    with right:
+        st.subheader("Trade-off", anchor=False)
+        x, y = results.spec.axes_of_tradeoff
+        rows = results.table[[x, y]].notna().all(axis=1).sum() if {x, y} <= set(results.table) else 0
+        if rows and results.comparable:
+            st.altair_chart(
+                tradeoff_chart(results, x, y), width="stretch", key="trade-off of a study",
+                alt=f"{y} against {x} of {rows} networks.",
+            )  # fmt: skip
+            st.caption(f"{rows} of {len(results.table)} networks have both values so far. Hover for all values.")
+        else:
+            st.caption("The chart appears when a network has both values.")
+    st.subheader("Table so far" if not status.complete else "Table", anchor=False)
+    draw_table(results)
+    with st.container(horizontal=True):
+        for name, frame in (("table", results.table), ("curves", results.curves)):
+            st.download_button(
+                f"{name}.csv", to_csv(frame), f"{results.name}-{name}.csv", "text/csv", icon=":material/download:",
+                on_click="ignore", key=f"{name} of {results.name}",
+            )  # fmt: skip
+
+
+# -- trainings -------------------------------------------------------------------------------------------------
+
+
+def _draw_training(run: Run, results: Path) -> bool:
+    process, progress = run.process, read_training(run.folder)
+    running = process is not None and process.running
+    _draw_head(run, process.request.title if process else run.name, None, running)
+    if progress.total_steps:
+        share = min(1.0, progress.step / progress.total_steps)
+        st.progress(share, f"Step {progress.step:,} of {progress.total_steps:,}")
+    elif running:
+        st.progress(0.0, f"Step {progress.step:,}" if progress.step else "Starting: loading the data takes a minute.")
+    elif not len(progress.steps):
+        st.caption("This training has no finished step.")
+    finished = progress.status == "complete"
+    _draw_controls(run, results, running, finished)
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Loss", anchor=False)
+        losses = _one_line(progress.steps, "loss", "training, one batch")
+        if len(progress.evaluations):
+            parts = [losses, _one_line(progress.evaluations, "eval_loss", "validation")]
+            losses = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        _draw_line(losses, "loss, nats", "", "Loss appears after some seconds of training.", "loss")
+    with right:
+        score = progress.score
+        st.subheader(SCORES[score] if score else "Score", anchor=False)
+        scores = _one_line(progress.evaluations, f"eval_{score}", "validation")
+        label = f"validation {SCORES[score]}, %" if score else ""
+        _draw_line(scores, label, "%", "The score appears after the first evaluation.", "score")
+    if len(progress.evaluations):
+        st.subheader("Evaluations", anchor=False)
+        st.dataframe(progress.evaluations, hide_index=True, width="stretch")
+        st.download_button(
+            "summary.csv", to_csv(progress.evaluations), f"{run.folder.name}.csv", "text/csv",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
+    _draw_log(process, open=process is not None and process.state == "failed")
+    return running
+
+
+def _one_line(frame: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+    if column not in frame or frame[column].dropna().empty:
+        return pd.DataFrame(columns=["variant", "step", "value", "low", "high", "n"])
+    rows = frame.dropna(subset=[column])
+    value = rows[column].astype(float)
+    return pd.DataFrame(
+        {"variant": name, "step": rows["step"], "value": value, "low": value, "high": value, "n": 1}
+    )  # fmt: skip
+
+
+def _draw_line(data: pd.DataFrame, title: str, unit: str, empty: str, key: str) -> None:
+    if data.empty:
+        st.caption(empty)
+        return
+    st.altair_chart(
+        curves_chart(data, "step", "step", title, unit), width="stretch", key=f"{key} of a training",
+        alt=f"{title} by step, {len(data)} values.",
+    )  # fmt: skip
+
+
+# -- the frame of both -----------------------------------------------------------------------------------------
+
+
+def _draw_head(run: Run, title: str, status: Status | None, running: bool) -> None:
+    process = run.process
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(plain(title), anchor=False, width="content")
+        state = "running" if running else process.state if process else None
+        if status is not None and not running and status.complete and not status.failures:
+            state = "finished"
+        if state is not None:
+            st.badge(SAID[state], icon=ICONS[state], color=COLORS[state])  # type: ignore[arg-type]
+        elif status is not None:
+            st.badge("not complete", icon=ICONS["stopped"], color="orange")
+    if process is not None:
+        until = time.time() if running else process.ended
+        lasted = f", {cli.duration(until - process.started)}" if until is not None else ""
+        began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(process.started))
+        st.caption(f"Started {began}{lasted}. Results: `{run.folder}`")
+    else:
+        st.caption(f"Results: `{run.folder}`")
+
+
+def _draw_controls(run: Run, results: Path, running: bool, finished: bool) -> None:
+    """Stop, or how to go on. A failed action says why below."""
+    process = run.process
+    if running:
+        if process is not None and process.running:
+            st.button(
+                "Stop", icon=":material/stop_circle:", on_click=_stop, args=(process,), key="stop",
+                help="Finished trials and the training's last state are kept, so that it can be resumed.",
+            )  # fmt: skip
+        return
+    request = process.request if process is not None else None
+    if request is None and run.kind == "study":
+        request = resume_request(run.folder, run.name)
+    if finished or request is None:
+        if not finished:
+            st.caption("To go on, run the command that started it again. Finished work is kept.")
+        return
+    if process is not None and process.state in ("stopped", "lost"):
+        why = "Stopped." if process.state == "stopped" else "It was ended from outside."
+        st.info(f"{why} Finished work is kept; *Resume* runs the rest.", icon=":material/pause_circle:")
+    st.button("Resume", icon=":material/play_arrow:", on_click=_resume, args=(request, results), key="resume")
+    if message := st.session_state.pop("run_error", None):
+        st.error(plain(message), icon=":material/error:")
+    st.caption("Or in a terminal:")
+    st.code(request.command, language="sh", wrap_lines=True)
+
+
+def _stop(process: Process) -> None:
+    processes.stop(process)
+
+
+def _resume(request: processes.Request, results: Path) -> None:
+    try:
+        processes.start(results, again(request, results))
+    except ConfigError as error:
+        st.session_state["run_error"] = str(error)
+
+
+def _draw_log(process: Process | None, open: bool) -> None:
+    if process is None:
+        return
+    with st.expander("Log", expanded=open, icon=":material/terminal:"):
+        text = processes.log(process)
+        st.code(text or "There is no output yet.", language=None, wrap_lines=True, height=320 if text else "content")

@@ -1,0 +1,321 @@
+"""Runs that the app starts: they outlive it, are found again, can be stopped and resumed, and are bounded."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from hrvit_lab.app import processes, run_choices, watch
+from hrvit_lab.app.processes import MOST_RUNNING, Process, Request
+from hrvit_lab.app.run_choices import Composed
+from hrvit_lab.app.training_progress import read_training, seconds_of_recipe
+from hrvit_lab.config import ConfigError
+from hrvit_lab.study.run import run_study
+from hrvit_lab.study.status import read_status, started_trials
+
+pytestmark = pytest.mark.usefixtures("main_module")
+
+TIMEOUT_S = 250
+SMALL = Composed("hrvit_nano", "branches", (1, 2), ("params", "macs"), "digits", 64, 1, 1, 100, False, "")
+
+
+def request(seconds: float, target: str = "one") -> Request:
+    return Request("study", target, target, "waiting", (str(seconds),), {})
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]  # of the module that waits
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    yield tmp_path
+    for process in processes.find(tmp_path):
+        if process.pid is not None:
+            os.killpg(os.getpgid(process.pid), signal.SIGKILL)
+
+
+def found(results: Path, target: str = "one") -> Process:
+    process = processes.find_one(results, "study", target)
+    assert process is not None
+    return process
+
+
+# -- processes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_process_ends_and_its_code_and_log_are_kept(results: Path) -> None:
+    processes.start(results, request(0))
+    wait_for(lambda: not found(results).running)
+    assert (found(results).state, found(results).code) == ("finished", 0)
+    assert processes.log(found(results)).startswith("begun\n")
+
+
+def test_an_error_is_told_from_a_stop(results: Path) -> None:
+    processes.start(results, replace(request(0), arguments=("no-number",)))
+    wait_for(lambda: not found(results).running)
+    assert (found(results).state, found(results).code) == ("failed", 1)
+    assert "could not convert" in processes.log(found(results))
+    processes.start(results, request(300))
+    wait_for(lambda: "begun" in processes.log(found(results)))
+    processes.stop(found(results))
+    wait_for(lambda: not found(results).running)
+    assert found(results).state == "stopped"
+
+
+def test_a_process_outlives_the_one_that_started_it_and_is_found(results: Path) -> None:
+    """Everything of the server's process group is killed; the run goes on, and stops when it is told to."""
+    code = (
+        "import sys, time; from pathlib import Path; from hrvit_lab.app import processes;"
+        "processes.start(Path(sys.argv[1]), processes.Request('study', 'one', 'one', 'waiting', ('300',), {}));"
+        "print('ok', flush=True); time.sleep(300)"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, str(results)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ok\n"
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait(30)
+    server.stdout.close()
+    assert found(results).running
+    processes.stop(found(results))
+    wait_for(lambda: not found(results).running)
+    assert found(results).state == "stopped"
+
+
+def test_a_killed_process_is_told_apart(results: Path) -> None:
+    process = processes.start(results, request(300))
+    assert process.pid is not None
+    os.killpg(os.getpgid(process.pid), signal.SIGKILL)
+    wait_for(lambda: not found(results).running)
+    assert (found(results).state, found(results).code) == ("lost", None)
+
+
+def test_another_process_with_the_same_id_is_not_taken_for_it(results: Path) -> None:
+    own = psutil.Process()
+    assert processes.is_alive(own.pid, own.create_time())
+    assert not processes.is_alive(own.pid, own.create_time() - 60)
+    process = processes.start(results, request(300))
+    kept = json.loads((process.folder / "process.json").read_text())
+    (process.folder / "process.json").write_text(json.dumps({"pid": own.pid, "created": kept["created"] - 3600}))
+    assert found(results).state == "lost"
+    processes.stop(found(results))  # sends nothing: this test would end
+    os.killpg(os.getpgid(kept["pid"]), signal.SIGKILL)
+
+
+def test_runs_are_bounded_and_a_target_runs_once(results: Path) -> None:
+    for number in range(MOST_RUNNING):
+        processes.start(results, request(300, f"run{number}"))
+    with pytest.raises(ConfigError, match="run0 is running already; watch it, or stop it first"):
+        processes.start(results, request(300, "run0"))
+    with pytest.raises(ConfigError, match=f"{MOST_RUNNING} runs are the most at a time"):
+        processes.start(results, request(300, "another"))
+    assert len(list((results / ".app" / "runs").glob("*/request.json"))) == MOST_RUNNING
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "1", "created": 0}', '{"pid": -1, "created": 1e300}'])
+def test_damaged_files_are_no_error(results: Path, content: str) -> None:
+    process = processes.start(results, request(0))
+    wait_for(lambda: not found(results).running)
+    (process.folder / "exit.json").unlink()
+    (process.folder / "process.json").write_text(content)
+    assert found(results).state == "lost"
+    (process.folder / "request.json").write_text(content)
+    assert processes.find(results) == []
+
+
+# -- what may be run ---------------------------------------------------------------------------------------------
+
+
+def test_a_composed_study_is_the_one_that_was_chosen(tmp_path: Path) -> None:
+    spec = SMALL._replace(metrics=("macs", "top1"), seeds=3, epochs=4, equal_macs=True).spec()
+    assert spec.grid == {"branches": [1, 2]}
+    assert (spec.seeds, spec.train.epochs, spec.match) == ((0, 1, 2), 4, ("equal macs",))
+    assert spec.base == {"preset": "hrvit_nano", "num_classes": 10}
+    request = run_choices.composed_request(spec, tmp_path)
+    assert request.arguments == (
+        str(tmp_path / ".app" / "studies" / "branches-1-2-of-hrvit-nano.yaml"), "--out", str(tmp_path)
+    )  # fmt: skip
+    assert (request.module, request.target) == ("hrvit_lab.study", "branches-1-2-of-hrvit-nano")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"values": ()}, "at least one value"),
+        ({"base": "/etc/passwd"}, "not offered"),
+        ({"axis": "name", "values": ("x",)}, "not offered"),
+        ({"values": (99,)}, "not offered"),
+        ({"data": "folder"}, "not offered"),
+        ({"title": "report"}, "reserved"),
+        ({"title": "a\x1bb"}, "control character"),
+    ],
+)
+def test_a_choice_that_is_not_offered_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run_choices.composed_sweep(SMALL._replace(**change).spec(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_title_names_no_path(tmp_path: Path) -> None:
+    spec = SMALL._replace(title="../../etc/$(reboot) --out x").spec()
+    request = run_choices.composed_request(spec, tmp_path)
+    assert Path(request.arguments[0]) == tmp_path / ".app" / "studies" / "etc-reboot-out-x.yaml"
+
+
+def test_the_command_line_of_a_shipped_study_has_only_what_differs(tmp_path: Path) -> None:
+    request = run_choices.shipped_request("branch_sweep", 3, 2, tmp_path)
+    assert request.arguments == ("branch_sweep", "--out", str(tmp_path))
+    request = run_choices.shipped_request("branch_sweep", 2, 5, tmp_path)
+    assert request.arguments[3:] == ("--seeds", "0,1", "--set", "train.epochs=5")
+    with pytest.raises(ConfigError, match="unknown study"):
+        run_choices.shipped_request("--help", 1, None, tmp_path)
+
+
+def test_trainings_are_those_whose_data_needs_no_path(tmp_path: Path) -> None:
+    assert set(run_choices.recipes()) == {"fashion_mnist", "composites", "textures"}
+    request = run_choices.training_request("fashion_mnist", 2, 1, tmp_path)
+    assert request.arguments == (
+        "fashion_mnist", "--out", str(tmp_path / "fashion_mnist-seed1-2epochs"), "--resume", "auto", "--set",
+        "schedule.epochs=2,run.seed=1",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="is not offered"):
+        run_choices.training_request("imagenet_hrvit", 2, 1, tmp_path)
+
+
+# -- how far a run is --------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_seen_while_it_runs_elsewhere(tmp_path: Path) -> None:
+    """Records and journal alone say what has finished, what runs, and that a dead process runs nothing."""
+    spec = SMALL._replace(metrics=("macs", "top1"), seeds=2, epochs=1, images=10, values=(1,)).spec()
+    done = run_study(spec, name="mine", out=tmp_path, jobs=1)
+    whole = read_status(tmp_path / "mine")
+    assert (whole.finished, len(whole.trials), whole.complete, whole.running) == (2, 2, True, ())
+    assert whole.results.table["top1"].tolist() == done.table["top1"].tolist()
+    first = whole.trials[0]
+    (tmp_path / "trials" / f"{first.key}.json").unlink()
+    half = read_status(tmp_path / "mine")
+    assert (half.finished, half.complete, half.running) == (1, False, ())
+    journal = tmp_path / "trials" / "journal.jsonl"
+    before = journal.read_text()
+
+    def started(pid: int, when: float) -> None:
+        line = json.dumps({"event": "started", "key": first.key, "pid": pid, "time": when})
+        journal.write_text(f'{before}broken\n["list"]\n{line}\n')
+
+    started(os.getpid(), time.time())
+    running = read_status(tmp_path / "mine")
+    assert [(each.trial, each.pid) for each in running.running] == [(first, os.getpid())]
+    seconds = next(iter(running.records.values()))["seconds"]
+    assert running.left_s(running.running[0].since) == pytest.approx(seconds, abs=0.01)
+    assert running.left_s(running.running[0].since + 1e6) == 0
+    started(os.getpid(), psutil.Process().create_time() - 60)  # the id belonged to an earlier process
+    assert started_trials(journal) == {}
+    started(2**22 + 1, time.time())
+    assert started_trials(journal) == {}
+
+
+def test_a_training_is_read_from_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert read_training(folder).step == 0
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 5, "loss": 2.5, "lr": 0.1, "images_per_s": 10}\n{"step": 9, "loss": NaN, "lr": 0.1}\n{"ste'
+    )
+    (folder / "summary.csv").write_text("epoch,step,train_loss,eval_loss,eval_top1,seconds\n1.0,8,2.2,2.1,30.0,40\n")
+    (folder / "result.json").write_text('{"status": "running", "total_steps": 16}')
+    (folder / "recipe.yaml").write_text("title: Mine\n")
+    progress = read_training(folder)
+    assert (progress.step, progress.total_steps, progress.score, progress.status) == (8, 16, "top1", "running")
+    assert progress.steps["loss"].tolist() == [2.5]
+    assert seconds_of_recipe(tmp_path, "Mine", "epoch", 3) == 120
+    assert seconds_of_recipe(tmp_path, "Mine", "step", 16) == 80
+    assert seconds_of_recipe(tmp_path, "Another", "epoch", 3) is None
+
+
+# -- the page ----------------------------------------------------------------------------------------------------
+
+
+def draw_run() -> None:
+    from hrvit_lab.app.pages import run
+
+    run.show()
+
+
+@pytest.fixture
+def page(results: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    monkeypatch.setattr(sys, "argv", ["app.py", "--results", str(results), "--runs", str(results / "none")])
+    return AppTest.from_function(draw_run, default_timeout=TIMEOUT_S)
+
+
+def test_a_study_is_composed_started_and_watched(page: AppTest, results: Path) -> None:
+    page.run()
+    page.radio(key="kind").set_value("A study of your own").run()
+    page.multiselect(key="measured").set_value(["params", "macs"]).run()
+    assert not page.exception
+    assert "No trials to run" in page.info[0].value
+    page.button(key="start").click().run()
+    assert not page.exception
+    assert page.session_state["view"] == "watch"
+    name = "branches-1-2-3-of-hrvit-nano"
+    assert page.selectbox(key="run").value == name
+    wait_for(lambda: not found(results, name).running)
+    assert found(results, name).state == "finished", processes.log(found(results, name))
+    page.run()
+    assert not page.exception
+    assert any("costs are computed in closed form" in caption.value for caption in page.caption)
+    assert page.dataframe[0].value["variant"].tolist() == ["branches=1", "branches=2", "branches=3"]
+
+
+def test_a_stopped_run_offers_to_resume_and_a_full_server_says_so(page: AppTest, results: Path) -> None:
+    processes.start(results, request(300, "mine"))
+    wait_for(lambda: "begun" in processes.log(found(results, "mine")))
+    page.run()
+    assert page.session_state["view"] == "watch"
+    page.button(key="stop").click().run()
+    wait_for(lambda: not found(results, "mine").running)
+    for number in range(MOST_RUNNING):
+        processes.start(results, request(300, f"run{number}"))
+    page.session_state["run"] = "mine"
+    page.run()
+    assert "Finished work is kept" in page.info[0].value
+    page.button(key="resume").click().run()
+    assert not page.exception
+    assert "runs are the most at a time" in page.error[0].value
+    assert not found(results, "mine").running
+
+
+def test_first_visit_and_hostile_addresses(page: AppTest) -> None:
+    page.query_params["view"], page.query_params["run"] = "watch", "../../etc/passwd"
+    page.run()
+    assert not page.exception
+    assert "There are no runs" in page.info[0].value
+    page.query_params["view"] = "<script>"
+    page.query_params["kind"] = "<script>"
+    page.run()
+    assert not page.exception
+
+
+def test_the_list_of_runs_has_no_link_that_leads_out(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "study"
+    elsewhere.mkdir()
+    (elsewhere / "study.yaml").touch()
+    (results / "link").symlink_to(elsewhere)
+    assert watch.find_runs(results, results / "none") == {}
