@@ -85,7 +85,8 @@ def test_docstring_examples() -> None:
 def test_app_opens_on_the_first_page(results: Path) -> None:
     app = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
     assert not app.exception
-    assert [page.title for page in PAGES] == ["Explore", "Studies", "Build", "Look inside", "Published"]
+    titles = ["Explore", "Studies", "Build", "Compare", "Look inside", "Run", "Published"]
+    assert [page.title for page in PAGES] == titles
     assert app.title[0].value == "Explore"
 
 
