@@ -60,7 +60,7 @@ def run(work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
         complain(f"error: {error}")
         return INVALID
     except KeyboardInterrupt:
-        exec("")  # otherwise CPython ends by the signal if the interrupt passed through the exec() of a module
+        exec("")  # without this, CPython exits by the signal if the interrupt passed through the exec() of a module
         complain(interrupted)
         return INTERRUPTED
     except BrokenPipeError:
@@ -98,7 +98,7 @@ def os_error(error: OSError) -> str:
 
 
 def prepare_streams() -> None:
-    """Make standard streams safe to write to: replace unencodable characters, and redirect closed streams to null.
+    """Make standard streams safe to write to: replace unencodable characters, and open closed ones on the null device.
 
     Otherwise the next file that is opened would get the descriptor of a closed stream, and a print would write to it.
     """

@@ -136,7 +136,7 @@ class OperatorLog(TorchDispatchMode):
 
 
 def plain_name(operator: str) -> str:
-    """An operator's name without namespace, underscores and the kernel's flavour.
+    """An operator's name without namespace and leading underscores; kernels of fused attention have one name.
 
     Example:
         >>> plain_name("aten._scaled_dot_product_flash_attention_for_cpu"), plain_name("aten::_convolution")

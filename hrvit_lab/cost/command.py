@@ -70,7 +70,7 @@ def named(model: str) -> HRViTConfig:
 
 
 def changed(config: HRViTConfig, texts: Sequence[str]) -> HRViTConfig:
-    """The config with settings of fields (``FIELD=VALUE``) or of a study's axes (``branches=3``), named after them.
+    """The config changed by settings of fields (``FIELD=VALUE``) or study axes (``branches=3``); its name lists them.
 
     Raises:
         ConfigError: if a setting is invalid for every network, or for this one.

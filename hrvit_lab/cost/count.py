@@ -57,7 +57,7 @@ class Counts:
 
     @classmethod
     def of_rows(cls, rows: tuple[Row, ...], resolution: tuple[int, int]) -> "Counts":
-        """Counts of a run."""
+        """Counts from the rows of a forward pass."""
         return cls(sum_costs(row.cost for row in rows), resolution, rows)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Count a module by one forward pass on the meta device; every dispatched operator is counted, or known to be free.
+"""Count a module by one forward pass on the meta device; every dispatched operator is counted, or listed as free.
 
 An operator that is not in ``hrvit_lab.cost.operators`` is an error; it is never counted as 0.
 """
@@ -73,7 +73,7 @@ class OperatorCounter(TorchDispatchMode):
     A row is ``[macs, activations, inputs, outputs]``, as ``Cost`` defines them.
 
     Raises:
-        UncountedOperator: at an operator that is neither counted nor known to be free.
+        UncountedOperator: at an operator that is neither in ``COUNTED`` nor free.
     """
 
     def __init__(self, weights: Iterable[Tensor] = ()) -> None:
@@ -110,12 +110,12 @@ class OperatorCounter(TorchDispatchMode):
             operands = [x for x in args if isinstance(x, Tensor)][reads]
             if operator == "attention" and not all(map(self._is_map, operands)):
                 operator = "linear"
-            # A product added to a full-size operand continues that output and adds no activations.
-            continued = func in ONTO and args[0].shape == out.shape
-            activations = outputs = 0 if continued else out.numel()
+            # A product that is accumulated into an existing map adds no activations.
+            accumulated = func in ONTO and args[0].shape == out.shape
+            activations = outputs = 0 if accumulated else out.numel()
             inputs = self._maps(operands)
             if operator == "attention" and operands[0].shape == self._scores_shape:
-                # Scores, written by the product before and read by this one; a fused kernel does not move them.
+                # The operand is the scores, the output of the previous product. A fused kernel does not move them.
                 inputs -= operands[0].numel()
                 outputs -= operands[0].numel()
                 self._scores_shape = None
@@ -186,7 +186,7 @@ def dispatch_count(model: nn.Module, resolution: tuple[int, int], in_chans: int 
 
 
 def count_run(model: nn.Module, image: Tensor) -> Counts:
-    """Count what one forward pass of this (1, C, H, W) image dispatches, on whatever device; see `dispatch_count`."""
+    """Count what one forward pass of this (1, C, H, W) image dispatches, on its device; see `dispatch_count`."""
     with torch.no_grad(), no_fast_path(), OperatorCounter(model.parameters()) as counter:
         model(image)
     return Counts.of_rows(tuple(_rows(model, counter.rows.items())), (image.shape[-2], image.shape[-1]))

@@ -84,7 +84,7 @@ def costs_by_branch(part: Part) -> tuple[Costs, ...]:
 
 
 def area(size: Size) -> int:
-    """Tokens of a map."""
+    """Number of tokens of a map."""
     return size[0] * size[1]
 
 

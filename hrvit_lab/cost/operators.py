@@ -1,4 +1,4 @@
-"""Operators of torch: those with multiply-accumulates, their number, and those that have none."""
+"""Operators of torch: which ones have multiply-accumulates and how many, and which ones have none."""
 
 from collections.abc import Callable
 from math import prod
@@ -16,7 +16,7 @@ def _convolution(out: Tensor, x: Tensor, weight: Tensor, *_: Any) -> int:
 
 
 def _product(out: Tensor, *operands: Any) -> int:
-    """MACs of a matrix or vector product ``a[…, n, k] @ b``; a summand may come before these two operands."""
+    """MACs of a matrix or vector product ``a[…, n, k] @ b``: the last two operands; a first one is added to it."""
     a, _ = operands[-2:]
     return out.numel() * a.shape[-1]
 
@@ -26,13 +26,13 @@ def _summed_product(out: Tensor, onto: Tensor, a: Tensor, b: Tensor, *_: Any) ->
     return a.shape[0] * _product(out, a, b)
 
 
-def _of_rows(out: Tensor, a: Tensor, *_: Any) -> int:
-    """Each output element is computed from one row of the first argument: distances, coordinates of a grid."""
+def _row_products(out: Tensor, a: Tensor, *_: Any) -> int:
+    """One product for each element of a row of ``a``, for each output element: distances, coordinates of a grid."""
     return out.numel() * a.shape[-1]
 
 
 def _bilinear(out: Tensor, a: Tensor, weight: Tensor, b: Tensor, *_: Any) -> int:
-    """``nn.Bilinear``: each output sums over all pairs of the two inputs' elements."""
+    """``nn.Bilinear``: each output is a sum over all pairs of elements of the two inputs."""
     return out.numel() * prod(weight.shape[-2:])
 
 
@@ -52,7 +52,7 @@ class Counted(NamedTuple):
         kind: ``"convolution"``, ``"linear"`` or ``"attention"`` (a product of two feature maps). A product with a
             weight counts as linear.
         macs: ``(output, *arguments)`` → number of MACs.
-        reads: which of its tensor arguments are inputs; the summand that a product is added to is not.
+        reads: which of its tensor arguments are inputs; a summand of the product is not.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Counted(NamedTuple):
 
 
 ONTO = (aten.addmm.default, aten.addmm_.default)
-"""Products that are added to their first argument."""
+"""Products to which their first argument is added."""
 
 COUNTED = {
     aten.convolution.default: Counted("convolution", _convolution, slice(0, 1)),
@@ -74,36 +74,36 @@ COUNTED = {
         Counted("attention", _product),
     ),
     **dict.fromkeys((aten.addbmm.default, aten.addbmm_.default), Counted("attention", _summed_product)),
-    **dict.fromkeys((aten._euclidean_dist.default, aten._cdist_forward.default), Counted("attention", _of_rows)),
+    **dict.fromkeys((aten._euclidean_dist.default, aten._cdist_forward.default), Counted("attention", _row_products)),
     aten._trilinear.default: Counted("linear", _bilinear, slice(0, 3)),
-    aten.affine_grid_generator.default: Counted("linear", _of_rows, slice(0, 1)),
+    aten.affine_grid_generator.default: Counted("linear", _row_products, slice(0, 1)),
 }  # fmt: skip
 """Operators with multiply-accumulates. ``scaled_dot_product_attention`` is counted before it is decomposed."""
 
 
 # fmt: off
 FREE_NAMES = (
-    # made
+    # creation
     "arange bernoulli empty empty_like empty_permuted empty_strided exponential_ eye fill full full_like lift_fresh "
     "linspace logspace new_empty new_empty_strided new_full new_ones new_zeros normal ones ones_like rand rand_like "
     "randint randint_like randn randn_like randperm scalar_tensor tril_indices triu_indices uniform zero zeros "
     "zeros_like "
-    # moved
+    # copies and indexing
     "_index_put_impl _local_scalar_dense _to_copy _unsafe_index _unsafe_view as_strided_ cat clone col2im "
     "constant_pad_nd copy detach_ diag_embed diagonal_scatter embedding flip gather im2col index index_add index_copy "
     "index_fill index_put index_select masked_fill masked_scatter masked_select meshgrid nonzero pixel_shuffle "
     "pixel_unshuffle reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d "
     "replication_pad2d replication_pad3d resize roll rot90 scatter scatter_add scatter_reduce select_scatter set_ "
     "slice_scatter split squeeze_ stack t_ take transpose_ tril triu unsafe_split unsafe_split_with_sizes unsqueeze_ "
-    # reduced
+    # reductions
     "_embedding_bag _unique2 all amax amin aminmax any argmax argmin bincount bucketize count_nonzero cummax cummin "
     "cumprod cumsum histc kthvalue linalg_vector_norm logcumsumexp logsumexp max mean median min mode multinomial "
     "nansum norm prod searchsorted sort std std_mean sum topk trace unique_consecutive unique_dim var var_mean "
-    # normalised
+    # normalization, activation and dropout
     "_fused_rms_norm _log_softmax _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training "
     "_prelu_kernel _safe_softmax _softmax _weight_norm_interface gelu_ glu hardswish hardswish_ log_sigmoid_forward "
     "native_batch_norm native_dropout native_group_norm native_layer_norm renorm rrelu_with_noise "
-    # resized
+    # resizing and pooling
     "_adaptive_avg_pool2d _adaptive_avg_pool3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa "
     "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d adaptive_max_pool2d "
     "adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d fractional_max_pool2d grid_sampler_2d grid_sampler_3d "

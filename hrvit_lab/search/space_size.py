@@ -78,17 +78,21 @@ def count_networks(grid: Grid) -> int:
 
 
 def _count_parallel(grid: Grid, branches: int) -> int:
+    """The number of parallel networks with that number of branches."""
     stems = sum(1 for stem, width in product(grid.stem, grid.stem_width) if not STEM[stem].width_rule(width))
     blocks = sum(sum(branch_widths(grid, shortcut).values()) ** branches for shortcut in grid.shortcut)
     fusions = len(grid.fusion) * len(grid.upsample) if branches > 1 else 1
     depths = count_depths(grid.stages, grid.depth, branches)
-    # The drop path rate of the first block is 0, so it has no effect in a single stage of branches with one block.
-    paths = _with_drop_path(grid, depths, shallow=1)
-    return paths * blocks * stems * len(grid.patch_embed) * fusions * _count_rest(grid, branches)
+    # The first block has drop path rate 0, so the rate has no effect if there is one stage with one block per branch.
+    with_rates = _count_with_drop_path(grid, depths, unaffected=1)
+    return with_rates * blocks * stems * len(grid.patch_embed) * fusions * _count_rest(grid, branches)
 
 
 def _count_pyramid(grid: Grid, branches: int) -> int:
-    """The stem is as wide as the first branch; a single branch has no patch embedding."""
+    """The number of pyramids with that number of branches.
+
+    The stem is as wide as the first branch. A single branch has no patch embedding.
+    """
     blocks = 0
     for shortcut in grid.shortcut:
         widths = branch_widths(grid, shortcut)
@@ -98,18 +102,18 @@ def _count_pyramid(grid: Grid, branches: int) -> int:
             if width in grid.stem_width
         )
         blocks += first * sum(widths.values()) ** (branches - 1)
-    paths = _with_drop_path(grid, grid.depth**branches, shallow=branches == 1)
-    return paths * blocks * (len(grid.patch_embed) if branches > 1 else 1) * _count_rest(grid, branches)
+    with_rates = _count_with_drop_path(grid, grid.depth**branches, unaffected=branches == 1)
+    return with_rates * blocks * (len(grid.patch_embed) if branches > 1 else 1) * _count_rest(grid, branches)
 
 
-def _with_drop_path(grid: Grid, depths: int, shallow: int) -> int:
-    """Choices of depths and stochastic depth; ``shallow`` of the depths do not depend on it."""
-    return (depths - shallow) * len(grid.drop_path_rate) + shallow
+def _count_with_drop_path(grid: Grid, depths: int, unaffected: int) -> int:
+    """The number of combinations of depths and drop path rate; in ``unaffected`` depths, the rate has no effect."""
+    return (depths - unaffected) * len(grid.drop_path_rate) + unaffected
 
 
 @lru_cache
 def branch_widths(grid: Grid, shortcut: str) -> Counter[int]:
-    """The number of different branches by width, for that shortcut."""
+    """For each valid width, the number of different settings of a branch with this shortcut."""
     counted: Counter[int] = Counter()
     for width in filter(lambda width: not SHORTCUT[shortcut].width_rule(width), grid.widths):
         mixers = {
@@ -128,13 +132,18 @@ def branch_widths(grid: Grid, shortcut: str) -> Counter[int]:
 
 
 def count_depths(stages: int, depth: int, branches: int) -> int:
-    """The number of depths of at most ``stages`` stages, at most ``depth`` blocks and ``branches`` last branches.
+    """The number of valid ``depths`` of a parallel network.
+
+    Args:
+        stages: maximum number of stages.
+        depth: maximum number of blocks of a branch in a stage.
+        branches: number of branches of the last stage.
 
     >>> count_depths(2, 2, 2)  # 4 with one stage; 2 · 4 and 4 · 4 with two
     28
     """
     total = 0
-    ending = [depth ** (n + 1) for n in range(branches)]  # by the branches of the last stage
+    ending = [depth ** (n + 1) for n in range(branches)]  # index n: the last stage so far has n + 1 branches
     for _ in range(stages):
         total += ending[-1]
         ending = [depth ** (n + 1) * sum(ending[: n + 1]) for n in range(branches)]
@@ -151,6 +160,7 @@ def _count_rest(grid: Grid, branches: int) -> int:
 
 
 def _heads(grid: Grid, branches: int) -> Iterator[tuple[object, ...]]:
+    """Name and identity of every head on the grid; equal heads can occur several times."""
     for name in grid.head:
         width_field = HEAD[name].width_field
         widths = getattr(grid, width_field) if width_field else (0,)
@@ -165,6 +175,7 @@ def describe(grid: Grid) -> Mapping[str, Any]:
 
 
 def _short(values: Any) -> str:
+    """The values as text; a long list of numbers as a range."""
     if not isinstance(values, tuple):
         return f"1 to {values}"
     if len(values) > LISTED and not isinstance(values[0], str):
