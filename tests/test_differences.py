@@ -119,5 +119,5 @@ def test_numbers_are_whole_in_narrow_terminals(width: int) -> None:
 def test_the_page_has_the_section_and_escapes_names() -> None:
     page = render(results({"full": 0, "<b>": 3, "50% width": -9}, seeds=6, compare_to="full"), {})
     assert "<h2>What differs</h2>" in page and "&lt;b&gt;: +" in page and "<b>" not in page
-    assert "seeds would show 0.3 points" in page and "50% width: -9" in page
+    assert "Detecting a difference of 0.3 points" in page and "50% width: -9" in page
     assert "What differs" not in render(results({"full": 0, "b": 3}, seeds=1, compare_to="full"), {})

@@ -16,11 +16,11 @@ FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
 
 class Shipped(BaseModel):
-    """What a trained network takes and gives.
+    """A trained network: its preprocessing, classes and score.
 
     Attributes:
         name: of the network, PRESET.DATASET.
-        resolution_px: height and width that it was trained and scored at.
+        resolution_px: height and width of the images in training and evaluation.
         mean, std: of each channel, of pixels in 0…1.
         interpolation, crop_fraction: of the test transform.
         classes: names of the classes, in order.

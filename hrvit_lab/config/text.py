@@ -37,7 +37,7 @@ REMEDIES = {
     "too_short": "give at least {min_length}",
     "too_long": "give at most {max_length}",
 }
-"""Remedies by the type of pydantic's errors, whose own messages are about inputs and tuples."""
+"""Remedies by the type of pydantic's errors, whose own messages are written for programmers."""
 
 
 def remedy(error: ErrorDetails) -> str:

@@ -28,7 +28,7 @@ MAX_SECONDS = 24 * 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line and return the exit code."""
 
     def work() -> int:
         options = parser().parse_args(arguments)

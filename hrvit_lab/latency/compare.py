@@ -25,9 +25,8 @@ CONTROL = "A/A control"
 
 TAIL_PERCENT = 1.25
 """Percentage of resamples beyond each end of an interval. A race checks its intervals repeatedly and stops once they
-are
-narrow, which favours intervals that are narrow by chance: with 2.5 % they would cover the true value in 91 to 93 % of
-races, with 1.25 % in 95 %."""
+are narrow, which favours intervals that are narrow by chance. With 2.5 %, they would cover the true value in 91 to 93 %
+of races; with 1.25 %, they cover it in 95 %."""
 
 RESAMPLES = 2000
 

@@ -64,7 +64,7 @@ class Monitor(Protocol):
 
 
 class CpuMonitor:
-    """Reads the CPU's state; throttling is what the kernel counts per core (bare-metal Linux on Intel)."""
+    """Reads the CPU's state. Throttling is known from the kernel's counters per core (bare-metal Linux on Intel)."""
 
     def __init__(self, counters: Sequence[Path] | None = None, unknown: str = "") -> None:
         """``counters``: files that hold the number of throttling events so far; None takes the kernel's."""
@@ -145,7 +145,7 @@ class GpuMonitor:
         return f"NVML does not provide this GPU's {', '.join(self._refused)}: {errors}."
 
     def _ask(self, what: str, question: Callable[..., Any], *arguments: Any) -> Any:
-        """NVML's answer; None where the device or the driver does not support the query."""
+        """The result of an NVML query; None if the device or the driver does not support it."""
         try:
             return question(*arguments)
         except self._nvml.NVMLError as error:

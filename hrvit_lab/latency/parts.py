@@ -160,11 +160,11 @@ def measure_parts(
         garbage_collector_paused(),
     ):
         parts = record(cast(HRViT, load.model), load.images_BCHW)
-        turns = [(place, turn(stopwatch)) for place, turn in _turns(parts)]
+        timed = [(place, timed_call(stopwatch)) for place, timed_call in _timed_calls(parts)]
         passes: list[list[float]] = []
 
         def one_pass() -> Sample:
-            passes.append([measure() for _, measure in turns])
+            passes.append([measure() for _, measure in timed])
             return Sample(sum(passes[-1]))
 
         one_pass()
@@ -175,7 +175,7 @@ def measure_parts(
         )  # fmt: skip
     if rounds.stopped == "interrupted":
         raise KeyboardInterrupt
-    return _part_times([place for place, _ in turns], [passes[index] for index in rounds.kept], rounds, conditions)
+    return _part_times([place for place, _ in timed], [passes[index] for index in rounds.kept], rounds, conditions)
 
 
 def _part_times(
@@ -225,23 +225,25 @@ def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:
     return calls
 
 
-Turn = Callable[[Callable[[Callable[[], object]], Stopwatch]], Callable[[], float]]
+TimedCall = Callable[[Callable[[Callable[[], object]], Stopwatch]], Callable[[], float]]
 """Takes a factory of stopwatches; returns a function that calls a part once and returns its time in milliseconds."""
 
 
-def _turns(parts: list[Recorded]) -> Iterator[tuple[PartKey, Turn]]:
+def _timed_calls(parts: list[Recorded]) -> Iterator[tuple[PartKey, TimedCall]]:
     """The calls to time, in the network's order: the parts of a block, then the block with placeholders for them."""
     sources: dict[Spec, Tensor] = {}
     for call in parts:
         for child in call.children:
-            yield child.place, _turn(child, child.module, (), sources)
+            yield child.place, _timed_call(child, child.module, (), sources)
         module, placeholders = _with_placeholders(call)
-        yield call.place, _turn(call, module, placeholders, sources)
+        yield call.place, _timed_call(call, module, placeholders, sources)
 
 
-def _turn(
+def _timed_call(
     call: Recorded, module: nn.Module, placeholders: tuple[tuple[Placeholder, Any], ...], sources: dict[Spec, Tensor]
-) -> Turn:
+) -> TimedCall:
+    """The timed call of a module with the recorded arguments and placeholders; inputs are written before the timing."""
+
     def make(stopwatch: Callable[[Callable[[], object]], Stopwatch]) -> Callable[[], float]:
         args: Any = None
 
@@ -252,9 +254,9 @@ def _turn(
 
         def measure() -> float:
             nonlocal args
-            args = _fresh(call.args, sources)
+            args = _new_tensors(call.args, sources)
             for placeholder, output in placeholders:
-                placeholder.output = _fresh(output, sources)
+                placeholder.output = _new_tensors(output, sources)
             sample = timed()
             args = None
             for placeholder, _ in placeholders:
@@ -283,8 +285,8 @@ def _specs(tree: Any) -> Any:
     return tree_map_only(Tensor, lambda x: Spec(x.shape, x.stride(), x.dtype, x.device), tree)
 
 
-def _fresh(tree: Any, sources: dict[Spec, Tensor]) -> Any:
-    """Newly written noise with the recorded shapes and layouts, so that inputs are in the cache as in the network."""
+def _new_tensors(tree: Any, sources: dict[Spec, Tensor]) -> Any:
+    """New tensors of noise with the recorded shapes and layouts, so that inputs are in the cache as in the network."""
 
     def write(spec: Spec) -> Tensor:
         if spec not in sources:
@@ -294,5 +296,5 @@ def _fresh(tree: Any, sources: dict[Spec, Tensor]) -> Any:
     if isinstance(tree, Spec):
         return write(tree)
     if isinstance(tree, list | tuple):
-        return type(tree)(_fresh(item, sources) for item in tree)
+        return type(tree)(_new_tensors(item, sources) for item in tree)
     return tree

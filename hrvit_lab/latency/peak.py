@@ -22,7 +22,7 @@ class Core:
 
     Attributes:
         name: of the microarchitecture.
-        vendor, family, models: as /proc/cpuinfo has them.
+        vendor, family, models: as in /proc/cpuinfo.
         flop: floating-point operations per cycle in float32: FMA units × lanes × 2.
         boost_ghz: highest boost clock of any product.
     """

@@ -37,7 +37,8 @@ class TimmConfig:
         name: a label.
 
     Raises:
-        ConfigError: (a ValueError) for a name that timm doesn't have, with similar names, or a number out of range.
+        ConfigError: (a ValueError) for a name that timm doesn't have (the message suggests similar ones), or a number out
+            of range.
     """
 
     model: str
@@ -85,9 +86,9 @@ NetworkConfig = HRViTConfig | TimmConfig
 
 
 def network_from_dict(fields: Mapping[str, Any]) -> NetworkConfig:
-    """Convert a mapping: with ``model: timm:NAME`` to a `TimmConfig`, otherwise to an `HRViTConfig`.
+    """Convert a mapping with ``model: timm:NAME`` to a `TimmConfig`, and any other mapping to an `HRViTConfig`.
 
-    The latter also for a NAME of this package.
+    If NAME is a network of this package, the result is also an `HRViTConfig`.
 
     Raises:
         ConfigError: naming the field, its value and the remedy.
@@ -134,7 +135,7 @@ def timm_name(model: Any) -> str:
     name = model.removeprefix(TIMM)
     if name in _names_in_timm():
         return name
-    import timm  # knows models that were registered elsewhere, too
+    import timm  # it also lists models that other packages registered
 
     known = timm.list_models()
     if name in known:

@@ -102,8 +102,8 @@ def create_model(variant: str | Path | HRViTConfig, *, pretrained: bool = False,
         pretrained: load the trained weights that ship with the package, as for ``hrvit_nano.fashion_mnist``. With
             another number of classes the classifier keeps its random weights; other input channels by timm's rule.
     Raises:
-        ConfigError: for an unknown preset, a file that cannot be read, or an invalid field; for a network without
-            trained weights, or changes that they do not fit. It says the remedy.
+        ConfigError: for an unknown preset, a file that cannot be read, or an invalid field; with
+            ``pretrained``, for a network without trained weights, or changes that do not fit the weights.
     """
     config = read_config(variant) if isinstance(variant, str | Path) else variant
     if not isinstance(config, HRViTConfig):
@@ -118,7 +118,7 @@ def shipped_weights(name: str) -> Path:
     """File of a network's trained weights.
 
     Raises:
-        ConfigError: none ship with the package; names those that do.
+        ConfigError: if the package has none for this network; the message names the networks that have some.
     """
     if name not in shipped():
         raise ConfigError(

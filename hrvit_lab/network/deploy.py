@@ -35,7 +35,7 @@ def deploy(model: Network) -> Network:
     """
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if any(isinstance(part, ServedBlock) for part in served.modules()):
-        return served  # it was already deployed
+        return served  # the model was already deployed
     for part in list(served.modules()):
         for layer, batch_norm in _batch_norm_pairs(part):
             _fold(part, layer, batch_norm)

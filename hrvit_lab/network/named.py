@@ -35,14 +35,14 @@ MAX_CLASS_NAME = 60
 
 @dataclass(frozen=True, eq=False)
 class NamedNetwork:
-    """A network in evaluation mode on the CPU, and what it reads.
+    """A network in evaluation mode on the CPU, with the format of its input images.
 
     Attributes:
         name: for figures and messages, without control characters.
         weights: where its weights are from, in words.
         trained: whether they were trained.
         mean, std: of each channel, of pixels in 0…1.
-        resolution_px: height and width of its images, where they are known.
+        resolution_px: height and width of its images; None if unknown.
         class_names: in the order of its outputs; empty if they are not known.
     """
 
@@ -78,7 +78,7 @@ def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None
 
     Args:
         name: as for `named_config`; or the folder of a training, or a file of weights with a ``config.yaml`` beside it.
-        seed: of random weights, which are those that a training starts from.
+        seed: of random weights; a training with this seed starts from the same weights.
         resolution: (height, width) for timm models with a fixed input size.
     Raises:
         ConfigError: if there is no such network, or its files don't fit each other.
@@ -103,10 +103,11 @@ def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None
         raise ConfigError(f"{shortened(name)} cannot be built: {type(error).__name__}: {error}") from error
     shown = Path(name).name if name.endswith((".yaml", ".yml")) else name
     found = NamedNetwork(printable(shown), model.eval(), f"random weights, seed {seed}", trained=False)
-    return found if isinstance(config, HRViTConfig) else _as_timm_reads(found)
+    return found if isinstance(config, HRViTConfig) else _with_timm_preprocessing(found)
 
 
-def _as_timm_reads(found: NamedNetwork) -> NamedNetwork:
+def _with_timm_preprocessing(found: NamedNetwork) -> NamedNetwork:
+    """The network with mean, standard deviation and input size from its timm configuration."""
     about: Mapping[str, Any] = getattr(found.model, "pretrained_cfg", None) or {}
     size = about.get("input_size") or (3, 224, 224)
     return replace(
@@ -131,11 +132,11 @@ def _trained(path: Path) -> NamedNetwork:
     load_checkpoint(model, weights)
     shown = printable(path.resolve().name if path.is_dir() else path.name)
     label = printable(f"weights {weights.name} of {folder.resolve().name}")
-    return replace(NamedNetwork(shown, model.eval(), label, trained=True), **_read_by(folder))
+    return replace(NamedNetwork(shown, model.eval(), label, trained=True), **_preprocessing(folder))
 
 
-def _read_by(folder: Path) -> dict[str, Any]:
-    """How the images of a training were read, from its recipe or its results; what is not there is left out."""
+def _preprocessing(folder: Path) -> dict[str, Any]:
+    """Fields of `NamedNetwork` about the images, from a training's recipe or its results; unknown ones are omitted."""
     if (folder / "recipe.yaml").is_file():
         path = folder / "recipe.yaml"
         data = read_yaml(read_text(path, "the recipe"), str(path)).get("data")

@@ -24,6 +24,7 @@ ORIGINS = {"mit": "2105.15203", "cswin": "2107.00652"}
 
 
 def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
+    """timm's description of an untrained network: its preprocessing and the names of its first and last layers."""
     segments = config.name in SEGMENTERS
     classifiers = ("head.classifier", "head.auxiliary.classifier") if config.head == "upernet" else "head.classifier"
     return {
@@ -41,6 +42,7 @@ def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
 
 
 def _shipped_cfg(network: Shipped) -> dict[str, Any]:
+    """timm's description of a trained network, with the file of its weights and the names of its classes."""
     return _pretrained_cfg(NETWORKS[network.architecture]) | {
         "file": str(network.weights),
         "num_classes": len(network.classes),
@@ -53,7 +55,7 @@ def _shipped_cfg(network: Shipped) -> dict[str, Any]:
     }
 
 
-# A star marks what timm takes without a tag: the untrained preset. What has weights comes before it.
+# A star marks the default for a name without a tag: the untrained preset. Entries with weights come first.
 _cfgs: dict[str, Any] = {name: _shipped_cfg(network) for name, network in shipped().items()}
 _cfgs |= {f"{name}.*": _pretrained_cfg(config) for name, config in NETWORKS.items()}
 default_cfgs = generate_default_cfgs(_cfgs)
@@ -65,7 +67,7 @@ def _entrypoint(name: str) -> Callable[..., "HRViT"]:
         from hrvit_lab.network.checkpoints import load_checkpoint
 
         tag = options.get("pretrained_cfg") or ""
-        ours = isinstance(tag, str)  # else a file of the user's, which timm loads
+        ours = isinstance(tag, str)  # otherwise a description of the user's own weights, which timm loads
         weights = shipped_weights(f"{name}.{tag}" if tag else name) if ours and (tag or pretrained) else None
         branches = NETWORKS[name].num_branches
         features = {"out_indices": tuple(range(branches)), "feature_cls": "getter"}

@@ -31,19 +31,19 @@ class Fusion(NamedTuple):
 
 
 def dense_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
-    """All input branches feed all output branches."""
+    """Every output branch has all input branches as sources."""
     return (tuple(range(branches_in)),) * branches_out
 
 
 def sparse_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
-    """Only neighbours feed a branch; a new branch is fed by the coarsest input branch."""
+    """A branch has itself and its neighbours as sources; a new branch has the coarsest input branch."""
     return tuple(
         tuple(j for j in range(branches_in) if abs(i - j) <= 1) or (branches_in - 1,) for i in range(branches_out)
     )
 
 
 def late_sources(branches_in: int, branches_out: int, last: bool) -> Sources:
-    """Branches are fed by themselves, a new one by the coarsest input branch; before the last stage, all to all."""
+    """A branch has itself as source, and a new branch the coarsest input branch. The last fusion is dense."""
     if last:
         return dense_sources(branches_in, branches_out, last)
     return tuple((min(i, branches_in - 1),) for i in range(branches_out))

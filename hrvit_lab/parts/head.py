@@ -44,7 +44,7 @@ class Head(NamedTuple):
 
 
 def bottleneck_cost(c_in: int, inner: int, pixels: int) -> Costs:
-    """1×1 → 3×3 → 1×1, each with ReLU, the last one's after the sum with a projection shortcut."""
+    """1×1 → 3×3 → 1×1 convolutions, each with ReLU. The last ReLU follows the sum with a projection shortcut."""
     out = EXPANSION * inner
     projection = convolution("head", c_in, out, 1, pixels, bias=False), batch_norm(out, pixels, "head")
     return (
@@ -226,7 +226,7 @@ def auxiliary_branch(branches: int) -> int:
 
 
 def _side_by_side(branches: int, width: int, pixels: Sequence[int]) -> int:
-    """Elements of all maps at their own sizes, of the coarser ones at the finest size, and of their concatenation."""
+    """Elements of all maps at their own sizes, of the coarser maps at the finest size, and of the concatenation."""
     return width * (sum(pixels) + (2 * branches - 1) * pixels[0])
 
 

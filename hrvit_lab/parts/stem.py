@@ -41,8 +41,8 @@ def two_conv_cost(in_chans: int, stem_width: int, height: int, width: int) -> Co
 
 
 def two_conv_live(in_chans: int, stem_width: int, height: int, width: int) -> int:
-    """The image with channels last and the first map; two steps of either map, with the first map if it is the
-    second."""
+    """The maximum of: the image with channels last and the first map; the first map in two steps; the first map, and
+    the second map in two steps."""
     first = stem_width // 2 * halved(height) * halved(width)
     second = stem_width * halved(halved(height)) * halved(halved(width))
     return max(in_chans * height * width + first, 2 * first, first + 2 * second)
@@ -50,30 +50,31 @@ def two_conv_live(in_chans: int, stem_width: int, height: int, width: int) -> in
 
 def two_conv_width_rule(stem_width: int) -> str | None:
     """Width rule: an even width, because the first convolution has half of it."""
-    return "the stem's first convolution has half its width, so it must be even" if stem_width % 2 else None
+    return "the stem's first convolution has half of this width, so it must be even" if stem_width % 2 else None
 
 
-def one_conv_cost(kernel_size: int, fills_up: bool, in_chans: int, stem_width: int, height: int, width: int) -> Costs:
+def one_conv_cost(kernel_size: int, pads: bool, in_chans: int, stem_width: int, height: int, width: int) -> Costs:
     """One convolution of stride 4, with or without padding of the image to multiples of 4, and a LayerNorm."""
     pixels = -(-height // 4) * -(-width // 4)
-    pixels_in = 16 * pixels if fills_up else height * width
+    pixels_in = 16 * pixels if pads else height * width
     return (
         convolution("stem", in_chans, stem_width, kernel_size, pixels, pixels_in=pixels_in),
         layer_norm(stem_width, pixels, "stem"),
     )
 
 
-def one_conv_live(fills_up: bool, in_chans: int, stem_width: int, height: int, width: int) -> int:
-    """The image with channels last and its padded copy; the image and the map; or the map before and after its norm."""
+def one_conv_live(pads: bool, in_chans: int, stem_width: int, height: int, width: int) -> int:
+    """The maximum of: the image with channels last and its padded copy; the image and the map; the map before and after
+    its norm."""
     tokens = -(-height // 4) * -(-width // 4)
     image, filled = in_chans * height * width, in_chans * 16 * tokens
-    read = filled if fills_up else image
+    read = filled if pads else image
     return max(image + (read != image) * filled, read + stem_width * tokens, 2 * stem_width * tokens)
 
 
 def _one_conv(label: str, source: str, kernel_size: int, padding: int) -> Stem:
-    fills_up = kernel_size > 2 * padding + 1  # otherwise the convolution's padding suffices
-    cost, live = partial(one_conv_cost, kernel_size, fills_up), partial(one_conv_live, fills_up)
+    pads = kernel_size > 2 * padding + 1  # otherwise the convolution's padding suffices
+    cost, live = partial(one_conv_cost, kernel_size, pads), partial(one_conv_live, pads)
     return Stem(label, source, cost, lambda stem_width: None, live)
 
 

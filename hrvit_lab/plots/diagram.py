@@ -1,4 +1,4 @@
-"""The network as a drawing: branches × stages, coloured by their share of a cost. SVG text; no library draws it."""
+"""A drawing of the network as SVG text: branches × stages, coloured by their share of a cost."""
 
 from collections import Counter
 from html import escape
@@ -12,7 +12,7 @@ from hrvit_lab.plots.style import COLORS
 from hrvit_lab.plots.text import shorten
 
 COSTS = ("macs", "params", "activations")
-"""What colours can show: keys of `METRICS`."""
+"""Costs that the colours can show: keys of `METRICS`."""
 
 MARGIN, TITLE, LABELS, FOOT = 20, 52, 150, 58
 ROW, COLUMN, FUSION, GAP = 76, 84, 12, 20
@@ -21,7 +21,7 @@ LIGHT, DARK = (226, 238, 247), (8, 69, 128)
 """Colours of the smallest and the largest share."""
 
 WHITE_FROM = 0.45
-"""Place on the colour scale from which text on it is white."""
+"""Position on the colour scale above which text is white."""
 
 FONT = 'font-family="Helvetica, Arial, sans-serif"'
 
@@ -61,11 +61,11 @@ def diagram(config: HRViTConfig, resolution: int | tuple[int, int] = 224, cost: 
 
 
 Place = tuple[int | str, int | None]
-"""Stage and branch; no branch for a fusion and for the head."""
+"""Stage and branch; the branch is None for a fusion and for the head."""
 
 
 def shares(config: HRViTConfig, resolution: int | tuple[int, int], cost: str) -> dict[Place, tuple[float, float]]:
-    """For every shape of the drawing, its cost and its share of the total, which sum to 1.
+    """The cost of every shape of the drawing, and its share of the total. The shares sum to 1.
 
     A fusion's costs are not part of its branches' boxes.
     """
@@ -78,7 +78,7 @@ def shares(config: HRViTConfig, resolution: int | tuple[int, int], cost: str) ->
 
 
 class _Drawing:
-    """The parts of one drawing, and where they are."""
+    """The shapes of one drawing and their positions."""
 
     def __init__(self, config: HRViTConfig, planned: Plan, found: dict[Place, tuple[float, float]], cost: str) -> None:
         self.config, self.plan, self.shares, self.cost = config, planned, found, cost
@@ -94,7 +94,7 @@ class _Drawing:
         }
 
     def svg(self) -> str:
-        """The whole text."""
+        """The whole SVG document."""
         size = f'viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}"'
         label = f"{self.name}: {self.stages} stages of up to {self.config.num_branches} branches"
         return "\n".join(
@@ -239,7 +239,7 @@ class _Drawing:
 
 
 def color(at: float) -> str:
-    """The colour at a place from 0 to 1 of the scale.
+    """The colour at a position from 0 to 1 on the scale.
 
     >>> color(0), color(1)
     ('#e2eef7', '#084580')

@@ -16,9 +16,9 @@ from hrvit_lab.plots.style import INK, LEFT, MUTED, PAPER, STYLE, WIDTH, add_fra
 from hrvit_lab.plots.text import drawable
 
 MARK = "#00c2ff"
-"""Colour of the marked pixel, which no colour scale has."""
+"""Colour of the marked pixel; no colour scale contains it."""
 HEAT = LinearSegmentedColormap.from_list("heat", ["#3b0f70", "#b73779", "#fc8961", "#fcfdbf"])
-"""Dark violet to pale yellow: ordered by lightness, so that it is read the same by all eyes and in print."""
+"""Dark violet to pale yellow, ordered by lightness: readable with colour blindness and in grey prints."""
 MAX_SIDE = 320
 """Pixels of a panel's longer side; larger images are drawn smaller."""
 Pixel = tuple[int, int]
@@ -77,7 +77,7 @@ def panels(
 
     Args:
         rows: panels by row; None leaves a place empty. Rows may have different lengths.
-        caption: what the colours are.
+        caption: meaning of the colours.
         note: below the figure.
         row_names, column_names: at the left and at the top of the grid.
         legend: colours by name.

@@ -1,7 +1,7 @@
-"""What a network sees, drawn on the image: attention, receptive fields, features, evidence, segments.
+"""Figures on an image: attention, receptive fields, features, evidence for a class, segments.
 
 Functions take arrays of `hrvit_lab.insight`. ``subject`` names the network and the size of the image; ``note`` has
-remarks that must stand on the picture, such as that weights are random.
+remarks that the figure must show, such as that the weights are random.
 """
 
 import re
@@ -17,9 +17,9 @@ from hrvit_lab.plots.style import SERIES
 
 RELATIVE = "0", "largest of the panel"
 NO_CLASS = 255
-"""Number of pixels without a class."""
+"""Class number of pixels without a label."""
 MAX_CLASSES = 12
-"""Classes in a legend."""
+"""Maximum number of classes in a legend."""
 
 
 def attention_montage(
@@ -192,12 +192,12 @@ def segments(
     subject: str,
     note: str = "",
 ) -> Figure:
-    """A segmenter's prediction, how sure it is, and its errors.
+    """A segmenter's prediction, its uncertainty, and its errors.
 
     Args:
         prediction: class numbers, (H, W).
         entropy_share: entropy divided by its maximum, (H, W).
-        truth: true class numbers and wrong pixels, (H, W) each; None: not known.
+        truth: true class numbers and wrong pixels, (H, W) each; None if unknown.
         errors: the errors in words.
         class_names: may be empty.
     """

@@ -14,12 +14,12 @@ from hrvit_lab.plots.style import MARKERS, MUTED, SERIES, STYLE, WIDTH, add_fram
 from hrvit_lab.plots.text import drawable
 
 AS_PART = {"attention": "attention products", "linear shortcut": "des", "bias": "attention projection"}
-"""Parts whose colours contributions have in other figures."""
+"""Parts by contribution: the contribution has the colour that the part has in other figures."""
 MAX_TICKS = 24
 
 
 class BlockShares(NamedTuple):
-    """What the paths of one block add.
+    """The contributions of the paths of one block.
 
     Attributes:
         stage, branch: of the block.
@@ -43,7 +43,7 @@ class BlockNumbers(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def contributions(blocks: Sequence[BlockShares], subject: str, note: str = "") -> Figure:
-    """The size of what each path adds to the residual stream, block by block, with a panel for each branch."""
+    """The relative norm of each path's contribution to the residual stream, by block, with a panel for each branch."""
     branches = sorted({one.branch for one in blocks})
     paths = list(dict.fromkeys(path for one in blocks for path in one.shares))
     silent = [path for path in paths if not any(one.shares.get(path, 0) > 0 for one in blocks)]

@@ -47,7 +47,7 @@ def undominated(values: NDArray[np.float64], reliable: NDArray[np.bool_]) -> NDA
 
     Args:
         values: two values of each point, of which higher ones are better, (points, 2); NaN if missing.
-        reliable: (points,); points that are not are never on the front.
+        reliable: (points,); unreliable points are never on the front.
     """
     complete = np.flatnonzero(np.isfinite(values).all(-1) & reliable)
     front = np.zeros(len(values), dtype=bool)

@@ -173,7 +173,7 @@ def _delta(key: str) -> Text:
 
 
 def _word(name: str) -> Text:
-    """Text in which a line may break anywhere but between a number and its percent sign."""
+    """The text in a column; it can wrap, but not between a number and its percent sign."""
     return lambda row: "–" if pd.isna(row[name]) else str(row[name]).replace(" %", "\N{NO-BREAK SPACE}%")
 
 

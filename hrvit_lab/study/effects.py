@@ -27,7 +27,8 @@ def seed_values(curves: pd.DataFrame, column: str = "val_top1") -> dict[str, dic
     """The value after the last epoch, by variant and seed.
 
     Args:
-        curves: of a study's results, with the columns variant, seed, epoch and the value's.
+        curves: of a study's results, with the columns variant, seed, epoch and ``column``.
+        column: of the value.
     """
     if column not in curves:
         raise ConfigError(f"the curves have no column {column!r}; use one of {', '.join(map(str, curves.columns))}")

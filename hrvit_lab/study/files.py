@@ -121,8 +121,8 @@ def spec_from(fields: Mapping[str, Any], settings: Sequence[tuple[str, Any]] = (
         assign(raw, key, value)
     changed = dict(settings)
     if "metrics" in changed and "tradeoff" not in changed:
-        asked = changed["metrics"] if isinstance(changed["metrics"], list) else []
-        if not set(spec.tradeoff or ()) <= set(map(str, asked)):
+        requested = changed["metrics"] if isinstance(changed["metrics"], list) else []
+        if not set(spec.tradeoff or ()) <= set(map(str, requested)):
             raw["tradeoff"] = None  # the file's trade-off may use metrics that are no longer measured
     named = {"metrics": "--metrics", "seeds": "--seeds", "device": "--device"}
     sources = {named.get(key, "--set") for key, _ in settings}

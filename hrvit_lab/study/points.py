@@ -26,7 +26,7 @@ from hrvit_lab.study.results import read_results, records_of
 from hrvit_lab.study.tables import DISTURBED
 
 HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
-"""What a point is: a variant of HRViT and a baseline, which were measured here, and a published network."""
+"""Kinds of points: an HRViT or a baseline, both measured here, or a published network."""
 
 FIELDS = ("branches", "attention", "ffn", "fusion", "topology")
 """Properties of a variant that are columns of the table; missing for networks without a config."""
@@ -37,7 +37,7 @@ MAX_FOLDERS = 1000
 
 @dataclass(frozen=True)
 class Points:
-    """Points and what they have values of.
+    """Points and the quantities that they have values of.
 
     Attributes:
         table: one row per point. Columns: ``name``, ``source`` (study, training or publication), ``kind`` (one of
@@ -90,7 +90,7 @@ def _columns(quantities: Iterable[str]) -> list[str]:
 def study_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
     """The variants of a study; new quantities are added to ``quantities``.
 
-    If the costs are of another network than the trained one, as in ablations at full size, a variant is two points.
+    If costs are those of another network than the trained one (``cost_base``), a variant is two points.
 
     Raises:
         ConfigError: if the folder cannot be read.

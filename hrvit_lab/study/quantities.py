@@ -1,7 +1,8 @@
-"""What an axis can show: a metric under the conditions in which its values can be compared.
+"""Quantities: metrics with the conditions under which their values were obtained.
 
-The latency of one machine is not compared with that of another, MACs at one input size not with those at another, nor
-a proxy's accuracy with a published one. Values under different conditions are therefore different quantities.
+Values are comparable only under equal conditions. For example, latencies on two machines are not comparable, nor are
+MACs at two input sizes, nor a proxy's accuracy and a published accuracy. Under different conditions, a metric is
+therefore several quantities.
 """
 
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ UNCONDITIONAL = ("params", "weight_mib")
 
 @dataclass(frozen=True)
 class Quantity:
-    """A metric under conditions.
+    """A metric with the conditions of its values.
 
     Attributes:
         metric: its key, as in `METRICS`; for scores of full trainings, a key of `SCORES`.
         label: name of the metric.
         conditions: device, input size, data set and so on; empty if there are none.
         unit: of the values; empty for counts.
-        better: which direction is an improvement.
+        better: the direction of an improvement.
     """
 
     metric: str

@@ -104,7 +104,7 @@ def _check_untrained(spec: Spec) -> None:
 
 
 def _check_classes(spec: Spec, classes: int) -> None:
-    """Check that every given ``num_classes`` equals the data's number of classes, which is what is trained."""
+    """Check that every given ``num_classes`` equals the data's number of classes."""
     given: list[tuple[str, Any]] = [("base", spec.base.get("num_classes"))]
     for axes in (spec.grid, spec.one_at_a_time):
         given += [("num_classes", value) for value in (axes or {}).get("num_classes", ())]

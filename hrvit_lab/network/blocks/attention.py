@@ -15,8 +15,8 @@ class Attention(nn.Module):
 
     Args:
         dim: channels C.
-        mixer: x (B, H, W, C) → mixed tokens and values, both (B, H, W, C). It contains the projections of x; the values
-            are what it averages (x, if their size differs).
+        mixer: x (B, H, W, C) → mixed tokens and values, both (B, H, W, C). It contains the projections of x. The values
+            are the tokens that it averages; it returns x in their place if their size differs from that of x.
         parallel_conv: add a depthwise 3×3 convolution of the values, after Hardswish.
         activation: Hardswish before the output projection.
         batch_norm: BatchNorm after the output projection, with weight and bias initialized to zero.

@@ -1,9 +1,11 @@
-"""Depthwise convolution whose weight gradient on a CPU takes the library's fast path.
+"""Depthwise convolution with a faster weight gradient on a CPU.
 
-The library (torch 2.15, oneDNN 3.13) has two slow cases. A kernel wider than 3 columns at stride 1 takes up to 12 times
-as long as one of 3 columns, however high it is (60 times in bfloat16): its gradient is computed 3 columns at a time.
-A map lower than its kernel takes 10 to 40 times as long as the same map with explicit rows of zeros around it: they are
-added before.
+The weight gradient of torch 2.15 with oneDNN 3.13 is slow in two cases:
+
+- At stride 1, a kernel with more than 3 columns takes up to 12 times as long as one with 3 columns (60 times in
+  bfloat16), for any number of rows. Here, the gradient is computed for 3 columns at a time.
+- A map with fewer rows than the kernel takes 10 to 40 times as long as the same map with explicit rows of zeros around
+  it. Here, these rows are added before the gradient is computed.
 """
 
 from functools import partial
@@ -15,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 FAST_COLUMNS = 3
-"""The widest kernel with a fast weight gradient at stride 1."""
+"""Largest number of columns of a kernel whose weight gradient is fast at stride 1."""
 
 
 def fast_gradient(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same module, whose weight gradient is fast.
+    """Give a convolution the faster weight gradient, and return it.
 
-    It remains a convolution as any other, to hooks and counters too. Its stride, padding and dilation may be changed
+    The module is still an ``nn.Conv2d``, also for hooks and counters. Its stride, padding and dilation may be changed
     later.
 
     Args:
@@ -32,7 +34,7 @@ def fast_gradient(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def _conv_forward(conv: nn.Conv2d, x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None) -> Tensor:
-    """In place of the method of ``nn.Conv2d``: (B, C, H, W) → (B, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    """Replacement of ``nn.Conv2d._conv_forward``: (B, C, H, W) → (B, C, ⌈H/stride⌉, ⌈W/stride⌉)."""
     trained = torch.is_grad_enabled() and weight_C1kk.requires_grad
     plain = torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting() or torch.jit.is_tracing()
     if trained and not plain and x_BCHW.device.type == "cpu" and _is_slow(conv, x_BCHW):
@@ -48,7 +50,7 @@ def _is_slow(conv: nn.Conv2d, x_BCHW: Tensor) -> bool:
 
 
 class _FastGradient(torch.autograd.Function):
-    """A depthwise convolution with padding k // 2 and a backward pass of our own."""
+    """A depthwise convolution with padding k // 2 and the faster weight gradient."""
 
     generate_vmap_rule = True
 
@@ -78,7 +80,16 @@ class _FastGradient(torch.autograd.Function):
 
 
 def _weight_gradient(x_BCHW: Tensor, grad_BChw: Tensor, k: int, stride: int) -> Tensor:
-    """(C, 1, k, k), of some columns of the kernel at a time: they see the input, shifted until they are the kernel."""
+    """The weight gradient, (C, 1, k, k), computed for some columns of the kernel at a time.
+
+    These columns read a part of the padded input, so their gradient is that of a narrower kernel on this part.
+
+    Args:
+        x_BCHW: input of the convolution.
+        grad_BChw: gradient of its output.
+        k: side of the kernel.
+        stride: of the convolution.
+    """
     C, H, W = x_BCHW.shape[1:]
     margin = k // 2
     rows = margin if k > H else 0
@@ -87,7 +98,7 @@ def _weight_gradient(x_BCHW: Tensor, grad_BChw: Tensor, k: int, stride: int) -> 
     parts = []
     for left in range(0, k, columns):
         right = min(left + columns, k)
-        seen_BChw = padded_BChw[..., left : W + right - 1]
+        read_BChw = padded_BChw[..., left : W + right - 1]
         shape = (C, 1, k, right - left)
-        parts.append(conv2d_weight(seen_BChw, shape, grad_BChw, stride, padding=(margin - rows, 0), groups=C))
+        parts.append(conv2d_weight(read_BChw, shape, grad_BChw, stride, padding=(margin - rows, 0), groups=C))
     return torch.cat(parts, dim=-1)

@@ -1,7 +1,8 @@
 """Stochastic depth.
 
 Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382. The random numbers and the values are
-those of ``timm.layers.DropPath`` (tested), which is not used here because ``import timm`` takes as long as torch's.
+those of ``timm.layers.DropPath`` (tested), which is not used here because ``import timm`` takes as long as
+``import torch``.
 """
 
 from torch import Tensor, nn

@@ -16,7 +16,7 @@ def gelu(x: Tensor, inplace: bool) -> Tensor:
 
 
 def multiplied(x: Tensor, y: Tensor, inplace: bool) -> Tensor:
-    """x · y, of one shape."""
+    """x · y, for tensors of equal shape."""
     return x.mul_(y) if inplace else x * y
 
 

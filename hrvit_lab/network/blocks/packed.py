@@ -1,7 +1,7 @@
 """Linears and convolutions with weights in oneDNN's packed layout, for inputs of one size on a CPU.
 
-Otherwise, PyTorch passes plain weights to oneDNN, which reorders them at every call, and uses MKL for float32 matrix
-products. The packed modules call the operators that ``torch.compile`` uses for frozen weights. They have no gradient,
+Without packing, oneDNN reorders the weights at every call, and PyTorch uses MKL for float32 matrix products. The packed
+modules call the operators that ``torch.compile`` uses for frozen weights. They have no gradient,
 and their weights can be neither saved nor moved.
 """
 
@@ -44,7 +44,7 @@ class PackedConv(nn.Module):
     Args:
         shape: of the inputs that the layout is optimized for, (B, C_in, H, W); other shapes work but may be slower.
 
-    Shape: (B, C_in, H, W), channels last in memory → (B, C, H', W'), likewise.
+    Shape: (B, C_in, H, W) → (B, C, H', W'), both channels last in memory.
     """
 
     def __init__(self, conv: nn.Conv2d, shape: torch.Size, activation: Activation = "none") -> None:

@@ -36,7 +36,7 @@ def as_linear(conv: nn.Conv2d) -> nn.Linear:
 class PointwiseConv(nn.Module):
     """A 1×1 convolution as a linear on tokens.
 
-    Shape: (B, C_in, H, W), channels last in memory → (B, C, H, W), likewise.
+    Shape: (B, C_in, H, W) → (B, C, H, W), both channels last in memory.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -50,7 +50,7 @@ class PointwiseConv(nn.Module):
 class UnfoldedConv(nn.Module):
     """A 3×3 convolution of stride 2 that, on small maps, unfolds its input into rows of one matrix product.
 
-    Shape: (B, C_in, H, W), channels last in memory → (B, C, ⌈H/2⌉, ⌈W/2⌉), likewise.
+    Shape: (B, C_in, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉), both channels last in memory.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -64,7 +64,7 @@ class UnfoldedConv(nn.Module):
         if not isinstance(positions, int) or positions >= FEW_POSITIONS:  # in a graph with dynamic sizes it is a symbol
             return self.conv(x_BCHW)
         x_BHWC = F.pad(to_tokens(x_BCHW), (0, 0, 1, 1, 1, 1))
-        # Every position's 3 × 3 × C_in numbers: three rows of 3 · C_in neighbours in memory.
+        # The 3 × 3 × C_in inputs of each position: three rows of 3 · C_in numbers that are adjacent in memory.
         b, h, w, _ = x_BHWC.stride()
         patches = x_BHWC.as_strided((B, rows, columns, 3, 3 * C), (b, 2 * h, 2 * w, h, 1))
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # no copy: its channels are last in memory too

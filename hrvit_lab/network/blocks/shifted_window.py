@@ -7,11 +7,11 @@ from hrvit_lab.network.blocks.window import WindowAttention
 
 
 def shifted_window_attention(dim: int, head_dim: int, window_size: int) -> WindowAttention:
-    """Attention within windows whose first ones are ``window_size // 2`` tokens wide and high.
+    """Attention within windows, of which the first on each axis has ``window_size // 2`` tokens.
 
     Swin rolls the map and masks pairs of tokens that are not adjacent. Here, the windows at the border have their own
-    size instead, which gives the same result without roll and mask. The exception are maps that are not divisible by
-    the window: Swin pads them, this module does not.
+    size instead, which gives the same result without roll and mask. Results differ for maps that are not divisible by
+    the window, because Swin pads them.
 
     Args, shapes: as ``WindowAttention``.
     """

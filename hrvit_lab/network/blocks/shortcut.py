@@ -11,7 +11,7 @@ from hrvit_lab.network.blocks.inplace import added
 class NoShortcut(nn.Module):
     """No shortcut.
 
-    Shape: (B, H, W, C), and onto (B, H, W, C) → onto, itself.
+    Shape: (B, H, W, C), and onto (B, H, W, C) → onto, unchanged.
     """
 
     def __init__(self, dim: int) -> None:

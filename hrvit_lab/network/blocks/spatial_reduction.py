@@ -47,10 +47,10 @@ class SpatialReductionAttention(nn.Module):
     def _merged(self, x_BHWC: Tensor) -> Tensor:
         if self.reduce is None or self.norm is None:
             return x_BHWC
-        return self.norm(conv_tokens(self.reduce, filled_up(x_BHWC, self.window_size)))
+        return self.norm(conv_tokens(self.reduce, padded(x_BHWC, self.window_size)))
 
 
-def filled_up(x_BHWC: Tensor, least: int) -> Tensor:
+def padded(x_BHWC: Tensor, least: int) -> Tensor:
     """The map, padded with zeros at the right and bottom to sides of at least ``least``."""
     _, H, W, _ = x_BHWC.shape
     if least <= H and least <= W:
@@ -58,4 +58,4 @@ def filled_up(x_BHWC: Tensor, least: int) -> Tensor:
     return F.pad(x_BHWC, (0, 0, 0, max(0, least - W), 0, max(0, least - H)))
 
 
-torch.fx.wrap("filled_up")  # it branches on sizes, which are unknown to FX
+torch.fx.wrap("padded")  # it branches on sizes, which are unknown to FX

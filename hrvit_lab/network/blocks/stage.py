@@ -35,7 +35,8 @@ class Stage(nn.Module):
 def _wide(x_BHWC: Tensor, blocks: nn.Module) -> Tensor:
     """The map in the dtype of the blocks' weights.
 
-    So the residual stream starts in float32 under autocast. It stays in float32, because sums have the wider dtype.
+    Therefore, under autocast the residual stream starts in float32. It stays in float32, because sums have the wider
+    dtype.
     """
     weight = next(blocks.parameters(), None)  # a replacement of the blocks may have no parameters
     return x_BHWC if weight is None else x_BHWC.to(weight.dtype)

@@ -1,6 +1,6 @@
 """Stems: from the image to the first map at stride 4. timm requires the name ``conv1`` for the first convolution.
 
-Source: arXiv 2111.01236, section 3.1; the others, at the classes.
+Source: arXiv 2111.01236, section 3.1; the classes name the sources of other stems.
 """
 
 import torch
@@ -48,19 +48,19 @@ class OneConvStem(nn.Module):
 
     def __init__(self, in_chans: int, stem_width: int, kernel_size: int, padding: int) -> None:
         super().__init__()
-        self.fills_up = kernel_size > 2 * padding + 1
+        self.pads = kernel_size > 2 * padding + 1
         self.conv1 = nn.Conv2d(in_chans, stem_width, kernel_size, stride=4, padding=padding)
         self.norm = nn.LayerNorm(stem_width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = channels_last(x_BCHW)
-        return self.norm(to_tokens(self.conv1(filled_up(x_BCHW) if self.fills_up else x_BCHW)))
+        return self.norm(to_tokens(self.conv1(padded(x_BCHW) if self.pads else x_BCHW)))
 
 
-def filled_up(x_BCHW: Tensor) -> Tensor:
+def padded(x_BCHW: Tensor) -> Tensor:
     """The image, padded with zeros at the right and bottom to multiples of 4."""
     bottom, right = (-side % 4 for side in x_BCHW.shape[-2:])
     return F.pad(x_BCHW, (0, right, 0, bottom)) if right or bottom else x_BCHW
 
 
-torch.fx.wrap("filled_up")  # it branches on sizes, which are unknown to FX
+torch.fx.wrap("padded")  # it branches on sizes, which are unknown to FX

@@ -79,7 +79,7 @@ def cross_shaped_attention(
         stripe: width of a stripe in tokens, ≥ 1.
         num_heads: of each half; divides C / 2.
         lepe: of each half, as in ``stripe_attention``.
-        inplace: as there.
+        inplace: overwrite the convolutions' outputs.
     Returns:
         (B, H, W, C).
     """

@@ -74,9 +74,12 @@ def cswin_live(dim: int, head_dim: int, window_size: int, height: int, width: in
 
 
 def _live(dim: int, stripe: int, height: int, width: int, batch_size: int, *, maps: int, lepe: bool) -> int:
-    """Query, value and optionally key (``maps`` in total), and the maximum of: the horizontal stripes; the output of
-    the horizontal half, the rearranged vertical half of the maps, and the vertical stripes; both outputs and their
-    concatenation."""
+    """Live elements: query, value and optionally key (``maps`` in total), and in addition the maximum of
+
+    - the horizontal stripes;
+    - the output of the horizontal half, the rearranged vertical half of the maps, and the vertical stripes;
+    - both outputs and their concatenation.
+    """
     half = dim // 2 * height * width
     rows, columns = (
         half * _stripes_live(stripe, *sides, batch_size, maps, lepe) // (height * width)

@@ -25,7 +25,7 @@ def merged_pixels(ratio: int, height: int, width: int) -> int:
 
 
 def spatial_reduction_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """Query of all tokens; key and value of merged ones."""
+    """Queries from all tokens; keys and values from merged ones."""
     pixels, merged = height * width, merged_pixels(window_size, height, width)
     merging: Costs = ()
     if window_size > 1:
@@ -50,8 +50,8 @@ def spatial_reduction_live(dim: int, head_dim: int, window_size: int, height: in
 
 
 def linear_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """One linear; per head, keys times values gives a (head dim × head dim) matrix, queries times that give the
-    output."""
+    """One linear. Per head, the product of keys and values is a (head dim × head dim) matrix, and the product of
+    queries and this matrix is the output."""
     pixels = height * width
     head_dim = min(head_dim, dim)
     macs, context, out = 2 * dim * head_dim * pixels, dim * head_dim, dim * pixels

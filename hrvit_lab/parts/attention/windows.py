@@ -75,7 +75,7 @@ def _window_products(dim: int, head_dim: int, window_size: int, height: int, wid
 
 
 def window_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """One linear; windows start at the map's corner."""
+    """One linear; attention within windows that start at the map's corner."""
     return qkv(dim, height * width), _window_products(dim, head_dim, window_size, height, width, 0)
 
 
@@ -87,7 +87,7 @@ def shifted_window_cost(dim: int, head_dim: int, window_size: int, height: int, 
 
 
 def dilated_window_cost(dim: int, head_dim: int, window_size: int, height: int, width: int) -> Costs:
-    """One linear; groups of congruent tokens."""
+    """One linear; attention within groups of congruent tokens."""
     rows, columns = (dilated_groups(side, window_size) for side in (height, width))
     padded = _pairs_padded(window_size, height, width)
     pixels = height * width

@@ -24,21 +24,21 @@ ENTRY_TRIES = 10
 ENTRY_WAIT_S = 0.01
 
 
-def choose_jobs(asked: int | None, device: str) -> tuple[int, str]:
+def choose_jobs(requested: int | None, device: str) -> tuple[int, str]:
     """The number of trials to run at the same time, and a sentence if it is less than requested.
 
     Args:
-        asked: the requested number; None: as many as fit, or one on a GPU.
+        requested: number of trials; None: as many as fit, or one on a GPU.
     """
     cores, memory = usable_cores(), available_memory()
     fit = max(1, memory // WORKER_BYTES)
     most = min(cores, fit)
-    if asked is None:
+    if requested is None:
         return (most if device == "cpu" else 1), ""
-    if asked <= most:
-        return asked, ""
+    if requested <= most:
+        return requested, ""
     why = f"{memory / 2**30:.1f} GiB of memory are free" if fit < cores else f"{cores} CPU cores are available"
-    return most, f"--jobs {asked} is reduced to {most}: {why}."
+    return most, f"--jobs {requested} is reduced to {most}: {why}."
 
 
 def host_folder() -> Path:

@@ -106,7 +106,7 @@ class _Phase:
                 record = self.work.settled(trial)
                 if record is None:
                     idle = idle or self._start_worker()
-                    idle.give(trial, claim)
+                    idle.start(trial, claim)
                     ours.pop_all()  # the worker owns the claim now
             if record is not None:
                 self.work.watcher.finished(trial, record)
@@ -124,7 +124,7 @@ class _Phase:
         assert w.task is not None
         steps = w.steps
         try:
-            outcome = w.look(self.work.timeout_s)
+            outcome = w.poll(self.work.timeout_s)
         except KilledAtStart as error:
             self._restart(w, str(error))
             return
@@ -206,14 +206,14 @@ def _noted_signals() -> Iterator[Callable[[], None]]:
     The handler only notes the signal: if it raised, that could happen between creating a lock or process and storing
     it. Signals that are ignored (nohup) or already have a handler are left as they are.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
 
     def check_end() -> None:
-        if asked:
-            raise Ended(asked[0])
+        if received:
+            raise Ended(received[0])
 
     if threading.current_thread() is not threading.main_thread():
         yield check_end
@@ -222,7 +222,7 @@ def _noted_signals() -> Iterator[Callable[[], None]]:
     before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
     ending = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
     for number in ending:
-        signal.signal(number, ask)
+        signal.signal(number, note)
     try:
         yield check_end
         check_end()  # a signal may have arrived after the last check

@@ -1,4 +1,4 @@
-"""A worker process, seen from the parent."""
+"""A worker process, controlled by the parent process."""
 
 import contextlib
 import multiprocessing
@@ -22,7 +22,7 @@ from hrvit_lab.study.worker import Probe
 STARTUP_TIMEOUT_S = 300.0
 EXIT_TIMEOUT_S = 60.0
 LONGEST_LOOK_S = 1.0
-"""Longest time that counts between two looks at a worker. More passes only if this process was stopped as well."""
+"""Longest time between two polls that counts as running time; a longer one means that this process was stopped too."""
 
 
 class KilledAtStart(RuntimeError):
@@ -57,14 +57,14 @@ class Worker:
         self.task: tuple[Trial, Lock] | None = None
         self._begin()
 
-    def give(self, trial: Trial, claim: Lock) -> None:
+    def start(self, trial: Trial, claim: Lock) -> None:
         """Start a trial."""
         self.task = trial, claim
         self._begin()
-        with contextlib.suppress(OSError):  # a dead worker is reported by `look`
+        with contextlib.suppress(OSError):  # a dead worker is reported by `poll`
             self.connection.send((trial.group, trial.inputs))
 
-    def look(self, timeout_s: float) -> Outcome | None:
+    def poll(self, timeout_s: float) -> Outcome | None:
         """The outcome of its trial: the result, the worker's death, or a timeout; None while it is running.
 
         Raises:

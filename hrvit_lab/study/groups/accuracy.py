@@ -1,4 +1,4 @@
-"""Accuracy after a short training, or one by a recipe, on a small data set (a proxy for that of a full training)."""
+"""Accuracy after a short training, or after one by a recipe, on a small data set: a proxy for full training."""
 
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
@@ -6,51 +6,51 @@ ONE_CORE = 0.9
 """CPU time of a training in one thread divided by its duration: below this, other programs used the core."""
 
 
-def train(asked: ProbeInput) -> Figures:
+def train(inputs: ProbeInput) -> Figures:
     """Train from scratch with the data's number of classes. Returns the values of the last epoch and the curves."""
-    if asked.recipe is not None:
-        return _by_recipe(asked)
+    if inputs.recipe is not None:
+        return _by_recipe(inputs)
     from hrvit_lab.network.baselines import build_network
     from hrvit_lab.network.seeding import seeded
     from hrvit_lab.train.data import load_dataset
     from hrvit_lab.train.loop import fit
     from hrvit_lab.train.options import TrainOptions
 
-    options = TrainOptions(**asked.train)
-    where = dict(asked.data)
+    options = TrainOptions(**inputs.train)
+    where = dict(inputs.data)
     data = load_dataset(where.pop("name"), **where, train_limit=options.train_limit)
-    with seeded(asked.seed):
-        model = build_network(asked.config.replace(num_classes=data.num_classes), data.resolution)
-    result = fit(model.to(asked.device), data, options, asked.seed, on_step=asked.on_step)
+    with seeded(inputs.seed):
+        model = build_network(inputs.config.replace(num_classes=data.num_classes), data.resolution)
+    result = fit(model.to(inputs.device), data, options, inputs.seed, on_step=inputs.on_step)
     return {
         "top1": result.top1,
         "train_loss": result.curves[-1]["train_loss"],
         "val_loss": result.val_loss,
         "train_seconds": result.seconds,
         "curves": result.curves,
-        "disturbed": _disturbed(asked, options.threads, result.cpu_seconds / result.seconds),
+        "disturbed": _disturbed(inputs, options.threads, result.cpu_seconds / result.seconds),
     }
 
 
-def _by_recipe(asked: ProbeInput) -> Figures:
-    """The same by the study's recipe."""
+def _by_recipe(inputs: ProbeInput) -> Figures:
+    """Train from scratch by the study's recipe. Returns the values of the last epoch and the curves."""
     from hrvit_lab.study.groups.by_recipe import train_by_recipe
 
-    trained = train_by_recipe(asked)
-    last, threads = trained.rows[-1], asked.recipe.run.threads if asked.recipe else None
+    trained = train_by_recipe(inputs)
+    last, threads = trained.rows[-1], inputs.recipe.run.threads if inputs.recipe else None
     return {
         "top1": last["eval_top1"],
         "train_loss": last["train_loss"],
         "val_loss": last["eval_loss"],
         "train_seconds": trained.seconds,
         "curves": trained.curves,
-        "disturbed": _disturbed(asked, threads, trained.cpu_seconds / trained.seconds),
+        "disturbed": _disturbed(inputs, threads, trained.cpu_seconds / trained.seconds),
     }
 
 
-def _disturbed(asked: ProbeInput, threads: int | None, share: float) -> dict[str, list[str]]:
+def _disturbed(inputs: ProbeInput, threads: int | None, share: float) -> dict[str, list[str]]:
     """Why the duration is unreliable, if it is: the share of a CPU core that a training in one thread got."""
-    if asked.device != "cpu" or threads != 1 or share >= ONE_CORE:
+    if inputs.device != "cpu" or threads != 1 or share >= ONE_CORE:
         return {}
     return {"train_seconds": [f"the training got {share:.0%} of a CPU core because of other programs"]}
 

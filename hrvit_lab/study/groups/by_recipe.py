@@ -8,14 +8,14 @@ from hrvit_lab.train.recipe import changed
 from hrvit_lab.train.trial import Trained, train_network
 
 
-def train_by_recipe(asked: ProbeInput) -> Trained:
+def train_by_recipe(inputs: ProbeInput) -> Trained:
     """Train the network of a trial with the trial's seed."""
-    assert asked.recipe is not None  # checked before any trial runs
-    root = asked.data.get("root")
+    assert inputs.recipe is not None  # checked before any trial runs
+    root = inputs.data.get("root")
     return train_network(
-        asked.recipe if asked.seed == asked.recipe.run.seed else changed(asked.recipe, [("run.seed", asked.seed)]),
-        asked.config,
-        device=find_device(asked.device),
+        inputs.recipe if inputs.seed == inputs.recipe.run.seed else changed(inputs.recipe, [("run.seed", inputs.seed)]),
+        inputs.config,
+        device=find_device(inputs.device),
         root=None if root is None else Path(root).expanduser(),
-        on_step=asked.on_step,
+        on_step=inputs.on_step,
     )

@@ -5,9 +5,9 @@ from hrvit_lab.cost.count import count
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
-def costs(asked: ProbeInput) -> Figures:
+def costs(inputs: ProbeInput) -> Figures:
     """Costs in closed form, or counted in a forward pass on the meta device. No weights are allocated."""
-    counts = count(asked.config, asked.resolution)
+    counts = count(inputs.config, inputs.resolution)
     return {
         "params": counts.params,
         "macs": counts.macs,
@@ -19,10 +19,10 @@ def costs(asked: ProbeInput) -> Figures:
     }
 
 
-def closed_form(asked: ProbeInput) -> Figures | None:
+def closed_form(inputs: ProbeInput) -> Figures | None:
     """Costs of our configs in closed form; None for timm models, which must be built and run in a trial, because this
     takes seconds and fails on operators with unknown cost."""
-    return costs(asked) if isinstance(asked.config, HRViTConfig) else None
+    return costs(inputs) if isinstance(inputs.config, HRViTConfig) else None
 
 
 COST = Group(

@@ -27,7 +27,7 @@ class ProbeInput:
         data: arguments of ``load_dataset``: ``name``, ``resolution`` and optionally ``root``; with a recipe ``root``
             alone.
         train: fields of ``TrainOptions``; empty with a recipe.
-        recipe: of the training, instead of the short one.
+        recipe: of the training; None: the short training.
         latency: arguments of ``measure_latency`` except model, resolution and device.
         on_step: long-running probes call it with (steps done, total steps).
     """

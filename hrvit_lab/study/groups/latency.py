@@ -3,16 +3,16 @@
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
-def measure(asked: ProbeInput) -> Figures:
+def measure(inputs: ProbeInput) -> Figures:
     """Median wall time of a batch, its minimum and percentiles, throughput; raw measurements under ``samples``."""
     from hrvit_lab.latency.models import build_measurable
     from hrvit_lab.latency.single import measure_latency
 
     result = measure_latency(
-        build_measurable(asked.config, asked.seed, asked.resolution),
-        asked.resolution,
-        device=asked.device,
-        **asked.latency,
+        build_measurable(inputs.config, inputs.seed, inputs.resolution),
+        inputs.resolution,
+        device=inputs.device,
+        **inputs.latency,
     )
     return {
         "latency_ms": result.median_ms,

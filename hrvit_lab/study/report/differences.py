@@ -21,11 +21,11 @@ from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.statistics import LEVEL
 
 MAX_VARIANTS = 100
-"""Larger studies have no such section: the number of comparisons grows with its square."""
+"""Maximum number of variants with this section: the number of comparisons grows with the square of it."""
 MAX_ROWS = 20
 MAX_NAMED = 6
 WANTED = 0.3
-"""The difference in points that the sentence on power is about."""
+"""The difference, in points, for which the required number of seeds is given."""
 LIKELY = 0.05
 """Networks that are on the front with a smaller probability are not named."""
 P10_TO_P90 = 2.563
@@ -33,11 +33,13 @@ P10_TO_P90 = 2.563
 
 
 class Differences(NamedTuple):
-    """Attributes:
-    head: of the columns after the change.
-    reference: the variant with which all others are compared; None if changes on axes are compared.
-    rows: the change, the mean difference with its 95 % interval, …; the smallest p-values first.
-    sentences: one for each finding, then on the number of seeds and on the Pareto front.
+    """The effects of a study's changes.
+
+    Attributes:
+        head: heads of the columns after that of the change.
+        reference: the variant with which all others are compared; None if changes on axes are compared.
+        rows: the change, the mean difference with its 95 % interval, …; the smallest p-values first.
+        sentences: one for each finding, then on the number of seeds and on the Pareto front.
     """
 
     head: tuple[str, ...]
@@ -139,11 +141,14 @@ def _power(found: pd.DataFrame) -> list[str]:
     try:
         enough, narrow = seeds_for_effect(std, WANTED), seeds_for_width(std, WANTED)
     except ConfigError:
-        return [f"More than 100,000 seeds would show {WANTED} points: paired differences vary by {std:.1f} points."]
+        return [
+            f"Detecting a difference of {WANTED} points takes more than 100,000 seeds: the median standard deviation "
+            f"of a paired difference is {std:.1f} points."
+        ]
     return [
-        f"{enough:,} seeds would show {WANTED} points (power {100 * POWER:.0f} %), and {narrow:,} would give an "
-        f"interval of ± {WANTED} points: the median standard deviation of a paired difference is {std:.2f} points, so "
-        f"that {seeds} seeds give ± {half_width(std, seeds):.2f}."
+        f"Detecting a difference of {WANTED} points (power {100 * POWER:.0f} %) takes {enough:,} seeds, and an interval "
+        f"of ± {WANTED} points takes {narrow:,}: the median standard deviation of a paired difference is {std:.2f} "
+        f"points. With {seeds} seeds, intervals are ± {half_width(std, seeds):.2f} points."
     ]
 
 

@@ -82,7 +82,7 @@ def environments(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     return said
 
 
-# The plots' colours on a dark page; others are unchanged.
+# Colours of the plots on a dark page; colours that are not listed stay the same.
 DARK = {
     "ink": "#e8ebf0",
     "muted": "#98a2b3",
