@@ -60,7 +60,7 @@ def test_findings_are_those_of_scipy() -> None:
     assert "MACs × 1.10" in first
     spreads = [np.std(by_seed(found, name) - by_seed(found, "full"), ddof=1) for name in ("large", "small")]
     half = scipy.stats.t.ppf(0.975, 7) * np.median(spreads) / 8**0.5
-    assert power.endswith(f"8 seeds give ± {half:.2f}.")
+    assert power.endswith(f"With 8 seeds, an interval is ± {half:.2f} points.")
     seeds = int(power.split()[0])
     powers = [power_of(number, float(np.median(spreads)), 0.3) for number in (seeds - 1, seeds)]
     assert powers[0] < 0.8 <= powers[1]
@@ -119,5 +119,5 @@ def test_numbers_are_whole_in_narrow_terminals(width: int) -> None:
 def test_the_page_has_the_section_and_escapes_names() -> None:
     page = render(results({"full": 0, "<b>": 3, "50% width": -9}, seeds=6, compare_to="full"), {})
     assert "<h2>What differs</h2>" in page and "&lt;b&gt;: +" in page and "<b>" not in page
-    assert "Detecting a difference of 0.3 points" in page and "50% width: -9" in page
+    assert "seeds are needed to detect a difference of 0.3 points" in page and "50% width: -9" in page
     assert "What differs" not in render(results({"full": 0, "b": 3}, seeds=1, compare_to="full"), {})

@@ -345,7 +345,7 @@ def test_no_lock_is_left_by_a_run_that_is_ended_at_any_moment(
     hanging = trial(tmp_path, 0, "hang")
     steps = {
         "claimed": (Store, "claim"), "looked up": (Store, "load"), "hired": (local._Phase, "_start_worker"),
-        "given": (process.Worker, "give"), "noted": (Store, "note"), "told": (Notes, "started"),
+        "given": (process.Worker, "start"), "noted": (Store, "note"), "told": (Notes, "started"),
     }  # fmt: skip
     owner, method = steps[moment]
     do = getattr(owner, method)

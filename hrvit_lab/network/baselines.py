@@ -37,8 +37,8 @@ class TimmConfig:
         name: a label.
 
     Raises:
-        ConfigError: (a ValueError) for a name that timm doesn't have (the message suggests similar ones), or a number out
-            of range.
+        ConfigError: (a ValueError) for a name that timm doesn't have (the message suggests similar ones), or a number
+            out of range.
     """
 
     model: str

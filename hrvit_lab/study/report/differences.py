@@ -142,13 +142,13 @@ def _power(found: pd.DataFrame) -> list[str]:
         enough, narrow = seeds_for_effect(std, WANTED), seeds_for_width(std, WANTED)
     except ConfigError:
         return [
-            f"Detecting a difference of {WANTED} points takes more than 100,000 seeds: the median standard deviation "
-            f"of a paired difference is {std:.1f} points."
+            f"More than 100,000 seeds are needed to detect a difference of {WANTED} points: the median standard "
+            f"deviation of a paired difference is {std:.1f} points."
         ]
     return [
-        f"Detecting a difference of {WANTED} points (power {100 * POWER:.0f} %) takes {enough:,} seeds, and an interval "
-        f"of ± {WANTED} points takes {narrow:,}: the median standard deviation of a paired difference is {std:.2f} "
-        f"points. With {seeds} seeds, intervals are ± {half_width(std, seeds):.2f} points."
+        f"{enough:,} seeds are needed to detect a difference of {WANTED} points (power {100 * POWER:.0f} %), and "
+        f"{narrow:,} for an interval of ± {WANTED} points: the median standard deviation of a paired difference is "
+        f"{std:.2f} points. With {seeds} seeds, an interval is ± {half_width(std, seeds):.2f} points."
     ]
 
 
