@@ -48,14 +48,14 @@ def fresh(code: str) -> str:
           for name in ("cost", "evaluate", "latency", "train", "study", "app")),
     ],
 )  # fmt: skip
-def test_what_needs_no_network_library_loads_none(code: str) -> None:
+def test_config_and_cost_import_neither_torch_nor_timm(code: str) -> None:
     loaded = fresh(
         f"{code}; import sys; print({HEAVY!r} & sys.modules.keys() if 0 else sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     assert loaded.splitlines()[-1] == "[]"
 
 
-def test_a_network_needs_no_timm() -> None:
+def test_building_a_network_does_not_import_timm() -> None:
     """``import timm`` takes as long as ``import torch``, by way of torchvision and torch._dynamo."""
     code = (
         "from hrvit_lab import build, deploy, preset; import sys, torch; x = torch.ones(2, 3, 64, 64); "
@@ -64,7 +64,7 @@ def test_a_network_needs_no_timm() -> None:
     assert fresh(f"{code} print({{'timm', 'torchvision', 'torch._dynamo'}} & set(sys.modules))") == "set()"
 
 
-def test_help_takes_a_fraction_of_an_import_of_torch() -> None:
+def test_help_takes_a_fraction_of_the_time_of_import_torch() -> None:
     """Processor time of both, one after the other, so that other work on the machine does not count. On two idle cores
     they are 0.2 s and 3 s."""
 
@@ -82,11 +82,11 @@ def test_help_takes_a_fraction_of_an_import_of_torch() -> None:
 
 # All other tests import hrvit_lab first: the order that they never have is the one of the default run.
 @pytest.mark.parametrize("imports", ["timm, hrvit_lab", pytest.param("hrvit_lab, timm", marks=pytest.mark.slow)])
-def test_timm_knows_the_presets_in_either_order_of_import(imports: str) -> None:
+def test_presets_are_registered_with_timm_in_either_order_of_import(imports: str) -> None:
     assert fresh(f"import {imports}; print(timm.create_model('hrvit_nano', num_classes=7).num_classes)") == "7"
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in hrvit_lab.__all__:
         assert getattr(hrvit_lab, name) is not None
     assert set(hrvit_lab.__all__) <= set(dir(hrvit_lab))
@@ -115,7 +115,7 @@ def yaml_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_yaml_file_stands_for_its_config(yaml_file: Path) -> None:
+def test_a_yaml_file_is_accepted_in_place_of_a_config(yaml_file: Path) -> None:
     config = preset("hrvit_nano").replace(num_classes=7, name="mine")
     for given in (yaml_file, str(yaml_file)):
         assert create_model(given).config == config
@@ -126,7 +126,7 @@ def test_a_yaml_file_stands_for_its_config(yaml_file: Path) -> None:
     assert result.resolution == (32, 32) and result.median_ms > 0
 
 
-def test_a_file_that_holds_no_config_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_without_a_config_is_reported_in_one_sentence(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.yaml")
     (tmp_path / "large.yaml").write_text("#" * 70_000)
     (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
@@ -141,7 +141,7 @@ def test_a_file_that_holds_no_config_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("known_ceilings")
-def test_names_configs_and_modules_race(yaml_file: Path) -> None:
+def test_race_accepts_names_configs_and_modules(yaml_file: Path) -> None:
     budget = hrvit_lab.latency.compare.Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)
     competitors: list[Any] = [str(yaml_file), preset("hrvit_nano"), create_model("hrvit_nano"), f"{yaml_file}:deploy"]
     results = race(competitors, 32, budget, max_warmup_seconds=0.01)
@@ -151,7 +151,7 @@ def test_names_configs_and_modules_race(yaml_file: Path) -> None:
     assert "Measurement(hrvit_nano, eager, float32; " in repr(results[1]) and len(repr(results[1])) < 200
 
 
-def test_what_people_see_is_short() -> None:
+def test_reprs_are_short() -> None:
     config = preset("hrvit_b1")
     assert repr(config) == (
         f"HRViTConfig('hrvit_b1', parallel, 4 branches, widths 32-64-128-256, 35 blocks, id {config.id})"
@@ -161,7 +161,7 @@ def test_what_people_see_is_short() -> None:
     assert f"{counts.params:,} parameters" in repr(counts) and "224×160" in repr(counts) and len(repr(counts)) < 120
 
 
-def test_nothing_that_a_notebook_shows_floods_it() -> None:
+def test_every_repr_is_one_line() -> None:
     """One line of at most 300 characters; PyTorch's own for a model has a line a module."""
     model = create_model("hrvit_nano")
     study = load_study(find_study("branch_sweep"))
@@ -178,7 +178,7 @@ def test_nothing_that_a_notebook_shows_floods_it() -> None:
 
 
 @pytest.mark.usefixtures("known_ceilings")
-def test_segmenters_race_by_name() -> None:
+def test_race_accepts_names_of_segmenters() -> None:
     budget = Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)
     results = race(["hrvit_nano", "hrvit_b1_segformer_cityscapes"], 32, budget, max_warmup_seconds=0.01)
     assert [result.status for result in results] == ["ok", "ok"]

@@ -149,7 +149,7 @@ def test_metrics_can_be_chosen(results: Path) -> None:
     assert "two different metrics" in app.info[0].value
 
 
-def test_chart_data_are_the_tables(results: Path) -> None:
+def test_chart_data_equal_the_table(results: Path) -> None:
     loaded = read_results(write_study(results / "branches", std=0.5))
     data, titles = studies.chart_data(loaded, "macs", "top1")
     assert data["x"].tolist() == loaded.table["macs"].tolist()
@@ -163,7 +163,7 @@ def test_chart_data_are_the_tables(results: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", DRAWN, ids=lambda folder: folder.name)
-def test_the_chart_reads_plainly(folder: Path) -> None:
+def test_chart_texts_are_titles_and_rounded_values(folder: Path) -> None:
     """Hovering over any mark shows titles and rounded values; ticks are never powers; axes say how was measured."""
     loaded = read_results(folder)
     chart = studies.tradeoff_chart(loaded, "latency_ms" if "latency_ms" in loaded.metrics else "macs", "top1").to_dict()
@@ -207,7 +207,7 @@ def test_points_on_the_front_are_named(folder: Path) -> None:
     ),
     st.sampled_from([*point_names.PLACES]),
 )
-def test_placed_names_are_apart(points: list[tuple[int, int, str]], first: str) -> None:
+def test_placed_names_do_not_overlap(points: list[tuple[int, int, str]], first: str) -> None:
     """Checked pixel by pixel: each belongs to one name at most, and none of a name to the point of another."""
     where = np.array([point[:2] for point in points], dtype=float)
     names = [name for *_, name in points]
@@ -226,7 +226,7 @@ def test_placed_names_are_apart(points: list[tuple[int, int, str]], first: str) 
                 assert not (box[0] < x < box[2] and box[1] < y < box[3])
 
 
-def test_a_name_takes_the_first_place_that_is_free() -> None:
+def test_a_name_is_placed_at_the_first_free_position() -> None:
     apart = np.array([[400.0, 200.0], [400.0, 100.0], [5.0, 300.0], [400.0, 210.0]])
     names = ["one", "two", "at the edge", "x" * 20]
     assert point_names.place_names(apart, names, [3, 0, 1, 2], "upper left") == [
@@ -235,7 +235,7 @@ def test_a_name_takes_the_first_place_that_is_free() -> None:
 
 
 @pytest.mark.parametrize("name", ["study.yaml", "table.csv"])
-def test_a_broken_study_gets_one_sentence(results: Path, name: str) -> None:
+def test_a_broken_study_is_reported_in_one_sentence(results: Path, name: str) -> None:
     folder = write_study(results / "branches")
     (folder / name).write_text("title: [" if name == "study.yaml" else "a,b\n1,2\n")
     app = run(draw_studies)
@@ -261,7 +261,7 @@ def test_only_folders_below_the_results_are_offered(results: Path, tmp_path: Pat
     assert set(folders.find_results(results)) == {"mine"}
 
 
-def test_results_folder_comes_from_the_command_line_alone(results: Path) -> None:
+def test_results_folder_comes_only_from_the_command_line(results: Path) -> None:
     assert folders.results_root([]) == Path("results")
     assert folders.results_root(["--results", "other"]) == Path("other")
     source = ast.unparse(ast.parse(Path(studies.__file__).read_text(encoding="utf-8")))
@@ -366,7 +366,7 @@ def test_a_link_opens_a_config_that_this_session_has_seen() -> None:
     assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(preset("hrvit_b2"), 224).params)
 
 
-def test_build_opens_with_the_first_presets_costs() -> None:
+def test_build_opens_with_the_costs_of_the_first_preset() -> None:
     app = run(draw_build)
     counts = count(preset("hrvit_b1"), 224)
     expected = {METRICS[k].label.lower(): format_value(METRICS[k], getattr(counts, k)) for k in build.COSTS}
@@ -379,7 +379,7 @@ QUICK = ("hrvit_nano", "mit_b2", "cswin_tiny", "hr_mit_b1")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PRESETS])
-def test_every_preset_passes_through_the_fields_unchanged(name: str) -> None:
+def test_every_preset_is_unchanged_by_the_fields(name: str) -> None:
     app = run(draw_build)
     app.selectbox(key="preset").set_value(name).run()
     assert not app.exception and not app.error
@@ -396,7 +396,7 @@ def test_a_changed_width_changes_costs_diff_and_snippet() -> None:
     assert HRViTConfig.from_yaml(app.code[1].value).id == config.id
 
 
-def test_branches_and_resolution_follow() -> None:
+def test_changes_of_branches_and_resolution_are_shown() -> None:
     app = run(draw_build)
     app.slider(key=field(app, "branches")).set_value(2).run()
     app.number_input(key="height").set_value(512).run()
@@ -422,7 +422,7 @@ def test_branches_and_resolution_follow() -> None:
         ("window_sizes", "`*<script>alert(1)</script>*`"),
     ],
 )
-def test_bad_input_is_one_sentence_about_that_field(name: str, typed: str) -> None:
+def test_bad_input_is_reported_in_one_sentence_about_that_field(name: str, typed: str) -> None:
     app = run(draw_build)
     app.text_input(key=field(app, name)).set_value(typed).run()
     assert not app.exception
@@ -433,7 +433,7 @@ def test_bad_input_is_one_sentence_about_that_field(name: str, typed: str) -> No
     assert not app.metric
 
 
-def test_too_small_an_input_is_said_at_the_resolution() -> None:
+def test_an_error_about_a_too_small_input_is_shown_at_the_resolution() -> None:
     app = run(draw_build)
     app.number_input(key="height").set_value(8).run()
     [error] = app.error
@@ -466,7 +466,9 @@ MALICIOUS = {
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", MALICIOUS)
-def test_malicious_uploads_get_one_sentence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malicious_uploads_are_reported_in_one_sentence(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
         read_upload(MALICIOUS[kind])
@@ -475,7 +477,7 @@ def test_malicious_uploads_get_one_sentence(kind: str, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["attention", "ffn"])
-def test_the_help_on_choices_for_each_branch_can_be_followed(name: str) -> None:
+def test_a_value_for_each_branch_can_be_entered_as_the_help_says(name: str) -> None:
     help = next(box.help for box in run(draw_build).selectbox if (box.key or "").startswith(f"{name} of"))
     [line] = re.findall(r"`(.*)`", help)
     uploaded = read_upload(f"preset: hrvit_b1\n{line}\n".encode())
@@ -523,7 +525,7 @@ def test_snippet_creates_the_same_network() -> None:
     ],
     ids=str,
 )
-def test_every_valid_value_can_be_edited_and_stays_what_it_is(
+def test_every_valid_value_can_be_edited_and_keeps_its_value(
     extremes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = preset("hrvit_b1").replace(**extremes)

@@ -33,7 +33,7 @@ def models(*names: str, side: int = 64) -> list[Model]:
 # -- costs -------------------------------------------------------------------------------------------------------
 
 
-def test_costs_are_those_of_the_counts() -> None:
+def test_costs_equal_those_of_the_counts() -> None:
     rows = compared.cost_rows(models("hrvit_nano", "hrvit_b1", "timm:resnet18"))
     for name in ("hrvit_nano", "hrvit_b1", "timm:resnet18"):
         counts = count(name, 64)
@@ -78,7 +78,7 @@ def test_predictions_of_other_counters_are_for_hrvits() -> None:
 # -- accuracy ----------------------------------------------------------------------------------------------------
 
 
-def test_accuracies_are_those_of_the_studies_and_intervals_are_paired() -> None:
+def test_accuracies_equal_those_of_the_studies_and_intervals_are_paired() -> None:
     """Two variants of a shipped study; the difference is computed by hand from its curves."""
     results = read_results(REFERENCE / "branch_sweep")
     names = results.table["variant"][:2].tolist()

@@ -81,7 +81,7 @@ def test_own_studies_and_trainings_are_points(results: Path) -> None:
     assert not app.exception and app.subheader[0].value == "All points (1)"
 
 
-def test_limits_leave_points_out(results: Path) -> None:
+def test_points_outside_the_limits_are_omitted(results: Path) -> None:
     app = run(draw_explore)
     everything = len(app.dataframe[0].value)
     app.text_input(key="limits").set_value("top1 > 96, params < many").run()
@@ -118,7 +118,7 @@ def test_hostile_names_are_text(results: Path) -> None:
 # -- Published --------------------------------------------------------------------------------------------
 
 
-def test_published_figures_stand_beside_ours(results: Path) -> None:
+def test_published_figures_are_shown_beside_ours(results: Path) -> None:
     app = run(draw_published)
     shown = app.dataframe[0].value.set_index("network")
     assert len(shown) == len(published_results())
@@ -132,7 +132,7 @@ def test_published_figures_stand_beside_ours(results: Path) -> None:
 # -- charts -----------------------------------------------------------------------------------------------
 
 
-def test_points_of_a_chart_are_the_tables(reference: Points) -> None:
+def test_points_of_a_chart_equal_the_table(reference: Points) -> None:
     x, y = of(reference, "macs", "64×64"), of(reference, "top1", "digits, 2")
     rows = reference.table[reference.table[[x.key, y.key]].notna().all(axis=1)]
     data = scatter_data(rows, x, y, "branches")
@@ -142,7 +142,7 @@ def test_points_of_a_chart_are_the_tables(reference: Points) -> None:
     assert set(data["group"]) == set(rows["branches"])
 
 
-def test_errors_are_what_is_missing_to_100(reference: Points) -> None:
+def test_errors_are_100_minus_the_score(reference: Points) -> None:
     y = of(reference, "top1", "digits, 2")
     rows = reference.table[reference.table[y.key].notna()]
     errors, error = as_errors(rows, y)

@@ -190,7 +190,7 @@ def loud(module: nn.Module) -> nn.Module:
     return module
 
 
-def test_every_mixer_has_its_loop() -> None:
+def test_every_mixer_has_a_reference_loop() -> None:
     assert set(LOOPS) == set(ATTENTION) == set(COSTS)
 
 
@@ -211,7 +211,7 @@ def test_a_mixer_matches_a_loop_over_tokens(name: str, height: int, width: int, 
 
 
 @torch.no_grad()
-def test_shifted_windows_are_swins_rolled_and_masked_ones() -> None:
+def test_shifted_windows_equal_swins_rolled_and_masked_windows() -> None:
     """timm's block with the same weights, on a map that its window divides."""
     swin = SwinTransformerBlock(DIM, (8, 12), num_heads=DIM // HEAD_DIM, window_size=4, shift_size=2).eval()
     loud(swin.attn)
@@ -224,7 +224,7 @@ def test_shifted_windows_are_swins_rolled_and_masked_ones() -> None:
     torch.testing.assert_close(ours(x)[0], swin._attn(x), atol=1e-5, rtol=1e-4)
 
 
-def test_biases_lie_at_their_offsets() -> None:
+def test_biases_are_stored_by_offset() -> None:
     table = torch.arange(2 * 7 * 7.0).view(2, 7, 7)
     bias = relative_bias(table, 2, 3)
     assert bias.shape == (2, 6, 6)
@@ -258,7 +258,7 @@ def test_fused_equals_explicit_on_an_odd_map(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ATTENTION)
-def test_nothing_beyond_the_map_is_read(name: str) -> None:
+def test_values_outside_the_map_are_not_read(name: str) -> None:
     """A map that is cut from a larger one gives the same, whatever stands around it."""
     mixer = loud(ATTENTION[name](16, 4, 4))
     for height, width in ((7, 9), (3, 2)):
@@ -275,7 +275,7 @@ def test_nothing_beyond_the_map_is_read(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ATTENTION)
-def test_half_precision_and_no_device(name: str) -> None:
+def test_mixers_run_in_half_precision_and_on_the_meta_device(name: str) -> None:
     attention = Attention(16, ATTENTION[name](16, 4, 3)).eval()
     nn.init.ones_(attention.norm.weight)  # type: ignore[arg-type]
     x = torch.randn(2, 7, 5, 16)
@@ -341,7 +341,7 @@ every_pair = pytest.mark.parametrize(
 
 
 @every_pair
-def test_every_pair_takes_a_training_step(attention: str, ffn: str) -> None:
+def test_every_pair_of_variants_trains_for_one_step(attention: str, ffn: str) -> None:
     model = woken(build(tiny(attention, ffn=ffn))).double()
     image = torch.randn(2, 3, 45, 67, dtype=torch.float64)
     F.cross_entropy(model(image), torch.tensor([1, 3])).backward()
@@ -366,7 +366,7 @@ def test_every_pair_takes_a_training_step(attention: str, ffn: str) -> None:
 
 @torch.no_grad()
 @every_pair
-def test_every_pair_takes_an_odd_map_fused_or_not_and_counts_exactly(attention: str, ffn: str) -> None:
+def test_every_pair_of_variants_runs_on_an_odd_map_and_counts_exactly(attention: str, ffn: str) -> None:
     """33 × 47 tokens."""
     model = woken(build(tiny(attention, ffn=ffn, window_sizes=7))).eval()
     for module in model.modules():
@@ -379,7 +379,7 @@ def test_every_pair_takes_an_odd_map_fused_or_not_and_counts_exactly(attention: 
 
 @torch.no_grad()
 @pytest.mark.parametrize("attention", ATTENTION)
-def test_deployed_outputs_are_those_of_the_plain_model(attention: str) -> None:
+def test_deployed_outputs_equal_those_of_the_plain_model(attention: str) -> None:
     model = woken(build(tiny(attention)))
     for _ in range(3):
         model(torch.randn(4, 3, 45, 67))  # statistics that are not the first ones
@@ -393,7 +393,7 @@ FOURS = [("cross_shaped_qkv", "cswin", "window", "identity"), ("shifted_window",
 FOURS_ONE_QUICK = [FOURS[0], *(pytest.param(four, marks=pytest.mark.slow) for four in FOURS[1:])]
 
 
-def test_all_are_exported() -> None:
+def test_every_variant_is_exported() -> None:
     assert {name for four in FOURS for name in four} == set(ATTENTION)
 
 
@@ -438,7 +438,7 @@ def test_peak_memory_is_predicted(attention: str) -> None:
         ("cswin", [80, 20], [80, 80]),
     ],
 )
-def test_products_by_hand(attention: str, exact: Iterable[int], padded: Iterable[int]) -> None:
+def test_products_against_hand_computation(attention: str, exact: Iterable[int], padded: Iterable[int]) -> None:
     """Window 8 on a 10 × 10 map: the tokens of every window, each of which sees each. CSWin's halves are alike."""
     total = sum_costs(c for c in COSTS[attention].cost(16, 4, 8, 10, 10) if c.operator == "attention")
     assert total.macs == sum(2 * 16 * n**2 for n in exact)
@@ -451,7 +451,7 @@ def test_tools_say_what_is_predicted(four: tuple[str, ...]) -> None:
     check_tools(tiny(four, **changes, window_sizes=3), (45, 67))
 
 
-def test_other_products_by_hand() -> None:
+def test_products_of_other_variants_against_hand_computation() -> None:
     """A 4 × 4 patch of a 10 × 9 map: 2 × 2 whole ones. Linear attention: a 4 × 4 matrix for each of 4 heads."""
     [reduced] = [c for c in COSTS["spatial_reduction"].cost(16, 4, 4, 10, 9) if c.operator == "attention"]
     assert (reduced.macs, reduced.activations) == (2 * 16 * 90 * 4, 4 * 90 * 4 + 16 * 90)
@@ -464,7 +464,7 @@ def test_other_products_by_hand() -> None:
 
 
 @pytest.mark.parametrize("attention", ["window", "global", "linear", "spatial_reduction", "dilated_window"])
-def test_a_broken_head_is_one_sentence(attention: str) -> None:
+def test_a_width_without_whole_heads_is_reported_in_one_sentence(attention: str) -> None:
     with pytest.raises(
         ConfigError, match=r"widths\[1\] = 24 with head_dims\[1\] = 16: the width must be a multiple of"
     ) as e:
@@ -484,7 +484,7 @@ def test_a_broken_head_is_one_sentence(attention: str) -> None:
         ("cswin", {"widths": (8, 16)}, {"window_sizes": 5}),
     ],
 )
-def test_identity_holds_what_matters(attention: str, same: dict, different: dict) -> None:
+def test_identity_contains_only_settings_that_matter(attention: str, same: dict, different: dict) -> None:
     config = tiny(attention)
     assert config.replace(**same).id == config.id != config.replace(**different).id
     assert len({tiny(name).id for name in ATTENTION}) == len(ATTENTION)
@@ -492,7 +492,7 @@ def test_identity_holds_what_matters(attention: str, same: dict, different: dict
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ATTENTION)
-def test_what_stands_around_a_map_never_leaks_into_it(name: str, fused: bool) -> None:
+def test_memory_around_a_map_has_no_influence(name: str, fused: bool) -> None:
     """33 × 47 tokens fill no window; those that would, in memory right behind each row and the last one, are NaN."""
     mixer = ATTENTION[name](16, 8, 4).eval()
     around_BHWC = torch.full((2, 36, 48, 16), torch.nan)

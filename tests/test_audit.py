@@ -58,7 +58,7 @@ def unseen(listed: str) -> set[str]:
     return set(listed.split(", ")) - {""}
 
 
-def test_there_is_a_row_for_every_tool_and_path(by_hand: pd.DataFrame) -> None:
+def test_the_audit_has_a_row_for_every_tool_and_attention_path(by_hand: pd.DataFrame) -> None:
     assert list(by_hand[["tool", "backend", "attention"]].itertuples(index=False, name=None)) == [
         (tool, backend, attention)
         for attention in ("fused", "explicit")
@@ -82,7 +82,7 @@ def test_there_is_a_row_for_every_tool_and_path(by_hand: pd.DataFrame) -> None:
         ("torch", "dispatch", set(), 0, 0),
     ],
 )  # fmt: skip
-def test_every_tool_by_hand(
+def test_every_tool_against_hand_computation(
     by_hand: pd.DataFrame, tool: str, backend: str, missed: set[str], missed_macs: int, biases: int
 ) -> None:
     for attention in ("fused", "explicit"):
@@ -94,7 +94,7 @@ def test_every_tool_by_hand(
         assert said.ratio == said.macs / TOTAL
 
 
-def test_our_own_log_by_hand() -> None:
+def test_the_operator_log_against_hand_computation() -> None:
     with OperatorLog() as log, torch.no_grad():
         EveryKind()(torch.randn(1, 3, 8, 8))
     assert log.macs == {
@@ -114,13 +114,13 @@ def test_our_own_log_by_hand() -> None:
         (nn.ConvTranspose2d(6, 4, 2, stride=2), 10, 10 * 10 * 6 * 4 * 4),
     ],
 )
-def test_convolutions_by_hand(layer: nn.Module, size: int, macs: int) -> None:
+def test_convolutions_against_hand_computation(layer: nn.Module, size: int, macs: int) -> None:
     with OperatorLog() as log, torch.no_grad():
         layer(torch.randn(1, 6, size, size))
     assert dict(log.macs) == {"convolution": macs}
 
 
-def test_a_counted_module_hides_the_counts_within() -> None:
+def test_the_count_of_a_hooked_module_replaces_those_inside_it() -> None:
     """ptflops' formula for timm's attention lacks its linears, and what their hooks counted is dropped."""
     model = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=5)
     table = audit(model, (32, 32))
@@ -148,7 +148,7 @@ def test_torch_agrees_with_the_closed_form(ours: pd.DataFrame) -> None:
         assert (said.macs, said.unseen_macs, said.extra_macs, said.ratio) == (macs, 0, 0, 1.0)
 
 
-def test_fvcores_extra_is_its_normalisations_and_upsampling(ours: pd.DataFrame) -> None:
+def test_fvcore_additionally_counts_normalisations_and_upsampling(ours: pd.DataFrame) -> None:
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(create_model(SMALL).eval(), torch.randn(1, 3, 64, 96))
@@ -160,7 +160,7 @@ def test_fvcores_extra_is_its_normalisations_and_upsampling(ours: pd.DataFrame) 
         assert row(ours, "fvcore", "jit trace", attention).extra_macs == sum(extra.values()) > 0
 
 
-def test_the_fused_kernel_is_what_two_tools_cannot_see(ours: pd.DataFrame) -> None:
+def test_two_tools_do_not_count_the_fused_kernel(ours: pd.DataFrame) -> None:
     table = count(create_model(SMALL), (64, 96)).table("operator").set_index("operator")
     for tool, backend in (("fvcore", "jit trace"), ("ptflops", "aten")):
         fused, explicit = (row(ours, tool, backend, path) for path in ("fused", "explicit"))
@@ -169,7 +169,7 @@ def test_the_fused_kernel_is_what_two_tools_cannot_see(ours: pd.DataFrame) -> No
         assert unseen(explicit.unseen) == set()
 
 
-def test_what_tools_print_is_not_shown_and_nothing_is_left_behind(
+def test_output_of_tools_is_hidden_and_the_model_is_unchanged(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     model = create_model(SMALL).train()
@@ -207,7 +207,7 @@ def test_a_tool_that_fails_is_a_row_with_the_reason() -> None:
     assert row(table, "torch", "dispatch").macs == 64 * 3 * 4
 
 
-def test_the_table_survives_a_csv_file(ours: pd.DataFrame) -> None:
+def test_the_table_is_read_back_from_csv(ours: pd.DataFrame) -> None:
     again = pd.read_csv(io.StringIO(ours.to_csv(index=False)), keep_default_na=False)
     assert list(again.columns) == list(ours.columns)
     assert again.macs.tolist() == ours.macs.tolist()
@@ -222,5 +222,5 @@ def test_the_table_survives_a_csv_file(ours: pd.DataFrame) -> None:
         ("aten::scaled_dot_product_attention", "scaled_dot_product_attention"),
     ],
 )
-def test_names_of_one_operator_meet(operator: str, name: str) -> None:
+def test_variants_of_an_operator_have_one_plain_name(operator: str, name: str) -> None:
     assert plain_name(operator) == name

@@ -51,7 +51,7 @@ def test_the_residual_stream_stays_in_float32(config: HRViTConfig, form: str) ->
 
 @every_network
 @pytest.mark.parametrize("form", ["plain", "served"])
-def test_outputs_are_those_of_float32_to_bfloat16s_rounding(config: HRViTConfig, form: str) -> None:
+def test_outputs_equal_those_of_float32_up_to_bfloat16_rounding(config: HRViTConfig, form: str) -> None:
     model: nn.Module = awake(config).eval()
     if form == "served":
         model = deploy(model)
@@ -80,7 +80,7 @@ def test_a_training_step_has_the_gradients_of_float32(config: HRViTConfig) -> No
     assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
 
 
-def test_the_error_is_no_larger_than_the_naive_networks() -> None:
+def test_the_error_is_at_most_that_of_the_naive_network() -> None:
     """Whose sums are out of place, in the dtype that autocast gives them."""
     naive = NaiveHRViT(PRESETS["hrvit_nano"]).eval()
     randomize_norms(naive)

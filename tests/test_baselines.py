@@ -45,7 +45,7 @@ def hooked_macs(model: nn.Module) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "timm:mobilenetv3_small_050", "timm:convnext_atto"])
-def test_costs_are_those_of_the_layers_that_run(name: str) -> None:
+def test_costs_equal_those_of_the_layers_that_run(name: str) -> None:
     config = TimmConfig(name, num_classes=10)
     model = build_network(config).eval()
     with hooked_macs(model) as macs, torch.no_grad():
@@ -56,7 +56,7 @@ def test_costs_are_those_of_the_layers_that_run(name: str) -> None:
     assert counts.params == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_attention_is_counted_whole_and_half_in_the_papers_count() -> None:
+def test_attention_counts_in_full_and_half_by_the_papers_convention() -> None:
     config = TimmConfig("timm:swin_tiny_patch4_window7_224", num_classes=10)
     with torch.device("meta"):
         model = build_network(config, (224, 224)).eval()
@@ -84,7 +84,7 @@ def test_a_fixed_size_is_built_for_the_resolution() -> None:
         (18, ["18"]),
     ],
 )
-def test_an_unknown_model_is_one_sentence(model: Any, fragments: list[str]) -> None:
+def test_an_unknown_model_is_reported_in_one_sentence(model: Any, fragments: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         TimmConfig(model)
     message = str(caught.value)
@@ -92,12 +92,12 @@ def test_an_unknown_model_is_one_sentence(model: Any, fragments: list[str]) -> N
     assert [fragment for fragment in fragments if fragment not in message] == []
 
 
-def test_the_names_read_from_timms_files_are_those_that_timm_registers() -> None:
+def test_names_read_from_timms_files_equal_its_registered_names() -> None:
     ours = {*PRESETS, *SEGMENTERS, *shipped()}
     assert baselines._names_in_timm() == {*timm.list_models()} - ours
 
 
-def test_a_model_that_is_registered_outside_of_timm_is_found() -> None:
+def test_a_model_registered_by_another_package_is_found() -> None:
     assert TimmConfig("timm:hrvit_nano").model == "timm:hrvit_nano"
 
 
@@ -107,19 +107,19 @@ def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
         RESNET.replace(**changes)
 
 
-def test_configs_come_back_from_their_dicts() -> None:
+def test_configs_are_restored_from_their_dicts() -> None:
     for config in (RESNET, preset("hrvit_nano")):
         assert network_from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert RESNET.replace(name="other").id == RESNET.id != RESNET.replace(num_classes=11).id
 
 
-def test_a_size_that_does_not_suit_is_one_sentence() -> None:
+def test_an_unsupported_size_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="timm:crossvit_tiny_240 does not run at 64×64 pixels: ") as caught:
         count(TimmConfig("timm:crossvit_tiny_240"), 64)
     assert "\n" not in str(caught.value)
 
 
-def test_an_operator_that_nobody_counted_is_no_silent_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operator_of_unknown_cost_is_an_error_and_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNet's max pooling, made unknown."""
     known = counting.FREE - {torch.ops.aten.max_pool2d_with_indices}
     monkeypatch.setattr(counting, "FREE", known)
@@ -127,7 +127,7 @@ def test_an_operator_that_nobody_counted_is_no_silent_zero(monkeypatch: pytest.M
         count(TimmConfig("timm:resnet18", num_classes=7), 32)
 
 
-def test_every_probe_takes_a_baseline() -> None:
+def test_every_probe_accepts_a_baseline() -> None:
     """But that of segmentation: such studies refuse classifiers before anything runs (test_study_segmentation)."""
     asked = ProbeInput(
         TimmConfig("timm:test_resnet"), (32, 32), data={"name": "digits", "resolution": (32, 32)},
@@ -150,14 +150,14 @@ BASELINES = [
 ]
 
 
-def test_a_baseline_has_the_bases_classes() -> None:
+def test_a_baseline_has_the_number_of_classes_of_the_base() -> None:
     _, resnet, grey = expand(Spec.model_validate({**BASE, "resolution": 32, "variants": BASELINES})).variants
     assert resnet.config == TimmConfig("timm:resnet18", num_classes=12, name="ResNet")
     assert grey.config == TimmConfig("timm:resnet18", num_classes=3, in_chans=1, name="grey")
     assert grey.point == {"in_chans": 1, "num_classes": 3}
 
 
-def test_ours_may_be_scaled_to_a_baselines_macs_and_not_the_other_way() -> None:
+def test_our_networks_are_matched_to_a_baselines_macs_but_not_the_reverse() -> None:
     fields = {**BASE, "base": "timm:test_resnet", "resolution": 64, "match": "equal macs"}
     entries = [{"name": "nano", "set": {"preset": "hrvit_nano"}}, {"name": "ResNet", "set": {"model": "timm:resnet18"}}]
     variants, dropped = expand(Spec.model_validate({**fields, "variants": entries}))

@@ -49,7 +49,7 @@ def test_stripes_match_a_loop_over_tokens(height: int, width: int, stripe: int, 
     torch.testing.assert_close(stripe_attention((q, v), stripe, 2, fused=fused), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_attention_sees_its_row_and_column_stripes_only() -> None:
+def test_attention_depends_only_on_its_row_and_column_stripes() -> None:
     attention = Attention(8, CrossShaped(8, 4, 2), parallel_conv=False, batch_norm=False)
     x = torch.randn(1, 6, 6, 8, requires_grad=True)
     attention(x)[0, 2, 3].sum().backward()
@@ -73,7 +73,7 @@ def test_fused_equals_explicit(name: str) -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 24, 32, 240])
-def test_des_is_a_kronecker_map(dim: int) -> None:
+def test_des_equals_its_kronecker_definition(dim: int) -> None:
     des = DES(dim)
     with torch.no_grad():
         for linear in (des.right, des.left):
@@ -89,7 +89,7 @@ def test_des_is_a_kronecker_map(dim: int) -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 32, 128, 240])
-def test_des_adds_itself_onto_what_it_is_given(dim: int) -> None:
+def test_des_adds_its_output_to_a_given_tensor(dim: int) -> None:
     des = DES(dim)
     x, onto = torch.randn(2, 2, 3, 5, dim)
     before = onto.clone()
@@ -103,7 +103,7 @@ def test_des_adds_itself_onto_what_it_is_given(dim: int) -> None:
     torch.testing.assert_close(served.served()(x, onto + bias_of_left(des)), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_tables_name_the_same_variants() -> None:
+def test_tables_of_modules_and_costs_have_the_same_variants() -> None:
     modules: dict[str, Mapping[str, object]] = {
         "attention": blocks.ATTENTION,
         "ffn": blocks.FFNS,
@@ -119,7 +119,7 @@ def test_tables_name_the_same_variants() -> None:
     assert set(cost.ATTENTION) == set(blocks.ATTENTION)
 
 
-def test_attention_starts_silent_and_can_be_woken() -> None:
+def test_attention_is_zero_at_initialization_and_can_be_trained() -> None:
     """The attention's BatchNorm starts at zero, so at first no gradient reaches what stands before it."""
     model = create_model("hrvit_nano", num_classes=4)
     image = torch.randn(2, 3, 64, 64)
@@ -139,7 +139,7 @@ def test_attention_starts_silent_and_can_be_woken() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 3, 3, 8), (16, 4)])
-def test_stochastic_depth_is_that_of_timm(shape: tuple[int, ...]) -> None:
+def test_stochastic_depth_equals_that_of_timm(shape: tuple[int, ...]) -> None:
     ours, theirs, x = blocks.drop_path.DropPath(0.3), timm.layers.DropPath(0.3), torch.randn(shape)
     torch.manual_seed(7)
     y = ours(x)
@@ -182,9 +182,7 @@ def test_presets_run_on_any_shape() -> None:
     [(5, 1, (9, 4)), (7, 1, (9, 4)), (5, 1, (4, 9)), (3, 1, (2, 2)), (3, 1, (1, 1)), (3, 2, (2, 3)), (5, 4, (4, 4)),
      (9, 8, (8, 8))],
 )  # fmt: skip
-def test_a_depthwise_convolution_has_the_gradients_of_any_other(
-    kernel: int, stride: int, size: tuple[int, int]
-) -> None:
+def test_depthwise_gradients_equal_those_of_the_library(kernel: int, stride: int, size: tuple[int, int]) -> None:
     """Where the library's own gradient is slow: wide kernels, and maps lower than their kernel."""
     conv = depthwise(6, kernel, stride=stride).double()
     plain = nn.Conv2d(6, 6, kernel, stride=stride, padding=kernel // 2, groups=6).double()
@@ -201,7 +199,7 @@ def test_a_depthwise_convolution_has_the_gradients_of_any_other(
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 9])
-def test_a_depthwise_convolution_has_the_gradients_of_any_other_on_the_smallest_maps(kernel: int) -> None:
+def test_depthwise_gradients_on_small_maps_equal_those_of_the_library(kernel: int) -> None:
     """Maps narrower, lower or both than the kernel, or than its half."""
     conv = depthwise(2, kernel).double()
     plain = nn.Conv2d(2, 2, kernel, padding=kernel // 2, groups=2).double()
@@ -213,7 +211,7 @@ def test_a_depthwise_convolution_has_the_gradients_of_any_other_on_the_smallest_
             torch.testing.assert_close(own, expected)
 
 
-def test_the_library_computes_gradients_that_are_fast_already() -> None:
+def test_fast_cases_use_the_gradient_of_the_library() -> None:
     x = torch.randn(1, 6, 8, 8)
     for kernel, stride in ((3, 1), (3, 2), (5, 4)):
         assert "FastGradient" not in type(depthwise(6, kernel, stride=stride)(x).grad_fn).__name__
@@ -221,7 +219,7 @@ def test_the_library_computes_gradients_that_are_fast_already() -> None:
 
 @pytest.mark.parametrize("changes", [{"stride": (2, 2)}, {"dilation": (2, 2), "padding": (4, 4)}, {"padding": (0, 0)}])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_a_depthwise_convolution_obeys_what_is_changed_later(changes: dict[str, Any], kernel: int) -> None:
+def test_a_depthwise_convolution_respects_later_changes_of_its_settings(changes: dict[str, Any], kernel: int) -> None:
     """As those do who take a network to another output stride; also a copy of it."""
     conv, plain = depthwise(4, kernel), nn.Conv2d(4, 4, kernel, padding=kernel // 2, groups=4)
     plain.load_state_dict(conv.state_dict())

@@ -177,7 +177,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_input_is_one_sentence_and_nothing_is_lost(
+def test_a_broken_input_is_reported_in_one_sentence_and_nothing_is_lost(
     what: str, origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "full disk" in what and not Path("/dev/full").exists():
@@ -202,5 +202,5 @@ def test_a_broken_input_is_one_sentence_and_nothing_is_lost(
         assert list(Path("new/checkpoints").glob("step-*.pt")), "the steps before it are kept"
 
 
-def test_there_are_many() -> None:
+def test_there_are_many_broken_inputs() -> None:
     assert len(BROKEN) >= 25

@@ -83,7 +83,9 @@ def settled(page: "Page") -> None:
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", [1440, 420])
 @pytest.mark.parametrize("name", [address(page) for page in PAGES])
-def test_every_page_is_whole(browser: "Browser", server: str, name: str, width: int, theme: str) -> None:
+def test_every_page_has_no_error_and_fits_its_width(
+    browser: "Browser", server: str, name: str, width: int, theme: str
+) -> None:
     """No error, and nothing to scroll to the side."""
     page = opened(browser, f"{server}/{name}", width, theme)
     assert page.locator("[data-testid=stException]").count() == 0

@@ -95,6 +95,6 @@ def test_random_networks_stay_within_limits() -> None:
         assert count(scaled, (128, 128)).params <= limit
 
 
-def test_a_limit_below_the_smallest_network_is_one_sentence() -> None:
+def test_a_limit_below_the_smallest_network_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"parameters: .* at the smallest widths .* above the limit of 1\.00 k; use"):
         scale_to_budget(preset("hrvit_b1"), "params", 1000, 224)

@@ -19,13 +19,13 @@ def published() -> dict[str, Tensor]:
     return NaiveHRViT(PRESETS["hrvit_nano"]).state_dict()
 
 
-def test_every_key_has_a_place_and_no_two_the_same(published: dict[str, Tensor]) -> None:
+def test_every_published_key_has_a_distinct_place(published: dict[str, Tensor]) -> None:
     names = [our_name(key) for key in cut_in_halves(published)]
     assert set(names) == set(create_model("hrvit_nano").state_dict()) and len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("conv", ["conv.conv_", "conv"])
-def test_a_mixcfn_that_is_written_whole_is_cut_in_halves(conv: str) -> None:
+def test_an_unsplit_mixcfn_is_split_into_halves(conv: str) -> None:
     """As published, and as ours were before its halves were modules: the first half of the hidden channels goes through
     the smaller kernel. Other parts with the same names stay as they are."""
     kinds = {"fc1.weight": (6, 2), "fc1.bias": (6,), "fc2.weight": (2, 6), "fc2.bias": (2,)}
@@ -49,7 +49,7 @@ def test_a_mixcfn_that_is_written_whole_is_cut_in_halves(conv: str) -> None:
     assert all(torch.equal(cut[f"a.ffn.{name}"], tensor) for name, tensor in expected.items())
 
 
-def test_what_is_no_weight_of_a_linear_has_no_place_in_a_half() -> None:
+def test_tensors_of_other_shapes_are_not_split() -> None:
     convs = {"a.ffn.conv3.bias": torch.ones(1), "a.ffn.conv5.bias": torch.ones(1)}
     for odd in (torch.tensor(1.0), torch.ones(4), torch.ones(4, 4).to_sparse()):
         assert "a.ffn.fc2.weight" in cut_in_halves({"a.ffn.fc2.weight": odd, **convs})
@@ -123,7 +123,7 @@ def small_segmenter(head: str, **changes: Any) -> HRViT:
 
 
 @pytest.mark.parametrize("head", ["segformer", "upernet"])
-def test_mmsegmentations_decoders_load(head: str, published: dict[str, Tensor]) -> None:
+def test_decoders_of_mmsegmentation_load(head: str, published: dict[str, Tensor]) -> None:
     model = small_segmenter(head)
     wanted = {name for name in model.state_dict() if name.startswith("head.")}
     names = [our_name(key, head) for key in decoder_keys(head)]
@@ -136,7 +136,7 @@ def test_mmsegmentations_decoders_load(head: str, published: dict[str, Tensor]) 
         torch.testing.assert_close(model.state_dict()[name], checkpoint[key].to(model.state_dict()[name].dtype))
 
 
-def test_a_decoder_that_is_not_the_models_is_refused(published: dict[str, Tensor]) -> None:
+def test_a_decoder_of_another_kind_is_refused(published: dict[str, Tensor]) -> None:
     checkpoint = segmentation_checkpoint("upernet", published)
     model = small_segmenter("segformer")
     with pytest.raises(ConfigError, match=r"missing \(head\.projections\.0.*unexpected \(decode_head\.psp_modules"):
@@ -149,7 +149,9 @@ def test_a_decoder_that_is_not_the_models_is_refused(published: dict[str, Tensor
 
 
 @pytest.mark.parametrize("head", ["segformer", "upernet", "pool", "norm_pool", "none"])
-def test_of_a_classification_checkpoint_other_heads_take_the_backbone(head: str, published: dict[str, Tensor]) -> None:
+def test_models_with_other_heads_load_the_backbone_of_a_classification_checkpoint(
+    head: str, published: dict[str, Tensor]
+) -> None:
     """Its classifier goes by a name that other heads have too, at another shape."""
     model = small_segmenter(head)
     report = load_published(model, published, strict=False)
@@ -158,7 +160,7 @@ def test_of_a_classification_checkpoint_other_heads_take_the_backbone(head: str,
     assert torch.equal(model.state_dict()["stem.conv1.weight"], published["stem.conv1.weight"])
 
 
-def test_missing_and_unexpected_keys_are_said(published: dict[str, Tensor]) -> None:
+def test_missing_and_unexpected_keys_are_reported(published: dict[str, Tensor]) -> None:
     del published["stem.conv1.bias"]
     published["decode_head.conv_seg.weight"] = torch.zeros(1)
     model = create_model("hrvit_nano")
@@ -170,13 +172,13 @@ def test_missing_and_unexpected_keys_are_said(published: dict[str, Tensor]) -> N
     assert report.missing == ("stem.conv1.bias",) and report.unexpected == ("decode_head.conv_seg.weight",)
 
 
-def test_a_wrong_shape_names_both(published: dict[str, Tensor]) -> None:
+def test_an_error_about_a_wrong_shape_names_both_shapes(published: dict[str, Tensor]) -> None:
     with pytest.raises(ConfigError, match=r"classifier.*shape \(1000, 128\).*\(10, 128\)"):
         load_published(create_model("hrvit_nano", num_classes=10), published)
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b""])
-def test_an_unreadable_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_file_is_reported_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:

@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
         (cli.listed(cli.size), "224,64x32", [(224, 224), (64, 32)]),
     ],
 )
-def test_a_value_is_read(parse: Callable[[str], object], text: str, value: object) -> None:
+def test_a_valid_value_is_parsed(parse: Callable[[str], object], text: str, value: object) -> None:
     assert parse(text) == value
 
 
@@ -108,7 +108,7 @@ def test_a_parser_refuses_in_one_sentence() -> None:
 # -- display -------------------------------------------------------------------------------------------------
 
 
-def test_printable_leaves_no_character_that_a_terminal_obeys() -> None:
+def test_printable_escapes_all_control_characters() -> None:
     """The witness is Unicode's own table: categories of controls, surrogates and separators, and bidi classes."""
     everything = [chr(code) for code in range(0x110000)]
     turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -127,7 +127,7 @@ def test_printable_leaves_no_character_that_a_terminal_obeys() -> None:
     assert cli.printable("a\x1b[2Jb\u202ec\r") == r"a\x1b[2Jb\u202ec\r"
 
 
-def test_the_console_shows_the_text_of_others_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_console_prints_untrusted_text_literally(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "a[/red]b [bold]c :smile: \x1b[31md\u202e"
     console = cli.console()
     console.print(hostile)
@@ -141,13 +141,13 @@ def test_the_console_shows_the_text_of_others_as_it_is(capsys: pytest.CaptureFix
     assert "\x1b" not in shown and "\u202e" not in shown
 
 
-def test_colours_of_ours_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_own_colours_are_sent_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     cli.console(force_terminal=True, color_system="standard").print("x\x1b[0m", style="red")
     assert capsys.readouterr().out == "\x1b[31mx\\x1b[0m\x1b[0m\n"
 
 
 @pytest.mark.parametrize(("columns", "width"), [(None, 120), ("80", 80), ("wide", 120), ("0", 20)])
-def test_in_a_pipe_a_console_is_as_wide_as_columns_says(
+def test_in_a_pipe_the_variable_columns_sets_the_width_of_the_console(
     monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -159,7 +159,7 @@ def test_in_a_pipe_a_console_is_as_wide_as_columns_says(
 SENTENCES = "Costs of 1,000 networks: /a/long/path/of/folders/that/is/wider/than/the/terminal; try again later."
 
 
-def test_a_terminal_gets_lines_that_end_between_words(
+def test_in_a_terminal_lines_break_between_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -178,7 +178,7 @@ def test_a_terminal_gets_lines_that_end_between_words(
         assert " ".join(lines) in (SENTENCES, f"{SENTENCES} {SENTENCES}")
 
 
-def test_numbers_for_people() -> None:
+def test_numbers_are_formatted_for_people() -> None:
     assert [cli.rough_duration(seconds) for seconds in (0, 89, 91, 1392, 7530)] == [
         "0 s", "89 s", "2 min", "23 min", "2 h 6 min",
     ]  # fmt: skip
@@ -210,11 +210,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
-def test_a_command_ends_with_its_own_code() -> None:
+def test_a_command_exits_with_its_own_code() -> None:
     assert ended(start('print("fine"); return 1')) == (1, "fine\n", "")
 
 
-def test_what_a_user_can_cause_is_one_sentence_and_a_fault_of_ours_a_traceback(tmp_path: Path) -> None:
+def test_user_errors_are_reported_in_one_sentence_and_our_own_errors_tracebacks(tmp_path: Path) -> None:
     refused = 'from hrvit_lab.errors import ConfigError; raise ConfigError("x \\x1b[2J is wrong;\\nuse y")'
     assert ended(start(refused)) == (2, "", "error: x \\x1b[2J is wrong; use y\n")
     nowhere = tmp_path / "at" / "all"
@@ -225,7 +225,7 @@ def test_what_a_user_can_cause_is_one_sentence_and_a_fault_of_ours_a_traceback(t
     assert code == 1 and errors.startswith("Traceback") and "a bug" in errors
 
 
-def test_ctrl_c_is_heard_while_modules_load(tmp_path: Path) -> None:
+def test_ctrl_c_is_handled_while_modules_load(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(300)\n")
     process = start(f'sys.path.insert(0, "{tmp_path}"); import slow')
     assert process.stdout is not None and process.stdout.readline() == "loading\n"
@@ -233,7 +233,7 @@ def test_ctrl_c_is_heard_while_modules_load(tmp_path: Path) -> None:
     assert ended(process) == (130, "", "interrupted\n")
 
 
-def test_the_exit_code_is_130_where_the_interrupt_came_out_of_an_exec(tmp_path: Path) -> None:
+def test_the_exit_code_is_130_if_an_exec_is_interrupted(tmp_path: Path) -> None:
     """sympy and dataclasses run text by exec while they load; CPython then forgets the exit code of ``python -m``."""
     (tmp_path / "command.py").write_text(program("exec('raise KeyboardInterrupt')"))
     process = subprocess.Popen(
@@ -243,7 +243,7 @@ def test_the_exit_code_is_130_where_the_interrupt_came_out_of_an_exec(tmp_path: 
     assert ended(process) == (130, "", "interrupted\n")
 
 
-def test_a_reader_that_has_gone_ends_the_command_without_a_word() -> None:
+def test_a_closed_pipe_ends_the_command_without_a_message() -> None:
     long = 'c = cli.console(); [c.print("x" * 99) for _ in range(9999)]; return 0'
     for code in (long, 'print("x" * 999999); return 0', 'print("x"); return 0'):
         process = start(code, shell="set -o pipefail; ( {} ) | true")
@@ -252,7 +252,7 @@ def test_a_reader_that_has_gone_ends_the_command_without_a_word() -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_discards_and_no_file_takes_its_place(tmp_path: Path, closed: str) -> None:
+def test_output_to_a_closed_stream_is_discarded_and_not_written_to_a_file(tmp_path: Path, closed: str) -> None:
     file = tmp_path / "kept"
     code = (
         f'f = open("{file}", "w"); print("lost"); print("lost", file=sys.stderr); cli.console().print("lost"); '
@@ -280,7 +280,7 @@ REFUSED = 'print("x"); from hrvit_lab.errors import ConfigError; raise ConfigErr
         (REFUSED, "error: y\n"),
     ],
 )
-def test_a_full_standard_output_is_one_sentence(
+def test_a_full_standard_output_is_reported_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, code: str, error: str, unbuffered: str
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
@@ -294,7 +294,7 @@ def test_a_full_standard_error_keeps_the_exit_code() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "ascii", "latin-1", "cp1252"])
-def test_another_encoding_replaces_what_it_lacks(encoding: str) -> None:
+def test_unencodable_characters_are_replaced(encoding: str) -> None:
     code = 'print("224×224 ★"); cli.console().print("± é 日"); cli.complain("Δ\\U0001f600"); return 0'
     process = subprocess.run(
         [sys.executable, "-c", program(code)],
@@ -324,7 +324,7 @@ def test_help_needs_no_rich_and_no_pydantic() -> None:
     [("--help", "wrapt"), ("cost hrvit_nano", "yaml"), ("study --list", "rich"), ("train x", "torch"),
      ("latency x", "torch")],
 )  # fmt: skip
-def test_ctrl_c_while_a_command_loads_is_one_word(command: str, module: str, tmp_path: Path) -> None:
+def test_ctrl_c_while_a_command_loads_prints_one_word(command: str, module: str, tmp_path: Path) -> None:
     """Also where the module that is being loaded turns the interrupt into another error, as some do."""
     (tmp_path / f"{module}.py").write_text(
         "import time\nprint('begun', flush=True)\ntry:\n    time.sleep(60)\n"

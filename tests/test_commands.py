@@ -96,9 +96,7 @@ def python(*arguments: str, shell: str = "", **variables: str) -> "subprocess.Co
         ),
     ],
 )
-def test_another_encoding_replaces_text(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str
-) -> None:
+def test_unencodable_text_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str) -> None:
     """What the encoding lacks is a question mark; what it has is as in UTF-8."""
     arguments, code = COMMANDS[name]
     streams = [io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2)]
@@ -114,7 +112,7 @@ def test_another_encoding_replaces_text(
         assert re.search(r"hrvit_nan\?|n\?|z\?ffern|br\?nch", errors)
 
 
-def test_another_encoding_replaces_text_of_the_design_space(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unencodable_text_of_the_design_space_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", stream)
     assert space_size.main([]) == 0
@@ -173,7 +171,7 @@ CLOSED = [("cost", ">&-"), ("report", "<&- >&- 2>&-"), ("study", "| head -1")]
         ],
     ),
 )
-def test_a_closed_stream_ends_no_command_in_a_traceback(folder: Path, name: str, shell: str) -> None:
+def test_no_command_prints_a_traceback_if_a_stream_is_closed(folder: Path, name: str, shell: str) -> None:
     """With ``| head -1``, a command that writes little may end before its reader."""
     codes = SHELLS[shell]
     done = python("hrvit_lab", *COMMANDS[name][0].split(), shell=shell)
@@ -237,7 +235,7 @@ def test_ctrl_c_while_other_counters_run(tool: str, tmp_path: Path, monkeypatch:
         ["latency"],
     ),
 )
-def test_a_full_standard_output_is_one_sentence(
+def test_a_full_standard_output_is_reported_in_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     arguments, _ = COMMANDS.get(name, (name, 0))

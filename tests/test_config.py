@@ -30,13 +30,13 @@ def test_defaults_are_b1() -> None:
     assert HRViTConfig(name="hrvit_b1") == B1
 
 
-def test_defaults_are_b1s_first_branches() -> None:
+def test_defaults_of_fewer_branches_are_the_first_of_b1() -> None:
     config = HRViTConfig(depths=((1,), (1, 1)))
     assert config.widths == (32, 64) and config.window_sizes == (1, 2) and config.head_widths == (32, 64)
     assert HRViTConfig(depths=((1,) * 5,)).widths[-1] == 512
 
 
-def test_scalars_stand_for_every_branch() -> None:
+def test_a_single_value_applies_to_every_branch() -> None:
     config = B1.replace(window_sizes=7, head_dims=16, attention="cross_shaped")
     assert config.window_sizes == (7, 7, 7, 7)
     assert config.head_dims == (16, 16, 16, 16)
@@ -51,7 +51,7 @@ def test_scalars_stand_for_every_branch() -> None:
         {"mlp_ratios": (4.001, 4, 4, 4)},  # int(32 · 4.001) is 128 too
     ],
 )
-def test_networks_that_are_equal_have_equal_ids(changes: dict) -> None:
+def test_equal_networks_have_equal_ids(changes: dict) -> None:
     assert B1.replace(**changes).id == B1.id
 
 
@@ -66,7 +66,7 @@ def test_networks_that_are_equal_have_equal_ids(changes: dict) -> None:
         ({"head": "none"}, {"num_classes": 7, "head_features": 5, "head_widths": 3, "drop_rate": 0.5}),
     ],
 )
-def test_settings_that_nothing_reads_do_not_count(base: dict, changes: dict) -> None:
+def test_unused_settings_do_not_change_the_id(base: dict, changes: dict) -> None:
     assert HRViTConfig(**base).id == HRViTConfig(**(base | changes)).id
 
 
@@ -86,7 +86,7 @@ def test_settings_that_nothing_reads_do_not_count(base: dict, changes: dict) -> 
         {"head": "none"},
     ],
 )
-def test_networks_that_differ_have_different_ids(changes: dict) -> None:
+def test_different_networks_have_different_ids(changes: dict) -> None:
     assert B1.replace(**changes).id != B1.id
 
 
@@ -143,7 +143,7 @@ def test_errors_name_field_value_and_remedy(changes: dict, words: list[str]) -> 
 
 
 @pytest.mark.parametrize("field", HRViTConfig.model_fields)
-def test_no_field_is_refused_in_the_words_of_a_library(field: str) -> None:
+def test_errors_of_fields_are_in_our_words(field: str) -> None:
     for value in (None, -1, 0, 2.5, math.nan, "x", [], [[]], {}, "x" * 200, b"\xff", object()):
         try:
             B1.replace(**{field: value})
@@ -151,7 +151,7 @@ def test_no_field_is_refused_in_the_words_of_a_library(field: str) -> None:
             assert not re.search("input should|valid |unable|Value error", str(error), re.IGNORECASE), error
 
 
-def test_what_is_suggested_instead_of_another_width_is_accepted() -> None:
+def test_suggested_remedies_for_a_width_are_accepted() -> None:
     for remedy in ({"head_dims": (4, 32, 32, 32)}, {"head_dims": (8, 32, 32, 32)}, {"mlp_ratios": (1, 4, 4, 4)}):
         B1.replace(**remedy)
 
@@ -184,13 +184,13 @@ def test_input_too_small_names_the_remedy() -> None:
         ("name: \x00", "not valid YAML"),
     ],
 )
-def test_untrusted_text_is_one_sentence(text: str, words: str) -> None:
+def test_untrusted_text_is_reported_in_one_sentence(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         HRViTConfig.from_yaml(text)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_aliases_are_refused_before_they_unfold() -> None:
+def test_aliases_are_refused_before_they_are_expanded() -> None:
     bomb = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{n}: &{n} [{','.join(['*' + m] * 9)}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True)
     )
@@ -270,7 +270,7 @@ def test_a_first_scale_that_no_stem_gives_becomes_the_nearest_that_one_does() ->
     assert with_topology(deep, "pyramid").depths == ((64, 1),)  # the most that a config accepts
 
 
-def test_widths_scale_to_the_nearest_that_work() -> None:
+def test_widths_scale_to_the_nearest_valid_ones() -> None:
     for factor in (0.5, 0.9, 1.3, 2.0):
         scaled = scale_widths(B1, factor)
         for branch, (width, base) in enumerate(zip(scaled.widths, B1.widths, strict=True)):
@@ -290,7 +290,7 @@ def test_a_scaled_pyramids_stem_is_as_wide_as_its_first_scale() -> None:
     assert scale_widths(narrow, 0.85).widths == (6,)  # 7 has no half for the stem's first convolution
 
 
-def test_depths_scale_and_never_vanish() -> None:
+def test_depths_scale_and_are_at_least_one() -> None:
     assert scale_depths(B1, 0.1).depths == tuple((1,) * len(stage) for stage in B1.depths)
     assert scale_depths(B1, 2).depths[4] == (2, 2, 12, 4)
 

@@ -75,7 +75,7 @@ def test_every_preset_and_head_has_its_parameters_and_buffers(config: HRViTConfi
 
 
 @every_kind_of_part
-def test_every_preset_and_head_equals_torchs_formulas(name: str) -> None:
+def test_every_preset_and_head_has_the_counts_of_torchs_formulas(name: str) -> None:
     model, sizes = with_every_part(name)
     for size in sizes:
         with torch.no_grad(), use_explicit_attention(model), TorchFlops() as run:
@@ -87,7 +87,7 @@ def test_every_preset_and_head_equals_torchs_formulas(name: str) -> None:
 
 
 @every_kind_of_part
-def test_activations_and_moved_maps_equal_what_is_dispatched(name: str) -> None:
+def test_activations_and_moved_maps_equal_those_of_dispatched_operators(name: str) -> None:
     model, sizes = with_every_part(name)
     for size in sizes:
         check_dispatched(model, size)
@@ -95,7 +95,7 @@ def test_activations_and_moved_maps_equal_what_is_dispatched(name: str) -> None:
 
 @pytest.mark.slow
 @every_config
-def test_activations_and_moved_maps_of_whole_networks_equal_what_is_dispatched(config: HRViTConfig) -> None:
+def test_activations_and_moved_maps_of_whole_networks_equal_those_of_dispatched_operators(config: HRViTConfig) -> None:
     with torch.device("meta"):
         model = build(config).eval()
     for size in SIZES:
@@ -121,7 +121,7 @@ def check_dispatched(model: HRViT, size: tuple[int, int]) -> None:
 
 @pytest.mark.slow
 @every_config
-def test_every_preset_and_head_equals_torchs_counter_at_every_size(config: HRViTConfig) -> None:
+def test_every_preset_and_head_has_the_counts_of_torchs_counter_at_every_size(config: HRViTConfig) -> None:
     with torch.device("meta"):
         model = build(config).eval()
     for size in SIZES:
@@ -158,7 +158,7 @@ def zeros(model: HRViT, size: tuple[int, int]) -> torch.Tensor:
 # -- by hand ----------------------------------------------------------------------------------------------------------
 
 
-def test_weights_and_moved_bytes_by_hand() -> None:
+def test_weights_and_moved_bytes_against_hand_computation() -> None:
     """One stage, one branch, one block at 32×32: 8×8 tokens, width 8, hidden width 16."""
     config = HRViTConfig(depths=((1,),), widths=8, head_dims=4, window_sizes=2, mlp_ratios=2, stem_width=4, head="none")
     n = 8 * 8
@@ -176,7 +176,7 @@ def test_weights_and_moved_bytes_by_hand() -> None:
     assert counts.weight_mib == counts.weight_bytes() / 2**20 and counts.moved_mib == counts.moved_bytes() / 2**20
 
 
-def test_waste_of_padded_windows_by_hand() -> None:
+def test_macs_of_padded_windows_against_hand_computation() -> None:
     """Window 7 on a 10×10 map: of 14 padded rows and columns 3 are real beside the full window."""
     config = HRViTConfig(
         depths=((1,),), widths=16, head_dims=8, window_sizes=7, mlp_ratios=2, stem_width=4, head="none"
@@ -188,7 +188,7 @@ def test_waste_of_padded_windows_by_hand() -> None:
     assert table.macs_padding["attention products"] == waste == table.macs_padding.sum()
 
 
-def test_totals_are_the_ledgers_sums() -> None:
+def test_totals_equal_the_sums_of_the_ledger() -> None:
     rng = random.Random(3)
     configs = [*PRESETS.values(), *(random_config(rng) for _ in range(50))]
     for config in configs:
@@ -196,7 +196,7 @@ def test_totals_are_the_ledgers_sums() -> None:
         assert totals(config, size) == sum_costs(row.cost for row in ledger(config, size))
 
 
-def test_an_unknown_dtype_is_named() -> None:
+def test_an_error_names_an_unknown_dtype() -> None:
     for ask in (count("hrvit_nano").weight_bytes, lambda dtype: peak_memory_bytes(PRESETS["hrvit_nano"], dtype=dtype)):
         with pytest.raises(ValueError, match="dtype 'int3' is unknown; use one of float32"):
             ask("int3")
@@ -238,7 +238,9 @@ def test_peak_memory_of_the_published_networks(name: str, side: int) -> None:
         ("hrvit_b1", (224, 224), 1, "float32", "segformer"),
     ],
 )
-def test_peak_memory_elsewhere(name: str, size: tuple[int, int], batch_size: int, dtype: str, head: str) -> None:
+def test_peak_memory_of_other_networks(
+    name: str, size: tuple[int, int], batch_size: int, dtype: str, head: str
+) -> None:
     everything, maps = live_ratio(PRESETS[name].replace(head=head), size, batch_size, dtype)
     assert everything == pytest.approx(1, abs=0.15) and maps == pytest.approx(1, abs=0.15)
 
@@ -307,7 +309,7 @@ def test_a_model_without_a_ledger_has_no_prediction() -> None:
     assert audit(torch.nn.Conv2d(3, 4, 3), (8, 8)).predicted_macs.isna().all()
 
 
-def test_a_prediction_by_hand() -> None:
+def test_a_prediction_against_hand_computation() -> None:
     """A linear, a product written with @, a norm: 10 × 4 × 8 products each, 80 outputs."""
     costs = [
         Cost("a", "linear", macs=320, outputs=80, additions=80, run_as="module"),
@@ -341,7 +343,7 @@ def test_totals_are_fast_enough_to_search_with() -> None:
     assert of_totals < 2 / 3 * of_ledgers
 
 
-def test_totals_of_a_search_write_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_of_a_search_compute_no_ledger_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """What networks share is summed once: of a network that differs in one branch's window, only new parts are."""
     part_totals.cache_clear()
     totals(PRESETS["hrvit_b1"], 224)
@@ -365,7 +367,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, out, err
 
 
-def test_the_table_shows_the_figures_and_no_other_counters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_audit_the_table_shows_no_other_counters(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys, "hrvit_b1", "--resolution", "512")
     out = out.replace("\N{NO-BREAK SPACE}", " ")
     assert (code, err) == (0, "")
@@ -383,7 +385,7 @@ def whole_words(out: str) -> set[str]:
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("by", ["part", "operator", "branch", "stage"])
 @pytest.mark.parametrize("model", ["hrvit_b1", "hrvit_b1_upernet_ade20k", "mit_b5"])
-def test_a_table_fits_its_terminal_uncut(
+def test_a_table_fits_the_terminal_without_cut_values(
     model: str, by: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No line is too long, no head is cut, and every value of the ledger stands there whole, with its unit."""
@@ -404,7 +406,7 @@ def test_a_table_fits_its_terminal_uncut(
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_terminal_shows_what_a_pipe_does(columns: int) -> None:
+def test_a_terminal_shows_the_same_table_as_a_pipe(columns: int) -> None:
     """A pseudo-terminal of that width, as a person has it."""
     shown = in_terminal([sys.executable, "-m", "hrvit_lab.cost", "hrvit_b1", "--resolution", "512"], columns)
     assert max(map(len, shown.splitlines())) <= columns
@@ -446,7 +448,7 @@ def test_costs_of_a_config_load_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["operator", "branch", "stage", "part"])
-def test_csv_holds_the_numbers_unrounded(capsys: pytest.CaptureFixture[str], by: str) -> None:
+def test_csv_contains_exact_numbers(capsys: pytest.CaptureFixture[str], by: str) -> None:
     _, out, _ = said(capsys, "hrvit_nano", "--resolution", "97x161", "--by", by, "--dtype", "bfloat16", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     counts = count("hrvit_nano", (97, 161))
@@ -457,7 +459,7 @@ def test_csv_holds_the_numbers_unrounded(capsys: pytest.CaptureFixture[str], by:
     }  # fmt: skip
 
 
-def test_the_audit_stands_beside_the_prediction(
+def test_the_audit_is_shown_beside_the_prediction(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     macs = [prediction.macs for prediction in predictions(row.cost for row in ledger(PRESETS["hrvit_nano"], 32))]
@@ -512,7 +514,9 @@ def test_settings_change_the_config(capsys: pytest.CaptureFixture[str]) -> None:
         (["timm:resnet18"], "'timm:resnet18' is a timm model and has no HRViT config; use hrvit_lab.count"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
+def test_an_invalid_request_is_reported_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
     code, out, err = said(capsys, *arguments)
     assert (code, out) == (2, "") and err.startswith("error: ") and sentence in err and err.count("\n") == 1
 

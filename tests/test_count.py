@@ -64,7 +64,7 @@ def test_a_hand_count() -> None:
     assert counts.table("part").set_index("part").activations["attention products"] == 2 * 4 * 256 + 8 * n
 
 
-def test_padded_windows_by_hand() -> None:
+def test_padded_windows_against_hand_computation() -> None:
     """Window 7 on a 10×10 map: 7 + 3 rows as they are, 14 padded."""
     config = HRViTConfig(
         depths=((1,),), widths=16, head_dims=8, window_sizes=7, mlp_ratios=2, stem_width=4, head="none"
@@ -83,7 +83,7 @@ def test_padded_windows_by_hand() -> None:
         )),
     ],
 )  # fmt: skip
-def test_closed_form_equals_what_is_dispatched(name: str, resolution: tuple[int, int]) -> None:
+def test_closed_form_counts_equal_those_of_dispatched_operators(name: str, resolution: tuple[int, int]) -> None:
     closed = count(PRESETS[name], resolution)
     with torch.device("meta"):
         model = create_model(name)
@@ -106,7 +106,7 @@ def test_every_grouping_sums_to_the_totals(by: str) -> None:
     assert table.macs_padded.sum() == counts.macs_padded and table.activations.sum() == counts.activations
 
 
-def test_unknown_grouping() -> None:
+def test_an_unknown_grouping_is_an_error() -> None:
     with pytest.raises(ValueError, match="use operator, branch, stage or part"):
         count(PRESETS["hrvit_nano"]).table("layer")
 
@@ -119,7 +119,7 @@ def test_unknown_grouping() -> None:
         pytest.param("hrnet_w18", 21.30, 4.32, 16.31, marks=pytest.mark.slow),
     ],
 )
-def test_any_timm_model(name: str, params_m: float, gmacs: float, activations_m: float) -> None:
+def test_any_timm_model_is_counted(name: str, params_m: float, gmacs: float, activations_m: float) -> None:
     with torch.device("meta"):
         counts = count(timm.create_model(name), 224)
     assert counts.params / 1e6 == pytest.approx(params_m, abs=0.006)
@@ -127,7 +127,7 @@ def test_any_timm_model(name: str, params_m: float, gmacs: float, activations_m:
     assert counts.activations / 1e6 == pytest.approx(activations_m, rel=0.01)
 
 
-def test_an_operator_nobody_counted_is_an_error() -> None:
+def test_an_operator_of_unknown_cost_is_an_error() -> None:
     class Spectral(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.fft.fft2(x).real
@@ -136,7 +136,7 @@ def test_an_operator_nobody_counted_is_an_error() -> None:
         count(Spectral(), 32)
 
 
-def test_a_model_that_is_no_longer_its_config_is_counted_as_it_is() -> None:
+def test_a_changed_model_is_counted_as_it_is() -> None:
     plain, served = create_model(SMALL), deploy(create_model(SMALL))
     assert count(served, 64).params == sum(p.numel() for p in served.parameters()) != count(plain, 64).params
     backbone = create_model(SMALL)
@@ -192,7 +192,7 @@ SCORES, PRODUCTS, MAPS = 2 * 64 * 64, 2 * 2 * 64 * 64 * 4, 4 * 64 * 8
     ],
     ids=["plain", "by name", "boolean mask", "additive mask", "causal", "grouped"],
 )
-def test_attention_is_counted_whole(attend: Callable[..., Tensor], heads: int, unread: int) -> None:
+def test_masked_attention_is_counted_in_full(attend: Callable[..., Tensor], heads: int, unread: int) -> None:
     """2 query heads of 4 channels, 64 queries and 64 keys each, whatever is masked; a shared key is read once."""
     found = costs_after(lambda x: attend(by_heads(x), by_heads(x, heads), by_heads(x, heads)))
     assert found == (PRODUCTS, SCORES + 64 * 8, MAPS - unread)
@@ -231,7 +231,7 @@ def test_other_products_and_free_operators(
 
 
 @pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU])
-def test_recurrent_layers(recurrent: type[nn.LSTM | nn.GRU]) -> None:
+def test_recurrent_layers_are_counted(recurrent: type[nn.LSTM | nn.GRU]) -> None:
     """4 gates of 5 hidden units (3 in a GRU), from 8 inputs and from themselves, at each of 64 steps."""
     gates = 4 if recurrent is nn.LSTM else 3
     macs, *_ = costs_after(lambda x, layer: layer(tokens(x))[0], recurrent(8, 5, batch_first=True))
@@ -249,7 +249,7 @@ LAYER = 64 * 8 * 24 + PRODUCTS + 64 * 8 * 8 + 2 * 64 * 8 * 16
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("padding", [False, True])
-def test_transformer_encoders_take_no_short_cut(norm_first: bool, padding: bool) -> None:
+def test_transformer_encoders_are_counted_without_the_fast_path(norm_first: bool, padding: bool) -> None:
     """In evaluation torch runs a layer as one operator, and one with padding on nested tensors."""
     mask = torch.zeros(1, 64, dtype=torch.bool, device="meta") if padding else None
     before = torch.backends.mha.get_fastpath_enabled()
@@ -271,7 +271,7 @@ def test_transformer_encoders_take_no_short_cut(norm_first: bool, padding: bool)
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("swin_t", "maxvit_t")),
     ],
 )
-def test_torchvisions_models_at_their_published_counts(name: str) -> None:
+def test_models_of_torchvision_have_their_published_counts(name: str) -> None:
     """torchvision's weights say parameters and GMACs; torch's counter is the second witness."""
     from torchvision import models
 
@@ -337,7 +337,7 @@ ALTERED = (stride, kernel, windows, a_hook, a_parametrization, another_part, ano
 
 
 @pytest.mark.parametrize("alter", ALTERED)
-def test_an_altered_network_is_counted_as_it_is(alter: Callable[[Any], None]) -> None:
+def test_a_changed_network_is_counted_as_it_is(alter: Callable[[Any], None]) -> None:
     model = create_model(SMALL)
     said = count(model.config, 64)
     assert count(model, 64).rows == said.rows
@@ -347,7 +347,7 @@ def test_an_altered_network_is_counted_as_it_is(alter: Callable[[Any], None]) ->
     assert counts.params == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_what_changes_no_count_keeps_the_ledger() -> None:
+def test_changes_without_effect_on_counts_keep_the_ledger() -> None:
     """Modes, switches, values, dtype; and a part that was replaced by what the config says then."""
     model: Any = create_model(SMALL)
     for alter in (
@@ -363,7 +363,7 @@ def test_what_changes_no_count_keeps_the_ledger() -> None:
 
 
 @pytest.mark.parametrize("side", [np.int64(64), np.int32(64), np.uint8(64)])
-def test_numpys_whole_numbers_are_sizes(side: Any) -> None:
+def test_integers_of_numpy_are_accepted_as_sizes(side: Any) -> None:
     sizes: list[Any] = [side, (side, side), [side, 64]]
     for size in sizes:
         counts = count("hrvit_nano", size)
@@ -374,17 +374,17 @@ def test_numpys_whole_numbers_are_sizes(side: Any) -> None:
 @pytest.mark.parametrize(
     "resolution", [224.0, (224,), "224", (224, 0), (1, 2, 3), None, True, (True, 64), np.float64(64), np.bool_(1)]
 )
-def test_no_resolution_is_one_sentence(resolution: Any) -> None:
+def test_an_invalid_resolution_is_reported_in_one_sentence(resolution: Any) -> None:
     with pytest.raises(ConfigError, match=r"resolution = .* is not a size"):
         count("hrvit_nano", resolution)
 
 
-def test_no_model_is_one_sentence() -> None:
+def test_an_object_that_is_no_model_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="count got int; give the name of a preset, a config or a module"):
         count(5)  # type: ignore[arg-type]
 
 
-def test_counting_leaves_the_model_alone() -> None:
+def test_counting_does_not_change_the_model() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     counts = count(model, 16)
     assert counts.macs == 3 * 4 * 9 * 14 * 14 and counts.params == 3 * 4 * 9 + 4 + 8

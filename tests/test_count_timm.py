@@ -46,12 +46,12 @@ def check(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(FAMILIES.values())[::16])
-def test_every_sixteenth_family_is_counted_as_torch_counts_it(name: str) -> None:
+def test_every_sixteenth_family_has_the_counts_of_torchs_counter(name: str) -> None:
     check(name)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_architecture_is_counted_as_torch_counts_it(name: str) -> None:
+def test_every_architecture_has_the_counts_of_torchs_counter(name: str) -> None:
     check(name)

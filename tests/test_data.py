@@ -47,7 +47,7 @@ def write_folder(root: Path, classes: Sequence[str] = ("blue", "red"), train: in
 # -- digits ----------------------------------------------------------------------------------------
 
 
-def test_digits_are_scikit_learns_split_once() -> None:
+def test_digits_equal_those_of_scikit_learn_split_into_two_parts() -> None:
     data = load_dataset("digits", resolution=32)
     grey, labels = sklearn_digits(return_X_y=True)
     images = torch.cat([data.train_images, data.val_images]).double().flatten(1) * 16 / 255
@@ -70,7 +70,7 @@ def test_digits_split_is_stratified_and_never_changes() -> None:
     assert digest[:16] == "a41e771f7168fc37", "another split: figures no longer compare with earlier ones"
 
 
-def test_majority_is_scikit_learns_dummy() -> None:
+def test_majority_equals_scikit_learns_dummy_classifier() -> None:
     data = load_dataset("digits", resolution=8)
     dummy = DummyClassifier(strategy="most_frequent").fit(data.train_labels[:, None], data.train_labels)
     assert data.majority_top1 == pytest.approx(100 * dummy.score(data.val_labels[:, None], data.val_labels))
@@ -100,7 +100,7 @@ def test_inputs_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
         np.testing.assert_allclose(ours[0].numpy(), np.asarray(theirs), atol=2e-5)
 
 
-def test_mean_and_std_are_numpys() -> None:
+def test_mean_and_std_equal_those_of_numpy() -> None:
     images = torch.randint(0, 256, (7, 3, 11, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     values = images.numpy() / 255
     mean, std = mean_and_std(images)
@@ -143,7 +143,7 @@ def test_train_limit_is_the_same_at_loading_and_later() -> None:
     assert early.limited(None) is early
 
 
-def test_subset_fills_up_from_the_classes_that_have_more() -> None:
+def test_a_subset_takes_missing_images_from_larger_classes() -> None:
     labels = torch.tensor([0] * 2 + [1] * 10 + [2] * 10)
     kept = balanced_subset(labels, 12)
     assert labels[kept].bincount().tolist() == [2, 5, 5]
@@ -181,7 +181,7 @@ def broken_idx(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["short", "header", "empty", "cut.gz", "text.gz", "huge", "long", "labels", "floats"])
-def test_broken_idx_is_one_sentence_with_the_file(tmp_path: Path, name: str) -> None:
+def test_broken_idx_is_reported_in_one_sentence_with_the_file(tmp_path: Path, name: str) -> None:
     path = broken_idx(tmp_path)[name]
     with pytest.raises(ConfigError, match=f"{name}.*") as caught:
         read_idx(path, ndim=3)
@@ -208,18 +208,20 @@ def test_fashion_mnist_from_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("labels", "message"), [((0, 1), "5 train images, 2 labels"), ((0, 1, 2, 3, 10), "is 10")])
-def test_fashion_mnist_that_does_not_fit_together(tmp_path: Path, labels: tuple[int, ...], message: str) -> None:
+def test_inconsistent_files_of_fashion_mnist_are_an_error(
+    tmp_path: Path, labels: tuple[int, ...], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_dataset("fashion_mnist", resolution=28, root=write_fashion(tmp_path, labels))
 
 
-def test_fashion_mnist_missing_says_how_to_get_it(tmp_path: Path) -> None:
+def test_an_error_about_missing_fashion_mnist_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte\.gz is not in .*dataset-fashion-mnist"):
         load_dataset("fashion_mnist", resolution=28, root=tmp_path)
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")
-def test_fashion_mnist_of_debian() -> None:
+def test_fashion_mnist_is_read_from_the_debian_package() -> None:
     data = load_dataset("fashion_mnist", resolution=32)
     assert data.train_labels.bincount().tolist() == [6000] * 10
     assert data.val_labels.bincount().tolist() == [1000] * 10
@@ -248,7 +250,7 @@ def test_folder_scales_to_cover_and_keeps_the_centre(tmp_path: Path) -> None:
     assert (data.val_images[2] == 255).all()
 
 
-def test_folder_turns_images_as_their_camera_says(tmp_path: Path) -> None:
+def test_folder_rotates_images_by_their_exif_orientation(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     upright = np.zeros((12, 12, 3), np.uint8)
     upright[:6] = 255  # white above, black below
@@ -270,7 +272,7 @@ def test_folder_converts_every_mode_to_three_channels(tmp_path: Path, mode: str)
     assert (images == 255).all(dim=(1, 2, 3)).sum() == 1
 
 
-def test_folder_decodes_only_what_train_limit_keeps(tmp_path: Path) -> None:
+def test_folder_decodes_only_images_within_train_limit(tmp_path: Path) -> None:
     root = write_folder(tmp_path, train=6)
     kept = balanced_subset(torch.tensor([0] * 6 + [1] * 6), 4).tolist()
     left_out = next(i for i in range(6) if i not in kept)
@@ -304,7 +306,7 @@ def test_folder_refuses_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest
         load_dataset("folder", resolution=8, root=root)
 
 
-def test_folder_that_would_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_larger_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folder(tmp_path, train=4, val=1)
     monkeypatch.setattr(find, "MAX_BYTES", 6 * 3 * 8 * 8)
     with pytest.raises(ConfigError, match="use a lower resolution, a train_limit"):
@@ -312,14 +314,14 @@ def test_folder_that_would_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest
     assert len(load_dataset("folder", resolution=8, root=root, train_limit=4).train_labels) == 4  # 4 + 2 images fit
 
 
-def test_folder_with_other_classes_in_val(tmp_path: Path) -> None:
+def test_a_folder_with_other_validation_classes_is_refused(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     (root / "val" / "red").rename(root / "val" / "rot")
     with pytest.raises(ConfigError, match="same classes; only one has red, rot"):
         load_dataset("folder", resolution=8, root=root)
 
 
-def test_folder_with_an_empty_class(tmp_path: Path) -> None:
+def test_a_folder_with_an_empty_class_is_refused(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     (root / "train" / "green").mkdir()
     (root / "train" / "green" / "notes.txt").touch()
@@ -327,7 +329,7 @@ def test_folder_with_an_empty_class(tmp_path: Path) -> None:
         load_dataset("folder", resolution=8, root=root)
 
 
-def test_folder_with_one_class_or_none(tmp_path: Path) -> None:
+def test_a_folder_with_fewer_than_two_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2"):
         load_dataset("folder", resolution=8, root=write_folder(tmp_path, classes=["red"]))
     with pytest.raises(ConfigError, match="is not a folder"):
@@ -356,7 +358,7 @@ def test_digits_have_no_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)
-def test_every_data_set_keeps_the_contract(tmp_path: Path, name: str) -> None:
+def test_every_data_set_has_the_interface(tmp_path: Path, name: str) -> None:
     roots = {"digits": lambda: None, "fashion_mnist": lambda: write_fashion(tmp_path)}
     root = roots.get(name, lambda: write_folder(tmp_path))()
     data = load_dataset(name, resolution=(12, 16), root=root)
@@ -369,7 +371,7 @@ def test_every_data_set_keeps_the_contract(tmp_path: Path, name: str) -> None:
         assert data.inputs(images[:3]).shape == (3, 3, 12, 16)
 
 
-def test_a_folders_digest_follows_its_files(tmp_path: Path) -> None:
+def test_the_digest_of_a_folder_depends_on_its_files(tmp_path: Path) -> None:
     """Every change of names, sizes or times is another digest; reading, and what lies beside the folder, is none."""
     root = tmp_path / "images"
     (root / "train").mkdir(parents=True)

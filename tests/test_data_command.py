@@ -67,7 +67,7 @@ def test_list_names_every_data_set_and_where_its_files_belong(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_counts_are_those_of_a_naive_loop(tmp_path: Path, workers: int) -> None:
+def test_counts_equal_those_of_a_naive_loop(tmp_path: Path, workers: int) -> None:
     """Also in several processes, and around samples that are broken."""
     root = write_pairs(tmp_path)
     (root / "images/train/040.png").write_bytes(b"broken")
@@ -127,7 +127,7 @@ def test_check_of_classes_by_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and counts.sum(axis=0).tolist() == [1437, 360] and len(counts) == 10
 
 
-def test_of_many_classes_the_extremes_are_shown() -> None:
+def test_with_many_classes_only_the_most_and_least_frequent_are_shown() -> None:
     assert shown(np.arange(50)) == list(range(50))
     counts = np.random.default_rng(0).permutation(150)
     assert [counts[label] for label in shown(counts)] == [*range(149, 139, -1), *range(9, -1, -1)]
@@ -146,7 +146,7 @@ def test_of_many_classes_the_extremes_are_shown() -> None:
         (["check"], "the following arguments are required: DATA"),
     ],
 )
-def test_a_wrong_request_is_one_sentence(
+def test_a_wrong_request_is_reported_in_one_sentence(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -168,7 +168,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("key", LAYOUTS)
-def test_a_layout_tells_the_data_set(tmp_path: Path, key: str) -> None:
+def test_the_data_set_is_recognized_by_its_layout(tmp_path: Path, key: str) -> None:
     for name in LAYOUTS[key]:
         path = tmp_path / name
         if name.endswith(("txt", "ubyte")):
@@ -198,7 +198,7 @@ def test_download_fetches_and_then_reads(
     assert run(capsys, "check", str(tmp_path))[0] == 0
 
 
-def test_no_network_is_one_sentence(
+def test_a_missing_network_connection_is_reported_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fetch(*_: object, **__: object) -> NoReturn:

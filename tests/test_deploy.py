@@ -18,7 +18,7 @@ from hrvit_lab.network.model import HRViT
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (288, 288), (512, 512), (64, 96)])
-def test_outputs_are_those_of_the_plain_model(plain: HRViT, served: HRViT, height: int, width: int) -> None:
+def test_outputs_equal_those_of_the_plain_model(plain: HRViT, served: HRViT, height: int, width: int) -> None:
     image = reference_input(height, width)
     with torch.no_grad():
         expected = plain(image)
@@ -27,12 +27,12 @@ def test_outputs_are_those_of_the_plain_model(plain: HRViT, served: HRViT, heigh
 
 
 @pytest.mark.parametrize(("resolution", "at_most"), [(224, 1050), (512, 1250)])
-def test_real_operators(served: HRViT, resolution: int, at_most: int) -> None:
+def test_the_deployed_network_runs_fewer_operators(served: HRViT, resolution: int, at_most: int) -> None:
     assert count_real_operators(served, reference_input(resolution, resolution)) <= at_most
 
 
 @pytest.mark.parametrize("head", HEAD)
-def test_every_head_is_served(head: str) -> None:
+def test_every_head_is_deployed(head: str) -> None:
     model = build(with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head, num_classes=7)).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
     served = deploy(model)
@@ -65,7 +65,7 @@ def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-def test_it_needs_no_more_memory(dtype: str) -> None:
+def test_the_deployed_network_needs_no_more_memory(dtype: str) -> None:
     """Weights are most of it: none is held in two forms, but for small convolutions."""
     model = create_model("hrvit_b1")
     plain, served = (measure_peak_memory(form, 64, dtype=dtype) for form in (model, deploy(model)))

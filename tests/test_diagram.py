@@ -54,7 +54,7 @@ def places(config: HRViTConfig) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [*PRESETS, *SEGMENTERS])
-def test_every_part_is_drawn_once_within_the_frame(name: str) -> None:
+def test_every_part_is_drawn_once_and_inside_the_frame(name: str) -> None:
     check(preset(name), 224, "macs")
 
 
@@ -66,7 +66,7 @@ def test_random_networks_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_shares_are_those_of_the_ledger(cost: str) -> None:
+def test_shares_equal_those_of_the_ledger(cost: str) -> None:
     """A naive loop over its rows."""
     config = preset("hrvit_nano")
     expected: dict[object, float] = {}
@@ -95,14 +95,14 @@ def test_more_blocks_are_wider_and_more_channels_taller() -> None:
     assert side["stage 5, branch 3"][1] > side["stage 5, branch 2"][1] > side["stage 5, branch 1"][1]
 
 
-def test_names_are_text() -> None:
+def test_names_are_escaped() -> None:
     hostile = '</text><script>alert(1)</script>" onload="x'
     root = parsed(diagram(preset("hrvit_nano").replace(name=hostile)))
     assert not list(root.iter(f"{SVG}script")) and "onload" not in root.attrib
     assert any((text.text or "").startswith("</text><script>") for text in root.iter(f"{SVG}text"))
 
 
-def test_what_cannot_be_drawn_is_one_sentence() -> None:
+def test_an_invalid_drawing_is_reported_in_one_sentence() -> None:
     with pytest.raises(ValueError, match="cost = 'latency' is not drawn; use one of macs, params, activations"):
         diagram(preset("hrvit_nano"), 64, "latency")
     with pytest.raises(ConfigError, match="too small"):

@@ -43,7 +43,7 @@ def by_seed(found: Results, name: str) -> np.ndarray:
     return np.array(found.curves[found.curves["variant"] == name]["val_top1"])
 
 
-def test_findings_are_those_of_scipy() -> None:
+def test_findings_equal_those_of_scipy() -> None:
     found = results({"full": 0, "large": 3, "small": 0.02}, seeds=8, compare_to="full")
     differ = differences(found)
     assert differ is not None and differ.reference == "full"
@@ -74,7 +74,7 @@ def power_of(seeds: int, std: float, effect: float) -> float:
     return float(1 - scipy.stats.nct.cdf(critical, seeds - 1, shift) + scipy.stats.nct.cdf(-critical, seeds - 1, shift))
 
 
-def test_without_effects_it_says_so() -> None:
+def test_without_effects_the_report_says_so() -> None:
     differ = differences(results({"a": 0, "b": 0.01, "c": 0}, seeds=5, compare_to="a"))
     assert differ is not None
     assert differ.sentences[0] == (
@@ -92,7 +92,7 @@ def test_axes_are_compared_in_pairs_and_names_with_the_first() -> None:
     assert differ is not None and differ.reference == "dense" and len(differ.rows) == 2
 
 
-def test_one_seed_tells_nothing() -> None:
+def test_with_one_seed_nothing_is_compared() -> None:
     found = results({"a": 0, "b": 1}, seeds=1)
     assert differences(found) is None
     assert differences(dataclasses.replace(found, curves=found.curves.iloc[:0])) is None
@@ -105,7 +105,7 @@ def test_a_long_list_is_cut_and_a_large_study_has_none() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_numbers_are_whole_in_narrow_terminals(width: int) -> None:
+def test_numbers_are_not_cut_in_narrow_terminals(width: int) -> None:
     differ = differences(read_results(MEASURED / "branch_sweep"))
     assert differ is not None
     shown = io.StringIO()

@@ -78,7 +78,7 @@ def test_all_are_compared_with_a_reference() -> None:
         seed_values(curves, "miou")
 
 
-def test_a_study_without_any_effect_claims_one_in_a_twentieth_at_most() -> None:
+def test_without_effects_at_most_one_study_in_twenty_claims_one() -> None:
     claimed = 0
     for trial in range(300):
         draw = np.random.default_rng(trial)
@@ -96,12 +96,12 @@ def test_a_study_without_any_effect_claims_one_in_a_twentieth_at_most() -> None:
 
 
 @pytest.mark.parametrize(("d", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6)])
-def test_the_number_of_seeds_is_that_of_published_power_tables(d: float, seeds: int) -> None:
+def test_the_number_of_seeds_equals_that_of_published_power_tables(d: float, seeds: int) -> None:
     """Two-sided paired t-test, 5 % level, power 80 %: the values that G*Power 3.1 gives."""
     assert seeds_for_effect(std=2.0, effect=2.0 * d) == seeds
 
 
-def test_that_many_seeds_find_the_effect_in_simulations() -> None:
+def test_this_number_of_seeds_detects_the_effect_in_simulations() -> None:
     seeds = seeds_for_effect(std=1.0, effect=0.8)
     draw = np.random.default_rng(0)
     for number, reaches in ((seeds, True), (seeds - 4, False)):
@@ -109,7 +109,7 @@ def test_that_many_seeds_find_the_effect_in_simulations() -> None:
         assert ((p < 0.05).mean() > 0.78) == reaches
 
 
-def test_an_interval_is_as_narrow_as_asked_for() -> None:
+def test_an_interval_is_as_narrow_as_requested() -> None:
     for std, width in itertools.product((0.2, 0.5, 3.0), (0.1, 0.3, 1.0)):
         seeds = seeds_for_width(std, width)
         assert half_width(std, seeds) <= width
@@ -119,7 +119,7 @@ def test_an_interval_is_as_narrow_as_asked_for() -> None:
     assert half_width(draw.std(ddof=1), 5) == pytest.approx((interval.high - interval.low) / 2)
 
 
-def test_what_cannot_be_found_is_said() -> None:
+def test_an_undetectable_effect_is_reported() -> None:
     with pytest.raises(ConfigError, match="needs more than 100,000 seeds"):
         seeds_for_width(1.0, 1e-6)
     for options in ({"effect": 0.0}, {"effect": 1.0, "power": 1.0}, {"effect": 1.0, "std": 0.0}):
@@ -132,7 +132,7 @@ def test_what_cannot_be_found_is_said() -> None:
 # -- fronts ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_front_is_as_sure_as_its_seeds() -> None:
+def test_the_probability_of_the_front_depends_on_the_spread_over_seeds() -> None:
     accuracy = {
         "cheap": {0: 80.0, 1: 80.2}, "better": {0: 90.0, 1: 90.2}, "worse and dear": {0: 70.0, 1: 70.1},
         "a coin": {0: 95.0, 1: 85.0},
@@ -144,7 +144,7 @@ def test_a_front_is_as_sure_as_its_seeds() -> None:
     assert abs(found["a coin"] - 0.25) < 0.02
 
 
-def test_uncertain_latencies_make_an_uncertain_front() -> None:
+def test_the_probability_of_the_front_depends_on_the_spread_of_latencies() -> None:
     accuracy = {"a": {0: 80.0, 1: 80.0}, "b": {0: 79.0, 1: 79.0}}
     cost = {"a": 10.0, "b": 9.0}
     found = pareto_probability(accuracy, cost, {"a": 1.0, "b": 1.0})
@@ -170,7 +170,7 @@ def test_membership_equals_a_loop_without_any_spread() -> None:
 # -- families --------------------------------------------------------------------------------------------------------
 
 
-def test_a_distribution_is_scipys() -> None:
+def test_a_distribution_equals_that_of_scipy() -> None:
     errors = np.random.default_rng(0).normal(30, 5, 50)
     ours = distribution(errors)
     theirs = scipy.stats.ecdf(errors).cdf
@@ -185,7 +185,7 @@ def test_weights_make_complexity_uniform() -> None:
     assert distribution(complexity, weights)[89, 1] == pytest.approx(0.5)
 
 
-def test_families_are_told_apart() -> None:
+def test_families_with_different_errors_are_distinguished() -> None:
     draw = np.random.default_rng(0)
     one, same, other = draw.normal(30, 3, 80), draw.normal(30, 3, 80), draw.normal(33, 3, 80)
     assert same_distribution(one, same) > 0.05 > 1e-3 > same_distribution(one, other)

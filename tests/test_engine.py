@@ -102,7 +102,7 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
     assert torch.equal(orders[1, 2], epoch_order(101, 1, 2))
 
 
-def test_numbers_are_mixed_well() -> None:
+def test_random_numbers_of_neighbouring_keys_are_independent() -> None:
     """Half of all bits change with any neighbour, and no two of many triples meet."""
     triples = [(seed, epoch, index) for seed in range(8) for epoch in range(8) for index in range(64)]
     assert len({mixed(*triple) for triple in triples}) == len(triples)
@@ -126,7 +126,7 @@ def test_ranks_share_an_evaluation_without_repetition() -> None:
         assert sorted(seen) == list(range(101))
 
 
-def test_a_sample_is_seeded_and_the_generators_go_on() -> None:
+def test_a_sample_is_seeded_and_the_global_generators_continue() -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.random()), float(torch.rand(()))
 
@@ -144,7 +144,7 @@ def test_a_sample_is_seeded_and_the_generators_go_on() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_functions_of_the_step(workers: int) -> None:
+def test_batches_depend_only_on_the_step(workers: int) -> None:
     """Begun at once or in the middle of an epoch, with or without workers, alone or in two processes."""
 
     def batches(start: int, stop: int, ranks: Ranks = Ranks(), workers: int = workers) -> list[Any]:  # noqa: B008
@@ -166,7 +166,7 @@ def test_batches_are_functions_of_the_step(workers: int) -> None:
             assert torch.equal(halves[rank][step - 9].images, whole[step].images[rank::2])
 
 
-def test_a_worker_that_is_killed_is_one_sentence() -> None:
+def test_a_worker_that_is_killed_is_reported_in_one_sentence() -> None:
     others = set(psutil.Process().children())
     stream = training_batches(
         Pictures(), augmented, batch_size=8, seed=0, start=0, stop=500, ranks=Ranks(), workers=2
@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_is_one_sentence() -> None:
         list(stream)
 
 
-def test_workers_end_with_the_error_of_one() -> None:
+def test_all_workers_end_after_an_error_in_one() -> None:
     """At once: workers that are left over keep Python from ending."""
 
     def broken(image: Any, target: Any) -> Any:
@@ -193,7 +193,7 @@ def test_workers_end_with_the_error_of_one() -> None:
     assert not set(psutil.Process().children()) - others
 
 
-def test_a_batch_that_cannot_be_split_is_one_sentence() -> None:
+def test_a_batch_that_cannot_be_split_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="a batch of 2 images cannot be split over 3 processes"):
         training_batches(Pictures(2), augmented, batch_size=8, seed=0, start=0, stop=1, ranks=Ranks(0, 3))
 
@@ -202,7 +202,7 @@ def test_a_batch_that_cannot_be_split_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(("kind", "scheduler"), [("cosine", CosineLRScheduler), ("poly", PolyLRScheduler)])
-def test_rates_are_those_of_timm(kind: Any, scheduler: Any) -> None:
+def test_learning_rates_equal_those_of_timm(kind: Any, scheduler: Any) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     options = {"power": 0.9} if kind == "poly" else {}
     theirs = scheduler(
@@ -214,7 +214,7 @@ def test_rates_are_those_of_timm(kind: Any, scheduler: Any) -> None:
         assert math.isclose(ours(step), optimizer.param_groups[0]["lr"], rel_tol=1e-12), step
 
 
-def test_groups_hold_each_parameter_once_and_norms_are_not_decayed() -> None:
+def test_groups_contain_each_parameter_once_and_norms_have_no_weight_decay() -> None:
     model = build(SMALL)
     groups = parameter_groups(model, 0.05, head_rate=10.0)
     members = [parameter for group in groups for parameter in group["params"]]
@@ -226,7 +226,7 @@ def test_groups_hold_each_parameter_once_and_norms_are_not_decayed() -> None:
             assert group["lr_scale"] == (10.0 if parameter in head else 1.0)
 
 
-def test_layer_decay_is_timms() -> None:
+def test_layer_decay_equals_that_of_timm() -> None:
     model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=5)
     ours = {p: g["lr_scale"] for g in parameter_groups(model, 0.05, layer_decay=0.5) for p in g["params"]}
     theirs = timm.optim.param_groups_layer_decay(model, layer_decay=0.5)
@@ -236,7 +236,7 @@ def test_layer_decay_is_timms() -> None:
         parameter_groups(nn.Linear(2, 2), 0.05, layer_decay=0.5)
 
 
-def test_an_unknown_optimiser_is_one_sentence() -> None:
+def test_an_unknown_optimiser_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="optimiser 'adamx'"):
         make_optimizer("adamx", parameter_groups(nn.Linear(2, 2), 0.1), 0.1, {})
 
@@ -244,7 +244,7 @@ def test_an_unknown_optimiser_is_one_sentence() -> None:
 # -- steps -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_is_the_one_of_a_naive_loop() -> None:
+def test_a_step_equals_that_of_a_naive_loop() -> None:
     engine = made(clip=0.5)
     torch.manual_seed(0)
     twin = build(SMALL)
@@ -270,7 +270,7 @@ def test_a_step_is_the_one_of_a_naive_loop() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_accumulated_parts_are_one_batch_for_a_network_without_batch_norm() -> None:
+def test_accumulated_gradients_equal_those_of_one_batch_without_batch_norm() -> None:
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Flatten(), nn.Linear(768, 5)) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
@@ -283,7 +283,7 @@ def test_accumulated_parts_are_one_batch_for_a_network_without_batch_norm() -> N
     torch.testing.assert_close(models[0][1].weight, models[1][1].weight, rtol=1e-5, atol=1e-7)
 
 
-def test_the_moving_average_is_a_loop() -> None:
+def test_the_moving_average_equals_a_naive_loop() -> None:
     engine = made(ema_decay=0.5)
     assert engine.averaged is not None
     kept: dict[str, Tensor] = {}
@@ -350,7 +350,7 @@ def undisturbed() -> tuple[Engine, list[float]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_that_is_resumed_in_an_epoch_is_the_same_to_the_bit(
+def test_a_training_resumed_within_an_epoch_has_equal_bits(
     tmp_path: Path, undisturbed: tuple[Engine, list[float]], workers: int
 ) -> None:
     """With augmentation, dropout, an average and bfloat16."""
@@ -393,7 +393,7 @@ def test_checkpoints_are_kept_found_and_refused(tmp_path: Path) -> None:
             load(path)
 
 
-def test_a_loss_that_is_not_finite_is_no_number() -> None:
+def test_an_infinite_loss_is_recorded_as_missing() -> None:
     def scored(weight: float) -> dict[str, float]:
         model = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
         nn.init.constant_(next(model.parameters()), weight)
@@ -458,7 +458,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_processes_train_and_score_as_one(size: int, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_several_processes_train_and_score_like_one(size: int, alone: dict[str, Any], tmp_path: Path) -> None:
     """The same global batches of 7 images, so that parts are of unlike sizes, and BatchNorm over all of them.
 
     Scored on 101 images: equal weights would give equal integers, and nearly equal ones do here.

@@ -29,7 +29,7 @@ KEYS = {
 }  # fmt: skip
 
 
-def test_it_is_json_and_complete() -> None:
+def test_the_record_is_complete_json() -> None:
     found = json.loads(json.dumps(environment()))
     assert set(found) == KEYS
     assert found["versions"].items() >= {"python": platform.python_version(), "torch": torch.__version__}.items()
@@ -41,13 +41,13 @@ def test_it_is_json_and_complete() -> None:
     assert found["os"].startswith(platform.system())
 
 
-def test_the_date_is_now_in_utc() -> None:
+def test_the_date_is_the_current_time_in_utc() -> None:
     date = datetime.fromisoformat(str(environment()["date_utc"]))
     assert date.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - date) < timedelta(minutes=1)
 
 
-def test_the_commit_is_gits() -> None:
+def test_the_commit_equals_that_of_git() -> None:
     root = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
@@ -62,7 +62,7 @@ def test_the_commit_is_gits() -> None:
         assert found["git_commit"] is found["git_dirty"] is None
 
 
-def test_another_projects_checkout_is_not_ours(tmp_path: Path) -> None:
+def test_the_commit_of_another_project_is_not_recorded(tmp_path: Path) -> None:
     """Installed into the environment of a user's own repository, we have no commit of ours to report."""
     package = tmp_path / "site-packages" / "hrvit_lab"
     package.mkdir(parents=True)
@@ -95,11 +95,11 @@ def test_another_projects_checkout_is_not_ours(tmp_path: Path) -> None:
         (["-c"], None, "-c"),
     ],
 )  # fmt: skip
-def test_commands_keep_no_private_path(argv: list[str], module: str | None, command: str) -> None:
+def test_recorded_commands_contain_no_private_path(argv: list[str], module: str | None, command: str) -> None:
     assert command_line(argv, ModuleSpec(module, None) if module else None) == command
 
 
-def test_nothing_private_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_contains_nothing_private(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "s3cret-of-the-environment"
     monkeypatch.setenv("SOME_TOKEN", secret)
     monkeypatch.setattr(sys, "argv", [str(Path.home() / "project" / "run.py"), f"--root={Path.home()}/data"])
@@ -158,7 +158,9 @@ cpu MHz		: {clock}
 """
 
 
-def test_unlike_chips_are_unlike_and_like_chips_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_chips_have_different_keys_and_equal_chips_equal_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Linux gives ARM chips no name, virtual machines give unlike ones the same, and macOS calls them all arm."""
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     cpus = {
@@ -177,7 +179,7 @@ def test_unlike_chips_are_unlike_and_like_chips_alike(tmp_path: Path, monkeypatc
     assert cpu_model(roots["skylake"]) == "Intel Xeon Processor"
 
 
-def test_macs_are_told_apart_by_their_brand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_macs_are_distinguished_by_the_name_of_their_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     found = {}
@@ -277,7 +279,7 @@ def test_control_groups_bound_cores_and_memory(name: str, tmp_path: Path, monkey
     assert available_memory(root) == (machine.available if memory is None else memory)
 
 
-def test_two_granted_cores_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_two_cores_is_reported_as_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = plant(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"})
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [0, 1, 2, 3, 4])
     assert usable_cores(root) == 2

@@ -27,7 +27,7 @@ def nano(head: str) -> HRViT:
 @pytest.mark.parametrize(
     "make", [lambda: small(2), pytest.param(partial(nano, "classifier"), marks=pytest.mark.slow)], ids=["small", "nano"]
 )
-def test_torch_export_agrees(make: Callable[[], HRViT]) -> None:
+def test_the_exported_program_agrees(make: Callable[[], HRViT]) -> None:
     model, image = make(), torch.randn(1, 3, 64, 96)
     exported = torch.export.export(model, (image,)).module()
     other = torch.randn(1, 3, 64, 96)

@@ -76,7 +76,7 @@ def test_a_read_is_bounded_and_never_waits(tmp_path: Path) -> None:
             read_bounded(tmp_path / name, limit)
 
 
-def test_a_lock_is_held_once_even_by_one_process(tmp_path: Path) -> None:
+def test_a_lock_is_held_only_once_even_within_one_process(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     lock = try_lock(path)
     assert lock and try_lock(path) is None
@@ -87,7 +87,7 @@ def test_a_lock_is_held_once_even_by_one_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_cannot_be_made_names_its_file(tmp_path: Path) -> None:
+def test_an_error_about_a_lock_names_its_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError) as failure:
         try_lock(tmp_path / "file" / "a.lock")
@@ -113,7 +113,7 @@ class Refusing(filelock.UnixFileLock):
 
 
 @pytest.mark.parametrize("broken", [NoLock, Refusing])
-def test_a_file_system_without_locks_says_so(
+def test_a_file_system_without_locks_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type[filelock.BaseFileLock]
 ) -> None:
     check_locks(tmp_path)
@@ -140,7 +140,7 @@ def hold(path: Path, **options: Any) -> "subprocess.Popen[str]":
     )
 
 
-def test_without_kernel_locks_a_killed_process_leaves_nothing_locked(tmp_path: Path) -> None:
+def test_without_kernel_locks_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     """Where Python has no ``fcntl``, a file marks the lock: it must be refused while its owner lives, and only then."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['fcntl'] = None\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

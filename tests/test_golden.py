@@ -75,14 +75,14 @@ PUBLISHED_GFLOPS = {"hrvit_b1": "2.7", "hrvit_b2": "5.1", "hrvit_b3": "5.7"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED_PARAMS)
-def test_parameters_are_the_published_ones(name: str) -> None:
+def test_parameters_equal_the_published_number(name: str) -> None:
     with torch.device("meta"):
         model = create_model(name)
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED_PARAMS[name] == count(PRESETS[name]).params
 
 
 @pytest.mark.parametrize(("name", "resolution"), PUBLISHED_MACS)
-def test_macs_per_operator_are_the_published_ones(name: str, resolution: int) -> None:
+def test_macs_per_operator_equal_the_published_ones(name: str, resolution: int) -> None:
     counts = count(PRESETS[name], resolution)
     macs = counts.table("operator").set_index("operator")
     convolution, linear, attention, padded = PUBLISHED_MACS[name, resolution]

@@ -82,7 +82,7 @@ def check(run: Callable[[Tensor], Tensor], model: nn.Module, free: str, atol: fl
 @every_form
 @pytest.mark.parametrize("grad", [True, pytest.param(False, marks=slow)])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:FutureWarning")
-def test_a_trace_passes_its_own_check_and_takes_any_batch(name: str, form: str, grad: bool) -> None:
+def test_a_trace_passes_its_own_check_and_accepts_any_batch_size(name: str, form: str, grad: bool) -> None:
     """The check runs without gradients: a graph that depends on them fails it."""
     model = made(name, form)
     with torch.set_grad_enabled(grad):
@@ -92,7 +92,7 @@ def test_a_trace_passes_its_own_check_and_takes_any_batch(name: str, form: str, 
 
 @every_network
 @every_form
-def test_fx_takes_any_size(name: str, form: str) -> None:
+def test_an_fx_graph_accepts_any_size(name: str, form: str) -> None:
     model = made(name, form)
     graph = torch.fx.symbolic_trace(model)
     check(graph, model, "size")
@@ -120,7 +120,7 @@ QUICK_EXPORTS = [
         for free in FREE
     ],
 )
-def test_export_agrees(name: str, form: str, free: str) -> None:
+def test_the_exported_graph_agrees(name: str, form: str, free: str) -> None:
     model, image = made(name, form), torch.randn(SHAPES["fixed"][0])
     exported = torch.export.export(model, (image,), dynamic_shapes=None if FREE[free] is None else (FREE[free],))
     check(exported.module(), model, free)
@@ -136,7 +136,7 @@ def test_export_agrees(name: str, form: str, free: str) -> None:
     ],
 )
 @quiet
-def test_onnx_agrees(tmp_path: Path, name: str, form: str, free: str) -> None:
+def test_the_onnx_graph_agrees(tmp_path: Path, name: str, form: str, free: str) -> None:
     model, image, path = made(name, form), torch.randn(SHAPES["fixed"][0]), tmp_path / "model.onnx"
     dynamic = None if FREE[free] is None else (FREE[free],)
     torch.onnx.export(model, (image,), path, dynamo=True, dynamic_shapes=dynamic, verbose=False)
@@ -159,7 +159,7 @@ def test_onnx_agrees(tmp_path: Path, name: str, form: str, free: str) -> None:
     ],
 )
 @quiet
-def test_openvino_agrees(name: str, form: str) -> None:
+def test_the_openvino_graph_agrees(name: str, form: str) -> None:
     openvino = importlib.import_module("openvino")
     model, image = made(name, form), torch.randn(SHAPES["fixed"][0])
     with warnings.catch_warnings():
@@ -182,7 +182,7 @@ def test_an_image_that_is_too_small_is_still_one_sentence() -> None:
 @pytest.mark.slow
 @quiet
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_b1_is_traced_and_exported_with_a_free_batch() -> None:
+def test_b1_is_traced_and_exported_with_a_dynamic_batch() -> None:
     for form in FORMS.values():
         model = form(randomised(create_model("hrvit_b1")))
         check(torch.jit.trace(model, torch.randn(SHAPES["batch"][0])), model, "batch", atol=1e-4)

@@ -53,7 +53,7 @@ def head_totals(
 # -- by hand ----------------------------------------------------------------------------------------------------------
 
 
-def test_segformer_by_hand() -> None:
+def test_segformer_against_hand_computation() -> None:
     """Two branches of 4 and 8 channels at 6×6 and 3×3, width 5, 3 classes."""
     costs = head_totals("segformer", (4, 8), 5, 3, (36, 9))
     assert costs.params == (4 * 5 + 5) + (8 * 5 + 5) + (10 * 5 + 2 * 5) + (5 * 3 + 3)
@@ -61,7 +61,7 @@ def test_segformer_by_hand() -> None:
     assert costs.macs == 36 * 4 * 5 + 9 * 8 * 5 + 36 * 10 * 5 + 36 * 5 * 3
 
 
-def test_upernet_by_hand() -> None:
+def test_upernet_against_hand_computation() -> None:
     """The same branches: averages over 1, 4, 9 and 36 bins, one lateral and one output convolution; the auxiliary head,
     on the coarser of two branches, has parameters alone."""
     costs = head_totals("upernet", (4, 8), 5, 3, (36, 9))
@@ -74,7 +74,7 @@ def test_upernet_by_hand() -> None:
     assert costs.macs == pooled + 9 * pooling + 36 * (lateral + output + fuse + 5 * 3)
 
 
-def test_pools_by_hand() -> None:
+def test_pools_against_hand_computation() -> None:
     """Of parallel branches of 4 and 8 channels both means are read, of a pyramid the coarser one."""
     for name, norms in (("pool", (0, 0)), ("norm_pool", (2 * 4, 2 * 8))):
         costs = head_totals(name, (4, 8), 0, 3, (36, 9))
@@ -85,7 +85,7 @@ def test_pools_by_hand() -> None:
 
 @pytest.mark.parametrize("pyramid", [True, False])
 @pytest.mark.parametrize("name", ["pool", "norm_pool"])
-def test_pools_average_what_nothing_else_reads(name: str, pyramid: bool) -> None:
+def test_pools_average_maps_that_nothing_else_reads(name: str, pyramid: bool) -> None:
     """The coarsest map of a pyramid, all maps of parallel branches, finest first."""
     head, maps = make_head(name, pyramid=pyramid), random_maps()
     means = []
@@ -117,7 +117,7 @@ def layers(*modules: nn.Module) -> list[nn.Module]:
 
 @pytest.mark.parametrize("dims", [DIMS, DIMS[:1], DIMS[:3]])
 @torch.no_grad()
-def test_segformer_equals_the_transformers_librarys(dims: tuple[int, ...]) -> None:
+def test_segformer_equals_that_of_the_transformers_library(dims: tuple[int, ...]) -> None:
     theirs = pytest.importorskip("transformers.models.segformer.modeling_segformer")
     config = pytest.importorskip("transformers").SegformerConfig(
         num_encoder_blocks=len(dims), hidden_sizes=list(dims), decoder_hidden_size=24, num_labels=CLASSES
@@ -138,7 +138,7 @@ def test_segformer_equals_the_transformers_librarys(dims: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("dims", [DIMS, DIMS[:1], DIMS[:3]])
 @torch.no_grad()
-def test_upernet_equals_the_transformers_librarys(dims: tuple[int, ...]) -> None:
+def test_upernet_equals_that_of_the_transformers_library(dims: tuple[int, ...]) -> None:
     theirs = pytest.importorskip("transformers.models.upernet.modeling_upernet")
     config = pytest.importorskip("transformers").UperNetConfig(hidden_size=24, num_labels=CLASSES)
     ours = make_head("upernet", dims=dims)
@@ -179,7 +179,7 @@ PUBLISHED = {
 }
 
 
-def test_the_published_combinations_are_named() -> None:
+def test_the_published_combinations_have_names() -> None:
     assert SEGMENTERS.keys() == PUBLISHED.keys()
     for name, config in SEGMENTERS.items():
         assert (config.name, config.drop_rate) == (name, 0.1)
@@ -232,13 +232,13 @@ def test_classifiers_can_be_replaced_and_left_out(name: str) -> None:
 
 @pytest.mark.parametrize("branches", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", DENSE)
-def test_any_number_of_branches_and_any_size(name: str, branches: int) -> None:
+def test_heads_run_for_any_number_of_branches_and_any_size(name: str, branches: int) -> None:
     head = make_head(name, dims=(8,) * branches, num_classes=3)
     maps = [torch.randn(1, 8, -(-33 // 2**i), -(-21 // 2**i)) for i in range(branches)]
     assert head(*maps).shape == (1, 3, 33, 21)
 
 
-def test_upernet_gives_its_auxiliary_logits_in_training_alone() -> None:
+def test_upernet_returns_auxiliary_logits_only_in_training() -> None:
     model = small_model("upernet").train()
     logits, auxiliary = model(IMAGE)
     assert logits.shape == (2, 7, 25, 41) and auxiliary.shape == (2, 7, 7, 11)  # branch 2
@@ -260,7 +260,7 @@ def test_a_training_step_reaches_every_parameter_of_the_head(name: str) -> None:
         assert before_norm or parameter.grad.abs().max() > 1e-7, key
 
 
-def test_a_head_reads_its_own_width_alone() -> None:
+def test_a_head_depends_only_on_its_own_width_field() -> None:
     """What it does not read is no part of a config's identity."""
     fields = {"classifier": "head_features", "segformer": "segformer_width", "upernet": "upernet_width"}
     for head in heads.HEAD:
@@ -273,7 +273,7 @@ def test_a_head_reads_its_own_width_alone() -> None:
 
 @pytest.mark.parametrize("num_classes", [7, 0])
 @pytest.mark.parametrize("name", WITH_CLASSIFIER)
-def test_a_fresh_classifier_has_the_dtype_and_the_device_of_the_model(name: str, num_classes: int) -> None:
+def test_a_new_classifier_has_the_dtype_and_device_of_the_model(name: str, num_classes: int) -> None:
     model = small_model(name, num_classes=num_classes).bfloat16()
     model.reset_classifier(3)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
@@ -285,7 +285,7 @@ def test_a_fresh_classifier_has_the_dtype_and_the_device_of_the_model(name: str,
 
 
 @pytest.mark.parametrize("name", WITH_CLASSIFIER)
-def test_an_empty_batch_has_no_answers(name: str) -> None:
+def test_an_empty_batch_gives_an_empty_output(name: str) -> None:
     model = small_model(name).eval()
     with torch.no_grad():
         for form in (model, deploy(model)):

@@ -60,7 +60,7 @@ def test_cost_shows_a_config_of_any_name(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_study_lists_and_rehearses_any_title_and_variant(
+def test_a_study_with_any_title_and_variant_is_listed_and_planned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,7 +106,7 @@ def test_a_study_file_whose_name_cannot_be_a_folder_is_refused(
 
 
 @pytest.mark.parametrize("name", ["..", "../x/..", ".", "", "/", "../../etc", "a\nb", "trials"])
-def test_a_report_of_no_folder_is_refused(
+def test_a_report_for_an_invalid_name_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -116,7 +116,7 @@ def test_a_report_of_no_folder_is_refused(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_name_is_one_harmless_line(
+def test_an_error_about_an_unknown_name_is_one_line_without_control_characters(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -135,7 +135,7 @@ def test_an_unknown_name_is_one_harmless_line(
 
 
 @pytest.mark.slow
-def test_a_race_of_hostile_files_is_kept_where_it_was_asked(
+def test_a_race_of_hostile_files_is_written_only_to_the_given_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()

@@ -45,7 +45,7 @@ def test_constraints_are_exact_pins_from_the_registry() -> None:
 
 
 @pytest.mark.parametrize("requirement", direct_dependencies(), ids=str)
-def test_direct_dependency_has_a_lower_bound_that_its_pin_meets(requirement: Requirement) -> None:
+def test_every_direct_dependency_has_a_lower_bound_that_its_pin_meets(requirement: Requirement) -> None:
     assert ">=" in {specifier.operator for specifier in requirement.specifier}
     assert requirement.specifier.contains(pinned_version(PINS[canonicalize_name(requirement.name)]))
 

@@ -112,21 +112,21 @@ DEEP: dict[str, tuple[int, Callable[[Path, np.ndarray], Path]]] = {
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_deep_grey_is_its_eight_bit_twin(tmp_path: Path, kind: str) -> None:
+def test_a_16_bit_grey_image_equals_its_8_bit_version(tmp_path: Path, kind: str) -> None:
     white, write = DEEP[kind]
     image = read(write(tmp_path, np.rint(GREY.astype(float) * white / 255).astype(int)))
     assert (image == GREY[..., None]).all()
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_any_deep_grey_is_within_half_a_level(tmp_path: Path, kind: str) -> None:
+def test_any_16_bit_grey_value_is_rounded_to_the_nearest_level(tmp_path: Path, kind: str) -> None:
     white, write = DEEP[kind]
     levels = np.random.default_rng(2).integers(0, white + 1, GREY.shape)
     error = read(write(tmp_path, levels))[..., 0] - levels * 255 / white
     assert np.abs(error).max() <= 0.5 + 255 / 65535  # a PGM's declared maximum is scaled before
 
 
-def test_deep_colours_are_their_eight_bit_twins(tmp_path: Path) -> None:
+def test_16_bit_colours_equal_their_8_bit_version(tmp_path: Path) -> None:
     deep = COLOUR.astype(int) * 257
     paths = [write_png(tmp_path / "a.png", deep.astype(">u2").reshape(9, 36), 16, 2, width=12)]
     for order in "<>":
@@ -139,7 +139,7 @@ def test_deep_colours_are_their_eight_bit_twins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "mode"), [("int32.tif", "I"), ("float.tif", "F"), ("float.pfm", "F"), ("signed.tif", "I")]
 )
-def test_numbers_without_a_range_are_refused(tmp_path: Path, name: str, mode: str) -> None:
+def test_images_without_a_known_range_are_refused(tmp_path: Path, name: str, mode: str) -> None:
     path = tmp_path / name
     if name == "signed.tif":
         write_tiff(path, GREY.astype("<i2").tobytes(), 16, sample_format=2)
@@ -177,7 +177,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert np.abs(read(path, (8, 32)) - picture).max() <= 3
 
 
-def test_an_animations_first_frame_is_read(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((9, 12), level, np.uint8)) for level in (40, 200, 250)]
     for name in ("a.gif", "a.webp", "a.png", "a.tif", "a.avif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
@@ -188,7 +188,7 @@ def test_an_animations_first_frame_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+def test_images_are_rotated_by_all_exif_orientations(tmp_path: Path, suffix: str, orientation: int) -> None:
     """The EXIF standard's eight orientations: what row 0 and column 0 of the stored picture are when upright."""
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :24], upright[:16, 24:], upright[16:, :24] = (250, 10, 10), (10, 250, 10), (10, 10, 250)
@@ -207,7 +207,7 @@ def test_images_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> 
         assert np.abs(ours[y, x] - upright[y, x]).max() <= 12
 
 
-def test_deep_images_stand_upright_too(tmp_path: Path) -> None:
+def test_16_bit_images_are_rotated_by_exif_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.fromarray(GREY[::-1, ::-1].astype(np.uint16) * 257).save(tmp_path / "a.png", exif=exif)
@@ -217,7 +217,7 @@ def test_deep_images_stand_upright_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damaged", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
 )
-def test_damaged_exif_data_do_no_harm(tmp_path: Path, damaged: bytes) -> None:
+def test_damaged_exif_data_are_ignored(tmp_path: Path, damaged: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of what it is told to write
         Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=damaged, quality=100, subsampling=0)
@@ -277,7 +277,7 @@ def test_a_transparent_entry_of_a_palette_is_white(tmp_path: Path, suffix: str) 
     assert read(tmp_path / f"a.{suffix}")[0, :3].tolist() == [[200, 0, 0], [255, 255, 255], [0, 0, 200]]
 
 
-def test_opaque_images_are_as_they_were(tmp_path: Path) -> None:
+def test_opaque_images_are_unchanged(tmp_path: Path) -> None:
     Image.fromarray(np.dstack([COLOUR, np.full_like(ALPHA, 255)])).save(tmp_path / "a.png")
     assert (read(tmp_path / "a.png") == COLOUR).all()
 
@@ -287,7 +287,7 @@ def test_opaque_images_are_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
-def test_a_truncated_file_is_one_sentence(tmp_path: Path, format_: str, share: float) -> None:
+def test_a_truncated_file_is_reported_in_one_sentence(tmp_path: Path, format_: str, share: float) -> None:
     path = tmp_path / "cut"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)).save(path, format_)
     read_image(path, (8, 8))
@@ -297,7 +297,9 @@ def test_a_truncated_file_is_one_sentence(tmp_path: Path, format_: str, share: f
     assert "\n" not in str(caught.value) and "object at" not in str(caught.value)
 
 
-def test_many_pixels_are_refused_whatever_pillows_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_with_too_many_pixels_are_refused_for_any_limit_of_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other programs lift that limit for the whole process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     path = write_png(tmp_path / "a.png", np.zeros((0, 1), np.uint8), 8, 0, width=30_000, height=30_000)

@@ -46,13 +46,13 @@ def levels(root: Path) -> list[tuple[int, int]]:
 # -- which files are read --------------------------------------------------------------------------
 
 
-def test_nested_images_belong_to_the_class_above(root: Path) -> None:
+def test_nested_images_belong_to_the_class_of_the_top_folder(root: Path) -> None:
     save(root / "train" / "dark" / "a" / "b" / "deep.png", 50)
     save(root / "train" / "light" / "2020" / "one.png", 210)
     assert levels(root) == [(0, 40), (0, 40), (0, 50), (1, 220), (1, 220), (1, 210)]
 
 
-def test_files_and_classes_are_those_of_torchvisions_image_folder(root: Path) -> None:
+def test_files_and_classes_equal_those_of_torchvisions_image_folder(root: Path) -> None:
     """Of suffixes that both read."""
     for number, name in enumerate(["x/1.jpg", "x/y/2.JPEG", "3.webp", "z.tif", "x/ppm.ppm", "p.pgm", "b.bmp"]):
         save(root / "train" / "dark" / name, 10 * number)
@@ -75,7 +75,7 @@ def test_more_suffixes_are_read(root: Path, name: str) -> None:
     assert levels(root) == [(0, 40), (0, 40), (1, 220), (1, 220), (1, 255)]
 
 
-def test_deep_images_train_like_their_eight_bit_twins(root: Path, tmp_path: Path) -> None:
+def test_16_bit_images_give_the_same_data_set_as_their_8_bit_versions(root: Path, tmp_path: Path) -> None:
     """The same pictures in 16 bits are the same data set, to the byte: they used to be white."""
     deep = tmp_path / "deep"
     for number, path in enumerate(sorted(root.rglob("*.png"))):
@@ -115,13 +115,13 @@ def test_what_is_skipped_is_counted_by_reason(root: Path) -> None:
     assert data.limited(2).skipped == data.skipped
 
 
-def test_nothing_skipped_is_said_as_nothing(root: Path) -> None:
+def test_without_skipped_files_nothing_is_reported(root: Path) -> None:
     assert load_dataset("folder", resolution=32, root=root).skipped == {}
     assert load_dataset("digits", resolution=8).skipped == {}
     assert describe_skipped({}) == ""
 
 
-def test_the_command_says_once_what_is_skipped(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_skipped_files_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.heic", "b.heic", "notes.txt"):
         (root / "train" / "dark" / name).touch()
     command = ["hrvit_nano", "--data", "folder", "--root", str(root), "--epochs", "1", "--out", str(tmp_path / "run")]
@@ -133,7 +133,7 @@ def test_the_command_says_once_what_is_skipped(root: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("metrics", [["macs", "top1"], ["macs"]])
-def test_a_study_says_once_what_is_skipped(
+def test_a_study_reports_skipped_files_once(
     root: Path, tmp_path: Path, metrics: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If it trains; in a rehearsal too, and without decoding an image."""
@@ -154,7 +154,7 @@ def test_many_reasons_are_shortened() -> None:
     assert said.startswith("skipped 1,000: 1 .0, ") and said.endswith(", …") and len(said) < 100
 
 
-def test_a_class_without_images_says_what_it_has(root: Path) -> None:
+def test_an_error_about_a_class_without_images_lists_its_files(root: Path) -> None:
     for name in ("train", "val"):
         (root / name / "green").mkdir()
         (root / name / "green" / "a.heic").touch()
@@ -165,7 +165,7 @@ def test_a_class_without_images_says_what_it_has(root: Path) -> None:
 # -- links -----------------------------------------------------------------------------------------
 
 
-def test_links_in_a_circle_end(root: Path) -> None:
+def test_cyclic_links_are_followed_once(root: Path) -> None:
     dark = root / "train" / "dark"
     os.symlink(dark, dark / "again")
     os.symlink(root, dark / "up")
@@ -192,7 +192,7 @@ def test_many_links_to_the_same_folders_do_not_multiply(root: Path, tmp_path: Pa
 # -- folders that cannot be read -------------------------------------------------------------------
 
 
-def test_an_unreadable_folder_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_an_unreadable_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Permissions do not stop root, as whom tests may run: so the refusal is made here."""
     locked = root / "train" / "dark" / "locked"
     locked.mkdir()

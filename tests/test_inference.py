@@ -241,7 +241,7 @@ def test_a_flipped_image_has_the_flipped_prediction() -> None:
     assert not torch.allclose(straight, once, atol=1e-3)  # the filter is not symmetric
 
 
-def test_a_network_of_the_lab_is_run_whole_and_in_windows() -> None:
+def test_our_network_runs_on_whole_images_and_in_windows() -> None:
     model = create_model("hrvit_nano", head="segformer", num_classes=5).eval()
     image = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
@@ -294,10 +294,10 @@ def test_memory_does_not_grow_with_views_and_windows() -> None:
         (lambda: whole(lambda x: (x, x), random_image(4, 4)), "returns tuple, .* head='segformer' or 'upernet'"),  # type: ignore[arg-type, return-value]
     ],
 )  # fmt: skip
-def test_invalid_requests_are_refused_in_a_sentence(make: Callable[[], object], said: str) -> None:
+def test_invalid_requests_are_reported_in_one_sentence(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         make()
 
 
-def test_examples_hold() -> None:
+def test_docstring_examples() -> None:
     assert doctest.testmod(inference).attempted >= 3 and doctest.testmod(inference).failed == 0

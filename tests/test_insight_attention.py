@@ -50,7 +50,7 @@ def network(variant: str, window: int = 4) -> HRViT:
     return model
 
 
-def test_every_variant_has_a_map_or_says_why_not() -> None:
+def test_every_variant_has_an_attention_map_or_a_reason_for_having_none() -> None:
     assert set(MAPS) == set(ATTENTION)
     for row in MAPS.values():
         assert isinstance(row, Map) or row.endswith("so it has no attention map")
@@ -80,7 +80,7 @@ def local_part(mixer: Any, x_HWC: Tensor, window: int) -> Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("window", [4, 20])
 @pytest.mark.parametrize("variant", ATTENDING)
-def test_map_times_value_is_the_output_of_the_module(
+def test_attention_map_times_values_equals_the_output_of_the_module(
     variant: str, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For every token, head and block, while the fused path runs; windows that leave a rest, and one over the map."""
@@ -180,7 +180,7 @@ def map_by_loop(variant: str, mixer: Any, x: Tensor, token: Token, w: int) -> Te
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ATTENDING)
-def test_the_map_of_a_pixel_lies_where_loops_put_it(variant: str) -> None:
+def test_the_attention_map_of_a_pixel_equals_that_of_naive_loops(variant: str) -> None:
     """Every pixel of the image has the weight of its token; also pixels of the last, partly covered token."""
     model, image = network(variant), torch.randn(1, 3, *IMAGE)
     found = block_attention(model, image)
@@ -201,7 +201,7 @@ def test_the_map_of_a_pixel_lies_where_loops_put_it(variant: str) -> None:
         torch.testing.assert_close(torch.from_numpy(one.of_token(token)).sum((1, 2)), torch.ones(len(naive)))
 
 
-def test_a_merged_key_stands_for_the_tokens_that_exist() -> None:
+def test_a_merged_key_covers_only_existing_tokens() -> None:
     """A patch of 8 on 13 × 9 tokens leaves a rest without a key; one that is wider than the map covers all of it."""
     fine, _, coarse, _ = block_attention(network("spatial_reduction", 8), torch.randn(1, 3, *IMAGE))
     expected = np.zeros((13, 9))
@@ -215,7 +215,7 @@ def test_a_merged_key_stands_for_the_tokens_that_exist() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["cross_shaped", "shifted_window", "spatial_reduction", "linear"])
-def test_parts_of_any_size_hold_the_same_weights(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_computed_in_parts_equal_the_whole_map(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights computed a few at a time are those of the dense maps; so are amounts that are moved to the keys."""
     [one, *_] = block_attention(network(variant), torch.randn(1, 3, *IMAGE))
     dense = torch.from_numpy(one.of_all())
@@ -237,7 +237,7 @@ def test_parts_of_any_size_hold_the_same_weights(variant: str, monkeypatch: pyte
 # -- the network is left alone, and invalid requests ------------------------------------------------------------------
 
 
-def test_capture_leaves_the_network_as_it_was() -> None:
+def test_capture_does_not_change_the_network() -> None:
     model = network("cross_shaped").train()
     model.stages[0].eval()
     modes = [module.training for module in model.modules()]
@@ -257,12 +257,12 @@ def test_capture_leaves_the_network_as_it_was() -> None:
         ("stem", "unknown block 'stem'; use one of"),
     ],
 )
-def test_an_unknown_block_is_one_sentence(name: str, message: str) -> None:
+def test_an_unknown_block_is_reported_in_one_sentence(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         block_attention(network("global"), torch.randn(1, 3, *IMAGE), [name])
 
 
-def test_networks_without_maps_say_so() -> None:
+def test_networks_without_attention_maps_are_reported() -> None:
     image = torch.randn(1, 3, *IMAGE)
     with pytest.raises(ConfigError, match="the network has no attention map: identity mixes no tokens"):
         block_attention(network("identity"), image)
@@ -279,7 +279,7 @@ def test_networks_without_maps_say_so() -> None:
 
 
 @pytest.mark.parametrize("token", [(-1, 0), (13, 0), (0, 9)])
-def test_a_token_outside_is_one_sentence(token: Token) -> None:
+def test_a_token_outside_the_map_is_reported_in_one_sentence(token: Token) -> None:
     [one, *_] = block_attention(network("global"), torch.randn(1, 3, *IMAGE))
     with pytest.raises(ConfigError, match="outside of the map, which has 13 rows and 9 columns"):
         one.of_token(token)
@@ -287,7 +287,7 @@ def test_a_token_outside_is_one_sentence(token: Token) -> None:
         one.of_pixel((49, 0))
 
 
-def test_remarks_are_about_the_weights_themselves() -> None:
+def test_remarks_depend_on_the_weights() -> None:
     model = create_model("hrvit_nano")
     random, silent = remarks(model, trained=False)
     assert random.startswith("Random weights") and "attention does not reach the output" in silent

@@ -44,7 +44,7 @@ def uneven(model: HRViT) -> HRViT:
          ["attention", "parallel convolution", "bias", "des", "ffn"]),
     ],
 )  # fmt: skip
-def test_contributions_add_up_to_the_residual_stream(changes: dict[str, object], parts: list[str]) -> None:
+def test_contributions_sum_to_the_residual_stream(changes: dict[str, object], parts: list[str]) -> None:
     model, image = uneven(build(tiny(**({"attention": "cross_shaped"} | changes)))), torch.randn(1, 3, *IMAGE)  # type: ignore[arg-type]
     found = contributions(model, image)
     names = [f"stages.0.branches.{branch}.{number}" for branch in (0, 1) for number in (0, 1)]
@@ -59,7 +59,7 @@ def test_contributions_add_up_to_the_residual_stream(changes: dict[str, object],
 
 
 @torch.no_grad()
-def test_without_an_activation_each_path_adds_its_own_projection() -> None:
+def test_without_activation_contributions_have_a_closed_form() -> None:
     """The projection is then linear, so the parts of attention and convolution are known in closed form."""
     model, image = uneven(build(tiny("window", attn_activation=False))), torch.randn(1, 3, *IMAGE)
     name = "stages.0.branches.1.0"
@@ -87,7 +87,7 @@ def test_without_an_activation_each_path_adds_its_own_projection() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["cross_shaped", "window", "dilated_window", "spatial_reduction", "linear"])
-def test_statistics_are_those_of_loops_over_the_maps(variant: str) -> None:
+def test_statistics_equal_those_of_loops_over_the_maps(variant: str) -> None:
     model = network(variant)
     for one in block_attention(model, torch.randn(1, 3, *IMAGE))[1::2]:
         side, (H, W), maps = 4 * 2**one.place.branch, one.size, one.of_all().astype(float)
@@ -117,13 +117,13 @@ def test_statistics_are_those_of_loops_over_the_maps(variant: str) -> None:
         assert not (found.entropy_share > 1).any()
 
 
-def test_a_key_wider_than_the_map_stands_at_its_centre() -> None:
+def test_a_key_wider_than_the_map_is_located_at_its_centre() -> None:
     one = block_attention(network("spatial_reduction", 20), torch.randn(1, 3, *IMAGE))[0]
     distances = [math.hypot(y + 0.5 - 6.5, x + 0.5 - 4.5) * 4 for y in range(13) for x in range(9)]
     np.testing.assert_allclose(attention_statistics(one).distance_px, np.mean(distances), rtol=1e-5)
 
 
-def test_equal_weights_have_the_largest_entropy_and_equal_heads_no_diversity() -> None:
+def test_uniform_attention_has_maximum_entropy_and_equal_heads_zero_diversity() -> None:
     model = build(tiny("cross_shaped", head_dims=2, window_sizes=3))
     for module in model.modules():
         if isinstance(module, Attention):
@@ -142,7 +142,7 @@ def test_equal_weights_have_the_largest_entropy_and_equal_heads_no_diversity() -
 
 
 @pytest.mark.parametrize("variant", ["cross_shaped", "shifted_window", "linear"])
-def test_rollout_of_one_block_is_its_map_and_of_two_a_product(variant: str) -> None:
+def test_rollout_of_two_blocks_is_the_product_of_their_maps(variant: str) -> None:
     first, second = block_attention(network(variant), torch.randn(1, 3, *IMAGE))[:2]
     token = (11, 4)
     np.testing.assert_allclose(branch_rollout([second], token), second.of_token(token).mean(0), atol=1e-6)

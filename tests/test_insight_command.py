@@ -43,7 +43,7 @@ def test_every_name_has_a_view() -> None:
     assert list(VIEWS) == list(WHAT)
 
 
-def test_the_command_writes_figures_and_the_numbers_of_the_functions(
+def test_the_command_writes_figures_and_the_arrays_of_the_functions(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = f"insight {folder}/small.yaml image.png --out out --resolution 64 --pixel 9,50 --truth mask.png"
@@ -117,7 +117,7 @@ def test_random_weights_depend_on_the_seed_alone(folder: Path) -> None:
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
-def test_a_timm_model_shows_what_it_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_timm_model_has_the_views_that_it_supports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         root.main(
             ["insight", "timm:test_resnet", "image.png", "--resolution", "64", "--what", "similarity", "--out", "out"]
@@ -155,7 +155,7 @@ def test_a_timm_model_shows_what_it_has(folder: Path, capsys: pytest.CaptureFixt
         ("small.yaml image.png --resolution 9000", "use at most 2048 pixels a side"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(
+def test_bad_input_is_reported_in_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
     Image.fromarray(np.full((45, 67), 9, np.uint8)).save("odd.png")
@@ -179,7 +179,7 @@ def test_earlier_views_are_kept_when_a_later_one_fails(folder: Path, capsys: pyt
     assert capsys.readouterr().err.startswith("error: attention: the network has no attention map")
 
 
-def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_code_on_the_docs_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parent.parent / "docs" / "insight.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(code, "insight.md", "exec"), {})
@@ -189,7 +189,7 @@ def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None
 # -- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_map_is_drawn_where_it_lies_and_the_token_is_marked() -> None:
+def test_the_attention_map_is_drawn_at_its_position_with_the_token_marked() -> None:
     image = np.full((20, 30, 3), 128, dtype=np.uint8)
     map_HW = np.zeros((20, 30))
     map_HW[4:8, 12:16] = 0.25
@@ -221,12 +221,12 @@ def test_classes_have_the_colours_of_the_legend() -> None:
         np.testing.assert_allclose(colours[name], drawn[0, column])
 
 
-def test_a_map_of_zeros_is_the_grey_image() -> None:
+def test_a_map_of_zeros_shows_only_the_grey_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     np.testing.assert_array_equal(images.over(image, np.zeros((5, 6))), images.pale(image))
 
 
-def test_an_unreadable_result_is_one_sentence(folder: Path) -> None:
+def test_an_unreadable_result_is_reported_in_one_sentence(folder: Path) -> None:
     Path("config.yaml").write_text(tiny("window").to_yaml())
     save_file({k: v.contiguous() for k, v in build(tiny("window")).state_dict().items()}, "model.safetensors")
     Path("result.json").write_text("{")

@@ -74,7 +74,7 @@ STACKS = [((3, 1, 1), (3, 1, 1)), ((5, 1, 1),), ((3, 2, 1), (3, 1, 1)), ((3, 1, 
 
 
 @pytest.mark.parametrize("layers", STACKS, ids=str)
-def test_the_field_of_a_stack_meets_the_closed_form(layers: tuple[tuple[int, int, int], ...]) -> None:
+def test_the_receptive_field_of_a_stack_equals_the_closed_form(layers: tuple[tuple[int, int, int], ...]) -> None:
     along = profile(*layers)
     # r = 1 + sum of (k - 1) · dilation · strides before
     reach = 1 + sum((k - 1) * d * math.prod(s for _, s, _ in layers[:i]) for i, (k, _, d) in enumerate(layers))
@@ -90,7 +90,7 @@ def test_the_field_of_a_stack_meets_the_closed_form(layers: tuple[tuple[int, int
         assert field.area_px(share) == smallest_area(expected, share)
 
 
-def test_the_field_counts_all_channels() -> None:
+def test_the_receptive_field_includes_all_channels() -> None:
     """The mean square over random signs tends to the sum of squares over channels, which the plain sum would miss."""
     conv = nn.Conv2d(2, 2, 1, bias=False)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def hsic_by_loops(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(pairs) + np.mean(fours) - 2 * np.mean(threes))
 
 
-def test_unbiased_cka_is_that_of_loops() -> None:
+def test_unbiased_cka_equals_that_of_naive_loops() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(7, 3)) + 1, rng.normal(size=(7, 5))
     y[:, :2] += x[:, :2]
@@ -189,7 +189,7 @@ def test_similarity_of_networks_in_minibatches() -> None:
 # -- components -------------------------------------------------------------------------------------------------------
 
 
-def test_components_are_those_of_scikit_learn() -> None:
+def test_components_equal_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(2)
     points = rng.normal(size=(50, 8)) * np.arange(1, 9) + 3
     theirs = PCA(3, svd_solver="full")
@@ -202,7 +202,7 @@ def test_components_are_those_of_scikit_learn() -> None:
         principal_components(points[:, :2])
 
 
-def test_colours_separate_what_features_separate() -> None:
+def test_colours_separate_regions_that_features_separate() -> None:
     map_1CHW = torch.zeros(1, 4, 4, 6)
     map_1CHW[:, 0, :, 3:] = 5
     map_1CHW += 0.01 * torch.randn(map_1CHW.shape)
@@ -225,7 +225,7 @@ class Quadrant(nn.Module):
         return torch.stack((x[:, 0, h:, w:].mean((1, 2)), x[:, 0, :h, :w].mean((1, 2))), dim=1)
 
 
-def test_occlusion_finds_what_the_class_depends_on() -> None:
+def test_occlusion_finds_the_pixels_that_the_class_depends_on() -> None:
     image = torch.rand(1, 3, 12, 20) + 1
     found = occlusion_evidence(Quadrant(), image, 1, 5)
     expected = np.zeros((12, 20))
@@ -239,7 +239,7 @@ def test_occlusion_finds_what_the_class_depends_on() -> None:
 
 
 @pytest.mark.parametrize("head", ["pool", "segformer"])
-def test_gradient_evidence_is_that_of_the_definition(head: str) -> None:
+def test_gradient_evidence_equals_its_definition(head: str) -> None:
     model, image = woken(build(tiny("window", head=head))).eval(), torch.randn(1, 3, 49, 35)
     found = gradient_evidence(model, image, 3)
     maps = [x.detach().requires_grad_(True) for x in model.forward_features(image)]
@@ -319,7 +319,7 @@ def test_maps_of_any_network() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])
-def test_what_can_be_had_of_timm_models(name: str) -> None:
+def test_views_that_timm_models_support(name: str) -> None:
     model, image = timm.create_model(name, num_classes=4).eval(), torch.randn(1, 3, 160, 160)
     maps = last_maps(model, feature_maps(model, image))
     fields = receptive_fields(model, image, samples=1)
@@ -333,7 +333,7 @@ def test_what_can_be_had_of_timm_models(name: str) -> None:
 
 
 @torch.no_grad()
-def test_attention_of_timms_vision_transformer_times_values_is_its_output() -> None:
+def test_attention_of_timms_vision_transformer_times_values_equals_its_output() -> None:
     model: Any = timm.create_model("test_vit", num_classes=4).eval()
     image = torch.randn(1, 3, 160, 160)
     found = block_attention(model, image)

@@ -88,14 +88,14 @@ def test_a_fake_clock_gives_exact_statistics() -> None:
     assert (result.stopped, result.device_samples_ms, result.device_median_ms) == ("rounds", (), None)
 
 
-def test_precision_ends_it() -> None:
+def test_the_measurement_stops_when_it_is_precise() -> None:
     clock = FakeClock()
     result = measure_latency(Timed(clock.pass_ms, lambda run: 8.0), 8, clock=clock)
     assert (result.stopped, len(result.samples_ms)) == ("precise", 10)
     assert result.control == pytest.approx((1.0, 1.0, 1.0))
 
 
-def test_a_restless_model_is_reported_as_such() -> None:
+def test_an_unsteady_model_is_reported_as_unsteady() -> None:
     clock = FakeClock()
     model = Timed(clock.pass_ms, lambda run: 100.0 * 1.1**run)
     result = measure_latency(model, 8, min_runs=3, max_seconds=0, max_warmup_seconds=4, clock=clock)
@@ -103,13 +103,13 @@ def test_a_restless_model_is_reported_as_such() -> None:
     assert (result.stopped, len(result.samples_ms)) == ("time", 7)
 
 
-def test_too_few_runs_tell_nothing_about_steadiness() -> None:
+def test_too_few_runs_leave_steadiness_unknown() -> None:
     clock = FakeClock()
     model = Timed(clock.pass_ms, lambda run: 1000.0)
     assert measure_latency(model, 8, max_seconds=0, max_warmup_seconds=4, clock=clock).steady is None
 
 
-def test_throttled_runs_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throttled_runs_are_stored_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every third look finds the device throttled, and the model slow."""
     clock = FakeClock()
 
@@ -128,7 +128,7 @@ def test_throttled_runs_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.discarded_samples_ms == pytest.approx([30.0] * 4)
 
 
-def test_a_name_or_a_config_will_do() -> None:
+def test_a_name_or_a_config_is_accepted() -> None:
     quick = {"max_runs": 3, "min_runs": 3, "max_warmup_seconds": 0.0}
     config = create_model("hrvit_nano").config
     for model in ("hrvit_nano:deploy", "timm:resnet18", config):
@@ -175,7 +175,7 @@ class Products(nn.Module):
         return x_BCHW
 
 
-def test_a_planted_slowdown_of_2_is_seen() -> None:
+def test_a_planted_slowdown_by_a_factor_of_2_is_measured() -> None:
     """On this thread's own clock, which stands still while other programs have the core. These still slow it by what
     they share (caches, a core's second thread), so both are measured in turn, and the quietest of each is compared."""
     turns = [
@@ -189,7 +189,7 @@ def test_a_planted_slowdown_of_2_is_seen() -> None:
     assert twice / once == pytest.approx(2, rel=0.15)
 
 
-def test_the_model_runs_as_asked(spy: Spy) -> None:
+def test_the_model_runs_with_the_requested_settings(spy: Spy) -> None:
     result = measure_latency(
         spy, (6, 9), batch_size=2, dtype="bfloat16", memory_format="channels_last", threads=2, max_runs=10
     )
@@ -204,7 +204,7 @@ def test_the_model_runs_as_asked(spy: Spy) -> None:
     assert len(Spy.seen) == 2 * (2 * len(result.samples_ms) + len(result.warmup_samples_ms))
 
 
-def test_the_input_is_noise_that_repeats(spy: Spy) -> None:
+def test_the_input_is_reproducible_noise(spy: Spy) -> None:
     inputs = [prepare(spy, 64, batch_size=2, device="cpu", seed=seed).images_BCHW for seed in (0, 0, 1)]
     assert inputs[0].mean().item() == pytest.approx(0, abs=0.05)
     assert inputs[0].std().item() == pytest.approx(1, abs=0.05)
@@ -212,7 +212,7 @@ def test_the_input_is_noise_that_repeats(spy: Spy) -> None:
     assert not torch.equal(inputs[0], inputs[2])
 
 
-def test_nothing_is_left_behind(spy: Spy) -> None:
+def test_the_model_and_global_state_are_restored(spy: Spy) -> None:
     spy.train()
     spy.norm.eval()  # a mixed state, which one flag could not restore
     state = copy.deepcopy(spy.state_dict())
@@ -255,7 +255,7 @@ def ask_for(library: str, operator: str, precision: str) -> Callable[[], object]
         ask_for("mkldnn", "matmul", "bf16"),
     ],
 )
-def test_float32_means_float32_whatever_was_set_before(asked: Callable[[], object]) -> None:
+def test_float32_is_ieee_whatever_was_set_before(asked: Callable[[], object]) -> None:
     defaults = precisions()
     try:
         asked()
@@ -275,7 +275,7 @@ def test_float32_means_float32_whatever_was_set_before(asked: Callable[[], objec
     assert torch.backends.cudnn.allow_tf32
 
 
-def test_the_older_switches_are_as_before() -> None:
+def test_the_older_precision_settings_are_restored() -> None:
     torch.set_float32_matmul_precision("high")
     try:
         with ieee_float32():
@@ -286,13 +286,13 @@ def test_the_older_switches_are_as_before() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-def test_no_memory_is_an_error_that_says_what_was_tried(spy: Spy) -> None:
+def test_an_out_of_memory_error_names_the_workload(spy: Spy) -> None:
     with pytest.raises(OutOfDeviceMemory, match=r"batch 10000000000 at 64×64, float32, contiguous, on ") as caught:
         measure_latency(spy, 64, batch_size=10**10)
     assert isinstance(caught.value, MemoryError)
 
 
-def test_an_error_of_the_model_stays_itself() -> None:
+def test_an_error_of_the_model_is_raised_unchanged() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         measure_latency(nn.Linear(7, 7), 8)
 
@@ -312,13 +312,13 @@ def test_an_error_of_the_model_stays_itself() -> None:
         ({"half_width": 0.0}, "half_width is 0.0"),
     ],
 )
-def test_impossible_settings_are_named(spy: Spy, settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_named(spy: Spy, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure_latency(spy, 8, **settings)  # type: ignore[arg-type]
     assert Spy.seen == []
 
 
-def test_the_result_is_json_with_everything_in_it(spy: Spy) -> None:
+def test_the_result_is_complete_json(spy: Spy) -> None:
     result = measure_latency(spy, 8, max_runs=12, max_seconds=1e4)
     record = json.loads(json.dumps(result.to_dict()))
     assert record["samples_ms"] == list(result.samples_ms)
@@ -340,7 +340,7 @@ def test_the_network_is_timed_at_an_odd_size() -> None:
 
 @pytest.mark.gpu
 @needs_cuda
-def test_cuda_keeps_device_time_and_wall_time_apart() -> None:
+def test_cuda_measures_device_time_and_wall_time_separately() -> None:
     result = measure_latency(create_model("hrvit_micro"), 64, device="cuda", max_runs=30)
     assert len(result.device_samples_ms) == len(result.samples_ms)
     for device_ms, wall_ms in zip(result.device_samples_ms, result.samples_ms, strict=True):
@@ -350,7 +350,7 @@ def test_cuda_keeps_device_time_and_wall_time_apart() -> None:
 
 @pytest.mark.gpu
 @needs_cuda
-def test_cuda_waits_for_the_work() -> None:
+def test_cuda_timing_waits_for_the_work() -> None:
     """Queueing a big product takes microseconds: a time of that size would mean that nobody waited."""
 
     class Product(nn.Module):

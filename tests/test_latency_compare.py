@@ -64,7 +64,7 @@ def test_the_bootstrap_agrees_with_its_exact_distribution(n: int) -> None:
         assert min(candidates) <= end <= max(candidates)
 
 
-def test_three_values_by_hand() -> None:
+def test_the_bootstrap_of_three_values_against_hand_computation() -> None:
     """Of 27 equally likely resamples 7 have the lowest as median, 7 the highest: both ends are the extremes."""
     medians = [sorted(draw)[1] for draw in itertools.product([1.0, 2.0, 4.0], repeat=3)]
     assert (medians.count(1.0), medians.count(4.0)) == (7, 7)
@@ -98,7 +98,7 @@ def test_pairing_removes_the_drift() -> None:
         (Estimate(1.0, 1.0, 1.0), Estimate(1.0, 1.0, 1.0), "tie"),
     ],
 )
-def test_verdicts(ratio: Estimate, control: Estimate, verdict: str) -> None:
+def test_verdicts_follow_from_ratio_and_control(ratio: Estimate, control: Estimate, verdict: str) -> None:
     assert judge(ratio, control) == verdict
 
 
@@ -114,7 +114,7 @@ def test_a_fake_clock_gives_exact_results() -> None:
     assert paired_ratio(rounds.wall_ms(CONTROL), rounds.wall_ms("a")) == Estimate(1.0, 1.0, 1.0)
 
 
-def test_every_round_has_each_once_and_the_first_twice_in_changing_order() -> None:
+def test_each_round_runs_the_reference_twice_and_others_once_in_random_order() -> None:
     order: list[str] = []
     names = ("a", "b", "c")
 
@@ -145,7 +145,9 @@ def noisy(seed: int, clock: FakeClock, spread: float) -> Callable[[], Sample]:
         (0.5, Budget(half_width=0.01, max_seconds=1.0), "time"),  # 30 ms a round: 34 of them
     ],
 )
-def test_it_stops_when_the_interval_is_narrow_or_a_bound_is_met(spread: float, budget: Budget, stopped: str) -> None:
+def test_the_race_stops_when_the_interval_is_narrow_or_a_bound_is_reached(
+    spread: float, budget: Budget, stopped: str
+) -> None:
     clock = FakeClock()
     rounds = compare({"a": noisy(1, clock, spread), "b": noisy(2, clock, spread)}, budget, clock=clock)
     half_widths = [paired_ratio(rounds.wall_ms(x), rounds.wall_ms("a")).half_width for x in ("b", CONTROL)]
@@ -155,13 +157,13 @@ def test_it_stops_when_the_interval_is_narrow_or_a_bound_is_met(spread: float, b
     assert {"precise": 20 < n < 1000, "rounds": n == 40, "time": 20 < n < 40}[stopped]
 
 
-def test_seven_rounds_there_are_however_slow() -> None:
+def test_there_are_at_least_seven_rounds() -> None:
     clock = FakeClock()
     rounds = compare({"a": noisy(1, clock, 0.5)}, Budget(max_seconds=0.0), clock=clock)
     assert len(rounds.throttled) == 7
 
 
-def test_throttled_rounds_are_kept_but_do_not_count() -> None:
+def test_throttled_rounds_are_recorded_but_not_used() -> None:
     clock = FakeClock()
     reasons = itertools.cycle([(), (), ("heat",)])
     slow = itertools.chain.from_iterable(itertools.repeat((10.0, 10.0, 30.0)))
@@ -186,7 +188,7 @@ def test_a_device_that_is_always_throttled_is_still_measured() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
-def test_a_power_limit_drops_no_round_however_often_it_holds(capped: list[bool]) -> None:
+def test_a_power_limit_discards_no_round(capped: list[bool]) -> None:
     """It came and went: rounds were dropped as long as seven without it were left, and all came back with the next."""
     throttled: list[tuple[str, ...]] = [("power limit",) if held else () for held in capped]
     assert kept_rounds(throttled) == list(range(len(throttled)))
@@ -195,11 +197,11 @@ def test_a_power_limit_drops_no_round_however_often_it_holds(capped: list[bool])
 
 
 @pytest.mark.parametrize(("good", "bad", "dropped"), [(7, 7, 7), (7, 8, 0), (50, 49, 49), (50, 51, 0), (6, 1, 0)])
-def test_rounds_are_dropped_while_most_of_them_are_good(good: int, bad: int, dropped: int) -> None:
+def test_throttled_rounds_are_discarded_only_if_most_rounds_are_good(good: int, bad: int, dropped: int) -> None:
     assert good + bad - len(kept_rounds([()] * good + [("heat",)] * bad)) == dropped
 
 
-def test_an_interrupt_keeps_the_whole_rounds_before_it() -> None:
+def test_an_interrupt_keeps_the_complete_rounds() -> None:
     calls = itertools.count()
 
     def until_interrupted() -> Sample:
@@ -221,7 +223,7 @@ def test_an_interrupt_keeps_the_whole_rounds_before_it() -> None:
         ({"half_width": 0.0}, "half_width is 0.0"),
     ],
 )
-def test_impossible_budgets_are_named(settings: dict[str, float], message: str) -> None:
+def test_invalid_budgets_are_named(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Budget(**settings)  # type: ignore[arg-type]
 
@@ -230,7 +232,7 @@ def test_impossible_budgets_are_named(settings: dict[str, float], message: str) 
     ("throughputs", "batch"),
     [([100, 700, 950, 1000], 64), ([100, 890, 900, 1000], 64), ([100, 100, 100, 100], 1), ([10, 20, 1000, 500], 64)],
 )
-def test_knee_by_hand(throughputs: list[float], batch: int) -> None:
+def test_knee_against_hand_computation(throughputs: list[float], batch: int) -> None:
     assert knee([1, 8, 64, 256], throughputs) == batch
 
 
@@ -255,7 +257,7 @@ def contains_one(rounds: Rounds) -> bool:
 
 
 @pytest.mark.parametrize("races", [30, pytest.param(80, marks=pytest.mark.slow)])
-def test_on_a_simulated_machine_intervals_cover_and_slowdowns_are_found(races: int) -> None:
+def test_on_a_simulated_machine_intervals_cover_and_slowdowns_are_detected(races: int) -> None:
     """Of 80 intervals 76 should contain the truth, give or take 2; and 5 % is nearly always found."""
     covered, found = 0, 0
     for seed in range(races):
@@ -286,7 +288,7 @@ class Products(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_on_this_machine_20_races_cover_and_find_a_planted_slowdown() -> None:
+def test_on_this_machine_20_races_cover_and_detect_a_planted_slowdown() -> None:
     """20 races of 20 products against 21: the control's interval contains 1 and is narrow, and 5 % is found."""
     once, more = (NamedModel(f"{times} products", m, m) for times in (20, 21) for m in [Products(times)])
     covered = narrow = found = 0

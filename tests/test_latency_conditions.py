@@ -110,13 +110,13 @@ def test_throttling_is_named(gpu: torch.device, reasons: int, throttled: tuple[s
     assert GpuMonitor(gpu, FakeNvml(reasons)).read().throttled == throttled
 
 
-def test_what_a_gpu_does_not_tell_is_none(gpu: torch.device) -> None:
+def test_values_that_a_gpu_does_not_provide_are_none(gpu: torch.device) -> None:
     nvml = FakeNvml(has_power=False)
     assert GpuMonitor(gpu, nvml).read().power_w is None
     assert nvml_meter(gpu, nvml) is None
 
 
-def test_a_core_throttles_when_its_counter_moves(tmp_path: Path) -> None:
+def test_a_core_is_throttled_if_its_counter_increases(tmp_path: Path) -> None:
     counters = [tmp_path / "cpu0", tmp_path / "cpu1"]
     for counter in counters:
         counter.write_text("7\n")
@@ -127,7 +127,7 @@ def test_a_core_throttles_when_its_counter_moves(tmp_path: Path) -> None:
     assert cpu.read().throttled == ()
 
 
-def test_a_busy_loop_of_ours_is_not_anothers() -> None:
+def test_our_own_load_is_not_counted_as_that_of_other_programs() -> None:
     cpu = CpuMonitor([])
     first = cpu.read()
     while (last := cpu.read()).own_s - first.own_s < 0.3:  # however long that takes on a busy machine
@@ -135,7 +135,7 @@ def test_a_busy_loop_of_ours_is_not_anothers() -> None:
     assert last.busy_s - first.busy_s >= last.own_s - first.own_s - 0.1  # the kernel counts in hundredths
 
 
-def test_summary_by_hand() -> None:
+def test_summary_against_hand_computation() -> None:
     readings = [
         Reading(clock_mhz=2000.0, at_s=10.0, busy_s=100.0, own_s=50.0, stolen_s=1.0, other_processes=0),
         Reading(clock_mhz=1500.0, at_s=12.0, other_processes=1),
@@ -154,12 +154,12 @@ def test_summary_by_hand() -> None:
     }  # fmt: skip
 
 
-def test_a_quiet_machine_needs_no_remark() -> None:
+def test_an_idle_machine_gets_no_remark() -> None:
     readings = [Reading(at_s=0.0), Reading(at_s=10.0, busy_s=10.5, own_s=10.0, other_processes=0)]
     assert summarise(readings)["remarks"] == []
 
 
-def test_energy_by_hand() -> None:
+def test_energy_against_hand_computation() -> None:
     """A device of 100 W when idle and 300 W at work; a call takes 1/16 s: 18.75 J, of which 12.5 J are the call's."""
     now = joules = 0.0
 
@@ -198,7 +198,7 @@ def test_a_gpu_that_nvml_does_not_know_is_timed_without_it(gpu: torch.device) ->
     ("nvml", "why"),
     [(None, "NVML was not loaded"), (NoNvml("run pip install nvidia-ml-py"), "run pip install nvidia-ml-py")],
 )
-def test_without_nvml_the_looks_say_what_they_lack(gpu: torch.device, nvml: Any, why: str) -> None:
+def test_without_nvml_the_monitor_says_which_values_are_unknown(gpu: torch.device, nvml: Any, why: str) -> None:
     assert monitor(gpu, nvml).unknown == f"The GPU's clock rates, temperature, power and throttling are unknown: {why}."
     assert nvml_meter(gpu, nvml) is None
     assert monitor(torch.device("cpu"), nvml).unknown == ""
@@ -223,7 +223,7 @@ class MigNvml(FakeNvml):
         raise NVMLError("Not Supported")
 
 
-def test_what_nvml_does_not_tell_of_a_mig_instance_is_a_note(gpu: torch.device) -> None:
+def test_values_that_nvml_does_not_provide_for_a_mig_instance_are_a_note(gpu: torch.device) -> None:
     nvml = MigNvml()
     _, conditions = run_rounds(
         {"a": lambda: Sample(1.0)}, Budget(min_rounds=5, max_rounds=5), gpu, clock=FakeClock(), nvml=nvml
@@ -235,7 +235,7 @@ def test_what_nvml_does_not_tell_of_a_mig_instance_is_a_note(gpu: torch.device) 
     assert nvml_meter(gpu, nvml) is None
 
 
-def test_nvml_that_does_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_start_nvml_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(FakeNvml):
         def nvmlInit(self) -> None:  # noqa: N802
             raise NVMLError("Driver Not Loaded")
@@ -246,7 +246,7 @@ def test_nvml_that_does_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert nvml.reason == "NVML does not start (Driver Not Loaded); check the driver with nvidia-smi"
 
 
-def test_a_power_limit_is_a_note_and_disturbs_nothing(gpu: torch.device) -> None:
+def test_a_power_limit_is_a_note_and_not_a_disturbance(gpu: torch.device) -> None:
     nvml = FakeNvml()
     turns = itertools.count(1)
 
@@ -276,19 +276,19 @@ def test_a_power_limit_is_a_note_and_disturbs_nothing(gpu: torch.device) -> None
         ]),
     ],
 )  # fmt: skip
-def test_one_definition_of_disturbed(
+def test_all_measurements_use_one_definition_of_disturbed(
     steady: bool | None, throttled: list[tuple[str, ...]], remarks: list[str], reasons: list[str]
 ) -> None:
     rounds = Rounds({}, throttled, "precise", 1.0)
     assert disturbances(steady, rounds, {"remarks": remarks}) == tuple(reasons)
 
 
-def test_the_meter_counts_joules(gpu: torch.device) -> None:
+def test_the_energy_meter_returns_joules(gpu: torch.device) -> None:
     meter = nvml_meter(gpu, FakeNvml())
     assert meter is not None and meter() == 5.0
 
 
-def test_roofline_by_hand() -> None:
+def test_roofline_against_hand_computation() -> None:
     """10 GMACs in 100 ms under 400 GFLOP/s and 20 GB/s, with 0.5 GB to move."""
     line = roofline(100.0, 10 * 10**9, 5 * 10**8, Ceilings(gemm_flop_s=400e9, copy_byte_s=20e9))
     assert line.flop_s == pytest.approx(200e9)
@@ -301,7 +301,7 @@ def test_roofline_by_hand() -> None:
 CPU = torch.device("cpu")
 
 
-def test_ceilings_by_a_scripted_clock() -> None:
+def test_ceilings_are_computed_from_a_scripted_clock() -> None:
     """Each reading of the clock is a quarter of a second after the one before: so long takes each product and copy."""
     readings = iter(range(10**6))
     ceilings = measure_ceilings(CPU, "float32", clock=lambda: next(readings) / 4, seconds=0.0)
@@ -343,7 +343,7 @@ def test_the_time_for_ceilings_is_bounded(monkeypatch: pytest.MonkeyPatch, flop_
     assert {(name, 512) for name in names} <= {(p.product, p.side) for p in tried}
 
 
-def test_a_product_that_is_not_there_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_product_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline_module, "refusal", lambda dtype: "no oneDNN here")
     readings = iter(range(10**6))
     tried = time_products(CPU, torch.float32, clock=lambda: next(readings) / 4, seconds=0.0)
@@ -362,7 +362,7 @@ def test_every_product_multiplies_its_matrices(name: str) -> None:
     assert isinstance(large, torch.Tensor) and large.shape == (1024, 1024)
 
 
-def test_winograd_is_for_dense_convolutions_of_3_by_3() -> None:
+def test_winograd_applies_to_dense_3_by_3_convolutions() -> None:
     conv = nn.Conv2d
     assert has_winograd(nn.Sequential(conv(4, 4, 1), conv(4, 4, 3)))
     others = [conv(4, 4, 3, stride=2), conv(4, 4, 3, groups=4), conv(4, 4, 5), conv(4, 4, 1)]
@@ -400,7 +400,7 @@ def test_the_published_peak(info: str, dtype: str, threads: int, ghz: float | No
     assert (None if peak is None else peak.flop_s / 1e9) == (None if gflop_s is None else pytest.approx(gflop_s))
 
 
-def test_no_processor_is_two_microarchitectures() -> None:
+def test_each_processor_matches_at_most_one_microarchitecture() -> None:
     known = [(core.vendor, core.family, model) for core in CORES for model in core.models]
     assert len(known) == len(set(known))
 

@@ -117,7 +117,7 @@ def planted(clock: FakeClock, flop_s: float) -> Callable[..., Callable[[], None]
         (3, 1e9, ""),
     ],
 )
-def test_a_planted_slow_product_is_seen(
+def test_a_planted_slow_product_is_detected(
     monkeypatch: pytest.MonkeyPatch, kernel: int, fastest: float, words: str
 ) -> None:
     """All products at hand are slow, or one is not; the network computes 2 · 64 · 12 · k² operations in 0.1 ms."""
@@ -136,7 +136,7 @@ def test_a_planted_slow_product_is_seen(
     assert "by other of 512 × 512 with 1 thread" in " ".join(remarks([result])) or fastest == 1e6
 
 
-def test_a_product_above_the_published_peak_shows_a_wrong_clock() -> None:
+def test_a_product_above_the_published_peak_indicates_a_wrong_clock() -> None:
     def said(gflop_s: float, peak: float | None) -> str:
         ceilings = Ceilings(
             gflop_s * 1e9, 1e9, Product("packed linear", 2048, gflop_s * 1e9), 2, (),
@@ -162,7 +162,7 @@ def test_the_ceiling_is_named_in_records_and_tables(clock: FakeClock, monkeypatc
     assert (row["ceiling"], row["ceiling_gflop_s"]) == ("packed linear, 1024", 260.0)
 
 
-def test_a_record_is_json_with_everything_in_it(clock: FakeClock) -> None:
+def test_a_record_is_complete_json(clock: FakeClock) -> None:
     [result] = race([Entry(named("a", Timed(clock, 10.0)))], SMALL, FIVE, clock=clock)
     record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert record["samples_ms"] == list(result.samples_ms)
@@ -174,7 +174,9 @@ def test_a_record_is_json_with_everything_in_it(clock: FakeClock) -> None:
     assert record["rounds"] == 5 and record["rounds_stopped"] == "precise"
 
 
-def test_what_computes_something_else_is_wrong_and_not_timed(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_with_wrong_outputs_is_reported_and_not_timed(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = 0
 
     def miscompiled(load: Workload) -> Prepared:
@@ -215,7 +217,7 @@ def broken(x_BCHW: Tensor) -> None:
         (broken, "failed", "NotImplementedError: no such kernel"),
     ],
 )
-def test_a_failure_is_a_row_and_the_race_goes_on(
+def test_a_failure_is_a_row_and_the_race_continues(
     clock: FakeClock, fail: Callable[[Tensor], None], status: str, reason: str
 ) -> None:
     model = named("a", Timed(clock, 10.0, fail))
@@ -225,7 +227,7 @@ def test_a_failure_is_a_row_and_the_race_goes_on(
     assert good.status == "ok" and good.ratio is None  # it became the reference
 
 
-def test_what_a_back_end_cannot_is_refused(clock: FakeClock) -> None:
+def test_combinations_that_a_back_end_does_not_support_are_refused(clock: FakeClock) -> None:
     model = named("a", Timed(clock, 10.0))
     results = race([Entry(model), Entry(model, "cuda_graph"), Entry(model, "onnxruntime", "bfloat16")], SMALL, FIVE,
                    clock=clock)  # fmt: skip
@@ -247,13 +249,13 @@ def test_what_a_back_end_cannot_is_refused(clock: FakeClock) -> None:
         (["eager"], replace(SMALL, memory_format="nchw"), "memory_format 'nchw' is unknown"),
     ],
 )
-def test_impossible_requests_are_named(entries: list[str], setting: Setting, message: str) -> None:
+def test_invalid_requests_are_named(entries: list[str], setting: Setting, message: str) -> None:
     model = named("a", nn.Conv2d(3, 4, 3))
     with pytest.raises(ValueError, match=message):
         race([Entry(model, backend) for backend in entries], setting)
 
 
-def test_an_interrupt_keeps_what_was_measured(clock: FakeClock) -> None:
+def test_an_interrupt_keeps_finished_measurements(clock: FakeClock) -> None:
     runs = 0
 
     def interrupt_late(x_BCHW: Tensor) -> None:
@@ -271,7 +273,7 @@ def test_an_interrupt_keeps_what_was_measured(clock: FakeClock) -> None:
 # -- gate and models --------------------------------------------------------------------------------------------------
 
 
-def test_relative_error_by_hand() -> None:
+def test_relative_error_against_hand_computation() -> None:
     reference = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
     assert relative_error([torch.tensor([3.0, 4.0]), torch.tensor([12.0 + 1.3])], reference) == pytest.approx(0.1)
     assert relative_error(torch.tensor([1.0]), reference) == math.inf
@@ -279,7 +281,7 @@ def test_relative_error_by_hand() -> None:
     assert not check(torch.zeros(2), torch.zeros(2), "float32").passed  # a silent network proves nothing
 
 
-def test_the_reference_in_chunks_is_the_network() -> None:
+def test_the_reference_computed_in_chunks_equals_the_network() -> None:
     model = find_model("hrvit_micro").plain.train()
     images_BCHW = torch.randn(11, 3, 32, 32)
     [ours] = reference_output(model, images_BCHW)
@@ -288,7 +290,7 @@ def test_the_reference_in_chunks_is_the_network() -> None:
         torch.testing.assert_close(ours, model.eval()(images_BCHW), atol=1e-4, rtol=1e-4)
 
 
-def test_the_reference_gradients_in_chunks_are_the_batchs() -> None:
+def test_reference_gradients_computed_in_chunks_equal_those_of_the_batch() -> None:
     model = find_model("hrvit_nano").plain.eval()
     images_BCHW = torch.randn(11, 3, 32, 32)
     ours = reference_gradients(model, images_BCHW)
@@ -297,7 +299,7 @@ def test_the_reference_gradients_in_chunks_are_the_batchs() -> None:
     assert relative_error(ours, step_gradients(model)) < 1e-5
 
 
-def test_batch_norms_are_random_and_repeat() -> None:
+def test_batch_norms_are_random_and_reproducible() -> None:
     """At initialisation attention ends in a BatchNorm of zeros, and an error in it would not be seen."""
     initial, measurable = create_model("hrvit_micro").eval(), find_model("hrvit_micro").plain.eval()
     images_BCHW = torch.randn(1, 3, 32, 32)
@@ -320,7 +322,7 @@ def test_batch_norms_are_random_and_repeat() -> None:
     assert not torch.equal(same[0]["stem.bn1.weight"], same[2]["stem.bn1.weight"])
 
 
-def test_a_bare_batch_norm_is_left_alone() -> None:
+def test_a_batch_norm_without_parameters_is_accepted() -> None:
     randomize_norms(nn.BatchNorm2d(4, affine=False, track_running_stats=False))
 
 
@@ -332,13 +334,13 @@ def test_a_bare_batch_norm_is_left_alone() -> None:
         ("resmlp_12_224", "ls1"),
     ],
 )
-def test_layer_scales_are_random_whatever_their_name(name: str, ending: str) -> None:
+def test_layer_scales_of_any_name_are_randomized(name: str, ending: str) -> None:
     model = find_model(f"timm:{name}").plain
     scales = [parameter for key, parameter in model.named_parameters() if key.endswith(ending)]
     assert scales and min(scale.abs().min().item() for scale in scales) >= 0.5
 
 
-def test_only_what_starts_at_zero_is_randomized() -> None:
+def test_only_weights_that_start_at_zero_are_randomized() -> None:
     """A classifier of zeros makes every output zero, whatever computes it (timm's ResMLP and Hiera)."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 50))
     model.gain = nn.Parameter(torch.zeros(4, 1, 1, 1))  # as in timm's NFNets
@@ -369,7 +371,7 @@ def test_studies_and_the_lab_time_the_same_network(monkeypatch: pytest.MonkeyPat
         assert all(torch.equal(tensor, by_name[name]) for name, tensor in state.items())
 
 
-def test_names_of_models(tmp_path: Path) -> None:
+def test_models_are_found_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(create_model("hrvit_micro").config.replace(num_classes=7).to_yaml())
     assert find_model(str(path)).plain.config.num_classes == 7  # type: ignore[union-attr]
@@ -401,14 +403,14 @@ def test_unknown_models_are_named(name: str, message: str) -> None:
 # -- back ends --------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="backend openvino needs openvino; run: pip install openvino"):
         find_backend("openvino")
 
 
 @pytest.mark.parametrize("form", [lambda model: model, deploy], ids=["plain", "deployed"])
-def test_regions_hold_every_weight_but_the_stages_norms(form: Callable[[nn.Module], nn.Module]) -> None:
+def test_regions_contain_every_weight_except_norms_of_stages(form: Callable[[nn.Module], nn.Module]) -> None:
     model = form(create_model("hrvit_micro"))
     held = {id(p) for region in regions(model) for p in region.parameters()}
     left = [name for name, p in model.named_parameters() if id(p) not in held]
@@ -418,7 +420,7 @@ def test_regions_hold_every_weight_but_the_stages_norms(form: Callable[[nn.Modul
 
 
 @pytest.mark.parametrize("before", [8, 1_000_000])
-def test_each_shape_may_compile_and_limits_are_restored(before: int) -> None:
+def test_every_shape_can_be_compiled_and_limits_are_restored(before: int) -> None:
     """Whoever raised the limits before (exporting does) keeps them."""
     import torch._dynamo
 
@@ -430,7 +432,7 @@ def test_each_shape_may_compile_and_limits_are_restored(before: int) -> None:
         assert config.recompile_limit == config.accumulated_recompile_limit == before
 
 
-def test_without_a_compiler_compiling_is_refused_in_a_sentence(
+def test_without_a_compiler_compiling_is_refused_in_one_sentence(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from torch._inductor import config, cpp_builder
@@ -470,7 +472,7 @@ def test_compiled_blocks_compute_the_same_and_train() -> None:
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_step_by_hand() -> None:
+def test_a_training_step_against_hand_computation() -> None:
     """The mean of (2w)² over one number has gradient 8w; a second step must not add to the first's."""
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
@@ -514,12 +516,12 @@ def test_training_is_timed_in_training_mode(clock: FakeClock, monkeypatch: pytes
     assert graph.reason == "ONNX Runtime supports inference only"
 
 
-def test_a_deployed_form_is_not_trained() -> None:
+def test_training_a_deployed_form_is_refused() -> None:
     [result] = race([Entry(find_model("hrvit_micro:deploy"))], Setting((32, 32), training=True), FIVE)
     assert result.status == "refused" and "supports inference only" in result.reason
 
 
-def test_each_timed_call_follows_one_of_the_same() -> None:
+def test_each_timed_call_follows_an_untimed_call_of_the_same_model() -> None:
     calls: list[str] = []
 
     def timed() -> Sample:
@@ -562,7 +564,7 @@ def measured(model: str = "a", batch_size: int = 1, **fields: Any) -> Measuremen
     return replace(base, **{**times, **fields})
 
 
-def test_remarks_say_what_disturbs() -> None:
+def test_remarks_name_the_disturbances() -> None:
     said = " ".join(
         remarks(
             [
@@ -585,7 +587,7 @@ def test_remarks_say_what_disturbs() -> None:
     assert thrown.statistics()["rounds"] == 8
 
 
-def test_a_tie_whose_interval_leaves_out_1_says_why() -> None:
+def test_a_tie_whose_interval_excludes_1_is_explained() -> None:
     control = Estimate(0.99, 0.93, 1.02)
     first = measured(control=control)
     leaving_out, holding = (Estimate(0.94, 0.88, 0.98), Estimate(1.06, 1.02, 1.08)), (Estimate(0.94, 0.86, 1.03),)
@@ -596,7 +598,7 @@ def test_a_tie_whose_interval_leaves_out_1_says_why() -> None:
         assert (f"b, eager, float32: {text}" in remarks([first, other])) is (ratio in leaving_out)
 
 
-def test_the_knee_is_told_from_three_batches_on() -> None:
+def test_the_knee_is_reported_for_three_or_more_batch_sizes() -> None:
     sweep = [
         measured(batch_size=batch, latency=Estimate(ms, ms, ms)) for batch, ms in ((1, 10.0), (8, 20.0), (64, 155.0))
     ]
@@ -626,7 +628,7 @@ def test_the_figure_shows_every_row() -> None:
     assert "No values to show." in {text.get_text() for text in empty.axes[0].texts}
 
 
-def test_the_throughput_figure_has_a_line_a_network_and_a_ring_at_the_knee() -> None:
+def test_the_throughput_figure_has_a_line_per_network_and_a_ring_at_the_knee() -> None:
     sweep = [
         measured(model, batch_size=batch, latency=Estimate(ms, ms, ms))
         for model, times in (("a", (10.0, 20.0, 155.0)), ("b", (10.0, 20.0, 40.0)))
@@ -639,7 +641,7 @@ def test_the_throughput_figure_has_a_line_a_network_and_a_ring_at_the_knee() -> 
     assert drawn == [([1, 8, 64], [100, 400, 413]), ([8], [400]), ([1, 8, 64], [100, 400, 1600])]
 
 
-def test_a_narrow_terminal_gets_whole_names_and_fewer_columns() -> None:
+def test_a_narrow_terminal_shows_uncut_names_and_fewer_columns() -> None:
     rows = [
         measured("hrvit_b1:deploy", relative_error=1e-7),
         measured("hrvit_b1", relative_error=1e-7, ratio=Estimate(1.0, 0.99, 1.01), verdict="tie"),
@@ -655,7 +657,7 @@ def test_a_narrow_terminal_gets_whole_names_and_fewer_columns() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_no_cell_is_cut_whatever_the_width(width: int) -> None:
+def test_no_cell_is_cut_at_any_width(width: int) -> None:
     """Every column of a GPU's table, in a terminal that may be too narrow for them: some are left out, and named."""
     everything: dict[str, Any] = dict(
         dtype="bfloat16", relative_error=1e-7, compile_seconds=61.2, peak_memory_mib=1234.5,
@@ -695,7 +697,9 @@ def test_no_cell_is_cut_whatever_the_width(width: int) -> None:
         (["hrvit_micro", "--resolution", "1x2x3"], "error: --resolution: '1x2x3' is not a size"),
     ],
 )
-def test_user_errors_are_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_reported_in_one_sentence(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(message) and len(error.splitlines()) == 1
@@ -705,7 +709,7 @@ def test_the_command_line_names_every_back_end() -> None:
     assert tuple(BACKENDS) == cli.BACKENDS
 
 
-def test_an_unwritable_place_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_path_is_reported_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert cli.main(["hrvit_micro", "--out", str(tmp_path / "file")]) == 2
     assert "can't be written" in capsys.readouterr().err
@@ -729,7 +733,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.usefixtures("ticking")
-def test_the_command_leaves_lines_a_table_and_a_figure(
+def test_the_command_writes_lines_a_table_and_a_figure(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [f"{two}:deploy", "--against", two, "--resolution", "32x48", "--threads", "1"]
@@ -754,7 +758,7 @@ def test_the_command_leaves_lines_a_table_and_a_figure(
 
 
 @pytest.mark.usefixtures("ticking")
-def test_a_second_run_replaces_nothing_and_a_training_has_no_parts(
+def test_a_second_run_replaces_no_file_and_training_has_no_parts(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file takes the lines of many runs; a folder is of one, as its table and figures are."""
@@ -791,7 +795,7 @@ def test_a_full_disk_names_the_file(name: str, two: str, tmp_path: Path, capsys:
 
 
 @pytest.mark.usefixtures("ticking")
-def test_what_is_interrupted_later_leaves_the_figures_of_what_is_done(
+def test_a_later_interrupt_keeps_the_figures_of_finished_races(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C while parts are timed: the race before them is kept with its table and figure."""
@@ -809,7 +813,7 @@ def test_what_is_interrupted_later_leaves_the_figures_of_what_is_done(
 
 
 @pytest.mark.usefixtures("clock")
-def test_the_suite_goes_on_where_it_stopped(two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suite_resumes_after_an_interruption(two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raced: list[str] = []
 
     def short_race(entries: list[Entry], setting: Setting, budget: Budget, **options: Any) -> list[Measurement]:
@@ -832,7 +836,9 @@ def test_the_suite_goes_on_where_it_stopped(two: str, tmp_path: Path, monkeypatc
     assert len((tmp_path / "latency.jsonl").read_text().splitlines()) == 4
 
 
-def test_the_suite_says_what_it_cannot_measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+def test_the_suite_reports_values_that_it_cannot_measure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(suite, "run_suite", lambda *_: None)
     monkeypatch.setattr(suite, "load_nvml", lambda: NoNvml("run pip install nvidia-ml-py for them"))
@@ -847,7 +853,7 @@ def test_the_suite_says_what_it_cannot_measure(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("default")  # torch's compiler stumbles over its own warnings where they are errors
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_back_end_of_a_gpu_is_right_and_timed(dtype: str) -> None:
+def test_every_back_end_of_a_gpu_is_correct_and_timed(dtype: str) -> None:
     names = [name for name, backend in BACKENDS.items() if "cuda" in backend.devices]
     assert {"eager", "cuda_graph", "compile"} <= set(names)
     entries = [Entry(find_model("hrvit_nano"), name, dtype) for name in names]

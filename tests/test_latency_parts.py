@@ -27,7 +27,7 @@ SIX = Budget(min_rounds=6, max_rounds=6)
 TIMES_MS = {"attn": 3.0, "shortcut": 1.0, "ffn": 2.0, "attn_norm": 0.25, "ffn_norm": 0.25}
 
 
-def test_a_fake_clock_gives_every_part_its_time() -> None:
+def test_on_a_fake_clock_every_part_has_its_exact_time() -> None:
     """Known times stand in hooks of every part; the table must return them, times the number of blocks."""
     clock = FakeClock()
     model = create_model("hrvit_nano").eval()
@@ -76,14 +76,14 @@ def all_specs(tree: Any) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("head", HEAD)
-def test_every_head_is_a_part(head: str) -> None:
+def test_every_head_is_timed_as_a_part(head: str) -> None:
     config = with_one_block_a_branch(PRESETS["hrvit_nano"]).replace(head=head, segformer_width=8, upernet_width=8)
     frame = measure_parts(build(config), (64, 64), budget=SIX).frame
     assert (frame["part"] == "head").sum() == (head != "none")
 
 
 @pytest.mark.parametrize("form", [lambda model: model, deploy], ids=["plain", "deployed"])
-def test_parts_are_recorded_at_their_real_shapes(form: Callable[[HRViT], HRViT]) -> None:
+def test_parts_are_recorded_with_their_shapes_in_the_network(form: Callable[[HRViT], HRViT]) -> None:
     model = form(create_model("hrvit_micro").eval())
     config = model.config
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_parts_are_recorded_at_their_real_shapes(form: Callable[[HRViT], HRViT])
         assert {spec for child in call.children for spec in all_specs(child.args)} == {shape}
 
 
-def test_nothing_is_left_behind() -> None:
+def test_the_model_and_global_state_are_restored() -> None:
     model = build(with_one_block_a_branch(PRESETS["hrvit_nano"]))
     state = copy.deepcopy(model.state_dict())
     measure_parts(model, (64, 64), budget=SIX)
@@ -109,7 +109,7 @@ def test_nothing_is_left_behind() -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_other_networks_have_no_parts() -> None:
+def test_other_networks_are_not_timed_by_part() -> None:
     with pytest.raises(ValueError, match="measure_parts supports HRViTs only, not Conv2d; use measure_latency"):
         measure_parts(nn.Conv2d(3, 4, 3))
 

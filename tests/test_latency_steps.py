@@ -36,7 +36,7 @@ def entry(clock: FakeClock, ms: float, name: str = "a", dtype: str = "float32", 
     return Entry(NamedModel(name, module, module), backend, dtype)
 
 
-def test_steps_count_and_bounds_by_hand() -> None:
+def test_step_numbers_and_bounds_against_hand_computation() -> None:
     clock, told = FakeClock(), list[Step]()
     steps = Steps({"build": 10.0, "race": 60.0, "energy": 3.0}, told.append, clock)
     steps.at("build")
@@ -64,7 +64,7 @@ def test_bounds_are_rounded_up(seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize("call_ms", [0.01, 10.0, 3_000.0])
-def test_a_race_says_all_its_steps_and_keeps_its_bound(monkeypatch: pytest.MonkeyPatch, call_ms: float) -> None:
+def test_a_race_reports_all_steps_and_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch, call_ms: float) -> None:
     """At each report the rest lasts no longer than was said. Where a call takes seconds, seven rounds take longer than
     the budget: the bound is right as soon as the calls are known."""
     monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(1e9, 1e9))
@@ -89,7 +89,7 @@ def test_a_race_says_all_its_steps_and_keeps_its_bound(monkeypatch: pytest.Monke
             assert clock.now - at <= step.seconds_left + calls, step
 
 
-def test_energy_is_planned_where_there_is_a_meter() -> None:
+def test_energy_is_a_step_if_there_is_a_meter() -> None:
     clock = FakeClock()
     entries, gpu = [entry(clock, 1.0)], Setting((8, 8), device="cuda")
     with_meter = race_steps(entries, gpu, Budget(), nvml=object())
@@ -99,7 +99,7 @@ def test_energy_is_planned_where_there_is_a_meter() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_has_a_changing_line_and_a_pipe_has_none(terminal: bool) -> None:
+def test_progress_is_shown_in_a_terminal_and_not_in_a_pipe(terminal: bool) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120)
     with live(console, "[b]a, 224×224: ") as report:

@@ -133,7 +133,7 @@ def test_no_file_is_longer_than_400_lines() -> None:
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
-def test_project_imports_go_down() -> None:
+def test_imports_go_to_lower_floors_only() -> None:
     assert {"app", "hrvit_lab", "hrvit_lab.config", "hrvit_lab.study.__main__"} <= find_modules(ROOT).keys()
     assert find_violations(ROOT) == []
 

@@ -124,7 +124,7 @@ def nested(state: Mapping[str, Any], keys: tuple[str, ...]) -> Mapping[str, Any]
         for prefix in PREFIXES
     ],
 )
-def test_every_wrapper_prefix_and_layout_gives_the_sources_output(layout: str, prefix: str) -> None:
+def test_every_wrapper_prefix_and_layout_gives_the_output_of_the_source(layout: str, prefix: str) -> None:
     state, changes, expected = LAYOUTS[layout]()
     prefixed = {prefix + key: tensor for key, tensor in state.items()}
     for keys in NESTINGS:
@@ -135,7 +135,7 @@ def test_every_wrapper_prefix_and_layout_gives_the_sources_output(layout: str, p
         torch.testing.assert_close(output(model), expected)
 
 
-def test_a_safetensors_file_of_any_length_is_no_pickle(tmp_path: Path) -> None:
+def test_a_safetensors_file_is_never_mistaken_for_a_pickle(tmp_path: Path) -> None:
     """It begins with the length of its header, whose lowest byte can be the one that a pickle begins with."""
     path = tmp_path / "weights.safetensors"
     state = {key: tensor.contiguous() for key, tensor in ours()[0].items()}
@@ -151,7 +151,7 @@ def test_a_safetensors_file_of_any_length_is_no_pickle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_every_kind_of_file(layout: str, kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_file_is_loaded(layout: str, kind: str, tmp_path: Path) -> None:
     state, changes, expected = LAYOUTS[layout]()
     path = tmp_path / "weights"
     if kind == "safetensors":
@@ -164,7 +164,7 @@ def test_every_kind_of_file(layout: str, kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(output(model), expected)
 
 
-def test_names_within_wrapped_parts() -> None:
+def test_names_with_prefixes_inside_are_loaded() -> None:
     """As regions that are compiled one by one have them."""
     state, _, expected = ours()
     inside = {key.replace(".branches.0.", ".branches.0._orig_mod."): tensor for key, tensor in state.items()}
@@ -177,14 +177,14 @@ def test_names_within_wrapped_parts() -> None:
 @pytest.mark.parametrize(
     "changes", [{"topology": "pyramid", "depths": ((1, 1),)}, {"head": "norm_pool"}, {"head": "none"}]
 )
-def test_our_layout_of_other_networks(changes: dict[str, Any]) -> None:
+def test_our_layout_is_loaded_for_other_networks(changes: dict[str, Any]) -> None:
     source, model = randomized(small(**changes)), small(**changes)
     load_checkpoint(model, source.state_dict())
     for name, tensor in source.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
-def test_what_training_wrote_loads(tmp_path: Path) -> None:
+def test_weights_written_by_training_load(tmp_path: Path) -> None:
     from hrvit_lab.train.__main__ import main
 
     (tmp_path / "small.yaml").write_text(SMALL.to_yaml(), encoding="utf-8")
@@ -220,7 +220,7 @@ def test_a_training_file_of_timm_and_its_moving_average(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extra", [np.float32(1), np.int64(3), np.arange(3), Path("a"), argparse.Namespace(a=[1])])
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_bookkeeping_is_read_as_nothing(extra: Any, kind: str, tmp_path: Path) -> None:
+def test_objects_other_than_weights_are_ignored(extra: Any, kind: str, tmp_path: Path) -> None:
     state, _, expected = ours()
     torch.save({"model": state, "extra": extra}, tmp_path / "x.pth", _use_new_zipfile_serialization=kind == "zip")
     assert isinstance(checkpoint_files.read_checkpoint(tmp_path / "x.pth")["extra"], checkpoint_files.Ignored)
@@ -242,7 +242,7 @@ def process_group() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("layout", ["ours", "published"])
-def test_a_wrapped_model_takes_what_its_inside_takes(layout: str) -> None:
+def test_a_wrapped_model_loads_the_same_as_the_model_inside(layout: str) -> None:
     state, _, expected = LAYOUTS[layout]()
     with process_group():
         wraps: list[Callable[[nn.Module], nn.Module]] = [
@@ -260,7 +260,7 @@ def test_a_wrapped_model_takes_what_its_inside_takes(layout: str) -> None:
                 assert torch.equal(output(again), output(inside))
 
 
-def test_a_features_only_model_takes_the_network_without_its_head() -> None:
+def test_a_features_only_model_loads_the_network_without_its_head() -> None:
     source = create_model("hrvit_nano").eval()
     randomized(source)
     features: Any = timm.create_model("hrvit_nano", features_only=True)
@@ -282,7 +282,7 @@ def test_a_features_only_model_takes_the_network_without_its_head() -> None:
         ("hrvit_nano", "str is not a module; give a network"),
     ],
 )
-def test_what_cannot_be_loaded_into_is_one_sentence(model: Any, sentence: str) -> None:
+def test_an_invalid_target_is_reported_in_one_sentence(model: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_checkpoint(model, {})
 
@@ -303,7 +303,7 @@ def test_a_model_of_timm_is_loaded_by_its_own_names(tmp_path: Path) -> None:
         load_checkpoint(timm.create_model("test_resnet", num_classes=3), source.state_dict())
 
 
-def test_a_model_without_memory_is_refused() -> None:
+def test_a_model_on_the_meta_device_is_refused() -> None:
     with torch.device("meta"):
         model = small()
     with pytest.raises(ConfigError, match=r"the model's .* is on the meta device, without values"):
@@ -323,7 +323,7 @@ def test_steps_of_batch_norms_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_other_classes_leave_the_classifier_as_it_is(layout: str) -> None:
+def test_with_other_classes_the_classifier_keeps_its_values(layout: str) -> None:
     state, changes, _ = LAYOUTS[layout]()
     model = small(**changes, num_classes=9)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items() if "classifier" in name}
@@ -344,7 +344,7 @@ def test_other_classes_leave_the_classifier_as_it_is(layout: str) -> None:
 
 
 @pytest.mark.parametrize(("in_chans", "repeats"), [(1, 3), (6, 1), (9, 1)])
-def test_other_input_channels_by_timms_rule(in_chans: int, repeats: int) -> None:
+def test_other_input_channels_are_adapted_by_timms_rule(in_chans: int, repeats: int) -> None:
     """A grey image is one whose three channels are equal; an image twice over gives what it gives once."""
     state, _, _ = ours()
     source, model = small(), small(in_chans=in_chans)
@@ -358,14 +358,14 @@ def test_other_input_channels_by_timms_rule(in_chans: int, repeats: int) -> None
     torch.testing.assert_close(output(model, image), output(source, same))
 
 
-def test_channels_that_timms_rule_does_not_know_are_refused() -> None:
+def test_channels_that_timms_rule_does_not_support_are_refused() -> None:
     state = randomized(small(in_chans=4)).state_dict()
     for in_chans in (3, 5):
         with pytest.raises(ConfigError, match=r"\(4, 4, 3, 3\).*in_chans$"):
             load_checkpoint(small(in_chans=in_chans), state, adapt=True)
 
 
-def test_a_model_without_a_classifier_takes_the_rest() -> None:
+def test_a_model_without_a_classifier_loads_the_other_weights() -> None:
     state, _, _ = ours()
     model = small(num_classes=0)
     assert load_checkpoint(model, state).unexpected == ("head.classifier.weight", "head.classifier.bias")
@@ -373,7 +373,7 @@ def test_a_model_without_a_classifier_takes_the_rest() -> None:
 
 @pytest.mark.parametrize("theirs", ["classifier", "pool", "segformer", "upernet"])
 @pytest.mark.parametrize("mine", ["classifier", "pool", "segformer", "upernet", "none"])
-def test_of_another_head_only_the_rest_fits(theirs: str, mine: str) -> None:
+def test_from_a_checkpoint_with_another_head_only_the_rest_is_loaded(theirs: str, mine: str) -> None:
     """All kinds have a `head.classifier`."""
     source, model = randomized(small(head=theirs)), small(head=mine)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith("head.")}
@@ -404,7 +404,7 @@ def refusal(checkpoint: Any, **options: Any) -> str:
     return sentence
 
 
-def test_nothing_that_fits_is_an_error() -> None:
+def test_a_checkpoint_of_which_nothing_fits_is_an_error() -> None:
     resnet = timm.create_model("resnet18", num_classes=5).state_dict()
     for state in (resnet, {"head.classifier.gamma": torch.zeros(5)}, {"stem.bn1.num_batches_tracked": torch.tensor(3)}):
         assert "nothing in the checkpoint fits small: it contains" in refusal(state, strict=False)
@@ -413,7 +413,7 @@ def test_nothing_that_fits_is_an_error() -> None:
         assert "contains no state dict" in refusal(content, strict=False)
 
 
-def test_a_mapping_in_itself_has_an_end() -> None:
+def test_a_mapping_that_contains_itself_is_an_error() -> None:
     content: dict[str, Any] = {"epoch": 3}
     content["model"] = content
     assert "contains no state dict" in refusal(content)
@@ -441,7 +441,7 @@ FLAWS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # deprecated, but in files that there are
 @pytest.mark.parametrize("kind", ["mapping", "zip", "legacy"])
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_one_tensor_that_does_not_fit_stops_all(flaw: str, kind: str, tmp_path: Path) -> None:
+def test_if_one_tensor_does_not_fit_nothing_is_loaded(flaw: str, kind: str, tmp_path: Path) -> None:
     """Its name comes late, and the tensors before it differ from the model's."""
     state, _, _ = ours()
     make, fragment = FLAWS[flaw]
@@ -455,7 +455,7 @@ def test_one_tensor_that_does_not_fit_stops_all(flaw: str, kind: str, tmp_path: 
         assert fragment in sentence and key in sentence
 
 
-def test_half_precision_is_no_flaw() -> None:
+def test_half_precision_tensors_are_loaded() -> None:
     state, _, expected = ours()
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         model = small()
@@ -554,7 +554,7 @@ def without_privileges() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_an_untrusted_file_is_one_sentence(name: str, tmp_path: Path) -> None:
+def test_an_untrusted_file_is_reported_in_one_sentence(name: str, tmp_path: Path) -> None:
     write, fragment = HOSTILE[name]
     path = tmp_path / "x.pth"
     write(path)
@@ -575,7 +575,7 @@ def test_names_and_paths_are_printed_without_codes(tmp_path: Path) -> None:
     assert r"1 unexpected (a\n\x07bb" in refusal(ours()[0] | {"a\n\x07" + "b" * 10_000: torch.zeros(1)})
 
 
-def test_an_object_in_a_name_runs_nothing(tmp_path: Path) -> None:
+def test_an_object_in_a_name_does_not_run_code(tmp_path: Path) -> None:
     witness = tmp_path / "ran"
 
     class Evil:

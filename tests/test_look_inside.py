@@ -65,14 +65,14 @@ def test_a_first_visit_shows_a_trained_network(results: Path) -> None:
     assert not app.error and len(app.get("image")) == 2
 
 
-def test_random_weights_are_said_so(results: Path) -> None:
+def test_random_weights_are_reported(results: Path) -> None:
     app = run(draw_look_inside)
     app.selectbox(key="network").set_value("hrvit_nano (random weights)").run()
     assert not app.exception and not app.error
     assert "Random weights" in texts(app) and "attention does not reach the output" in texts(app)
 
 
-def test_two_networks_beside_each_other(results: Path) -> None:
+def test_two_networks_are_shown_side_by_side(results: Path) -> None:
     app = run(draw_look_inside)
     app.selectbox(key="beside").set_value("hrvit_nano (random weights)").run()
     assert not app.exception and not app.error
@@ -80,7 +80,7 @@ def test_two_networks_beside_each_other(results: Path) -> None:
 
 
 @pytest.mark.parametrize("pixel", [(20, 7), (0, 0), (31, 31)])
-def test_maps_of_the_page_are_those_of_insight(pixel: tuple[int, int]) -> None:
+def test_maps_of_the_page_equal_those_of_insight(pixel: tuple[int, int]) -> None:
     view = look_inside._view(*key("attention", pixel))
     found = open_network(NAME)
     image = subjects.read_image(NAME, "ankle boot", None, 32)
@@ -106,7 +106,7 @@ def test_every_view_is_drawn(what: str) -> None:
         assert min(Image.open(io.BytesIO(png)).size) > 200
 
 
-def test_a_view_that_a_network_lacks_is_one_sentence(results: Path) -> None:
+def test_a_view_that_a_network_lacks_is_reported_in_one_sentence(results: Path) -> None:
     with pytest.raises(ConfigError, match="segment"):
         look_inside._view(*key("segments"))
 
@@ -119,7 +119,7 @@ def test_figures_for_papers_are_drawn_on_demand() -> None:
 
 
 @pytest.mark.parametrize("side", [28, 32, 224, 512])
-def test_a_click_is_the_pixel_under_it(side: int) -> None:
+def test_a_click_selects_the_pixel_under_it(side: int) -> None:
     """A naive search of the pixel whose square on the screen contains the click."""
     for x in range(0, 336, 13):
         row, column = (next(c for c in range(side) if c * 336 <= at * side < (c + 1) * 336) for at in (335 - x, x))
@@ -178,13 +178,13 @@ def test_trainings_of_the_owners_folder_are_offered(tmp_path: Path, monkeypatch:
     ],
     ids=["empty", "svg", "eps", "header", "200 megapixels", "100 megapixels", "49 megapixels", "truncated", "large"],
 )
-def test_what_is_no_image_is_one_sentence(content: bytes, message: str) -> None:
+def test_an_upload_that_is_no_image_is_reported_in_one_sentence(content: bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         subjects.read_image(NAME, subjects.UPLOADED, content, 32)
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_an_upload_is_shown_as_it_is() -> None:
+def test_an_upload_is_shown_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

@@ -50,7 +50,7 @@ def write_ade20k(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("inner", ["", "ADEChallengeData2016"])
-def test_ade20k_shifts_its_labels_and_ignores_0(tmp_path: Path, inner: str) -> None:
+def test_labels_of_ade20k_are_shifted_and_0_is_ignored(tmp_path: Path, inner: str) -> None:
     write_ade20k(tmp_path / inner)
     for split in ("train", "val"):
         samples = open_samples("ade20k", split, tmp_path)
@@ -65,7 +65,7 @@ def test_ade20k_shifts_its_labels_and_ignores_0(tmp_path: Path, inner: str) -> N
     assert all(name == name.strip() and name for name in ade20k.CLASSES)
 
 
-def test_ade20k_refuses_labels_above_150(tmp_path: Path) -> None:
+def test_labels_of_ade20k_above_150_are_refused(tmp_path: Path) -> None:
     root = write_ade20k(tmp_path)
     write(root / "annotations/training/ADE_0.png", np.array([[0, 151] + [1] * 148 + [255]], np.uint8))
     samples = open_samples("ade20k", "train", root)
@@ -107,7 +107,7 @@ def test_cityscapes_train_ids_are_made_from_label_ids(tmp_path: Path) -> None:
     assert DATASETS["cityscapes"].num_classes == 19 and DATASETS["ade20k"].num_classes == len(ade20k.CLASSES)
 
 
-def test_cityscapes_reads_train_ids_where_they_are_there(tmp_path: Path) -> None:
+def test_cityscapes_reads_train_ids_if_they_exist(tmp_path: Path) -> None:
     root = write_cityscapes(tmp_path, train_ids=True)
     assert labels(open_samples("cityscapes", "train", root)) == [[*reversed(range(19)), 255]]
 
@@ -189,7 +189,7 @@ def test_a_mask_as_jpeg_is_refused(tmp_path: Path) -> None:
         open_samples("mask_folder", "train", root)[0]
 
 
-def test_layouts_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+def test_inconsistent_layouts_are_reported_in_one_sentence(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "one")
     (root / "masks/train/deep/b.png").unlink()
     with pytest.raises(ConfigError, match=r"1 of 2 images have no mask .*deep/b\.jpg; add the masks"):
@@ -213,7 +213,7 @@ def test_layouts_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
         open_samples("ade20k", "train", tmp_path / "ade")
 
 
-def test_ranges_of_numbers() -> None:
+def test_labels_have_the_ranges_of_their_data_sets() -> None:
     assert ranges(np.array([0, 1, 2, 255])) == "0 to 2, 255"
     assert ranges(np.array([4])) == "4"
     assert ranges(np.array([1, 3, 5, 6])) == "1, 3, 5 to 6"

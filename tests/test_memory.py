@@ -24,13 +24,13 @@ def two_linears() -> nn.Module:
 WEIGHTS = 192 * 1000 + 1000 + 1000 * 10 + 10
 
 
-def test_two_linears_by_hand() -> None:
+def test_two_linears_against_hand_computation() -> None:
     """Input, both weights, hidden layer and output are alive when the second linear ends."""
     floats = WEIGHTS + 16 * (192 + 1000 + 10)
     assert measure_peak_memory(two_linears(), 8, batch_size=16) == floats * FLOAT / MIB
 
 
-def test_half_the_bytes_a_number_is_half_the_memory() -> None:
+def test_half_the_bytes_per_number_is_half_the_memory() -> None:
     full = measure_peak_memory(two_linears(), 8, batch_size=16)
     assert measure_peak_memory(two_linears(), 8, batch_size=16, dtype="bfloat16") == full / 2
 
@@ -62,7 +62,7 @@ class Views(nn.Module):
 
 
 @pytest.mark.parametrize(("model", "images_alive"), [(Chain(), 3), (Hoard(), 4), (Views(), 2)])
-def test_what_is_dropped_is_free_again_and_views_cost_nothing(model: nn.Module, images_alive: int) -> None:
+def test_dropped_tensors_are_freed_and_views_take_no_memory(model: nn.Module, images_alive: int) -> None:
     image = 2 * 3 * 16 * 16 * FLOAT
     assert measure_peak_memory(model, 16, batch_size=2) == images_alive * image / MIB
 
@@ -82,7 +82,7 @@ def test_tied_weights_and_buffers_count_once() -> None:
     assert measure_peak_memory(Tied(), 8) == (64 + 100 + 3 * 8 * 8) * FLOAT / MIB
 
 
-def test_training_keeps_what_the_gradient_needs() -> None:
+def test_training_keeps_activations_for_the_gradient() -> None:
     """Inference drops each of ten squares; training saves the input of every one."""
 
     class Squares(nn.Module):
@@ -110,7 +110,7 @@ def test_gradients_are_part_of_training() -> None:
     assert measure_peak_memory(model, 8, training=True) == pytest.approx(2 * weights * FLOAT / MIB, rel=0.02)
 
 
-def test_memory_grows_by_the_same_for_every_image() -> None:
+def test_memory_grows_by_the_same_amount_for_every_image() -> None:
     model = create_model("hrvit_micro")
     one, two, three = (measure_peak_memory(model, 64, batch_size=batch) for batch in (1, 2, 3))
     assert two > one
@@ -119,7 +119,7 @@ def test_memory_grows_by_the_same_for_every_image() -> None:
     assert one > weights
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_is_not_changed() -> None:
     model = create_model("hrvit_micro").eval()
     state = copy.deepcopy(model.state_dict())
     measure_peak_memory(model, 64, batch_size=2, training=True)
@@ -129,7 +129,7 @@ def test_the_model_is_left_as_it_was() -> None:
         assert torch.equal(tensor, state[name]), name
 
 
-def test_what_does_not_fit_is_an_error() -> None:
+def test_a_model_that_does_not_fit_into_memory_is_an_error() -> None:
     class Outer(nn.Module):
         def forward(self, x_BCHW: Tensor) -> Tensor:
             x_N = x_BCHW.flatten()
@@ -139,14 +139,14 @@ def test_what_does_not_fit_is_an_error() -> None:
         measure_peak_memory(Outer(), 64, batch_size=10)
 
 
-def test_impossible_settings_are_named() -> None:
+def test_invalid_settings_are_named() -> None:
     with pytest.raises(ValueError, match="device 'gpu' is unknown"):
         measure_peak_memory(two_linears(), 8, device="gpu")
 
 
 @pytest.mark.gpu
 @needs_cuda
-def test_cuda_agrees_with_the_sum_by_hand() -> None:
+def test_cuda_agrees_with_the_sum_against_hand_computation() -> None:
     """Up to the allocator's rounding to 512 bytes."""
     floats = WEIGHTS + 1024 * (192 + 1000 + 10)
     for _ in range(2):  # the second finds the libraries' workspaces in place

@@ -92,7 +92,7 @@ def test_accuracy_is_called_a_proxy() -> None:
     assert all("(proxy)" in METRICS[key].label for key in ("top1", "val_loss", "miou", "boundary_iou"))
 
 
-def test_costs_are_those_of_the_network() -> None:
+def test_costs_equal_those_of_the_network() -> None:
     values = measured("cost")
     counts = count(create_model("hrvit_nano"), (32, 48))
     assert values["params"] == sum(p.numel() for p in create_model("hrvit_nano").parameters())
@@ -100,7 +100,7 @@ def test_costs_are_those_of_the_network() -> None:
     assert values["macs_paper"] < values["macs"] <= values["macs_padded"]
 
 
-def test_latency_options_reach_the_clock() -> None:
+def test_latency_options_are_passed_to_the_measurement() -> None:
     values = measured("latency")
     samples = values["samples"]
     assert (samples["batch_size"], samples["resolution"], samples["runs"]) == (2, (32, 48), 12)
@@ -109,12 +109,12 @@ def test_latency_options_reach_the_clock() -> None:
     assert values["throughput_img_s"] == pytest.approx(2 / (values["latency_ms"] / 1e3))
 
 
-def test_memory_is_that_of_the_batch_that_is_timed() -> None:
+def test_memory_is_measured_for_the_batch_that_is_timed() -> None:
     expected = measure_peak_memory(create_model("hrvit_nano"), (32, 48), batch_size=2)
     assert measured("memory") == {"peak_memory_mib": expected}
 
 
-def test_accuracy_is_that_of_a_training_from_the_seed() -> None:
+def test_accuracy_equals_that_of_a_training_with_the_seed() -> None:
     values = measured("accuracy")
     data = load_dataset("digits", resolution=(32, 32), train_limit=48)
     torch.manual_seed(3)
@@ -125,7 +125,7 @@ def test_accuracy_is_that_of_a_training_from_the_seed() -> None:
     assert [row["epoch"] for row in values["curves"]] == [1, 2]
 
 
-def test_weights_depend_on_the_seed_alone_and_the_global_stream_goes_on() -> None:
+def test_weights_depend_only_on_the_seed_and_the_global_generator_continues() -> None:
     state = torch.get_rng_state()
     first, again, other = (build_measurable(CONFIG, seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -133,7 +133,7 @@ def test_weights_depend_on_the_seed_alone_and_the_global_stream_goes_on() -> Non
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_what_is_asked_travels_to_another_process() -> None:
+def test_the_input_of_a_probe_can_be_pickled() -> None:
     for asked in (ASKED, SEGMENTING):
         assert pickle.loads(pickle.dumps(asked)) == asked
 
@@ -161,7 +161,7 @@ def test_what_is_asked_travels_to_another_process() -> None:
         ("latency_ms", math.nan, None, "–"),
     ],
 )
-def test_values_read_as_people_write_them(key: str, value: float, spread: float | None, text: str) -> None:
+def test_values_are_formatted_for_people(key: str, value: float, spread: float | None, text: str) -> None:
     assert format_value(METRICS[key], value, spread) == text
 
 
@@ -176,5 +176,5 @@ def test_values_read_as_people_write_them(key: str, value: float, spread: float 
         (-5e6, 1e6, "M"),
     ],
 )
-def test_prefixes(value: float, scale: float, prefix: str) -> None:
+def test_si_prefixes(value: float, scale: float, prefix: str) -> None:
     assert si_scale(value) == (scale, prefix)

@@ -156,7 +156,7 @@ HALVES: dict[str, Any] = {
 
 @every_network
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_linears_are_quantized(config: HRViTConfig) -> None:
+def test_linears_can_be_quantized(config: HRViTConfig) -> None:
     model = awake(config)
     quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear})
     assert not any(type(part) is nn.Linear for part in quantized.modules())
@@ -193,7 +193,7 @@ def test_a_pruned_network_trains_for_several_steps(config: HRViTConfig) -> None:
 
 @every_network
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_what_hooks_hold_is_never_overwritten(config: HRViTConfig, mode: str) -> None:
+def test_tensors_held_by_hooks_are_never_overwritten(config: HRViTConfig, mode: str) -> None:
     """Inputs and outputs of every module, copied when it ran, against the tensors themselves after the pass."""
     model = awake(config).train(mode == "training")
     held: list[tuple[str, Tensor, Tensor]] = []
@@ -259,7 +259,7 @@ def test_full_backward_hooks_fire_on_every_module_and_change_no_gradient(config:
 @pytest.mark.parametrize("topology", ["parallel", "pyramid"])
 @pytest.mark.parametrize("head", heads.HEAD)
 @pytest.mark.parametrize("fusion", blocks.FUSION)
-def test_every_weight_has_a_gradient_as_distributed_training_needs(head: str, topology: str, fusion: str) -> None:
+def test_every_weight_has_a_gradient(head: str, topology: str, fusion: str) -> None:
     if topology == "pyramid":
         fields = HALVES | {"depths": ((1, 1, 1),)}
     else:

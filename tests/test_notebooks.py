@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_notebooks() -> None:
+def test_notebooks_exist() -> None:
     assert NOTEBOOKS
 
 
@@ -32,7 +32,7 @@ def test_notebook_runs(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_quickstart_ends_with_what_its_numbers_say() -> None:
+def test_the_conclusion_of_the_quickstart_agrees_with_its_numbers() -> None:
     code = [cell for cell in executed(ROOT / "notebooks" / "quickstart.ipynb").cells if cell.cell_type == "code"]
     assert any("run_study(" in cell.source for cell in code)
     said = "".join(output.text for output in code[-1].outputs)

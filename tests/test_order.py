@@ -18,7 +18,7 @@ def states() -> tuple[object, bytes, bytes]:
     return random.getstate(), numpy_state[1].tobytes(), torch.get_rng_state().numpy().tobytes()  # type: ignore[index]
 
 
-def test_an_order_is_a_permutation_that_depends_on_seed_and_epoch_alone() -> None:
+def test_an_order_is_a_permutation_that_depends_only_on_seed_and_epoch() -> None:
     before = states()
     orders = {(seed, epoch): epoch_order(101, seed, epoch).tolist() for seed in range(4) for epoch in range(4)}
     assert all(sorted(order) == list(range(101)) for order in orders.values())
@@ -35,7 +35,7 @@ def test_an_order_never_changes() -> None:
     assert sample_seed(0, 0, 0) == 2558736989570252433
 
 
-def test_every_place_of_an_order_is_equally_likely() -> None:
+def test_every_position_in_an_order_is_equally_likely() -> None:
     """Where image 0 comes, over 2,000 epochs: as a fair die of 10 faces would show (chi-squared, 9 degrees)."""
     places = torch.stack([epoch_order(10, 5, epoch) for epoch in range(2000)]).argmin(dim=1).bincount(minlength=10)
     assert float(((places - 200.0) ** 2 / 200).sum()) < 27.9  # 0.1 % of fair dice exceed it; this one never changes
@@ -50,7 +50,7 @@ def test_ranks_share_all_images_once(num: int, world_size: int) -> None:
         assert all(index % world_size == rank for index in share)
 
 
-def test_seeds_of_neighbours_have_nothing_in_common() -> None:
+def test_seeds_of_neighbours_are_independent() -> None:
     seeds = {
         (seed, epoch, index): sample_seed(seed, epoch, index)
         for seed in range(10) for epoch in range(10) for index in range(100)
@@ -64,7 +64,7 @@ def test_seeds_of_neighbours_have_nothing_in_common() -> None:
     assert len({sample_seed(0, 0, 2**40), sample_seed(0, 2**40, 0), sample_seed(2**40, 0, 0)}) == 3
 
 
-def test_a_sample_draws_the_same_numbers_whatever_came_before() -> None:
+def test_a_sample_draws_the_same_numbers_in_any_order() -> None:
     drawn = []
     for before in range(2):
         random.seed(before), np.random.seed(before), torch.manual_seed(before)
@@ -79,7 +79,7 @@ def test_a_sample_draws_the_same_numbers_whatever_came_before() -> None:
         assert len({numbers[generator] for numbers in [drawn[0], *others]}) == 5
 
 
-def test_outside_the_numbers_go_on_as_if_nothing_had_been_drawn() -> None:
+def test_outside_the_context_the_generators_continue_unchanged() -> None:
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     undisturbed = [draw(), draw()]
     random.seed(1), np.random.seed(1), torch.manual_seed(1)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(refusal(torch.float32) is not None, reason=str(r
 @pytest.mark.parametrize(
     "size", [(64, 96), *(pytest.param((side, side), marks=pytest.mark.slow) for side in (224, 512))]
 )
-def test_outputs_are_those_of_the_plain_model_at_any_size(plain: HRViT, served: HRViT, size: tuple[int, int]) -> None:
+def test_outputs_equal_those_of_the_plain_model_at_any_size(plain: HRViT, served: HRViT, size: tuple[int, int]) -> None:
     packed = pack(served, reference_input(*size))
     with torch.no_grad():
         for image in (reference_input(*size), reference_input(288, 288), torch.randn(3, 3, 64, 64)):
@@ -39,7 +39,7 @@ def test_outputs_are_those_of_the_plain_model_at_any_size(plain: HRViT, served: 
             assert (packed(image) - expected).abs().max() < 1e-5
 
 
-def test_the_served_network_stays_and_each_weight_is_held_once(served: HRViT) -> None:
+def test_the_deployed_network_is_unchanged_and_each_weight_is_stored_once(served: HRViT) -> None:
     image = reference_input(224, 224)
     before = {key: value.clone() for key, value in served.state_dict().items()}
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_the_served_network_stays_and_each_weight_is_held_once(served: HRViT) ->
 
 
 @pytest.mark.skipif(refusal(torch.bfloat16) is not None, reason=f"in bfloat16: {refusal(torch.bfloat16)}")
-def test_bfloat16_is_packed_here() -> None:
+def test_bfloat16_is_packed_on_this_machine() -> None:
     """One test is skipped where it is not, in place of one for every variant."""
     assert torch.bfloat16 in PACKED_HERE
 
@@ -84,7 +84,7 @@ def test_every_variant_is_packed(field: str, name: Any, dtype: torch.dtype) -> N
             assert (packed(other.to(dtype)).float() - expected).abs().max() < bound
 
 
-def test_what_was_in_training_is_packed_for_evaluation(plain: HRViT) -> None:
+def test_a_network_in_training_mode_is_packed_for_evaluation(plain: HRViT) -> None:
     """A pass in training mode would have changed the statistics of its BatchNorms."""
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_what_was_in_training_is_packed_for_evaluation(plain: HRViT) -> None:
         torch.testing.assert_close(pack(copy.deepcopy(plain).train(), image)(image), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_it_takes_fewer_operators(served: HRViT) -> None:
+def test_a_packed_network_runs_fewer_operators(served: HRViT) -> None:
     image = reference_input(224, 224)
     assert count_real_operators(pack(served, image), image) < count_real_operators(served, image) - 50
 
@@ -112,7 +112,7 @@ def test_every_head_is_packed(head: str) -> None:
 
 
 @pytest.mark.parametrize("form", [lambda model: model, deploy])
-def test_the_back_end_packs_what_it_is_given_plain_or_deployed(plain: HRViT, form: Callable[[HRViT], HRViT]) -> None:
+def test_the_back_end_packs_plain_and_deployed_networks(plain: HRViT, form: Callable[[HRViT], HRViT]) -> None:
     load = prepare(form(plain), 64, batch_size=2, device="cpu")
     with torch.inference_mode():
         ready = BACKENDS["packed"].prepare(load)

@@ -72,7 +72,7 @@ def on_meta(config: HRViTConfig) -> nn.Module:
 
 
 @pytest.mark.parametrize(("number", "names"), [(15, DIFFERENT), pytest.param(200, NAMED, marks=pytest.mark.slow)])
-def test_every_part_is_built_and_holds_the_parameters_that_its_costs_name(number: int, names: Iterable[str]) -> None:
+def test_every_part_is_built_with_the_parameters_of_its_costs(number: int, names: Iterable[str]) -> None:
     for config in some_configs(number, 10, names):
         model = on_meta(config)
         held: Counter[int] = Counter()
@@ -116,7 +116,7 @@ def planned_shapes(part: Part) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("form", "number"), [(lambda model: model, 4), (deploy, 4)], ids=["plain", "deployed"])
-def test_parts_run_in_the_plans_order_at_its_sizes(form: Callable[[nn.Module], nn.Module], number: int) -> None:
+def test_parts_run_in_the_order_and_sizes_of_the_plan(form: Callable[[nn.Module], nn.Module], number: int) -> None:
     rng = random.Random(11)
     named = [PRESETS[name] for name in ("hrvit_nano", "mit_b0")]
     for config in [*named, *(random_config(rng) for _ in range(number))]:
@@ -128,14 +128,14 @@ def test_parts_run_in_the_plans_order_at_its_sizes(form: Callable[[nn.Module], n
         assert calls(model, [name for name, _ in expected], images_BCHW) == expected, config
 
 
-def test_a_plan_without_a_resolution_is_the_same_but_for_its_sizes() -> None:
+def test_a_plan_without_a_resolution_differs_only_in_its_sizes() -> None:
     for config in some_configs(50, seed=12):
         sized, bare = (list(flat(places(plan(config, *resolution)))) for resolution in ([256], []))
         assert [(p.name, *p.part[:3]) for p in sized] == [(p.name, *p.part[:3]) for p in bare]
         assert not any(place.part.sizes for place in bare)
 
 
-def test_steps_are_the_places_with_alike_blocks_in_one() -> None:
+def test_steps_are_the_places_with_equal_blocks_merged() -> None:
     shifted = PRESETS["hrvit_b1"].replace(attention="shifted_window")
     for config in [shifted, *some_configs(50, seed=13)]:
         planned = plan(config, 256)

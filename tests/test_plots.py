@@ -76,7 +76,7 @@ def test_docstring_examples() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_pareto_front_is_the_naive_one(seed: int) -> None:
+def test_pareto_front_equals_that_of_a_naive_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(rng.integers(0, 5, (12, 2)).astype(float), columns=["macs", "top1"])  # many ties
     table.loc[rng.integers(0, 12, 2), "top1"] = np.nan
@@ -90,7 +90,7 @@ def test_pareto_front_is_the_naive_one(seed: int) -> None:
     assert plots.pareto_front(table, "macs", "top1").tolist() == expected
 
 
-def test_tradeoff_draws_every_complete_row_where_it_belongs() -> None:
+def test_tradeoff_draws_every_complete_row_at_its_values() -> None:
     table = make_table(6)
     table.loc[[1, 4], "top1"] = np.nan
     fig = plots.tradeoff(table, dataset="digits")
@@ -102,7 +102,7 @@ def test_tradeoff_draws_every_complete_row_where_it_belongs() -> None:
     )
 
 
-def test_error_bars_are_the_spreads() -> None:
+def test_error_bars_show_the_spreads() -> None:
     table = make_table(4)
     ax = only_axes(plots.tradeoff(table, "latency_ms", "top1"))
     horizontal, vertical = (np.asarray(line.get_xydata(), dtype=float).reshape(4, 3, 2)[:, :2] for line in ax.lines[:2])
@@ -113,7 +113,7 @@ def test_error_bars_are_the_spreads() -> None:
     assert vertical[:, :, 0] == pytest.approx(table[["latency_ms", "latency_ms"]].to_numpy())
 
 
-def test_thousands_of_points_are_pixels_in_an_svg() -> None:
+def test_thousands_of_points_are_rasterized_in_an_svg() -> None:
     """As paths they take megabytes; up to `MAX_VECTOR` points everything is drawn as paths."""
     few, many = (plots.svg_markup(plots.tradeoff(make_table(n * plots.MAX_VECTOR))) for n in (1, 4))
     assert "<image" not in few and "<image" in many
@@ -154,7 +154,7 @@ def test_point_labels_overlap_nothing(rows: int) -> None:
         assert ax.get_window_extent().padded(3).containsx(box.x0) and ax.get_window_extent().padded(3).containsx(box.x1)
 
 
-def test_names_in_a_crowd_go_where_there_is_room_and_point_back() -> None:
+def test_names_of_crowded_points_are_placed_apart_with_lines() -> None:
     """Bars that cross: eight networks of one latency and accuracy, as in a study of feed-forward networks."""
     table = make_table(8).assign(
         variant=[f"a kind of network {index}" for index in range(8)],
@@ -178,14 +178,14 @@ def test_names_in_a_crowd_go_where_there_is_room_and_point_back() -> None:
         assert any(box.padded(2).contains(x, y) for box in boxes)
 
 
-def test_many_points_are_named_on_the_front_alone() -> None:
+def test_with_many_points_only_those_on_the_front_are_named() -> None:
     table = make_table(200)
     named = {text.get_text() for text in only_axes(plots.tradeoff(table)).texts}
     front = set(table["variant"][plots.pareto_front(table, "macs", "top1")])
     assert named and named <= front
 
 
-def test_axis_curve_joins_variants_that_differ_in_that_axis_alone() -> None:
+def test_axis_curve_connects_variants_that_differ_only_in_that_axis() -> None:
     """One at a time: the base and two changes on each axis; along one axis, the other's changes stand alone."""
     points = [(2, 1.0), (1, 1.0), (3, 1.0), (2, 0.5), (2, 2.0)]
     table = make_table(5).assign(branches=[b for b, _ in points], width_scale=[w for _, w in points])
@@ -208,7 +208,7 @@ def test_axis_curve_has_a_line_for_each_matching() -> None:
     assert all(len(line.get_xydata()) == 4 for line in ax.lines)  # type: ignore[arg-type]
 
 
-def test_axis_curve_places_words_in_their_order() -> None:
+def test_axis_curve_places_words_in_order_of_appearance() -> None:
     table = make_table(3).assign(window=["7-7", "1-2", "3-3"])
     ax = only_axes(plots.axis_curve(table, "window", "top1"))
     assert [label.get_text() for label in ax.get_xticklabels()] == ["7-7", "1-2", "3-3"]
@@ -225,13 +225,13 @@ def test_training_curves_show_the_mean_over_seeds() -> None:
         assert np.asarray(drawn) == pytest.approx(np.asarray([expected]))
 
 
-def test_training_curves_say_what_they_leave_out() -> None:
+def test_training_curves_report_omitted_variants() -> None:
     fig = plots.training_curves(make_curves([f"v{index}" for index in range(15)], epochs=2))
     assert sum(ax.get_visible() for ax in fig.axes) == 12
     assert "The first 12 of 15 variants." in all_text(fig)
 
 
-def test_deltas_draw_the_tables_intervals() -> None:
+def test_deltas_draw_the_intervals_of_the_table() -> None:
     """Thin bars are the interval, thick ones a standard error; without them there is a dot alone."""
     table = pd.DataFrame(
         {
@@ -277,7 +277,7 @@ def test_parts_keep_their_colors() -> None:
         ("baselines", "latency_ms"),
     ],
 )
-def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: str) -> None:
+def test_every_name_is_closest_to_its_own_point_or_has_a_line(study: str, x: str) -> None:
     """On measured tables, where points crowd: a name is nearest to its own point, or a line leads there."""
     table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / study / "table.csv")
     ax = only_axes(plots.tradeoff(table, x, "top1"))
@@ -293,7 +293,7 @@ def test_every_point_is_named_and_no_name_is_taken_for_anothers(study: str, x: s
         assert gaps.argmin() == own or tuple(np.round(table[[x, "top1"]].to_numpy()[own], 3)) in led_to, text
 
 
-def test_a_network_that_stands_twice_is_named_once() -> None:
+def test_a_network_with_two_rows_is_named_once() -> None:
     table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / "branch_sweep" / "table.csv")
     table.loc[table["variant"] == "branches=3, equal macs", "top1"] = 75.0  # away from the crowd, where names find room
     names = [text.get_text() for text in only_axes(plots.tradeoff(table)).texts]
@@ -321,7 +321,7 @@ def test_study_figures_are_those_with_values() -> None:
     assert plots.study_figures(table[["variant"]]) == {}
 
 
-def test_the_pair_that_a_study_names_is_drawn_first_whatever_it_is() -> None:
+def test_the_trade_off_pair_of_a_study_is_drawn_first() -> None:
     table = make_table()
     figures = plots.study_figures(table, pair=("macs", "latency_ms"))
     assert next(iter(figures)) == "latency_ms_against_macs" and "top1_against_macs" in figures
@@ -333,7 +333,7 @@ def test_the_pair_that_a_study_names_is_drawn_first_whatever_it_is() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 200])
-def test_every_figure_survives_sizes_and_hostile_names(rows: int, tmp_path: Path) -> None:
+def test_every_figure_is_drawn_for_any_size_and_hostile_names(rows: int, tmp_path: Path) -> None:
     table = make_table(rows)
     table["variant"] = [f"{HOSTILE} {index}" for index in range(rows)]
     table["matching"] = [("as is", HOSTILE)[index % 2] for index in range(rows)]
@@ -347,7 +347,7 @@ def test_every_figure_survives_sizes_and_hostile_names(rows: int, tmp_path: Path
     assert "No values to show." in all_text(figures["empty"])
 
 
-def test_save_writes_the_same_bytes_again(tmp_path: Path) -> None:
+def test_save_writes_equal_bytes_each_time(tmp_path: Path) -> None:
     written = [plots.save(plots.tradeoff(make_table(5)), tmp_path / run / "figure.of") for run in ("a", "b")]
     assert [path.name for path in written[0]] == ["figure.of.png", "figure.of.svg"]
     for first, second in zip(*written, strict=True):
@@ -369,7 +369,7 @@ def test_text_has_contrast(name: str, least: float) -> None:
     assert (luminance(plots.PAPER) + 0.05) / (luminance(plots.COLORS[name]) + 0.05) >= least
 
 
-def test_no_global_state() -> None:
+def test_drawing_changes_no_global_state() -> None:
     before = {key: matplotlib.rcParams[key] for key in plots.STYLE}
     plots.svg_markup(plots.tradeoff(make_table()))
     assert {key: matplotlib.rcParams[key] for key in plots.STYLE} == before != plots.STYLE

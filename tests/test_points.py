@@ -48,7 +48,7 @@ def test_docstring_examples() -> None:
         assert doctest.testmod(module).failed == 0
 
 
-def test_every_value_of_the_reference_studies_is_that_of_its_table(reference: Points) -> None:
+def test_every_value_of_the_reference_studies_equals_its_table(reference: Points) -> None:
     assert reference.faults == ()
     for folder in MEASURED:
         rows = reference.table[reference.table["source"] == folder.name]
@@ -62,7 +62,7 @@ def test_every_value_of_the_reference_studies_is_that_of_its_table(reference: Po
                 assert found == ([cells[metric]] if not math.isnan(cells.get(metric, math.nan)) else [])
 
 
-def test_values_under_other_conditions_are_other_quantities(reference: Points) -> None:
+def test_values_under_different_conditions_are_different_quantities(reference: Points) -> None:
     """A proxy never shares an axis with a published accuracy, nor MACs at one size with those at another."""
     for quantity in reference.quantities.values():
         rows = reference.table[reference.table[quantity.key].notna()]
@@ -83,7 +83,7 @@ def test_published_networks_are_points(reference: Points) -> None:
     assert (b1[top1.key], b1[macs.key], b1["params"]) == (80.5, 2.7e9, 19.7e6)
 
 
-def test_costs_of_another_network_are_another_point(tmp_path: Path) -> None:
+def test_costs_of_another_network_are_a_separate_point(tmp_path: Path) -> None:
     points = collect([write_study(tmp_path / "ablation", cost_base="hrvit_micro")])
     rows = points.table[points.table["source"] == "ablation"]
     assert len(rows) == 6 and rows["name"].nunique() == 3
@@ -131,7 +131,7 @@ def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("better", [("lower", "higher"), ("higher", "higher"), ("lower", "lower")])
-def test_the_front_is_what_a_naive_loop_finds(better: tuple[str, str]) -> None:
+def test_the_front_equals_that_of_a_naive_loop(better: tuple[str, str]) -> None:
     draw = random.Random(7)
     x, y = (Quantity(name, name, "", "", end) for name, end in zip("xy", better, strict=True))  # type: ignore[arg-type]
     values = [(float(draw.randrange(9)), draw.choice([math.nan, *map(float, range(9))])) for _ in range(60)]
@@ -183,7 +183,7 @@ def test_limits_are_parsed(text: str, expected: list[Limit]) -> None:
         ("<b>x</b> < 3", "is not a limit"),
     ],
 )
-def test_what_is_no_limit_is_one_sentence(text: str, message: str) -> None:
+def test_an_invalid_limit_is_reported_in_one_sentence(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         parse_limits(text, ["macs", "top1"])
     assert len(str(raised.value).splitlines()) == 1

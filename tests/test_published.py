@@ -40,7 +40,7 @@ def test_docstring_examples(module: ModuleType) -> None:
     assert done.attempted and not done.failed
 
 
-def test_every_row_has_its_own_key_and_whole_figures() -> None:
+def test_every_row_has_a_unique_key_and_complete_figures() -> None:
     results = published.published_results()
     assert len(results) == 37 and len(by_key()) == 37 + len(published.published_ablations())
     assert {row.source for row in results} == {"HRViT release", "CSWin release", "SegFormer paper", "HRFormer release"}
@@ -100,7 +100,7 @@ def test_differences_are_paired_by_seed() -> None:
     assert frame["top1_delta"].isna().tolist() == [True, False]
 
 
-def test_the_base_is_what_others_are_compared_with_wherever_it_stands() -> None:
+def test_the_base_is_the_reference_at_any_position() -> None:
     study = spec(grid={"drop_rate": [0.1, 0.0]}, metrics=["top1"])
     frame = tabulate(study, {"drop_rate=0.1": {0: 40.0}, "drop_rate=0.0": {0: 42.5}})
     assert frame.loc["drop_rate=0.1", "top1_delta"] == -2.5
@@ -122,7 +122,7 @@ ABLATION: dict[str, Any] = {
 }
 
 
-def test_costs_of_one_network_beside_accuracies_of_another() -> None:
+def test_costs_and_accuracies_can_be_of_different_networks() -> None:
     study = spec(**ABLATION)
     whole, sparse = expand(study).variants
     assert whole.config.id == preset("hrvit_nano").id
@@ -151,7 +151,7 @@ def shown(study: Spec, frame: pd.DataFrame, terminal_width: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("terminal_width", "blocks"), [(40, 5), (80, 2), (120, 1)])
-def test_no_terminal_is_too_narrow_for_a_table(terminal_width: int, blocks: int) -> None:
+def test_a_table_fits_any_terminal(terminal_width: int, blocks: int) -> None:
     study = spec(**ABLATION)
     frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}}).reset_index()
     lines = shown(study, frame, terminal_width)
@@ -173,20 +173,20 @@ def test_no_terminal_is_too_narrow_for_a_table(terminal_width: int, blocks: int)
         assert word in text, word
 
 
-def test_a_table_of_latencies_alone_says_how_they_were_taken() -> None:
+def test_a_table_with_only_latencies_says_how_they_were_measured() -> None:
     study = spec(grid={"drop_rate": [0.0, 0.1]}, metrics=["latency_ms"])
     text = " ".join(shown(study, tabulate(study, {}).reset_index(), 120))
     assert "Latency: cpu, batch 1, float32, 64×64, median" in " ".join(text.split())
 
 
-def test_no_difference_is_never_below_zero() -> None:
+def test_a_zero_difference_has_no_minus_sign() -> None:
     study = spec(grid={"drop_rate": [0.0, 0.1]}, metrics=["top1"], seeds=[0, 1], compare_to="drop_rate=0.0")
     frame = tabulate(study, {"drop_rate=0.0": {0: 96.1, 1: 97.2}, "drop_rate=0.1": {0: 97.2 - 1e-12, 1: 96.1}})
     [column] = comparisons(study, frame.reset_index())
     assert column.texts == ["–", "+0.0 [-14.0, +14.0]"]
 
 
-def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
+def test_headings_of_the_report_are_above_their_columns(tmp_path: Path) -> None:
     study = spec(**ABLATION)
     frame = tabulate(study, {"whole": {0: 50.0, 1: 52.0}, "sparse": {0: 49.0, 1: 49.0}}).reset_index()
     frame.to_csv(tmp_path / "table.csv", index=False)
@@ -205,7 +205,7 @@ def test_the_reports_headings_stand_over_their_columns(tmp_path: Path) -> None:
     assert page.count("data-sort=") == 1 + len(columns)
 
 
-def test_the_summary_tells_differences_from_noise() -> None:
+def test_the_summary_distinguishes_differences_from_noise() -> None:
     study = spec(grid={"drop_rate": [0.0, 0.1, 0.2]}, metrics=["top1"], seeds=[0, 1, 2], compare_to="drop_rate=0.0")
     accuracies = {
         "drop_rate=0.0": {0: 50.0, 1: 51.0, 2: 52.0},
@@ -276,7 +276,9 @@ def test_a_study_of_published_rows_from_end_to_end(tmp_path: Path, capsys: pytes
         ({"grid": {"branches": [1, 4]}, "compare_to": "branches=4", "resolution": 16}, ["is excluded", "16×16", "32"]),
     ],
 )
-def test_a_wrong_reference_gets_one_sentence(tmp_path: Path, fields: dict[str, Any], fragments: list[str]) -> None:
+def test_a_wrong_reference_is_reported_in_one_sentence(
+    tmp_path: Path, fields: dict[str, Any], fragments: list[str]
+) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps({"title": "t", "question": "q?", "base": "hrvit_nano", **fields}))
     with pytest.raises(ConfigError) as caught:

@@ -24,7 +24,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("row", BASELINES, ids=lambda row: f"{row['model']} {row['part']} {row['resolution']}")
-def test_counts_are_those_of_the_baselines(row: dict[str, str]) -> None:
+def test_counts_equal_those_of_the_baselines(row: dict[str, str]) -> None:
     counts = count(PRESETS[row["model"]].replace(**PARTS[row["part"]]), int(row["resolution"]))
     ours = {"params": counts.params, "macs": counts.macs, "macs_padded": counts.macs_padded}
     assert {name: ours[name] for name in ours if row[name]} == {name: int(row[name]) for name in ours if row[name]}
@@ -37,7 +37,7 @@ def test_the_network_has_the_counted_parameters(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == count(PRESETS[name]).params
 
 
-def test_naive_combinations_keep_the_layout_and_none_of_the_ideas() -> None:
+def test_naive_combinations_keep_the_layout_without_hrvits_additions() -> None:
     for name in ("hr_mit_b1", "hr_cswin_b1"):
         config, b1 = PRESETS[name], PRESETS["hrvit_b1"]
         assert (config.depths, config.widths, config.fusion, config.stem, config.head) == (
@@ -87,7 +87,7 @@ def our_state_dict(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("name", "size"), [("mit_b0", (224, 224)), ("mit_b1", (96, 160))])
 @torch.no_grad()
-def test_mit_gives_the_outputs_of_the_transformers_library(name: str, size: tuple[int, int]) -> None:
+def test_mit_has_the_outputs_of_the_transformers_library(name: str, size: tuple[int, int]) -> None:
     transformers = pytest.importorskip("transformers")
     config: HRViTConfig = PRESETS[name].replace(num_classes=10)
     theirs = transformers.SegformerForImageClassification(

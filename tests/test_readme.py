@@ -11,7 +11,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 MAX_WORDS = 1200
 
 
-def test_the_readme_is_a_page() -> None:
+def test_the_readme_is_short() -> None:
     assert len(README.split()) <= MAX_WORDS
 
 
@@ -27,7 +27,7 @@ def test_every_page_of_the_docs_is_linked() -> None:
     assert {f"docs/{page.name}" for page in DOCS} <= set(re.findall(r"\]\((docs/[^)]+)\)", README))
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line by line as printed, but with the YAML file of a small network and the checkpoint that the reader has."""
     import torch
 

@@ -29,7 +29,7 @@ def raw(name: str) -> dict[str, Any]:
     return read_yaml(list_recipes()[name].read_text(encoding="utf-8"), name)
 
 
-def test_these_recipes_are_shipped() -> None:
+def test_the_expected_recipes_are_shipped() -> None:
     assert {
         "ade20k_segformer", "ade20k_upernet", "cifar10", "cityscapes_segformer", "composites", "fashion_mnist",
         "imagenet_hrvit", "oxford_pets", "oxford_pets_masks", "proxy", "textures",
@@ -37,7 +37,7 @@ def test_these_recipes_are_shipped() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_recipe_spells_out_every_setting_and_where_it_comes_from(name: str) -> None:
+def test_a_shipped_recipe_lists_every_setting_and_its_source(name: str) -> None:
     """So that a changed default of the schema changes no shipped recipe."""
     fields = raw(name)
     written = [f"{section}.{setting}" for section in SECTIONS for setting in fields[section]]
@@ -48,7 +48,7 @@ def test_a_shipped_recipe_spells_out_every_setting_and_where_it_comes_from(name:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_comes_back_from_its_own_yaml(name: str, tmp_path: Path) -> None:
+def test_a_recipe_is_restored_from_its_yaml(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     path = tmp_path / "mine.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
@@ -98,7 +98,7 @@ def test_published_recipes_have_the_published_settings(name: str) -> None:
     assert {key: settings[key] for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
-def test_upernet_differs_from_segformer_in_its_head_only() -> None:
+def test_upernet_recipes_differ_from_segformers_only_in_the_head() -> None:
     one, other = (load_recipe(f"ade20k_{head}").settings for head in ("segformer", "upernet"))
     assert {key for key in one if one[key] != other[key]} == {"model.head"}
 
@@ -115,16 +115,16 @@ def test_networks_of_published_recipes_are_the_published_ones(backbone: str, hea
     assert network.replace(name="") == published.replace(name="", drop_path_rate=rate)
 
 
-def test_the_contradiction_of_the_release_is_said() -> None:
+def test_the_contradiction_in_the_release_is_documented() -> None:
     assert any("512 × 512" in note and "1024 × 1024" in note for note in load_recipe("cityscapes_segformer").notes)
 
 
-def test_the_proxy_is_the_training_of_studies() -> None:
+def test_the_proxy_recipe_equals_the_training_of_studies() -> None:
     assert proxy_options(load_recipe("proxy")) == TrainOptions()
     assert {*SETTINGS, "max_shift"} == set(TrainOptions.model_fields)
 
 
-def test_the_proxy_takes_what_its_loop_does_and_refuses_the_rest() -> None:
+def test_the_proxy_accepts_only_settings_that_its_loop_supports() -> None:
     changed = [
         ("schedule.epochs", 7), ("data.batch_size_per_process", 10), ("data.global_batch_size", 10),
         ("optimiser.learning_rate", 1e-3), ("schedule.min_rate", 1e-5), ("data.train_limit", 30), ("run.threads", 2),
@@ -145,7 +145,7 @@ def test_the_proxy_takes_what_its_loop_does_and_refuses_the_rest() -> None:
         proxy_options(load_recipe("composites", settings=[("run.loop", "proxy")]))
 
 
-def test_settings_of_a_model_come_before_those_of_the_command_line() -> None:
+def test_settings_of_a_model_are_applied_before_those_of_the_command_line() -> None:
     load = load_recipe
     assert load("cityscapes_segformer", model="hrvit_b3").settings["regularisation.drop_path"] == 0.3
     changed = load("cityscapes_segformer", model="hrvit_b3", settings=[("regularisation.drop_path", 0.5)])
@@ -233,14 +233,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text, told", WRONG, ids=[told[:40] for _, told in WRONG])
-def test_a_wrong_recipe_is_told_in_one_sentence(text: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_reported_in_one_sentence(text: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_recipe(write(tmp_path, text))
     assert told in str(error.value) and "\n" not in str(error.value)
     assert "mine.yaml" in str(error.value)
 
 
-def test_windows_belong_to_sliding_inference(tmp_path: Path) -> None:
+def test_window_settings_need_sliding_inference(tmp_path: Path) -> None:
     fields = raw("cityscapes_segformer")
     for change, told in (
         ({"mode": "whole"}, "belong to mode slide"),
@@ -253,7 +253,7 @@ def test_windows_belong_to_sliding_inference(tmp_path: Path) -> None:
             load_recipe(write(tmp_path, write_yaml(changed, width=100)))
 
 
-def test_what_is_changed_is_ours() -> None:
+def test_changed_settings_have_ours_as_their_source() -> None:
     released = load_recipe("imagenet_hrvit")
     changed = load_recipe("imagenet_hrvit", settings=[("optimiser.learning_rate", 2e-3), ("schedule.epochs", 300)])
     assert (released.source("optimiser.learning_rate"), changed.source("optimiser.learning_rate")) == (

@@ -29,13 +29,13 @@ RELEASED = (
 
 
 @pytest.mark.parametrize("model", ["hrvit_b1", "HRViT_b1_224"])
-def test_the_published_flags_are_the_recipe(model: str) -> None:
+def test_the_published_flags_give_the_recipe(model: str) -> None:
     recipe, options = parse(["imagenet_hrvit", *RELEASED.format(model=model).split()])
     assert recipe == load_recipe("imagenet_hrvit")
     assert options == RunOptions(recipe="imagenet_hrvit", root=Path("PATH"))
 
 
-def test_the_published_switch_for_checkpointing_changes_that_alone() -> None:
+def test_the_published_flag_for_checkpointing_changes_only_that() -> None:
     arguments = RELEASED.format(model="hrvit_b1").split()
     recipe, _ = parse(["imagenet_hrvit", *arguments, "--with-cp"])
     assert changes(recipe, "imagenet_hrvit") == {"precision.gradient_checkpointing": True}
@@ -85,12 +85,12 @@ def test_every_setting_can_be_set_and_is_checked(name: str) -> None:
         assert "'a'" in str(error.value) and (key in str(error.value) or key == "model.changes"), key
 
 
-def test_mixed_precision_is_float16_where_the_recipe_has_none() -> None:
+def test_mixed_precision_is_float16_if_the_recipe_has_none() -> None:
     recipe, _ = parse(["fashion_mnist", "--amp"])
     assert changes(recipe, "fashion_mnist") == {"precision.dtype": "float16"}
 
 
-def test_the_size_of_a_segmentation_recipe_is_that_of_its_crops() -> None:
+def test_the_size_of_a_segmentation_recipe_is_the_crop_size() -> None:
     recipe, _ = parse(["ade20k_segformer", "--img-size", "256x512"])
     assert changes(recipe, "ade20k_segformer") == {"data.resolution_px": (256, 512)}
 
@@ -113,13 +113,13 @@ def test_the_size_of_a_segmentation_recipe_is_that_of_its_crops() -> None:
         ("--lrr 1", "unrecognized arguments: --lrr 1"),
     ],
 )
-def test_a_wrong_flag_is_told_in_one_sentence(flags: str, told: str) -> None:
+def test_a_wrong_flag_is_reported_in_one_sentence(flags: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse(["imagenet_hrvit", *flags.split()])
     assert told in str(error.value) and "\n" not in str(error.value)
 
 
-def test_where_a_training_runs_is_no_part_of_the_recipe() -> None:
+def test_the_device_is_not_part_of_the_recipe() -> None:
     arguments = ["fashion_mnist", "--data", "A", "--out", "B", "--device", "cuda:1", "--resume", "auto", "--download"]
     recipe, options = parse(arguments)
     assert changes(recipe, "fashion_mnist") == {}
@@ -169,7 +169,7 @@ def test_show_says_what_differs_for_other_models(capsys: pytest.CaptureFixture[s
     assert "512 × 512" in output and "1024 × 1024" in output
 
 
-def test_a_copy_is_the_file_and_overwrites_nothing(
+def test_a_copied_recipe_equals_the_file_and_overwrites_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -186,7 +186,7 @@ def test_a_copy_is_the_file_and_overwrites_nothing(
     assert os.listdir() == ["mine.yaml"]
 
 
-def test_a_copy_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_copy_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a full disk: the file was made, and its content could not be written."""
     real = open
 
@@ -199,7 +199,7 @@ def test_a_copy_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_validate_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.yaml"
     text = list_recipes()["cifar10"].read_text(encoding="utf-8")
     path.write_text(text, encoding="utf-8")
@@ -231,7 +231,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AnyRecipe, RunOptions]
     return given
 
 
-def test_a_recipe_goes_to_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_recipe_is_passed_to_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = engine(monkeypatch)
     assert train.main(["fashion_mnist", "--epochs", "2"]) == 7
     copy = tmp_path / "mine.yaml"
@@ -257,7 +257,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], TrainOp
     return calls
 
 
-def test_the_proxy_is_the_same_call_as_without_a_recipe(short: list[Any]) -> None:
+def test_the_proxy_recipe_makes_the_same_call_as_no_recipe(short: list[Any]) -> None:
     assert train.main(["hrvit_nano", "--data", "digits"]) == 0
     assert train.main(["proxy"]) == 0
     more = ["--epochs", "2", "--seed", "5", "--out", "X"]
@@ -268,7 +268,7 @@ def test_the_proxy_is_the_same_call_as_without_a_recipe(short: list[Any]) -> Non
     assert len(short) == 4
 
 
-def test_a_file_with_a_config_is_no_recipe(short: list[Any], tmp_path: Path) -> None:
+def test_a_file_with_a_config_is_not_read_as_a_recipe(short: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text("preset: hrvit_nano\nwidths: [8, 16, 32, 32]\n", encoding="utf-8")
     assert train.main([str(path)]) == 0

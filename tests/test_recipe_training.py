@@ -98,7 +98,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str] | Command") -> None:
 # -- what is left ----------------------------------------------------------------------------------------------------
 
 
-def test_a_training_leaves_all_that_its_reader_needs(undisturbed: Path) -> None:
+def test_a_training_writes_all_documented_files(undisturbed: Path) -> None:
     result = json.loads((undisturbed / "result.json").read_text())
     with open(undisturbed / "summary.csv", encoding="utf-8") as file:
         [row] = csv.DictReader(file)
@@ -131,7 +131,9 @@ def test_a_model_of_timm_is_trained_and_its_file_scored(folder: Path) -> None:
     assert (scores["n_seen"], scores["top1"]) == (360, result["best"]["eval_top1"])
 
 
-def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_weights_have_the_same_score_by_command_and_in_python(
+    undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the command, and by hand in Python."""
     assert evaluate([str(undisturbed), "--set", "run.workers=0"]) == 0
     scores = json.loads((undisturbed / "evaluation" / "scores.json").read_text())
@@ -165,7 +167,7 @@ def test_the_weights_are_loaded_and_scored_alike(undisturbed: Path, capsys: pyte
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
-def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(folder: Path, undisturbed: Path) -> None:
+def test_a_training_killed_within_an_epoch_resumes_with_equal_bits(folder: Path, undisturbed: Path) -> None:
     """With augmentation, mixup, an average of weights, stochastic depth and bfloat16; killed with two workers."""
     process = Command(
         "hrvit_lab.train", *command("--out", "killed", run__workers=2, run__save_every_s=0.001, run__keep_last=3)
@@ -183,7 +185,7 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(folder: Path, undisturbe
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ten_kills_at_random_moments(folder: Path, undisturbed: Path, workers: int) -> None:
+def test_a_training_killed_ten_times_has_equal_results(folder: Path, undisturbed: Path, workers: int) -> None:
     import random
 
     moments = random.Random(workers)
@@ -201,7 +203,7 @@ def test_ten_kills_at_random_moments(folder: Path, undisturbed: Path, workers: i
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed_go_on_to_the_same_bits(folder: Path) -> None:
+def test_two_killed_processes_resume_with_equal_bits(folder: Path) -> None:
     def train(out: str) -> "subprocess.Popen[str]":
         return in_two_processes(
             *command(
@@ -229,7 +231,7 @@ def test_two_processes_that_are_killed_go_on_to_the_same_bits(folder: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_told_to_end_it_saves_and_says_how_to_go_on(folder: Path, undisturbed: Path, number: int) -> None:
+def test_a_training_told_to_end_saves_and_says_how_to_resume(folder: Path, undisturbed: Path, number: int) -> None:
     process = Command(
         "hrvit_lab.train", *command("--out", "told", run__workers=2, run__save_every_s=0.001, run__keep_last=99)
     )
@@ -250,7 +252,7 @@ def test_a_finished_training_is_not_trained_again(undisturbed: Path, monkeypatch
     assert (undisturbed / "last.safetensors").read_bytes() == before
 
 
-def test_a_limited_set_is_the_same_every_time() -> None:
+def test_a_limited_data_set_is_reproducible() -> None:
     whole = open_samples("digits", "train")
     some, again, more = (Limited(whole, number) for number in (100, 100, 300))
     assert some.indices == again.indices == sorted({*some.indices}) and len(some) == 100
@@ -260,7 +262,7 @@ def test_a_limited_set_is_the_same_every_time() -> None:
     assert len({some[index][1] for index in range(100)}) == 10
 
 
-def test_a_training_without_a_folder_of_its_own_is_found_again(folder: Path) -> None:
+def test_a_training_without_a_given_folder_is_resumed(folder: Path) -> None:
     """By the newest folder of its name, also where the name has characters that no folder has."""
     assert last_folder(folder / "runs", "../a b:c") == folder / "runs" / "a-b-c"
     made = [numbered_folder(folder / "runs", "../a b:c") for _ in range(11)]
@@ -269,7 +271,7 @@ def test_a_training_without_a_folder_of_its_own_is_found_again(folder: Path) -> 
     assert last_folder(folder / "runs", "../a b:c") == made[-1]
 
 
-def test_the_best_row_is_the_first_of_the_highest() -> None:
+def test_the_best_row_is_the_first_with_the_highest_score() -> None:
     rows = [{"eval_top1": value} for value in (1.0, float("nan"), 3.0, 3.0, 2.0)]
     assert Progress(rows).best("top1") is rows[2]
     assert Progress(rows[1:2]).best("top1") is rows[1] and Progress().best("top1") is None
@@ -301,7 +303,7 @@ def test_another_training_is_never_overwritten(
     assert {path: path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()} == before
 
 
-def test_checkpoints_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFixture[str], undisturbed: Path) -> None:
+def test_unusable_checkpoints_are_reported(folder: Path, capsys: pytest.CaptureFixture[str], undisturbed: Path) -> None:
     torch.save({"model": {}}, folder / "foreign.pt")
     (folder / "text.pt").write_text("not a checkpoint")
     whole = checkpoints(undisturbed / "checkpoints")[-1].read_bytes()
@@ -328,7 +330,7 @@ def test_checkpoints_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFix
         ({"data.train_limit": 1438}, ("train_limit = 1438", "1437")),
     ],
 )
-def test_an_impossible_request_is_one_sentence(
+def test_an_invalid_request_is_reported_in_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     text = ",".join(f"{key}={value}" for key, value in (SETTINGS | settings).items())
@@ -400,7 +402,7 @@ def on_pictures(*more: str, **settings: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 2), ("val", 0)])
-def test_a_broken_image_is_named_and_nothing_is_lost(
+def test_an_error_names_a_broken_image_and_results_are_kept(
     pictures: Path, undisturbed_on_pictures: Path, capsys: pytest.CaptureFixture[str], split: str, workers: int
 ) -> None:
     """Found in the middle of an epoch, or of an evaluation; once it is replaced, the training goes on."""
@@ -416,7 +418,7 @@ def test_a_broken_image_is_named_and_nothing_is_lost(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_named_and_the_training_goes_on_later(
+def test_a_full_disk_is_reported_and_the_training_resumes_later(
     folder: Path, capsys: pytest.CaptureFixture[str], pictures: Path, undisturbed_on_pictures: Path
 ) -> None:
     full = folder / "full" / "checkpoints" / "step-00000012.pt.tmp"
@@ -429,6 +431,8 @@ def test_a_full_disk_is_named_and_the_training_goes_on_later(
     assert same_weights(folder / "full", undisturbed_on_pictures)
 
 
-def test_a_missing_data_set_says_what_it_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_about_a_missing_data_set_says_which_files_are_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refused(command("--data", "nowhere", data__name="folder"), capsys, "nowhere is not a folder")
     refused(command(data__name="folder"), capsys, "root")

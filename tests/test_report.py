@@ -114,7 +114,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
+def test_the_report_contains_the_figures_of_the_study(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "branches")
     page = Page(written(folder))
     assert (folder / "report.html").is_file()
@@ -132,7 +132,7 @@ def test_report_holds_the_studys_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_a_long_table_is_listed_in_part_with_the_front(tmp_path: Path) -> None:
+def test_a_long_table_is_shortened_but_contains_the_front(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study")
     row = pd.read_csv(folder / "table.csv").iloc[[0]]
     long = pd.concat([row] * (MAX_ROWS + 5), ignore_index=True)
@@ -146,7 +146,7 @@ def test_a_long_table_is_listed_in_part_with_the_front(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_latency_stands_with_its_spread(tmp_path: Path) -> None:
+def test_latency_is_shown_with_its_spread(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", metrics=["macs", "latency_ms"])
     table = pd.read_csv(folder / "table.csv")
     table[["latency_ms", "latency_ms_p10", "latency_ms_p90"]] = [[12.34, 11.9, 13.07]] * 3
@@ -160,14 +160,14 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
     return written(write_study(tmp_path_factory.mktemp("usual") / "s"))
 
 
-def test_report_needs_nothing_else(usual: str) -> None:
+def test_the_report_has_no_external_resources(usual: str) -> None:
     assert "://" not in usual
     for _, attributes in Page(usual).elements:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(name) or "#").startswith("#")
 
 
-def test_ids_are_unique_and_references_meet_them(usual: str) -> None:
+def test_ids_are_unique_and_references_are_valid(usual: str) -> None:
     page = Page(usual)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     references = [attributes["xlink:href"] for _, attributes in page.elements if "xlink:href" in attributes]
@@ -175,14 +175,14 @@ def test_ids_are_unique_and_references_meet_them(usual: str) -> None:
     assert references and {str(reference)[1:] for reference in references} <= set(ids)
 
 
-def test_policy_admits_our_script_alone(usual: str) -> None:
+def test_the_security_policy_allows_only_our_script(usual: str) -> None:
     page = Page(usual)
     [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
     assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
+def test_hostile_study_files_are_shown_as_text(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", title=HOSTILE, question=HOSTILE)
     table = pd.read_csv(folder / "table.csv").astype({"status": object, "branches": object})
     table.loc[1, ["variant", "status", "config_id", "branches"]] = [
@@ -215,7 +215,7 @@ def test_hostile_study_files_stay_text(tmp_path: Path) -> None:
         ((88, 92.0, 92.3), float("nan"), "at least two seeds", "5 % level"),
     ],
 )
-def test_summary_claims_no_more_than_its_tests_allow(
+def test_the_summary_claims_only_significant_differences(
     tmp_path: Path, top1: tuple[float, ...], std: float, expected: str, absent: str
 ) -> None:
     kept = read_results(write_study(tmp_path / "s", top1, std))
@@ -224,7 +224,7 @@ def test_summary_claims_no_more_than_its_tests_allow(
     assert f"Highest mean top-1 on digits (a proxy): branches={top1.index(max(top1)) + 1}" in said
 
 
-def test_summary_without_training_speaks_of_costs(tmp_path: Path) -> None:
+def test_the_summary_without_training_is_about_costs(tmp_path: Path) -> None:
     table = read_results(write_study(tmp_path / "s")).table.drop(columns="top1")
     said = summary(table, "digits")
     assert "(branches=1)" in said[0] and "(branches=3)" in said[0]
@@ -280,7 +280,9 @@ def spoil(folder: Path, name: str, content: str | None) -> None:
         ("study.yaml", None, "study.yaml cannot be read"),
     ],
 )
-def test_broken_folders_get_one_sentence(tmp_path: Path, name: str, content: str | None, expected: str) -> None:
+def test_broken_folders_are_reported_in_one_sentence(
+    tmp_path: Path, name: str, content: str | None, expected: str
+) -> None:
     folder = write_study(tmp_path / "s")
     spoil(folder, name, content)
     with pytest.raises(ConfigError, match=expected.replace("(", r"\(")) as error:
@@ -288,7 +290,7 @@ def test_broken_folders_get_one_sentence(tmp_path: Path, name: str, content: str
     assert "\n" not in str(error.value)
 
 
-def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_study(tmp_path / "s")
     monkeypatch.setattr(results, "MAX_FILE_BYTES", 50)
     with pytest.raises(ConfigError, match="larger than"):
@@ -296,7 +298,7 @@ def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_configs_are_ignored(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     configs = json.loads((folder / "configs.json").read_text())
     configs["branches=1"] = {"widths": "nonsense"}
@@ -326,7 +328,7 @@ def test_unreadable_configs_are_left_out(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("blank_figures")
-def test_what_does_not_fit_beside_the_table_is_missing_and_said_once(
+def test_invalid_files_beside_the_table_are_ignored_and_reported_once(
     tmp_path: Path, name: str, content: str | None, fault: str
 ) -> None:
     folder = write_study(tmp_path / "s")

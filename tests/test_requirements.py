@@ -64,7 +64,7 @@ def write_images(root: Path, classes: int = 3, each: int = 2) -> Path:
         ("device=cuda:77", "device 'cuda:77' is not present"),
     ],
 )
-def test_a_training_that_cannot_be_is_refused_at_once(
+def test_an_impossible_training_is_refused_at_the_start(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     setting: str, said: str, dry: bool,
 ) -> None:  # fmt: skip
@@ -76,7 +76,7 @@ def test_a_training_that_cannot_be_is_refused_at_once(
     assert not (tmp_path / "out").exists()
 
 
-def test_more_threads_than_the_machine_is_made_for_are_refused(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_threads_are_refused(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     latency = ["--metrics", "latency_ms", "--set", f"latency.threads={min(TOO_MANY, 1024)}", "--dry-run"]
     assert main([str(study), *latency]) == 2
     assert "latency.threads = " in capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_more_threads_than_the_machine_is_made_for_are_refused(study: Path, caps
     check_threads(TOO_MANY - 1)
 
 
-def test_devices_are_found_or_refused() -> None:
+def test_missing_devices_are_refused() -> None:
     assert find_device("cpu") == torch.device("cpu")
     for name in ("cuda:77", *([] if torch.backends.mps.is_available() else ["mps"])):
         with pytest.raises(ConfigError, match=f"device '{name}' is not present"):
@@ -101,7 +101,7 @@ def test_devices_are_found_or_refused() -> None:
             find_device(name)
 
 
-def test_a_folder_of_images_is_looked_at_and_not_decoded(
+def test_a_folder_of_images_is_checked_without_decoding(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_images(tmp_path / "images")
@@ -114,7 +114,7 @@ def test_a_folder_of_images_is_looked_at_and_not_decoded(
         assert said in capsys.readouterr().err
 
 
-def test_what_is_found_agrees_with_what_is_loaded(tmp_path: Path) -> None:
+def test_the_classes_found_equal_those_loaded(tmp_path: Path) -> None:
     assert LOADERS.keys() == FINDERS.keys() == IN_MEMORY.keys()
     root = write_images(tmp_path / "images", classes=4)
     for name, where in {"digits": None, "folder": root}.items():

@@ -86,7 +86,7 @@ def test_a_report_loads_no_torch(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "report.html").is_file()
 
 
-def test_the_environments_are_those_of_the_records() -> None:
+def test_the_environments_equal_those_of_the_records() -> None:
     fields = {"title": "t", "question": "q?", "base": "hrvit_nano", "grid": {"branches": [1, 2, 3]}}
     spec = Spec.model_validate(fields | {"metrics": ["peak_memory_mib"], "resolution": 64})
     planned = plan(spec, expand(spec).variants, "chip")
@@ -161,7 +161,7 @@ def archive() -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_results_that_can_only_be_read_are_shown_and_reported_elsewhere(
+def test_read_only_results_are_shown_and_reported_to_another_folder(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, elsewhere = archive / "results", archive / "elsewhere"
@@ -241,7 +241,7 @@ def test_a_full_disk_names_the_file_and_a_remedy(tmp_path: Path, capsys: pytest.
 @pytest.mark.timeout(60)
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
 @pytest.mark.parametrize("name", ["curves.csv", "environment.json", "configs.json", "dropped.json"])
-def test_a_fifo_in_place_of_a_file_is_never_waited_for(tmp_path: Path, name: str) -> None:
+def test_reading_never_waits_for_a_fifo(tmp_path: Path, name: str) -> None:
     folder = write_study(tmp_path / "s")
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
@@ -260,7 +260,7 @@ def test_a_fifo_in_place_of_the_table_or_the_study_is_refused(tmp_path: Path, na
         read_results(folder)
 
 
-def test_a_report_that_is_a_link_is_not_offered(tmp_path: Path) -> None:
+def test_a_report_that_is_a_symbolic_link_is_not_offered(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     (tmp_path / "secret").write_text("secret")
     (folder / "report.html").symlink_to(tmp_path / "secret")
@@ -295,7 +295,7 @@ def test_two_study_files_of_one_name_do_not_share_results(tmp_path: Path, capsys
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
+def test_a_study_is_the_same_after_it_is_edited_changed_by_set_or_moved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine, other = studies_of_one_name(tmp_path)
@@ -311,7 +311,7 @@ def test_a_study_stays_itself_when_it_is_edited_set_or_moved(
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_a_folder_of_an_older_version_is_judged_by_title_and_question(
+def test_a_folder_of_an_older_version_is_identified_by_title_and_question(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine, other = studies_of_one_name(tmp_path)
@@ -466,7 +466,7 @@ def test_a_tampered_folder_is_shown_or_refused_in_one_sentence(
     ["网络", "\u202eevil",
      *(pytest.param(name, marks=pytest.mark.slow) for name in ("\x1b[31mred", "\U0001f98a", "नमस्ते", "a\x07b"))],
 )  # fmt: skip
-def test_names_that_the_figures_font_lacks_are_written_out(tmp_path: Path, name: str) -> None:
+def test_characters_that_the_font_lacks_are_escaped(tmp_path: Path, name: str) -> None:
     """No warning (warnings are errors here), no empty box, and no character that turns or controls what is read."""
     kept = read_results(write_study(tmp_path / "s"))
     kept.table.loc[0, "variant"] = name

@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_study_leaves_the_commands_files_whatever_it_is_given_as(
+def test_a_study_given_in_any_form_writes_the_files_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,7 +63,7 @@ def test_a_study_leaves_the_commands_files_whatever_it_is_given_as(
         assert all(isinstance(figure, Figure) for figure in results.figures.values())
 
 
-def test_settings_change_a_study_and_a_dict_stays_as_it_was(tmp_path: Path) -> None:
+def test_settings_change_a_study_but_not_the_given_dict(tmp_path: Path) -> None:
     before = json.dumps(COSTS)
     results = run_study(COSTS, settings={"base.num_classes": 7, "metrics": ["params"]}, out=tmp_path)
     assert results.folder == tmp_path / "what-does-a-branch-cost"
@@ -110,7 +110,7 @@ def test_without_workers_a_study_knows_what_this_process_registered(
         run_study(study, out=tmp_path, jobs=-1)
 
 
-def test_what_is_no_study_is_one_sentence(tmp_path: Path) -> None:
+def test_an_invalid_study_is_reported_in_one_sentence(tmp_path: Path) -> None:
     problems: list[tuple[Any, dict[str, Any], str]] = [
         (3, {}, "3 is not a study; give a name"),
         ("branch_swep", {}, "did you mean 'branch_sweep'"),
@@ -150,7 +150,7 @@ def test_studies_of_one_name_never_replace_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_trains_and_the_command_goes_on_from_its_records(
+def test_a_script_without_a_main_guard_trains_and_the_command_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Worker processes must not run the script again, which would start workers in turn."""
@@ -175,7 +175,7 @@ def test_a_script_without_a_guard_trains_and_the_command_goes_on_from_its_record
     assert "1 trial: 1 already finished, 0 run" in capsys.readouterr().out
 
 
-def test_ctrl_c_raises_after_what_is_done_was_kept(
+def test_ctrl_c_raises_after_finished_trials_were_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run: list[str] = []
@@ -199,7 +199,9 @@ def test_ctrl_c_raises_after_what_is_done_was_kept(
     assert results.table["peak_memory_mib"].tolist() == [1, 2, 3] and not results.failed
 
 
-def test_failures_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def execute(work: Work) -> None:
         for trial in work.trials:
             record = trial.head() | attempt(lambda _: {"peak_memory_mib": 1 / 0}, trial.inputs)

@@ -58,13 +58,13 @@ def contents(root: Path, split: str, **options: object) -> list[tuple[tuple[int,
     return found
 
 
-def test_the_tables_agree() -> None:
+def test_the_tables_of_data_sets_agree() -> None:
     assert OPEN.keys() == DATASETS.keys()
     for key in OPEN:
         assert find_opener(key).__doc__
 
 
-def test_digits_are_those_of_the_short_training() -> None:
+def test_digits_equal_those_of_the_short_training() -> None:
     data = load_dataset("digits", resolution=8)
     for split, images, labels in (
         ("train", data.train_images, data.train_labels), ("val", data.val_images, data.val_labels),
@@ -80,7 +80,7 @@ def test_digits_are_those_of_the_short_training() -> None:
     assert (np.round(np.asarray(image, float) * 16 / 255).flatten() == grey).all(axis=1).any()
 
 
-def test_imagenet_by_folder(tmp_path: Path) -> None:
+def test_imagenet_is_read_from_class_folders(tmp_path: Path) -> None:
     root = write_imagenet(tmp_path)
     expected = [(colour, 6 + i, label) for label, colour in enumerate(COLOURS.values()) for i in range(3)]
     assert contents(root, "train") == expected
@@ -113,7 +113,7 @@ def test_a_class_list_gives_the_labels(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
-def test_a_wrong_class_list_is_one_sentence(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_a_wrong_class_list_is_reported_in_one_sentence(tmp_path: Path, text: str | bytes, message: str) -> None:
     root = write_imagenet(tmp_path)
     (root / "classes.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=message):
@@ -153,7 +153,7 @@ def test_the_validation_archive_has_the_labels_of_training(tmp_path: Path) -> No
     assert [label for _, _, label in contents(tmp_path, "val")] == [1, 2]
 
 
-def test_broken_archives_are_one_sentence(tmp_path: Path) -> None:
+def test_broken_archives_are_reported_in_one_sentence(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "shards" / "train.tar", {"000.png": png((1, 2, 3)), "000.cls": b"5", "001.png": png((1, 2, 3))}
     )
@@ -189,7 +189,7 @@ def test_a_broken_image_is_named_and_the_others_can_be_read(tmp_path: Path) -> N
     assert pickle.loads(pickle.dumps(samples)).name(5) == samples.name(5)
 
 
-def test_an_index_outside_is_refused(tmp_path: Path) -> None:
+def test_an_index_out_of_range_is_refused(tmp_path: Path) -> None:
     for samples in (open_samples("imagenet", "val", write_imagenet(tmp_path)), open_samples("digits", "val")):
         for index in (-1, len(samples)):
             with pytest.raises(IndexError):
@@ -208,7 +208,9 @@ def test_an_index_outside_is_refused(tmp_path: Path) -> None:
         ("digits", "val", {"root": "."}, "remove root"),
     ],
 )
-def test_a_wrong_request_is_one_sentence(key: str, split: str, options: dict[str, str], message: str) -> None:
+def test_a_wrong_request_is_reported_in_one_sentence(
+    key: str, split: str, options: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         open_samples(key, split, **options)
 

@@ -43,7 +43,7 @@ def open_made(key: str, tmp_path: Path, split: str, size: int = 64) -> Samples:
 # -- both sets -------------------------------------------------------------------------------------------------
 
 
-def test_photographs_are_those_of_scikit_image() -> None:
+def test_photographs_equal_those_of_scikit_image() -> None:
     for name in ("astronaut", "coffee", "brick", "moon"):
         theirs = getattr(skimage.data, name)()
         assert np.array_equal(
@@ -53,7 +53,7 @@ def test_photographs_are_those_of_scikit_image() -> None:
         assert min(read_photograph(name).size) >= 170
 
 
-def test_a_missing_photograph_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_photograph_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"mona_lisa\.png of scikit-image is missing .*install scikit-image>=0\.24"):
         read_photograph("mona_lisa")
     monkeypatch.setattr(photographs, "find_spec", lambda _: None)
@@ -62,7 +62,7 @@ def test_a_missing_photograph_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("key", ["composites", "textures"])
-def test_a_scene_is_a_function_of_split_size_and_index(tmp_path: Path, key: str) -> None:
+def test_a_scene_depends_only_on_split_size_and_index(tmp_path: Path, key: str) -> None:
     samples = open_made(key, tmp_path, "train")
     first = [arrays(samples, index) for index in range(12)]
     copy = pickle.loads(pickle.dumps(samples))
@@ -91,14 +91,14 @@ def test_scenes_never_change(tmp_path: Path) -> None:
     assert digests == {"composites": "4d630c34200e925d", "textures": "a588bf5c66bf7066"}
 
 
-def test_random_numbers_are_numpys() -> None:
+def test_random_numbers_equal_those_of_numpy() -> None:
     key = np.random.SeedSequence([*b"textures", 1, 5])
     theirs = np.random.Generator(np.random.PCG64(key)).random(50)
     assert np.array_equal(uniform("textures", "val", 5, 50), theirs)
 
 
 @pytest.mark.parametrize("key", ["composites", "textures"])
-def test_sizes_and_numbers_out_of_range_are_one_sentence(tmp_path: Path, key: str) -> None:
+def test_sizes_and_numbers_out_of_range_are_reported_in_one_sentence(tmp_path: Path, key: str) -> None:
     root = write_fashion(tmp_path) if key == "composites" else None
     for options, message in (({"size": 31}, "size = 31 is out of range; use 32 to 512"), ({"size": 513}, "size = 513"),
                              ({"number": 0}, "number = 0 is out of range")):  # fmt: skip
@@ -110,7 +110,7 @@ def test_sizes_and_numbers_out_of_range_are_one_sentence(tmp_path: Path, key: st
 # -- composites ------------------------------------------------------------------------------------------------
 
 
-def test_white_squares_lie_on_the_background_with_the_label_of_their_class(tmp_path: Path) -> None:
+def test_white_squares_are_on_the_background_with_the_label_of_their_class(tmp_path: Path) -> None:
     """Every pixel is either the background's or that of the last square on it, in one colour."""
     samples = open_made("composites", tmp_path, "train", 128)
     assert isinstance(samples, composites.Composites)
@@ -190,14 +190,14 @@ def test_a_background_is_a_crop_of_its_photograph() -> None:
 # -- textures --------------------------------------------------------------------------------------------------
 
 
-def test_training_and_validation_textures_are_apart() -> None:
+def test_training_and_validation_textures_differ() -> None:
     columns = Image.fromarray(np.tile(np.arange(201, dtype=np.uint8), (5, 1)))
     train, val = (np.asarray(part_of(columns, split)) for split in ("train", "val"))
     assert (train.min(), train.max(), val.min(), val.max()) == (0, 91, 108, 200)
     assert train.shape[0] == val.shape[0] == 5
 
 
-def test_cells_hold_the_pixels_nearest_to_their_points() -> None:
+def test_cells_contain_the_pixels_nearest_to_their_points() -> None:
     points = np.random.default_rng(0).random((5, 2)) * 17
     found = nearest(points, 17)
     for row in range(17):
@@ -229,7 +229,7 @@ def test_cells_have_the_texture_of_their_label() -> None:
     assert len(counts) == 6 and (counts / counts.sum() > 0.1).all()
 
 
-def test_levels_give_mean_and_deviation() -> None:
+def test_levels_determine_mean_and_deviation() -> None:
     grey = np.random.default_rng(0).integers(60, 140, 5000)
     table = levels(np.bincount(grey, minlength=256).tolist(), 120.0, 40.0)
     assert table[grey].mean() == pytest.approx(120, abs=0.1) and table[grey].std() == pytest.approx(40, abs=0.2)

@@ -181,7 +181,7 @@ def test_memory_of_counting_does_not_grow_with_the_image() -> None:
     assert peaks[0] == peaks[1] < 64 * 2**20
 
 
-def test_more_classes_than_labels_of_a_byte_count_without_an_ignored_label() -> None:
+def test_more_than_255_classes_are_counted_without_an_ignored_label() -> None:
     matrix = ConfusionMatrix(300, ignored=None)
     matrix.update(torch.tensor([255, 299]), torch.tensor([255, 7]))
     assert matrix.counts[255, 255] == 1 and matrix.counts[7, 299] == 1 and matrix.counts.sum() == 2
@@ -274,7 +274,7 @@ def test_boundary_iou_equals_a_loop_over_pixels(
 
 
 @pytest.mark.parametrize("size", [(60, 80), (240, 320)])
-def test_boundary_regions_are_what_the_papers_erosions_remove(size: tuple[int, int]) -> None:
+def test_boundary_regions_equal_the_pixels_removed_by_the_papers_erosions(size: tuple[int, int]) -> None:
     """The paper's definition with SciPy: every class is a mask, eroded d times with background around the image."""
     guess, truth = blobs(size, 4, seed=1, ignored=0)
     distance = round(0.02 * math.hypot(*size))
@@ -368,5 +368,5 @@ def test_wrong_classes_are_refused_and_nothing_is_added(logits: Tensor, labels: 
     assert not top.counts.any()
 
 
-def test_examples_hold() -> None:
+def test_docstring_examples() -> None:
     assert doctest.testmod(module).attempted >= 8 and doctest.testmod(module).failed == 0

@@ -22,7 +22,9 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Generator, torch.Ge
 
 
 @pytest.mark.parametrize("ends_by", [None, KeyboardInterrupt])
-def test_numbers_start_from_the_seed_and_go_on_afterwards(ends_by: type[BaseException] | None) -> None:
+def test_numbers_start_from_the_seed_and_the_generator_continues_afterwards(
+    ends_by: type[BaseException] | None,
+) -> None:
     torch.manual_seed(1)
     torch.rand(1)
     expected = torch.rand(2).tolist()
@@ -53,7 +55,7 @@ def test_no_other_device_is_seeded(
 
 
 @pytest.mark.parametrize(("device", "index"), [("cuda:0", 0), ("cuda:1", 1), ("cuda", 1)])
-def test_the_named_device_is_seeded_and_put_back(
+def test_the_named_device_is_seeded_and_restored(
     device: str, index: int, two_gpus: tuple[torch.Generator, torch.Generator]
 ) -> None:
     states = [generator.get_state() for generator in two_gpus]
@@ -64,7 +66,7 @@ def test_the_named_device_is_seeded_and_put_back(
 
 
 @pytest.mark.gpu
-def test_cuda_numbers_are_torchs_and_go_on_afterwards() -> None:
+def test_cuda_numbers_equal_those_of_torch_and_the_generator_continues_afterwards() -> None:
     torch.cuda.manual_seed(1)
     expected = torch.rand(2, device="cuda").tolist()
     torch.cuda.manual_seed(1)

@@ -90,7 +90,7 @@ def settings(more: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_tree_is_trained_resumed_and_scored(
+def test_every_layout_is_trained_resumed_and_scored(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make, recipe, more = LAYOUTS[layout]
@@ -164,7 +164,9 @@ def on_textures(*more: str, workers: int = 0) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ten_kills_at_random_moments(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_killed_ten_times_has_equal_results(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY + "segformer_width: 8\nupernet_width: 8\n")
     monkeypatch.chdir(tmp_path)
     assert main(on_textures("--out", "whole")) == 0

@@ -58,7 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_broken_image_of_one_process_ends_both_and_nothing_is_lost(
+def test_a_broken_image_in_one_process_ends_both_and_results_are_kept(
     whole: Path, split: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an epoch, or in an evaluation, where the other process waits for its counts."""
@@ -118,7 +118,7 @@ def test_torchrun_restarts_a_training_that_lost_a_process(tmp_path: Path, monkey
     assert same_weights(tmp_path / "lost", tmp_path / "whole")
 
 
-def test_a_start_has_one_name_that_no_earlier_start_had() -> None:
+def test_every_start_has_a_new_name() -> None:
     """Also if the store still has what processes of an earlier start wrote, which were killed at any moment."""
     store = dist.HashStore()
     store.set("started/1", "gone")

@@ -36,7 +36,7 @@ def test_every_published_row_is_listed_once() -> None:
     assert sorted(filter(None, listed)) == sorted(row.key for row in published.published_results())
 
 
-def test_the_published_table_takes_seconds_and_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_table_takes_seconds_and_allocates_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(module: nn.Module) -> None:
         raise AssertionError(f"a {type(module).__name__} is built")
 
@@ -49,7 +49,7 @@ def test_the_published_table_takes_seconds_and_no_weights(monkeypatch: pytest.Mo
         build(preset("hrvit_nano"))
 
 
-def test_published_networks_cost_what_was_printed() -> None:
+def test_published_networks_have_the_printed_costs() -> None:
     """Parameters to the printed digit, or within 1 % where that is explained; the paper's count within 1.5 %."""
     rows = {row.key: row for row in published.published_results()}
     seen = 0
@@ -69,7 +69,7 @@ def test_published_networks_cost_what_was_printed() -> None:
     assert seen == 12
 
 
-def test_mit_and_cswin_rows_meet_the_exact_counts() -> None:
+def test_mit_and_cswin_rows_have_the_exact_counts() -> None:
     with (DATA / "baselines.csv").open(newline="") as file:
         exact = {(row["model"], row["part"], int(row["resolution"])): row for row in csv.DictReader(file)}
     parts = {"imagenet-1k": "classifier, 1000 classes", "ade20k segformer": "segformer head, 150 classes"}
@@ -108,5 +108,5 @@ def ablation_percent(change: str, key: str) -> float:
         ("no DES", "macs_paper", -1, 0),
     ],
 )
-def test_ablations_cost_what_the_paper_says(change: str, key: str, low: float, high: float) -> None:
+def test_ablations_have_the_costs_of_the_paper(change: str, key: str, low: float, high: float) -> None:
     assert low < ablation_percent(change, key) < high

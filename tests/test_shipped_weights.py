@@ -32,7 +32,7 @@ def timm_model(name: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_our_name_and_timms_give_the_same_trained_network(name: str) -> None:
+def test_our_name_and_the_name_in_timm_give_the_same_trained_network(name: str) -> None:
     network = shipped()[name]
     ours, theirs = create_model(name, pretrained=True).eval(), timm_model(name, pretrained=True).eval()
     x = torch.rand(2, 3, *network.resolution_px)
@@ -46,7 +46,7 @@ def test_our_name_and_timms_give_the_same_trained_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_are_small_and_the_card_says_what_is_in_them(name: str) -> None:
+def test_files_are_small_and_described_by_the_card(name: str) -> None:
     network = shipped()[name]
     assert network.weights.stat().st_size < MAX_MB * 10**6
     card = network.card.read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_files_are_small_and_the_card_says_what_is_in_them(name: str) -> None:
         assert said in card, said
 
 
-def test_the_score_of_a_classifier_is_that_of_a_loop_by_hand() -> None:
+def test_the_score_of_a_classifier_equals_that_of_a_naive_loop() -> None:
     """On the first 200 of Fashion-MNIST's test images: the whole score lies within four standard errors."""
     network = shipped()["hrvit_nano.fashion_mnist"]
     model = create_model(network.name, pretrained=True).eval()
@@ -71,7 +71,7 @@ def test_the_score_of_a_classifier_is_that_of_a_loop_by_hand() -> None:
     assert abs(right / 200 - share) < 4 * (share * (1 - share) / 200) ** 0.5
 
 
-def test_other_classes_and_channels_keep_the_rest() -> None:
+def test_with_other_classes_and_channels_the_other_weights_are_loaded() -> None:
     name = "hrvit_nano.fashion_mnist"
     whole = create_model(name, pretrained=True).state_dict()
     for create in (create_model, timm_model):
@@ -95,14 +95,14 @@ def test_a_preset_stays_untrained_and_has_its_own_settings() -> None:
     ("name", "options"),
     [("hrvit_b1", {}), ("hrvit_nano", {}), ("hrvit_nano.imagenet", {}), ("hrvit_nano.fashion_mnist", {"widths": 16})],
 )
-def test_what_has_no_weights_is_one_sentence(name: str, options: dict[str, Any]) -> None:
+def test_a_network_without_weights_is_reported_in_one_sentence(name: str, options: dict[str, Any]) -> None:
     for create in (create_model, timm_model):
         with pytest.raises(ConfigError) as error:
             create(name, pretrained=True, **options)
         assert "\n" not in str(error.value)
 
 
-def test_paths_are_no_names() -> None:
+def test_paths_are_not_accepted_as_names() -> None:
     with pytest.raises(ConfigError, match="unknown preset"):
         preset("../weights/hrvit_nano.fashion_mnist")
 
@@ -111,7 +111,7 @@ def test_paths_are_no_names() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "timm:"])
-def test_every_command_knows_the_name(prefix: str) -> None:
+def test_every_command_accepts_the_name(prefix: str) -> None:
     name = f"{prefix}hrvit_nano.fashion_mnist"
     config = preset("hrvit_nano.fashion_mnist")
     assert count(name, 32).macs == count(config, 32).macs
@@ -143,7 +143,7 @@ def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_scored_by_its_name(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shipped_network_is_scored_by_name(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", str(few_images), "--set", "run.workers=0", "--device", "cpu"]
     assert evaluate(["timm:hrvit_nano.fashion_mnist", *options]) == 0
     scores = json.loads((few_images / "runs/hrvit_nano.fashion_mnist/evaluation/scores.json").read_text())
@@ -159,7 +159,7 @@ def test_it_is_scored_by_its_name(few_images: Path, capsys: pytest.CaptureFixtur
     assert evaluate(["hrvit_nano.fashion_mnis"]) == 2 and "hrvit_nano.fashion_mnist" in capsys.readouterr().err
 
 
-def test_a_training_starts_from_it(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_starts_from_a_shipped_network(few_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = "run.workers=0,schedule.epochs=1,schedule.warmup_epochs=0,data.train_limit=40,optimiser.learning_rate=0"
     options = ["--set", settings, "--device", "cpu", "--out", "tuned"]
     common = ["--data", str(few_images), "--model", "timm:hrvit_nano.fashion_mnist"]
@@ -173,7 +173,7 @@ def test_a_training_starts_from_it(few_images: Path, capsys: pytest.CaptureFixtu
     assert all(torch.equal(one, other) for one, other in pairs)  # at a learning rate of 0
 
 
-def test_other_classes_and_heads_are_said() -> None:
+def test_other_classes_and_heads_are_reported() -> None:
     whole = create_model("hrvit_nano.fashion_mnist", pretrained=True).state_dict()
     recipe = load_recipe("fashion_mnist", "hrvit_nano.fashion_mnist")
     for task_recipe, classes in ((recipe, 3), (load_recipe("composites", "hrvit_nano.fashion_mnist"), 11)):
@@ -186,7 +186,9 @@ def test_other_classes_and_heads_are_said() -> None:
     assert report is not None and not report.new_head
 
 
-def test_where_trained_weights_are_not_used_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_do_not_use_trained_weights_refuse_the_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(["timm:hrvit_nano.fashion_mnist", "--out", str(tmp_path / "run")]) == 2
     assert "hrvit-lab train fashion_mnist --model hrvit_nano.fashion_mnist" in capsys.readouterr().err
     for key, name in (("preset", ""), ("model", "timm:")):

@@ -42,7 +42,7 @@ def check_shapes(config: HRViTConfig, out: Any, resolution: tuple[int, int]) -> 
         assert [tuple(y.shape) for y in out] == expected
 
 
-def test_the_counter_here_is_torchs() -> None:
+def test_the_counter_of_these_tests_equals_torchs() -> None:
     """What sums torch's formulas here, and what torch's counter says."""
     rng = random.Random(4)
     for _ in range(4):
@@ -82,7 +82,7 @@ def test_a_thousand_random_configs_count_exactly_at_five_sizes(seed: int) -> Non
     check_random_configs(seed, number=50, sizes=5)
 
 
-def test_random_configs_survive_text_and_keep_their_id() -> None:
+def test_random_configs_are_restored_from_text_with_the_same_id() -> None:
     rng = random.Random(1)
     for _ in range(100):
         config = random_config(rng)

@@ -78,14 +78,14 @@ def enumerated(grid: Grid) -> set[str]:
     [{}, STRUCTURES, PARTS | {"branches": (1, 2)}, SWITCHES, ONE_BRANCH, TWO_BRANCHES, HEADS],
     ids=["a point", "structures", "parts", "switches", "one branch", "two branches", "heads"],
 )
-def test_the_count_is_what_enumeration_finds(freedom: dict[str, Any]) -> None:
+def test_the_count_equals_that_of_an_enumeration(freedom: dict[str, Any]) -> None:
     grid = replace(POINT, **freedom)
     found = len(enumerated(grid))
     assert count_networks(grid) == found >= 2
     assert found > 10 or not freedom
 
 
-def test_depths_by_hand() -> None:
+def test_depths_against_hand_computation() -> None:
     """One branch: chains of 1 to 3 numbers up to 2. Two: a pair, after a number or a pair."""
     assert count_depths(3, 2, 1) == 2 + 4 + 8
     assert count_depths(2, 2, 2) == 4 + 4 * (2 + 4)
@@ -104,7 +104,7 @@ def test_random_configs_are_members_of_the_default_grid() -> None:
             assert set(values) <= set(getattr(grid, name)), (name, value)
 
 
-def test_the_docs_say_that_number() -> None:
+def test_the_docs_give_the_computed_number() -> None:
     digits, exponent = f"{Decimal(count_networks(Grid())):.1e}".split("e+")
     power = exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
     page = (Path(__file__).parents[1] / "docs" / "space.md").read_text(encoding="utf-8")
@@ -117,7 +117,7 @@ def test_the_command_prints_grid_and_number(capsys: pytest.CaptureFixture[str]) 
     assert "depth                1 to 64" in out and f"exactly: {count_networks(Grid())}\n" in out
 
 
-def test_the_command_ignores_no_argument(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     for argument in ("--depth", "9", "hrvit_nano"):
         assert main([argument]) == 2
         output, errors = capsys.readouterr()

@@ -34,7 +34,7 @@ def test_docstring_examples() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 11, 40])
-def test_paired_differences_are_scipys(n: int) -> None:
+def test_paired_differences_equal_those_of_scipy(n: int) -> None:
     ours, theirs = np.random.default_rng(n).normal(90, 2, (2, n))
     found = paired(by_seed(ours) | {99: 1.0}, by_seed(theirs) | {77: 2.0})
     expected = stats.ttest_rel(ours, theirs)
@@ -59,7 +59,7 @@ def test_differences_without_spread_are_no_evidence() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_holm_is_the_closed_test_of_bonferroni(seed: int) -> None:
+def test_holm_equals_the_closed_test_of_bonferroni(seed: int) -> None:
     """The adjusted p-value is the largest Bonferroni p-value of any set of hypotheses with the one asked about."""
     p_values = np.random.default_rng(seed).uniform(0, 0.4, 5) ** 2
     every = [subset for size in range(1, 6) for subset in itertools.combinations(range(5), size)]
@@ -149,7 +149,7 @@ def coarse(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.fl
         )),
     ],
 )  # fmt: skip
-def test_without_any_effect_one_is_claimed_in_a_twentieth_of_studies_at_most(
+def test_without_effects_at_most_5_percent_of_studies_claim_one(
     draw: Callable[[np.random.Generator, int, int], NDArray[np.float64]],
     networks: int,
     seeds: int,
@@ -163,7 +163,7 @@ def test_without_any_effect_one_is_claimed_in_a_twentieth_of_studies_at_most(
         assert found >= stats.binom.ppf(0.0001, STUDIES, 0.05)  # one test is exact, neither too bold nor too shy
 
 
-def test_an_interval_by_itself_is_passed_as_often_as_the_report_warns() -> None:
+def test_a_single_interval_excludes_zero_at_most_as_often_as_the_report_says() -> None:
     """The differences share their reference and depend on each other: "up to 35 %" is a bound."""
     study, rng = Simulation(8, 5, "v0"), np.random.default_rng(0)
     passed = 0
@@ -190,7 +190,7 @@ def test_a_large_effect_is_claimed_and_named(networks: int, seeds: int, effect: 
     assert found >= 95 and named >= 95
 
 
-def test_intervals_hold_the_truth_in_nineteen_of_twenty() -> None:
+def test_intervals_contain_the_true_value_in_95_percent() -> None:
     study, rng = Simulation(2, 4, "v0"), np.random.default_rng(2)
     held = 0
     for _ in range(STUDIES):
@@ -202,7 +202,7 @@ def test_intervals_hold_the_truth_in_nineteen_of_twenty() -> None:
     assert low <= held <= high
 
 
-def test_a_network_that_stands_twice_is_tested_once() -> None:
+def test_a_network_with_two_rows_is_tested_once() -> None:
     entries = [{"name": "a"}, {"name": "b", "set": {"drop_rate": 0.1}}, {"name": "b again", "set": {"drop_rate": 0.1}}]
     fields = {"title": "t", "question": "q?", "base": "hrvit_nano", "variants": entries, "compare_to": "a"}
     spec = Spec.model_validate(fields | {"metrics": ["top1"], "seeds": [0, 1, 2], "resolution": 32})

@@ -112,9 +112,7 @@ def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.Cap
     assert (folder / "report.html").is_file()
 
 
-def test_any_two_metrics_can_be_set_against_each_other(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_any_two_metrics_can_be_the_trade_off(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--set", "tradeoff=[macs, activations]", "--out", str(tmp_path), "--jobs", "1"]
     assert main([str(study), *options]) == 0
     shown = capsys.readouterr().out
@@ -133,7 +131,7 @@ def test_a_head_that_cannot_be_trained_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_whole_numbers_stay_whole_where_some_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_integers_stay_integers_if_some_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A baseline has no such field, and a row that isn't built no figures; the table's fractions are the reader's."""
     study = tmp_path / "mixed.yaml"
     study.write_text("""
@@ -205,7 +203,7 @@ def folder_of(study: Path, out: Path, **settings: Any) -> Path:
     ],
     ids=str,
 )
-def test_a_run_extends_results_or_leaves_them_alone(
+def test_a_run_extends_results_or_does_not_change_them(
     study: Path, tmp_path: Path, settings: dict[str, Any], name: str
 ) -> None:
     first: dict[str, Any] = {"metrics": ["params", "macs", "top1"], "seeds": [0, 1]}
@@ -219,7 +217,7 @@ def test_a_run_extends_results_or_leaves_them_alone(
     assert folder_of(study, tmp_path, resolution=32) == tmp_path / "costs-2"
 
 
-def test_results_of_another_environment_and_unknown_ones_are_left_alone(study: Path, tmp_path: Path) -> None:
+def test_results_of_other_or_unknown_environments_are_not_changed(study: Path, tmp_path: Path) -> None:
     """Their figures cannot be measured again here."""
     settings = {"metrics": ["macs", "latency_ms"]}
     here, beside = tmp_path / "costs", tmp_path / "costs-2"
@@ -277,7 +275,7 @@ def test_dry_run_computes_and_writes_nothing(study: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.usefixtures("light_studies")
-def test_how_long_it_takes_is_said_only_where_it_is_known(
+def test_the_duration_is_reported_only_if_known(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def asked(*options: str) -> str:
@@ -308,7 +306,7 @@ def test_dropped_variants_are_named(study: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(("columns", "cut"), [(80, True), (120, False)])
-def test_the_list_is_one_line_a_study_and_cuts_no_word(
+def test_the_list_has_one_line_per_study_and_cuts_no_word(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, cut: bool
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -334,7 +332,7 @@ def test_the_list_is_one_line_a_study_and_cuts_no_word(
         ("title: x\nquestion: y\nbase: timm:resnet19\ngrid: {num_classes: [10]}\n", "timm has no such model"),
     ],
 )
-def test_the_list_says_what_is_wrong_with_a_study(
+def test_the_list_reports_the_error_of_a_study(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str,
     fault: str,
 ) -> None:  # fmt: skip
@@ -357,7 +355,7 @@ def test_the_list_counts_the_variants_and_seeds_of_the_expanded_studies(capsys: 
         assert lines[name] == [str(len(variants) + len(dropped) + len(spec.unbuilt)), seeds], name
 
 
-def test_an_unknown_study(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_study_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "branch_swep")
     assert "'branch_swep'" in line and "'branch_sweep'" in line
     assert "nowhere.yaml" in refused(capsys, "nowhere.yaml")
@@ -365,7 +363,7 @@ def test_an_unknown_study(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("light_studies")
-def test_results_that_are_not_there(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_results_are_an_error(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "branch_sweep" in refused(capsys, "report", "branch_sweep", "--out", tmp_path)
     assert main([str(study), "--out", str(tmp_path), "--jobs", "1", "--metrics", "peak_memory_mib"]) == 0
     capsys.readouterr()
@@ -375,12 +373,12 @@ def test_results_that_are_not_there(study: Path, tmp_path: Path, capsys: pytest.
     assert "has no finished trial of 'costs'" in refused(capsys, "report", "costs", "--out", tmp_path)
 
 
-def test_an_unknown_setting(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_setting_is_an_error(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, study, "--set", "train.epoch=2")
     assert "'train.epoch'" in line and "'epochs'" in line
 
 
-def test_an_unknown_metric(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_metric_is_an_error(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, study, "--metrics", "params,latency")
     assert "'latency'" in line and "'latency_ms'" in line
 
@@ -398,19 +396,19 @@ def test_broken_yaml_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "broken.yaml" in line and "line 3" in line
 
 
-def test_an_out_that_cannot_be_written(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_out_is_an_error(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     line = refused(capsys, study, "--out", tmp_path / "file")
     assert "--out" in line and "file" in line
     assert "/proc" in refused(capsys, study, "--out", "/proc/nothing")
 
 
-def test_a_device_that_is_not_there(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_device_is_an_error(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, study, "--device", "cuda:63")
     assert "cuda:63" in line
 
 
-def test_no_traceback_from_the_shell(tmp_path: Path) -> None:
+def test_the_command_prints_no_traceback(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "hrvit_lab.study", "no_such_study"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=250)
@@ -418,9 +416,7 @@ def test_no_traceback_from_the_shell(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and "no_such_study" in done.stderr
 
 
-def test_what_is_measured_again_must_be_measured(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_again_accepts_only_measured_groups(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [study, "--metrics", "macs,latency_ms", "--out", tmp_path / "out", "--again"]
     line = refused(capsys, *asked, "latncy")
     assert "--again latncy" in line and "'latency'" in line

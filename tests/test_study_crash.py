@@ -88,7 +88,9 @@ def undisturbed(study: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("kills", "seed"), [(3, 4), pytest.param(10, 0, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(study: Path, undisturbed: dict[str, str], kills: int, seed: int) -> None:
+def test_a_study_killed_at_random_moments_completes_with_equal_results(
+    study: Path, undisturbed: dict[str, str], kills: int, seed: int
+) -> None:
     assert undisturbed["table.csv"].count("\n") == 4 and ",ok," in undisturbed["table.csv"]
     out = study.parent / f"killed-{kills}"
     moments = random.Random(seed)
@@ -129,7 +131,7 @@ def test_killed_at_random_moments(study: Path, undisturbed: dict[str, str], kill
     assert [name for name in names if name.endswith(".lock")] == []
 
 
-def test_two_processes_at_once(study: Path, undisturbed: dict[str, str]) -> None:
+def test_two_processes_at_once_complete_one_study(study: Path, undisturbed: dict[str, str]) -> None:
     out = study.parent / "twice"
     both = [start(study, out) for _ in range(2)]
     outputs = [finish(process) for process in both]
@@ -139,7 +141,7 @@ def test_two_processes_at_once(study: Path, undisturbed: dict[str, str]) -> None
     assert all("branches=3" in output for output in outputs)
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(study: Path, undisturbed: dict[str, str]) -> None:
+def test_ctrl_c_keeps_finished_trials_and_says_how_to_resume(study: Path, undisturbed: dict[str, str]) -> None:
     out = study.parent / "interrupted"
     process = start(study, out, trial_s=3)
     until = time.monotonic() + 300

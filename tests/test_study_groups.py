@@ -29,13 +29,13 @@ def trial(group: str, *, torch: str = "2.0", hardware: str = "chip", files: str 
     return Trial(group, ProbeInput(NANO, **given), "label", hardware, files, torch)
 
 
-def test_groups_share_out_the_metrics() -> None:
+def test_every_metric_belongs_to_one_group() -> None:
     assert [key for group in GROUPS.values() for key in (metric.key for metric in group.metrics)] == list(METRICS)
     assert [group.key for group in GROUPS.values()] == list(GROUPS)
 
 
 @pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)
-def test_every_group_is_whole(group: Group) -> None:
+def test_every_group_is_complete(group: Group) -> None:
     assert group.label and group.metrics and group.version >= 1
     assert {name.partition(".")[0] for name in group.depends_on} <= CONDITIONS
     assert {metric.per_seed for metric in group.metrics} == {group.per_seed} == {"seed" in group.depends_on}
@@ -77,7 +77,7 @@ def test_a_new_version_voids_the_records_of_its_group_alone(raised: str, monkeyp
     ],
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # sets have no order across processes
 )
-def test_a_key_holds_what_its_group_depends_on_and_no_more(change: dict[str, Any], voided: set[str]) -> None:
+def test_a_key_contains_only_the_conditions_of_its_group(change: dict[str, Any], voided: set[str]) -> None:
     assert {key for key in GROUPS if trial(key, **change).key != trial(key).key} == voided
 
 
@@ -89,13 +89,13 @@ def test_a_key_holds_what_its_group_depends_on_and_no_more(change: dict[str, Any
         ("data.options", {"size": 64}, False), ("evaluation.flip", True, False),
     ],
 )  # fmt: skip
-def test_a_key_holds_the_settings_of_a_recipe_that_matter(setting: str, value: Any, same: bool) -> None:
+def test_a_key_contains_the_relevant_settings_of_a_recipe(setting: str, value: Any, same: bool) -> None:
     recipe = load_recipe("textures")
     ours, theirs = (trial("segmentation", recipe=each) for each in (recipe, changed(recipe, [(setting, value)])))
     assert (ours.key == theirs.key) is same
 
 
-def test_timms_version_voids_the_records_of_its_models_and_none_of_ours() -> None:
+def test_the_version_of_timm_voids_only_records_of_timm_models() -> None:
     for key in GROUPS:
         ours = trial(key)
         theirs = dataclasses.replace(ours, inputs=dataclasses.replace(ours.inputs, config=TimmConfig("timm:resnet18")))
@@ -104,7 +104,7 @@ def test_timms_version_voids_the_records_of_its_models_and_none_of_ours() -> Non
         assert key_of(theirs.head()) == theirs.key
 
 
-def test_a_record_says_what_its_key_is_made_of() -> None:
+def test_a_record_contains_the_fields_of_its_key() -> None:
     for key in GROUPS:
         head = trial(key).head()
         assert key_of(head) == trial(key).key

@@ -35,7 +35,7 @@ def hold(exclusive: bool, cwd: Path) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_another_process_is_seen_from_any_folder_and_freed_by_its_death(tmp_path: Path, exclusive: bool) -> None:
+def test_the_lock_of_another_process_applies_to_any_folder_until_it_ends(tmp_path: Path, exclusive: bool) -> None:
     with hold(exclusive, tmp_path) as other:
         assert other.stdout and other.stdout.readline() == "True\n"
         assert timing_lock(exclusive=True) is None
@@ -49,7 +49,7 @@ def test_another_process_is_seen_from_any_folder_and_freed_by_its_death(tmp_path
     alone.release(unlink=True)
 
 
-def test_the_folder_is_the_users_alone(folder: Path) -> None:
+def test_the_folder_is_accessible_only_to_its_user(folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
     with pytest.raises(ConfigError, match="must be a folder that only this user can write to"):
@@ -57,7 +57,7 @@ def test_the_folder_is_the_users_alone(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def test_a_planted_link_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     folder.rmdir()
     folder.symlink_to(tmp_path)
     with pytest.raises(ConfigError, match=f"{folder} .* must be a folder that only this user can write to; remove it"):

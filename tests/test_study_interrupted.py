@@ -91,7 +91,7 @@ def wait_for_trainings(process: Command, study: Path) -> list[psutil.Process]:
     pytest.fail(f"no training began: {process.communicate()}")
 
 
-def test_a_group_that_is_ended_is_completed_by_the_next_run(study: Path) -> None:
+def test_a_study_whose_process_group_was_ended_is_completed_by_the_next_run(study: Path) -> None:
     """A scheduler's SIGTERM, a closed terminal's SIGHUP: to all processes of the group at once."""
     out = study.parent / "out"
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -138,7 +138,7 @@ def run_with(probe: Any, store: Store, trials: Sequence[Trial], **options: Any) 
 
 
 @light
-def test_whatever_signal_ends_a_worker_its_trial_is_taken_again(store: Store, tmp_path: Path) -> None:
+def test_a_trial_is_repeated_after_any_signal_ends_its_worker(store: Store, tmp_path: Path) -> None:
     names = ("SIGKILL", "SIGTERM", "SIGHUP")
     trials = [trial(tmp_path, seed, name) for seed, name in enumerate(names)]
     notes = run_with(kill_once, store, trials)
@@ -173,7 +173,7 @@ def test_interruptions_are_kept_and_bounded_over_runs(
     assert run(store, [killed]).begun == []
 
 
-def test_a_stopped_study_has_not_run_out_of_time(tmp_path: Path) -> None:
+def test_time_in_which_a_study_is_stopped_does_not_count(tmp_path: Path) -> None:
     """Suspended machines and Ctrl-Z: the time in which nothing ran does not count."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
@@ -204,7 +204,7 @@ def test_a_stopped_study_has_not_run_out_of_time(tmp_path: Path) -> None:
     assert output == "['long nap 0: ok']\n", output + errors
 
 
-def test_a_stopped_worker_has_not_run_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_which_a_worker_is_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time stands still while it is stopped and the study is not; a long gap between two looks counts little."""
     with subprocess.Popen(["sleep", "100"]) as child:
         w = process.Worker.__new__(process.Worker)
@@ -233,15 +233,13 @@ def test_a_stopped_worker_has_not_run_out_of_time(monkeypatch: pytest.MonkeyPatc
 
 
 @light
-def test_a_hang_still_runs_out_of_time_and_fails_at_once(store: Store, tmp_path: Path) -> None:
+def test_a_hanging_trial_reaches_its_time_limit_and_fails(store: Store, tmp_path: Path) -> None:
     notes = run(store, [trial(tmp_path, 0, "hang")], timeout_s=2)
     assert notes.ended == ["hang 0: timeout"] and notes.killed == []
 
 
 @light
-def test_workers_killed_before_they_begin_are_no_trial_s_fault(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_killed_at_start_fail_no_trial(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "GRACE_S", 0.0)
     store.create()
     with pytest.raises(runner.WorkerUnable, match=r"killed by SIGKILL.*\(3 times\)"):
@@ -265,7 +263,7 @@ class Lethal:
 
 
 @light
-def test_retries_do_not_look_at_the_clock(store: Store, tmp_path: Path) -> None:
+def test_retries_do_not_depend_on_the_clock(store: Store, tmp_path: Path) -> None:
     """After the clock went back, a failure seems to be from the future."""
     failing = trial(tmp_path, 0, "raise")
     run(store, [failing])
@@ -287,7 +285,7 @@ def test_a_group_is_measured_again(store: Store, tmp_path: Path) -> None:
 
 
 @light
-def test_what_cannot_be_measured_again_keeps_its_figures(store: Store, tmp_path: Path) -> None:
+def test_a_failed_repetition_keeps_the_earlier_values(store: Store, tmp_path: Path) -> None:
     good = trial(tmp_path, 0, "fails the second time", "latency")
     run(store, [good])
     before = store.load(good.key)
@@ -297,7 +295,7 @@ def test_what_cannot_be_measured_again_keeps_its_figures(store: Store, tmp_path:
 
 
 @light
-def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
+def test_a_record_says_how_many_trials_ran_at_the_same_time(store: Store, tmp_path: Path) -> None:
     trials = [trial(tmp_path, seed, "nap") for seed in (0, 1)]
     run(store, trials, jobs=1)
     for t in trials:
@@ -314,7 +312,7 @@ def test_a_trial_says_who_ran_beside_it(store: Store, tmp_path: Path) -> None:
 
 
 @light
-def test_steps_are_told(store: Store, tmp_path: Path) -> None:
+def test_steps_are_reported(store: Store, tmp_path: Path) -> None:
     notes = run(store, [trial(tmp_path, 0, "steps")])
     assert notes.steps and all(label == "steps 0" and total == 8 for label, _, total in notes.steps)
     assert [done for _, done, _ in notes.steps] == sorted(done for _, done, _ in notes.steps)
@@ -336,7 +334,7 @@ def end_by(number: int) -> None:
 @light
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 @pytest.mark.parametrize("moment", ["claimed", "looked up", "hired", "given", "noted", "told"])
-def test_no_lock_is_left_by_a_run_that_is_ended_at_any_moment(
+def test_a_run_ended_at_any_moment_leaves_no_lock(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
 ) -> None:
     """The signal arrives right after each step from the claim on."""
@@ -371,7 +369,7 @@ def test_no_lock_is_left_by_a_run_that_is_ended_at_any_moment(
 @pytest.mark.parametrize(
     ("owner", "method"), [(Store, "load"), (Store, "note"), (process.Worker, "__init__"), (Notes, "started")]
 )
-def test_no_lock_is_left_by_a_run_that_fails(
+def test_a_failing_run_leaves_no_lock(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str
 ) -> None:
     """A record that can't be read, a full disk, no more processes, a closed output."""
@@ -392,7 +390,7 @@ def test_no_lock_is_left_by_a_run_that_fails(
 
 
 @light
-def test_who_handles_or_ignores_a_signal_goes_on_doing_so(store: Store, tmp_path: Path) -> None:
+def test_existing_signal_handlers_are_kept(store: Store, tmp_path: Path) -> None:
     seen: list[int] = []
 
     class Signalling(Notes):

@@ -68,7 +68,7 @@ def test_the_fixture_is_of_the_older_layout(study: Path) -> None:
 
 
 @pytest.mark.usefixtures("light_studies")
-def test_old_records_are_neither_used_nor_touched(
+def test_old_records_are_neither_used_nor_changed(
     study: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     out = study.parent / "out"
@@ -93,7 +93,7 @@ def test_old_records_are_neither_used_nor_touched(
     assert row(out)["top1"] == found["top1"]
 
 
-def test_results_of_an_older_version_are_not_replaced_by_emptier_ones(
+def test_results_of_an_older_version_are_not_replaced_by_incomplete_ones(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A report needs records: those of the older version don't count, and costs alone would hide that."""

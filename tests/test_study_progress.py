@@ -29,7 +29,7 @@ def record(trial: Trial, seconds: float, status: str = "ok") -> dict[str, Any]:
     return trial.head() | {"status": status, "reason": "" if status == "ok" else "no", "seconds": seconds}
 
 
-def test_the_first_training_tells_by_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_estimate_is_from_the_steps_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     trials = [trial(tmp_path, seed) for seed in range(4)]
     shown = Display(trials, [], 2, Console(file=io.StringIO()))
@@ -44,7 +44,7 @@ def test_the_first_training_tells_by_its_steps(tmp_path: Path, monkeypatch: pyte
     assert "[1/4] fine 0: 2 min 0 s" in shown.console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_durations_on_disk_tell_before_anything_runs(tmp_path: Path) -> None:
+def test_the_estimate_at_the_start_is_from_durations_on_disk(tmp_path: Path) -> None:
     asked = trial(tmp_path, 0)
     alike = record(Trial("accuracy", ProbeInput(NANO, (64, 64), seed=5, data=asked.inputs.data), "", "chip"), 40.0)
     longer = alike | {"options": {**alike["options"], "train": {"epochs": 90}}, "seconds": 4000.0}
@@ -56,7 +56,7 @@ def test_durations_on_disk_tell_before_anything_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_terminal_sees_steps_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_a_terminal_shows_steps_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     clock = Clock(monkeypatch)
     file = io.StringIO()
     trials = [trial(tmp_path, seed, "[b]") for seed in range(8)]
@@ -73,7 +73,7 @@ def test_a_terminal_sees_steps_and_time(tmp_path: Path, monkeypatch: pytest.Monk
     assert "1 min 35 s" in text and "about 24 min" in text  # 95 s more, and seven times 190: 23 min 45 s
 
 
-def test_a_pipe_sees_a_line_a_trial(tmp_path: Path) -> None:
+def test_a_pipe_gets_one_line_per_trial(tmp_path: Path) -> None:
     file = io.StringIO()
     trials = [trial(tmp_path, seed) for seed in range(2)]
     with Display(trials, [], 1, Console(file=file)) as shown:
@@ -85,7 +85,7 @@ def test_a_pipe_sees_a_line_a_trial(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in file.getvalue().splitlines()] == ["[1/2] fine 0", "[2/2] fine 1"]
 
 
-def test_a_killed_worker_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_killed_worker_is_reported_in_one_line(tmp_path: Path) -> None:
     file = io.StringIO()
     asked = trial(tmp_path, 0)
     with Display([asked], [], 1, Console(file=file)) as shown:

@@ -64,7 +64,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_whole_record_is_read_as_it_is(store: Store, group: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_valid_record_is_read_unchanged(store: Store, group: str, caplog: pytest.LogCaptureFixture) -> None:
     record = whole(group)
     stored(store, record)
     assert store.load(record["key"]) == record
@@ -111,7 +111,9 @@ TAMPERED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TAMPERED)
-def test_what_does_not_fit_is_missing_and_said_once(store: Store, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_record_is_treated_as_missing_and_reported_once(
+    store: Store, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = stored(store, whole() | TAMPERED[name])
     reader = Store(store.folder.parent)
     assert reader.load(path.stem) is None
@@ -121,7 +123,7 @@ def test_what_does_not_fit_is_missing_and_said_once(store: Store, name: str, cap
 
 
 @pytest.mark.parametrize(("key", "value"), [("params", -1), ("macs", True), ("params", "many")])
-def test_tampered_costs(store: Store, key: str, value: Any) -> None:
+def test_tampered_costs_are_refused(store: Store, key: str, value: Any) -> None:
     record = whole("cost")
     record["values"][key] = value
     stored(store, record)
@@ -135,7 +137,7 @@ def test_a_record_under_another_key_is_refused(store: Store) -> None:
     assert store.load("1" * 32) is None
 
 
-def test_what_is_no_record_file_is_refused_at_once_and_kept_aside(tmp_path: Path) -> None:
+def test_a_path_that_is_no_record_file_is_refused_and_kept_aside(tmp_path: Path) -> None:
     record = whole()
 
     def plant_fifo(path: Path) -> None:
@@ -178,7 +180,7 @@ def test_figures_are_not_replaced_by_a_failure(tmp_path: Path) -> None:
     assert store.load(good["key"]) == better
 
 
-def test_an_interruption_is_no_outcome(tmp_path: Path) -> None:
+def test_an_interruption_is_not_an_outcome(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.create()
     record = whole() | FAILURE | {"status": "interrupted", "attempts": 2}

@@ -136,7 +136,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @light
-def test_every_end_is_a_record_and_the_rest_goes_on(store: Store, tmp_path: Path) -> None:
+def test_every_kind_of_end_is_recorded_and_other_trials_continue(store: Store, tmp_path: Path) -> None:
     acts = ["", "raise", "memory", "allocator", "hang", "killed", "exit", ""]
     trials = [trial(tmp_path, seed, act) for seed, act in enumerate(acts)]
     notes = run(store, trials, timeout_s=2)
@@ -171,7 +171,7 @@ def test_every_end_is_a_record_and_the_rest_goes_on(store: Store, tmp_path: Path
 
 
 @light
-def test_a_rerun_does_only_what_is_missing(store: Store, tmp_path: Path) -> None:
+def test_a_rerun_runs_only_missing_trials(store: Store, tmp_path: Path) -> None:
     trials = [trial(tmp_path, 0), trial(tmp_path, 1, "raise")]
     run(store, trials)
     again = run(store, [*trials, trial(tmp_path, 2)])
@@ -196,7 +196,7 @@ class Unloadable:
         return refuse, ()
 
 
-def test_a_worker_that_cannot_start_is_no_trial_s_fault(store: Store, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_fails_no_trial(store: Store, tmp_path: Path) -> None:
     store.create()
     broken = {"accuracy": Unloadable()}
     with pytest.raises(runner.WorkerUnable, match="exit code 1"):
@@ -205,7 +205,7 @@ def test_a_worker_that_cannot_start_is_no_trial_s_fault(store: Store, tmp_path: 
     assert run(store, [trial(tmp_path, 0)]).ended == ["fine 0: ok"]
 
 
-def test_trainings_run_side_by_side_and_clocks_alone(store: Store, tmp_path: Path) -> None:
+def test_trainings_run_in_parallel_and_latencies_alone(store: Store, tmp_path: Path) -> None:
     trials = [trial(tmp_path, 100 + i, "nap", "latency") for i in range(2)]
     trials += [trial(tmp_path, i, "meet") for i in range(4)]
     run(store, trials, jobs=2)
@@ -227,7 +227,7 @@ def test_trainings_run_side_by_side_and_clocks_alone(store: Store, tmp_path: Pat
 
 
 @light
-def test_another_process_s_trial_is_waited_for_and_shown(store: Store, tmp_path: Path) -> None:
+def test_a_trial_of_another_process_is_waited_for_and_shown(store: Store, tmp_path: Path) -> None:
     theirs = trial(tmp_path, 0)
     store.create()
     claim = store.claim(theirs.key)
@@ -247,7 +247,7 @@ def finish(store: Store, trial: Trial, claim: Lock) -> None:
     store.release(claim)
 
 
-def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
+def test_the_time_left_is_estimated_from_known_durations(tmp_path: Path) -> None:
     def measured(group: str, config_id: str, seconds: float) -> dict[str, Any]:
         return {"status": "ok", "group": group, "config_id": config_id, "seconds": seconds}
 
@@ -267,7 +267,7 @@ def test_time_left_counts_what_is_known(tmp_path: Path) -> None:
     ("seconds", "text"),
     [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599.7, "1 h 0 min")],
 )
-def test_durations_read_well(seconds: float, text: str) -> None:
+def test_durations_are_formatted_for_people(seconds: float, text: str) -> None:
     assert cli.duration(seconds) == text
 
 

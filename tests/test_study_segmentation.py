@@ -64,7 +64,7 @@ def records(out: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals of POSIX")
 @pytest.mark.usefixtures("blank_figures")
-def test_killed_it_ends_with_the_same_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_study_completes_with_the_same_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     killed, whole = Path("killed"), Path("whole")
     process = Command("hrvit_lab.study", str(file), "--out", str(killed), "--jobs", "1")
     until = time.monotonic() + 250
@@ -136,7 +136,7 @@ def by_command(config: dict[str, Any]) -> dict[str, Any]:
         ("recipe.data.resolution_px=16", "32"),
     ],
 )
-def test_what_cannot_be_is_said_before_any_trial(
+def test_invalid_requests_are_reported_before_any_trial(
     file: Path, settings: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study([str(file), "--out", "out", "--dry-run", "--set", settings]) == 2
@@ -145,7 +145,7 @@ def test_what_cannot_be_is_said_before_any_trial(
     assert not os.path.exists("out")
 
 
-def test_accuracy_by_a_recipe_is_that_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracy_by_a_recipe_equals_that_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = preset("hrvit_nano").replace(depths=((1,), (1, 1), (1, 1, 1, 1)), num_classes=10)
     choice = RecipeChoice(

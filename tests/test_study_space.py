@@ -93,7 +93,7 @@ def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
     assert as_is.config.id == equal.config.id == preset("hrvit_nano").id
 
 
-def test_matching_sums_a_few_networks_and_writes_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matching_computes_few_totals_and_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger's rows are for tables; and the factor of the widths is found by halving, not by trying all."""
     sums, ledgers = Mock(wraps=totals), Mock(wraps=ledger)
     monkeypatch.setattr("hrvit_lab.study.matching.totals", sums)
@@ -112,7 +112,7 @@ def test_a_pyramid_is_matched_with_its_stem() -> None:
     assert macs[0] / macs[1] == pytest.approx(1, abs=0.03)
 
 
-def test_a_match_out_of_reach_says_so() -> None:
+def test_a_match_out_of_reach_is_noted() -> None:
     """b3's stem alone costs more than the whole of nano."""
     study = spec(variants=[{"name": "b3", "set": {"preset": "hrvit_b3"}}], match="equal macs")
     (variant,) = expand(study).variants
@@ -121,7 +121,7 @@ def test_a_match_out_of_reach_says_so() -> None:
     assert f"{ratio - 1:+.0%}" in variant.point["note"]
 
 
-def test_matching_keeps_proportions_where_it_can() -> None:
+def test_matching_keeps_proportions_if_possible() -> None:
     wide = preset("hrvit_micro").replace(widths=(32, 64, 128, 256))
     target = count(preset("hrvit_micro"), (64, 64)).macs
     widths = match_macs(wide, target, (64, 64)).widths
@@ -136,7 +136,7 @@ def test_constraints_drop_with_a_reason() -> None:
     assert all("params" in reason and "at most 500000" in reason.replace("5e+05", "500000") for _, reason in dropped)
 
 
-def test_an_impossible_network_is_dropped_with_its_reason() -> None:
+def test_an_invalid_network_is_dropped_with_its_reason() -> None:
     variants, dropped = expand(spec(grid={"branches": [4, 5]}, resolution=32))
     assert [v.name for v in variants] == ["branches=4"]
     assert "resolution" in dropped[0].reason
@@ -192,7 +192,7 @@ def test_equal_networks_and_equal_conditions_share_trials() -> None:
         ({"trial_timeout_s": 5}, True, True, True),
     ],
 )
-def test_a_record_stays_valid_exactly_while_its_conditions_do(
+def test_a_record_is_valid_only_for_its_conditions(
     change: dict[str, Any], costs: bool, trainings: bool, clocks: bool
 ) -> None:
     def keys(**fields: Any) -> dict[str, str]:
@@ -204,14 +204,14 @@ def test_a_record_stays_valid_exactly_while_its_conditions_do(
     assert same == {"cost": costs, "accuracy": trainings, "latency": clocks}
 
 
-def test_another_chip_invalidates_clocks_alone() -> None:
+def test_another_chip_invalidates_only_latencies() -> None:
     study = spec(grid={"branches": [2]}, metrics=["params", "top1", "latency_ms", "peak_memory_mib"])
     variants = expand(study).variants
     here, there = (keys_of(plan(study, variants, chip)) for chip in ("this", "that"))
     assert {group for group in here if here[group] != there[group]} == {"latency", "memory"}
 
 
-def test_other_files_invalidate_trainings_alone() -> None:
+def test_other_files_invalidate_only_trainings() -> None:
     study = spec(grid={"branches": [2]}, metrics=["params", "top1"], data={"name": "folder", "root": "images"})
     variants = expand(study).variants
     one, other, same = (keys_of(plan(study, variants, "chip", files)) for files in ("a1", "b2", "a1"))
@@ -220,7 +220,7 @@ def test_other_files_invalidate_trainings_alone() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(list_studies()))
-def test_shipped_studies(name: str, tmp_path: Path) -> None:
+def test_shipped_studies_are_valid(name: str, tmp_path: Path) -> None:
     study = load_study(list_studies()[name])
     assert study.question.strip().endswith((".", "?"))
     assert "?" in study.title + study.question
@@ -235,7 +235,7 @@ def test_shipped_studies(name: str, tmp_path: Path) -> None:
     assert [(v.name, v.config.id, v.point) for v in again] == [(v.name, v.config.id, v.point) for v in variants]
 
 
-def test_branch_sweep_asks_the_fair_question() -> None:
+def test_branch_sweep_compares_networks_at_equal_macs() -> None:
     study = load_study(list_studies()["branch_sweep"])
     variants = expand(study).variants
     assert len({v.config.id for v in variants}) >= 9
@@ -291,7 +291,9 @@ GRID = {"grid": {"branches": [1, 2]}}
         ({key: BASE[key] for key in BASE if key != "question"} | GRID, ["'question' is missing"]),
     ],
 )
-def test_a_wrong_file_gets_one_sentence(tmp_path: Path, fields: dict[str, Any] | str, fragments: list[str]) -> None:
+def test_a_wrong_file_is_reported_in_one_sentence(
+    tmp_path: Path, fields: dict[str, Any] | str, fragments: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load_study(written(tmp_path, fields))
     message = str(caught.value)
@@ -301,7 +303,7 @@ def test_a_wrong_file_gets_one_sentence(tmp_path: Path, fields: dict[str, Any] |
     assert [fragment for fragment in fragments if fragment not in message] == []
 
 
-def test_a_head_for_every_pixel_is_refused_only_where_it_would_be_trained() -> None:
+def test_a_segmentation_head_is_refused_only_if_it_would_be_trained() -> None:
     heads = {"head": list(HEAD)}
     assert [v.point["head"] for v in expand(spec(grid=heads, metrics=["macs", "latency_ms"])).variants] == list(HEAD)
     for head in HEAD:
@@ -315,7 +317,7 @@ def test_a_head_for_every_pixel_is_refused_only_where_it_would_be_trained() -> N
                 expand(asked)
 
 
-def test_metrics_that_are_asked_for_put_the_files_tradeoff_aside(tmp_path: Path) -> None:
+def test_requested_metrics_replace_the_trade_off_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, BASE | {**GRID, "metrics": ["macs", "latency_ms"], "tradeoff": ["macs", "latency_ms"]})
     assert load_study(path).tradeoff == ("macs", "latency_ms")
     assert load_study(path, [("metrics", ["macs"])]).tradeoff is None
@@ -344,7 +346,7 @@ def test_settings_change_the_file(tmp_path: Path) -> None:
         ("grid.branches=[1", ["grid.branches", "not valid YAML"]),
     ],
 )
-def test_a_wrong_setting_gets_one_sentence(tmp_path: Path, setting: str, fragments: list[str]) -> None:
+def test_a_wrong_setting_is_reported_in_one_sentence(tmp_path: Path, setting: str, fragments: list[str]) -> None:
     path = written(tmp_path, BASE | {"grid": {"branches": [1, 2]}})
     with pytest.raises(ConfigError) as caught:
         load_study(path, parse_settings(setting))
@@ -362,5 +364,5 @@ def test_a_wrong_setting_gets_one_sentence(tmp_path: Path, setting: str, fragmen
         ("", []),
     ],
 )
-def test_commas_split_outside_brackets_only(text: str, parts: list[str]) -> None:
+def test_only_commas_outside_brackets_split(text: str, parts: list[str]) -> None:
     assert split_commas(text) == parts

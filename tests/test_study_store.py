@@ -67,7 +67,7 @@ def python(code: str, *arguments: object, **options: Any) -> "subprocess.Popen[s
     return subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **options)
 
 
-def test_a_record_comes_back_as_it_was_saved(store: Store) -> None:
+def test_a_record_is_read_back_as_it_was_saved(store: Store) -> None:
     assert store.load(KEY) is None
     saved = record(values={"top1": 0.1 + 0.2, "macs": 2**60 + 1}, curves=[{"epoch": 1, "val_loss": 1e-300}])
     store.save(saved)
@@ -75,7 +75,7 @@ def test_a_record_comes_back_as_it_was_saved(store: Store) -> None:
     assert store.load_all({KEY, "1" * 32}) == {KEY: saved}
 
 
-def test_a_diverged_loss_is_no_invalid_json(store: Store) -> None:
+def test_a_diverged_loss_is_written_as_valid_json(store: Store) -> None:
     store.save(record(curves=[{"epoch": 1, "val_loss": math.nan, "train_loss": math.inf}]))
     text = (store.folder / f"{KEY}.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
@@ -85,7 +85,7 @@ def test_a_diverged_loss_is_no_invalid_json(store: Store) -> None:
     assert finite((1.5, {"a": -math.inf})) == [1.5, {"a": None}]
 
 
-def test_a_cut_off_record_is_missing_at_every_length(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_truncated_at_any_length_is_missing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     store.save(record())
     path = store.folder / f"{KEY}.json"
     whole = path.read_bytes()
@@ -96,7 +96,7 @@ def test_a_cut_off_record_is_missing_at_every_length(store: Store, caplog: pytes
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '{"key": "other"}', "\x00\xff", "[" * 100_000])
-def test_a_damaged_record_is_kept_aside_when_its_trial_is_done_again(
+def test_a_damaged_record_is_kept_when_its_trial_is_repeated(
     store: Store, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = store.folder / f"{KEY}.json"
@@ -108,7 +108,7 @@ def test_a_damaged_record_is_kept_aside_when_its_trial_is_done_again(
     assert path.with_suffix(".corrupt").read_text(encoding="latin-1") == text
 
 
-def test_a_claim_dies_with_its_process(store: Store) -> None:
+def test_a_claim_is_released_when_its_process_ends(store: Store) -> None:
     lock = store.folder / f"{KEY}.lock"
     with python(HOLD, lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"
@@ -129,7 +129,7 @@ def test_claims_exclude_each_other_while_lock_files_come_and_go(tmp_path: Path) 
     assert counter.read_text() == "800"
 
 
-def test_clocks_wait_for_company_to_end() -> None:
+def test_latency_trials_wait_for_other_trials_to_end() -> None:
     one = timing_lock(exclusive=False)
     two = timing_lock(exclusive=False)
     assert one and two
@@ -142,7 +142,7 @@ def test_clocks_wait_for_company_to_end() -> None:
     clocks.release()
 
 
-def test_create_removes_what_killed_processes_left(store: Store) -> None:
+def test_create_removes_leftover_files_of_killed_processes(store: Store) -> None:
     (store.folder / f"{KEY}.lock").touch()
     (store.folder / f"{KEY}.json.tmp").write_text("half a rec")
     held = try_lock(store.folder / f"{'1' * 32}.lock")
@@ -153,7 +153,7 @@ def test_create_removes_what_killed_processes_left(store: Store) -> None:
     held.release()
 
 
-def test_nothing_but_the_record_is_left_after_a_save(store: Store) -> None:
+def test_after_a_save_only_the_record_exists(store: Store) -> None:
     claim = store.claim(KEY)
     assert claim
     store.save(record())
@@ -161,7 +161,7 @@ def test_nothing_but_the_record_is_left_after_a_save(store: Store) -> None:
     assert [path.name for path in store.folder.iterdir()] == [f"{KEY}.json"]
 
 
-def test_the_journal_has_a_line_an_event(store: Store) -> None:
+def test_the_journal_has_one_line_per_event(store: Store) -> None:
     store.note("started", KEY)
     store.note("finished", KEY)
     lines = [json.loads(line) for line in (store.folder / "journal.jsonl").read_text().splitlines()]
@@ -171,7 +171,7 @@ def test_the_journal_has_a_line_an_event(store: Store) -> None:
     ]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         Store(tmp_path / "file").create()

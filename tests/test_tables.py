@@ -100,7 +100,7 @@ def test_curves_read_back_as_they_were_written(rows: list[tuple[str, int, int, f
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_no_cell_of_text_is_a_formula_and_numbers_stay_numbers(text: str) -> None:
+def test_text_cells_are_no_formulas_and_numbers_stay_numbers(text: str) -> None:
     table = tidy_table(pd.DataFrame({"variant": [text], "note": [text], "top1_delta": [-0.25], "status": ["ok"]}))
     head, cells = csv.reader(io.StringIO(to_csv(table), newline=""))
     shown = dict(zip(head, cells, strict=True))
@@ -110,7 +110,7 @@ def test_no_cell_of_text_is_a_formula_and_numbers_stay_numbers(text: str) -> Non
     assert read_table(to_csv(table).encode())[0]["variant"].tolist() == [text]
 
 
-def test_names_are_text_and_axes_numbers_where_all_are_written_so() -> None:
+def test_names_are_text_and_axes_are_numbers_if_all_cells_are() -> None:
     content = b"variant,a,b,c,d,status\n01,1,1,0.5,01,ok\n1e3,2,1-2-7,1e-05,2,ok\nNA,,,2.0,3,ok\n"
     table, faults = read_table(content)
     assert faults == [] and table["variant"].tolist() == ["01", "1e3", "NA"]
@@ -127,7 +127,7 @@ def test_names_are_text_and_axes_numbers_where_all_are_written_so() -> None:
         ("top1_n", "2.5"), ("top1_delta_p", "1.5"), ("top1_std", "-1"), ("latency_ms_p90", "many"), ("pareto", "maybe"),
     ],
 )  # fmt: skip
-def test_a_cell_that_does_not_fit_is_missing_and_said_once(column: str, cell: str) -> None:
+def test_an_invalid_cell_is_missing_and_reported_once(column: str, cell: str) -> None:
     content = f"variant,{column}\na,{cell}\nb,{cell}\nc,\n"
     table, faults = read_table(content.encode())
     assert faults == [f"table.csv: 2 cells of {column} are invalid and treated as missing"]
@@ -141,11 +141,11 @@ def test_a_cell_that_does_not_fit_is_missing_and_said_once(column: str, cell: st
         (b"variant,macs\na,1\n,2\n", "table.csv: 1 rows have no variant name and are ignored"),
     ],
 )
-def test_rows_that_do_not_fit_are_said_once(content: bytes, fault: str) -> None:
+def test_invalid_rows_are_reported_once(content: bytes, fault: str) -> None:
     assert read_table(content)[1] == [fault]
 
 
-def test_the_number_of_rows_is_bounded_and_said() -> None:
+def test_the_number_of_rows_is_bounded_and_the_limit_reported() -> None:
     lines = "".join(f"v{i},{i}\n" for i in range(MAX_ROWS["table.csv"] + 5))
     table, faults = read_table(f"variant,macs\n{lines}".encode())
     assert len(table) == MAX_ROWS["table.csv"] == 10_000
@@ -154,7 +154,7 @@ def test_the_number_of_rows_is_bounded_and_said() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a,b\n1,2\n", b'variant\n"' + b"a" * 200_000, b"variant\n\n"])
-def test_what_is_no_table_has_one_reason(content: bytes) -> None:
+def test_an_invalid_table_has_one_reason(content: bytes) -> None:
     with pytest.raises(ValueError) as error:
         read_table(content)
     assert "\n" not in str(error.value)
@@ -166,7 +166,7 @@ def test_every_metric_has_its_columns() -> None:
         assert isinstance(table_schema()[key], Number) and isinstance(table_schema()[f"{key}_std"], Number)
 
 
-def test_measured_tables_fit() -> None:
+def test_committed_tables_fit_the_schema() -> None:
     folders = sorted((Path(__file__).parents[1] / "studies" / "measured").glob("*/table.csv"))
     assert len(folders) >= 8
     for path in folders:

@@ -44,7 +44,9 @@ def test_a_stopwatch_reads_the_clock_around_the_call() -> None:
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=0, max_size=30), st.integers(1, 5), st.floats(0, 0.5))
-def test_steady_is_what_numpy_says_of_the_rolling_medians(samples: list[float], window: int, tolerance: float) -> None:
+def test_steadiness_equals_that_of_rolling_medians_in_numpy(
+    samples: list[float], window: int, tolerance: float
+) -> None:
     if len(samples) < 2 * window:
         expected = False
     else:
@@ -64,7 +66,7 @@ def test_steady_is_what_numpy_says_of_the_rolling_medians(samples: list[float], 
         ([1.1**-k for k in range(30)], False),  # a trend that goes on
     ],
 )
-def test_steady_by_hand(samples: list[float], steady: bool) -> None:
+def test_steady_against_hand_computation(samples: list[float], steady: bool) -> None:
     assert is_steady(samples, window=5, tolerance=0.05) is steady
 
 
@@ -77,19 +79,19 @@ def test_warm_up_ends_as_soon_as_the_median_is_steady() -> None:
 
 
 @pytest.mark.parametrize(("max_runs", "max_seconds", "runs"), [(7, 1e9, 7), (10**9, 0.05, 4)])
-def test_warm_up_gives_up_at_either_bound(max_runs: int, max_seconds: float, runs: int) -> None:
+def test_warm_up_stops_at_either_bound(max_runs: int, max_seconds: float, runs: int) -> None:
     restless = (10.0 * 1.2**k for k in range(1000))  # 10 + 12 + 14.4 = 36.4 ms, with the next 53.7 ms
     samples, steady = warm_up(scripted(restless), window=5, tolerance=0.05, max_runs=max_runs, max_seconds=max_seconds)
     assert (len(samples), steady) == (runs, None)  # too few to tell
 
 
-def test_warm_up_tells_a_restless_series() -> None:
+def test_warm_up_detects_an_unsteady_series() -> None:
     restless = (10.0 * 1.2**k for k in range(1000))
     samples, steady = warm_up(scripted(restless), window=5, tolerance=0.05, max_runs=12, max_seconds=1e9)
     assert (len(samples), steady) == (12, False)
 
 
-def test_a_cold_call_comes_right_after_the_flush() -> None:
+def test_a_cold_call_directly_follows_the_flush() -> None:
     """An untimed call between them would warm the cache again."""
     events: list[str] = []
 
@@ -112,7 +114,7 @@ def test_collect_stops_at_its_bounds(each_ms: float, expected_runs: int) -> None
 
 
 @pytest.mark.parametrize(("prepare", "enabled"), [(gc.enable, True), (gc.disable, False)])
-def test_garbage_collector_is_as_before(prepare: Callable[[], None], enabled: bool) -> None:
+def test_the_garbage_collector_is_restored(prepare: Callable[[], None], enabled: bool) -> None:
     prepare()
     try:
         with pytest.raises(ZeroDivisionError), garbage_collector_paused():
@@ -123,7 +125,7 @@ def test_garbage_collector_is_as_before(prepare: Callable[[], None], enabled: bo
         gc.enable()
 
 
-def test_threads_are_as_before_even_after_an_error() -> None:
+def test_threads_are_restored_even_after_an_error() -> None:
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError), intra_op_threads(before + 1) as threads:
         assert torch.get_num_threads() == threads == before + 1

@@ -23,7 +23,7 @@ def test_presets_are_registered() -> None:
     assert set(hrvit_lab.PRESETS) | set(SEGMENTERS) == set(timm.list_models(["hrvit_*", "mit_*", "cswin_*", "hr_*"]))
 
 
-def test_created_through_timm_is_the_same_network() -> None:
+def test_a_network_created_by_timm_is_the_same() -> None:
     torch.manual_seed(1)
     ours = create_model("hrvit_nano").eval()
     torch.manual_seed(1)
@@ -48,7 +48,7 @@ def test_segmentation_networks_are_created_by_name() -> None:
         create_model("hrvit_b1_segformer_ade")
 
 
-def test_options_of_timms_scripts() -> None:
+def test_options_of_timms_scripts_are_accepted() -> None:
     model = timm_model(
         "hrvit_nano",
         num_classes=7,
@@ -67,7 +67,7 @@ def test_options_of_timms_scripts() -> None:
     assert model(IMAGE[:, :1]).shape == (2, model.head_hidden_size)
 
 
-def test_every_networks_first_convolution_is_where_timm_looks_for_it() -> None:
+def test_the_first_convolution_of_every_network_has_the_name_that_timm_expects() -> None:
     """timm adapts it to other numbers of input channels, whatever the stem."""
     for name in ("hrvit_nano", "mit_b0", "cswin_tiny"):
         model = timm_model(name, in_chans=1)
@@ -79,7 +79,7 @@ def test_every_networks_first_convolution_is_where_timm_looks_for_it() -> None:
     ]
 
 
-def test_features_only() -> None:
+def test_features_only_models_return_the_maps() -> None:
     model = timm_model("hrvit_nano", features_only=True)
     maps = model(IMAGE)
     assert [m.shape[1] for m in maps] == model.feature_info.channels() == [8, 16, 32, 64]
@@ -89,7 +89,7 @@ def test_features_only() -> None:
     assert not any(name.startswith("model.head") for name, _ in model.named_parameters())
 
 
-def test_forward_intermediates_are_the_maps() -> None:
+def test_forward_intermediates_returns_the_maps() -> None:
     model = create_model("hrvit_nano").eval()
     with torch.no_grad():
         maps = model.forward_features(IMAGE)

@@ -67,7 +67,7 @@ def validate(model: nn.Module, loader: Any) -> float:
     return right / seen
 
 
-def test_validate_scores_our_exported_weights_as_our_evaluation_does(images: Path, tmp_path: Path) -> None:
+def test_timms_validation_and_our_evaluation_give_equal_scores(images: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     ours = create_model("hrvit_nano", num_classes=CLASSES).eval()
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_validate_scores_our_exported_weights_as_our_evaluation_does(images: Pat
     assert 0 < top1 < 100
 
 
-def test_train_with_mixup_average_and_saver_and_our_loader_reads_its_file(images: Path, tmp_path: Path) -> None:
+def test_timms_training_runs_and_our_loader_reads_its_checkpoint(images: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model: Any = timm.create_model("hrvit_nano", num_classes=CLASSES, drop_path_rate=0.1)
     mixup = timm.data.Mixup(mixup_alpha=0.8, num_classes=CLASSES)

@@ -76,7 +76,9 @@ def test_a_pickle_of_cifar_cannot_run_code(tmp_path: Path, monkeypatch: pytest.M
         (None, "test_batch cannot be read"),
     ],
 )
-def test_broken_files_of_cifar_are_one_sentence(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_broken_files_of_cifar_are_reported_in_one_sentence(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = write_cifar(tmp_path, 10) / "cifar-10-batches-py" / "test_batch"
     path.unlink()
     if content is not None:
@@ -115,7 +117,7 @@ def test_pets_are_read_as_torchvision_reads_them(tmp_path: Path) -> None:
     assert masks.name(1) == "images/american_bulldog_7.jpg"
 
 
-def test_broken_pets_are_one_sentence(tmp_path: Path) -> None:
+def test_broken_pets_are_reported_in_one_sentence(tmp_path: Path) -> None:
     root = write_pets(tmp_path)
     folder = root / "oxford-iiit-pet"
     (folder / "images" / "Abyssinian_1.jpg").write_bytes(b"broken")

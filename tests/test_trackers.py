@@ -14,7 +14,7 @@ from hrvit_lab.train import trackers
 from hrvit_lab.train.engine_command import Watch
 
 
-def test_tensorboard_has_every_step_once_after_a_resumption(tmp_path: Path) -> None:
+def test_tensorboard_has_every_step_once_after_resuming(tmp_path: Path) -> None:
     for first, steps in ((0, (1, 2, 3, 4)), (2, (3, 4, 5))):
         tracker = trackers.open_trackers(["tensorboard"], tmp_path, {"run.seed": 1}, first)["tensorboard"]
         for step in steps:
@@ -26,7 +26,7 @@ def test_tensorboard_has_every_step_once_after_a_resumption(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-def test_wandb_gets_one_run_with_the_recipe_and_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_receives_one_run_with_the_recipe_and_all_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is not installed here: what is called of it is written down."""
     calls: list[tuple[str, Any]] = []
     run = SimpleNamespace(
@@ -51,7 +51,7 @@ def test_wandb_gets_one_run_with_the_recipe_and_all_figures(tmp_path: Path, monk
     assert calls[-1] == ("finish", None)
 
 
-def test_unknown_trackers_and_missing_packages_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_trackers_and_missing_packages_are_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
         trackers.check_trackers(["tensorbord"])
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
@@ -59,7 +59,7 @@ def test_unknown_trackers_and_missing_packages_are_one_sentence(monkeypatch: pyt
         trackers.check_trackers(["wandb"])
 
 
-def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_tracker_is_switched_off_and_the_training_continues(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(step: int, figures: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -76,7 +76,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(capsys: pytes
     assert warning == "warning: wandb failed ([Errno 28] No space left on device); the training continues without it"
 
 
-def test_curves_mark_the_best_evaluation_and_bear_missing_values() -> None:
+def test_curves_mark_the_best_evaluation_and_accept_missing_values() -> None:
     rows = pd.DataFrame(
         {
             "epoch": [1.0, 2.0, 3.0],

@@ -92,7 +92,7 @@ def probabilities(model: nn.Module, x: Tensor) -> np.ndarray:
 # -- does it learn ---------------------------------------------------------------------------------
 
 
-def test_linear_model_meets_scikit_learns_logistic_regression(digits: ImageData) -> None:
+def test_a_linear_model_reaches_the_accuracy_of_scikit_learn(digits: ImageData) -> None:
     options = TrainOptions(
         epochs=60, batch_size=64, learning_rate=0.01, weight_decay=0, max_shift=0, grad_clip_value=None
     )
@@ -116,7 +116,7 @@ def test_shuffled_labels_cannot_be_learned(digits: ImageData) -> None:
     assert digits.majority_top1 < 11
 
 
-def test_convolutions_beat_the_majority_class_by_far(digits: ImageData) -> None:
+def test_convolutions_are_far_better_than_the_majority_class(digits: ImageData) -> None:
     _, result = train(SmallCNN, digits, TrainOptions(epochs=3, batch_size=32, learning_rate=0.01))
     assert result.top1 > 85
     assert result.top1 == result.curves[-1]["val_top1"]
@@ -126,7 +126,7 @@ def test_convolutions_beat_the_majority_class_by_far(digits: ImageData) -> None:
 # -- is it measured right --------------------------------------------------------------------------
 
 
-def test_top1_is_a_hand_count() -> None:
+def test_top1_equals_a_hand_count() -> None:
     """Each image's first pixel is the class that the model will name; 5 of 7 are right."""
     named, labels = [0, 1, 2, 2, 1, 0, 0], [0, 1, 2, 2, 1, 1, 2]
     images = torch.tensor(named, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 1, 2, 2)
@@ -149,7 +149,7 @@ def test_top1_is_a_hand_count() -> None:
     assert loss == pytest.approx((5 * right + 2 * wrong) / 7)
 
 
-def test_evaluation_is_scikit_learns_image_by_image(digits: ImageData) -> None:
+def test_evaluation_equals_scikit_learns_scores_image_by_image(digits: ImageData) -> None:
     assert len(digits.val_labels) % EVAL_BATCH_SIZE, "the last batch must be a partial one, or this shows too little"
     model, _ = train(SmallCNN, digits, QUICK)
     loss, top1 = evaluate(model, digits)
@@ -169,7 +169,7 @@ def test_evaluation_changes_nothing_in_the_model(digits: ImageData) -> None:
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.5])
-def test_training_figures_are_those_of_the_images_seen(digits: ImageData, label_smoothing: float) -> None:
+def test_training_scores_equal_those_of_the_training_images_used(digits: ImageData, label_smoothing: float) -> None:
     """With one step an epoch the first row's are the untrained model's, smoothing or not."""
     with seeded(3):
         model = Linear()
@@ -180,7 +180,7 @@ def test_training_figures_are_those_of_the_images_seen(digits: ImageData, label_
     assert row["train_top1"] == pytest.approx(100 * accuracy_score(digits.train_labels, p.argmax(1)))
 
 
-def test_every_image_is_seen_once_an_epoch(digits: ImageData) -> None:
+def test_every_image_is_used_once_per_epoch(digits: ImageData) -> None:
     seen: list[Tensor] = []
 
     class Spy(Linear):
@@ -223,7 +223,7 @@ def batch_sizes(model: nn.Module, data: ImageData, options: TrainOptions) -> lis
 
 
 @pytest.mark.parametrize(("images", "expected"), [(21, [3] + 9 * [2]), (20, 10 * [2]), (23, [3] + 10 * [2])])
-def test_no_step_has_one_image_under_a_batch_norm_of_one_value(
+def test_no_step_has_one_image_if_a_batch_norm_has_one_value_per_image(
     digits: ImageData, images: int, expected: list[int]
 ) -> None:
     """21 images at batch 2 used to end with a part of one, and in a traceback."""
@@ -241,7 +241,7 @@ def test_other_networks_keep_a_step_of_one_image(digits: ImageData) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(2, 500), st.integers(2, 64))
-def test_parts_are_as_large_as_asked_and_never_of_one_image(num_images: int, batch_size: int) -> None:
+def test_batches_have_the_requested_size_and_more_than_one_image(num_images: int, batch_size: int) -> None:
     image = torch.zeros(1, 3, 8, 8)
     free, bound = (steps_per_epoch(model, image, num_images, batch_size) for model in (Linear(), NormAfterPooling()))
     sizes = [len(part) for part in torch.arange(num_images).tensor_split(bound)]
@@ -285,7 +285,7 @@ def test_a_batch_of_one_is_refused_before_anything_runs(digits: ImageData) -> No
 # -- does it repeat --------------------------------------------------------------------------------
 
 
-def test_same_seed_repeats_to_the_bit_and_another_does_not(digits: ImageData) -> None:
+def test_results_are_equal_bit_by_bit_for_equal_seeds_only(digits: ImageData) -> None:
     model, first = train(SmallCNN, digits, QUICK, seed=1)
     torch.rand(5)  # what was drawn before must not matter
     again, second = train(SmallCNN, digits, QUICK, seed=1)
@@ -295,7 +295,7 @@ def test_same_seed_repeats_to_the_bit_and_another_does_not(digits: ImageData) ->
     assert figures(first) != figures(other)
 
 
-def test_hrvit_repeats_to_the_bit() -> None:
+def test_hrvit_training_is_reproducible_bit_by_bit() -> None:
     config = HRViTConfig.from_dict({"preset": "hrvit_nano", "num_classes": 10, "drop_path_rate": 0.2, "drop_rate": 0.2})
     data = load_dataset("digits", resolution=32)
     options = TrainOptions(epochs=1, batch_size=20, train_limit=40)
@@ -307,7 +307,7 @@ def test_hrvit_repeats_to_the_bit() -> None:
     assert results[0] == results[1]
 
 
-def test_cpu_seconds_are_this_process_alone(digits: ImageData) -> None:
+def test_cpu_seconds_equal_those_of_this_process(digits: ImageData) -> None:
     """A step that sleeps takes wall time and no CPU time: so does one that waits for a core that others hold."""
     model, options = Linear(), TrainOptions(epochs=1, batch_size=64, train_limit=256)
     started = time.process_time()
@@ -350,7 +350,7 @@ def test_no_global_state_is_left_changed(digits: ImageData, ends_by: type[BaseEx
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(50, 10), (50, 0), (7, 1)])
-def test_learning_rate_is_torchs_schedulers(total: int, warmup: int) -> None:
+def test_learning_rates_equal_those_of_torchs_schedulers(total: int, warmup: int) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total - warmup, eta_min=0.003)
     theirs = [optimizer.param_groups[0]["lr"]]
@@ -364,7 +364,7 @@ def test_learning_rate_is_torchs_schedulers(total: int, warmup: int) -> None:
     assert ours[-1] == pytest.approx(0.003)
 
 
-def test_warmup_longer_than_the_training_only_rises(digits: ImageData) -> None:
+def test_with_a_warmup_longer_than_the_training_the_rate_only_rises(digits: ImageData) -> None:
     _, result = train(Linear, digits, QUICK.model_copy(update={"warmup_epochs": 4.0}))
     assert [row["learning_rate"] for row in result.curves] == pytest.approx([0.0025, 0.005])
 
@@ -404,7 +404,7 @@ def test_only_kernels_and_matrices_decay(attention: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["hrvit_nano", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
-def test_what_decays_is_what_timms_optimizer_decays(name: str) -> None:
+def test_weight_decay_applies_to_the_same_parameters_as_in_timm(name: str) -> None:
     """timm's factory asks ``no_weight_decay`` by itself."""
     model = timm.create_model(name, attention=["window"] * 4) if name == "hrvit_nano" else timm.create_model(name)
     theirs = create_optimizer_v2(model, opt="adamw", weight_decay=0.05)
@@ -479,14 +479,14 @@ def test_weights_that_explode_in_the_last_step_are_noticed(digits: ImageData) ->
         fit(BadAtValidation(), digits, QUICK, 0)
 
 
-def test_a_model_with_other_classes_is_refused(digits: ImageData) -> None:
+def test_a_model_with_another_number_of_classes_is_refused(digits: ImageData) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1000))
     with pytest.raises(ConfigError, match=r"build it with num_classes=10"):
         fit(model, digits, QUICK, 0)
 
 
 @pytest.mark.parametrize("head", ["segformer", "upernet", "none"])
-def test_a_model_that_gives_maps_is_refused(digits: ImageData, head: str) -> None:
+def test_a_model_that_returns_maps_is_refused(digits: ImageData, head: str) -> None:
     model = build(HRViTConfig(depths=((1,),), widths=8, head_dims=4, head=head, num_classes=10)).train()
     with pytest.raises(ConfigError, match=r"^head: the model returns feature maps.* build it with head='classifier'"):
         fit(model, digits, QUICK, 0)
@@ -494,7 +494,7 @@ def test_a_model_that_gives_maps_is_refused(digits: ImageData, head: str) -> Non
 
 
 @pytest.mark.gpu
-def test_cuda_learns_the_same(digits: ImageData) -> None:
+def test_training_on_cuda_gives_the_same_accuracy(digits: ImageData) -> None:
     options = TrainOptions(epochs=20, batch_size=64, learning_rate=0.01, max_shift=0)
     with seeded(0):
         on_cpu, on_gpu = Linear(), Linear().cuda()
@@ -508,7 +508,7 @@ def test_cuda_learns_the_same(digits: ImageData) -> None:
 COMMAND = ["hrvit_nano", "--resolution", "32", "--epochs", "1", "--train-limit", "40", "--batch-size", "20"]
 
 
-def test_command_leaves_curves_result_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_curves_result_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--seed", "3", "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -548,7 +548,7 @@ def test_command_leaves_curves_result_and_weights(tmp_path: Path, capsys: pytest
                      marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has one")),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_sentence(
+def test_wrong_input_is_reported_in_one_sentence(
     arguments: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
@@ -570,7 +570,7 @@ def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     assert main(arguments) == 2
 
 
-def test_diverging_command_says_so_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverged_training_is_reported_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         *COMMAND,
         "--learning-rate",
@@ -587,7 +587,7 @@ def test_diverging_command_says_so_and_exits_1(tmp_path: Path, capsys: pytest.Ca
     assert json.loads((tmp_path / "result.json").read_text())["status"].startswith("diverged: ")
 
 
-def test_interrupted_command_keeps_what_it_reached(tmp_path: Path) -> None:
+def test_an_interrupted_command_keeps_its_results(tmp_path: Path) -> None:
     """Ctrl-C after the first epoch of many: exit code 130, whole files, no traceback."""
     process = Command("hrvit_lab.train", *COMMAND, "--epochs", "500", "--out", str(tmp_path))
     until = time.monotonic() + 250

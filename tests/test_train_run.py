@@ -84,7 +84,7 @@ def test_files_in_the_given_folder_are_never_replaced(
     assert contents(Path("mine")) == {f"mine/{present}": b"mine"}
 
 
-def test_of_two_runs_that_begin_at_once_one_is_refused(small: str) -> None:
+def test_one_of_two_simultaneous_runs_is_refused(small: str) -> None:
     """Both have looked at the folder while it was empty."""
     config = HRViTConfig.from_yaml(Path(small).read_text())
     folders = [new_folder(Path("both"), "x") for _ in range(2)]
@@ -106,7 +106,7 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(small: str) -> None:
         ),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_is_written(
+def test_an_impossible_run_is_refused_before_any_file_is_written(
     small: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = HRViTConfig.from_yaml(Path(small).read_text())
@@ -131,7 +131,9 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
         ("größe", "größe-digits-seed0"),
     ],
 )
-def test_a_networks_name_is_text(small: str, name: str, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_name_of_a_network_is_plain_text(
+    small: str, name: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No markup, no path, no escape sequence."""
     assert main([named(small, name), *BRIEF]) == 0
     printed = capsys.readouterr().out
@@ -140,14 +142,14 @@ def test_a_networks_name_is_text(small: str, name: str, folder: str, capsys: pyt
     assert sorted(path.name for path in Path().iterdir()) == ["named.yaml", "results", "small.yaml"]
 
 
-def test_a_long_name_fits(small: str) -> None:
+def test_a_long_name_is_accepted(small: str) -> None:
     assert main([named(small, 100 * "ä"), *BRIEF]) == 0
     (folder,) = Path("results/train").iterdir()
     assert len(os.fsencode(folder.name)) < 255
 
 
 @pytest.mark.parametrize("out", ["o[/red]1", "with 'quotes' \"both\"", "new\nline", "ü"])
-def test_a_folders_name_is_text_and_the_printed_lines_load_the_weights(
+def test_a_folder_of_any_name_works_and_the_printed_code_loads_the_weights(
     small: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The lines are run as they are printed; the loaded network then gives the figures of the result."""
@@ -169,7 +171,7 @@ def test_a_folders_name_is_text_and_the_printed_lines_load_the_weights(
     RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
     MemoryError(),
 ])  # fmt: skip
-def test_memory_that_runs_out_is_one_sentence(
+def test_running_out_of_memory_is_reported_in_one_sentence(
     small: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fit(*_: Any) -> None:
@@ -185,7 +187,7 @@ def test_memory_that_runs_out_is_one_sentence(
     assert json.loads(Path("run/result.json").read_text())["status"] == "out of memory"
 
 
-def test_an_error_that_is_none_of_memory_is_not_hidden(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_reported_as_out_of_memory(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*_: Any) -> None:
         raise RuntimeError("something else")
 
@@ -196,7 +198,9 @@ def test_an_error_that_is_none_of_memory_is_not_hidden(small: str, monkeypatch: 
 
 @pytest.mark.parametrize("fields", [{}, {"head": "pool"}, {"preset": "mit_b0"}])
 @pytest.mark.parametrize(("resolution", "batch_size"), [(64, 2), (96, 5)])
-def test_the_least_memory_is_less_than_a_step_takes(fields: dict[str, Any], resolution: int, batch_size: int) -> None:
+def test_the_estimated_minimum_memory_is_less_than_that_of_a_step(
+    fields: dict[str, Any], resolution: int, batch_size: int
+) -> None:
     """Against what a forward and backward pass holds, operator by operator; and it is no empty promise."""
     config = HRViTConfig.from_dict({"preset": "hrvit_nano", **fields})
     model = build(config)
@@ -230,7 +234,7 @@ def test_large_images_are_evaluated_in_small_batches() -> None:
 # -- what stays when writing fails -----------------------------------------------------------------
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_whole_files(
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_whole_files(
     small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fsync, calls = os.fsync, []
@@ -251,7 +255,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_files(
     exec(dedent(command.how_to_load(Path("run"))))
 
 
-def test_the_seconds_of_a_run_say_what_it_computed(small: str) -> None:
+def test_the_duration_of_a_run_equals_that_of_its_computation(small: str) -> None:
     assert main([small, *BRIEF, "--out", "run"]) == 0
     result = json.loads(Path("run/result.json").read_text())
     assert 0 < result["cpu_seconds"] < 1.5 * result["seconds"]

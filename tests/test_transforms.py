@@ -45,12 +45,12 @@ def test_the_policy_of_the_release_runs_at_every_level() -> None:
         assert x_CHW.shape == (3, 32, 32) and x_CHW.isfinite().all()
 
 
-def test_an_unknown_policy_is_one_sentence() -> None:
+def test_an_unknown_policy_is_reported_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="auto_augment 'random-things' is not a policy of timm"):
         classify.policy("random-things", (32, 32), "bicubic", classify.IMAGENET_MEAN)
 
 
-def test_training_images_are_those_of_timm() -> None:
+def test_training_images_equal_those_of_timm() -> None:
     """Without a policy, for which timm has other Pillow calls."""
     theirs = timm.data.create_transform(
         64, is_training=True, interpolation="bicubic", re_prob=0.5, re_mode="pixel", color_jitter=0.3
@@ -64,7 +64,7 @@ def test_training_images_are_those_of_timm() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "side"), [(1.0, 64), (0.9, 224)])
-def test_validation_images_are_those_of_timm(fraction: float, side: int) -> None:
+def test_validation_images_equal_those_of_timm(fraction: float, side: int) -> None:
     theirs = timm.data.create_transform(side, crop_pct=fraction, interpolation="bicubic")
     ours = classify.test_transform((side, side), crop_fraction=fraction)
     torch.testing.assert_close(ours(picture(300, 250)), theirs(picture(300, 250)), rtol=0, atol=0)
@@ -85,7 +85,7 @@ def test_a_padded_crop_shifts_by_up_to_its_padding() -> None:
 
 
 @pytest.mark.parametrize("policy", [RELEASE, "augmix-m5-w4-d2", "original-mstd0.5"])
-def test_a_transform_can_be_sent_to_a_worker_that_is_no_fork(policy: str) -> None:
+def test_a_transform_can_be_sent_to_a_spawned_worker(policy: str) -> None:
     """The start method of macOS and Windows, and of Linux from Python 3.14 on."""
     crops: tuple[Literal["resized", "padded"], ...] = ("resized", "padded")
     for crop in crops:
@@ -98,7 +98,7 @@ def test_a_transform_can_be_sent_to_a_worker_that_is_no_fork(policy: str) -> Non
         assert torch.equal(*found)
 
 
-def test_a_transform_of_masks_can_be_sent_too() -> None:
+def test_a_transform_of_masks_can_be_sent_to_a_spawned_worker() -> None:
     image, mask = picture(40, 50), picture(40, 50, mode="L")
     for made in (segment.train_transform((32, 32), base_size=(64, 40)), segment.test_transform((64, 40))):
         sent = pickle.loads(pickle.dumps(made))
@@ -110,7 +110,7 @@ def test_a_transform_of_masks_can_be_sent_too() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "padding"), [(16, 16, 2), (5, 9, 4), (3, 2, 7), (1, 4, 2)])
-def test_a_padded_crop_is_numpys_reflection(height: int, width: int, padding: int) -> None:
+def test_a_padded_crop_equals_numpys_reflection(height: int, width: int, padding: int) -> None:
     image = picture(height, width)
     padded = np.pad(np.asarray(image), ((padding, padding), (padding, padding), (0, 0)), mode="reflect")
     for seed in range(30):
@@ -121,7 +121,7 @@ def test_a_padded_crop_is_numpys_reflection(height: int, width: int, padding: in
         assert np.array_equal(found, padded[top : top + height, left : left + width])
 
 
-def test_normalised_pixels_are_those_of_torchvision() -> None:
+def test_normalised_pixels_equal_those_of_torchvision() -> None:
     theirs = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize(classify.IMAGENET_MEAN, classify.IMAGENET_STD)]
     )
@@ -149,7 +149,7 @@ def test_grey_images_become_three_equal_channels() -> None:
         ((100, 60), None, 1.5, (150, 90)),
     ],
 )  # fmt: skip
-def test_an_image_fits_its_base_size(size: Any, base_size: Any, factor: float, expected: Any) -> None:
+def test_an_image_is_resized_to_fit_its_base_size(size: Any, base_size: Any, factor: float, expected: Any) -> None:
     assert segment.fitted(size, base_size, factor) == expected
 
 
@@ -188,7 +188,7 @@ def test_images_and_masks_are_flipped_scaled_and_cropped_alike() -> None:
         assert (shown - mask_HW[inside]).abs().median() == 0  # edges between classes are blended in the image
 
 
-def test_a_crop_is_drawn_again_where_one_class_has_too_much() -> None:
+def test_a_crop_is_drawn_again_if_one_class_covers_too_much() -> None:
     def share(limit: float, tries: int) -> float:
         transform = segment.train_transform(
             (16, 16), scale=(1.0, 1.0), max_class_share=limit, tries=tries, photometric=False
@@ -233,7 +233,7 @@ def distort_naively(pixel: tuple[int, ...], change: str, amount: float) -> list[
     ],
     ids=["brightness", "contrast first", "contrast last", "saturation", "hue", "nothing"],
 )  # fmt: skip
-def test_each_photometric_change_is_a_loop_over_pixels(
+def test_each_photometric_change_equals_a_loop_over_pixels(
     drawn: list[float], amounts: list[float], expected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranges: list[tuple[float, float]] = []

@@ -105,7 +105,7 @@ FFNS: dict[str, Callable[[Weights, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("name", [name for name, make in blocks.FFNS.items() if make])
-def test_ffn_is_its_definition(name: str, grad: bool) -> None:
+def test_ffn_equals_its_definition(name: str, grad: bool) -> None:
     make = blocks.FFNS[name]
     assert make is not None
     ffn = randomised(make(8, 2.75))
@@ -120,7 +120,7 @@ def test_hidden_widths_are_rounded_down() -> None:
 
 @pytest.mark.parametrize("tokens", ["few", "many"])
 @pytest.mark.parametrize("kernels", [(3, 5), (3, 7), (5, 7)])
-def test_mixcfn_serves_what_it_is(kernels: tuple[int, int], tokens: str) -> None:
+def test_the_deployed_mixcfn_equals_the_plain_one(kernels: tuple[int, int], tokens: str) -> None:
     ffn = randomised(MixCFN(8, 2, kernels))
     assert isinstance(ffn, MixCFN)
     x_BHWC = torch.randn(2, 33, 32, 8) if tokens == "many" else torch.randn(2, 5, 9, 8)
@@ -131,7 +131,7 @@ def test_mixcfn_serves_what_it_is(kernels: tuple[int, int], tokens: str) -> None
 # -- shortcuts --------------------------------------------------------------------------------------------------------
 
 
-def test_shortcuts_are_their_definitions() -> None:
+def test_shortcuts_equal_their_definitions() -> None:
     x_BCHW, onto_BCHW = torch.randn(2, 2, 16, 5, 9)
     x_BHWC, onto_BHWC = x_BCHW.permute(0, 2, 3, 1), onto_BCHW.permute(0, 2, 3, 1)
     assert blocks.SHORTCUT["none"](16)(x_BHWC, onto_BHWC) is onto_BHWC
@@ -156,7 +156,7 @@ PATCH_EMBEDS: dict[str, Callable[[Weights, Tensor, int], Tensor]] = {
 
 @pytest.mark.parametrize(("c_in", "dim", "stride"), [(8, 8, 1), (8, 12, 1), (8, 8, 2), (12, 8, 2)])
 @pytest.mark.parametrize("name", blocks.PATCH_EMBED)
-def test_patch_embedding_is_its_definition(name: str, c_in: int, dim: int, stride: int) -> None:
+def test_patch_embedding_equals_its_definition(name: str, c_in: int, dim: int, stride: int) -> None:
     embed = randomised(blocks.PATCH_EMBED[name](c_in, dim, stride))
     x_BCHW = torch.randn(2, c_in, 7, 9)
     y_BHWC = embed(x_BCHW.permute(0, 2, 3, 1))
@@ -169,7 +169,7 @@ def test_patch_embedding_is_its_definition(name: str, c_in: int, dim: int, strid
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 32), (6, 31), (19, 30), (64, 33)])
 @pytest.mark.parametrize(("name", "kernel", "margin"), [("conv7", 7, 3), ("conv7_cswin", 7, 2), ("patchify", 4, 0)])
-def test_stem_reads_every_fourth_place_of_a_sheet_of_zeros(
+def test_the_stem_equals_every_fourth_output_on_a_zero_padded_image(
     name: str, kernel: int, margin: int, height: int, width: int
 ) -> None:
     stem = randomised(blocks.STEM[name](3, 6))
@@ -187,7 +187,7 @@ def test_stem_reads_every_fourth_place_of_a_sheet_of_zeros(
 
 
 @pytest.mark.parametrize("name", blocks.STEM)
-def test_every_stem_gives_a_quarter_rounded_up_and_its_first_convolution_is_where_timm_looks(name: str) -> None:
+def test_every_stem_divides_the_size_by_four_rounded_up_and_has_conv1(name: str) -> None:
     stem = blocks.STEM[name](2, 6)
     assert isinstance(stem.conv1, nn.Conv2d) and stem.conv1.in_channels == 2
     for height, width in ((4, 7), (8, 9), (33, 30), (63, 61)):
@@ -280,7 +280,7 @@ def weighted(w: Weights, maps: list[Tensor], sizes: list[tuple[int, int]], upsam
     [((6,), (6,)), ((6,), (6, 10)), ((6, 10, 6), (6, 10, 6)), ((6, 10, 8), (6, 10, 8, 6))],
 )
 @pytest.mark.parametrize(("name", "last"), [*((name, False) for name in blocks.FUSION), ("late", True)])
-def test_fusion_is_a_loop_over_sources(
+def test_fusion_equals_a_loop_over_sources(
     name: str, last: bool, dims_in: tuple[int, ...], dims_out: tuple[int, ...], upsample: str
 ) -> None:
     torch.manual_seed(0)
@@ -309,7 +309,7 @@ def test_fusion_is_a_loop_over_sources(
     assert all(map(torch.equal, tokens, before))
 
 
-def test_weighted_sums_weights_are_shares() -> None:
+def test_weights_of_a_weighted_sum_are_shares() -> None:
     """Doubling all weights changes next to nothing, a negative one takes its source out."""
     fusion = blocks.WeightedSum((4, 4), (4, 4), "nearest")
     assert fusion.weights is not None and fusion.weights[0].tolist() == [1, 1]
@@ -365,7 +365,7 @@ CENTRED_IN = {
 
 
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
-def test_every_parameter_learns_on_odd_maps(field: str, name: Any) -> None:
+def test_every_parameter_has_a_gradient_on_odd_maps(field: str, name: Any) -> None:
     """33 × 47 tokens. A bias whose effect the following BatchNorm takes out again is the one exception."""
     torch.manual_seed(0)
     model = tiny(field, name).train().double()
@@ -383,7 +383,7 @@ def test_every_parameter_learns_on_odd_maps(field: str, name: Any) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("field", "name"), VARIANTS + HEADS)
-def test_an_odd_map_fused_or_not_and_exact_counts(field: str, name: Any) -> None:
+def test_odd_maps_give_equal_outputs_fused_or_not_and_exact_counts(field: str, name: Any) -> None:
     """33 × 47 tokens."""
     model = tiny(field, name)
     randomised(model)
@@ -393,7 +393,9 @@ def test_an_odd_map_fused_or_not_and_exact_counts(field: str, name: Any) -> None
 
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
 @pytest.mark.parametrize(("height", "width"), [(67, 93), pytest.param(64, 64, marks=pytest.mark.slow)])
-def test_served_and_in_bf16_it_is_the_same_network(field: str, name: Any, height: int, width: int) -> None:
+def test_deployed_and_bfloat16_networks_agree_with_the_plain_one(
+    field: str, name: Any, height: int, width: int
+) -> None:
     model = randomised(tiny(field, name))
     image = torch.randn(2, 3, height, width)
     served = deploy(model)
@@ -426,7 +428,7 @@ def test_a_branch_needs_hidden_channels(name: str) -> None:
         TINY.replace(ffn=name, mlp_ratios=0.1)
 
 
-def test_widths_without_des_need_not_factor() -> None:
+def test_without_des_any_width_is_valid() -> None:
     """Every stage opens wider branches than 34 = 2 · 17 allows with DES."""
     with pytest.raises(ValueError, match="DES needs a width divisible by"):
         TINY.replace(widths=(34, 8, 16), head_dims=17)

@@ -31,7 +31,7 @@ CORE = [
 
 
 @pytest.mark.parametrize(("text", "value"), CORE)
-def test_a_scalar_is_what_yaml_1_2_says(text: str, value: object) -> None:
+def test_a_scalar_has_the_type_of_yaml_1_2(text: str, value: object) -> None:
     for read in (read_yaml(text, "it"), read_yaml(f"[{text}, 1]", "it")[0] if text else None):
         assert read == value and type(read) is type(value)
     assert read_yaml(f"key: {text}", "it") == {"key": value}
@@ -39,7 +39,7 @@ def test_a_scalar_is_what_yaml_1_2_says(text: str, value: object) -> None:
     assert set_value == value and type(set_value) is type(value)
 
 
-def test_not_a_number_is_one() -> None:
+def test_nan_is_read_as_a_number() -> None:
     assert math.isnan(read_yaml(".NaN", "it"))
 
 
@@ -57,7 +57,7 @@ def test_not_a_number_is_one() -> None:
         ("a: &x 1\nb: *x\n", 2, "aliases"),
     ],
 )
-def test_what_is_ambiguous_is_refused_with_its_line(text: str, line: int, problem: str) -> None:
+def test_ambiguous_yaml_is_refused_with_its_line(text: str, line: int, problem: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read_yaml(text, "the file")
     assert f"in line {line}:" in str(refused.value) and problem in str(refused.value)
@@ -75,7 +75,7 @@ def test_a_study_file_and_a_config_refuse_a_key_given_twice(tmp_path: Path) -> N
         HRViTConfig.from_json('{"stem_width": 64, "stem_width": 32}')
 
 
-def test_words_and_numbers_reach_the_fields_as_they_were_meant(tmp_path: Path) -> None:
+def test_words_and_numbers_keep_their_types_in_the_fields(tmp_path: Path) -> None:
     config = HRViTConfig.from_yaml("preset: hrvit_nano\nname: yes\nstem_width: 016\nnorm_eps: 1e-3\n")
     assert (config.name, config.stem_width, config.norm_eps) == ("yes", 16, 1e-3)
     for word in ("yes", "off", "1", "'true'"):
@@ -128,13 +128,13 @@ def exact(value: Any) -> Any:
 
 
 @given(VALUES)
-def test_what_is_written_reads_back(value: Any) -> None:
+def test_written_values_are_read_back_equal(value: Any) -> None:
     text = write_yaml(value, width=100)
     assert exact(read_yaml(text, "it")) == exact(value)
 
 
 @given(VALUES)
-def test_text_of_yaml_1_1_readers_stays_text(value: Any) -> None:
+def test_text_is_also_text_for_yaml_1_1_readers(value: Any) -> None:
     """Other programs read our files by YAML 1.1: what is text here must be text there."""
 
     def texts(value: Any) -> list[str]:
@@ -150,7 +150,7 @@ def test_text_of_yaml_1_1_readers_stays_text(value: Any) -> None:
 
 
 @given(TEXT)
-def test_a_name_survives_yaml_and_json(name: str) -> None:
+def test_a_name_is_restored_from_yaml_and_json(name: str) -> None:
     config = preset("hrvit_nano").replace(name=name[:100])
     assert HRViTConfig.from_yaml(config.to_yaml()) == config
     assert HRViTConfig.from_json(config.to_json()) == config
@@ -166,7 +166,7 @@ def test_a_name_survives_yaml_and_json(name: str) -> None:
         (json.dumps({"name": "x" * 70_000}), "larger than 64 KiB"),
     ],
 )
-def test_broken_json_is_one_sentence(text: str, problem: str) -> None:
+def test_broken_json_is_reported_in_one_sentence(text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read_json(text, "the config")
     assert problem in str(refused.value) and "\n" not in str(refused.value)
