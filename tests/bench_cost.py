@@ -1,8 +1,8 @@
-"""How fast costs come in closed form: ``python tests/bench_cost.py`` prints one JSON line.
+"""Time of closed-form costs: ``python tests/bench_cost.py`` prints one JSON line.
 
-Random configs, half of them as small as the property tests' and half of b1's size, each priced once. What parts of
-different networks share is summed once (that is how a search runs); caches are empty at the start of each of 5 rounds.
-Processor time of this process on one thread, the median round.
+Random configs: half of them are as small as those of the property tests, half have the size of b1. Each is counted
+once. Sums of equal parts are shared between networks, as in a search; the caches are empty at the start of each of 5
+rounds. The figure is the median over rounds of the processor time of this process on one thread.
 """
 
 import json
@@ -24,7 +24,7 @@ RESOLUTION = 224
 
 
 def random_large_config(rng: random.Random) -> HRViTConfig:
-    """b1's topology with everything that sets its size drawn anew."""
+    """b1's topology with random values of everything that determines its size."""
     depths = tuple(tuple(rng.randint(1, 8) for _ in stage) for stage in PRESETS["hrvit_b1"].depths)
     return HRViTConfig(
         depths=depths,
@@ -37,13 +37,13 @@ def random_large_config(rng: random.Random) -> HRViTConfig:
 
 
 def draw(number: int, seed: int = 0) -> list[HRViTConfig]:
-    """That many configs, small and large ones in turn."""
+    """That many configs, alternately small and large."""
     rng = random.Random(seed)
     return [(random_config, random_large_config)[i % 2](rng) for i in range(number)]
 
 
 def seconds_per_config(configs: Sequence[HRViTConfig]) -> list[float]:
-    """Processor seconds for the totals of each, with an empty cache before the first."""
+    """Processor seconds for the totals of each config, with empty caches before the first."""
     part_totals.cache_clear()
     seconds = []
     for config in configs:

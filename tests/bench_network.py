@@ -50,7 +50,7 @@ GOALS = (
 
 
 def race(calls: Calls, seconds: float) -> dict[str, list[float]]:
-    """Wall times in milliseconds of every call, round by round, each after an untimed one of its own."""
+    """Wall times in milliseconds of every call, by round; each call follows an untimed call of the same model."""
     watches = {name: primed(call, cpu_stopwatch(call, time.perf_counter)) for name, call in calls.items()}
     rounds = compare(watches, Budget(min_rounds=7, max_seconds=seconds))
     return {name: rounds.wall_ms(name) for name in calls}
@@ -59,7 +59,7 @@ def race(calls: Calls, seconds: float) -> dict[str, list[float]]:
 def report(
     setting: dict[str, object], times_ms: dict[str, list[float]], macs: int = 0, gemm: Product | None = None
 ) -> dict[str, Any]:
-    """Print one JSON line, and return what it says."""
+    """Print one JSON line, and return its content."""
     said: dict[str, Any] = {**setting, "rounds": len(times_ms[NAIVE])}
     if gemm:
         said["floor"] = f"{gemm.product} of {gemm.side} × {gemm.side}"
@@ -74,7 +74,7 @@ def report(
 
 
 def missed(resolution: int, batch_size: int, said: dict[str, Any]) -> list[str]:
-    """Which goals of this setting are missed, in words."""
+    """The goals of this setting that are missed, in words."""
     found = []
     for at_resolution, at_batch, form, naive_at_least, floor_at_most in GOALS:
         if (at_resolution, at_batch) == (resolution, batch_size):

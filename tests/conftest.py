@@ -1,4 +1,4 @@
-"""What every test stands on: one torch thread a process, known seeds, repeatable property tests."""
+"""Set up all tests: one torch thread per process, fixed seeds, reproducible property tests."""
 
 import gc
 import os
@@ -41,8 +41,8 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_finish() -> None:
-    """Loaded modules are never garbage: each collection would take half a second to find that out, some thousand
-    times."""
+    """Exclude loaded modules from garbage collection: each of thousands of collections would search them for half a
+    second."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -54,8 +54,8 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test, nor what it starts, waits for the timing lock of a study that runs on this machine, or of another test
-    process."""
+    """A temporary folder for each test process. Neither tests nor the processes that they start wait for the timing
+    lock of a study, or of another test process."""
     folder = str(tmp_path_factory.mktemp("host"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
@@ -65,7 +65,7 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def forked_workers(own_temporary_folder: None) -> Iterator[None]:
-    """Workers of studies that this process runs need no new Python; commands in processes of their own spawn theirs."""
+    """Fork the workers of studies that this process runs; commands in separate processes still spawn theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "multiprocessing", forked)
         yield
@@ -73,26 +73,26 @@ def forked_workers(own_temporary_folder: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeds() -> None:
-    """Start every test at the same random numbers, whatever ran before it."""
+    """Seed all random numbers at the start of every test."""
     torch.manual_seed(0)
     np.random.seed(0)
 
 
 @pytest.fixture
 def light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of studies that this process starts import no torch: for probes that need none."""
+    """Run studies of this process with workers that do not import torch, for probes that do not need it."""
     monkeypatch.setattr(worker, "main", light_worker.main)
 
 
 @pytest.fixture
 def light_studies(light_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Studies that this process runs have figures that cost nothing: where no training or measurement is tested."""
+    """Run studies of this process with fake probes, for tests in which no training or measurement matters."""
     monkeypatch.setattr(sweep, "PROBES", light_worker.PROBES)
 
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All figures of results are written, but blank: where their content is not tested."""
+    """Write all figures of results as blank images, for tests in which their content does not matter."""
 
     def blank(results: Results) -> dict[str, Figure]:
         figures = figures_of(results)
@@ -105,7 +105,7 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def plain() -> Iterator[HRViT]:
-    """hrvit_b1 with the reference weights, for evaluation; not to be changed, and checked for it at the end."""
+    """hrvit_b1 with the reference weights, in evaluation mode. Tests must not change it; this is checked at the end."""
     model = create_model("hrvit_b1").eval()
     load_published(model, reference_state_dict())
     yield from unchanged(model)
@@ -113,12 +113,12 @@ def plain() -> Iterator[HRViT]:
 
 @pytest.fixture(scope="session")
 def served(plain: HRViT) -> Iterator[HRViT]:
-    """The same, deployed; not to be changed either."""
+    """The same network, deployed. Tests must not change it."""
     yield from unchanged(deploy(plain))
 
 
 def unchanged(model: HRViT) -> Iterator[HRViT]:
-    """Lend a model to many tests, and fail if one of them has left its traces in it."""
+    """Share a model between tests, and fail if one of them has changed it."""
 
     def traces() -> tuple[object, ...]:
         weights = {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}
@@ -128,18 +128,18 @@ def unchanged(model: HRViT) -> Iterator[HRViT]:
 
     before = traces()
     yield model
-    assert traces() == before, "a test changed a model that others use: let it change a copy"
+    assert traces() == before, "a test changed a shared model; change a copy instead"
 
 
 @pytest.fixture
 def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streamlit puts the script it ran in the place of ``__main__``, which spawned processes would then run again."""
+    """Restore ``__main__``: Streamlit replaces it by its script, which spawned processes would then run again."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in; `results` in it is what the page opens."""
+    """An empty working folder; the app opens the folder `results` in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["app.py"])
     return tmp_path / "results"

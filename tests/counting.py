@@ -14,7 +14,7 @@ from hrvit_lab.cost.__main__ import main
 
 
 def marked(tool: audit.Tool) -> audit.Tool:
-    """The same counter. The file appears when the network's last stage is called in it."""
+    """The same counter, which creates the file when the last stage of the network is called."""
     name = f"{tool.package} {tool.backend}"
     if name != os.environ["COUNTING"]:
         return tool

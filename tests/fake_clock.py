@@ -1,12 +1,12 @@
-"""A clock for tests of whatever measures time: exact, and as fast as the code around it."""
+"""A clock for tests of time measurements: exact, and independent of the speed of the machine."""
 
 
 class FakeClock:
-    """Seconds that pass only in ``pass_ms``, and in readings if asked for. A deep copy is the same clock, so that a
-    model may hold one."""
+    """Seconds that pass only in ``pass_ms`` and, on request, in readings. A deep copy is the same clock, so that a
+    model may contain one."""
 
     def __init__(self, tick_ms: float = 0.0) -> None:
-        """``tick_ms``: what each reading takes, so that a call which passes no time takes that long."""
+        """``tick_ms``: time that passes in each reading, so that every call has a duration above 0."""
         self.now = 0.0
         self.tick_ms = tick_ms
 

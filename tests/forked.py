@@ -1,6 +1,7 @@
-"""Processes forked from a server that has loaded torch once: a new Python takes 4 s for torch, and 10 s for a training.
+"""Processes forked from a server that has loaded torch once. A new Python process takes 4 s to load torch, and 10 s to
+load a training.
 
-For studies that a test runs, and for tests of what a command does when it is killed or told to end.
+They are used for studies that a test runs, and for tests of commands that are killed or told to end.
 """
 
 import importlib
@@ -28,7 +29,7 @@ PRELOADED = [
 
 
 def server() -> ForkServerContext:
-    """The context of processes that the server forks."""
+    """The context of the processes that the server forks."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:  # the server does not know sys.path
@@ -38,7 +39,8 @@ def server() -> ForkServerContext:
 
 
 def get_context(method: str) -> SimpleNamespace:
-    """In place of `multiprocessing.get_context`: its processes have the folder and the variables of this one."""
+    """Replacement of `multiprocessing.get_context`: its processes have the working folder and environment of this
+    one."""
     context = server()
 
     def process(target: Callable[..., object], args: tuple[Any, ...], daemon: bool) -> BaseProcess:
@@ -75,7 +77,7 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has written to its standard output so far."""
+        """Its standard output so far."""
         return self._written("stdout")
 
     def poll(self) -> int | None:
@@ -94,7 +96,7 @@ class Command:
         return self.process.exitcode
 
     def communicate(self, timeout: float = 250) -> tuple[str, str]:
-        """Wait for its end; its standard output and standard error."""
+        """Wait until it ends; returns its standard output and standard error."""
         self.wait(timeout)
         return self.output, self._written("stderr")
 

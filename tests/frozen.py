@@ -1,4 +1,4 @@
-"""Imported last by the server that tests fork: what is loaded then stays, and forks need not search it for garbage."""
+"""Imported last by the server that tests fork: excludes all loaded objects from garbage collection in forks."""
 
 import gc
 

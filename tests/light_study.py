@@ -1,4 +1,4 @@
-"""``python -m hrvit_lab.study`` with the workers and probes of `light_worker`: for what a study does with processes."""
+"""``python -m hrvit_lab.study`` with the workers and probes of `light_worker`, for tests of a study's processes."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A study's worker without torch, whose import takes most of the time of a test with fake probes; and such probes."""
+"""A worker without torch, whose import takes most of the time of a test with fake probes; and such probes."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from hrvit_lab.study.groups import ProbeInput
 
 
 def main(connection: Connection, probes: Mapping[str, Any], threads: int) -> None:
-    """As `worker.main`; ``torch`` is a module that keeps a number of threads, and nothing else."""
+    """As `worker.main`; ``torch`` is a fake module that only stores a number of threads."""
     kept = [0]
     torch = types.ModuleType("torch")
     torch.set_num_threads = lambda number: kept.__setitem__(0, number)  # type: ignore[attr-defined]
@@ -24,7 +24,7 @@ def main(connection: Connection, probes: Mapping[str, Any], threads: int) -> Non
 
 
 def figure(asked: ProbeInput) -> float:
-    """A number that depends on the network, the seed and the training, and is the same in every process."""
+    """A number that depends on the network, the seed and the training, and is equal in every process."""
     return int(asked.config.id, 16) % 89 + asked.seed / 7 + float(asked.train.get("epochs", 0)) / 11
 
 
@@ -33,7 +33,7 @@ def memory(asked: ProbeInput) -> dict[str, Any]:
 
 
 def accuracy(asked: ProbeInput) -> dict[str, Any]:
-    """Takes the seconds in ``LIGHT_TRIAL_S``; leaves its process's number in the folder ``LIGHT_MARKS``."""
+    """Sleeps for the seconds in ``LIGHT_TRIAL_S``, and writes its process id to the folder ``LIGHT_MARKS``."""
     if folder := os.environ.get("LIGHT_MARKS"):
         (Path(folder) / str(os.getpid())).touch()
     time.sleep(float(os.environ.get("LIGHT_TRIAL_S", "0")))

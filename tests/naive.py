@@ -232,7 +232,7 @@ class Head(nn.Module):
 
 
 class NaiveHRViT(nn.Module):
-    """From the facts of a config (its public fields only)."""
+    """Built only from the public fields of a config."""
 
     def __init__(self, config):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Counts what really runs: every dispatched operator that is no view."""
+"""Count the operators that really run: every dispatched operator except views."""
 
 from collections import Counter
 from itertools import pairwise
@@ -37,7 +37,7 @@ class TorchFlops(TorchDispatchMode):
 
 
 class RealOperators(TorchDispatchMode):
-    """``calls[name]`` of every operator that makes or changes a tensor; views, which move nothing, are left out."""
+    """``calls[name]``: calls of every operator that creates or changes a tensor. Views are not counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class RealOperators(TorchDispatchMode):
 
 
 def count_real_operators(model: nn.Module, image: torch.Tensor) -> int:
-    """Real operators of one forward pass without gradients."""
+    """Number of real operators of one forward pass without gradients."""
     with torch.no_grad(), RealOperators() as operators:
         model(image)
     return operators.calls.total()

@@ -1,4 +1,5 @@
-"""Random configurations for property tests: valid ones small enough to run, invalid ones with a known broken field."""
+"""Random configurations for property tests: valid ones that are small enough to run, and invalid ones with a known
+wrong field."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +28,7 @@ def holds_heads(attention: str, width: int, head_dim: int) -> bool:
 
 
 def random_fields(rng: random.Random) -> dict[str, Any]:
-    """Fields that are valid by the specification's rules, drawn without asking the validation."""
+    """Random fields that are valid by the specification's rules; the validation is not used."""
     branches = rng.randint(1, 5)
     pyramid = rng.random() < 0.2
     counts = [branches] if pyramid else sorted(rng.randint(1, branches) for _ in range(rng.randint(1, 3)))
@@ -73,12 +74,12 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
 
 
 def random_config(rng: random.Random) -> HRViTConfig:
-    """A small valid config; raises if the validation refuses what the specification admits."""
+    """A small valid config. Raises an error if the validation refuses it."""
     return HRViTConfig(**random_fields(rng))
 
 
 def odd_resolution(rng: random.Random, config: HRViTConfig) -> tuple[int, int]:
-    """Odd sides from the coarsest stride up, unequal."""
+    """Two different odd sides, at least as long as the coarsest stride."""
     low = config.strides[-1] | 1
     height = rng.randrange(low, low + 64, 2)
     return height, height + 2 * rng.randint(1, 16)
@@ -187,7 +188,7 @@ SPOILERS: tuple[Callable[[random.Random, dict[str, Any]], str], ...] = (
 
 
 def random_invalid_fields(rng: random.Random) -> tuple[dict[str, Any], str]:
-    """Fields spoiled in one place, and the name of the field that is to blame."""
+    """Fields of which one is wrong, and its name."""
     fields = random_fields(rng)
     blamed = rng.choice(SPOILERS)(rng, fields)
     return fields, blamed

@@ -1,4 +1,4 @@
-"""Reference weights and inputs of the published network, from the recipe that made its recorded outputs."""
+"""Reference weights and inputs of the published network, made as for its recorded outputs."""
 
 import csv
 import zlib
@@ -12,7 +12,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def published_keys() -> dict[str, tuple[int, ...]]:
-    """Key → shape of the published b1's state dict, in its order."""
+    """Shapes by key of the published b1's state dict, in its order."""
     with open(DATA / "hrvit_b1_state_dict.csv", newline="") as file:
         return {
             row["key"]: tuple(int(n) for n in row["shape"].split("x")) if row["shape"] else ()

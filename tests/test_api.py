@@ -1,4 +1,4 @@
-"""The public names: what they load, what they take, and how they show themselves."""
+"""The public names: what they import, which arguments they accept, and their reprs."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ HEAVY = ("torch", "timm", "torchvision", "numpy", "pandas", "scipy", "sklearn", 
 
 
 def fresh(code: str) -> str:
-    """What one line of Python prints in an interpreter of its own."""
+    """The output of one line of Python in a new interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=250, cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -56,7 +56,7 @@ def test_config_and_cost_import_neither_torch_nor_timm(code: str) -> None:
 
 
 def test_building_a_network_does_not_import_timm() -> None:
-    """``import timm`` takes as long as ``import torch``, by way of torchvision and torch._dynamo."""
+    """``import timm`` takes as long as ``import torch``, because it imports torchvision and torch._dynamo."""
     code = (
         "from hrvit_lab import build, deploy, preset; import sys, torch; x = torch.ones(2, 3, 64, 64); "
         "model = build(preset('hrvit_nano')); model(x).sum().backward(); deploy(model.eval())(x); "
@@ -104,7 +104,7 @@ def test_every_public_name_exists() -> None:
 
 @pytest.fixture
 def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The speed of this machine's matrix products is measured elsewhere."""
+    """Replace the measurement of ceilings, which is tested elsewhere."""
     monkeypatch.setattr("hrvit_lab.latency.race.measure_ceilings", lambda *_, **__: Ceilings(1e9, 1e9))
 
 
@@ -162,7 +162,7 @@ def test_reprs_are_short() -> None:
 
 
 def test_every_repr_is_one_line() -> None:
-    """One line of at most 300 characters; PyTorch's own for a model has a line a module."""
+    """At most 300 characters; PyTorch's repr of a model has one line per module."""
     model = create_model("hrvit_nano")
     study = load_study(find_study("branch_sweep"))
     budget = Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)

@@ -1,4 +1,4 @@
-"""The app's pages as a user meets them: default, bad input, empty and hostile files; no traceback anywhere."""
+"""The app's pages as a user sees them: defaults, bad input, empty and hostile files; never a traceback."""
 
 import ast
 import contextlib
@@ -164,7 +164,7 @@ def test_chart_data_equal_the_table(results: Path) -> None:
 
 @pytest.mark.parametrize("folder", DRAWN, ids=lambda folder: folder.name)
 def test_chart_texts_are_titles_and_rounded_values(folder: Path) -> None:
-    """Hovering over any mark shows titles and rounded values; ticks are never powers; axes say how was measured."""
+    """The hover text of every mark has titles and rounded values; ticks have no powers; axes name the conditions."""
     loaded = read_results(folder)
     chart = studies.tradeoff_chart(loaded, "latency_ms" if "latency_ms" in loaded.metrics else "macs", "top1").to_dict()
     line, *layers = chart["layer"]
@@ -208,7 +208,7 @@ def test_points_on_the_front_are_named(folder: Path) -> None:
     st.sampled_from([*point_names.PLACES]),
 )
 def test_placed_names_do_not_overlap(points: list[tuple[int, int, str]], first: str) -> None:
-    """Checked pixel by pixel: each belongs to one name at most, and none of a name to the point of another."""
+    """Checked pixel by pixel: each pixel belongs to at most one name, and no name covers the point of another."""
     where = np.array([point[:2] for point in points], dtype=float)
     names = [name for *_, name in points]
     places = point_names.place_names(where, names, range(len(points)), first)
@@ -322,7 +322,7 @@ def server(tmp_path: Path) -> Iterator[int]:
 
 
 def open_page(port: int, name: str) -> list[ForwardMsg]:
-    """What the server sends to a browser that opens an address, until the page has its title."""
+    """The messages that the server sends to a browser that opens an address, until the page has its title."""
     messages: list[ForwardMsg] = []
     with connect(f"ws://127.0.0.1:{port}/_stcore/stream", max_size=None) as connection:
         connection.send(BackMsg(rerun_script=ClientState(page_name=name)).SerializeToString())
@@ -335,8 +335,8 @@ def open_page(port: int, name: str) -> list[ForwardMsg]:
 
 @pytest.mark.slow
 def test_pages_are_at_their_addresses(server: int) -> None:
-    """As Streamlit starts the app. The root and an unknown address, with a message, get the first page. (Browser tests
-    open them all.)"""
+    """With the app as Streamlit starts it. The root shows the first page, and so does an unknown address, with a
+    message. (Browser tests open all pages.)"""
     titles = [page.title for page in PAGES]
     drawn = {}
     for name in ("", "unknown", address(PAGES[0]), "build"):

@@ -1,4 +1,4 @@
-"""The pages Explore and Published, as a user meets them, and their charts."""
+"""The pages Explore and Published as a user sees them, and their charts."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""Every attention variant: against loops over tokens written from its definition, and through the whole network."""
+"""Every attention variant: compared with loops over tokens written from its definition, and in whole networks."""
 
 import copy
 import math
@@ -45,7 +45,7 @@ def in_window(w: int) -> Sees:
 
 
 def in_shifted_window(w: int, sides: tuple[int, int]) -> Sees:
-    """Borders lie half a window from the map's corner; a side that one window covers has none."""
+    """Window borders are half a window from the map's corner; a side that one window covers has no border."""
 
     def number(token: Token, axis: int) -> int:
         return (token[axis] - w // 2) // w if sides[axis] > w else 0
@@ -69,7 +69,7 @@ def tokens_of(x_HWC: Tensor) -> list[Token]:
 def attend_by_loop(
     q: Tensor, k: Tensor, v: Tensor, heads: int, sees: Sees, bias: Callable[[int, Token, Token], Tensor] | None = None
 ) -> Tensor:
-    """(H, W, C) → (H, W, C), one token and one head after another."""
+    """(H, W, C) → (H, W, C), one token and one head at a time."""
     d = q.shape[-1] // heads
     out = torch.zeros_like(q)
     for a in tokens_of(q):
@@ -85,7 +85,7 @@ def attend_by_loop(
 
 
 def convolve_by_loop(v: Tensor, conv: nn.Conv2d, may: Sees) -> Tensor:
-    """A depthwise convolution whose neighbours are only those tokens that it may see."""
+    """A depthwise convolution in which each token has only the neighbours that it may read."""
     reach = conv.kernel_size[0] // 2
     out = torch.zeros_like(v)
     for a in tokens_of(v):
@@ -157,7 +157,8 @@ def spatial_reduction(m: Any, x: Tensor, w: int) -> Tensor:
 
 
 def linear(m: Any, x: Tensor, w: int) -> Tensor:
-    """Token by token, without the products' other order: what i sees of j is softmax(q_i) · softmax(k)_j."""
+    """Token by token, in the quadratic order of products: the weight of token j for token i is softmax(q_i) ·
+    softmax(k)_j."""
     q, k, v = (t.unflatten(-1, (-1, HEAD_DIM)) for t in m.to_qkv(x).chunk(3, -1))
     everyone = torch.stack([k[b].exp() for b in tokens_of(k)]).sum(0)
     out = torch.zeros_like(q)
@@ -183,7 +184,7 @@ LOOPS: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
 
 
 def loud(module: nn.Module) -> nn.Module:
-    """Weights at which softmax chooses and every bias counts."""
+    """Large weights, with which softmax is not uniform and every bias has an effect."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.7)
@@ -259,7 +260,7 @@ def test_fused_equals_explicit_on_an_odd_map(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ATTENTION)
 def test_values_outside_the_map_are_not_read(name: str) -> None:
-    """A map that is cut from a larger one gives the same, whatever stands around it."""
+    """A map that is a view of a larger one gives the same output for any values around it."""
     mixer = loud(ATTENTION[name](16, 4, 4))
     for height, width in ((7, 9), (3, 2)):
         around = torch.full((2, height + 5, width + 6, 20), math.nan)
@@ -439,7 +440,8 @@ def test_peak_memory_is_predicted(attention: str) -> None:
     ],
 )
 def test_products_against_hand_computation(attention: str, exact: Iterable[int], padded: Iterable[int]) -> None:
-    """Window 8 on a 10 × 10 map: the tokens of every window, each of which sees each. CSWin's halves are alike."""
+    """Window 8 on a 10 × 10 map: each token attends to all tokens of its window. Both halves of CSWin have equal
+    counts."""
     total = sum_costs(c for c in COSTS[attention].cost(16, 4, 8, 10, 10) if c.operator == "attention")
     assert total.macs == sum(2 * 16 * n**2 for n in exact)
     assert total.macs_padded == sum(2 * 16 * n**2 for n in padded)
@@ -452,7 +454,7 @@ def test_tools_say_what_is_predicted(four: tuple[str, ...]) -> None:
 
 
 def test_products_of_other_variants_against_hand_computation() -> None:
-    """A 4 × 4 patch of a 10 × 9 map: 2 × 2 whole ones. Linear attention: a 4 × 4 matrix for each of 4 heads."""
+    """Patches of 4 × 4 on a 10 × 9 map: 2 × 2 whole ones. Linear attention: a 4 × 4 matrix for each of 4 heads."""
     [reduced] = [c for c in COSTS["spatial_reduction"].cost(16, 4, 4, 10, 9) if c.operator == "attention"]
     assert (reduced.macs, reduced.activations) == (2 * 16 * 90 * 4, 4 * 90 * 4 + 16 * 90)
     assert (reduced.inputs, reduced.outputs) == (16 * 90 + 2 * 16 * 4, 16 * 90)
@@ -493,7 +495,8 @@ def test_identity_contains_only_settings_that_matter(attention: str, same: dict,
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ATTENTION)
 def test_memory_around_a_map_has_no_influence(name: str, fused: bool) -> None:
-    """33 × 47 tokens fill no window; those that would, in memory right behind each row and the last one, are NaN."""
+    """33 × 47 tokens do not fill all windows. The memory behind each row and behind the last row, where padding would
+    be, is NaN."""
     mixer = ATTENTION[name](16, 8, 4).eval()
     around_BHWC = torch.full((2, 36, 48, 16), torch.nan)
     x_BHWC = around_BHWC[:, :33, :47]

@@ -1,4 +1,4 @@
-"""The audit of other counters: on networks small enough to count by hand, and on ours."""
+"""The audit of other counters, on networks small enough to count by hand and on ours."""
 
 import copy
 import io
@@ -20,7 +20,7 @@ SMALL = with_branches(PRESETS["hrvit_nano"], 2).replace(depths=((1, 1), (1, 1)))
 
 
 class EveryKind(nn.Module):
-    """One of each way to multiply; 64 tokens of 4 channels from a 3 × 8 × 8 image."""
+    """One product of each kind; 64 tokens of 4 channels from a 3 × 8 × 8 image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def test_convolutions_against_hand_computation(layer: nn.Module, size: int, macs
 
 
 def test_the_count_of_a_hooked_module_replaces_those_inside_it() -> None:
-    """ptflops' formula for timm's attention lacks its linears, and what their hooks counted is dropped."""
+    """ptflops' formula for timm's attention does not include its linears, and the counts of their hooks are dropped."""
     model = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=5)
     table = audit(model, (32, 32))
     tokens = 4 * 4 + 1

@@ -24,7 +24,7 @@ def low() -> torch.autocast:
 @every_network
 @pytest.mark.parametrize("form", ["training", "evaluation", "served"])
 def test_the_residual_stream_stays_in_float32(config: HRViTConfig, form: str) -> None:
-    """What blocks read and return, and fused maps to which a map of the stage before was added."""
+    """Inputs and outputs of blocks, and fused maps to which a map of the previous stage was added."""
     model: nn.Module = awake(config).train(form == "training")
     if form == "served":
         model = deploy(model)
@@ -65,7 +65,7 @@ def test_outputs_equal_those_of_float32_up_to_bfloat16_rounding(config: HRViTCon
 
 @every_network
 def test_a_training_step_has_the_gradients_of_float32(config: HRViTConfig) -> None:
-    """With fixed statistics: a BatchNorm of two images magnifies any rounding."""
+    """With fixed statistics, because a BatchNorm over two images amplifies rounding."""
     exact = awake(config).eval()
     rounded = copy.deepcopy(exact)
     loss(exact).backward()
@@ -81,7 +81,7 @@ def test_a_training_step_has_the_gradients_of_float32(config: HRViTConfig) -> No
 
 
 def test_the_error_is_at_most_that_of_the_naive_network() -> None:
-    """Whose sums are out of place, in the dtype that autocast gives them."""
+    """The naive network adds out of place, in the dtype that autocast chooses."""
     naive = NaiveHRViT(PRESETS["hrvit_nano"]).eval()
     randomize_norms(naive)
     ours = create_model("hrvit_nano").eval()

@@ -1,4 +1,5 @@
-"""Models of timm in the place of ours: the same counters, clocks and training; what can't run says so in a row."""
+"""timm models in place of ours: the same counters, latency measurements and training; a failure is a row with a
+reason."""
 
 import csv
 import json
@@ -31,7 +32,7 @@ RESNET = TimmConfig("timm:resnet18", num_classes=10)
 
 @contextmanager
 def hooked_macs(model: nn.Module) -> Iterator[list[int]]:
-    """MACs of convolutions and linears, from their shapes as they run."""
+    """MACs of convolutions and linears, from the shapes of their inputs and outputs."""
     macs: list[int] = []
 
     def note(module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
@@ -120,7 +121,7 @@ def test_an_unsupported_size_is_reported_in_one_sentence() -> None:
 
 
 def test_an_operator_of_unknown_cost_is_an_error_and_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ResNet's max pooling, made unknown."""
+    """ResNet's max pooling is removed from the known operators."""
     known = counting.FREE - {torch.ops.aten.max_pool2d_with_indices}
     monkeypatch.setattr(counting, "FREE", known)
     with pytest.raises(UncountedOperator, match="max_pool2d"):
@@ -128,7 +129,7 @@ def test_an_operator_of_unknown_cost_is_an_error_and_not_zero(monkeypatch: pytes
 
 
 def test_every_probe_accepts_a_baseline() -> None:
-    """But that of segmentation: such studies refuse classifiers before anything runs (test_study_segmentation)."""
+    """Except that of segmentation: such studies refuse classifiers before any trial (test_study_segmentation)."""
     asked = ProbeInput(
         TimmConfig("timm:test_resnet"), (32, 32), data={"name": "digits", "resolution": (32, 32)},
         train={"epochs": 1, "train_limit": 40, "batch_size": 20},

@@ -1,4 +1,4 @@
-"""Every part against a naive loop or a hand count."""
+"""Every part compared with a naive loop or a hand count."""
 
 import copy
 import itertools
@@ -120,7 +120,7 @@ def test_tables_of_modules_and_costs_have_the_same_variants() -> None:
 
 
 def test_attention_is_zero_at_initialization_and_can_be_trained() -> None:
-    """The attention's BatchNorm starts at zero, so at first no gradient reaches what stands before it."""
+    """The attention's BatchNorm has weight zero at first, so no gradient reaches the layers before it."""
     model = create_model("hrvit_nano", num_classes=4)
     image = torch.randn(2, 3, 64, 64)
     model(image).square().sum().backward()
@@ -183,7 +183,8 @@ def test_presets_run_on_any_shape() -> None:
      (9, 8, (8, 8))],
 )  # fmt: skip
 def test_depthwise_gradients_equal_those_of_the_library(kernel: int, stride: int, size: tuple[int, int]) -> None:
-    """Where the library's own gradient is slow: wide kernels, and maps lower than their kernel."""
+    """In the cases in which the library's own gradient is slow: wide kernels, and maps with fewer rows than the
+    kernel."""
     conv = depthwise(6, kernel, stride=stride).double()
     plain = nn.Conv2d(6, 6, kernel, stride=stride, padding=kernel // 2, groups=6).double()
     plain.load_state_dict(conv.state_dict())
@@ -200,7 +201,7 @@ def test_depthwise_gradients_equal_those_of_the_library(kernel: int, stride: int
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 9])
 def test_depthwise_gradients_on_small_maps_equal_those_of_the_library(kernel: int) -> None:
-    """Maps narrower, lower or both than the kernel, or than its half."""
+    """Maps with fewer rows or columns than the kernel, or than half of it."""
     conv = depthwise(2, kernel).double()
     plain = nn.Conv2d(2, 2, kernel, padding=kernel // 2, groups=2).double()
     plain.load_state_dict(conv.state_dict())
@@ -220,7 +221,7 @@ def test_fast_cases_use_the_gradient_of_the_library() -> None:
 @pytest.mark.parametrize("changes", [{"stride": (2, 2)}, {"dilation": (2, 2), "padding": (4, 4)}, {"padding": (0, 0)}])
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_a_depthwise_convolution_respects_later_changes_of_its_settings(changes: dict[str, Any], kernel: int) -> None:
-    """As those do who take a network to another output stride; also a copy of it."""
+    """As when a network is converted to another output stride; also for a copy."""
     conv, plain = depthwise(4, kernel), nn.Conv2d(4, 4, kernel, padding=kernel // 2, groups=4)
     plain.load_state_dict(conv.state_dict())
     copied, pickled = copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))

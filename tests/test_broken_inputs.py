@@ -1,4 +1,5 @@
-"""Broken inputs of trainings and evaluations: each is one sentence that says where, and nothing computed is lost."""
+"""Broken inputs of trainings and evaluations: each is reported in one sentence with its place, and earlier results are
+kept."""
 
 import hashlib
 import shutil
@@ -24,7 +25,7 @@ PAIRS = Path("pairs")
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, image-mask pairs, a network, and the folder of a finished training, ``done``."""
+    """Images, image-mask pairs, a network, and the folder of a finished training, ``done``."""
     folder = tmp_path_factory.mktemp("origin")
     (folder / "tiny.yaml").write_text(TINY + "segformer_width: 8\n")
     draw(folder)
@@ -36,7 +37,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cut(path: Path) -> None:
-    """Keep the first half of a file, as a broken transfer does."""
+    """Keep the first half of a file, as after a broken transfer."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 

@@ -73,7 +73,7 @@ def opened(browser: "Browser", url: str, width: int = 1440, theme: str = "light"
 
 
 def settled(page: "Page") -> None:
-    """Wait until the script has run: Streamlit marks the app as running while it does."""
+    """Wait until the script has finished: Streamlit marks the app while it runs."""
     page.locator("h1").first.wait_for()
     page.wait_for_function(
         "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'", timeout=WAIT_MS
@@ -86,7 +86,7 @@ def settled(page: "Page") -> None:
 def test_every_page_has_no_error_and_fits_its_width(
     browser: "Browser", server: str, name: str, width: int, theme: str
 ) -> None:
-    """No error, and nothing to scroll to the side."""
+    """No error message, and no horizontal scrolling."""
     page = opened(browser, f"{server}/{name}", width, theme)
     assert page.locator("[data-testid=stException]").count() == 0
     assert page.locator("[data-testid=stAlertContentError]").count() == 0

@@ -26,8 +26,8 @@ def test_every_published_key_has_a_distinct_place(published: dict[str, Tensor]) 
 
 @pytest.mark.parametrize("conv", ["conv.conv_", "conv"])
 def test_an_unsplit_mixcfn_is_split_into_halves(conv: str) -> None:
-    """As published, and as ours were before its halves were modules: the first half of the hidden channels goes through
-    the smaller kernel. Other parts with the same names stay as they are."""
+    """As in published checkpoints and in our own from before the halves were modules: the first half of the hidden
+    channels has the smaller kernel. Other parts with the same names are unchanged."""
     kinds = {"fc1.weight": (6, 2), "fc1.bias": (6,), "fc2.weight": (2, 6), "fc2.bias": (2,)}
     whole = {f"a.ffn.{kind}": torch.randn(shape) for kind, shape in kinds.items()}
     whole |= {f"a.ffn.{conv}{kernel}.weight": torch.randn(3, 1, kernel, kernel) for kernel in (5, 3)}
@@ -68,7 +68,7 @@ def test_a_file_loads(tmp_path: Path, published: dict[str, Tensor]) -> None:
 
 
 def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
-    """The decoder's keys are said and no reason to refuse; a missing key of the backbone is one."""
+    """Keys of the decoder are reported but accepted; a missing key of the backbone is an error."""
     backbone = {f"backbone.{key}": value for key, value in published.items() if not key.startswith("head.")}
     decoder = {"decode_head.conv_seg.weight": torch.zeros(1), "auxiliary_head.convs.0.conv.weight": torch.zeros(1)}
     model = create_model("hrvit_nano", head="none")
@@ -83,7 +83,7 @@ def test_a_segmentation_backbone_loads(published: dict[str, Tensor]) -> None:
 
 
 def decoder_names(head: str, branches: int) -> list[str]:
-    """mmsegmentation's names for a decoder; a trailing dot stands for a convolution and its BatchNorm."""
+    """mmsegmentation's names for a decoder; a name that ends in a dot is short for a convolution and its BatchNorm."""
     names = {
         "segformer": [
             *(f"decode_head.convs.{i}.conv.{kind}" for i in range(branches) for kind in ("weight", "bias")),
@@ -152,7 +152,7 @@ def test_a_decoder_of_another_kind_is_refused(published: dict[str, Tensor]) -> N
 def test_models_with_other_heads_load_the_backbone_of_a_classification_checkpoint(
     head: str, published: dict[str, Tensor]
 ) -> None:
-    """Its classifier goes by a name that other heads have too, at another shape."""
+    """The name of its classifier is also that of other heads, with another shape."""
     model = small_segmenter(head)
     report = load_published(model, published, strict=False)
     assert all(key.startswith("head.") for key in (*report.missing, *report.unexpected))

@@ -1,4 +1,4 @@
-"""What all commands share: values, display, and how a command ends."""
+"""Code that all commands share: values, display, and exit codes."""
 
 import argparse
 import os
@@ -109,7 +109,8 @@ def test_a_parser_refuses_in_one_sentence() -> None:
 
 
 def test_printable_escapes_all_control_characters() -> None:
-    """The witness is Unicode's own table: categories of controls, surrogates and separators, and bidi classes."""
+    """The reference is Unicode's own table: categories of control characters, surrogates and separators, and bidi
+    classes."""
     everything = [chr(code) for code in range(0x110000)]
     turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     marks = {"\u200e", "\u200f", "\u061c"}  # classes L, R and AL, of which most are letters
@@ -192,12 +193,12 @@ def test_numbers_are_formatted_for_people() -> None:
 
 
 def program(code: str) -> str:
-    """One line of Python within ``cli.run``."""
+    """One line of Python that runs in ``cli.run``."""
     return f"import sys, os\nfrom hrvit_lab import cli\ndef work():\n    {code}\nsys.exit(cli.run(work))"
 
 
 def start(code: str, *, shell: str = "{}") -> subprocess.Popen[str]:
-    """A command of one line in its own process; ``shell`` says how it is started."""
+    """Run one line of Python as a command in a separate process; ``shell`` is the shell command that starts it."""
     command = shell.format(f"exec '{sys.executable}' -c '{program(code)}'")
     return subprocess.Popen(
         ["bash", "-c", command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -234,7 +235,7 @@ def test_ctrl_c_is_handled_while_modules_load(tmp_path: Path) -> None:
 
 
 def test_the_exit_code_is_130_if_an_exec_is_interrupted(tmp_path: Path) -> None:
-    """sympy and dataclasses run text by exec while they load; CPython then forgets the exit code of ``python -m``."""
+    """sympy and dataclasses call exec while they are imported; CPython then loses the exit code of ``python -m``."""
     (tmp_path / "command.py").write_text(program("exec('raise KeyboardInterrupt')"))
     process = subprocess.Popen(
         [sys.executable, "-m", "command"], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -325,7 +326,7 @@ def test_help_needs_no_rich_and_no_pydantic() -> None:
      ("latency x", "torch")],
 )  # fmt: skip
 def test_ctrl_c_while_a_command_loads_prints_one_word(command: str, module: str, tmp_path: Path) -> None:
-    """Also where the module that is being loaded turns the interrupt into another error, as some do."""
+    """Also if the module that is being imported turns the interrupt into another error."""
     (tmp_path / f"{module}.py").write_text(
         "import time\nprint('begun', flush=True)\ntry:\n    time.sleep(60)\n"
         "except BaseException:\n    raise ImportError('no such luck') from None\n"
@@ -365,7 +366,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal breaks a longer line anywhere, within words too."""
+    """A terminal would break longer lines within words."""
     monkeypatch.setenv("COLUMNS", str(columns))
     texts = {name: parser.format_help() for name, parser in parsers().items()}
     assert len(texts) == 17
@@ -373,7 +374,7 @@ def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_help_explains_every_option_and_its_default() -> None:
-    """An option with a value says what it is without one; a required argument and a switch have no default."""
+    """The help of an option with a value names its default; required arguments and switches have no default."""
     options = [(name, action) for name, parser in parsers().items() for action in parser._actions]
     assert not [(name, action.dest) for name, action in options if not action.help]
     valued = [(name, a) for name, a in options if a.option_strings and a.nargs != 0 and a.metavar != "KEY=VALUE,…"]

@@ -1,4 +1,4 @@
-"""Every command in the places where people run it: other encodings, terminals, pipes, Ctrl-C, full disks."""
+"""Every command under the conditions in which people run it: other encodings, terminals, pipes, Ctrl-C, full disks."""
 
 import io
 import os
@@ -70,13 +70,13 @@ def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def and_slow(first: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    """Cases of the default run, and those that a slow run adds."""
+    """Cases of the default run, and cases that only a slow run adds."""
     cases = (other if isinstance(other, tuple) else (other,) for other in others)
     return [*first, *(pytest.param(*case, marks=pytest.mark.slow) for case in cases)]
 
 
 def python(*arguments: str, shell: str = "", **variables: str) -> "subprocess.CompletedProcess[bytes]":
-    """A command in a process of its own; ``shell`` is what follows it in bash."""
+    """A command in a separate process; ``shell`` is the text that follows it in bash."""
     line = f'set -o pipefail; "$@" {shell}'
     command = ["bash", "-c", line, "bash", sys.executable, "-m", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
@@ -97,7 +97,7 @@ def python(*arguments: str, shell: str = "", **variables: str) -> "subprocess.Co
     ],
 )
 def test_unencodable_text_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str) -> None:
-    """What the encoding lacks is a question mark; what it has is as in UTF-8."""
+    """Characters that the encoding lacks become question marks; the others are as in UTF-8."""
     arguments, code = COMMANDS[name]
     streams = [io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2)]
     with monkeypatch.context() as patch:
@@ -172,7 +172,7 @@ CLOSED = [("cost", ">&-"), ("report", "<&- >&- 2>&-"), ("study", "| head -1")]
     ),
 )
 def test_no_command_prints_a_traceback_if_a_stream_is_closed(folder: Path, name: str, shell: str) -> None:
-    """With ``| head -1``, a command that writes little may end before its reader."""
+    """With ``| head -1``, a command with little output may end before its reader."""
     codes = SHELLS[shell]
     done = python("hrvit_lab", *COMMANDS[name][0].split(), shell=shell)
     assert done.returncode in codes and done.stderr == b""
@@ -184,7 +184,7 @@ def test_no_command_prints_a_traceback_if_a_stream_is_closed(folder: Path, name:
 
 
 def interrupt(arguments: str, when: Callable[[int], bool], module: str = "hrvit_lab") -> tuple[int, str]:
-    """Send SIGINT once ``when(pid)`` holds; the exit code and standard error."""
+    """Send SIGINT once ``when(pid)`` is true; returns the exit code and standard error."""
     process = Command(module, *arguments.split())
     until = time.monotonic() + 200
     while not when(process.pid) and process.poll() is None and time.monotonic() < until:
@@ -205,7 +205,8 @@ def interrupt(arguments: str, when: Callable[[int], bool], module: str = "hrvit_
 def test_ctrl_c_while_results_are_drawn_or_written(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, file: str
 ) -> None:
-    """Moments are told by a file that appears. No half file and no lock is left, and the same command completes."""
+    """The moment is when a certain file appears. No partial file and no lock is left, and the same command completes
+    the study."""
     code, errors = interrupt(arguments, lambda _: (folder / file).exists())
     assert code == 130, errors
     assert re.fullmatch("interrupted.*\n", errors)
@@ -216,7 +217,7 @@ def test_ctrl_c_while_results_are_drawn_or_written(
 
 @pytest.mark.parametrize("tool", and_slow(["fvcore jit trace"], ["ptflops pytorch", "ptflops aten", "torch dispatch"]))
 def test_ctrl_c_while_other_counters_run(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a counter runs the network: its callbacks are called by C++, where an exception can abort the process."""
+    """While a counter runs the network: C++ calls its callbacks, and an exception in them can abort the process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COUNTING", tool)
     code, errors = interrupt("hrvit_nano --audit", lambda _: Path(tool).exists(), "counting")
@@ -251,7 +252,7 @@ def test_a_full_standard_output_is_reported_in_one_sentence(
 @pytest.mark.usefixtures("light_studies")
 @pytest.mark.parametrize("file", ["record", "journal"])
 def test_a_disk_that_is_full_when_a_trial_is_kept(folder: Path, capsys: pytest.CaptureFixture[str], file: str) -> None:
-    """The file and a remedy are named, the first trial's figures are kept, and a rerun completes."""
+    """The file and a remedy are named, the values of the first trial are kept, and a rerun completes the study."""
     study = folder / "costs.yaml"
     study.write_text(COSTS.replace("macs]", "peak_memory_mib]"), encoding="utf-8")
     out = folder / "new"

@@ -302,7 +302,7 @@ def test_drop_path_grows_linearly_over_all_stages() -> None:
 
 
 def test_ledger_needs_no_torch() -> None:
-    """Costs are arithmetic: composing them imports neither torch nor timm."""
+    """Costs are plain arithmetic: computing them imports neither torch nor timm."""
     code = (
         "import sys, types; sys.modules['hrvit_lab'] = m = types.ModuleType('hrvit_lab'); m.__path__ = ['hrvit_lab'];"
         "from hrvit_lab.cost.ledger import ledger; from hrvit_lab.config import PRESETS; ledger(PRESETS['hrvit_b1']);"

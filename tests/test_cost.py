@@ -1,4 +1,4 @@
-"""Closed-form costs: against sums by hand, torch's counter, live tensors and the tools they predict; their speed."""
+"""Closed-form costs compared with sums by hand, torch's counter, live tensors and other tools; and their speed."""
 
 import contextlib
 import csv
@@ -43,7 +43,7 @@ NANO_WITH = {head: PRESETS["hrvit_nano"].replace(head=head) for head in HEAD if 
 
 
 def in_two_stages(config: HRViTConfig) -> HRViTConfig:
-    """Each branch twice, and a fusion of all between: every kind of part of a parallel network, in few blocks."""
+    """Two copies of each branch with a fusion between them: every kind of part of a parallel network, in few blocks."""
     return config.replace(depths=2 * (tuple(1 for _ in config.depths[-1]),))
 
 
@@ -103,8 +103,9 @@ def test_activations_and_moved_maps_of_whole_networks_equal_those_of_dispatched_
 
 
 def check_dispatched(model: HRViT, size: tuple[int, int]) -> None:
-    """Two maps are read twice there and once here: the key, where it is the value, and the input of MixCFN's halves.
-    The outputs of these halves are two there; here the second continues the first."""
+    """Two maps are read twice when the network runs and once in the closed form: the key, where it is also the value,
+    and the input of MixCFN's halves. The halves have two outputs when the network runs; in the closed form, the second
+    is accumulated into the first."""
     config = model.config
     closed, dispatched = count(model.config, size), count_run(model, zeros(model, size)).totals
     costs = [row.cost for row in closed.rows]
@@ -133,7 +134,8 @@ def test_every_preset_and_head_has_the_counts_of_torchs_counter_at_every_size(co
 
 
 def with_every_part(name: str) -> tuple[HRViT, tuple[tuple[int, int], ...]]:
-    """hrvit_nano whole, for every size; any other with one block a branch, for two (slow tests run them whole)."""
+    """hrvit_nano unchanged, for every size; other networks with one block per branch, for two sizes (slow tests use all
+    blocks)."""
     if name == "hrvit_nano":
         return with_zeros(PRESETS[name]), SIZES
     shallow = with_one_block_a_branch(CONFIGS[name]).replace(upernet_width=32)  # its products are large
@@ -141,7 +143,10 @@ def with_every_part(name: str) -> tuple[HRViT, tuple[tuple[int, int], ...]]:
 
 
 def with_zeros(config: HRViTConfig) -> HRViT:
-    """Operators don't depend on values. The CPU runs small ones faster than the meta device, with kernels in Python."""
+    """The network with weights of zero on the CPU.
+
+    Operators do not depend on values. Small ones run faster on the CPU than on the meta device, with kernels in Python.
+    """
     with torch.device("meta"):
         model = build(config).eval()
     model.to_empty(device="cpu")
@@ -177,7 +182,8 @@ def test_weights_and_moved_bytes_against_hand_computation() -> None:
 
 
 def test_macs_of_padded_windows_against_hand_computation() -> None:
-    """Window 7 on a 10×10 map: of 14 padded rows and columns 3 are real beside the full window."""
+    """Window 7 on a 10×10 map, which is padded to 14: the windows of the second row and column have 3 real rows or
+    columns."""
     config = HRViTConfig(
         depths=((1,),), widths=16, head_dims=8, window_sizes=7, mlp_ratios=2, stem_width=4, head="none"
     )
@@ -206,7 +212,7 @@ def test_an_error_names_an_unknown_dtype() -> None:
 
 
 def live_ratio(config: HRViTConfig, size: tuple[int, int], batch_size: int, dtype: str) -> tuple[float, float]:
-    """Predicted over measured: of everything, and of what lives beside the weights."""
+    """Predicted divided by measured: total memory, and memory without the weights."""
     measured = measure_peak_memory(build(config), size, batch_size=batch_size, dtype=dtype) * 2**20
     predicted = peak_memory_bytes(config, size, batch_size=batch_size, dtype=dtype)
     weights = totals(config, size).weight_bytes(dtype)
@@ -268,7 +274,7 @@ OTHER_VARIANTS = PRESETS["hrvit_nano"].replace(
 
 
 def check_tools(config: HRViTConfig, size: tuple[int, int]) -> None:
-    """Every tool on both paths, to the last multiply-accumulate: its figure, what it misses, what it adds."""
+    """Every tool on both paths, to the last multiply-accumulate: its count, what it does not count, what it adds."""
     said = audit(build(config), size)
     costs = [row.cost for row in ledger(config, size)]
     for row in said.to_dict("records"):
@@ -310,7 +316,7 @@ def test_a_model_without_a_ledger_has_no_prediction() -> None:
 
 
 def test_a_prediction_against_hand_computation() -> None:
-    """A linear, a product written with @, a norm: 10 × 4 × 8 products each, 80 outputs."""
+    """A linear, a product written with @, and a norm: 10 × 4 × 8 multiply-accumulates for each product, 80 outputs."""
     costs = [
         Cost("a", "linear", macs=320, outputs=80, additions=80, run_as="module"),
         Cost("b", "attention", macs=320, outputs=80, additions=80, run_as="bmm"),
@@ -329,8 +335,8 @@ def test_a_prediction_against_hand_computation() -> None:
 
 
 def test_totals_are_fast_enough_to_search_with() -> None:
-    """Totals take less than two thirds of the time of the ledgers that they sum up (0.4 of it). One is timed right
-    after the other, so that a busy machine slows both. ``bench_cost.py`` shows the networks a second."""
+    """Totals take less than two thirds of the time of the ledgers (0.4 is typical). Both are timed alternately, so that
+    other load affects both. ``bench_cost.py`` measures networks per second."""
     of_totals = of_ledgers = 0.0
     part_totals.cache_clear()
     for config in bench_cost.draw(200):
@@ -344,7 +350,8 @@ def test_totals_are_fast_enough_to_search_with() -> None:
 
 
 def test_totals_of_a_search_compute_no_ledger_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What networks share is summed once: of a network that differs in one branch's window, only new parts are."""
+    """Sums of equal parts are shared: a network that differs in the window of one branch adds only the changed
+    parts."""
     part_totals.cache_clear()
     totals(PRESETS["hrvit_b1"], 224)
     first = part_totals.cache_info().misses
@@ -388,7 +395,7 @@ def whole_words(out: str) -> set[str]:
 def test_a_table_fits_the_terminal_without_cut_values(
     model: str, by: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No line is too long, no head is cut, and every value of the ledger stands there whole, with its unit."""
+    """No line is too long, no head is cut, and every value of the ledger is shown in full with its unit."""
     monkeypatch.setenv("COLUMNS", str(columns))
     _, out, _ = said(capsys, model, "--resolution", "512", "--by", by)
     assert max(map(len, out.splitlines())) <= columns and "…" not in out
@@ -407,7 +414,7 @@ def test_a_table_fits_the_terminal_without_cut_values(
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_shows_the_same_table_as_a_pipe(columns: int) -> None:
-    """A pseudo-terminal of that width, as a person has it."""
+    """On a pseudo-terminal of that width."""
     shown = in_terminal([sys.executable, "-m", "hrvit_lab.cost", "hrvit_b1", "--resolution", "512"], columns)
     assert max(map(len, shown.splitlines())) <= columns
     assert {
@@ -420,7 +427,7 @@ def test_a_terminal_shows_the_same_table_as_a_pipe(columns: int) -> None:
 
 
 def in_terminal(command: list[str], columns: int) -> str:
-    """What a command writes to a terminal of so many columns, without codes."""
+    """The output of a command on a terminal of that many columns, without escape sequences."""
     primary, secondary = pty.openpty()
     termios.tcsetwinsize(secondary, (50, columns))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
@@ -436,7 +443,7 @@ def in_terminal(command: list[str], columns: int) -> str:
 
 
 def test_costs_of_a_config_load_no_torch(tmp_path: Path) -> None:
-    """From the command, its table and its CSV; nor timm, nor pandas."""
+    """Neither the command nor its table and CSV import torch, timm or pandas."""
     script = (
         "import sys\n"
         "from hrvit_lab.cost.__main__ import main\n"

@@ -1,4 +1,4 @@
-"""Counts against hand counts, other counters and published figures; operators that nobody counted are errors."""
+"""Counts compared with hand counts, other counters and published figures; operators of unknown cost are errors."""
 
 import copy
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def test_a_hand_count() -> None:
 
 
 def test_padded_windows_against_hand_computation() -> None:
-    """Window 7 on a 10×10 map: 7 + 3 rows as they are, 14 padded."""
+    """Window 7 on a 10×10 map: 7 + 3 rows, padded to 14."""
     config = HRViTConfig(
         depths=((1,),), widths=16, head_dims=8, window_sizes=7, mlp_ratios=2, stem_width=4, head="none"
     )
@@ -149,7 +149,7 @@ def test_a_changed_model_is_counted_as_it_is() -> None:
 
 
 class After(nn.Module):
-    """A 1×1 convolution from 3 to 8 channels on 8 × 8 pixels, and what follows; the tokens are (B, 64, 8)."""
+    """A 1×1 convolution from 3 to 8 channels on 8 × 8 pixels, and an operator after it; the tokens are (B, 64, 8)."""
 
     def __init__(self, then: Callable[..., Tensor], *modules: nn.Module) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def by_heads(x_BCHW: Tensor, heads: int = 2) -> Tensor:
 
 
 def costs_after(then: Callable[..., Tensor], *modules: nn.Module) -> tuple[int, int, int]:
-    """MACs, activations and moved elements of what follows the convolution."""
+    """MACs, activations and moved elements of the operator after the convolution."""
     totals = count(After(then, *modules), 8).totals
     return totals.macs - 64 * 3 * 8, totals.activations - 64 * 8, totals.moved - 64 * 3 - 64 * 8
 
@@ -193,7 +193,7 @@ SCORES, PRODUCTS, MAPS = 2 * 64 * 64, 2 * 2 * 64 * 64 * 4, 4 * 64 * 8
     ids=["plain", "by name", "boolean mask", "additive mask", "causal", "grouped"],
 )
 def test_masked_attention_is_counted_in_full(attend: Callable[..., Tensor], heads: int, unread: int) -> None:
-    """2 query heads of 4 channels, 64 queries and 64 keys each, whatever is masked; a shared key is read once."""
+    """2 query heads of 4 channels, 64 queries and 64 keys each, with any mask; a shared key is read once."""
     found = costs_after(lambda x: attend(by_heads(x), by_heads(x, heads), by_heads(x, heads)))
     assert found == (PRODUCTS, SCORES + 64 * 8, MAPS - unread)
 
@@ -232,7 +232,7 @@ def test_other_products_and_free_operators(
 
 @pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU])
 def test_recurrent_layers_are_counted(recurrent: type[nn.LSTM | nn.GRU]) -> None:
-    """4 gates of 5 hidden units (3 in a GRU), from 8 inputs and from themselves, at each of 64 steps."""
+    """4 gates of 5 hidden units (3 gates in a GRU), from 8 inputs and 5 hidden units, at each of 64 steps."""
     gates = 4 if recurrent is nn.LSTM else 3
     macs, *_ = costs_after(lambda x, layer: layer(tokens(x))[0], recurrent(8, 5, batch_first=True))
     assert macs == 64 * gates * 5 * (8 + 5)
@@ -250,7 +250,7 @@ LAYER = 64 * 8 * 24 + PRODUCTS + 64 * 8 * 8 + 2 * 64 * 8 * 16
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("padding", [False, True])
 def test_transformer_encoders_are_counted_without_the_fast_path(norm_first: bool, padding: bool) -> None:
-    """In evaluation torch runs a layer as one operator, and one with padding on nested tensors."""
+    """In evaluation mode, torch would run a layer as one operator, and a padded one on nested tensors."""
     mask = torch.zeros(1, 64, dtype=torch.bool, device="meta") if padding else None
     before = torch.backends.mha.get_fastpath_enabled()
     macs, *_ = costs_after(lambda x, layers: layers(tokens(x), src_key_padding_mask=mask), encoder(norm_first))
@@ -272,7 +272,7 @@ def test_transformer_encoders_are_counted_without_the_fast_path(norm_first: bool
     ],
 )
 def test_models_of_torchvision_have_their_published_counts(name: str) -> None:
-    """torchvision's weights say parameters and GMACs; torch's counter is the second witness."""
+    """torchvision publishes parameters and GMACs with its weights; torch's counter is a second reference."""
     from torchvision import models
 
     with torch.device("meta"):
@@ -348,7 +348,7 @@ def test_a_changed_network_is_counted_as_it_is(alter: Callable[[Any], None]) -> 
 
 
 def test_changes_without_effect_on_counts_keep_the_ledger() -> None:
-    """Modes, switches, values, dtype; and a part that was replaced by what the config says then."""
+    """Modes, switches, values and dtype; and a part that was replaced together with its field in the config."""
     model: Any = create_model(SMALL)
     for alter in (
         lambda: model.eval(), lambda: model.set_grad_checkpointing(True), lambda: model.requires_grad_(False),

@@ -1,4 +1,4 @@
-"""Every architecture of timm is counted or refused in one sentence; torch's counter is the witness."""
+"""Every timm architecture is counted or refused in one sentence; the reference is torch's counter."""
 
 import pytest
 import timm
@@ -21,7 +21,7 @@ def size_of(name: str) -> tuple[int, int]:
 
 
 def smallest(names: list[str]) -> str:
-    """The family's member whose name says that it is small, and else its shortest name."""
+    """The member of the family whose name says that it is small; otherwise the one with the shortest name."""
     small = ("atto", "femto", "pico", "nano", "xxs", "xxt", "tiny", "_s", "b0", "18", "small")
     ranks = {name: next((i for i, word in enumerate(small) if word in name), len(small)) for name in names}
     return min(names, key=lambda name: (ranks[name], len(name), name))

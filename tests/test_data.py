@@ -1,4 +1,4 @@
-"""Data sets against scikit-learn, numpy and Pillow, and files that are not what they should be."""
+"""Data sets compared with scikit-learn, numpy and Pillow; and invalid files."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ def write_idx(path: Path, values: np.ndarray, magic: int | None = None, extra: b
 
 
 def write_folder(root: Path, classes: Sequence[str] = ("blue", "red"), train: int = 3, val: int = 2) -> Path:
-    """Uniform images of each class's colour, 40 × 30 pixels."""
+    """Images of one colour per class, 40 × 30 pixels."""
     for split, number in (("train", train), ("val", val)):
         for name in classes:
             folder = root / split / name
@@ -372,7 +372,7 @@ def test_every_data_set_has_the_interface(tmp_path: Path, name: str) -> None:
 
 
 def test_the_digest_of_a_folder_depends_on_its_files(tmp_path: Path) -> None:
-    """Every change of names, sizes or times is another digest; reading, and what lies beside the folder, is none."""
+    """Changes of names, sizes and times change the digest; reading, and files outside the folder, do not."""
     root = tmp_path / "images"
     (root / "train").mkdir(parents=True)
     file = root / "train" / "a.png"

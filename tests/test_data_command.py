@@ -1,4 +1,4 @@
-"""``hrvit-lab data``: what it counts against naive loops, what it says of broken files, and where it exits with 1."""
+"""``hrvit-lab data``: its counts compared with naive loops, its messages about broken files, and its exit code 1."""
 
 import struct
 import urllib.error
@@ -68,7 +68,7 @@ def test_list_names_every_data_set_and_where_its_files_belong(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_counts_equal_those_of_a_naive_loop(tmp_path: Path, workers: int) -> None:
-    """Also in several processes, and around samples that are broken."""
+    """Also with several processes, and with broken samples, which are not counted."""
     root = write_pairs(tmp_path)
     (root / "images/train/040.png").write_bytes(b"broken")
     Image.fromarray(np.full((4, 5), 9, np.uint8)).save(root / "masks/train/033.png")

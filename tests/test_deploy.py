@@ -1,4 +1,4 @@
-"""deploy(): the same outputs in fewer operators, the plain model untouched."""
+"""deploy(): equal outputs with fewer operators; the plain model is unchanged."""
 
 import copy
 
@@ -57,7 +57,7 @@ def test_no_batch_norm_is_left_and_the_plain_model_is_untouched(head: str) -> No
 
 
 def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
-    """The served feed-forward network runs differently on few and on many tokens."""
+    """The deployed feed-forward network uses different operators for few and for many tokens."""
     for shape in ((3, 3, 64, 64), (2, 3, 160, 96)):
         image = torch.randn(shape)
         with torch.no_grad():
@@ -66,7 +66,7 @@ def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_the_deployed_network_needs_no_more_memory(dtype: str) -> None:
-    """Weights are most of it: none is held in two forms, but for small convolutions."""
+    """Most of the memory is weights; none is stored in two forms, except those of small convolutions."""
     model = create_model("hrvit_b1")
     plain, served = (measure_peak_memory(form, 64, dtype=dtype) for form in (model, deploy(model)))
     assert 0.9 * plain < served < 1.1 * plain

@@ -1,4 +1,4 @@
-"""The drawing of a network: every part once, with its true share; text stays text."""
+"""The drawing of a network: every part once, with its true share; names are escaped."""
 
 import random
 import re
@@ -47,7 +47,7 @@ def check(config: HRViTConfig, resolution: int | tuple[int, int], cost: str) -> 
 
 
 def places(config: HRViTConfig) -> set[str]:
-    """Of all branches in all stages, from the config alone."""
+    """The places of all branches in all stages, computed from the config."""
     if config.topology == "pyramid":
         return {f"stage {s}, branch {s}" for s in range(len(config.depths[0]))}
     return {f"stage {s}, branch {b}" for s, depths in enumerate(config.depths) for b in range(len(depths))}

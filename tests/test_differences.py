@@ -1,4 +1,4 @@
-"""What differs: the section of reports, the terminal and the app, against scipy and counts by hand."""
+"""Differences in reports, terminal and app, compared with scipy and hand counts."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ MEASURED = Path(__file__).parents[1] / "studies" / "measured"
 
 
 def results(deltas: dict[str, float], seeds: int, named: bool = True, **fields: Any) -> Results:
-    """A study of fusions whose accuracies share what their seeds do."""
+    """A study of fusions whose accuracies have a common part for each seed."""
     draw = np.random.default_rng(1)
     shared = draw.normal(0, 3, seeds)
     rows, curves = [], []

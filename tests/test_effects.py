@@ -1,4 +1,4 @@
-"""Effects of a study's changes: against scipy, published power tables, simulations and loops."""
+"""Effects of a study's changes, compared with scipy, published power tables, simulations and loops."""
 
 import itertools
 import random
@@ -23,7 +23,7 @@ from hrvit_lab.study.effects import (
 
 
 def study(deltas: dict[tuple[int, str], float], seeds: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A grid of branches and attention, whose accuracies share what their seeds do."""
+    """A grid of branches and attention whose accuracies have a common part for each seed."""
     draw = np.random.default_rng(0)
     shared = draw.normal(0, 3, seeds)
     rows, curves = [], []

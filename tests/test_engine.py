@@ -1,4 +1,5 @@
-"""The training engine: steps, order, resumption, several processes; each against a naive twin or itself undisturbed."""
+"""The training engine: steps, order, resumption, several processes; compared with naive loops or uninterrupted
+trainings."""
 
 import math
 import os
@@ -59,7 +60,7 @@ class Pictures:
 
 
 def augmented(image: np.ndarray, target: int) -> tuple[Tensor, int]:
-    """Draws from all three generators."""
+    """Draws random numbers from all three generators."""
     x_CHW = torch.from_numpy(image).float() / 255
     if random.random() < 0.5:
         x_CHW = x_CHW.flip(-1)
@@ -103,7 +104,7 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
 
 
 def test_random_numbers_of_neighbouring_keys_are_independent() -> None:
-    """Half of all bits change with any neighbour, and no two of many triples meet."""
+    """Half of all bits differ between neighbouring keys, and no two of many triples give equal numbers."""
     triples = [(seed, epoch, index) for seed in range(8) for epoch in range(8) for index in range(64)]
     assert len({mixed(*triple) for triple in triples}) == len(triples)
     flips = [(mixed(a, b, c) ^ mixed(a, b, c + 1)).bit_count() for a, b, c in triples]
@@ -145,7 +146,7 @@ def test_a_sample_is_seeded_and_the_global_generators_continue() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_depend_only_on_the_step(workers: int) -> None:
-    """Begun at once or in the middle of an epoch, with or without workers, alone or in two processes."""
+    """Started at the beginning or in the middle of an epoch, with or without workers, in one or two processes."""
 
     def batches(start: int, stop: int, ranks: Ranks = Ranks(), workers: int = workers) -> list[Any]:  # noqa: B008
         return list(
@@ -179,7 +180,7 @@ def test_a_worker_that_is_killed_is_reported_in_one_sentence() -> None:
 
 
 def test_all_workers_end_after_an_error_in_one() -> None:
-    """At once: workers that are left over keep Python from ending."""
+    """They end at once: remaining workers would keep Python from exiting."""
 
     def broken(image: Any, target: Any) -> Any:
         raise ConfigError("1.jpg is broken")
@@ -295,7 +296,7 @@ def test_the_moving_average_equals_a_naive_loop() -> None:
 
 
 class FakeScaler:
-    """Doubles the loss, and tells in which order it is called."""
+    """Doubles the loss, and records the order in which it is called."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -344,7 +345,7 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def undisturbed() -> tuple[Engine, list[float]]:
-    """After 20 steps, and their losses."""
+    """The engine after 20 steps without interruption, and their losses."""
     whole = made(**OPTIONS)
     return whole, steps(whole, 20)
 
@@ -353,7 +354,7 @@ def undisturbed() -> tuple[Engine, list[float]]:
 def test_a_training_resumed_within_an_epoch_has_equal_bits(
     tmp_path: Path, undisturbed: tuple[Engine, list[float]], workers: int
 ) -> None:
-    """With augmentation, dropout, an average and bfloat16."""
+    """With augmentation, dropout, a moving average and bfloat16."""
     whole, losses = undisturbed
     first = made(**OPTIONS)
     before = steps(first, 7, workers)
@@ -408,7 +409,7 @@ def test_an_infinite_loss_is_recorded_as_missing() -> None:
 
 
 def train_and_score(rank: int, size: int, port: int, out: str) -> None:
-    """What one of several processes does; the first one writes."""
+    """The work of one of several processes; the first one writes the result."""
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""The environment record: complete, JSON, and without anything private."""
+"""The environment record: complete, JSON, and without private data."""
 
 import getpass
 import json
@@ -63,7 +63,8 @@ def test_the_commit_equals_that_of_git() -> None:
 
 
 def test_the_commit_of_another_project_is_not_recorded(tmp_path: Path) -> None:
-    """Installed into the environment of a user's own repository, we have no commit of ours to report."""
+    """If the package is installed in the environment of a user's own repository, that repository's commit is not
+    ours."""
     package = tmp_path / "site-packages" / "hrvit_lab"
     package.mkdir(parents=True)
     source = Path(sys.modules["hrvit_lab.environment"].__file__ or "")
@@ -161,7 +162,8 @@ cpu MHz		: {clock}
 def test_different_chips_have_different_keys_and_equal_chips_equal_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linux gives ARM chips no name, virtual machines give unlike ones the same, and macOS calls them all arm."""
+    """Linux has no names for ARM chips, virtual machines give different chips the same name, and macOS calls all of
+    them arm."""
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     cpus = {
         "n1": ARM.format(part="0xd0c", second="0xd0c"),

@@ -18,7 +18,7 @@ from hrvit_lab.network.model import HRViT
 
 
 def nano(head: str) -> HRViT:
-    """With weights that let attention speak (at initialisation its BatchNorm is zero)."""
+    """With weights for which attention has an effect (at initialization its BatchNorm is zero)."""
     model = create_model("hrvit_nano", num_classes=10, head=head).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})
     return model
@@ -36,7 +36,7 @@ def test_the_exported_program_agrees(make: Callable[[], HRViT]) -> None:
 
 
 def small(branches: int) -> HRViT:
-    """A network that is exported in seconds: every branch with its own window, and the fusions between them."""
+    """A network that is exported in seconds: a different window for every branch, and fusions between them."""
     depths = tuple((1,) * number for number in range(1, branches + 1))
     model = build(with_branches(preset("hrvit_nano"), branches).replace(depths=depths)).eval()
     model.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in model.state_dict().items()})

@@ -1,4 +1,4 @@
-"""Writes are whole or absent, reads are bounded, and locks that don't lock are found out."""
+"""Writes are complete or absent, reads are bounded, and file systems without working locks are detected."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ def test_the_file_and_its_folder_are_on_disk_before_the_write_returns(
 
 
 def test_a_write_that_fails_names_the_file_and_keeps_the_old_one(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for a full disk: the system call fails in the same place."""
+    """A limit on file sizes simulates a full disk: the same system call fails."""
     path = tmp_path / "a.txt"
     write_atomically(path, "old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -95,7 +95,7 @@ def test_an_error_about_a_lock_names_its_file(tmp_path: Path) -> None:
 
 
 class NoLock(filelock.UnixFileLock):
-    """A file system whose locks always succeed, as some network ones are mounted."""
+    """A file system whose locks always succeed, as on some network mounts."""
 
     def _acquire(self) -> None:
         self._context.lock_file_fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT)
@@ -106,7 +106,7 @@ class NoLock(filelock.UnixFileLock):
 
 
 class Refusing(filelock.UnixFileLock):
-    """A file system that says that it has no locks."""
+    """A file system that reports that it has no locks."""
 
     def _acquire(self) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -141,7 +141,7 @@ def hold(path: Path, **options: Any) -> "subprocess.Popen[str]":
 
 
 def test_without_kernel_locks_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    """Where Python has no ``fcntl``, a file marks the lock: it must be refused while its owner lives, and only then."""
+    """If Python has no ``fcntl``, a file marks the lock: it must be valid exactly while its owner lives."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['fcntl'] = None\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     path = tmp_path / "a.lock"

@@ -1,4 +1,4 @@
-"""The network is the published one: its recorded outputs, its state dict, its printed counts."""
+"""The network equals the published one: its recorded outputs, its state dict, its printed counts."""
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def made(name: str, form: str) -> nn.Module:
 
 
 def check(run: Callable[[Tensor], Tensor], model: nn.Module, free: str, atol: float = 1e-5) -> None:
-    """The graph against the network, at every shape that is free."""
+    """Compare the graph with the network at every dynamic shape."""
     for shape in SHAPES[free]:
         image = torch.randn(shape)
         with torch.no_grad():
@@ -83,7 +83,7 @@ def check(run: Callable[[Tensor], Tensor], model: nn.Module, free: str, atol: fl
 @pytest.mark.parametrize("grad", [True, pytest.param(False, marks=slow)])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:FutureWarning")
 def test_a_trace_passes_its_own_check_and_accepts_any_batch_size(name: str, form: str, grad: bool) -> None:
-    """The check runs without gradients: a graph that depends on them fails it."""
+    """The check runs without gradients, so it fails if the graph depends on gradient mode."""
     model = made(name, form)
     with torch.set_grad_enabled(grad):
         traced = torch.jit.trace(model, torch.randn(SHAPES["batch"][0]))

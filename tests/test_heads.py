@@ -1,4 +1,4 @@
-"""Heads: against hand counts, other libraries with the same weights, and published figures."""
+"""Heads compared with hand counts, other libraries with the same weights, and published figures."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def random_maps(dims: tuple[int, ...] = DIMS) -> list[Tensor]:
 def make_head(
     name: str, width: int = 24, dims: tuple[int, ...] = DIMS, num_classes: int = CLASSES, pyramid: bool = False
 ) -> Any:
-    """A head whose BatchNorms do something, in eval mode."""
+    """A head in evaluation mode whose BatchNorms have an effect."""
     make = heads.HEAD[name]
     assert make is not None
     head = make(dims, (4,) * len(dims), width, num_classes, pyramid, 0.1).eval()
@@ -75,7 +75,7 @@ def test_upernet_against_hand_computation() -> None:
 
 
 def test_pools_against_hand_computation() -> None:
-    """Of parallel branches of 4 and 8 channels both means are read, of a pyramid the coarser one."""
+    """For parallel branches of 4 and 8 channels, both means are read; for a pyramid, only the coarser one."""
     for name, norms in (("pool", (0, 0)), ("norm_pool", (2 * 4, 2 * 8))):
         costs = head_totals(name, (4, 8), 0, 3, (36, 9))
         assert (costs.params, costs.macs, costs.buffers) == (sum(norms) + 12 * 3 + 3, 12 * 3, 0)
@@ -104,7 +104,7 @@ def test_pools_average_maps_that_nothing_else_reads(name: str, pyramid: bool) ->
 
 @torch.no_grad()
 def copy_in_order(source: list[nn.Module], target: list[nn.Module]) -> None:
-    """Weights of layers to layers that stand in the same order; a linear may become a 1×1 convolution."""
+    """Copy weights between layers in the same order; a linear may become a 1×1 convolution."""
     for ours, theirs in zip(source, target, strict=True):
         for name, tensor in theirs.state_dict().items():
             tensor.copy_(ours.state_dict()[name].view_as(tensor))
@@ -261,7 +261,7 @@ def test_a_training_step_reaches_every_parameter_of_the_head(name: str) -> None:
 
 
 def test_a_head_depends_only_on_its_own_width_field() -> None:
-    """What it does not read is no part of a config's identity."""
+    """Widths of other heads are not part of a config's identity."""
     fields = {"classifier": "head_features", "segformer": "segformer_width", "upernet": "upernet_width"}
     for head in heads.HEAD:
         config = create_model("hrvit_nano", head=head).config

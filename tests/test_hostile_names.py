@@ -1,4 +1,4 @@
-"""Names from users are data: no markup, no terminal control, no path out of the results folder. Over all commands."""
+"""Names from users are data in all commands: no markup, no terminal control, no path outside the results folder."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def tree(folder: Path) -> set[str]:
 
 
 def show(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed, once it is known to hold nothing that a terminal obeys."""
+    """The printed text, after a check that it contains no control characters."""
     output, errors = capsys.readouterr()
     assert "Traceback" not in errors
     for text in (output, errors):
@@ -32,7 +32,7 @@ def show(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def shown_as(name: str) -> str:
-    """Rich leaves out the bell and the moves of the cursor; other control characters are written out."""
+    """Rich removes the bell and cursor movements; other control characters are escaped."""
     return printable(re.sub("[\a\b\v\f\r]", "", name))
 
 

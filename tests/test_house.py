@@ -1,4 +1,4 @@
-"""The files around the package: what they promise to pip, conda, make and a stranger's machine."""
+"""The files around the package, for pip, conda, make and other machines."""
 
 import re
 import subprocess
@@ -51,7 +51,7 @@ def test_every_direct_dependency_has_a_lower_bound_that_its_pin_meets(requiremen
 
 
 def installed_requirements(roots: list[Requirement]) -> Iterator[Requirement]:
-    """`roots` and all that they need here, directly or not, as their installed metadata says."""
+    """`roots` and all their direct and indirect dependencies here, from the installed metadata."""
     seen: set[tuple[str, str]] = set()
     queue = list(roots)
     while queue:
@@ -108,7 +108,7 @@ REGISTRY_HOST = re.compile(r"p[y]pi[.]org|python[h]osted[.]org|pytorch[.]org/[w]
 
 
 def find_private(text: str) -> list[str]:
-    """Paths of somebody's machine and hosts of package registries in `text`."""
+    """Private paths of a machine and hosts of package registries in `text`."""
     return PRIVATE_PATH.findall(text) + REGISTRY_HOST.findall(text)
 
 

@@ -1,4 +1,4 @@
-"""How one image file becomes RGB: against numpy, twins in eight bits, and files written byte by byte."""
+"""Conversion of one image file to RGB, compared with numpy, 8-bit versions, and files written byte by byte."""
 
 import struct
 import warnings
@@ -19,7 +19,7 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (9, 12, 3)).astype(np.uint8)
 
 
 def read(path: Path, size: tuple[int, int] = (9, 12)) -> np.ndarray:
-    """The file at its own size, (H, W, 3), as numbers that can be subtracted."""
+    """The file at its original size, (H, W, 3), as signed numbers."""
     return read_image(path, size).astype(int)
 
 
@@ -80,7 +80,7 @@ def write_png(
 
 
 def twelve_bits(values: np.ndarray) -> bytes:
-    """Pairs of numbers in three bytes, row by row."""
+    """Two numbers in three bytes, row by row."""
     pairs = values.reshape(-1, 2).astype(int)
     return b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs.tolist())
 
@@ -157,7 +157,7 @@ def test_images_without_a_known_range_are_refused(tmp_path: Path, name: str, mod
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB", "LA", "RGBA"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    """A picture of eight strong colours, or black and white, comes back from each mode nearly as it was."""
+    """An image of eight saturated colours, or black and white, is nearly unchanged after conversion from each mode."""
     corners = np.array([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], np.uint8)
     if mode in ("1", "L", "LA"):
         corners = np.repeat(corners[:, :1], 3, axis=1)
@@ -189,7 +189,8 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_rotated_by_all_exif_orientations(tmp_path: Path, suffix: str, orientation: int) -> None:
-    """The EXIF standard's eight orientations: what row 0 and column 0 of the stored picture are when upright."""
+    """The eight orientations of the EXIF standard: the sides of the upright image at which row 0 and column 0 of the
+    stored one are."""
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :24], upright[:16, 24:], upright[16:, :24] = (250, 10, 10), (10, 250, 10), (10, 10, 250)
     stored = {
@@ -245,7 +246,7 @@ def test_transparent_pixels_are_composited_on_white(tmp_path: Path, suffix: str)
 
 @pytest.mark.parametrize("extra", [1, 2])
 def test_grey_with_alpha_is_composited_on_white(tmp_path: Path, extra: int) -> None:
-    """In a TIFF the grey of extra samples of kind 1 is multiplied by alpha already."""
+    """In a TIFF with extra samples of kind 1, grey is already multiplied by alpha."""
     grey = GREY if extra == 2 else (GREY.astype(int) * ALPHA // 255).astype(np.uint8)
     path = write_tiff(tmp_path / "a.tif", np.dstack([grey, ALPHA]).tobytes(), 8, 2, extra_samples=extra)
     seen = ALPHA > 16  # below it, dividing by alpha is coarse
@@ -257,7 +258,7 @@ def test_grey_with_alpha_is_composited_on_white(tmp_path: Path, extra: int) -> N
     ("depth", "colour", "key"), [(1, 0, (1,)), (8, 0, (100,)), (16, 0, (25_700,)), (8, 2, (255, 0, 0))]
 )
 def test_a_transparent_colour_is_white(tmp_path: Path, depth: int, colour: int, key: tuple[int, ...]) -> None:
-    """Left of 8 columns are of the transparent colour, right of it black."""
+    """The left 4 of 8 columns have the transparent colour; the others are black."""
     values = np.zeros((9, 8, len(key)), np.int64)
     values[:, :4] = key
     rows = np.packbits(values[..., 0].astype(np.uint8), axis=1) if depth == 1 else values

@@ -1,4 +1,4 @@
-"""Which files of a folder are images to train on: nested, linked, hidden, unreadable, and what is said of the rest."""
+"""Images of a folder: nested, linked, hidden, unreadable; and the report of skipped files."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_nested_images_belong_to_the_class_of_the_top_folder(root: Path) -> None
 
 
 def test_files_and_classes_equal_those_of_torchvisions_image_folder(root: Path) -> None:
-    """Of suffixes that both read."""
+    """For suffixes that both read."""
     for number, name in enumerate(["x/1.jpg", "x/y/2.JPEG", "3.webp", "z.tif", "x/ppm.ppm", "p.pgm", "b.bmp"]):
         save(root / "train" / "dark" / name, 10 * number)
     (root / "train" / "dark" / "notes.txt").touch()
@@ -76,7 +76,7 @@ def test_more_suffixes_are_read(root: Path, name: str) -> None:
 
 
 def test_16_bit_images_give_the_same_data_set_as_their_8_bit_versions(root: Path, tmp_path: Path) -> None:
-    """The same pictures in 16 bits are the same data set, to the byte: they used to be white."""
+    """The same images in 16 bits give a data set of equal bytes."""
     deep = tmp_path / "deep"
     for number, path in enumerate(sorted(root.rglob("*.png"))):
         picture = np.random.default_rng(number).integers(0, 256, (32, 32)).astype(np.uint8)
@@ -136,7 +136,7 @@ def test_the_command_reports_skipped_files_once(root: Path, tmp_path: Path, caps
 def test_a_study_reports_skipped_files_once(
     root: Path, tmp_path: Path, metrics: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If it trains; in a rehearsal too, and without decoding an image."""
+    """If the study trains; also with --dry-run, and without decoding an image."""
     (root / "train" / "dark" / "a.heic").write_bytes(b"?")
     (root / "train" / "dark" / "broken.png").write_bytes(b"?")
     study = {
@@ -193,7 +193,7 @@ def test_many_links_to_the_same_folders_do_not_multiply(root: Path, tmp_path: Pa
 
 
 def test_an_error_names_an_unreadable_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Permissions do not stop root, as whom tests may run: so the refusal is made here."""
+    """Root, as which tests may run, can read everything, so the error is simulated."""
     locked = root / "train" / "dark" / "locked"
     locked.mkdir()
     scandir = os.scandir
@@ -222,7 +222,7 @@ def test_the_home_folder_is_expanded(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_digest_follows_links_and_ignores_hidden_files(root: Path, tmp_path: Path) -> None:
-    """It changes with what is read, and with nothing else."""
+    """It changes only with files that are read."""
     far = save(tmp_path / "far" / "0.png", 1)
     os.symlink(far.parent, root / "train" / "dark" / "linked")
     before = files_digest(root)

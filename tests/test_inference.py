@@ -1,4 +1,4 @@
-"""Inference in windows, scales and flips against loops over pixels in plain Python."""
+"""Inference in windows, scales and flips, compared with loops over pixels in plain Python."""
 
 import doctest
 import math
@@ -26,7 +26,7 @@ WEIGHTS = [[[[(7 * c + 5 * k + 3 * i + j) % 9 - 4 for j in range(3)] for i in ra
 
 
 class Net(nn.Module):
-    """A padded 3 × 3 convolution with whole-number weights: what it says of a pixel depends on the window's border."""
+    """A padded 3 × 3 convolution with integer weights: its output at a pixel depends on the border of the window."""
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def naive_predict(image: Maps, original: tuple[int, int], options: InferenceOpti
 
 
 def random_image(height: int, width: int, seed: int = 0) -> Tensor:
-    """Whole numbers, so that sums in float32 are exact."""
+    """Integers, so that sums in float32 are exact."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(-4, 5, (1, CHANNELS, height, width), generator=generator).float()
 
@@ -178,7 +178,8 @@ def test_sliding_windows_equal_a_loop_over_pixels(
 
 
 def test_overlapping_windows_disagree_and_are_averaged() -> None:
-    """The image is split where zero padding makes each window say something else: not just the whole image again."""
+    """Zero padding makes the outputs of overlapping windows differ, so the result differs from that of the whole
+    image."""
     image, net = random_image(8, 14), Net().eval()
     sliding, at_once = slide(net, image, (8, 8), (8, 6)), whole(net, image)
     differs = (sliding != at_once).any(1)[0].any(0).nonzero().flatten().tolist()

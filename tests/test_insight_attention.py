@@ -1,4 +1,4 @@
-"""Attention maps: against the modules' own outputs, and against loops over tokens written from the definitions."""
+"""Attention maps compared with the outputs of the modules, and with loops over tokens written from the definitions."""
 
 import copy
 import math
@@ -61,7 +61,7 @@ def test_every_variant_has_an_attention_map_or_a_reason_for_having_none() -> Non
 
 
 def local_part(mixer: Any, x_HWC: Tensor, window: int) -> Tensor:
-    """What CSWin's convolution of the values adds, by loops; zero for all others."""
+    """The convolution of the values in CSWin, by loops; zero for all others."""
     if not hasattr(mixer, "lepe_rows"):
         return torch.zeros_like(x_HWC)
     rows, columns = mixer.to_qkv(x_HWC).chunk(3, -1)[2].chunk(2, -1)
@@ -83,7 +83,8 @@ def local_part(mixer: Any, x_HWC: Tensor, window: int) -> Tensor:
 def test_attention_map_times_values_equals_the_output_of_the_module(
     variant: str, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For every token, head and block, while the fused path runs; windows that leave a rest, and one over the map."""
+    """For every token, head and block, with the fused path; windows with a remainder, and one window larger than the
+    map."""
     model, image = network(variant, window), torch.randn(1, 3, *IMAGE)
     before = model(image)
     fused: list[int] = []
@@ -181,7 +182,7 @@ def map_by_loop(variant: str, mixer: Any, x: Tensor, token: Token, w: int) -> Te
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ATTENDING)
 def test_the_attention_map_of_a_pixel_equals_that_of_naive_loops(variant: str) -> None:
-    """Every pixel of the image has the weight of its token; also pixels of the last, partly covered token."""
+    """Every pixel of the image has the weight of its token, also in the last token, which is only partly covered."""
     model, image = network(variant), torch.randn(1, 3, *IMAGE)
     found = block_attention(model, image)
     inputs = capture(model, image, outputs=[f"{one.place.name}.attn_norm" for one in found]).outputs
@@ -202,7 +203,7 @@ def test_the_attention_map_of_a_pixel_equals_that_of_naive_loops(variant: str) -
 
 
 def test_a_merged_key_covers_only_existing_tokens() -> None:
-    """A patch of 8 on 13 × 9 tokens leaves a rest without a key; one that is wider than the map covers all of it."""
+    """A patch of 8 on 13 × 9 tokens leaves a remainder without a key; a patch wider than the map covers all of it."""
     fine, _, coarse, _ = block_attention(network("spatial_reduction", 8), torch.randn(1, 3, *IMAGE))
     expected = np.zeros((13, 9))
     expected[:8, :8] = 1 / 64
@@ -216,7 +217,7 @@ def test_a_merged_key_covers_only_existing_tokens() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["cross_shaped", "shifted_window", "spatial_reduction", "linear"])
 def test_weights_computed_in_parts_equal_the_whole_map(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights computed a few at a time are those of the dense maps; so are amounts that are moved to the keys."""
+    """Weights computed in parts equal those of the dense maps; so do amounts distributed to the keys."""
     [one, *_] = block_attention(network(variant), torch.randn(1, 3, *IMAGE))
     dense = torch.from_numpy(one.of_all())
     amounts = torch.rand(dense.shape[1])

@@ -1,4 +1,4 @@
-"""Contributions, statistics and rollout: against sums, loops over dense maps, and products of matrices."""
+"""Contributions, statistics and rollout, compared with sums, loops over dense maps, and matrix products."""
 
 import math
 from typing import cast
@@ -24,7 +24,7 @@ from hrvit_lab.network.model import HRViT
 
 
 def uneven(model: HRViT) -> HRViT:
-    """Statistics and weights of BatchNorms that are not those of the start."""
+    """Randomize statistics and weights of BatchNorms."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -60,7 +60,7 @@ def test_contributions_sum_to_the_residual_stream(changes: dict[str, object], pa
 
 @torch.no_grad()
 def test_without_activation_contributions_have_a_closed_form() -> None:
-    """The projection is then linear, so the parts of attention and convolution are known in closed form."""
+    """The projection is then linear, so the contributions of attention and convolution are known in closed form."""
     model, image = uneven(build(tiny("window", attn_activation=False))), torch.randn(1, 3, *IMAGE)
     name = "stages.0.branches.1.0"
     [one] = contributions(model, image, [name])

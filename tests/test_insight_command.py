@@ -1,4 +1,4 @@
-"""The command: files hold what the functions return, pictures say what they must, bad input is one sentence."""
+"""The command: files contain the functions' results, figures show the required remarks, bad input is one sentence."""
 
 import json
 import re

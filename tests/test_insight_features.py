@@ -1,4 +1,5 @@
-"""Receptive fields, similarity, components, evidence and segments: against closed forms, loops and scikit-learn."""
+"""Receptive fields, similarity, components, evidence and segments, compared with closed forms, loops and scikit-
+learn."""
 
 import doctest
 import math
@@ -91,7 +92,8 @@ def test_the_receptive_field_of_a_stack_equals_the_closed_form(layers: tuple[tup
 
 
 def test_the_receptive_field_includes_all_channels() -> None:
-    """The mean square over random signs tends to the sum of squares over channels, which the plain sum would miss."""
+    """The mean square over random signs approximates the sum of squares over channels; a plain sum would cancel
+    terms."""
     conv = nn.Conv2d(2, 2, 1, bias=False)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[3.0, 0], [-3, 4]])[:, :, None, None])

@@ -1,4 +1,4 @@
-"""Latency: exact on a fake clock, near the truth on the real one, and nothing left behind."""
+"""Latency of one model: exact on a fake clock, close to the true value on the real one; all state is restored."""
 
 import copy
 import gc
@@ -22,7 +22,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 
 class Timed(nn.Module):
-    """Takes ``time_ms(n)`` on its n-th run, whatever the input."""
+    """Takes ``time_ms(n)`` on its n-th run, for any input."""
 
     def __init__(self, wait: Callable[[float], None], time_ms: Callable[[int], float]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Timed(nn.Module):
 
 
 class Spy(nn.Module):
-    """Keeps what it was run on and how, in a list that copies share."""
+    """Records its input and settings in a list that copies share."""
 
     seen: list[dict[str, object]]
 
@@ -68,8 +68,8 @@ def spy() -> Spy:
 
 
 def test_a_fake_clock_gives_exact_statistics() -> None:
-    """Twenty calls of 8 ms are steady. Then the race: in each round the model and its twin run twice, of which the
-    second run is timed, in random order; calls of 1, 2, … 80 ms must come back as each round's own."""
+    """Twenty calls of 8 ms are steady. In each round of the race, the model and its control run twice in random order,
+    and the second run is timed. Calls of 1, 2, … 80 ms must be returned in their rounds."""
     clock = FakeClock()
     model = Timed(clock.pass_ms, lambda run: 8.0 if run < 20 else run - 19.0)
     result = measure_latency(model, 8, batch_size=4, min_runs=20, max_runs=20, clock=clock)
@@ -110,7 +110,7 @@ def test_too_few_runs_leave_steadiness_unknown() -> None:
 
 
 def test_throttled_runs_are_stored_separately(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every third look finds the device throttled, and the model slow."""
+    """In every third reading the device is throttled and the model is slow."""
     clock = FakeClock()
 
     class Monitor:
@@ -140,7 +140,7 @@ def test_a_name_or_a_config_is_accepted() -> None:
 
 
 def test_a_sleep_of_20_ms_is_measured_as_20_ms() -> None:
-    """Or as long as it really took: on a busy machine a sleeper is woken late."""
+    """Or as the time that it really took: on a busy machine, a sleep can end late."""
     slept_ms: list[float] = []
 
     def sleep(ms: float) -> None:
@@ -160,7 +160,7 @@ def test_a_sleep_of_20_ms_is_measured_as_20_ms() -> None:
 
 
 class Products(nn.Module):
-    """Multiplies a matrix with itself so many times: work of a known proportion."""
+    """Multiplies a matrix by itself a number of times: work in a known proportion."""
 
     matrix: Tensor
 
@@ -176,8 +176,8 @@ class Products(nn.Module):
 
 
 def test_a_planted_slowdown_by_a_factor_of_2_is_measured() -> None:
-    """On this thread's own clock, which stands still while other programs have the core. These still slow it by what
-    they share (caches, a core's second thread), so both are measured in turn, and the quietest of each is compared."""
+    """Measured by the CPU time of this thread, which excludes other programs. Other load still has an effect through
+    shared caches, so both are measured alternately, and the fastest run of each is compared."""
     turns = [
         [
             measure_latency(Products(times), 8, threads=1, min_runs=10, max_runs=10, clock=time.thread_time).median_ms
@@ -233,7 +233,7 @@ PLACES = [("generic", "all"), *((b, op) for b in ("cuda", "mkldnn") for op in ("
 
 
 def precisions() -> dict[tuple[str, str], str]:
-    """What torch would use for float32 at each place."""
+    """The precision that torch would use for float32, by operator."""
     return {place: torch._C._get_fp32_precision_getter(*place) for place in PLACES}
 
 
@@ -351,7 +351,7 @@ def test_cuda_measures_device_time_and_wall_time_separately() -> None:
 @pytest.mark.gpu
 @needs_cuda
 def test_cuda_timing_waits_for_the_work() -> None:
-    """Queueing a big product takes microseconds: a time of that size would mean that nobody waited."""
+    """Queueing a large product takes microseconds; a time of that order would mean that the work was not awaited."""
 
     class Product(nn.Module):
         def forward(self, x_BCHW: Tensor) -> Tensor:

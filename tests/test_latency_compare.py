@@ -1,4 +1,5 @@
-"""Interleaved comparison: statistics against hand computations, races on a scripted clock, and the real one (slow)."""
+"""Interleaved comparison: statistics compared with hand computation, races on a scripted clock, and on the real one
+(slow)."""
 
 import itertools
 import math
@@ -48,9 +49,9 @@ def binomial_tail(n: int, p: float, at_least: int) -> float:
 
 @pytest.mark.parametrize("n", [3, 5, 11, 25])
 def test_the_bootstrap_agrees_with_its_exact_distribution(n: int) -> None:
-    """For odd n the resampled median is at most the k-th value when at least half of the draws are among the first k:
-    a binomial tail. The interval's ends must lie where that distribution passes 1.25 % and 98.75 %, within what 2,000
-    resamples can tell."""
+    """For odd n, the resampled median is at most the k-th value if at least half of the draws are among the first k: a
+    binomial tail. The interval's ends must be where that distribution reaches 1.25 % and 98.75 %, within the error of
+    2,000 resamples."""
     values = [float(k) ** 1.5 for k in range(1, n + 1)]
     random.Random(0).shuffle(values)
     estimate = bootstrap_median(values)
@@ -65,7 +66,8 @@ def test_the_bootstrap_agrees_with_its_exact_distribution(n: int) -> None:
 
 
 def test_the_bootstrap_of_three_values_against_hand_computation() -> None:
-    """Of 27 equally likely resamples 7 have the lowest as median, 7 the highest: both ends are the extremes."""
+    """Of 27 equally likely resamples, 7 have the lowest value as median and 7 the highest: both ends are the
+    extremes."""
     medians = [sorted(draw)[1] for draw in itertools.product([1.0, 2.0, 4.0], repeat=3)]
     assert (medians.count(1.0), medians.count(4.0)) == (7, 7)
     assert bootstrap_median([4.0, 1.0, 2.0]) == Estimate(2.0, 1.0, 4.0)
@@ -80,7 +82,7 @@ def test_scaling_both_changes_no_ratio(times: list[float], factor: float) -> Non
 
 
 def test_pairing_removes_the_drift() -> None:
-    """The machine slows down to a fifth during the race; 2 % more work is still 2 %, to the last digit."""
+    """The machine slows down to a fifth during the race; a slowdown of 2 % is still measured exactly."""
     drift = np.linspace(1, 5, 31)
     ratio = paired_ratio(list(1.02 * drift), list(drift))
     assert ratio == pytest.approx((1.02, 1.02, 1.02))
@@ -189,7 +191,8 @@ def test_a_device_that_is_always_throttled_is_still_measured() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_a_power_limit_discards_no_round(capped: list[bool]) -> None:
-    """It came and went: rounds were dropped as long as seven without it were left, and all came back with the next."""
+    """Earlier, the decision changed with single rounds: those at the limit were dropped only while seven others were
+    left."""
     throttled: list[tuple[str, ...]] = [("power limit",) if held else () for held in capped]
     assert kept_rounds(throttled) == list(range(len(throttled)))
     others = [("power limit", "heat"), *throttled]
@@ -237,7 +240,7 @@ def test_knee_against_hand_computation(throughputs: list[float], batch: int) -> 
 
 
 def drifting(seed: int, slowdown: float) -> tuple[FakeClock, dict[str, Callable[[], Sample]]]:
-    """Two competitors on a machine with drift, jitter of 3 % and one call in thirty held up for long."""
+    """Two competitors on a machine with drift, jitter of 3 %, and a long delay in one call of thirty."""
     clock, draw = FakeClock(), random.Random(seed)
 
     def time_ms(factor: float) -> Callable[[], float]:
@@ -258,7 +261,7 @@ def contains_one(rounds: Rounds) -> bool:
 
 @pytest.mark.parametrize("races", [30, pytest.param(80, marks=pytest.mark.slow)])
 def test_on_a_simulated_machine_intervals_cover_and_slowdowns_are_detected(races: int) -> None:
-    """Of 80 intervals 76 should contain the truth, give or take 2; and 5 % is nearly always found."""
+    """Of 80 intervals, 76 ± 2 are expected to contain the true value; a slowdown of 5 % is nearly always detected."""
     covered, found = 0, 0
     for seed in range(races):
         clock, stopwatches = drifting(seed, 1.05)
@@ -271,7 +274,7 @@ def test_on_a_simulated_machine_intervals_cover_and_slowdowns_are_detected(races
 
 
 class Products(nn.Module):
-    """Multiplies two matrices so many times: steady work of a known proportion."""
+    """Multiplies two matrices a number of times: constant work in a known proportion."""
 
     matrix: Tensor
 
@@ -289,7 +292,7 @@ class Products(nn.Module):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_on_this_machine_20_races_cover_and_detect_a_planted_slowdown() -> None:
-    """20 races of 20 products against 21: the control's interval contains 1 and is narrow, and 5 % is found."""
+    """20 races of 20 against 21 products: the interval of the control contains 1 and is narrow, and 5 % is detected."""
     once, more = (NamedModel(f"{times} products", m, m) for times in (20, 21) for m in [Products(times)])
     covered = narrow = found = 0
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""Clocks, throttling, neighbours, energy and roofline: against scripted devices and sums done by hand."""
+"""Clock rates, throttling, other processes, energy and roofline: scripted devices and sums computed by hand."""
 
 import importlib
 import itertools
@@ -38,7 +38,7 @@ class NVMLError(Exception):
 
 
 class FakeNvml:
-    """A management library with one GPU, as a script says."""
+    """A management library with one GPU that returns scripted values."""
 
     NVMLError = NVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
@@ -160,7 +160,7 @@ def test_an_idle_machine_gets_no_remark() -> None:
 
 
 def test_energy_against_hand_computation() -> None:
-    """A device of 100 W when idle and 300 W at work; a call takes 1/16 s: 18.75 J, of which 12.5 J are the call's."""
+    """A device of 100 W when idle and 300 W under load; a call takes 1/16 s: 18.75 J in total, 12.5 J net."""
     now = joules = 0.0
 
     def let_pass(seconds: float, watts: float) -> None:
@@ -205,7 +205,8 @@ def test_without_nvml_the_monitor_says_which_values_are_unknown(gpu: torch.devic
 
 
 class MigNvml(FakeNvml):
-    """A GPU in parts: one has an identity of its own, and NVML tells little of it (docs: NVML_ERROR_NOT_SUPPORTED)."""
+    """A GPU divided by MIG: the instance has its own UUID, and NVML supports few queries (docs:
+    NVML_ERROR_NOT_SUPPORTED)."""
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         if uuid != "MIG-0123":
@@ -302,7 +303,8 @@ CPU = torch.device("cpu")
 
 
 def test_ceilings_are_computed_from_a_scripted_clock() -> None:
-    """Each reading of the clock is a quarter of a second after the one before: so long takes each product and copy."""
+    """Each reading of the clock is a quarter of a second later than the previous one; each product and copy takes that
+    time."""
     readings = iter(range(10**6))
     ceilings = measure_ceilings(CPU, "float32", clock=lambda: next(readings) / 4, seconds=0.0)
     assert ceilings.gemm_flop_s == pytest.approx(4 * 2 * 512**3)
@@ -317,7 +319,8 @@ def planted(clock: FakeClock, flop_s: Callable[[int], float]) -> Any:
 
 
 def test_the_ceiling_is_the_fastest_product_at_its_best_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a Zen 5 core: ``mm`` reaches 111 GFLOP/s, the packed product 260, and falls off where caches end."""
+    """As on a Zen 5 core: ``mm`` reaches 111 GFLOP/s, and the packed product 260, less for matrices larger than the
+    cache."""
     clock = FakeClock()
     speeds = {512: 200e9, 1024: 260e9, 2048: 240e9, 4096: 230e9}
     monkeypatch.setattr(
@@ -333,7 +336,7 @@ def test_the_ceiling_is_the_fastest_product_at_its_best_side(monkeypatch: pytest
 
 @pytest.mark.parametrize("flop_s", [1e8, 1e9, 1e10, 1e11, 1e12, 1e14])
 def test_the_time_for_ceilings_is_bounded(monkeypatch: pytest.MonkeyPatch, flop_s: float) -> None:
-    """No side is begun that would end after the two seconds; the smallest is measured whatever it takes."""
+    """No side is started that would end after two seconds; the smallest is always measured."""
     clock = FakeClock()
     names = ("a", "b", "c")
     monkeypatch.setattr(roofline_module, "PRODUCTS", {name: planted(clock, lambda side: flop_s) for name in names})
@@ -352,7 +355,7 @@ def test_an_unavailable_product_is_not_tried(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_every_product_multiplies_its_matrices(name: str) -> None:
-    """2·n³ operations are what it is credited with: the output must be that of the whole product."""
+    """It is counted as 2·n³ operations, so the output must be that of the whole product."""
     torch.manual_seed(0)
     call = PRODUCTS[name](64, CPU, torch.float32)
     torch.manual_seed(0)

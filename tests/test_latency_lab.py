@@ -1,4 +1,5 @@
-"""The lab: what passes the gate is timed exactly (fake clock), what does not is a row that says why; the CLI."""
+"""The lab: entries that pass the gate are timed exactly (fake clock), others are rows with a reason; the command
+line."""
 
 import json
 import math
@@ -55,7 +56,7 @@ FIVE = Budget(min_rounds=5, max_rounds=5)
 
 
 class Timed(nn.Module):
-    """A convolution that takes so many milliseconds of a clock, half as many in bfloat16."""
+    """A convolution that takes that many milliseconds of a clock, half as many in bfloat16."""
 
     def __init__(self, clock: FakeClock, ms: float, fail: Callable[[Tensor], None] = lambda x: None) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ def named(name: str, module: nn.Module) -> NamedModel:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """A fake clock, and ceilings as one would measure on it."""
+    """A fake clock, with fixed ceilings in place of measured ones."""
     monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(gemm_flop_s=4e6, copy_byte_s=1e9))
     return FakeClock()
 
@@ -120,7 +121,7 @@ def planted(clock: FakeClock, flop_s: float) -> Callable[..., Callable[[], None]
 def test_a_planted_slow_product_is_detected(
     monkeypatch: pytest.MonkeyPatch, kernel: int, fastest: float, words: str
 ) -> None:
-    """All products at hand are slow, or one is not; the network computes 2 · 64 · 12 · k² operations in 0.1 ms."""
+    """All available products are slow, or one is not; the network computes 2 · 64 · 12 · k² operations in 0.1 ms."""
     clock = FakeClock(tick_ms=1e-6)
     monkeypatch.setattr(roofline_module, "COPY_BYTES", {"cpu": 2**10})
     monkeypatch.setattr(roofline_module, "PRODUCTS", {"slow": planted(clock, 1e6), "other": planted(clock, fastest)})
@@ -300,7 +301,7 @@ def test_reference_gradients_computed_in_chunks_equal_those_of_the_batch() -> No
 
 
 def test_batch_norms_are_random_and_reproducible() -> None:
-    """At initialisation attention ends in a BatchNorm of zeros, and an error in it would not be seen."""
+    """At initialization, attention ends in a BatchNorm of zeros, which would hide errors in attention."""
     initial, measurable = create_model("hrvit_micro").eval(), find_model("hrvit_micro").plain.eval()
     images_BCHW = torch.randn(1, 3, 32, 32)
 
@@ -341,7 +342,7 @@ def test_layer_scales_of_any_name_are_randomized(name: str, ending: str) -> None
 
 
 def test_only_weights_that_start_at_zero_are_randomized() -> None:
-    """A classifier of zeros makes every output zero, whatever computes it (timm's ResMLP and Hiera)."""
+    """A classifier of zeros gives outputs of zero for any features (timm's ResMLP and Hiera)."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 50))
     model.gain = nn.Parameter(torch.zeros(4, 1, 1, 1))  # as in timm's NFNets
     nn.init.zeros_(model[2].weight)  # type: ignore[arg-type]
@@ -355,7 +356,7 @@ def test_only_weights_that_start_at_zero_are_randomized() -> None:
 
 
 def test_studies_and_the_lab_time_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One question, one answer: whatever asks for nano's latency gets the same weights."""
+    """Studies and the lab measure nano with equal weights."""
     config = PRESETS["hrvit_nano"]
     timed = []
 
@@ -421,7 +422,7 @@ def test_regions_contain_every_weight_except_norms_of_stages(form: Callable[[nn.
 
 @pytest.mark.parametrize("before", [8, 1_000_000])
 def test_every_shape_can_be_compiled_and_limits_are_restored(before: int) -> None:
-    """Whoever raised the limits before (exporting does) keeps them."""
+    """Limits that were raised before (exporting does this) are kept."""
     import torch._dynamo
 
     config = torch._dynamo.config
@@ -473,7 +474,7 @@ def test_compiled_blocks_compute_the_same_and_train() -> None:
 
 
 def test_a_training_step_against_hand_computation() -> None:
-    """The mean of (2w)² over one number has gradient 8w; a second step must not add to the first's."""
+    """The mean of (2w)² over one number has gradient 8w; a second step must not add to the gradient of the first."""
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(3.0)
@@ -658,7 +659,7 @@ def test_a_narrow_terminal_shows_uncut_names_and_fewer_columns() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
 def test_no_cell_is_cut_at_any_width(width: int) -> None:
-    """Every column of a GPU's table, in a terminal that may be too narrow for them: some are left out, and named."""
+    """Every column of a GPU's table. If the terminal is too narrow, some columns are omitted and named."""
     everything: dict[str, Any] = dict(
         dtype="bfloat16", relative_error=1e-7, compile_seconds=61.2, peak_memory_mib=1234.5,
         device_samples_ms=(9.0,) * 3, cold_samples_ms=(9.5,) * 3, energy=Energy(1.0, 0.5, 60.0, 10, 3.0),
@@ -717,7 +718,7 @@ def test_an_unwritable_path_is_reported_in_one_sentence(tmp_path: Path, capsys: 
 
 @pytest.fixture
 def ticking(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command on a clock whose every reading takes a millisecond: so long takes each call, on any machine."""
+    """The command on a clock whose readings are a millisecond apart: each call takes that time on any machine."""
     clock.tick_ms = 1.0
     monkeypatch.setattr(command, "race", partial(race, clock=clock))
     monkeypatch.setattr(command, "measure_parts", partial(measure_parts, clock=clock))
@@ -725,7 +726,7 @@ def ticking(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a network of two branches, small enough for whole commands."""
+    """The name of a network with two branches, small enough for whole commands."""
     monkeypatch.chdir(tmp_path)
     config = with_branches(preset("hrvit_nano"), 2).replace(depths=((1,), (1, 1)))
     (tmp_path / "two.yaml").write_text(config.to_yaml())
@@ -761,7 +762,7 @@ def test_the_command_writes_lines_a_table_and_a_figure(
 def test_a_second_run_replaces_no_file_and_training_has_no_parts(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file takes the lines of many runs; a folder is of one, as its table and figures are."""
+    """A file collects the lines of many runs; a folder holds one run, like its table and figures."""
     arguments = [two, "--resolution", "32", "--max-seconds", "0.01", "--json", str(tmp_path / "all.jsonl")]
     for folder, option, batches in (("a", "--batch", "1"), ("b", "--batch-size", "1,2,4")):
         assert cli.main([*arguments, "--out", folder, option, batches]) == 0
@@ -798,7 +799,7 @@ def test_a_full_disk_names_the_file(name: str, two: str, tmp_path: Path, capsys:
 def test_a_later_interrupt_keeps_the_figures_of_finished_races(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C while parts are timed: the race before them is kept with its table and figure."""
+    """Ctrl-C while parts are timed: the earlier race is kept with its table and figure."""
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Latency by part: exact on a fake clock, complete over the network, and its sum near the whole (slow)."""
+"""Latency by part: exact on a fake clock, complete over the network, and its sum close to the whole (slow)."""
 
 import copy
 from collections.abc import Callable
@@ -28,7 +28,7 @@ TIMES_MS = {"attn": 3.0, "shortcut": 1.0, "ffn": 2.0, "attn_norm": 0.25, "ffn_no
 
 
 def test_on_a_fake_clock_every_part_has_its_exact_time() -> None:
-    """Known times stand in hooks of every part; the table must return them, times the number of blocks."""
+    """Hooks of every part take known times; the table must return them, multiplied by the number of blocks."""
     clock = FakeClock()
     model = create_model("hrvit_nano").eval()
     total = 0.0

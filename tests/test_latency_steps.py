@@ -1,4 +1,4 @@
-"""Progress of a race: step k of n, a bound that holds, one changing line on a terminal and none in a pipe."""
+"""Progress of a race: step k of n, a valid bound, one changing line in a terminal and none in a pipe."""
 
 import io
 import math
@@ -20,7 +20,7 @@ from hrvit_lab.latency.steps import Step, Steps, about
 
 
 class Slow(nn.Module):
-    """A convolution that takes so many milliseconds of a clock."""
+    """A convolution that takes that many milliseconds of a clock."""
 
     def __init__(self, clock: FakeClock, ms: float) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ def test_bounds_are_rounded_up(seconds: float, words: str) -> None:
 
 @pytest.mark.parametrize("call_ms", [0.01, 10.0, 3_000.0])
 def test_a_race_reports_all_steps_and_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch, call_ms: float) -> None:
-    """At each report the rest lasts no longer than was said. Where a call takes seconds, seven rounds take longer than
-    the budget: the bound is right as soon as the calls are known."""
+    """After each report, the remaining time is at most the reported one. If a call takes seconds, seven rounds take
+    longer than the budget; the bound is correct once the duration of calls is known."""
     monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(1e9, 1e9))
     clock, told = FakeClock(), list[tuple[float, Step]]()
     monkeypatch.setattr(lab, "Steps", lambda planned, report: Steps(planned, report, clock))

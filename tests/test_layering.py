@@ -1,4 +1,4 @@
-"""Imports go down only: the floors, checked on the source with `ast`; and the checker, on planted faults."""
+"""Imports go down only: checks the floors on the source with `ast`, and checks the checker on planted faults."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""`load_checkpoint`: every wrapper, prefix and layout; files from strangers; all or nothing."""
+"""`load_checkpoint`: every wrapper, prefix and layout; untrusted files; all tensors or none."""
 
 import argparse
 import hashlib
@@ -42,7 +42,7 @@ State = dict[str, Tensor]
 
 
 def randomized(module: nn.Module, seed: int = 1) -> nn.Module:
-    """Every parameter and every statistic drawn anew; in evaluation mode."""
+    """Randomize every parameter and every statistic; in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in module.state_dict().values():
@@ -71,7 +71,7 @@ def digest(model: nn.Module) -> str:
 
 
 def published() -> tuple[State, dict[str, str], Tensor]:
-    """Weights of the naive network, what our model is built with, and the naive network's output."""
+    """Weights of the naive network, the fields with which our model is built, and the output of the naive network."""
     naive = randomized(NaiveHRViT(SMALL))
     return naive.state_dict(), {"head": "classifier"}, output(naive)
 
@@ -136,7 +136,7 @@ def test_every_wrapper_prefix_and_layout_gives_the_output_of_the_source(layout: 
 
 
 def test_a_safetensors_file_is_never_mistaken_for_a_pickle(tmp_path: Path) -> None:
-    """It begins with the length of its header, whose lowest byte can be the one that a pickle begins with."""
+    """It begins with the length of its header, whose lowest byte can be the first byte of a pickle."""
     path = tmp_path / "weights.safetensors"
     state = {key: tensor.contiguous() for key, tensor in ours()[0].items()}
     firsts = set()
@@ -165,7 +165,7 @@ def test_every_kind_of_file_is_loaded(layout: str, kind: str, tmp_path: Path) ->
 
 
 def test_names_with_prefixes_inside_are_loaded() -> None:
-    """As regions that are compiled one by one have them."""
+    """As in models whose regions are compiled separately."""
     state, _, expected = ours()
     inside = {key.replace(".branches.0.", ".branches.0._orig_mod."): tensor for key, tensor in state.items()}
     assert inside.keys() != state.keys()
@@ -345,7 +345,8 @@ def test_with_other_classes_the_classifier_keeps_its_values(layout: str) -> None
 
 @pytest.mark.parametrize(("in_chans", "repeats"), [(1, 3), (6, 1), (9, 1)])
 def test_other_input_channels_are_adapted_by_timms_rule(in_chans: int, repeats: int) -> None:
-    """A grey image is one whose three channels are equal; an image twice over gives what it gives once."""
+    """A grey image equals one with three equal channels; an image concatenated with itself gives the output of the
+    image."""
     state, _, _ = ours()
     source, model = small(), small(in_chans=in_chans)
     load_checkpoint(source, state)
@@ -374,7 +375,7 @@ def test_a_model_without_a_classifier_loads_the_other_weights() -> None:
 @pytest.mark.parametrize("theirs", ["classifier", "pool", "segformer", "upernet"])
 @pytest.mark.parametrize("mine", ["classifier", "pool", "segformer", "upernet", "none"])
 def test_from_a_checkpoint_with_another_head_only_the_rest_is_loaded(theirs: str, mine: str) -> None:
-    """All kinds have a `head.classifier`."""
+    """All kinds of heads have a `head.classifier`."""
     source, model = randomized(small(head=theirs)), small(head=mine)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith("head.")}
     if mine not in (theirs, "none"):
@@ -393,7 +394,7 @@ def test_from_a_checkpoint_with_another_head_only_the_rest_is_loaded(theirs: str
 
 
 def refusal(checkpoint: Any, **options: Any) -> str:
-    """The sentence of a refused load, which leaves the model alone whatever the options are."""
+    """The error message of a refused load, which must not change the model for any options."""
     model = small()
     before = digest(model)
     with pytest.raises(ConfigError) as caught:
@@ -442,7 +443,7 @@ FLAWS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 @pytest.mark.parametrize("kind", ["mapping", "zip", "legacy"])
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_if_one_tensor_does_not_fit_nothing_is_loaded(flaw: str, kind: str, tmp_path: Path) -> None:
-    """Its name comes late, and the tensors before it differ from the model's."""
+    """It is one of the last names, and the tensors before it differ from the model's."""
     state, _, _ = ours()
     make, fragment = FLAWS[flaw]
     key = next(name for name in reversed(state) if name.startswith("stages.1.") and name.endswith("weight"))
@@ -465,7 +466,7 @@ def test_half_precision_tensors_are_loaded() -> None:
 
 
 def compressed(path: Path) -> None:
-    """What PyTorch stores, deflated: 64 MiB of zeros take 64 KiB."""
+    """A file as PyTorch writes it, but compressed: 64 MiB of zeros take 64 KiB."""
     stored = io.BytesIO()
     torch.save({"state_dict": ours()[0] | {"x": torch.zeros(2**24)}}, stored)
     with zipfile.ZipFile(stored) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
@@ -474,7 +475,7 @@ def compressed(path: Path) -> None:
 
 
 def overlapping(path: Path) -> None:
-    """One stored megabyte under a thousand names."""
+    """One stored megabyte with a thousand names."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", pickle.dumps({}, 2))
         archive.writestr("x/data/0", bytes(2**20))
@@ -543,7 +544,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root reads everything: become nobody for a while."""
+    """Run as the user nobody, because root can read everything."""
     if root := os.geteuid() == 0:
         os.seteuid(65534)
     try:

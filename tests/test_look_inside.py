@@ -1,4 +1,4 @@
-"""The page "Look inside": what it shows is what `hrvit_lab.insight` computes; uploads are bounded."""
+"""The page "Look inside" shows the results of `hrvit_lab.insight`; the size of uploads is bounded."""
 
 import doctest
 import io
@@ -44,7 +44,7 @@ def key(what: str, pixel: tuple[int, int] = (20, 7), side: int = 32, name: str =
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """The start of a PNG file that claims this size."""
+    """The start of a PNG file with this size in its header."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -140,7 +140,7 @@ def test_the_mark_is_at_the_pixel() -> None:
 
 
 def test_samples_are_images_of_their_classes() -> None:
-    """The shipped network knows most of them; a sheet in another order would leave about one in ten."""
+    """The shipped network classifies most of them correctly; in another order, it would be about one in ten."""
     found = open_network(NAME)
     images = [subjects.read_image(NAME, name, None, 32) for name in CLASSES]
     batch = torch.stack([Normalise(found.mean, found.std)(image) for image in images])

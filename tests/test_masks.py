@@ -1,4 +1,4 @@
-"""Segmentation sets: hand-made masks against naive loops over their pixels, and broken files."""
+"""Segmentation data: masks made by hand compared with naive loops over pixels, and broken files."""
 
 import pickle
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_labels_of_ade20k_above_150_are_refused(tmp_path: Path) -> None:
 
 
 def write_cityscapes(root: Path, train_ids: bool = False) -> Path:
-    """Every number in ``*_labelIds``; in ``*_labelTrainIds`` (if written) the labels in reverse order."""
+    """Every label in ``*_labelIds``; in ``*_labelTrainIds`` (if written) the labels in reverse order."""
     numbers = np.array([[*range(34), 255]], np.uint8)
     reverse = np.array([[*reversed(range(19)), 255]], np.uint8)
     for split, city in (("train", "aachen"), ("val", "lindau")):

@@ -1,4 +1,4 @@
-"""Peak memory: equal to sums done by hand, for passes whose every tensor can be listed."""
+"""Peak memory equals sums computed by hand, for passes whose tensors can all be listed."""
 
 import copy
 
@@ -36,7 +36,7 @@ def test_half_the_bytes_per_number_is_half_the_memory() -> None:
 
 
 class Chain(nn.Module):
-    """x + 1, then + 2, then + 3: each result but the last is dropped when the next is there."""
+    """x + 1, then + 2, then + 3: each result except the last is dropped after the next is computed."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         for step in (1, 2, 3):
@@ -45,7 +45,7 @@ class Chain(nn.Module):
 
 
 class Hoard(nn.Module):
-    """The same, and nothing is dropped."""
+    """The same without dropping results."""
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         kept = [x_BCHW]
@@ -55,7 +55,7 @@ class Hoard(nn.Module):
 
 
 class Views(nn.Module):
-    """One new tensor; the rest are a change in place and views."""
+    """One new tensor; the others are a change in place and views."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return (x_BCHW + 1).relu_().transpose(2, 3)[:, :1].expand(-1, 5, -1, -1)
@@ -83,7 +83,7 @@ def test_tied_weights_and_buffers_count_once() -> None:
 
 
 def test_training_keeps_activations_for_the_gradient() -> None:
-    """Inference drops each of ten squares; training saves the input of every one."""
+    """Inference drops each of ten squares; training saves the input of each."""
 
     class Squares(nn.Module):
         def __init__(self) -> None:
@@ -104,7 +104,7 @@ def test_training_keeps_activations_for_the_gradient() -> None:
 
 
 def test_gradients_are_part_of_training() -> None:
-    """Weights far larger than activations: training holds them and their gradients."""
+    """Weights are much larger than activations; training stores them and their gradients."""
     weights = 192 * 5000
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5000, bias=False))
     assert measure_peak_memory(model, 8, training=True) == pytest.approx(2 * weights * FLOAT / MIB, rel=0.02)

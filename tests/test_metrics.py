@@ -1,4 +1,4 @@
-"""The tables of metrics and probes: whole, consistent, and true to what the probes return."""
+"""The tables of metrics and probes are complete, consistent, and agree with the results of the probes."""
 
 import json
 import math
@@ -45,7 +45,7 @@ SEGMENTING = ProbeInput(
 
 @cache
 def measured(group: str) -> dict[str, Any]:
-    """Figures of one trial, which many tests read."""
+    """Values of one trial, shared by many tests."""
     return PROBES[group](SEGMENTING if group == "segmentation" else ASKED)
 
 
@@ -63,7 +63,7 @@ def test_a_probe_returns_its_groups_metrics_as_numbers(probed: tuple[str, dict[s
 
 
 def test_a_probes_other_keys_are_spreads_and_attachments(probed: tuple[str, dict[str, Any]]) -> None:
-    """Whatever else were a metric by name would be a column without a label."""
+    """Any other key would be a column without a label."""
     group, values = probed
     own = {key for key, metric in METRICS.items() if metric.group == group}
     spreads = {f"{key}_{end}" for key in own for end in SPREAD}
@@ -83,7 +83,7 @@ def test_every_metric_is_described(metric: Metric) -> None:
 
 
 def test_metrics_of_one_group_agree_on_seeds() -> None:
-    """A trial is one probe call, so its group runs for every seed or for one."""
+    """A trial is one call of a probe, so its group runs either for every seed or once."""
     for group in PROBES:
         assert len({metric.per_seed for metric in METRICS.values() if metric.group == group}) <= 1
 

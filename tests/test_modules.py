@@ -1,4 +1,4 @@
-"""The plain network as other tools see it: modules are called, hooks see true values, every weight has a gradient."""
+"""The plain network with other tools: modules are called, hooks get true values, every weight has a gradient."""
 
 import copy
 import importlib
@@ -23,7 +23,7 @@ IMAGE = torch.randn(2, 3, 45, 67, generator=torch.Generator().manual_seed(0))
 
 
 def networks() -> Iterator[tuple[str, HRViTConfig]]:
-    """Small networks of two branches in which every variant of every part is at least once, in both topologies."""
+    """Small networks of two branches that together contain every variant of every part, in both topologies."""
     shortcut, fusion, embed, stem, head = (
         cycle(table) for table in (blocks.SHORTCUT, blocks.FUSION, blocks.PATCH_EMBED, blocks.STEM, heads.HEAD)
     )
@@ -92,7 +92,7 @@ def test_every_module_with_weights_is_called(config: HRViTConfig) -> None:
 
 
 class LoRA(nn.Module):
-    """A frozen linear and a trained one of rank 2 beside it."""
+    """A frozen linear and a trained one of rank 2 in parallel."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()

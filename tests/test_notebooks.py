@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom in a fresh kernel, and is kept without outputs."""
+"""Every notebook runs from top to bottom in a new kernel, and is stored without outputs."""
 
 import re
 from functools import cache

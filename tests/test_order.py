@@ -1,4 +1,4 @@
-"""The order of images and the random numbers of one image: functions of their arguments alone."""
+"""The order of images and the random numbers of an image depend only on their arguments."""
 
 import random
 
@@ -30,13 +30,14 @@ def test_an_order_is_a_permutation_that_depends_only_on_seed_and_epoch() -> None
 
 
 def test_an_order_never_changes() -> None:
-    """Checkpoints hold no order: another one would make a resumed training another training."""
+    """Checkpoints do not store the order; another order would change a resumed training."""
     assert epoch_order(8, 0, 0).tolist() == [3, 2, 5, 1, 0, 6, 4, 7]
     assert sample_seed(0, 0, 0) == 2558736989570252433
 
 
 def test_every_position_in_an_order_is_equally_likely() -> None:
-    """Where image 0 comes, over 2,000 epochs: as a fair die of 10 faces would show (chi-squared, 9 degrees)."""
+    """The position of image 0 over 2,000 epochs, compared with a uniform distribution over 10 positions (chi-squared, 9
+    degrees of freedom)."""
     places = torch.stack([epoch_order(10, 5, epoch) for epoch in range(2000)]).argmin(dim=1).bincount(minlength=10)
     assert float(((places - 200.0) ** 2 / 200).sum()) < 27.9  # 0.1 % of fair dice exceed it; this one never changes
 

@@ -1,4 +1,4 @@
-"""pack(): the same outputs from weights laid out once; and the back end that calls it."""
+"""pack(): equal outputs with weights that are packed once; and the back end that calls it."""
 
 import copy
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_the_deployed_network_is_unchanged_and_each_weight_is_stored_once(served
 
 @pytest.mark.skipif(refusal(torch.bfloat16) is not None, reason=f"in bfloat16: {refusal(torch.bfloat16)}")
 def test_bfloat16_is_packed_on_this_machine() -> None:
-    """One test is skipped where it is not, in place of one for every variant."""
+    """If bfloat16 is not supported, this single test is skipped, and not one test per variant."""
     assert torch.bfloat16 in PACKED_HERE
 
 
@@ -85,7 +85,7 @@ def test_every_variant_is_packed(field: str, name: Any, dtype: torch.dtype) -> N
 
 
 def test_a_network_in_training_mode_is_packed_for_evaluation(plain: HRViT) -> None:
-    """A pass in training mode would have changed the statistics of its BatchNorms."""
+    """A pass in training mode would have changed the statistics of the BatchNorms."""
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = plain(image)

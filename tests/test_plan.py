@@ -1,4 +1,5 @@
-"""The plan against built networks: every part is there, of its kind, at its size, and runs in its turn."""
+"""The plan compared with built networks: every part exists, with its kind and size, and runs in the order of the
+plan."""
 
 import random
 from collections import Counter
@@ -60,7 +61,7 @@ def some_configs(number: int, seed: int, names: Iterable[str] = NAMED) -> Iterat
 
 
 def flat(found: Iterator[Place]) -> Iterator[Place]:
-    """Blocks, then what is inside them."""
+    """Blocks, each followed by the parts inside it."""
     for place in found:
         yield place
         yield from place.inside
@@ -88,7 +89,7 @@ def test_every_part_is_built_with_the_parameters_of_its_costs(number: int, names
 
 
 def calls(model: nn.Module, names: list[str], images_BCHW: Tensor) -> list[tuple[str, list[tuple[int, ...]]]]:
-    """Name and shapes of the maps given, of each of these modules in the order in which they are called."""
+    """Name and input shapes of each of these modules, in the order in which they are called."""
     heard: list[tuple[str, list[tuple[int, ...]]]] = []
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -106,7 +107,7 @@ def calls(model: nn.Module, names: list[str], images_BCHW: Tensor) -> list[tuple
 
 
 def planned_shapes(part: Part) -> list[tuple[int, ...]]:
-    """Shapes of the maps that a part is given, for one image."""
+    """Shapes of the input maps of a part, for one image."""
     first = part.arguments[0]
     if part.kind in ("stem", "head"):  # channels first
         dims = [first] if part.kind == "stem" else first

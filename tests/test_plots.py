@@ -1,4 +1,5 @@
-"""Figures show what the table holds: positions, spreads, fronts and sums against plain arithmetic; nothing overlaps."""
+"""Figures show the values of the table: positions, spreads, fronts and sums compared with plain arithmetic; nothing
+overlaps."""
 
 import doctest
 import itertools
@@ -26,7 +27,7 @@ HOSTILE = "</text><script>alert(1)</script> $\\frac{1}{ & " + "long " * 30
 
 
 def make_table(rows: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Made-up values in a study's columns."""
+    """Artificial values in the columns of a study."""
     rng = np.random.default_rng(seed)
     macs = np.sort(rng.uniform(2e6, 9e6, rows))
     return pd.DataFrame(
@@ -46,7 +47,7 @@ def make_table(rows: int = 5, seed: int = 0) -> pd.DataFrame:
 
 
 def make_curves(variants: list[str], epochs: int = 4, seeds: int = 3) -> pd.DataFrame:
-    """Made-up training curves."""
+    """Artificial training curves."""
     rng = np.random.default_rng(1)
     places = list(itertools.product(variants, range(seeds), range(epochs)))
     frame = pd.DataFrame(places, columns=["variant", "seed", "epoch"])
@@ -65,7 +66,7 @@ def all_text(fig: Figure) -> str:
 
 
 def points_of(ax: Axes) -> set[tuple[float, float]]:
-    """Where the markers stand, whatever group they belong to."""
+    """Positions of all markers, in all groups."""
     marked = [line for line in ax.lines if line.get_marker() not in ("", "None", None)]
     return {(float(x), float(y)) for line in marked for x, y in np.asarray(line.get_xydata())}
 
@@ -114,7 +115,7 @@ def test_error_bars_show_the_spreads() -> None:
 
 
 def test_thousands_of_points_are_rasterized_in_an_svg() -> None:
-    """As paths they take megabytes; up to `MAX_VECTOR` points everything is drawn as paths."""
+    """As paths they would take megabytes; up to `MAX_VECTOR` points are drawn as paths."""
     few, many = (plots.svg_markup(plots.tradeoff(make_table(n * plots.MAX_VECTOR))) for n in (1, 4))
     assert "<image" not in few and "<image" in many
     assert len(many) < 2 * len(few)
@@ -155,7 +156,7 @@ def test_point_labels_overlap_nothing(rows: int) -> None:
 
 
 def test_names_of_crowded_points_are_placed_apart_with_lines() -> None:
-    """Bars that cross: eight networks of one latency and accuracy, as in a study of feed-forward networks."""
+    """Crossing error bars: eight networks with equal latency and accuracy, as in a study of feed-forward networks."""
     table = make_table(8).assign(
         variant=[f"a kind of network {index}" for index in range(8)],
         latency_ms=[21.1, 21.1, 22.5, 19.9, 18.8, 18.4, 22.2, 17.3],
@@ -186,7 +187,7 @@ def test_with_many_points_only_those_on_the_front_are_named() -> None:
 
 
 def test_axis_curve_connects_variants_that_differ_only_in_that_axis() -> None:
-    """One at a time: the base and two changes on each axis; along one axis, the other's changes stand alone."""
+    """One at a time: the base and two changes on each axis; changes on the other axis are not connected."""
     points = [(2, 1.0), (1, 1.0), (3, 1.0), (2, 0.5), (2, 2.0)]
     table = make_table(5).assign(branches=[b for b, _ in points], width_scale=[w for _, w in points])
     ax = only_axes(plots.axis_curve(table, "branches", "top1", ["width_scale"]))
@@ -232,7 +233,7 @@ def test_training_curves_report_omitted_variants() -> None:
 
 
 def test_deltas_draw_the_intervals_of_the_table() -> None:
-    """Thin bars are the interval, thick ones a standard error; without them there is a dot alone."""
+    """Thin bars are the interval, thick bars a standard error; without both there is only a dot."""
     table = pd.DataFrame(
         {
             "variant": ["a", "b", "c"],
@@ -278,7 +279,7 @@ def test_parts_keep_their_colors() -> None:
     ],
 )
 def test_every_name_is_closest_to_its_own_point_or_has_a_line(study: str, x: str) -> None:
-    """On measured tables, where points crowd: a name is nearest to its own point, or a line leads there."""
+    """On measured tables with crowded points: a name is closest to its own point, or a line connects them."""
     table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / study / "table.csv")
     ax = only_axes(plots.tradeoff(table, x, "top1"))
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""All results as points: values, conditions and limits, against the tables they come from and naive loops."""
+"""All results as points: values, conditions and limits, compared with their tables and naive loops."""
 
 import doctest
 import json
@@ -63,7 +63,7 @@ def test_every_value_of_the_reference_studies_equals_its_table(reference: Points
 
 
 def test_values_under_different_conditions_are_different_quantities(reference: Points) -> None:
-    """A proxy never shares an axis with a published accuracy, nor MACs at one size with those at another."""
+    """Accuracy of a proxy never has the axis of a published accuracy, nor MACs at one size that of another size."""
     for quantity in reference.quantities.values():
         rows = reference.table[reference.table[quantity.key].notna()]
         if quantity.unit == "%":

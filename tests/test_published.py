@@ -1,4 +1,4 @@
-"""Published figures as data, and a study's table that holds ours against them and against each other."""
+"""Published figures as data, and the table of a study that compares ours with them."""
 
 import csv
 import doctest
@@ -72,7 +72,7 @@ def spec(**fields: Any) -> Spec:
 
 
 def tabulate(study: Spec, top1: dict[str, dict[int, float]]) -> pd.DataFrame:
-    """The study's table, given the accuracies of every variant by seed; costs are real."""
+    """The study's table for given accuracies of every variant by seed; costs are computed."""
     variants = expand(study).variants
     planned = plan(study, variants, "chip")
     records = {}
@@ -89,7 +89,7 @@ def tabulate(study: Spec, top1: dict[str, dict[int, float]]) -> pd.DataFrame:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    """Seeds 0, 1, 2 differ by 1, 2 and 6: mean 3, standard deviation √7; seed 3 has no partner."""
+    """Seeds 0, 1, 2 differ by 1, 2 and 6: mean 3, standard deviation √7; seed 3 has no counterpart."""
     study = spec(grid={"window_sizes": [1, 2]}, metrics=["top1"], seeds=[0, 1, 2, 3])
     accuracies = {"window_sizes=1": {0: 50.0, 1: 80.0, 2: 60.0}, "window_sizes=2": {0: 51.0, 1: 82.0, 2: 66.0, 3: 99.0}}
     frame = tabulate(study, accuracies)

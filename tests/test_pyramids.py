@@ -71,7 +71,7 @@ RENAMES = (
 
 
 def our_state_dict(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their weights under our names; key and value projection are one linear here."""
+    """Weights of the transformers library under our names; key and value projection are one linear here."""
     ours = {}
     for key, tensor in theirs.items():
         if ".v_proj." in key:

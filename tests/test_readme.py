@@ -1,4 +1,4 @@
-"""README is a page: short, with links that lead somewhere and Python that runs."""
+"""The README is short, its links are valid, and its Python code runs."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_every_page_of_the_docs_is_linked() -> None:
 
 
 def test_the_python_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Line by line as printed, but with the YAML file of a small network and the checkpoint that the reader has."""
+    """Line by line as printed, but with a small network and an existing checkpoint."""
     import torch
 
     from hrvit_lab import PRESETS, create_model, with_branches

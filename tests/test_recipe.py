@@ -1,4 +1,4 @@
-"""Recipes: what the shipped ones say, against the published figures; and what a wrong file is told."""
+"""Recipes: shipped ones compared with the published settings; errors about wrong files."""
 
 import re
 import subprocess
@@ -38,7 +38,7 @@ def test_the_expected_recipes_are_shipped() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_recipe_lists_every_setting_and_its_source(name: str) -> None:
-    """So that a changed default of the schema changes no shipped recipe."""
+    """So that a new default of the schema does not change a shipped recipe."""
     fields = raw(name)
     written = [f"{section}.{setting}" for section in SECTIONS for setting in fields[section]]
     recipe = load_recipe(name)

@@ -1,4 +1,4 @@
-"""``hrvit-lab train`` with recipes: flags of the release, list, show, copy, validate, and which loop is run."""
+"""``hrvit-lab train`` with recipes: flags of the release, list, show, copy, validate, and the choice of the loop."""
 
 import argparse
 import os
@@ -77,7 +77,7 @@ def test_a_flag_changes_its_setting_and_nothing_else(flags: str, expected: dict[
 
 @pytest.mark.parametrize("name", ["imagenet_hrvit", "cityscapes_segformer"])
 def test_every_setting_can_be_set_and_is_checked(name: str) -> None:
-    """No setting holds such a mapping, so that each must answer with its own key."""
+    """No setting accepts such a mapping, so each must be reported by its own key."""
     recipe = load_recipe(name)
     for key in recipe.settings:
         with pytest.raises(ConfigError) as error:
@@ -187,7 +187,7 @@ def test_a_copied_recipe_equals_the_file_and_overwrites_nothing(
 
 
 def test_a_failed_copy_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a full disk: the file was made, and its content could not be written."""
+    """As on a full disk: the file is created, but its content cannot be written."""
     real = open
 
     def open_full(path: Any, mode: str) -> Any:
@@ -220,7 +220,7 @@ def test_validate_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def engine(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AnyRecipe, RunOptions]]:
-    """A stand-in for the engine that keeps what it is given."""
+    """A replacement of the engine that records its arguments."""
     given: list[tuple[AnyRecipe, RunOptions]] = []
 
     def run_recipe(recipe: AnyRecipe, options: RunOptions) -> int:
@@ -245,7 +245,7 @@ def test_a_recipe_is_passed_to_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], TrainOptions]]:
-    """What the short training is called with."""
+    """The arguments with which the short training is called."""
     calls: list[tuple[dict[str, Any], TrainOptions]] = []
 
     def record(options: argparse.Namespace, train_options: TrainOptions) -> int:

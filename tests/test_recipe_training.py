@@ -1,4 +1,4 @@
-"""Trainings by recipes as commands: what they leave, how they end, and that they go on as if nothing had happened."""
+"""Trainings by recipes as commands: their files, how they end, and that they resume with equal results."""
 
 import csv
 import json
@@ -63,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training that was left alone, with its data in one process."""
+    """The folder of an uninterrupted training that loads its data in one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
@@ -263,7 +263,7 @@ def test_a_limited_data_set_is_reproducible() -> None:
 
 
 def test_a_training_without_a_given_folder_is_resumed(folder: Path) -> None:
-    """By the newest folder of its name, also where the name has characters that no folder has."""
+    """In the newest folder of its name, also if the name has characters that are invalid in folders."""
     assert last_folder(folder / "runs", "../a b:c") == folder / "runs" / "a-b-c"
     made = [numbered_folder(folder / "runs", "../a b:c") for _ in range(11)]
     numbered_folder(folder / "runs", "a-b-c-d")
@@ -385,7 +385,7 @@ def pictures(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_on_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training on the same pictures that was left alone."""
+    """The folder of an uninterrupted training on the same images."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "tiny.yaml").write_text(TINY)
     draw(folder)
@@ -405,7 +405,7 @@ def on_pictures(*more: str, **settings: Any) -> list[str]:
 def test_an_error_names_a_broken_image_and_results_are_kept(
     pictures: Path, undisturbed_on_pictures: Path, capsys: pytest.CaptureFixture[str], split: str, workers: int
 ) -> None:
-    """Found in the middle of an epoch, or of an evaluation; once it is replaced, the training goes on."""
+    """It is found in the middle of an epoch or of an evaluation; after it is replaced, the training resumes."""
     path = pictures / split / "dark" / "1.jpg"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

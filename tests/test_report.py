@@ -1,4 +1,4 @@
-"""The report: right numbers, honest sentences, and nothing of an untrusted study file that a browser would run."""
+"""The report: correct values, justified sentences, and no script from an untrusted study file."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ HOSTILE = "<script>alert(1)</script><img src=//evil.test onerror=alert(2)>{{ 7 *
 
 
 def write_study(folder: Path, top1: tuple[float, ...] = (88.0, 92.0, 92.3), std: float = 0.5, **changes: Any) -> Path:
-    """A study's folder as the engine leaves it: real costs, made-up accuracies."""
+    """A study's folder as a run writes it: computed costs, artificial accuracies."""
     fields = {
         "title": "How many branches?",
         "question": "Do branches pay?",
@@ -84,12 +84,12 @@ def write_study(folder: Path, top1: tuple[float, ...] = (88.0, 92.0, 92.3), std:
 
 
 def written(folder: Path) -> str:
-    """The report's HTML, made from what lies in the folder."""
+    """The report's HTML, made from the files in the folder."""
     return Path(write_results(folder, read_results(folder))["report"]).read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, their attributes, scripts and text."""
+    """A parsed page: elements, their attributes, scripts and text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""What a study can't have here is said at once, dry or not, in one sentence; and roots are not read for nothing."""
+"""Requirements that this machine does not meet are reported at the start, also with --dry-run; folders are read only if
+needed."""
 
 import os
 import threading

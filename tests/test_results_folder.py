@@ -1,4 +1,4 @@
-"""A study's folder: whose it is, who may write it, and what of a damaged or foreign one can still be shown."""
+"""A study's folder: its owner, write access, and the valid parts of a damaged or foreign folder."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ resolution: 64
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line on standard error of a command that ends with 2."""
+    """The one line on standard error of a command that exits with 2."""
     assert main([str(argument) for argument in arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
     return line
@@ -137,7 +137,7 @@ def written_files(folder: Path) -> set[str]:
 
 @contextmanager
 def somebody_else(folder: Path) -> Iterator[None]:
-    """Act as a user who may read the folder and not write it; root may write whatever permissions say."""
+    """Run as a user who may read but not write the folder; root could write despite the permissions."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     root = os.geteuid() == 0
@@ -154,7 +154,7 @@ def somebody_else(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def archive() -> Iterator[Path]:
-    """A folder that other users can reach, which those of pytest are not."""
+    """A folder that other users can access; those of pytest are not accessible."""
     with tempfile.TemporaryDirectory(dir="/tmp" if Path("/tmp").is_dir() else None) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -337,7 +337,7 @@ ODD = (
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a sound folder, with latencies and differences."""
+    """The files of a valid folder, with latencies and differences."""
     folder = write_study(tmp_path_factory.mktemp("sound") / "s", compare_to="branches=1")
     kept = read_results(folder)
     kept.table["latency_ms"], kept.table["latency_ms_p10"], kept.table["latency_ms_p90"] = 3.0, 2.5, 4.0
@@ -349,7 +349,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def tampered_csv(draw: Draw, content: bytes) -> bytes:
-    """Some cells, or a column's head, replaced; a row or column gone or twice."""
+    """Some cells or a column's head are replaced; a row or column is removed or repeated."""
     rows = [line.split(",") for line in content.decode().splitlines()]
     for _ in range(draw(st.integers(1, 4))):
         row, column = draw(st.integers(0, len(rows) - 1)), draw(st.integers(0, len(rows[0]) - 1))
@@ -370,7 +370,7 @@ def tampered_csv(draw: Draw, content: bytes) -> bytes:
 
 
 def tampered_json(draw: Draw, content: bytes) -> bytes:
-    """A value somewhere replaced by one of another kind."""
+    """One value is replaced by one of another type."""
     values = st.sampled_from([None, True, -1, 1e308, 10**300, "x", "\ud83d", [], {}, [[1]], {"a": [None]}])
     value = json.loads(content)
     place: Any = value
@@ -387,7 +387,7 @@ def tampered_json(draw: Draw, content: bytes) -> bytes:
 
 
 def tampered(draw: Draw, files: dict[str, bytes]) -> dict[str, bytes | None]:
-    """The files of a folder of which one or two were changed; None stands for one that is gone."""
+    """The files of a folder of which one or two were changed; None means that the file is removed."""
     changed: dict[str, bytes | None] = dict(files)
     known = ["table.csv", "curves.csv", "environment.json", "configs.json", "dropped.json", "measured_in.json"]
     for name in draw(st.lists(st.sampled_from([*known, "table.csv", "study.yaml"]), min_size=1, max_size=2)):
@@ -415,7 +415,7 @@ def folder_of(files: dict[str, bytes | None], parent: str) -> Path:
 
 
 def shown_everywhere(kept: Results) -> None:
-    """In the terminal, on the page and in the app's chart."""
+    """Show the results in the terminal, on the page and in the app's chart."""
     result_table(kept.spec, kept.table, 100)
     Page(render(kept, {}))
     if len(kept.metrics) > 1 and kept.comparable:
@@ -467,7 +467,7 @@ def test_a_tampered_folder_is_shown_or_refused_in_one_sentence(
      *(pytest.param(name, marks=pytest.mark.slow) for name in ("\x1b[31mred", "\U0001f98a", "नमस्ते", "a\x07b"))],
 )  # fmt: skip
 def test_characters_that_the_font_lacks_are_escaped(tmp_path: Path, name: str) -> None:
-    """No warning (warnings are errors here), no empty box, and no character that turns or controls what is read."""
+    """There is no warning (warnings are errors here), no empty box, and no control character."""
     kept = read_results(write_study(tmp_path / "s"))
     kept.table.loc[0, "variant"] = name
     kept.curves.loc[kept.curves["variant"] == "branches=1", "variant"] = name
@@ -482,7 +482,7 @@ def test_characters_that_the_font_lacks_are_escaped(tmp_path: Path, name: str) -
 
 
 def test_a_study_of_a_device_of_another_machine_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its records were measured on a sixth GPU, which this machine lacks."""
+    """Its records were measured on a sixth GPU, which does not exist on this machine."""
     fields = {"metrics": ["params", "latency_ms"], "resolution": 32, "device": "cuda:5"}
     spec = spec_from({"title": "T", "question": "Q?", "base": "hrvit_nano", "grid": {"branches": [1, 2]}} | fields)
     conditions = {"hardware": "NVIDIA GB999", "versions": {"torch": "9.9.9", "timm": "9.9.9"}, "gpus": ["NVIDIA GB999"]}

@@ -1,4 +1,5 @@
-"""Studies from Python: the command's records and files, whatever a study is given as; and how their results read."""
+"""Studies from Python have the records and files of the command, for every form of a study; and reading their
+results."""
 
 import json
 import subprocess
@@ -153,7 +154,7 @@ def test_studies_of_one_name_never_replace_each_other(tmp_path: Path) -> None:
 def test_a_script_without_a_main_guard_trains_and_the_command_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Worker processes must not run the script again, which would start workers in turn."""
+    """Worker processes must not run the script again, which would start further workers."""
     monkeypatch.chdir(tmp_path)
     fields = COSTS | {
         "base": {"preset": "hrvit_nano", "num_classes": 10}, "grid": {"branches": [1]}, "metrics": ["top1"],
@@ -181,7 +182,7 @@ def test_ctrl_c_raises_after_finished_trials_were_kept(
     run: list[str] = []
 
     def execute(work: Work) -> None:
-        """An executor that the user interrupts after the first of its trials."""
+        """An executor that is interrupted after its first trial."""
         for trial in work.trials:
             run.append(trial.key)
             record = trial.head() | attempt(lambda _: {"peak_memory_mib": 1.0 * len(run)}, trial.inputs)

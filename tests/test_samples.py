@@ -1,4 +1,4 @@
-"""Samples of classification sets: hand-made files against their pixels, and files that are not what they should be."""
+"""Samples of classification data compared with the pixels of files made by hand; and invalid files."""
 
 import io
 import pickle
@@ -25,7 +25,7 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (6, 4)) -> bytes:
 
 
 def write_imagenet(root: Path) -> Path:
-    """ImageNet's layout with its names; every image has its class's colour, and one side tells its number."""
+    """ImageNet's layout with its names; every image has the colour of its class, and its width tells its number."""
     for split, number in (("train", 3), ("val", 2)):
         for wnid, colour in COLOURS.items():
             folder = root / split / wnid

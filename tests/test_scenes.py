@@ -1,4 +1,4 @@
-"""Made scenes: against naive loops, white squares whose pixels are known, and scikit-image's own photographs."""
+"""Generated scenes compared with naive loops, white squares of known pixels, and the photographs of scikit-image."""
 
 import hashlib
 import pickle
@@ -81,7 +81,7 @@ def test_a_scene_depends_only_on_split_size_and_index(tmp_path: Path, key: str) 
 
 
 def test_scenes_never_change(tmp_path: Path) -> None:
-    """Other scenes are another data set: earlier scores no longer compare."""
+    """Other scenes would be another data set, and earlier scores would not be comparable."""
     assert uniform("composites", "train", 7, 2).tolist() == [0.8554583113087798, 0.2633206633986388]
     digests = {}
     for key in ("composites", "textures"):
@@ -176,7 +176,7 @@ def test_an_outline_has_no_holes_but_keeps_its_gaps() -> None:
 
 
 def test_a_background_is_a_crop_of_its_photograph() -> None:
-    """At the least extent, at whole pixels, it is the photograph's own pixels, turned or not."""
+    """At the smallest extent and integer offsets, it has the pixels of the photograph, flipped or not."""
     photograph = read_photograph("coffee")  # 600 × 400
     pixels = np.asarray(photograph).astype(float)
     for flip in (0.0, 0.9):
@@ -207,7 +207,7 @@ def test_cells_contain_the_pixels_nearest_to_their_points() -> None:
 
 
 def test_cells_have_the_texture_of_their_label() -> None:
-    """With stripes as textures: what a cell shows tells its class."""
+    """With stripes as textures, the pixels of a cell determine its class."""
     samples = open_samples("textures", "train", size=64)
     assert isinstance(samples, textures.Textures)
     period = (8, 12, 18, 27, 40, 60)  # vertical stripes of another width for each class

@@ -1,4 +1,4 @@
-"""Scores against loops over pixels in whole numbers and fractions, torchmetrics, timm, and SciPy's erosion."""
+"""Scores compared with loops over pixels in exact numbers, torchmetrics, timm, and SciPy's erosion."""
 
 import doctest
 import math
@@ -20,7 +20,7 @@ from hrvit_lab.train.scores import IGNORED, BoundaryIoU, ConfusionMatrix, TopK, 
 
 
 def random_maps(size: Sequence[int], num_classes: int, seed: int = 0, ignored: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Prediction and truth that agree in half of the pixels; a share of the truth is ignored."""
+    """Prediction and truth that agree in half of the pixels; a part of the truth is ignored."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(num_classes, size=size)
     guess = np.where(rng.random(size) < 0.5, truth, rng.integers(num_classes, size=size))
@@ -29,7 +29,7 @@ def random_maps(size: Sequence[int], num_classes: int, seed: int = 0, ignored: f
 
 
 def blobs(size: tuple[int, int], num_classes: int, seed: int, ignored: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Label maps of coherent regions with differing outlines: rectangles painted over each other."""
+    """Label maps of connected regions with different outlines: overlapping rectangles."""
     rng = np.random.default_rng(seed)
     truth, guess = np.zeros((2, *size), dtype=np.int64)
     for label in rng.integers(num_classes, size=2 * num_classes):
@@ -293,7 +293,7 @@ def test_boundary_regions_equal_the_pixels_removed_by_the_papers_erosions(size: 
 
 
 def test_boundary_iou_of_a_map_that_is_known() -> None:
-    """A square of 4 × 4 in 8 × 8, moved by one column, with a boundary of one pixel."""
+    """A square of 4 × 4 in 8 × 8, shifted by one column, with a boundary of one pixel."""
     truth, guess = torch.zeros(2, 8, 8, dtype=torch.int64)
     truth[2:6, 2:6] = 1
     guess[2:6, 3:7] = 1

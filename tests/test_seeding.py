@@ -1,4 +1,4 @@
-"""Random numbers from a seed, which leave those of others alone: on the CPU, on devices, and on none but the named."""
+"""Random numbers from a seed, without effect on other generators: on the CPU and on the named device only."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from hrvit_lab.network.seeding import seeded
 
 
 def first_numbers(seed: int) -> list[float]:
-    """What a generator of its own gives after that seed."""
+    """The numbers that a separate generator gives after that seed."""
     return torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Generator, torch.Generator]:
-    """Two CUDA devices of which there is only the generator, on the CPU; the second is the current one."""
+    """Two fake CUDA devices whose generators are on the CPU; the second is the current device."""
     generators = torch.Generator().manual_seed(10), torch.Generator().manual_seed(11)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
@@ -44,7 +44,7 @@ def test_numbers_start_from_the_seed_and_the_generator_continues_afterwards(
 def test_no_other_device_is_seeded(
     device: str, two_gpus: tuple[torch.Generator, torch.Generator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``torch.manual_seed`` seeds every CUDA device, at once or when CUDA starts, and nothing puts them back."""
+    """``torch.manual_seed`` would seed every CUDA device, and nothing would restore them."""
     seeded_all: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded_all.append)
     before = two_gpus[1].get_state()

@@ -1,4 +1,4 @@
-"""A tiny tree in each real layout of segmentation goes through training, resumption and evaluation."""
+"""A tiny data set in each real layout of segmentation is trained, resumed and evaluated."""
 
 import csv
 import json
@@ -121,7 +121,7 @@ def test_every_layout_is_trained_resumed_and_scored(
 
 
 def by_hand(folder: Path, matrix: list[list[int]]) -> float:
-    """The mIoU of the best weights, one pixel after the other."""
+    """The mIoU of the best weights, computed pixel by pixel."""
     model = create_model(str(folder / "whole" / "config.yaml")).eval()
     load_checkpoint(model, folder / "whole" / "best.safetensors")
     samples = open_samples("mask_folder", "val", folder / "data")

@@ -1,4 +1,4 @@
-"""Trainings by several processes: how they end together, and that they go on after a loss of one."""
+"""Trainings by several processes: how they end together, and that they resume after one is lost."""
 
 import os
 import random
@@ -46,7 +46,7 @@ def shared(*more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training by two processes that was left alone, beside its pictures."""
+    """The folder of an uninterrupted training by two processes, beside its images."""
     folder = tmp_path_factory.mktemp("shared")
     (folder / "tiny.yaml").write_text(TINY)
     draw(folder)
@@ -82,7 +82,7 @@ def test_a_broken_image_in_one_process_ends_both_and_results_are_kept(
 
 
 def said_of(errors: list[str], path: Path) -> None:
-    """One sentence in each process: one names the image."""
+    """Check the message of each process: one sentence, and one of them names the image."""
     assert len(errors) == 2 and all(text.count("\n") == 1 and text.startswith("error: ") for text in errors), errors
     assert sorted("another process" in text for text in errors) == [False, True], errors
     assert any(path.name in text and "dark" in text for text in errors), errors
@@ -119,7 +119,7 @@ def test_torchrun_restarts_a_training_that_lost_a_process(tmp_path: Path, monkey
 
 
 def test_every_start_has_a_new_name() -> None:
-    """Also if the store still has what processes of an earlier start wrote, which were killed at any moment."""
+    """Also if the store still has entries of killed processes of an earlier start."""
     store = dist.HashStore()
     store.set("started/1", "gone")
     store.set("started/2", "gone too")

@@ -1,4 +1,4 @@
-"""The studies that are shipped: every one of them can be run, and what the closed form says agrees with print."""
+"""The shipped studies: every one can be run, and closed-form costs agree with published ones."""
 
 import csv
 import time
@@ -50,7 +50,8 @@ def test_the_published_table_takes_seconds_and_allocates_no_weights(monkeypatch:
 
 
 def test_published_networks_have_the_printed_costs() -> None:
-    """Parameters to the printed digit, or within 1 % where that is explained; the paper's count within 1.5 %."""
+    """Parameters agree in all printed digits, or within 1 % where the difference is explained; MACs by the paper's
+    convention within 1.5 %."""
     rows = {row.key: row for row in published.published_results()}
     seen = 0
     for variant in variants_of("published"):
@@ -88,7 +89,7 @@ def test_mit_and_cswin_rows_have_the_exact_counts() -> None:
 
 
 def ablation_percent(change: str, key: str) -> float:
-    """What a row of the ablation costs, in percent of the network as published."""
+    """The costs of an ablation's row, in percent of the published network."""
     costs: dict[str, Counts] = {v.name: count(v.cost_config, v.resolution) for v in variants_of("paper_ablation")}
     return 100 * (getattr(costs[change], key) / getattr(costs["as published"], key) - 1)
 

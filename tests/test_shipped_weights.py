@@ -1,4 +1,4 @@
-"""Trained networks that ship with the package: by our names and timm's, with the scores that their files say."""
+"""Trained networks of the package: by our names and timm's, with the scores that their files state."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_files_are_small_and_described_by_the_card(name: str) -> None:
 
 
 def test_the_score_of_a_classifier_equals_that_of_a_naive_loop() -> None:
-    """On the first 200 of Fashion-MNIST's test images: the whole score lies within four standard errors."""
+    """On the first 200 test images of Fashion-MNIST; the full score is within four standard errors."""
     network = shipped()["hrvit_nano.fashion_mnist"]
     model = create_model(network.name, pretrained=True).eval()
     with np.load(DATA / "fashion_mnist_test_200.npz") as file:
@@ -134,7 +134,7 @@ def test_the_recipe_of_its_data_set_prepares_images_as_its_file_says(name: str) 
 
 @pytest.fixture
 def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Fashion-MNIST's first 200 test images, as a data set of 40 to train on and 200 to score."""
+    """The first 200 test images of Fashion-MNIST, as a data set of 40 images to train on and 200 to score."""
     with np.load(DATA / "fashion_mnist_test_200.npz") as file:
         for split, number in (("train", 40), ("t10k", 200)):
             write_idx(tmp_path / f"{split}-images-idx3-ubyte", file["images"][:number])

@@ -1,4 +1,4 @@
-"""The size of the space: against enumeration of small grids through the validation itself."""
+"""The size of the space, compared with an enumeration of small grids by the validation."""
 
 import random
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ HEADS: dict[str, Any] = {
 
 
 def all_depths(grid: Grid, branches: int) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Every list of stages that ends with so many branches, rising or not."""
+    """Every list of stages whose last stage has that many branches, whether the number of branches decreases or not."""
     blocks = range(1, grid.depth + 1)
     stages = [depths for n in range(1, branches + 1) for depths in product(blocks, repeat=n)]
     for length in range(1, grid.stages + 1):
@@ -56,7 +56,7 @@ def all_depths(grid: Grid, branches: int) -> Iterator[tuple[tuple[int, ...], ...
 
 
 def enumerated(grid: Grid) -> set[str]:
-    """Ids of all valid configs on the grid: the validation decides."""
+    """Ids of all configs on the grid that the validation accepts."""
     ids = set()
     singles = [f.name for f in fields(grid) if f.name not in (*PER_BRANCH, "branches", "stages", "depth")]
     for branches in grid.branches:
@@ -86,14 +86,14 @@ def test_the_count_equals_that_of_an_enumeration(freedom: dict[str, Any]) -> Non
 
 
 def test_depths_against_hand_computation() -> None:
-    """One branch: chains of 1 to 3 numbers up to 2. Two: a pair, after a number or a pair."""
+    """One branch: sequences of 1 to 3 numbers up to 2. Two branches: a pair, after a number or a pair."""
     assert count_depths(3, 2, 1) == 2 + 4 + 8
     assert count_depths(2, 2, 2) == 4 + 4 * (2 + 4)
     assert count_depths(2, 3, 3) == 27 + 27 * (3 + 9 + 27)
 
 
 def test_random_configs_are_members_of_the_default_grid() -> None:
-    """What the property tests build and run lies in the space, but for settings that only scale numbers."""
+    """The configs of the property tests are in the space, except for settings that only scale numbers."""
     grid = Grid()
     free = {"stem_width", "head_widths", "head_features", "segformer_width", "upernet_width", "in_chans", "num_classes"}
     for seed in range(200):

@@ -1,4 +1,4 @@
-"""What a report claims at the 5 % level: textbook formulas, and simulated studies with and without effects."""
+"""Claims of a report at the 5 % level: textbook formulas, and simulated studies with and without effects."""
 
 import doctest
 import itertools
@@ -46,7 +46,7 @@ def test_paired_differences_equal_those_of_scipy(n: int) -> None:
 
 
 def test_differences_without_spread_are_no_evidence() -> None:
-    """Three images of 360 on each of three seeds; by rounding, the differences are not even equal bit by bit."""
+    """Three images of 360 on each of three seeds; due to rounding, the differences are not equal bit by bit."""
     ours = {seed: 100 * (340 + seed) / 360 for seed in range(3)}
     theirs = {seed: 100 * (337 + seed) / 360 for seed in range(3)}
     assert len({ours[seed] - theirs[seed] for seed in ours}) > 1
@@ -60,7 +60,7 @@ def test_differences_without_spread_are_no_evidence() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_holm_equals_the_closed_test_of_bonferroni(seed: int) -> None:
-    """The adjusted p-value is the largest Bonferroni p-value of any set of hypotheses with the one asked about."""
+    """The adjusted p-value is the largest Bonferroni p-value of any set of hypotheses that contains the hypothesis."""
     p_values = np.random.default_rng(seed).uniform(0, 0.4, 5) ** 2
     every = [subset for size in range(1, 6) for subset in itertools.combinations(range(5), size)]
     expected = [
@@ -104,7 +104,7 @@ class Simulation:
         self.planned: dict[str, list[Trial]] = plan(self.spec, self.variants, "chip")
 
     def said(self, top1: NDArray[np.float64]) -> tuple[str, pd.DataFrame]:
-        """The report's sentences about accuracies, (networks, seeds), and its table."""
+        """The report's sentences on accuracies (networks, seeds), and its table."""
         records = {
             trial.key: {"status": "ok", "values": {"top1": float(value)}}
             for trials, values in zip(self.planned.values(), top1, strict=True)
@@ -115,7 +115,7 @@ class Simulation:
 
 
 def claims(said: str) -> bool:
-    """Whether the sentences tell any network from another."""
+    """Whether the sentences claim a difference between any networks."""
     if said.startswith(("No significant change of top-1", "In paired t-tests over seeds against")):
         found = re.search(r"(\d+) of \d+ variants? differs? significantly in top-1", said)
         assert found or said.startswith("No")
@@ -129,13 +129,13 @@ def normal(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.fl
 
 
 def unlike(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.float64]:
-    """Spreads from a tenth to ten points, and seeds that are good or bad for all."""
+    """Spreads from 0.1 to 10 points, and effects of seeds that are common to all networks."""
     spreads = np.geomspace(0.1, 10, networks)[:, None]
     return 80 + rng.normal(0, 2, (1, seeds)) + spreads * rng.normal(size=(networks, seeds))
 
 
 def coarse(rng: np.random.Generator, networks: int, seeds: int) -> NDArray[np.float64]:
-    """Whole numbers of 360 images, as on digits."""
+    """Integer counts of 360 images, as on digits."""
     return 100 * np.round(3.6 * rng.normal(95, 0.5, (networks, seeds))) / 360
 
 
@@ -155,7 +155,8 @@ def test_without_effects_at_most_5_percent_of_studies_claim_one(
     seeds: int,
     compare_to: str | None,
 ) -> None:
-    """All deltas share their reference, or the best was chosen by the same figures: neither may show."""
+    """All differences have a common reference, or the best network was selected by the same values; neither may
+    increase the error."""
     study, rng = Simulation(networks, seeds, compare_to), np.random.default_rng(networks * seeds)
     found = sum(claims(study.said(draw(rng, networks, seeds))[0]) for _ in range(STUDIES))
     assert found <= stats.binom.ppf(0.9999, STUDIES, 0.05)
@@ -164,7 +165,7 @@ def test_without_effects_at_most_5_percent_of_studies_claim_one(
 
 
 def test_a_single_interval_excludes_zero_at_most_as_often_as_the_report_says() -> None:
-    """The differences share their reference and depend on each other: "up to 35 %" is a bound."""
+    """Differences with a common reference are dependent, so "up to 35 %" is a bound."""
     study, rng = Simulation(8, 5, "v0"), np.random.default_rng(0)
     passed = 0
     for _ in range(STUDIES):

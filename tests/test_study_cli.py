@@ -1,4 +1,4 @@
-"""The command line: what people type, what they get, and what they are told when it can't be had."""
+"""The command line of studies: input, output, and messages about invalid requests."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line on stderr of a request that can't be met."""
+    """The one line on standard error of an invalid request."""
     assert main([str(argument) for argument in arguments]) == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -132,7 +132,7 @@ def test_a_head_that_cannot_be_trained_is_refused_before_anything_runs(
 
 
 def test_integers_stay_integers_if_some_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A baseline has no such field, and a row that isn't built no figures; the table's fractions are the reader's."""
+    """A baseline lacks this field, and a row that is not built has no values; such columns still contain integers."""
     study = tmp_path / "mixed.yaml"
     study.write_text("""
 title: t
@@ -218,7 +218,7 @@ def test_a_run_extends_results_or_does_not_change_them(
 
 
 def test_results_of_other_or_unknown_environments_are_not_changed(study: Path, tmp_path: Path) -> None:
-    """Their figures cannot be measured again here."""
+    """Their values cannot be measured again on this machine."""
     settings = {"metrics": ["macs", "latency_ms"]}
     here, beside = tmp_path / "costs", tmp_path / "costs-2"
     here.mkdir()
@@ -242,7 +242,7 @@ def test_results_of_other_or_unknown_environments_are_not_changed(study: Path, t
 def test_a_failed_trial_is_a_row_with_its_reason(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A broken image is found when it is decoded: every training fails, and the costs stand."""
+    """A broken image is found when it is decoded: every training fails, and the costs remain."""
     arguments = [str(study), "--out", str(tmp_path / "results"), "--jobs", "1", "--metrics", "params,top1"]
     for place in ("train/a", "train/b", "val/a", "val/b"):
         (tmp_path / "images" / place).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A study that is killed at any moment, or run by two processes at once, ends as one that was left alone."""
+"""A study that is killed at any moment, or run by two processes at once, has the results of an uninterrupted one."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def journal(out: Path) -> Counter[tuple[str, str]]:
 
 
 def unfinished(out: Path) -> int:
-    """Trials that were started and never finished, so far."""
+    """Trials that were started and have not finished yet."""
     return sum(times if event == "started" else -times for (event, _), times in journal(out).items())
 
 
@@ -65,7 +65,7 @@ def recorded(out: Path) -> set[str]:
 
 
 def outcome(out: Path) -> dict[str, str]:
-    """All of the study's results that don't tell a time."""
+    """All of the study's results, except times."""
     folder = out / "crash"
     names = ("table.csv", "curves.csv", "configs.json", "study.yaml", "dropped.json")
     return {name: (folder / name).read_text() for name in names}

@@ -1,4 +1,4 @@
-"""The table of metric groups: whole, light to import, and what a trial's key holds of each."""
+"""The table of metric groups: complete, fast to import, and the contents of a trial's key by group."""
 
 import dataclasses
 import pickle

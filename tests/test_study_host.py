@@ -1,4 +1,4 @@
-"""Studies on one host don't disturb each other's timings, wherever their results lie."""
+"""Studies on one host do not disturb each other's latency measurements, for any results folder."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""Ended from outside is not failed: whoever ends a study or its workers, a rerun completes the table."""
+"""An interruption from outside is not a failure: after a study or its workers are ended, a rerun completes the
+table."""
 
 import json
 import os
@@ -43,7 +44,7 @@ pytestmark = [
 
 @pytest.fixture(params=["light", pytest.param("training", marks=pytest.mark.slow)])
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """In a folder by whose name `start` chooses between trials that sleep and trainings."""
+    """A study in a folder whose name tells `start` whether trials sleep or train."""
     path = tmp_path / request.param / "ended.yaml"
     path.parent.mkdir()
     path.write_text(STUDY)
@@ -75,7 +76,7 @@ def statuses(out: Path) -> list[str]:
 
 
 def computing(process: Command, study: Path) -> list[psutil.Process]:
-    """Its workers that are past their imports: those with a trial that makes steps."""
+    """Its workers that have finished their imports: those with a trial that reports steps."""
     children = psutil.Process(process.pid).children()
     if study.parent.name == "light":
         return [child for child in children if (study.parent / str(child.pid)).exists()]
@@ -92,7 +93,7 @@ def wait_for_trainings(process: Command, study: Path) -> list[psutil.Process]:
 
 
 def test_a_study_whose_process_group_was_ended_is_completed_by_the_next_run(study: Path) -> None:
-    """A scheduler's SIGTERM, a closed terminal's SIGHUP: to all processes of the group at once."""
+    """SIGTERM of a scheduler or SIGHUP of a closed terminal, sent to all processes of the group at once."""
     out = study.parent / "out"
     for number in (signal.SIGTERM, signal.SIGHUP):
         process = start(study, jobs=2, trial_s=30)
@@ -121,7 +122,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_table_complete(study: Path)
 
 
 def kill_once(asked: ProbeInput) -> dict[str, Any]:
-    """Be killed by the signal that ``data["act"]`` names, once; the next time, succeed."""
+    """Be killed once by the signal in ``data["act"]``; succeed the next time."""
     mark = Path(asked.data["root"]) / f"killed-{asked.seed}"
     if not mark.exists():
         mark.touch()
@@ -152,7 +153,7 @@ def test_a_trial_is_repeated_after_any_signal_ends_its_worker(store: Store, tmp_
 def test_interruptions_are_kept_and_bounded_over_runs(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A study that ends after each of its worker's deaths (the machine's memory is full) must not go on for ever."""
+    """A study that ends after each death of its worker (for example, because memory is full) must stop at some time."""
     killed = trial(tmp_path, 0, "killed")
 
     class Ending(Notes):
@@ -174,7 +175,7 @@ def test_interruptions_are_kept_and_bounded_over_runs(
 
 
 def test_time_in_which_a_study_is_stopped_does_not_count(tmp_path: Path) -> None:
-    """Suspended machines and Ctrl-Z: the time in which nothing ran does not count."""
+    """Suspended machines and Ctrl-Z."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from pathlib import Path\n"
@@ -205,7 +206,7 @@ def test_time_in_which_a_study_is_stopped_does_not_count(tmp_path: Path) -> None
 
 
 def test_time_in_which_a_worker_is_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time stands still while it is stopped and the study is not; a long gap between two looks counts little."""
+    """The worker is stopped while the study runs; only a small part of a long gap between two polls counts."""
     with subprocess.Popen(["sleep", "100"]) as child:
         w = process.Worker.__new__(process.Worker)
         w.process = child  # type: ignore[assignment]
@@ -253,7 +254,7 @@ def end_here() -> None:
 
 
 class Lethal:
-    """A probe that kills the worker that imports it."""
+    """A probe that kills the worker that unpickles it."""
 
     def __call__(self, asked: Any) -> dict[str, Any]:
         return {}
@@ -264,7 +265,7 @@ class Lethal:
 
 @light
 def test_retries_do_not_depend_on_the_clock(store: Store, tmp_path: Path) -> None:
-    """After the clock went back, a failure seems to be from the future."""
+    """After the clock was set back, a failure seems to be in the future."""
     failing = trial(tmp_path, 0, "raise")
     run(store, [failing])
     record = store.load(failing.key) or {}
@@ -319,7 +320,7 @@ def test_steps_are_reported(store: Store, tmp_path: Path) -> None:
 
 
 def no_lock_is_left(store: Store, key: str) -> bool:
-    """Neither a file, nor one that this process still holds without its name."""
+    """Check that neither a lock file nor a lock that this process holds is left."""
     left = list(store.folder.glob("*.lock"))
     claim = try_lock(store.folder / f"{key}.lock")
     if claim:
@@ -337,7 +338,7 @@ def end_by(number: int) -> None:
 def test_a_run_ended_at_any_moment_leaves_no_lock(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
 ) -> None:
-    """The signal arrives right after each step from the claim on."""
+    """The signal arrives directly after each step from the claim on."""
     number = getattr(signal, name)
     handler = signal.getsignal(number)
     hanging = trial(tmp_path, 0, "hang")
@@ -372,7 +373,7 @@ def test_a_run_ended_at_any_moment_leaves_no_lock(
 def test_a_failing_run_leaves_no_lock(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str
 ) -> None:
-    """A record that can't be read, a full disk, no more processes, a closed output."""
+    """An unreadable record, a full disk, no more processes, a closed output."""
     hanging = trial(tmp_path, 0, "hang")
     do = getattr(owner, method)
 

@@ -96,7 +96,7 @@ def test_old_records_are_neither_used_nor_changed(
 def test_results_of_an_older_version_are_not_replaced_by_incomplete_ones(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A report needs records: those of the older version don't count, and costs alone would hide that."""
+    """A report needs records. Those of the older version do not count, and a report with costs only would hide that."""
     folder = study.parent / "out" / "old"
     folder.mkdir()
     (folder / "study.yaml").write_text(STUDY)

@@ -33,7 +33,7 @@ train: {epochs: 1, train_limit: 64, batch_size: 32}
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
-    """In this interpreter and in its workers: ``sitecustomize`` is imported by every Python that starts."""
+    """In this interpreter and in its workers; every Python process imports ``sitecustomize`` at its start."""
     (tmp_path / "sitecustomize.py").write_text(HIDE)
     (tmp_path / "study.yaml").write_text(STUDY)
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])

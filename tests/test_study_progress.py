@@ -1,4 +1,4 @@
-"""What a study shows while it runs: steps, time passed and time left, and how many trials at a time."""
+"""The progress display of a study: steps, elapsed and remaining time, and the number of trials at the same time."""
 
 import io
 import time
@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 class Clock:
-    """Monotonic seconds that a test sets."""
+    """Monotonic seconds set by a test."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

@@ -1,4 +1,5 @@
-"""A record that was altered in any way is refused or harmless; reading one never raises and never waits."""
+"""A record that was changed in any way is refused or harmless; reading one never raises an exception and never
+blocks."""
 
 import copy
 import json
@@ -30,7 +31,7 @@ ROW = {"train_loss": 2.0, "train_top1": 30.0, "val_loss": 1.5, "val_top1": 55.5,
 
 
 def whole(group: str = "accuracy", **fields: Any) -> dict[str, Any]:
-    """A record as a study writes it."""
+    """A record as written by a study."""
     trial = Trial(group, INPUTS, "label", "chip", torch="2.0")
     values: dict[str, Any] = {key: 12.5 for key, metric in METRICS.items() if metric.group == group}
     return {
@@ -199,7 +200,7 @@ JSON = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something stands in a record, at every depth."""
+    """Positions of all values in a record, at every depth."""
     items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for name, item in items for place in places(item, (*path, name)))]
 

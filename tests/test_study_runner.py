@@ -1,4 +1,4 @@
-"""The runner with fake probes: every way a trial can end is a record, and the rest goes on."""
+"""The runner with fake probes: every way in which a trial can end is recorded, and other trials continue."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NANO = preset("hrvit_nano")
 
 
 def act(asked: ProbeInput) -> dict[str, Any]:
-    """Do what ``data["act"]`` says; leave a line with the times in ``data["root"]``."""
+    """Act as ``data["act"]`` says, and append a line with the times to a file in ``data["root"]``."""
     began = time.time()
     match asked.data["act"]:
         case "raise":
@@ -90,7 +90,7 @@ def trial(root: Path, seed: int, act: str = "", group: str = "accuracy") -> Tria
 
 @dataclass
 class Notes:
-    """A watcher that writes down what it is told; ``on_wait`` runs at the first wait."""
+    """A watcher that records its calls; ``on_wait`` runs at the first wait."""
 
     begun: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -187,7 +187,7 @@ def refuse() -> None:
 
 
 class Unloadable:
-    """A probe that a worker can't import."""
+    """A probe that a worker cannot import."""
 
     def __call__(self, asked: Any) -> dict[str, Any]:
         return {}

@@ -1,4 +1,4 @@
-"""Studies that train by recipes: segmentation as a metric group, and accuracy by the engine."""
+"""Studies that train by recipes: segmentation as a metric group, and accuracy by the training engine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Study files and the networks they stand for."""
+"""Study files and the networks that they define."""
 
 import itertools
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_named_variants_may_start_from_another_preset() -> None:
 
 
 def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
-    """The ratio that the table shows is one that operators dispatched on a meta device give."""
+    """The ratio in the table equals that of the operators dispatched on the meta device."""
     variants = expand(spec(grid={"branches": [1, 4]}, match=["as is", {"macs": "base"}])).variants
     assert [v.point["matching"] for v in variants] == ["as is"] * 2 + ["equal macs"] * 2
     counted = {}  # of the base and the two variants that are not equal to it
@@ -94,7 +94,7 @@ def test_equal_macs_are_equal_by_a_count_of_the_built_network() -> None:
 
 
 def test_matching_computes_few_totals_and_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ledger's rows are for tables; and the factor of the widths is found by halving, not by trying all."""
+    """Rows of a ledger are only for tables; the factor of the widths is found by bisection."""
     sums, ledgers = Mock(wraps=totals), Mock(wraps=ledger)
     monkeypatch.setattr("hrvit_lab.study.matching.totals", sums)
     monkeypatch.setattr("hrvit_lab.cost.count.ledger", ledgers)
@@ -113,7 +113,7 @@ def test_a_pyramid_is_matched_with_its_stem() -> None:
 
 
 def test_a_match_out_of_reach_is_noted() -> None:
-    """b3's stem alone costs more than the whole of nano."""
+    """The stem of b3 alone costs more than nano."""
     study = spec(variants=[{"name": "b3", "set": {"preset": "hrvit_b3"}}], match="equal macs")
     (variant,) = expand(study).variants
     ratio = variant.point["macs_vs_base"]
@@ -162,7 +162,7 @@ def test_a_network_that_is_listed_by_name_is_not_dropped(fields: dict[str, Any],
 
 
 def keys_of(planned: dict[str, list[Trial]]) -> dict[str, str]:
-    """Each group's key, where there is one trial of each."""
+    """The key of each group that has one trial."""
     return {trial.group: trial.key for trials in planned.values() for trial in trials}
 
 

@@ -1,4 +1,4 @@
-"""Records on disk: whole or absent, one writer at a time, whatever dies."""
+"""Records on disk are complete or absent, with one writer at a time, for any process that is killed."""
 
 import json
 import logging
@@ -121,7 +121,7 @@ def test_a_claim_is_released_when_its_process_ends(store: Store) -> None:
 
 
 def test_claims_exclude_each_other_while_lock_files_come_and_go(tmp_path: Path) -> None:
-    """Four processes increment one counter 200 times each; a lock held twice would lose some."""
+    """Four processes increment one counter 200 times each; if a lock were held twice, increments would be lost."""
     counter = tmp_path / "counter"
     counter.write_text("0")
     processes = [python(COUNT, tmp_path / "a.lock", counter) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The study's tables on disk: what is written reads back the same, whatever it holds; what does not fit is missing."""
+"""The study's tables on disk: any written table is read back equal; invalid cells are missing."""
 
 import csv
 import io
@@ -161,7 +161,7 @@ def test_an_invalid_table_has_one_reason(content: bytes) -> None:
 
 
 def test_every_metric_has_its_columns() -> None:
-    """A metric that is added is read as numbers; the schema is derived from the table of metrics."""
+    """A new metric is read as a number; the schema is derived from the table of metrics."""
     for key in METRICS:
         assert isinstance(table_schema()[key], Number) and isinstance(table_schema()[f"{key}_std"], Number)
 

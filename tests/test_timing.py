@@ -1,4 +1,4 @@
-"""The stopwatch loops, on scripted samples and a clock that moves only when told."""
+"""The loops around stopwatches, on scripted samples and a fake clock."""
 
 import gc
 from collections.abc import Callable, Iterator

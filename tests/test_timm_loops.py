@@ -1,4 +1,4 @@
-"""The loops of timm's train.py and validate.py, written out with its functions, on our models and files."""
+"""The loops of timm's train.py and validate.py, written with timm's functions, on our models and files."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def loader_of_timm(root: Path, split: str, model: Any, **options: Any) -> Any:
 
 @torch.no_grad()
 def validate(model: nn.Module, loader: Any) -> float:
-    """Top-1 in percent, as timm's validate.py sums it."""
+    """Top-1 in percent, computed as in timm's validate.py."""
     right, seen = 0.0, 0
     for x_BCHW, y_B in loader:
         [top1] = accuracy(model(x_BCHW), y_B, topk=(1,))

@@ -1,4 +1,4 @@
-"""CIFAR and Oxford-IIIT Pet: tiny files in the real layouts, read as torchvision reads them."""
+"""CIFAR and Oxford-IIIT Pet: tiny files in the real layouts, compared with torchvision's data sets."""
 
 import hashlib
 import os

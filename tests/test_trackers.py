@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases beside a training's own files."""
+"""TensorBoard and Weights & Biases in addition to a training's own files."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_tensorboard_has_every_step_once_after_resuming(tmp_path: Path) -> None:
 
 
 def test_wandb_receives_one_run_with_the_recipe_and_all_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is not installed here: what is called of it is written down."""
+    """The package is not installed here; a fake one records its calls."""
     calls: list[tuple[str, Any]] = []
     run = SimpleNamespace(
         log=lambda figures, step: calls.append(("log", (step, figures))), finish=lambda: calls.append(("finish", None))

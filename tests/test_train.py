@@ -1,4 +1,4 @@
-"""The training loop against scikit-learn, torch's own schedulers, naive loops and hand counts."""
+"""The training loop compared with scikit-learn, torch's own schedulers, naive loops and hand counts."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def digits() -> ImageData:
 
 
 class SmallCNN(nn.Sequential):
-    """Norm, dropout and two convolutions: what makes determinism and evaluation mode matter."""
+    """Norm, dropout and two convolutions, so that determinism and evaluation mode matter."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -78,12 +78,12 @@ def train(
 
 
 def figures(result: TrainResult) -> list[dict[str, Any]]:
-    """The curves without their clock."""
+    """The curves without times."""
     return [{key: value for key, value in row.items() if key != "seconds"} for row in result.curves]
 
 
 def probabilities(model: nn.Module, x: Tensor) -> np.ndarray:
-    """One image at a time, in evaluation mode."""
+    """Computed for one image at a time, in evaluation mode."""
     model.eval()
     with torch.no_grad():
         return np.stack([model(image[None])[0].double().softmax(0).numpy() for image in x])
@@ -108,7 +108,7 @@ def test_a_linear_model_reaches_the_accuracy_of_scikit_learn(digits: ImageData) 
 
 
 def test_shuffled_labels_cannot_be_learned(digits: ImageData) -> None:
-    """Were validation images or labels to leak into the training, this would be far above chance."""
+    """If validation images or labels leaked into the training, accuracy would be far above chance."""
     shuffled = digits.train_labels[torch.randperm(len(digits.train_labels), generator=torch.Generator().manual_seed(0))]
     data = ImageData(**{**vars(digits), "train_labels": shuffled})
     _, result = train(SmallCNN, data, QUICK)
@@ -127,7 +127,7 @@ def test_convolutions_are_far_better_than_the_majority_class(digits: ImageData) 
 
 
 def test_top1_equals_a_hand_count() -> None:
-    """Each image's first pixel is the class that the model will name; 5 of 7 are right."""
+    """The model predicts each image's first pixel as its class; 5 of 7 are correct."""
     named, labels = [0, 1, 2, 2, 1, 0, 0], [0, 1, 2, 2, 1, 1, 2]
     images = torch.tensor(named, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 1, 2, 2)
 
@@ -170,7 +170,7 @@ def test_evaluation_changes_nothing_in_the_model(digits: ImageData) -> None:
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.5])
 def test_training_scores_equal_those_of_the_training_images_used(digits: ImageData, label_smoothing: float) -> None:
-    """With one step an epoch the first row's are the untrained model's, smoothing or not."""
+    """With one step per epoch, the first row is that of the untrained model, with or without label smoothing."""
     with seeded(3):
         model = Linear()
     p = probabilities(model, digits.inputs(digits.train_images))
@@ -201,7 +201,7 @@ def test_every_image_is_used_once_per_epoch(digits: ImageData) -> None:
 
 
 class NormAfterPooling(nn.Sequential):
-    """A BatchNorm that sees one value per channel of an image."""
+    """A BatchNorm with one value per channel of an image."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -210,7 +210,7 @@ class NormAfterPooling(nn.Sequential):
 
 
 def batch_sizes(model: nn.Module, data: ImageData, options: TrainOptions) -> list[int]:
-    """Images of each training step."""
+    """Number of images of each training step."""
     sizes: list[int] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -226,13 +226,13 @@ def batch_sizes(model: nn.Module, data: ImageData, options: TrainOptions) -> lis
 def test_no_step_has_one_image_if_a_batch_norm_has_one_value_per_image(
     digits: ImageData, images: int, expected: list[int]
 ) -> None:
-    """21 images at batch 2 used to end with a part of one, and in a traceback."""
+    """Earlier, 21 images at batch size 2 ended with a batch of one, and with a traceback."""
     options = TrainOptions(epochs=1, batch_size=2, train_limit=images)
     assert sorted(batch_sizes(NormAfterPooling(), digits, options), reverse=True) == expected
 
 
 def test_other_networks_keep_a_step_of_one_image(digits: ImageData) -> None:
-    """A BatchNorm with many values per channel, and none at all; so figures from before stay what they were."""
+    """A BatchNorm with many values per channel, and no BatchNorm; so earlier results are unchanged."""
     for model in (SmallCNN(), Linear()):
         options = TrainOptions(epochs=1, batch_size=2, train_limit=21)
         assert sorted(batch_sizes(model, digits, options)) == [1] + 10 * [2]
@@ -257,7 +257,7 @@ def test_batches_have_the_requested_size_and_more_than_one_image(num_images: int
     ],
 )  # fmt: skip
 def test_which_networks_train_on_one_image(fields: dict[str, Any], resolution: int, one: bool) -> None:
-    """At 32 pixels the coarsest map is one value; UperNet pools to one at every size."""
+    """At 32 pixels the coarsest map has one value; UperNet pools to one value at every size."""
     model = build(HRViTConfig.from_dict({"preset": "hrvit_nano", "num_classes": 10, **fields}))
     image = torch.randn(1, 3, resolution, resolution)
     assert trains_on_one_image(model, image) == one
@@ -308,7 +308,7 @@ def test_hrvit_training_is_reproducible_bit_by_bit() -> None:
 
 
 def test_cpu_seconds_equal_those_of_this_process(digits: ImageData) -> None:
-    """A step that sleeps takes wall time and no CPU time: so does one that waits for a core that others hold."""
+    """A step that sleeps takes wall time but no CPU time, like a step that waits for a busy core."""
     model, options = Linear(), TrainOptions(epochs=1, batch_size=64, train_limit=256)
     started = time.process_time()
     result = fit(model, digits, options, 0, on_step=lambda *_: time.sleep(0.2))
@@ -383,7 +383,7 @@ def test_norms_and_biases_do_not_decay(digits: ImageData) -> None:
 
 
 def decayed(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
-    """Names of the parameters that an optimizer decays."""
+    """Names of the parameters to which an optimizer applies weight decay."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
 
@@ -405,7 +405,7 @@ def test_only_kernels_and_matrices_decay(attention: str) -> None:
 
 @pytest.mark.parametrize("name", ["hrvit_nano", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
 def test_weight_decay_applies_to_the_same_parameters_as_in_timm(name: str) -> None:
-    """timm's factory asks ``no_weight_decay`` by itself."""
+    """timm's factory calls ``no_weight_decay`` itself."""
     model = timm.create_model(name, attention=["window"] * 4) if name == "hrvit_nano" else timm.create_model(name)
     theirs = create_optimizer_v2(model, opt="adamw", weight_decay=0.05)
     ours = decayed(model, make_optimizer(model, TrainOptions()))
@@ -588,7 +588,7 @@ def test_a_diverged_training_is_reported_with_exit_code_1(tmp_path: Path, capsys
 
 
 def test_an_interrupted_command_keeps_its_results(tmp_path: Path) -> None:
-    """Ctrl-C after the first epoch of many: exit code 130, whole files, no traceback."""
+    """Ctrl-C after the first epoch of many: exit code 130, complete files, no traceback."""
     process = Command("hrvit_lab.train", *COMMAND, "--epochs", "500", "--out", str(tmp_path))
     until = time.monotonic() + 250
     # The first row of the curves: a line of the output that begins with 1.

@@ -1,4 +1,5 @@
-"""What the training command writes: a folder for each run, nothing replaced, names as text, and what reads back."""
+"""The files of the training command: a folder for each run, no replaced files, names as plain text, and reading
+them."""
 
 import errno
 import json
@@ -27,7 +28,7 @@ BRIEF = ["--epochs", "1", "--train-limit", "20", "--batch-size", "10"]
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A network that trains in a moment, as a file in an empty working folder."""
+    """A network that trains quickly, as a file in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     config = HRViTConfig(
         depths=((1,), (1, 1)), widths=(8, 16), head_dims=(8, 8), head_widths=(4, 4), head_features=8, name="small"
@@ -51,7 +52,7 @@ def named(small: str, name: str) -> str:
 
 
 def test_a_second_run_has_a_folder_of_its_own(small: str) -> None:
-    """It used to delete the first one's weights at its start."""
+    """Earlier, it deleted the first run's weights at its start."""
     assert main([small, *BRIEF, "--epochs", "2"]) == 0
     first = contents(Path("results"))
     assert {Path(path).name for path in first} == set(FILES)
@@ -71,7 +72,7 @@ def test_a_second_run_has_a_folder_of_its_own(small: str) -> None:
 def test_files_in_the_given_folder_are_never_replaced(
     small: str, present: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever wrote them; and it is said before anything is loaded."""
+    """For files of any origin; the error is reported before anything is loaded."""
     Path("mine").mkdir()
     (Path("mine") / present).write_text("mine")
     monkeypatch.setattr(command, "load_dataset", lambda *_, **__: pytest.fail("loaded before it was refused"))
@@ -85,7 +86,7 @@ def test_files_in_the_given_folder_are_never_replaced(
 
 
 def test_one_of_two_simultaneous_runs_is_refused(small: str) -> None:
-    """Both have looked at the folder while it was empty."""
+    """Both have checked the folder while it was empty."""
     config = HRViTConfig.from_yaml(Path(small).read_text())
     folders = [new_folder(Path("both"), "x") for _ in range(2)]
     Run(folders[0], build(config), config, {})
@@ -152,7 +153,7 @@ def test_a_long_name_is_accepted(small: str) -> None:
 def test_a_folder_of_any_name_works_and_the_printed_code_loads_the_weights(
     small: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The lines are run as they are printed; the loaded network then gives the figures of the result."""
+    """The printed lines are run as they are; the loaded network then has the scores of the result."""
     assert main([small, *BRIEF, "--out", out]) == 0
     printed = capsys.readouterr().out
     lines = printed.partition("To load it in Python:\n")[2]
@@ -201,7 +202,7 @@ def test_other_errors_are_not_reported_as_out_of_memory(small: str, monkeypatch:
 def test_the_estimated_minimum_memory_is_less_than_that_of_a_step(
     fields: dict[str, Any], resolution: int, batch_size: int
 ) -> None:
-    """Against what a forward and backward pass holds, operator by operator; and it is no empty promise."""
+    """Compared with the memory of a forward and backward pass, tracked by operator; and it is above zero."""
     config = HRViTConfig.from_dict({"preset": "hrvit_nano", **fields})
     model = build(config)
     pass_bytes = measure_peak_memory(model, resolution, batch_size=batch_size, training=True) * MIB
@@ -211,7 +212,7 @@ def test_the_estimated_minimum_memory_is_less_than_that_of_a_step(
 
 
 def test_large_images_are_evaluated_in_small_batches() -> None:
-    """128 images of 1024 × 1024 would take 128 times what a training step of one does."""
+    """128 images of 1024 × 1024 would take 128 times the memory of a training step with one image."""
     sizes: list[int] = []
 
     class Counts(torch.nn.Module):

@@ -1,4 +1,5 @@
-"""Transforms: timm's for classification, mmsegmentation's rules for images with masks; against loops over pixels."""
+"""Transforms: timm's for classification, mmsegmentation's rules for images with masks; compared with loops over
+pixels."""
 
 import colorsys
 import pickle
@@ -30,7 +31,7 @@ def picture(height: int, width: int, seed: int = 0, mode: str = "RGB") -> Image.
 
 
 def test_the_policy_of_the_release_runs_at_every_level() -> None:
-    """Its increasing posterization asks for 0 bits at the highest level, which Pillow refuses: that is black."""
+    """At the highest level, its posterization keeps 0 bits, which Pillow refuses; the result is black."""
     made: Any = classify.policy("rand-m10-inc1", (32, 32), "bicubic", classify.IMAGENET_MEAN)
     [posterize] = [op for op in made.ops if op.name == "PosterizeIncreasing"]
     posterize.prob = 1.0
@@ -51,7 +52,7 @@ def test_an_unknown_policy_is_reported_in_one_sentence() -> None:
 
 
 def test_training_images_equal_those_of_timm() -> None:
-    """Without a policy, for which timm has other Pillow calls."""
+    """Without a policy, because timm calls other functions of Pillow for it."""
     theirs = timm.data.create_transform(
         64, is_training=True, interpolation="bicubic", re_prob=0.5, re_mode="pixel", color_jitter=0.3
     )
@@ -86,7 +87,7 @@ def test_a_padded_crop_shifts_by_up_to_its_padding() -> None:
 
 @pytest.mark.parametrize("policy", [RELEASE, "augmix-m5-w4-d2", "original-mstd0.5"])
 def test_a_transform_can_be_sent_to_a_spawned_worker(policy: str) -> None:
-    """The start method of macOS and Windows, and of Linux from Python 3.14 on."""
+    """Spawning is the start method of macOS and Windows; Linux does not fork from Python 3.14 on either."""
     crops: tuple[Literal["resized", "padded"], ...] = ("resized", "padded")
     for crop in crops:
         made = classify.train_transform((16, 16), crop=crop, auto_augment=policy, erasing_probability=0.5)
@@ -174,7 +175,7 @@ def test_a_small_image_is_padded_with_ignored_pixels() -> None:
 
 
 def test_images_and_masks_are_flipped_scaled_and_cropped_alike() -> None:
-    """An image that shows its own mask."""
+    """With an image whose pixels show its mask."""
     mask = Image.fromarray(np.kron(np.arange(20).reshape(4, 5), np.ones((16, 16))).astype(np.uint8))
     image = Image.merge("RGB", [mask] * 3)
     transform = segment.train_transform(
@@ -211,7 +212,7 @@ def test_a_validation_mask_keeps_its_size() -> None:
 
 
 def distort_naively(pixel: tuple[int, ...], change: str, amount: float) -> list[float]:
-    """One pixel by colorsys, 0 to 255."""
+    """One pixel by colorsys, values 0 to 255."""
     r, g, b = (value / 255 for value in pixel)
     if change == "hue":
         h, s, v = colorsys.rgb_to_hsv(r, g, b)

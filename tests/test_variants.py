@@ -1,4 +1,4 @@
-"""Variants of every part but attention: against their definitions on plain NCHW maps, and inside a network."""
+"""Variants of every part except attention, compared with their definitions on plain NCHW maps, and in networks."""
 
 import math
 import re
@@ -24,7 +24,7 @@ Weights = Mapping[str, Tensor]
 
 
 def randomised(part: nn.Module) -> nn.Module:
-    """The part in evaluation mode, with BatchNorms and weights that do something."""
+    """The part in evaluation mode, with random BatchNorms and weights."""
     part.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in part.state_dict().items()})
     for fusion in part.modules():
         if isinstance(fusion, WeightedSum):
@@ -38,7 +38,7 @@ def weights_of(part: nn.Module) -> Weights:
 
 
 def linear(w: Weights, name: str, x_BCHW: Tensor) -> Tensor:
-    """A linear as the 1×1 convolution that it is."""
+    """A linear as the equivalent 1×1 convolution."""
     return F.conv2d(x_BCHW, w[f"{name}.weight"].flatten(1)[:, :, None, None], w.get(f"{name}.bias"))
 
 
@@ -73,7 +73,7 @@ def assert_same(x_BHWC: Tensor, expected_BCHW: Tensor) -> None:
 
 
 def mixcfn(w: Weights, x: Tensor, a: int, b: int) -> Tensor:
-    """The whole linears, split between the convolutions."""
+    """Unsplit linears, with the hidden channels split between the convolutions."""
     first, second = linear(w, f"half{a}.fc1", x), linear(w, f"half{b}.fc1", x)
     mixed = torch.cat([depthwise(w, f"half{a}.conv", first), depthwise(w, f"half{b}.conv", second)], dim=1)
     fc2 = {
@@ -204,7 +204,7 @@ def nearest(x_BCHW: Tensor, height: int, width: int) -> Tensor:
 
 
 def bilinear(x_BCHW: Tensor, height: int, width: int) -> Tensor:
-    """Pixels are areas: the centre of target pixel t lies at (t + ½) · source / target − ½, held inside the map."""
+    """Pixels are areas: the centre of target pixel t is at (t + ½) · source / target − ½, clamped to the map."""
 
     def taps(source: int, target: int) -> Tensor:
         matrix = torch.zeros(target, source)
@@ -239,7 +239,7 @@ def down(w: Weights, name: str, x: Tensor, steps: int) -> Tensor:
 
 
 def paths(w: Weights, maps: list[Tensor], sizes: list[tuple[int, int]], upsample: str, feeds: Callable) -> list[Tensor]:
-    """``feeds(source, target)`` says which paths there are."""
+    """``feeds(source, target)`` says which paths exist."""
     fused = []
     for i, size in enumerate(sizes):
         total = torch.zeros(())
@@ -310,7 +310,7 @@ def test_fusion_equals_a_loop_over_sources(
 
 
 def test_weights_of_a_weighted_sum_are_shares() -> None:
-    """Doubling all weights changes next to nothing, a negative one takes its source out."""
+    """Doubling all weights changes almost nothing, and a negative weight removes its source."""
     fusion = blocks.WeightedSum((4, 4), (4, 4), "nearest")
     assert fusion.weights is not None and fusion.weights[0].tolist() == [1, 1]
     maps = [torch.randn(1, 8, 8, 4), torch.randn(1, 4, 4, 4)]
@@ -342,7 +342,7 @@ TINY = HRViTConfig(
 
 
 def tiny(field: str, value: Any) -> HRViT:
-    """A network with that variant, whose attention speaks."""
+    """A network with that variant, whose attention has an effect."""
     shape = {"depths": ((1, 1, 2),)} if field == "topology" else {}
     model = build(TINY.replace(**shape, **{field: value}))
     for module in model.modules():
@@ -366,7 +366,7 @@ CENTRED_IN = {
 
 @pytest.mark.parametrize(("field", "name"), VARIANTS)
 def test_every_parameter_has_a_gradient_on_odd_maps(field: str, name: Any) -> None:
-    """33 × 47 tokens. A bias whose effect the following BatchNorm takes out again is the one exception."""
+    """33 × 47 tokens. The one exception is a bias whose effect the following BatchNorm removes."""
     torch.manual_seed(0)
     model = tiny(field, name).train().double()
     logits = model(torch.randn(2, 3, 131, 185, dtype=torch.float64))
@@ -429,7 +429,7 @@ def test_a_branch_needs_hidden_channels(name: str) -> None:
 
 
 def test_without_des_any_width_is_valid() -> None:
-    """Every stage opens wider branches than 34 = 2 · 17 allows with DES."""
+    """Every stage starts with branches of a width that DES would refuse, since 34 = 2 · 17."""
     with pytest.raises(ValueError, match="DES needs a width divisible by"):
         TINY.replace(widths=(34, 8, 16), head_dims=17)
     odd = TINY.replace(widths=(34, 8, 16), head_dims=(17, 4, 4), shortcut="none", stem="conv7", stem_width=7)

@@ -1,4 +1,5 @@
-"""What a YAML or JSON text from people means: the core schema of YAML 1.2, each key once; and that it reads back."""
+"""YAML and JSON from users: the core schema of YAML 1.2, without duplicate keys; and that written text is read back
+equal."""
 
 import json
 import math
@@ -121,7 +122,7 @@ VALUES = st.recursive(
 
 
 def exact(value: Any) -> Any:
-    """The value with its types: 1, 1.0 and True are equal in Python."""
+    """The value with its types, because 1, 1.0 and True are equal in Python."""
     if isinstance(value, dict):
         return {key: exact(item) for key, item in value.items()}
     return [exact(item) for item in value] if isinstance(value, list) else (type(value).__name__, repr(value))
@@ -135,7 +136,7 @@ def test_written_values_are_read_back_equal(value: Any) -> None:
 
 @given(VALUES)
 def test_text_is_also_text_for_yaml_1_1_readers(value: Any) -> None:
-    """Other programs read our files by YAML 1.1: what is text here must be text there."""
+    """Other programs read our files as YAML 1.1: text must also be text there."""
 
     def texts(value: Any) -> list[str]:
         if isinstance(value, dict):
