@@ -29,13 +29,14 @@ from hrvit_lab.study.results import Results
 
 torch.set_num_threads(1)
 
-# A shell's background jobs ignore Ctrl-C, those under nohup SIGHUP, and so would every process that tests start.
+# Background jobs of a shell ignore Ctrl-C, and those under nohup ignore SIGHUP. Processes that tests start inherit
+# this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# The same examples in every run, and no clock: a test that fails here fails everywhere.
+# The same examples in every run, and no time limit, so that results do not depend on the machine.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 

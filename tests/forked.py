@@ -32,7 +32,7 @@ def server() -> ForkServerContext:
     """The context of the processes that the server forks."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with pytest.MonkeyPatch.context() as patch:  # the server does not know sys.path
+    with pytest.MonkeyPatch.context() as patch:  # the server does not inherit sys.path
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS.parent), str(TESTS)]))
         importlib.import_module("multiprocessing.forkserver").ensure_running()
     return context

@@ -194,7 +194,7 @@ def test_points_on_the_front_are_named(folder: Path) -> None:
     data, _ = studies.chart_data(loaded, *loaded.spec.axes_of_tradeoff)
     named = data[data["place"] != ""]
     assert len(named) >= min(3, len(data))
-    on_front = data[data["front"]]  # a network that stands twice, as it is and matched, is named once
+    on_front = data[data["front"]]  # a network with two rows (as is, and matched) is named once
     assert {*zip(on_front["x"], on_front["y"], strict=True)} <= {*zip(named["x"], named["y"], strict=True)}
 
 

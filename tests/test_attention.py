@@ -124,7 +124,7 @@ def cross_shaped_qkv(m: Any, x: Tensor, w: int) -> Tensor:
 def cswin(m: Any, x: Tensor, w: int) -> Tensor:
     v = m.to_qkv(x).chunk(3, -1)[2]
     rows, columns = v.chunk(2, -1)
-    upright = copy.deepcopy(m.lepe_columns)  # it is held transposed
+    upright = copy.deepcopy(m.lepe_columns)  # its kernel is stored transposed
     upright.weight.copy_(m.lepe_columns.weight.transpose(2, 3))
     lepe = convolve_by_loop(rows, m.lepe_rows, in_stripe(0, w)), convolve_by_loop(columns, upright, in_stripe(1, w))
     return cross_shaped_qkv(m, x, w) + torch.cat(lepe, -1)
@@ -316,13 +316,13 @@ def woken(model: HRViT) -> HRViT:
 
 
 NO_GRADIENT = (
-    # A bias moves a whole channel, which the BatchNorm behind it centres again.
+    # A bias shifts a whole channel, and the following BatchNorm removes the shift.
     r"stem\.conv[12]\.bias",
     r"fusions\.0\.paths\.1\.0\.2\.bias",
     r"stages\.0\.branches\.\d\.\d\.attn\.proj\.bias",
     r"head\.downsamples\.0\.0\.bias",
     r"head\.features\.0\.bias",
-    # So does a norm's bias, if only 1×1 convolutions stand between.
+    # The same is true of a norm's bias if only 1×1 convolutions are between them.
     r"fusions\.0\.paths\.1\.0\.1\.bias",
     r"stages\.0\.norms\.\d\.bias",
 )
@@ -383,7 +383,7 @@ def test_every_pair_of_variants_runs_on_an_odd_map_and_counts_exactly(attention:
 def test_deployed_outputs_equal_those_of_the_plain_model(attention: str) -> None:
     model = woken(build(tiny(attention)))
     for _ in range(3):
-        model(torch.randn(4, 3, 45, 67))  # statistics that are not the first ones
+        model(torch.randn(4, 3, 45, 67))  # statistics other than the initial ones
     image = torch.randn(2, 3, 45, 67)
     expected = model.eval()(image)
     torch.testing.assert_close(deploy(model)(image), expected, atol=1e-5, rtol=1e-4)

@@ -34,7 +34,7 @@ def test_the_residual_stream_stays_in_float32(config: HRViTConfig, form: str) ->
         dtypes["block"] |= {args[0].dtype, result.dtype}
 
     def fusion_ran(fusion: nn.Module, args: Any, result: tuple[Tensor, ...]) -> None:
-        # The stem's map, of convolutions, is in bfloat16; a branch that is new is made by convolutions alone.
+        # The stem's map is the output of convolutions, in bfloat16; so is the map of a new branch.
         dtypes["fused"] |= {y.dtype for x, y in zip(args, result, strict=False) if x.dtype == torch.float32}
 
     for part in model.modules():

@@ -79,7 +79,7 @@ def test_des_equals_its_kronecker_definition(dim: int) -> None:
         for linear in (des.right, des.left):
             linear.bias.zero_()
     x = torch.randn(1, 2, 3, dim)
-    # Between the two factors stands GELU; for a huge positive input it is the identity.
+    # GELU is between the two factors; for a large positive input it is the identity.
     with torch.no_grad():
         des.right.weight.abs_()
         des.left.weight.abs_()
@@ -133,7 +133,7 @@ def test_attention_is_zero_at_initialization_and_can_be_trained() -> None:
     model(image).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-    # A bias before a BatchNorm moves nothing; every other parameter now has a gradient.
+    # A bias before a BatchNorm has no effect; every other parameter now has a gradient.
     still = [name for name, p in model.named_parameters() if p.grad.abs().max() < 1e-9]  # type: ignore[union-attr]
     assert all(name.endswith("bias") for name in still), still
 
@@ -174,7 +174,7 @@ def test_presets_run_on_any_shape() -> None:
             assert model(torch.randn(1, 3, height, width)).shape == (1, 3)
     with pytest.raises(ValueError, match="too small"):
         model(torch.randn(1, 3, 31, 64))
-    assert PRESETS["hrvit_nano"].num_classes == 1000  # presets are not changed by what is built from them
+    assert PRESETS["hrvit_nano"].num_classes == 1000  # building a network does not change its preset
 
 
 @pytest.mark.parametrize(

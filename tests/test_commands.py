@@ -86,7 +86,7 @@ def python(*arguments: str, shell: str = "", **variables: str) -> "subprocess.Co
 # -- encodings -----------------------------------------------------------------------------------------------
 
 
-# In ASCII, every command; in an encoding that has some of the signs, the one that tells them apart.
+# Every command in ASCII; in an encoding with some of the characters, the command that prints both kinds.
 @pytest.mark.parametrize(
     ("name", "encoding"),
     [

@@ -58,7 +58,8 @@ def small(config: HRViTConfig) -> HRViTConfig:
 
 CONFIGS = PRESETS | NANO_WITH
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-# With one block a branch, these are mit_b1, cswin_tiny or hrvit_b1, some in other widths; slow tests run them whole.
+# With one block per branch, these are mit_b1, cswin_tiny or hrvit_b1, some with other widths. Slow tests use all
+# blocks.
 ALIKE = ("mit_b2", "mit_b3", "mit_b4", "mit_b5", "cswin_small", "cswin_base", "hrvit_b2", "hrvit_micro")
 every_kind_of_part = pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ALIKE])
 
@@ -378,7 +379,8 @@ def test_without_audit_the_table_shows_no_other_counters(capsys: pytest.CaptureF
     code, out, err = said(capsys, "hrvit_b1", "--resolution", "512")
     out = out.replace("\N{NO-BREAK SPACE}", " ")
     assert (code, err) == (0, "")
-    assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out  # exact, and what padding would add
+    # Exact MACs, and those that padding would add.
+    assert "hrvit_b1 at 512×512" in out and "15.76 G" in out and "196.6 M" in out
     assert "padding" in out.split() and "Padding:" in out.split()
     assert not any(tool.package in out for tool in TOOLS)
     _, out, _ = said(capsys, "hrvit_b1")
@@ -434,7 +436,7 @@ def in_terminal(command: list[str], columns: int) -> str:
     process = subprocess.Popen(command, stdout=secondary, stderr=secondary, stdin=secondary, env=environment)
     os.close(secondary)
     shown = b""
-    with contextlib.suppress(OSError):  # Linux says so at the end
+    with contextlib.suppress(OSError):  # Linux raises an error at the end of the output
         while chunk := os.read(primary, 65536):
             shown += chunk
     os.close(primary)
@@ -493,7 +495,8 @@ def test_a_config_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     path.write_text("preset: hrvit_nano\nname: mine\nwindow_sizes: 3\n", encoding="utf-8")
     code, out, _ = said(capsys, str(path), "--resolution", "64")
     assert code == 0 and "mine at 64×64" in out
-    path.write_text("preset: hrvit_nano\nwindow_sizes: 3\n", encoding="utf-8")  # the preset's name is not its own
+    # The config does not keep the preset's name.
+    path.write_text("preset: hrvit_nano\nwindow_sizes: 3\n", encoding="utf-8")
     _, out, _ = said(capsys, str(path), "--resolution", "64", "--set", "branches=3")
     assert "mine.yaml, branches=3 at 64×64" in out
 

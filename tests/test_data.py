@@ -225,7 +225,7 @@ def test_fashion_mnist_is_read_from_the_debian_package() -> None:
     data = load_dataset("fashion_mnist", resolution=32)
     assert data.train_labels.bincount().tolist() == [6000] * 10
     assert data.val_labels.bincount().tolist() == [1000] * 10
-    assert data.mean[0] == pytest.approx(0.2860, abs=1e-4)  # the figures everybody uses
+    assert data.mean[0] == pytest.approx(0.2860, abs=1e-4)  # the commonly used values
     assert data.std[0] == pytest.approx(0.3530, abs=1e-4)
 
 

@@ -140,7 +140,7 @@ def test_the_probability_of_the_front_depends_on_the_spread_over_seeds() -> None
     cost = {"cheap": 1.0, "better": 2.0, "worse and dear": 3.0, "a coin": 2.5}
     found = pareto_probability(accuracy, cost)
     assert found["cheap"] == found["better"] == 1.0 and found["worse and dear"] == 0.0
-    # Of two draws of two seeds: both 95, one each (a mean of 90, below 90.1), or both 85.
+    # Two draws of two seeds: both 95, one of each (a mean of 90, below 90.1), or both 85.
     assert abs(found["a coin"] - 0.25) < 0.02
 
 

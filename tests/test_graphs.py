@@ -96,7 +96,7 @@ def test_an_fx_graph_accepts_any_size(name: str, form: str) -> None:
     model = made(name, form)
     graph = torch.fx.symbolic_trace(model)
     check(graph, model, "size")
-    image = torch.randn(1, 3, 45, 67)  # rests are left over
+    image = torch.randn(1, 3, 45, 67)  # the windows leave remainders
     with torch.no_grad():
         torch.testing.assert_close(graph(image), model(image), atol=1e-5, rtol=1e-4)
 

@@ -155,7 +155,7 @@ def test_upernet_equals_that_of_the_transformers_library(dims: tuple[int, ...]) 
     assert expected.std() > 0.05
     torch.testing.assert_close(ours(*maps), expected, atol=1e-4, rtol=0)
     ours.train()
-    for module in ours.modules():  # the auxiliary output comes in training alone
+    for module in ours.modules():  # the auxiliary output exists only in training
         if isinstance(module, nn.BatchNorm2d | nn.Dropout2d):
             module.eval()
     logits, beside = ours(*maps)
@@ -255,7 +255,7 @@ def test_a_training_step_reaches_every_parameter_of_the_head(name: str) -> None:
     sum(y.square().mean() for y in (out if isinstance(out, tuple) else (out,))).backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
-        # A bias before a BatchNorm moves nothing, not even through the linear layers between.
+        # A bias before a BatchNorm has no effect, also if linear layers are between them.
         before_norm = key.endswith("bias") and ("projections" in key or name == "classifier")
         assert before_norm or parameter.grad.abs().max() > 1e-7, key
 

@@ -92,17 +92,18 @@ def test_make_help_lists_every_phony_target() -> None:
     command = ["make", "--no-print-directory"]  # no target: help is the default
     shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
     assert set(re.findall(r"^  make (\w+)\t\S", shown, re.MULTILINE)) == set(phony.split())
-    assert alias == "tests" and "\ntests: test\n" in MAKEFILE  # otherwise make calls the folder up to date
+    # Otherwise make reports that the folder tests is up to date.
+    assert alias == "tests" and "\ntests: test\n" in MAKEFILE
     assert max(len(line.expandtabs()) for line in shown.splitlines()) <= 80
 
 
 def test_makefile_installs_extras_that_exist() -> None:
     installed = re.findall(r"EXTRAS = \[(.*)\]$", MAKEFILE, re.MULTILINE)
-    # Inference engines are for who asks for them.
+    # Inference engines are optional.
     assert {extra for line in installed for extra in line.split(",")} == EXTRAS.keys() - {"latency"}
 
 
-# The brackets keep this file from containing what it looks for; me and jo live in examples only.
+# The brackets prevent matches in this file; me and jo are users in examples only.
 PRIVATE_PATH = re.compile(r"(?<![\w.:/-])/(?:w[o]rk|r[o]ot|h[o]me(?!/(?:me|jo)\b)|U[s]ers|t[m]p/w)/")
 REGISTRY_HOST = re.compile(r"p[y]pi[.]org|python[h]osted[.]org|pytorch[.]org/[w]hl|[a]naconda[.]com|[d]ebian[.]org")
 

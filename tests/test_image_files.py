@@ -36,7 +36,7 @@ def write_tiff(path: Path, samples: bytes, bits: int, channels: int = 1, order: 
     }  # fmt: skip
     if "extra_samples" in tags:
         values[338] = [tags["extra_samples"]]
-    beyond = 8 + len(samples) + 2 + 12 * len(values) + 4  # where values that take more than four bytes stand
+    beyond = 8 + len(samples) + 2 + 12 * len(values) + 4  # offset of values of more than four bytes
     entries, far = b"", b""
     for tag, numbers in sorted(values.items()):
         body = struct.pack(f"{order}{len(numbers)}H", *numbers)
@@ -161,7 +161,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     corners = np.array([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], np.uint8)
     if mode in ("1", "L", "LA"):
         corners = np.repeat(corners[:, :1], 3, axis=1)
-    if mode == "LAB":  # strong colours lie at the rim of what its eight bits hold
+    if mode == "LAB":  # saturated colours are at the limits of its eight bits
         corners = corners // 4 + 96
     picture = np.repeat(corners[None], 8, axis=0).repeat(4, axis=1)
     image = Image.fromarray(picture)
@@ -220,7 +220,7 @@ def test_16_bit_images_are_rotated_by_exif_orientation(tmp_path: Path) -> None:
 )
 def test_damaged_exif_data_are_ignored(tmp_path: Path, damaged: bytes) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of what it is told to write
+        warnings.simplefilter("ignore")  # Pillow warns about the invalid data that it is told to write
         Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=damaged, quality=100, subsampling=0)
     assert np.abs(read(tmp_path / "a.jpg") - COLOUR).max() <= 12
 

@@ -239,7 +239,7 @@ def test_a_flipped_image_has_the_flipped_prediction() -> None:
     straight, mirror = (predict(net, x, (8, 9), options) for x in (image, image.flip(3)))
     assert torch.allclose(straight, mirror.flip(3), rtol=0, atol=1e-12)
     once = predict(net, image, (8, 9), WHOLE).softmax(1)
-    assert not torch.allclose(straight, once, atol=1e-3)  # the filter is not symmetric
+    assert not torch.allclose(straight, once, atol=1e-3)  # because the filter is not symmetric
 
 
 def test_our_network_runs_on_whole_images_and_in_windows() -> None:

@@ -60,7 +60,7 @@ def test_the_command_writes_figures_and_the_arrays_of_the_functions(
             assert picture.width == 1480
     about = json.loads(Path("out/about.json").read_text())
     assert about["pixel"] == [9, 50] and about["trained"] is False and about["resolution_px"] == [64, 64]
-    # The same, from the functions.
+    # The same arrays from the functions.
     network = open_network("small.yaml")
     assert network.name == open_network(str(folder / "small.yaml")).name == "small.yaml"
     with Image.open("image.png") as image:
@@ -107,7 +107,7 @@ def test_the_folder_of_a_training_is_opened_with_its_weights(folder: Path, name:
     assert network.class_names == ("a", r"b\x1b[31m")
     for key, tensor in network.model.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[key])
-    # A recipe, as an engine's training writes it, comes before.
+    # A recipe, which the training engine writes, takes precedence.
     Path("run/recipe.yaml").write_text("data: {mean: [0.5, 0.5, 0.5], std: [1, 1, 1], resolution_px: [64, 64]}")
     assert open_network(name).mean == (0.5, 0.5, 0.5) and open_network(name).resolution_px == (64, 64)
 

@@ -214,7 +214,7 @@ def test_the_input_is_reproducible_noise(spy: Spy) -> None:
 
 def test_the_model_and_global_state_are_restored(spy: Spy) -> None:
     spy.train()
-    spy.norm.eval()  # a mixed state, which one flag could not restore
+    spy.norm.eval()  # some modules in each mode, so that one flag cannot restore the state
     state = copy.deepcopy(spy.state_dict())
     random_state = torch.get_rng_state()
     threads = torch.get_num_threads()

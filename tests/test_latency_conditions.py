@@ -100,7 +100,7 @@ def test_a_gpu_is_read_in_our_units(gpu: torch.device) -> None:
 @pytest.mark.parametrize(
     ("reasons", "throttled"),
     [
-        (0x1, ()),  # idle is no throttling
+        (0x1, ()),  # idle is not throttling
         (0x4, ("power limit",)),
         (0x28, ("hardware slowdown", "heat")),
         (0xC0, ("heat, hardware", "power brake")),
@@ -130,7 +130,7 @@ def test_a_core_is_throttled_if_its_counter_increases(tmp_path: Path) -> None:
 def test_our_own_load_is_not_counted_as_that_of_other_programs() -> None:
     cpu = CpuMonitor([])
     first = cpu.read()
-    while (last := cpu.read()).own_s - first.own_s < 0.3:  # however long that takes on a busy machine
+    while (last := cpu.read()).own_s - first.own_s < 0.3:  # this can take long on a busy machine
         sum(range(100_000))
     assert last.busy_s - first.busy_s >= last.own_s - first.own_s - 0.1  # the kernel counts in hundredths
 
@@ -267,9 +267,9 @@ def test_a_power_limit_is_a_note_and_not_a_disturbance(gpu: torch.device) -> Non
     ("steady", "throttled", "remarks", "reasons"),
     [
         (True, [()] * 9, [], []),
-        (None, [()] * 9, [], []),  # too slow to tell is not the same as restless
+        (None, [()] * 9, [], []),  # unknown (too few calls) is not the same as unsteady
         (False, [()] * 9, [], ["The warm-up did not become steady."]),
-        (True, [()] * 7 + [("heat",)] * 2, [], []),  # these two do not count
+        (True, [()] * 7 + [("heat",)] * 2, [], []),  # these two rounds are discarded
         (True, [("heat",)] * 6 + [("power brake",)] + [()] * 2, ["Others were there."], [
             "The device was throttled (heat, power brake) in 7 of 9 rounds; they are kept, so this is the "
             "latency of a throttled device.",

@@ -225,7 +225,7 @@ def test_a_failure_is_a_row_and_the_race_continues(
     bad, good = race([Entry(model, dtype="bfloat16"), Entry(model)], SMALL, FIVE, clock=clock)
     assert bad.status == status and bad.reason.startswith(reason) and "\n" not in bad.reason
     assert bad.samples_ms == ()
-    assert good.status == "ok" and good.ratio is None  # it became the reference
+    assert good.status == "ok" and good.ratio is None  # the entry became the reference
 
 
 def test_combinations_that_a_back_end_does_not_support_are_refused(clock: FakeClock) -> None:
@@ -279,7 +279,7 @@ def test_relative_error_against_hand_computation() -> None:
     assert relative_error([torch.tensor([3.0, 4.0]), torch.tensor([12.0 + 1.3])], reference) == pytest.approx(0.1)
     assert relative_error(torch.tensor([1.0]), reference) == math.inf
     assert relative_error([torch.tensor([math.nan, 4.0]), torch.tensor([12.0])], reference) == math.inf
-    assert not check(torch.zeros(2), torch.zeros(2), "float32").passed  # a silent network proves nothing
+    assert not check(torch.zeros(2), torch.zeros(2), "float32").passed  # a network with zero output is not accepted
 
 
 def test_the_reference_computed_in_chunks_equals_the_network() -> None:
@@ -513,7 +513,7 @@ def test_training_is_timed_in_training_mode(clock: FakeClock, monkeypatch: pytes
     )
     assert right.samples_ms == pytest.approx([4.0] * 5)
     assert right.macs == 3 * 8 * 8 * 4 * 3
-    assert wrong.status == "wrong" and wrong.relative_error == pytest.approx(0.5)  # its output is right
+    assert wrong.status == "wrong" and wrong.relative_error == pytest.approx(0.5)  # its output is correct
     assert graph.reason == "ONNX Runtime supports inference only"
 
 

@@ -46,7 +46,7 @@ def test_on_a_fake_clock_every_part_has_its_exact_time() -> None:
         if isinstance(module, Block):
             for name, ms in TIMES_MS.items():
                 take(getattr(module, name), ms)
-            take(module, 0.5)  # the block's own work, outside its parts
+            take(module, 0.5)  # time of the block outside its parts
     times = measure_parts(model, (64, 64), budget=SIX, clock=clock)
     branches = [None if pd.isna(branch) else branch for branch in times.frame["branch"]]
     rows = dict(zip(zip(times.frame["stage"], branches, times.frame["part"], strict=True), times.frame.itertuples(),

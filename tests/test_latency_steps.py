@@ -41,9 +41,9 @@ def test_step_numbers_and_bounds_against_hand_computation() -> None:
     steps = Steps({"build": 10.0, "race": 60.0, "energy": 3.0}, told.append, clock)
     steps.at("build")
     clock.pass_ms(4_000)
-    steps.at("build", "compiling")  # the step goes on: four of its ten seconds are over
+    steps.at("build", "compiling")  # the step continues: four of its ten seconds have passed
     clock.pass_ms(26_000)
-    steps.at("build")  # longer than was thought
+    steps.at("build")  # longer than its bound
     steps.at("race", seconds=100.0)
     clock.pass_ms(40_000)
     steps.at("race", "round 7")
@@ -85,7 +85,7 @@ def test_a_race_reports_all_steps_and_stays_within_its_bound(monkeypatch: pytest
     ]  # fmt: skip
     calls = 9 * call_ms / 1e3  # of the numerics and of counting MACs, which have no bound
     for at, step in told:
-        if call_ms < 1_000 or step.what.startswith("r"):  # of seven rounds it is known how long they take
+        if call_ms < 1_000 or step.what.startswith("r"):  # the duration of seven rounds is known
             assert clock.now - at <= step.seconds_left + calls, step
 
 

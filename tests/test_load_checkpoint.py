@@ -160,7 +160,7 @@ def test_every_kind_of_file_is_loaded(layout: str, kind: str, tmp_path: Path) ->
         torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=kind == "zip")
     model = small(**changes)
     assert load_checkpoint(model, path).loaded == len(cut_in_halves(state))
-    path.unlink()  # nothing of the model is left in the file
+    path.unlink()  # the model must not depend on the file any more
     torch.testing.assert_close(output(model), expected)
 
 
@@ -439,7 +439,7 @@ FLAWS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # deprecated, but in files that there are
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # deprecated, but existing files contain it
 @pytest.mark.parametrize("kind", ["mapping", "zip", "legacy"])
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_if_one_tensor_does_not_fit_nothing_is_loaded(flaw: str, kind: str, tmp_path: Path) -> None:

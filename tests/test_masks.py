@@ -147,7 +147,7 @@ def test_masks_with_a_palette_or_16_bits_are_read_as_numbers(tmp_path: Path) -> 
     root = write_pairs(tmp_path)
     numbers = [[2, 1, 0, 255, 1]] * 4
     image = Image.fromarray(np.array(numbers, np.uint8))
-    image.putpalette([7, 7, 7] * 256)  # the colours say nothing
+    image.putpalette([7, 7, 7] * 256)  # the colours carry no information
     assert image.mode == "P"
     image.save(root / "masks/train/a.png")
     assert labels(open_samples("mask_folder", "train", root)) == numbers

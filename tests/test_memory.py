@@ -99,7 +99,7 @@ def test_training_keeps_activations_for_the_gradient() -> None:
     image = 3 * 32 * 32 * FLOAT
     assert measure_peak_memory(Squares(), 32) == (3 * image + FLOAT) / MIB
     training = measure_peak_memory(Squares(), 32, training=True) * MIB
-    # The input, the scaled image, ten squares; going back, a gradient and its two summands at most.
+    # The input, the scaled image and ten squares; in the backward pass, at most a gradient and its two summands.
     assert 12 * image < training < 16 * image
 
 
@@ -149,7 +149,7 @@ def test_invalid_settings_are_named() -> None:
 def test_cuda_agrees_with_the_sum_against_hand_computation() -> None:
     """Up to the allocator's rounding to 512 bytes."""
     floats = WEIGHTS + 1024 * (192 + 1000 + 10)
-    for _ in range(2):  # the second finds the libraries' workspaces in place
+    for _ in range(2):  # the libraries allocate their workspaces in the first pass
         peak = measure_peak_memory(two_linears(), 8, batch_size=1024, device="cuda")
         assert peak == pytest.approx(floats * FLOAT / MIB, rel=0.01)
 

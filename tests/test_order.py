@@ -39,7 +39,7 @@ def test_every_position_in_an_order_is_equally_likely() -> None:
     """The position of image 0 over 2,000 epochs, compared with a uniform distribution over 10 positions (chi-squared, 9
     degrees of freedom)."""
     places = torch.stack([epoch_order(10, 5, epoch) for epoch in range(2000)]).argmin(dim=1).bincount(minlength=10)
-    assert float(((places - 200.0) ** 2 / 200).sum()) < 27.9  # 0.1 % of fair dice exceed it; this one never changes
+    assert float(((places - 200.0) ** 2 / 200).sum()) < 27.9  # exceeded with probability 0.1 %; the order is fixed
 
 
 @pytest.mark.parametrize(("num", "world_size"), [(101, 1), (101, 2), (101, 3), (2, 5), (0, 2)])
@@ -61,7 +61,7 @@ def test_seeds_of_neighbours_are_independent() -> None:
     flipped = [(seeds[0, 0, index] ^ seeds[0, 0, index + 1]).bit_count() for index in range(99)]
     assert 28 < np.mean(flipped) < 36 and min(flipped) > 14  # of 64 bits, half
     bits = np.array([[seed >> bit & 1 for bit in range(64)] for seed in seeds.values()])
-    assert abs(bits.mean(axis=0) - 0.5).max() < 0.025  # five standard deviations of a fair coin
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.025  # five standard deviations of a mean of fair bits
     assert len({sample_seed(0, 0, 2**40), sample_seed(0, 2**40, 0), sample_seed(2**40, 0, 0)}) == 3
 
 

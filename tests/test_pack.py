@@ -49,7 +49,7 @@ def test_the_deployed_network_is_unchanged_and_each_weight_is_stored_once(served
         assert torch.equal(served(image), expected)
     assert all(torch.equal(value, before[key]) for key, value in served.state_dict().items())
     assert not any(isinstance(part, nn.Conv2d) for part in packed.modules())
-    # What is left unpacked: attention's projections, norms, small factors.
+    # Not packed: the projections of attention, norms, small factors.
     left = sum(weight.numel() for weight in packed.parameters())
     laid_out = sum(part.weight.numel() for part in packed.modules() if isinstance(part, PackedConv | PackedLinear))
     all_weights = sum(value.numel() for value in before.values())
@@ -117,7 +117,8 @@ def test_the_back_end_packs_plain_and_deployed_networks(plain: HRViT, form: Call
     with torch.inference_mode():
         ready = BACKENDS["packed"].prepare(load)
         torch.testing.assert_close(ready.run(), plain(load.images_BCHW), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(load.model(load.images_BCHW), ready.run(), atol=1e-5, rtol=1e-4)  # not packed itself
+        # The workload keeps its plain model.
+        torch.testing.assert_close(load.model(load.images_BCHW), ready.run(), atol=1e-5, rtol=1e-4)
     assert ready.compile_seconds is not None and ready.compile_seconds > 0
 
 

@@ -113,7 +113,7 @@ def planned_shapes(part: Part) -> list[tuple[int, ...]]:
         dims = [first] if part.kind == "stem" else first
         return [(1, dim, *size) for dim, size in zip(dims, part.sizes, strict=True)]
     dims = first if part.kind == "fusion" else [first]
-    return [(1, *size, dim) for dim, size in zip(dims, part.sizes, strict=False)]  # fewer maps may come in
+    return [(1, *size, dim) for dim, size in zip(dims, part.sizes, strict=False)]  # there may be fewer input maps
 
 
 @pytest.mark.parametrize(("form", "number"), [(lambda model: model, 4), (deploy, 4)], ids=["plain", "deployed"])

@@ -258,7 +258,7 @@ def test_cost_breakdown_stacks_to_the_totals() -> None:
         assert bar.get_x() == pytest.approx(ends.get(y, 0))  # type: ignore[attr-defined]
         ends[y] = bar.get_x() + bar.get_width()  # type: ignore[attr-defined]
     assert list(ends.values()) == pytest.approx([5e6, 6e6])
-    assert len(ax.patches) == 4  # a part that costs nothing is not drawn
+    assert len(ax.patches) == 4  # a part without cost is not drawn
     assert "FFN" in all_text(ax.figure)  # type: ignore[arg-type]
 
 
@@ -296,7 +296,8 @@ def test_every_name_is_closest_to_its_own_point_or_has_a_line(study: str, x: str
 
 def test_a_network_with_two_rows_is_named_once() -> None:
     table = pd.read_csv(Path(__file__).parents[1] / "studies" / "measured" / "branch_sweep" / "table.csv")
-    table.loc[table["variant"] == "branches=3, equal macs", "top1"] = 75.0  # away from the crowd, where names find room
+    # Apart from the other points, where there is room for names.
+    table.loc[table["variant"] == "branches=3, equal macs", "top1"] = 75.0
     names = [text.get_text() for text in only_axes(plots.tradeoff(table)).texts]
     assert (names.count("branches=4"), names.count("branches=3")) == (1, 2)
 
@@ -327,7 +328,8 @@ def test_the_trade_off_pair_of_a_study_is_drawn_first() -> None:
     figures = plots.study_figures(table, pair=("macs", "latency_ms"))
     assert next(iter(figures)) == "latency_ms_against_macs" and "top1_against_macs" in figures
     (line,) = [line for line in only_axes(figures["latency_ms_against_macs"]).lines if line.get_alpha() == 0.55]
-    assert set(np.asarray(line.get_xdata())) == {table["macs"].min()}  # both grow: nothing beats the smallest
+    # Both metrics grow together, so only the smallest network is on the front.
+    assert set(np.asarray(line.get_xdata())) == {table["macs"].min()}
     costs = pd.DataFrame({"variant": ["a", "b"], "macs": [1e6, 2e6], "activations": [2e4, 1e4]})
     assert list(plots.study_figures(costs)) == []
     assert list(plots.study_figures(costs, pair=("macs", "activations"))) == ["activations_against_macs"]

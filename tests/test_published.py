@@ -219,7 +219,7 @@ def test_the_summary_distinguishes_differences_from_noise() -> None:
         and "drop_rate=0.2" not in first
     )
     assert other == "No effect of the other was detected at this training budget."
-    accuracies["drop_rate=0.1"] = {0: 46.0, 1: 47.9, 2: 46.0}  # p = 0.036 by itself, 0.073 of two
+    accuracies["drop_rate=0.1"] = {0: 46.0, 1: 47.9, 2: 46.0}  # p = 0.036 alone, 0.073 corrected for two comparisons
     first, none, alone = summary(tabulate(study, accuracies).reset_index(), "digits", "drop_rate=0.0")
     assert "0 of 2 variants differ" in first and none == "No effect was detected at this training budget."
     assert "1 of these" in alone and "drop_rate=0.1 (-4.4 points)" in alone and "up to 10 % of such studies" in alone

@@ -96,7 +96,7 @@ def test_mit_has_the_outputs_of_the_transformers_library(name: str, size: tuple[
     theirs.load_state_dict({key: reference_tensor(key, tuple(v.shape)) for key, v in theirs.state_dict().items()})
     for module in theirs.modules():
         if isinstance(module, torch.nn.LayerNorm):
-            module.eps = theirs.config.layer_norm_eps  # which that library leaves unread, at 1e-5
+            module.eps = theirs.config.layer_norm_eps  # that library ignores its own setting and uses 1e-5
     ours = create_model(config).eval()
     ours.load_state_dict(our_state_dict(theirs.state_dict()))
     image = reference_input(*size)

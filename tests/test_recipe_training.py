@@ -236,7 +236,7 @@ def test_a_training_told_to_end_saves_and_says_how_to_resume(folder: Path, undis
         "hrvit_lab.train", *command("--out", "told", run__workers=2, run__save_every_s=0.001, run__keep_last=99)
     )
     wait_for(folder / "told" / "checkpoints" / "step-00000003.pt", process)
-    os.killpg(process.pid, number)  # as a terminal and a scheduler do: to the loader's workers too
+    os.killpg(process.pid, number)  # like a terminal or a scheduler, which also signal the workers of the loader
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + number, errors
     assert errors.count("\n") == 1 and "--out told --resume auto" in errors and "Traceback" not in errors

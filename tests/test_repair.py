@@ -126,6 +126,6 @@ def test_a_pyramids_stem_follows_its_first_scale() -> None:
     fields = preset("mit_b0").model_dump()
     assert changed(fields, Change("widths", (0,), 64))["stem_width"] == 64
     assert changed(fields, Change("stem_width", (), 64))["widths"] == (64, 64, 160, 256)
-    assert changed(preset("hrvit_b1").model_dump(), Change("widths", (0,), 64))["stem_width"] == 64  # as it was
+    assert changed(preset("hrvit_b1").model_dump(), Change("widths", (0,), 64))["stem_width"] == 64  # unchanged
     fault = find_fault(fields | {"stem_width": 64})
     assert fault is not None and fault.remedies == (Change("stem_width", (), 32),)

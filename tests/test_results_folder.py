@@ -233,9 +233,9 @@ def test_a_full_disk_names_the_file_and_a_remedy(tmp_path: Path, capsys: pytest.
     assert main(["report", "s", "--out", str(tmp_path)]) == 2
     output, errors = capsys.readouterr()
     [line] = errors.splitlines()
-    assert "92.3 ± 0.5 %" in output  # what is known is shown
+    assert "92.3 ± 0.5 %" in output  # existing values are shown
     assert str(folder / name) in line and os.strerror(errno.ENOSPC) in line and "free some space" in line
-    assert main(["report", "s", "--out", str(tmp_path)]) == 0  # nothing is left behind
+    assert main(["report", "s", "--out", str(tmp_path)]) == 0  # no file was left that prevents a report
 
 
 @pytest.mark.timeout(60)

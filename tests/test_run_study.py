@@ -58,7 +58,7 @@ def test_a_study_given_in_any_form_writes_the_files_of_the_command(
         written = files(results.folder)
         assert written.keys() == expected.keys()
         different = {name for name in written if written[name] != expected[name]}
-        assert different <= {"environment.json", "report.html"}, what  # both tell the date
+        assert different <= {"environment.json", "report.html"}, what  # both contain the date
         assert results.table["branches"].tolist() == [1, 2] and results.report == results.folder / "report.html"
         assert {f"figures/{name}.png" for name in results.figures} == {n for n in written if n.endswith(".png")}
         assert all(isinstance(figure, Figure) for figure in results.figures.values())
@@ -147,7 +147,8 @@ def test_studies_of_one_name_never_replace_each_other(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="another study with the same name"):
             run_study(study, out=out, name="mine")
     assert files(out) == before
-    assert len(run_study(COSTS | {"grid": {"branches": [1, 2, 3]}}, out=out, name="mine").table) == 3  # it has grown
+    # The results were extended.
+    assert len(run_study(COSTS | {"grid": {"branches": [1, 2, 3]}}, out=out, name="mine").table) == 3
 
 
 @pytest.mark.slow

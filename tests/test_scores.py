@@ -310,7 +310,7 @@ def test_ignored_pixels_make_no_boundary() -> None:
     truth = torch.zeros(9, 9, dtype=torch.int64)
     truth[4, 4] = IGNORED
     guess = torch.zeros(9, 9, dtype=torch.int64)
-    guess[4, 4] = 1  # an error where nothing is scored
+    guess[4, 4] = 1  # an error at an ignored pixel
     boundary = BoundaryIoU(2)
     boundary.update(guess, truth)
     assert boundary.counts.tolist() == [[32, 0], [32, 0]]  # the border of the image

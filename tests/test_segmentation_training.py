@@ -55,7 +55,7 @@ def make_ade20k(root: Path) -> None:
 def make_cityscapes(root: Path) -> None:
     for split, number in (("train", 6), ("val", 3)):
         for index in range(number):
-            image, mask = scene(index, (7, 8, 3))  # road, sidewalk, and a label that counts nowhere
+            image, mask = scene(index, (7, 8, 3))  # road, sidewalk, and a label that is ignored
             name = f"aachen_{index:06d}_000019"
             put(image, root / "leftImg8bit" / split / "aachen" / f"{name}_leftImg8bit.png")
             put(mask, root / "gtFine" / split / "aachen" / f"{name}_gtFine_labelIds.png")
@@ -99,7 +99,7 @@ def test_every_layout_is_trained_resumed_and_scored(
     monkeypatch.chdir(tmp_path)
     command = [recipe, "--data", "data", "--set", settings(more)]
     assert main([*command, "--out", "whole"]) == 0
-    # From the state after step 2, as if the machine had been lost after it.
+    # Resume from the state after step 2, as after a crash.
     half = tmp_path / "whole" / "checkpoints" / "step-00000002.pt"
     assert main([*command, "--out", "half", "--resume", str(half)]) == 0
     assert "Resuming after step 2" in capsys.readouterr().out

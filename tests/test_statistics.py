@@ -161,7 +161,8 @@ def test_without_effects_at_most_5_percent_of_studies_claim_one(
     found = sum(claims(study.said(draw(rng, networks, seeds))[0]) for _ in range(STUDIES))
     assert found <= stats.binom.ppf(0.9999, STUDIES, 0.05)
     if networks == 2 and draw is normal:
-        assert found >= stats.binom.ppf(0.0001, STUDIES, 0.05)  # one test is exact, neither too bold nor too shy
+        # A single test is exact: its error is not smaller either.
+        assert found >= stats.binom.ppf(0.0001, STUDIES, 0.05)
 
 
 def test_a_single_interval_excludes_zero_at_most_as_often_as_the_report_says() -> None:

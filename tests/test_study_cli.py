@@ -89,7 +89,7 @@ def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.Cap
         figures = [format_value(METRICS[key], float(row[key])) for key in keys]
         assert re.split(r"  +", line.strip()) == [row["variant"], *figures]
 
-    # Again: nothing to do; a record cut off by hand is the one thing done again.
+    # A second run repeats only the trial whose record was truncated here.
     trials = out / "trials"
     times = {path.name: path.stat().st_mtime_ns for path in trials.glob("*.json")}
     first = (folder / "table.csv").read_bytes()
@@ -104,7 +104,7 @@ def test_a_study_from_end_to_end(study: Path, tmp_path: Path, capsys: pytest.Cap
     assert damaged.with_suffix(".corrupt").is_file()
     assert (folder / "table.csv").read_bytes() == first
 
-    # From the records alone.
+    # Only from the records.
     (folder / "table.csv").unlink()
     (folder / "report.html").unlink()
     assert main(["report", "costs", "--out", str(out)]) == 0
@@ -225,7 +225,7 @@ def test_results_of_other_or_unknown_environments_are_not_changed(study: Path, t
     (here / "table.csv").write_text("variant\n")
     assert folder_of(study, tmp_path, **settings) == beside
     (here / "study.yaml").write_text(load_study(study, [*settings.items()]).to_yaml())
-    assert folder_of(study, tmp_path, **settings) == beside  # nothing says where they were measured
+    assert folder_of(study, tmp_path, **settings) == beside  # the environment of the measurements is unknown
     about: dict[str, Any] = dict(environment("cpu"))
     for versions, hardware, expected in (
         (about["versions"], about["hardware"], here),
@@ -293,7 +293,7 @@ def test_the_duration_is_reported_only_if_known(
     )
     later = asked(*training, "--seeds", "0,1", "--dry-run")
     assert "2 to run" in later and re.search(r"About [\d.]+ s with --jobs 1, estimated from finished trials", later)
-    # Partly done: the seeds that are there are counted, not those that were asked for.
+    # If only some trials have finished, only their seeds are counted.
     (out := tmp_path / "costs" / "study.yaml").write_text(out.read_text().replace("seeds: [0]", "seeds: [0, 1, 2]"))
     assert main(["report", "costs", "--out", str(tmp_path)]) == 0
     assert re.search(r"1 epoch on digits.*, 1 seed\.", " ".join(capsys.readouterr().out.split()))

@@ -99,20 +99,21 @@ def test_a_study_killed_at_random_moments_completes_with_equal_results(
     while landed < kills:
         torn_before = unfinished(out)
         process = start(study, out)
-        # Imports take most of a run: count events, so that moments fall into trainings and records as well.
+        # Imports take most of a run. Events are counted, so that some kills are during trainings and writes.
         enough = journal(out).total() + moments.randint(0, 3)
         while process.poll() is None and journal(out).total() < enough:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.5))
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
-        if process.wait() != -signal.SIGKILL:  # it was done first: it must be whole, and the next one begins anew
+        # If it ended before the kill, its results must be complete, and the next run starts from empty results.
+        if process.wait() != -signal.SIGKILL:
             assert outcome(out) == undisturbed
             shutil.rmtree(out)
             started_before.clear()
             continue
         landed += 1
-        # A worker that is still importing notices when it is done with that, any other at once.
+        # A worker that is still importing ends after its imports, any other worker at once.
         _, alive = psutil.wait_procs(family, timeout=250)
         assert alive == [], "workers outlived their study"
         started_before.append((recorded(out), journal(out)))
@@ -148,7 +149,7 @@ def test_ctrl_c_keeps_finished_trials_and_says_how_to_resume(study: Path, undist
     while not recorded(out) and time.monotonic() < until:
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal, which also signals the workers
     _, errors = process.communicate(timeout=250)
     assert process.returncode == 130, errors
     assert len(errors.splitlines()) == 1, errors

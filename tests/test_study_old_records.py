@@ -18,7 +18,7 @@ from hrvit_lab.study.space import expand
 from hrvit_lab.study.trials import Trial, in_order
 
 OLD = sorted((Path(__file__).parent / "data" / "old_records").glob("*.json"))
-WRONG = 99.75  # planted in the old records as their top-1: it must come up nowhere
+WRONG = 99.75  # top-1 of the old records, which must not appear anywhere
 
 STUDY = """
 title: Old
@@ -82,7 +82,7 @@ def test_old_records_are_neither_used_nor_changed(
     assert {name: after[name] for name in before} == before
     assert after.keys() - before.keys() == {f"{training(study).key}.json"}
 
-    # An old record in the new one's place is refused, in words, and measured again.
+    # An old record at the path of a new one is refused with a warning, and measured again.
     old = next(file for file in OLD if json.loads(file.read_text())["group"] == "accuracy")
     shutil.copy(old, out / "trials" / f"{training(study).key}.json")
     assert main(["report", "old", "--out", str(out)]) == 2

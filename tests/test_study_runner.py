@@ -43,14 +43,14 @@ def act(asked: ProbeInput) -> dict[str, Any]:
             os._exit(3)
         case "nap":
             time.sleep(0.5)
-        case "meet":  # somebody else who does the same at the same time, however late that worker starts
+        case "meet":  # wait for another worker in the same state, however late it starts
             (Path(asked.data["root"]) / f"met-{os.getpid()}").touch()
             while len(list(Path(asked.data["root"]).glob("met-*"))) < 2:
                 time.sleep(0.05)
             time.sleep(0.5)
         case "long nap":
             (Path(asked.data["root"]) / "napping").touch()
-            for _ in range(10):  # a second of its own, whatever happens in between
+            for _ in range(10):  # at least a second in this process
                 time.sleep(0.1)
         case "steps":
             for step in range(1, 9):
@@ -258,7 +258,8 @@ def test_the_time_left_is_estimated_from_known_durations(tmp_path: Path) -> None
     same = [measured("accuracy", "other", 8), measured("accuracy", NANO.id, 2), measured("latency", "x", 3)]
     assert seconds_left([training, training, clock], same, 2) == 2 + 3
     assert seconds_left([training], [same[0] | {"status": "failed"}], 1) is None
-    assert seconds_left([training], [measured("latency", "other", 3)], 1) is None  # a clock tells nothing of trainings
+    # Durations of latency trials do not predict trainings.
+    assert seconds_left([training], [measured("latency", "other", 3)], 1) is None
     bounded = ProbeInput(NANO, (64, 64), latency={"max_seconds": 1.5, "max_warmup_seconds": 2.0})
     assert seconds_left([Trial("latency", bounded, "", "chip")], [measured("accuracy", "other", 30)], 2) == 3.5
 

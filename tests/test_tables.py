@@ -81,7 +81,7 @@ def test_a_table_reads_back_as_it_was_written(table: pd.DataFrame) -> None:
     tidy = tidy_table(table)
     assert tidy["variant"].tolist() == table["variant"].tolist()
     for name in table:
-        if isinstance(table_schema().get(str(name)), Number):  # nothing was lost on the way to text
+        if isinstance(table_schema().get(str(name)), Number):  # numbers are written without loss
             assert [None if math.isnan(v) else v for v in tidy[name]] == table[name].tolist()
     read, faults = read_table(to_csv(tidy).encode())
     assert faults == []

@@ -63,7 +63,7 @@ def test_steadiness_equals_that_of_rolling_medians_in_numpy(
         ([1.0] * 8 + [50.0, 1.0], True),  # one outlier
         ([2.0] * 5 + [1.0] * 5, False),  # a step within the window
         ([2.0] * 5 + [1.0] * 10, True),  # and after it
-        ([1.1**-k for k in range(30)], False),  # a trend that goes on
+        ([1.1**-k for k in range(30)], False),  # a continuing trend
     ],
 )
 def test_steady_against_hand_computation(samples: list[float], steady: bool) -> None:

@@ -71,7 +71,8 @@ def test_timms_validation_and_our_evaluation_give_equal_scores(images: Path, tmp
     torch.manual_seed(0)
     ours = create_model("hrvit_nano", num_classes=CLASSES).eval()
     with torch.no_grad():
-        ours.get_submodule("head.classifier").get_parameter("weight").mul_(50)  # so that answers differ between images
+        # So that predictions differ between images.
+        ours.get_submodule("head.classifier").get_parameter("weight").mul_(50)
     RunFolder(tmp_path).write_weights("last", ours)
     theirs: Any = timm.create_model("hrvit_nano", num_classes=CLASSES).eval()
     timm_load(theirs, str(tmp_path / "last.safetensors"))

@@ -45,7 +45,7 @@ def test_wandb_receives_one_run_with_the_recipe_and_all_values(tmp_path: Path, m
         tracker.add(first + 1, {"loss": 0.5})
         tracker.close()
     inits = [given for name, given in calls if name == "init"]
-    assert inits[0] == inits[1]  # the same id: the second part goes on with the first one's run
+    assert inits[0] == inits[1]  # the same id: the second part continues the run of the first
     assert inits[0]["config"] == {"run.seed": 1} and inits[0]["resume"] == "allow" and len(inits[0]["id"]) == 16
     assert [given for name, given in calls if name == "log"] == [(1, {"loss": 0.5}), (8, {"loss": 0.5})]
     assert calls[-1] == ("finish", None)

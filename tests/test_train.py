@@ -287,7 +287,7 @@ def test_a_batch_of_one_is_refused_before_anything_runs(digits: ImageData) -> No
 
 def test_results_are_equal_bit_by_bit_for_equal_seeds_only(digits: ImageData) -> None:
     model, first = train(SmallCNN, digits, QUICK, seed=1)
-    torch.rand(5)  # what was drawn before must not matter
+    torch.rand(5)  # earlier random numbers must have no effect
     again, second = train(SmallCNN, digits, QUICK, seed=1)
     _, other = train(SmallCNN, digits, QUICK, seed=2)
     assert figures(first) == figures(second)

@@ -352,7 +352,8 @@ def tiny(field: str, value: Any) -> HRViT:
 
 
 CENTRED = (
-    # A norm's bias moves whole channels; only 1×1 convolutions stand between it and a BatchNorm that centres them.
+    # A norm's bias shifts whole channels; only 1×1 convolutions are between it and a BatchNorm, which removes the
+    # shift.
     r"fusions\.\d\.paths\.(1\.0|2\.[01])\.1\.bias",
     r"stages\.2\.norms\.\d\.bias",
 )

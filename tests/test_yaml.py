@@ -15,8 +15,8 @@ from hrvit_lab.config import ConfigError, HRViTConfig, preset, read_json, read_y
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.study.files import load_study
 
-# The witness is the specification: YAML 1.2.2, section 10.3.2, its regular expressions and example 10.9, and what
-# YAML 1.1 would make of the same text.
+# The reference is the specification: YAML 1.2.2, section 10.3.2, its regular expressions and example 10.9, and what
+# YAML 1.1 makes of the same text.
 CORE = [
     ("true", True), ("True", True), ("FALSE", False),
     ("yes", "yes"), ("no", "no"), ("on", "on"), ("off", "off"), ("y", "y"), ("N", "N"),

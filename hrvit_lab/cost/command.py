@@ -63,7 +63,7 @@ def show(options: argparse.Namespace) -> None:
 
 
 def named(model: str) -> HRViTConfig:
-    """The config of a preset or a YAML file. A file whose config has no name of its own gives it the file's name."""
+    """The config of a preset or a YAML file. A config in a file without ``name`` is named after the file."""
     config = read_config(model)
     unnamed = not config.name or config.name in PRESETS | SEGMENTERS
     return config.replace(name=cli.printable(Path(model).name)[:100]) if unnamed and model != config.name else config

@@ -108,7 +108,7 @@ class Recorded:
 
 
 class Placeholder(nn.Module):
-    """Returns ``output``, whatever its input."""
+    """Returns ``output`` for any input."""
 
     output: Any = None
 

@@ -110,7 +110,7 @@ def published_peak(cpuinfo: str, dtype: str, threads: int, max_ghz: float | None
 
 
 def _flop_a_cycle(core: Core, dtype: str, flags: set[str]) -> int:
-    """Operations per cycle; two-byte formats without instructions of their own are computed in float32."""
+    """Operations per cycle; two-byte formats without their own instructions are computed in float32."""
     short = {"bfloat16": "bf16", "float16": "fp16"}.get(dtype)
     if short and f"amx_{short}" in flags:
         return AMX_FLOP

@@ -200,7 +200,7 @@ def training_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[d
 
 
 def published_points(quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
-    """The networks of ``published.csv``. Their accuracy and MACs are quantities of their own."""
+    """The networks of ``published.csv``. Their accuracy and MACs are separate quantities."""
     for result in published_results():
         values: dict[str, Any] = {}
         for quantity, value in _published_values(result):

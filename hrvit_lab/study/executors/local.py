@@ -185,7 +185,7 @@ class _Phase:
         self._free(w, keep=False)
 
     def _wait_for_signal(self) -> None:
-        """After a worker was killed, wait: if this process was told to end too, raise before anything is written."""
+        """After a worker was killed, wait, so that a signal to this process raises before anything is written."""
         time.sleep(GRACE_S)
         self.check_end()
 
