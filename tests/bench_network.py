@@ -1,10 +1,13 @@
-"""How far our network is ahead of the naive witness, and from the floor: ``python tests/bench_network.py``.
+"""Compare the speed of our network with the naive witness and with matrix products: ``python tests/bench_network.py``.
 
-hrvit_b1 on one thread, the same weights in every form, all in one interleaved race; a JSON line for each setting.
-``x_naive`` is how many times as long the naive witness takes, the median over rounds with its 95 % interval;
-``x_floor``, in float32, how many times as long as the same multiply-accumulates in the fastest matrix product, found
-before and run in the same race; its name and side stand under ``floor``.
-The exit code is 1 where the packed network misses a goal. About 7 minutes.
+hrvit_b1 runs on one thread with the same weights in every form. All forms are timed in one interleaved race, and each
+setting gives one JSON line:
+
+- ``x_naive``: time of the naive witness divided by ours, the median over rounds with its 95 % interval.
+- ``x_floor``, in float32: our time divided by that of the same multiply-accumulates in the fastest matrix product. The
+  product is found before, and timed in the same race. ``floor`` gives its name and side.
+
+The exit code is 1 if the packed network misses a goal. It takes about 7 minutes.
 ``python tests/bench_network.py training`` times training steps instead.
 """
 

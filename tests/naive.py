@@ -1,7 +1,8 @@
 """The naive witness: HRViT written module by module from the specification, as plainly as possible.
 
-NCHW maps, tokens flattened and back, zero-padded windows with an additive mask, attention written out, nothing fused
-or shared with the library. Its parameter names are the published ones, so it also stands in for a published checkpoint.
+It has NCHW maps, tokens that are flattened and restored, zero-padded windows with an additive mask, and explicit
+attention. Nothing is fused or shared with the library. Its parameters have the published names, so that its state dict
+can replace a published checkpoint.
 """
 
 import math

@@ -16,11 +16,12 @@ PRODUCTS = {aten.convolution, aten.addmm, aten.mm, aten.bmm, aten.baddbmm}
 
 
 class TorchFlops(TorchDispatchMode):
-    """Floating-point operations by torch's own formulas: the sum of ``FlopCounterMode``, which also keeps one for every
-    module and takes four times as long; and the elements in the outputs of products.
+    """Floating-point operations by torch's own formulas, and the elements in the outputs of products.
 
-    One that continues a product makes no new output: in MixCFN the linear of the second half, whose output is added to
-    that of the first, and which alone has no bias (``mm``).
+    ``FlopCounterMode`` has the same sum. It also keeps a sum for every module, and takes four times as long.
+
+    A product that is accumulated into an earlier one has no output of its own. In MixCFN, this is the last linear of
+    the second half: it is the only linear without bias (``mm``).
     """
 
     def __init__(self) -> None:
@@ -57,10 +58,10 @@ def count_real_operators(model: nn.Module, image: torch.Tensor) -> int:
 
 
 def continued_outputs(closed: Counts) -> int:
-    """Elements of outputs that are sums in the closed form and tensors of their own when the network runs.
+    """Elements of outputs that do not count in the closed form, but are separate tensors when the network runs.
 
-    They are those of the linears that end the second halves of MixCFNs: with the linear before, each is a part of one
-    linear, whose output counts once.
+    They are the outputs of the last linears of the second halves of MixCFNs. The last linears of both halves are parts
+    of one linear, whose output counts once.
     """
     costs = [row.cost for row in closed.rows]
     return sum(first.outputs for first, second in pairwise(costs) if second.macs and not second.outputs)

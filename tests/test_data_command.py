@@ -53,7 +53,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_list_names_every_data_set_and_where_its_files_belong(
+def test_list_names_every_data_set_and_the_folder_of_its_files(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -96,7 +96,7 @@ def steps(engine: Engine, stop: int, workers: int = 0) -> list[float]:
 # -- order -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_has_every_image_once_in_a_new_order() -> None:
     orders = {(seed, epoch): epoch_order(101, seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
     assert all(order.sort().values.tolist() == list(range(101)) for order in orders.values())
     assert len({tuple(order.tolist()) for order in orders.values()}) == 6

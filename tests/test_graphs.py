@@ -1,8 +1,7 @@
 """Graphs of whole networks: trace, FX, torch.export, ONNX and OpenVINO, of the plain and the deployed form.
 
-Sizes are free where the map's sides stay multiples of the windows': with free sides the number of windows is free, but
-whether a rest is left over decides which operators run, and a graph has no branches. The FX graph calls the functions
-with such branches as they are, so it takes any size.
+Sizes are dynamic if the sides of the map are multiples of the window. Otherwise, the remainder decides which operators
+run, and a graph has no branches on sizes. An FX graph calls the functions with such branches, so it accepts any size.
 """
 
 import importlib

@@ -189,9 +189,9 @@ def test_the_published_combinations_have_names() -> None:
 
 @pytest.mark.parametrize(("name", "params_m", "gflops"), [(name, *row) for name, row in PUBLISHED.items()])
 def test_published_parameters_and_flops(name: str, params_m: float, gflops: float) -> None:
-    """UperNet's b1 is cut, not rounded (35.952); its b3 stands between ours with and without the auxiliary head.
+    """The paper truncates UperNet's b1 (35.952); its b3 is between ours with and without the auxiliary head.
 
-    The figure of b3 for Cityscapes is that of its ImageNet windows; with those of the paper it is 2.6 % above ours.
+    The figure of b3 for Cityscapes agrees with its ImageNet windows; with those of the paper it is 2.6 % above ours.
     """
     costs = totals(SEGMENTERS[name].replace(window_sizes=(1, 2, 7, 7)), 512)
     if name in ("hrvit_b1_upernet_ade20k", "hrvit_b3_upernet_ade20k"):

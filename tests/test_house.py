@@ -130,7 +130,7 @@ def test_private_places_are_recognised(parts: str) -> None:
 @pytest.mark.parametrize(
     "text", ["hrvit_lab/work/x.py", "./home/x", "/home/me/x", "https://example.org/home/", "/usr/share/x"]
 )
-def test_public_places_are_left_alone(text: str) -> None:
+def test_public_places_are_not_reported(text: str) -> None:
     assert find_private(text) == []
 
 

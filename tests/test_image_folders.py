@@ -93,7 +93,7 @@ def test_16_bit_images_give_the_same_data_set_as_their_8_bit_versions(root: Path
 # -- what is skipped, and said ---------------------------------------------------------------------
 
 
-def test_what_is_skipped_is_counted_by_reason(root: Path) -> None:
+def test_skipped_files_are_counted_by_reason(root: Path) -> None:
     dark = root / "train" / "dark"
     for name in ("a.heic", "b.HEIC", "notes.txt", "README", ".hidden.png", "x/c.heic"):
         (dark / name).parent.mkdir(exist_ok=True)

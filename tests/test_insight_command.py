@@ -112,7 +112,7 @@ def test_the_folder_of_a_training_is_opened_with_its_weights(folder: Path, name:
     assert open_network(name).mean == (0.5, 0.5, 0.5) and open_network(name).resolution_px == (64, 64)
 
 
-def test_random_weights_depend_on_the_seed_alone(folder: Path) -> None:
+def test_random_weights_depend_only_on_the_seed(folder: Path) -> None:
     a, b, c = (open_network("small.yaml", seed=seed).model.state_dict()["stem.conv1.weight"] for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
 

@@ -116,7 +116,7 @@ def test_the_environments_equal_those_of_the_records() -> None:
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_the_report_shows_where_its_records_were_measured_not_where_it_was_drawn(tmp_path: Path) -> None:
+def test_the_report_shows_the_environment_of_its_records_and_not_its_own(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s")
     there = [{"trials": {"accuracy": 9}, "cpu": "measuring chip"}, {"trials": {"latency": 3}, "cpu": "timing chip"}]
     (folder / "measured_in.json").write_text(json.dumps(there))

@@ -52,7 +52,7 @@ def test_the_table_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize("raised", GROUPS)
-def test_a_new_version_voids_the_records_of_its_group_alone(raised: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_version_voids_only_the_records_of_its_group(raised: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {key: trial(key).key for key in GROUPS}
     monkeypatch.setitem(GROUPS, raised, dataclasses.replace(GROUPS[raised], version=GROUPS[raised].version + 1))
     assert {key for key in GROUPS if trial(key).key != before[key]} == {raised}

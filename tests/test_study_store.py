@@ -120,7 +120,7 @@ def test_a_claim_is_released_when_its_process_ends(store: Store) -> None:
     assert not lock.exists()
 
 
-def test_claims_exclude_each_other_while_lock_files_come_and_go(tmp_path: Path) -> None:
+def test_claims_exclude_each_other_while_lock_files_are_created_and_removed(tmp_path: Path) -> None:
     """Four processes increment one counter 200 times each; if a lock were held twice, increments would be lost."""
     counter = tmp_path / "counter"
     counter.write_text("0")

@@ -51,7 +51,7 @@ def named(small: str, name: str) -> str:
 # -- nothing is replaced ---------------------------------------------------------------------------
 
 
-def test_a_second_run_has_a_folder_of_its_own(small: str) -> None:
+def test_a_second_run_has_a_new_folder(small: str) -> None:
     """Earlier, it deleted the first run's weights at its start."""
     assert main([small, *BRIEF, "--epochs", "2"]) == 0
     first = contents(Path("results"))
@@ -235,7 +235,7 @@ def test_large_images_are_evaluated_in_small_batches() -> None:
 # -- what stays when writing fails -----------------------------------------------------------------
 
 
-def test_a_full_disk_is_reported_in_one_sentence_and_leaves_whole_files(
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_complete_files(
     small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fsync, calls = os.fsync, []
