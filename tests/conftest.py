@@ -93,12 +93,14 @@ def light_studies(light_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write all figures of results as blank images, for tests in which their content does not matter."""
+    """Write all figures of results as small blank images, for tests in which their content does not matter."""
 
     def blank(results: Results) -> dict[str, Figure]:
         figures = figures_of(results)
         for figure in figures.values():
             figure.clear()
+            figure.set_layout_engine(None)  # without axes it would warn
+            figure.set_size_inches(1, 1)
         return figures
 
     monkeypatch.setattr(report, "figures_of", blank)

@@ -81,7 +81,8 @@ def test_help_takes_a_fraction_of_the_time_of_import_torch() -> None:
 
 
 # All other tests import hrvit_lab first: the order that they never have is the one of the default run.
-@pytest.mark.parametrize("imports", ["timm, hrvit_lab", pytest.param("hrvit_lab, timm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("imports", ["timm, hrvit_lab", "hrvit_lab, timm"])
 def test_presets_are_registered_with_timm_in_either_order_of_import(imports: str) -> None:
     assert fresh(f"import {imports}; print(timm.create_model('hrvit_nano', num_classes=7).num_classes)") == "7"
 
@@ -177,6 +178,7 @@ def test_every_repr_is_one_line() -> None:
     assert f"{count(model, 64).macs:,} MACs" in repr(ledger(model.config, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known_ceilings")
 def test_race_accepts_names_of_segmenters() -> None:
     budget = Budget(min_rounds=3, max_rounds=3, max_seconds=0.1)

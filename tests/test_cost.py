@@ -61,7 +61,10 @@ every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 # With one block per branch, these are mit_b1, cswin_tiny or hrvit_b1, some with other widths. Slow tests use all
 # blocks.
 ALIKE = ("mit_b2", "mit_b3", "mit_b4", "mit_b5", "cswin_small", "cswin_base", "hrvit_b2", "hrvit_micro")
-every_kind_of_part = pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ALIKE])
+POOLS = ("pool", "norm_pool", "none")  # the smallest heads, which slow tests count, too
+every_kind_of_part = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in POOLS else ()) for n in CONFIGS if n not in ALIKE]
+)
 
 
 @every_config

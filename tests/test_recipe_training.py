@@ -401,7 +401,9 @@ def on_pictures(*more: str, **settings: Any) -> list[str]:
     return command("--data", "pictures", *more, **(changes | batch | settings))
 
 
-@pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 2), ("val", 0)])
+@pytest.mark.parametrize(
+    ("split", "workers"), [pytest.param("train", 0, marks=pytest.mark.slow), ("train", 2), ("val", 0)]
+)
 def test_an_error_names_a_broken_image_and_results_are_kept(
     pictures: Path, undisturbed_on_pictures: Path, capsys: pytest.CaptureFixture[str], split: str, workers: int
 ) -> None:

@@ -89,7 +89,7 @@ def settings(more: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in changes.items())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [pytest.param(n, marks=pytest.mark.slow if n == "ade20k" else ()) for n in LAYOUTS])
 def test_every_layout_is_trained_resumed_and_scored(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,7 +179,9 @@ def test_a_single_interval_excludes_zero_at_most_as_often_as_the_report_says() -
 
 
 @pytest.mark.parametrize("compare_to", ["v0", None])
-@pytest.mark.parametrize(("networks", "seeds", "effect"), [(2, 3, 60.0), (6, 5, 15.0), (10, 10, 6.0)])
+@pytest.mark.parametrize(
+    ("networks", "seeds", "effect"), [(2, 3, 60.0), (6, 5, 15.0), pytest.param(10, 10, 6.0, marks=pytest.mark.slow)]
+)
 def test_a_large_effect_is_claimed_and_named(networks: int, seeds: int, effect: float, compare_to: str | None) -> None:
     study, rng = Simulation(networks, seeds, compare_to), np.random.default_rng(1)
     found = named = 0

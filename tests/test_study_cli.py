@@ -34,6 +34,9 @@ resolution: 64
 """
 
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     path = tmp_path / "costs.yaml"

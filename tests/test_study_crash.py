@@ -144,7 +144,7 @@ def test_two_processes_at_once_complete_one_study(study: Path, undisturbed: dict
 
 def test_ctrl_c_keeps_finished_trials_and_says_how_to_resume(study: Path, undisturbed: dict[str, str]) -> None:
     out = study.parent / "interrupted"
-    process = start(study, out, trial_s=3)
+    process = start(study, out, trial_s=1)
     until = time.monotonic() + 300
     while not recorded(out) and time.monotonic() < until:
         time.sleep(0.02)
