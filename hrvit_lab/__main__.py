@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a network, for a few epochs or by a recipe",
     "evaluate": "score a checkpoint on a data set",
     "insight": "look inside a network: attention, receptive fields, features",
+    "search": "search a space of networks for the best compromises",
     "data": "list the data sets, and check their files",
     "app": "explore results and build variants in the browser",
 }

@@ -1,0 +1,120 @@
+"""The work of ``hrvit-lab search``: run a search, show its plan or the list of searches."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hrvit_lab import cli, plots
+from hrvit_lab.plots.search import NAMES, hypervolume_curves
+from hrvit_lab.search.files import find_search, list_searches
+from hrvit_lab.search.front import MAX_SHOWN, results_of, shown
+from hrvit_lab.search.run import MAX_ENUMERATED, Search, Truth, begin, front_of, run, truth_of, volume_of, write_history
+from hrvit_lab.search.spec import load_search, search_from
+from hrvit_lab.study.executors.host import choose_jobs
+from hrvit_lab.study.files import study_name
+from hrvit_lab.study.folder import write_inputs
+from hrvit_lab.study.reporting import present
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def show_list(console: Console) -> int:
+    """Print the shipped searches with their questions."""
+    table = cli.table("Searches")
+    for column in ("search", "question"):
+        table.add_column(column, overflow="fold")
+    for name, path in list_searches().items():
+        table.add_row(name, " ".join(load_search(path).question.split()))
+    console.print(table)
+    return 0
+
+
+def search(options: argparse.Namespace, console: Console) -> int:
+    """Run what is missing of a search, then show and write its results."""
+    asked = prepare(options)
+    space, budget = asked.space, asked.spec.budget
+    console.print(" ".join(asked.spec.question.split()), soft_wrap=True)
+    runs = f"{len(asked.runs)} runs ({', '.join(NAMES.values())}; {len(budget.seeds)} seeds)"
+    console.print(
+        f"{len(space.genes)} choices, {cli.si(float(space.size), 3)} combinations. {runs} of "
+        f"{budget.evaluations:,} networks each.",
+        soft_wrap=True,
+    )
+    if options.dry_run:
+        return 0
+    begin(asked)
+    jobs, fewer = choose_jobs(options.jobs, "cpu")
+    if fewer:
+        cli.complain(fewer)
+    with _bar(asked, console) as bar:
+        task = bar.add_task("networks", total=budget.evaluations * len(asked.runs))
+        run(asked, jobs, lambda evaluations: bar.update(task, completed=evaluations))
+    with console.status("Enumerating the space") if space.size <= MAX_ENUMERATED else console.status("Reading"):
+        truth = truth_of(asked)
+    return _present(asked, truth, console)
+
+
+def prepare(options: argparse.Namespace) -> Search:
+    """The search of the command line, checked.
+
+    Raises:
+        ConfigError: if the file or an option is invalid.
+    """
+    path = find_search(options.search)
+    spec = load_search(path)
+    changes = {key: value for key in ("evaluations", "seeds") if (value := getattr(options, key)) is not None}
+    if changes:
+        fields = spec.model_dump(mode="json")
+        spec = search_from({**fields, "budget": {**fields["budget"], **changes}}, "--evaluations and --seeds")
+    name = study_name(path)
+    return Search(name, spec, options.out / name)
+
+
+def _present(asked: Search, truth: Truth | None, console: Console) -> int:
+    states = asked.states()
+    history = write_history(asked, states)
+    genomes, objectives = front_of(asked, states)
+    figure = hypervolume_curves(history, asked.spec.title, truth.hypervolume if truth else None)
+    plots.save(figure, asked.own_folder / "hypervolume")
+    kept = shown(genomes)
+    results, failed = results_of(asked, kept)
+    write_inputs(asked.folder, results)
+    code = present(asked.folder, results, failed, console)
+    for sentence in said(history, truth, volume_of(asked, objectives), len(genomes)):
+        console.print(sentence, soft_wrap=True)
+    if len(kept) < len(genomes):
+        console.print(f"The table has {MAX_SHOWN} of {len(genomes):,} networks, evenly spaced along the Pareto set.")
+    console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, hypervolume.svg, states of the runs")
+    return code
+
+
+def said(history: "pd.DataFrame", truth: Truth | None, volume: float, found: int) -> list[str]:
+    """Sentences on how good the search was."""
+    sentences = [f"NSGA-II found {found:,} networks of which none is better than another in all objectives."]
+    for method, runs in history.groupby("method", sort=False):
+        last = runs.sort_values("evaluations").groupby("seed").tail(1)
+        low, middle, high = np.quantile(last["hypervolume"], (0.25, 0.5, 0.75))
+        spread = f", quartiles {low:.4f} and {high:.4f}" if len(last) > 1 else ""
+        share = f", {100 * middle / truth.hypervolume:.1f} % of the true one" if truth and truth.hypervolume else ""
+        sentences.append(
+            f"{NAMES.get(str(method), str(method))}: median hypervolume {middle:.4f}{spread}{share}, after "
+            f"{int(last['evaluations'].median()):,} networks."
+        )
+    if truth is not None:
+        reached = 100 * volume / truth.hypervolume if truth.hypervolume else 100.0
+        sentences.append(
+            f"All {truth.networks:,} networks of the space were enumerated: {len(truth.front):,} are on the true "
+            f"Pareto front. The runs together reach {reached:.2f} % of its hypervolume."
+        )
+    return sentences
+
+
+def _bar(asked: Search, console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+    )  # fmt: skip

@@ -1,0 +1,72 @@
+"""The Pareto set of a search as an ordinary study, so that report, plots and app show it and studies can measure it."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hrvit_lab.config import diff
+from hrvit_lab.environment import environment
+from hrvit_lab.metrics import METRICS
+from hrvit_lab.search.genome import Genome
+from hrvit_lab.search.run import Search
+from hrvit_lab.study.files import spec_from, study_in_memory
+from hrvit_lab.study.reporting import gather, plan_under
+from hrvit_lab.study.results import STUDY_FILE
+from hrvit_lab.study.space import expand
+from hrvit_lab.study.spec import Spec
+from hrvit_lab.study.store import Store
+
+if TYPE_CHECKING:
+    from hrvit_lab.study.results import Results
+
+MAX_SHOWN = 200
+
+
+def shown(genomes: Sequence[Genome]) -> list[Genome]:
+    """At most ``MAX_SHOWN`` networks of a front, evenly spaced along it, with both ends."""
+    places = np.unique(np.linspace(0, len(genomes) - 1, min(len(genomes), MAX_SHOWN)).round().astype(int))
+    return [genomes[place] for place in places] if len(genomes) else []
+
+
+def study_of(search: Search, genomes: Sequence[Genome]) -> Spec:
+    """A study of the base and these networks, with the search's objectives and constraints as its metrics."""
+    base = search.spec.base_config
+    label = base.name or "base"
+    variants: list[dict[str, Any]] = [{"name": label, "set": {}}]
+    for number, genome in enumerate(genomes, 1):
+        changes = {field: after for field, (_, after) in diff(base, search.space.config(genome)).items()}
+        changes.pop("name", None)
+        variants.append({"name": f"found {number}", "set": _plain(changes)})
+    named = dict.fromkeys(("params", "macs", *search.spec.objectives, *search.spec.constraints))
+    metrics = [key for key in METRICS if key in named]
+    fields: dict[str, Any] = {
+        "title": search.spec.title, "question": search.spec.question, "base": dict(search.spec.base),
+        "variants": variants, "compare_to": label, "metrics": metrics, "resolution": list(search.spec.resolution),
+    }  # fmt: skip
+    if pair := _tradeoff(search):
+        fields["tradeoff"] = pair
+    return spec_from(fields)
+
+
+def results_of(search: Search, genomes: Sequence[Genome]) -> "tuple[Results, list[tuple[str, str]]]":
+    """The results of that study, and the failed trials (none: all its metrics are computed)."""
+    spec = study_of(search, genomes)
+    conditions = environment("cpu") | {"data_files": "", STUDY_FILE: study_in_memory(spec)}
+    expansion = expand(spec)
+    planned = plan_under(conditions, spec, expansion)
+    return gather(search.folder, spec, expansion, planned, Store(search.folder.parent), conditions)
+
+
+def _tradeoff(search: Search) -> list[str] | None:
+    """The first two objectives, if both are metrics that improve in the direction of the search."""
+    first_two: Mapping[str, str] = dict(list(search.spec.objectives.items())[:2])
+    agree = all(key in METRICS and METRICS[key].better == better for key, better in first_two.items())
+    return list(first_two) if agree else None
+
+
+def _plain(value: Any) -> Any:
+    """Lists instead of tuples, for YAML."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,211 @@
+"""Run a search: all methods and seeds, on several processes; then its results, which are an ordinary study.
+
+The folder ``OUT/NAME`` has the table, figures and report of a study of the Pareto set. Its folder ``search`` has the
+states of the runs, ``hypervolume.csv`` with its figure, and the search itself.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hrvit_lab.config import ConfigError, write_yaml
+from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically, write_csv
+from hrvit_lab.search.archive import Archive, box, hypervolume
+from hrvit_lab.search.genome import Genome, Space
+from hrvit_lab.search.methods import METHODS
+from hrvit_lab.search.spec import SearchSpec, search_from
+from hrvit_lab.search.state import VERSION, Evaluator, State, advance, enumerate_all, history_rows, read_state
+
+MAX_ENUMERATED = 300_000
+"""Spaces with at most this many combinations are enumerated."""
+POLL_S = 0.5
+
+Progress = Callable[[int], None]
+"""Called with the number of evaluated networks of all runs."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search and its folder.
+
+    Attributes:
+        name: of the search and of its folder.
+        spec: the search.
+        folder: of its results.
+    """
+
+    name: str
+    spec: SearchSpec
+    folder: Path
+
+    @cached_property
+    def space(self) -> Space:
+        """The networks."""
+        return Space(self.spec)
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Method and seed of every run."""
+        return [(method, seed) for seed in self.spec.budget.seeds for method in METHODS]
+
+    @property
+    def own_folder(self) -> Path:
+        """Folder of the states."""
+        return self.folder / "search"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what the states depend on: more evaluations or seeds continue a search, other settings do not."""
+        fields = self.spec.model_dump(mode="json", exclude={"title", "question"})
+        fields["budget"] = {"population": self.spec.budget.population}
+        return hashlib.sha256(json.dumps([VERSION, fields], sort_keys=True).encode()).hexdigest()[:16]
+
+    def state_file(self, method: str, seed: int) -> Path:
+        """File of a run's state."""
+        return self.own_folder / f"{method}-seed{seed}.json"
+
+    def states(self) -> dict[tuple[str, int], State]:
+        """The states of the runs that have begun."""
+        read = {run: read_state(self.state_file(*run), self.digest) for run in self.runs}
+        return {run: state for run, state in read.items() if state is not None}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The result of enumerating a space: number of networks, Pareto set, and hypervolume of that set."""
+
+    networks: int
+    front: list[Genome]
+    hypervolume: float
+
+
+def begin(search: Search) -> None:
+    """Create the folder of a search, and write the search into it.
+
+    Raises:
+        ConfigError: if it can't be written, or holds another study or search.
+    """
+    try:
+        owned = (search.own_folder / "search.yaml").exists()
+        if not owned and (search.folder / "study.yaml").exists():
+            raise ConfigError(f"{search.folder} holds a study of that name; rename the search file, or change --out")
+        for run in search.runs:
+            read_state(search.state_file(*run), search.digest)
+        search.own_folder.mkdir(parents=True, exist_ok=True)
+        text = write_yaml(search.spec.model_dump(mode="json"), width=120)
+        write_atomically(search.own_folder / "search.yaml", text)
+    except OSError as error:
+        raise ConfigError(f"{search.folder} can't be written: {error.strerror}; choose another folder") from None
+
+
+def run(search: Search, jobs: int, progress: Progress) -> None:
+    """Run what is missing of all runs.
+
+    Args:
+        jobs: number of processes.
+    Raises:
+        ConfigError: if another process runs this search, or a state can't be used.
+    """
+    lock = try_lock(search.own_folder / "search.lock")
+    if lock is None:
+        raise ConfigError(f"another process runs this search in {search.folder}; wait for it, or change --out")
+    try:
+        done = {run: state.evaluations for run, state in search.states().items()}
+        if jobs == 1:
+            for method, seed in search.runs:
+                for state in advance(search.space, method, seed, search.state_file(method, seed), search.digest):
+                    done[method, seed] = state.evaluations
+                    progress(sum(done.values()))
+        else:
+            _run_in_processes(search, jobs, done, progress)
+    finally:
+        lock.release(unlink=True)
+
+
+def _run_in_processes(search: Search, jobs: int, done: dict[tuple[str, int], int], progress: Progress) -> None:
+    context = multiprocessing.get_context("spawn")
+    counts = context.Array("q", [done.get(run, 0) for run in search.runs])
+    fields = search.spec.model_dump(mode="json")
+    pool = ProcessPoolExecutor(min(jobs, len(search.runs)), context, _start_worker, (counts, os.getpid()))
+    try:
+        waiting: set[Future[None]] = {
+            pool.submit(_run_one, fields, method, seed, search.state_file(method, seed), search.digest, place)
+            for place, (method, seed) in enumerate(search.runs)
+        }
+        while waiting:
+            finished, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+            progress(sum(counts[:]))
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_WORKER: dict[str, Any] = {}
+
+
+def _start_worker(counts: Any, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    _WORKER.update(counts=counts, parent=parent)
+
+
+def _run_one(fields: Mapping[str, Any], method: str, seed: int, path: Path, digest: str, place: int) -> None:
+    space = Space(search_from(fields))
+    for state in advance(space, method, seed, path, digest):
+        _WORKER["counts"][place] = state.evaluations
+        if os.getppid() != _WORKER["parent"]:
+            return  # the parent was killed
+
+
+def truth_of(search: Search) -> Truth | None:
+    """Enumerate the space if it is small; the result is kept on disk. None for a large space."""
+    if search.space.size > MAX_ENUMERATED:
+        return None
+    path = search.own_folder / "truth.json"
+    try:
+        raw = json.loads(read_bounded(path, 64 * MIB))
+        if raw["search"] == search.digest:
+            return Truth(raw["networks"], [tuple(genome) for genome in raw["front"]], raw["hypervolume"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # missing or damaged: enumerated again
+    found = Truth(*enumerate_all(search.space))
+    write_atomically(path, json.dumps({"search": search.digest, **vars(found)}))
+    return found
+
+
+def front_of(search: Search, states: Mapping[tuple[str, int], State]) -> tuple[list[Genome], np.ndarray[Any, Any]]:
+    """The non-dominated networks of all runs of NSGA-II, with their objectives (lower is better), in their order."""
+    score, archive = Evaluator(search.space), Archive(len(search.spec.objectives))
+    for (method, _), state in states.items():
+        if method == "nsga2":
+            archive.add(state.archive, score(state.archive).objectives)
+    order = np.lexsort(archive.objectives.T[::-1])
+    return [archive.genomes[index] for index in order], archive.objectives[order]
+
+
+def write_history(search: Search, states: Mapping[tuple[str, int], State]) -> pd.DataFrame:
+    """Write ``hypervolume.csv``: method, seed, evaluations, hypervolume."""
+    columns = ["method", "seed", "evaluations", "hypervolume"]
+    history = pd.DataFrame(history_rows(states), columns=columns)
+    write_csv(search.own_folder / "hypervolume.csv", [columns, *history.itertuples(index=False)])
+    return history
+
+
+def volume_of(search: Search, objectives: np.ndarray[Any, Any]) -> float:
+    """The hypervolume of points in the box of this search."""
+    return hypervolume(objectives, *box(search.space, Evaluator(search.space)))

@@ -1,0 +1,172 @@
+"""One run of a search (a method and a seed): generation by generation, with its state on disk after each.
+
+A generation is a function of the population and of (seed, generation), so a run that was killed continues with the
+same networks as an uninterrupted one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrvit_lab.config import ConfigError
+from hrvit_lab.files import MIB, read_bounded, write_atomically
+from hrvit_lab.search.archive import Archive, box, hypervolume
+from hrvit_lab.search.genome import Genome, Space
+from hrvit_lab.search.methods import METHODS, Scores
+from hrvit_lab.search.objectives import evaluate
+
+MAX_STATE_BYTES = 256 * MIB
+MAX_CACHED = 200_000
+VERSION = 1
+"""Of methods and genomes: states of other versions are not resumed."""
+
+
+@dataclass
+class State:
+    """Where a run is.
+
+    Attributes:
+        generation: number of finished generations.
+        evaluations: number of evaluated networks, in whole generations. One that a later generation meets again counts
+            again.
+        population: genomes of the last generation.
+        archive: non-dominated genomes so far.
+        history: (evaluations, hypervolume) after each generation.
+        exhausted: whether no new network can be found.
+    """
+
+    generation: int = 0
+    evaluations: int = 0
+    population: list[Genome] = field(default_factory=list)
+    archive: list[Genome] = field(default_factory=list)
+    history: list[tuple[int, float]] = field(default_factory=list)
+    exhausted: bool = False
+
+
+class Evaluator:
+    """Scores genomes of a space; equal genomes are scored once."""
+
+    def __init__(self, space: Space) -> None:
+        spec = space.spec
+        self.space = space
+        self._keys = tuple(dict.fromkeys((*spec.objectives, *spec.constraints)))
+        self._signs = np.array([1.0 if better == "lower" else -1.0 for better in spec.objectives.values()])
+        self._known: dict[Genome, tuple[float, ...]] = {}
+
+    def __call__(self, genomes: Sequence[Genome]) -> Scores:
+        """Objectives (lower is better) and violations of the constraints."""
+        values = np.array([self._values(genome) for genome in genomes]).reshape(len(genomes), len(self._keys))
+        objectives = values[:, : len(self._signs)] * self._signs
+        violation = np.zeros(len(genomes))
+        for key, bounds in self.space.spec.constraints.items():
+            value = values[:, self._keys.index(key)]
+            for limit, over in ((bounds.max, 1.0), (bounds.min, -1.0)):
+                if limit is not None:
+                    violation += np.maximum(over * (value - limit), 0) / max(abs(limit), 1.0)
+        return Scores(objectives, violation)
+
+    def _values(self, genome: Genome) -> tuple[float, ...]:
+        if genome not in self._known:
+            if len(self._known) >= MAX_CACHED:
+                self._known.clear()
+            self._known[genome] = evaluate(self.space.config(genome), self.space.spec.resolution, self._keys)
+        return self._known[genome]
+
+
+def advance(space: Space, method: str, seed: int, path: Path, digest: str) -> Iterator[State]:
+    """Run the missing generations of a run. Yields its state after each, once it is on disk.
+
+    Args:
+        path: file of the state.
+        digest: of the search; a state of another search is refused.
+    Raises:
+        ConfigError: if the file is the state of another search, or damaged.
+    """
+    state = read_state(path, digest) or State()
+    budget, score = space.spec.budget, Evaluator(space)
+    archive = Archive(len(space.spec.objectives))
+    _extend(archive, state.archive, score(state.archive))
+    best, worst = box(space, score)
+    while state.evaluations < budget.evaluations and not state.exhausted:
+        met: dict[Genome, None] = {}
+
+        def observed(genomes: Sequence[Genome], met: dict[Genome, None] = met) -> Scores:
+            met.update(dict.fromkeys(genomes))
+            return score(genomes)
+
+        before = set(state.population)
+        rng = np.random.default_rng([seed, state.generation])
+        state.population = METHODS[method](space, observed, state.population, budget.population, rng)
+        met.update(dict.fromkeys(state.population))
+        new = [genome for genome in met if genome not in before]
+        _extend(archive, new, score(new))
+        state.generation += 1
+        state.evaluations += len(new)
+        state.exhausted = not new
+        state.archive = archive.genomes
+        state.history.append((state.evaluations, hypervolume(archive.objectives, best, worst)))
+        write_state(path, state, digest)
+        yield state
+
+
+def _extend(archive: Archive, genomes: Sequence[Genome], scores: Scores) -> None:
+    inside = np.flatnonzero(scores.violation <= 0).tolist()
+    archive.add([genomes[index] for index in inside], scores.objectives[inside])
+
+
+def write_state(path: Path, state: State, digest: str) -> None:
+    """Write a state, replacing the file in one step."""
+    write_atomically(path, json.dumps({"version": VERSION, "search": digest, **vars(state)}))
+
+
+def read_state(path: Path, digest: str) -> State | None:
+    """Read a state; None if there is no file.
+
+    Raises:
+        ConfigError: if it is damaged, or of another search or version.
+    """
+    try:
+        raw = json.loads(read_bounded(path, MAX_STATE_BYTES))
+        if raw["version"] != VERSION or raw["search"] != digest:
+            raise ConfigError(f"{path} is the state of another search or version; choose another folder with --out")
+        return State(
+            generation=int(raw["generation"]),
+            evaluations=int(raw["evaluations"]),
+            population=[tuple(map(int, genome)) for genome in raw["population"]],
+            archive=[tuple(map(int, genome)) for genome in raw["archive"]],
+            history=[(int(evaluations), float(volume)) for evaluations, volume in raw["history"]],
+            exhausted=bool(raw["exhausted"]),
+        )
+    except FileNotFoundError:
+        return None
+    except ConfigError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} can't be read ({type(error).__name__}); remove it to start this run again") from None
+
+
+def enumerate_all(space: Space) -> tuple[int, list[Genome], float]:
+    """All networks of a small space: their number, the Pareto set, and its hypervolume."""
+    score, archive, number = Evaluator(space), Archive(len(space.spec.objectives)), 0
+    best, worst = box(space, score)
+    chunk: list[Genome] = []
+    for genome in space.all():
+        chunk.append(genome)
+        if len(chunk) == 1000:
+            _extend(archive, chunk, score(chunk))
+            number, chunk = number + len(chunk), []
+    _extend(archive, chunk, score(chunk))
+    return number + len(chunk), archive.genomes, hypervolume(archive.objectives, best, worst)
+
+
+def history_rows(states: Mapping[tuple[str, int], State]) -> list[dict[str, Any]]:
+    """The hypervolume of every run after every generation: method, seed, evaluations, hypervolume."""
+    return [
+        {"method": method, "seed": seed, "evaluations": evaluations, "hypervolume": volume}
+        for (method, seed), state in states.items()
+        for evaluations, volume in state.history
+    ]

@@ -1,0 +1,426 @@
+"""Search: genomes, repair, hypervolume, NSGA-II against enumeration, resuming, and the command."""
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hrvit_lab import load_results, run_study
+from hrvit_lab.config import ConfigError, HRViTConfig, preset
+from hrvit_lab.cost.count import count
+from hrvit_lab.search.__main__ import main
+from hrvit_lab.search.archive import Archive, box, hypervolume
+from hrvit_lab.search.files import find_search, list_searches
+from hrvit_lab.search.genome import Space
+from hrvit_lab.search.methods import METHODS
+from hrvit_lab.search.run import Search, begin, front_of, run, truth_of
+from hrvit_lab.search.spec import SearchSpec, load_search, search_from
+from hrvit_lab.search.state import Evaluator, State, advance, enumerate_all, read_state
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SMALL: Mapping[str, Any] = {
+    "title": "Small",
+    "question": "Which?",
+    "base": "hrvit_nano",
+    "space": {
+        "widths": {"per": "branch", "choices": [[8, 12, 16], [16, 18, 24, 32], [32, 48], [64, 96]]},
+        "head_dims": {"per": "branch", "choices": [[8], [8, 12], [8, 16], [8]]},
+        "mlp_ratios": [2, 3],
+        "stem_width": [8, 16],
+    },
+    "objectives": {"macs": "lower", "params": "higher"},
+    "resolution": 64,
+    "budget": {"evaluations": 60, "population": 12, "seeds": [0, 1]},
+}
+"""384 combinations, some of which are invalid: a width of 18 is no multiple of 12."""
+
+WIDE: Mapping[str, Any] = {
+    **SMALL,
+    "space": {
+        "branches": [2, 3, 5],
+        "widths": {"per": "branch", "choices": {"from": 8, "to": 64, "step": 4}},
+        "head_dims": {"per": "branch", "choices": [4, 6, 8]},
+        "window_sizes": {"per": "branch", "choices": [1, 2, 7], "when": {"attention": ["cross_shaped", "window"]}},
+        "attention": {"per": "branch", "choices": ["cross_shaped", "window", "linear", "global"]},
+        "ffn": ["mixcfn", "mlp"],
+        "depths": {"per": "place", "choices": [1, 2, 3]},
+        "width_scale": [0.5, 1, 1.5],
+    },
+}
+
+
+def space_of(fields: Mapping[str, Any], **changes: Any) -> Space:
+    return Space(search_from({**fields, **changes}))
+
+
+# -- genomes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_space_has_exactly_the_valid_combinations() -> None:
+    """Enumerated a second time without genomes: every combination of fields that is a valid config."""
+    space, fields = space_of(SMALL), SMALL["space"]
+    naive = set()
+    for *widths, ratio, stem in itertools.product(*fields["widths"]["choices"], [2, 3], [8, 16]):
+        for dims in itertools.product(*fields["head_dims"]["choices"]):
+            changes = {"widths": widths, "head_dims": dims, "mlp_ratios": ratio, "stem_width": stem}
+            try:
+                naive.add(preset("hrvit_nano").replace(name="", **changes).id)
+            except ConfigError:
+                continue
+    found = [space.config(genome).id for genome in space.all()]
+    assert set(found) == naive
+    assert 0 < len(found) < space.size  # some combinations are invalid
+
+
+@pytest.mark.parametrize("base", ["hrvit_nano", "mit_b0"])
+def test_every_repaired_genome_is_a_valid_network_and_stays_what_it_is(base: str) -> None:
+    fields = {**WIDE, "base": base}
+    if base == "mit_b0":
+        fields["space"] = {key: value for key, value in WIDE["space"].items() if key != "depths"}
+    space, rng = space_of(fields), np.random.default_rng(0)
+    branches = set()
+    for _ in range(60):
+        genome = space.repaired(rng.integers(0, space.lengths).tolist())
+        config = space.config(genome)
+        assert space.repaired(genome) == genome
+        assert HRViTConfig(**config.model_dump()) == config
+        branches.add(config.num_branches)
+    assert branches == {2, 3, 5}
+
+
+def test_repair_changes_a_valid_genome_in_genes_without_effect_only() -> None:
+    space = space_of(WIDE, space={"branches": [2, 4], "widths": {"per": "branch", "choices": [16, 32, 64]}})
+    assert [gene.place for gene in space.genes] == [(), (0,), (1,), (2,), (3,)]
+    assert space.repaired((1, 2, 1, 2, 1)) == (1, 2, 1, 2, 1)
+    assert space.repaired((0, 2, 1, 2, 1)) == (0, 2, 1, 0, 0)
+    assert space.config((0, 2, 1, 0, 0)).widths == (64, 32)
+
+
+def test_a_gene_whose_condition_is_not_met_keeps_the_bases_value() -> None:
+    space = space_of(
+        SMALL,
+        space={
+            "attention": {"per": "branch", "choices": ["cross_shaped", "global"]},
+            "window_sizes": {"per": "branch", "choices": [7, 3], "when": {"attention": ["cross_shaped"]}},
+        },
+    )
+    genome = space.repaired((0, 1, 0, 1, 1, 1, 1, 1))
+    assert genome == (0, 1, 0, 1, 1, 0, 1, 0)
+    windows = preset("hrvit_nano").window_sizes
+    assert space.config(genome).window_sizes == (3, windows[1], 3, windows[3])
+
+
+def test_repair_moves_to_the_nearest_valid_width() -> None:
+    """A width of 18 is invalid with heads of 12 channels; the only other width is 24."""
+    space = space_of(SMALL, space={"widths": {"per": "branch", "choices": [[8], [18, 24], [32], [64]]},
+                                   "head_dims": {"per": "branch", "choices": [[8], [12], [8], [8]]}})  # fmt: skip
+    repaired = space.config(space.repaired((0, 0, 0, 0, 0, 0, 0, 0)))
+    assert repaired.widths[1] == 24 and repaired.head_dims[1] == 12
+
+
+def test_a_space_without_a_valid_width_is_refused() -> None:
+    fields = {"widths": {"per": "branch", "choices": [[8], [7], [32], [64]]}}
+    with pytest.raises(ConfigError, match=r"branch 1 has no valid width with attention cross_shaped"):
+        space_of(SMALL, space=fields)
+
+
+# -- what is better --------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_the_costs_of_the_network_with_signs_and_violations() -> None:
+    space = space_of(SMALL, constraints={"macs": {"max": 3e6}, "params": {"min": 400_000}})
+    genomes = list(space.all())[::37]
+    scores = Evaluator(space)(genomes)
+    for genome, objectives, violation in zip(genomes, scores.objectives, scores.violation, strict=True):
+        costs = count(space.config(genome), 64)
+        assert objectives.tolist() == [costs.macs, -costs.params]
+        assert (violation == 0) == (costs.macs <= 3e6 and costs.params >= 400_000)
+
+
+def test_the_archive_keeps_what_a_comparison_of_all_pairs_keeps() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 12, (300, 3)).astype(float)
+    archive = Archive(3)
+    for start in range(0, 300, 50):
+        archive.add([(index,) for index in range(start, start + 50)], values[start : start + 50])
+    best = {
+        tuple(a) for a in values.tolist()
+        if not any(all(np.less_equal(b, a)) and any(np.less(b, a)) for b in values.tolist())
+    }  # fmt: skip
+    assert {tuple(row) for row in archive.objectives.tolist()} == best
+    assert len(archive.genomes) == len(best)
+    assert all(tuple(values[index]) in best for (index,) in archive.genomes)
+
+
+def test_the_hypervolume_is_the_share_of_points_that_are_dominated() -> None:
+    """Against a grid of cells that are counted one by one."""
+    points = np.array([[0.1, 0.7], [0.4, 0.4], [0.9, 0.2], [0.5, 0.5]])
+    ticks = (np.arange(100) + 0.5) / 100
+    dominated = sum(any((x >= points[:, 0]) & (y >= points[:, 1])) for x in ticks for y in ticks)
+    low, high = np.zeros(2), np.array([2.0, 4.0])
+    assert hypervolume(points * high, low, high) == pytest.approx(dominated / 1e4)
+    assert hypervolume(np.empty((0, 2)), low, high) == 0
+    assert hypervolume(np.array([[3.0, 0.0]]), low, high) == 0
+
+
+# -- the search ------------------------------------------------------------------------------------------------------
+
+
+def finished(space: Space, method: str, seed: int, path: Path) -> State:
+    for _ in advance(space, method, seed, path, "x"):
+        pass
+    state = read_state(path, "x")
+    assert state is not None
+    return state
+
+
+def test_nsga2_finds_the_front_of_a_small_space(tmp_path: Path) -> None:
+    space = space_of(SMALL, budget={"evaluations": 400, "population": 40})
+    networks, front, volume = enumerate_all(space)
+    state = finished(space, "nsga2", 0, tmp_path / "s.json")
+    assert state.history[-1][1] == pytest.approx(volume, rel=0.01)
+    assert networks == len(list(space.all()))
+    scores = Evaluator(space)
+    truth = {tuple(row) for row in scores(front).objectives.tolist()}
+    everything = scores(list(space.all())).objectives
+    naive = {tuple(a) for a in everything.tolist()
+             if not any((everything <= a).all(axis=1) & (everything < a).any(axis=1))}  # fmt: skip
+    assert truth == naive
+
+
+def test_a_run_ends_when_there_is_no_new_network(tmp_path: Path) -> None:
+    space = space_of(SMALL, space={"stem_width": [8, 16, 24]})
+    state = finished(space, "nsga2", 0, tmp_path / "s.json")
+    assert state.exhausted and state.evaluations == 3
+
+
+@pytest.mark.slow
+def test_the_front_of_87480_networks_is_found_in_five_percent_of_the_evaluations(tmp_path: Path) -> None:
+    spec = load_search(ROOT / "studies" / "search" / "cpu_nano.yaml")
+    space = Space(spec)
+    networks, _, volume = enumerate_all(space)
+    assert networks == 87_480
+    for seed in (0, 1):
+        state = finished(space, "nsga2", seed, tmp_path / f"{seed}.json")
+        reached = [found for evaluations, found in state.history if evaluations <= 0.05 * networks]
+        assert reached[-1] >= 0.99 * volume
+
+
+def test_constraints_hold_in_the_result(tmp_path: Path) -> None:
+    space = space_of(SMALL, constraints={"macs": {"max": 8e6}})
+    state = finished(space, "nsga2", 0, tmp_path / "s.json")
+    assert state.archive
+    assert all(count(space.config(genome), 64).macs <= 8e6 for genome in state.archive)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_continues_to_the_same_networks(method: str, tmp_path: Path) -> None:
+    space = space_of(SMALL)
+    whole = finished(space, method, 3, tmp_path / "whole.json")
+    for stop in (1, 2):
+        for generation, _ in enumerate(advance(Space(space.spec), method, 3, tmp_path / "parts.json", "x"), 1):
+            if generation == stop:
+                break
+    parts = finished(Space(space.spec), method, 3, tmp_path / "parts.json")
+    assert parts == whole
+    assert whole.generation >= 5
+
+
+def test_seeds_differ_and_a_box_does_not(tmp_path: Path) -> None:
+    space = space_of(WIDE)
+    first, second = (finished(space, "nsga2", seed, tmp_path / f"{seed}.json") for seed in (0, 1))
+    assert first.population != second.population
+    assert all(map(np.array_equal, box(space, Evaluator(space)), box(space, Evaluator(space))))
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_ten_times_gives_the_same_pareto_set(tmp_path: Path) -> None:
+    fields = {**WIDE, "budget": {"evaluations": 1500, "population": 50, "seeds": [0]}}
+    file = tmp_path / "wide.yaml"
+    file.write_text(json.dumps(fields))
+    whole = Search("wide", search_from(fields), tmp_path / "whole" / "wide")
+    begin(whole)
+    run(whole, 1, lambda _: None)
+    rng = random.Random(0)
+    command = [sys.executable, "-m", "hrvit_lab.search", str(file), "--out", str(tmp_path / "killed"), "--jobs", "2"]
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(3, 8))
+        process.kill()
+        process.wait()
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    killed = Search("wide", whole.spec, tmp_path / "killed" / "wide")
+    assert killed.states() == whole.states()
+    assert front_of(killed, killed.states())[0] == front_of(whole, whole.states())[0]
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a search file and the results of its search."""
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "small.yaml").write_text(json.dumps(SMALL))
+    assert main([str(folder / "small.yaml"), "--out", str(folder / "out"), "--jobs", "1"]) == 0
+    return folder
+
+
+def test_the_result_of_a_search_is_a_study_that_can_be_read_and_measured(ran: Path, tmp_path: Path) -> None:
+    results = load_results("small", out=ran / "out")
+    spec = search_from(SMALL)
+    search = Search("small", spec, ran / "out" / "small")
+    genomes, objectives = front_of(search, search.states())
+    rows = results.table[results.table["variant"] != "hrvit_nano"]
+    assert rows["macs"].tolist() == objectives[:, 0].tolist()
+    assert rows["params"].tolist() == (-objectives[:, 1]).tolist()
+    assert rows["config_id"].tolist() == [search.space.config(genome).id for genome in genomes]
+    again = run_study(ran / "out" / "small" / "study.yaml", out=tmp_path, settings={"metrics": ["activations"]})
+    assert again.table["activations"].notna().all()
+
+
+def test_the_search_leaves_its_history_and_the_truth(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ran / "out" / "small" / "search"
+    assert {"hypervolume.csv", "hypervolume.svg", "hypervolume.png", "search.yaml", "truth.json"} <= {
+        path.name for path in own.iterdir()
+    }
+    assert load_search(own / "search.yaml") == search_from(SMALL)
+    capsys.readouterr()
+    assert main([str(ran / "small.yaml"), "--out", str(ran / "out"), "--jobs", "1"]) == 0  # nothing runs again
+    output = capsys.readouterr().out
+    search = Search("small", search_from(SMALL), ran / "out" / "small")
+    truth = truth_of(search)
+    assert truth is not None
+    assert f"All {truth.networks:,} networks of the space were enumerated" in output
+    assert "NSGA-II: median hypervolume" in output and "random search: median hypervolume" in output
+
+
+def test_more_evaluations_continue_a_search(ran: Path) -> None:
+    before = Search("small", search_from(SMALL), ran / "out" / "small").states()["nsga2", 0]
+    more = search_from({**SMALL, "budget": {**SMALL["budget"], "evaluations": 90}})
+    search = Search("small", more, ran / "out" / "small")
+    run(search, 1, lambda _: None)
+    after = search.states()["nsga2", 0]
+    assert after.generation > before.generation
+    assert after.history[: len(before.history)] == before.history
+
+
+def test_shipped_searches_are_valid() -> None:
+    assert "cpu_nano" in list_searches()
+    for path in list_searches().values():
+        assert Space(load_search(path)).size > 1
+
+
+def _with(key: str, value: Any) -> dict[str, Any]:
+    """`SMALL` with a value at a dotted key."""
+    fields = json.loads(json.dumps(SMALL))
+    *path, last = key.split(".")
+    inner = fields
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    return dict(fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("base", "hrvit_b9", "hrvit_b9"),
+        ("space", {}, "space"),
+        ("space.widht", [8], "unknown field 'widht'"),
+        ("space.topology", ["pyramid"], "topology can't vary"),
+        ("space.depths", [1, 2], "per: place is for depths"),
+        ("space.stem_width", {"per": "branch", "choices": [8]}, "per: branch needs a field per branch"),
+        ("space.stem_width", {"from": 8, "to": 16, "step": 4}, "space.stem_width"),
+        ("space.stem_width", {"choices": {"from": 8, "to": 16, "step": 0}}, "is not a range"),
+        ("space.stem_width", {"choices": {"from": 8, "to": 1e9, "step": 1}}, "use at most 1,000"),
+        ("space.stem_width", [8, 8], "a choice occurs twice"),
+        ("space.stem_width", [-8], "stem_width"),
+        ("space.widths.choices", [[8], [16]], "2 lists for 4 branches"),
+        ("space.widths.choices", [[8], 16, [32], [64]], "a list for every branch"),
+        ("space.stem_width", {"choices": [8], "when": {"ffn": ["mlp"]}}, "'ffn' is not another dimension"),
+        ("space.stem_width", {"choices": [8], "when": {"mlp_ratios": [9]}}, "9 is not among its choices"),
+        ("space.stem_width", {"choices": [8], "when": {"widths": [8]}}, "'widths' has a value per branch"),
+        ("objectives", {"macs": "lower"}, "objectives"),
+        ("objectives.latency", "lower", "unknown objective 'latency'"),
+        ("objectives.macs", "less", "objectives.macs"),
+        ("constraints", {"macs": {"max": 1, "min": 2}}, "min = 2 is more than max = 1"),
+        ("constraints", {"speed": {"max": 1}}, "unknown objective 'speed'"),
+        ("resolution", 16, "too small"),
+        ("budget.population", 100, "population = 100 is more than evaluations = 60"),
+        ("budget.seeds", [0, 0], "a seed occurs twice"),
+        ("extra", 1, "extra"),
+    ],
+)
+def test_a_bad_search_file_is_one_sentence(
+    key: str, value: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(json.dumps(_with(key, value)))
+    assert main([str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert error.count("\n") <= 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_folders_and_states_that_do_not_fit_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "small.yaml", tmp_path / "out"
+    file.write_text(json.dumps(SMALL))
+    arguments = [str(file), "--out", str(out), "--jobs", "1"]
+
+    def refused(said: str, given: list[str] = arguments) -> None:
+        assert main(given) == 2
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error
+
+    refused("unknown search 'cpu_nan'; did you mean", ["cpu_nan"])
+    refused("search file 'none.yaml' not found", ["none.yaml"])
+    refused("no search given", [])
+    (out / "small").mkdir(parents=True)
+    (out / "small" / "study.yaml").write_text("title: other\n")
+    refused("holds a study of that name")
+    (out / "small" / "study.yaml").unlink()
+    (out / "small" / "search").mkdir()
+    state = out / "small" / "search" / "nsga2-seed0.json"
+    state.write_text("{")
+    refused("can't be read")
+    state.write_text(json.dumps({"version": 1, "search": "other"}))
+    refused("is the state of another search")
+    assert state.read_text() == json.dumps({"version": 1, "search": "other"})
+
+
+def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
+    from hrvit_lab.files import try_lock
+
+    search = Search("small", search_from(SMALL), tmp_path / "small")
+    begin(search)
+    lock = try_lock(search.own_folder / "search.lock")
+    assert lock is not None
+    try:
+        with pytest.raises(ConfigError, match="another process runs this search"):
+            run(search, 1, lambda _: None)
+    finally:
+        lock.release()
+
+
+def test_runs_on_two_processes_equal_runs_on_one(ran: Path, tmp_path: Path) -> None:
+    spec = search_from({**SMALL, "budget": {**SMALL["budget"], "seeds": [7]}})
+    one, two = (Search("small", spec, tmp_path / name / "small") for name in ("one", "two"))
+    for search, jobs in ((one, 1), (two, 2)):
+        begin(search)
+        run(search, jobs, lambda _: None)
+    assert one.states() == two.states()
+    assert isinstance(find_search("cpu_nano"), Path)
+    assert SearchSpec.model_fields["budget"].default.seeds == (0, 1, 2, 3, 4)
