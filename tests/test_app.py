@@ -13,7 +13,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,11 +28,9 @@ from websockets.sync.client import connect
 
 from hrvit_lab.app import folders, point_names
 from hrvit_lab.app import widgets as text
+from hrvit_lab.app.builder import exports, kinds, words
 from hrvit_lab.app.main import PAGES, address
-from hrvit_lab.app.pages import build, studies
-from hrvit_lab.app.pages.build import parse, read_upload, snippet
-from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff, preset
-from hrvit_lab.cost.count import count
+from hrvit_lab.app.pages import studies
 from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.study.results import read_results
 
@@ -44,12 +41,6 @@ TIMEOUT_S = 250
 MEASURED = sorted(path.parent for path in (APP.parent / "studies" / "measured").glob("*/table.csv"))
 DRAWN = [folder for folder in MEASURED if folder.name != "paper_ablation"]
 """Those whose costs are of the networks that were trained."""
-
-
-def draw_build() -> None:
-    from hrvit_lab.app.pages import build
-
-    build.show()
 
 
 def draw_studies() -> None:
@@ -64,17 +55,8 @@ def run(page: Callable[[], None]) -> AppTest:
     return app
 
 
-def field(app: AppTest, name: str, start: str = "hrvit_b1") -> str:
-    """The key of a field's widget."""
-    return f"{name} of {preset(start).id}"
-
-
-def shown_costs(app: AppTest) -> dict[str, str]:
-    return {metric.label.lower(): metric.value for metric in app.metric}
-
-
 def test_docstring_examples() -> None:
-    for module in (build, text):
+    for module in (exports, kinds, words, text):
         assert doctest.testmod(module).attempted > 0
         assert doctest.testmod(module).failed == 0
 
@@ -348,197 +330,3 @@ def test_pages_are_at_their_addresses(server: int) -> None:
         assert [page.page_name for page in navigation.app_pages if not page.is_hidden] == titles
     assert drawn[""] == drawn["unknown"] == drawn[titles[0].lower()]
     assert drawn["build"] == "Build a variant" != drawn[""]
-
-
-# -- build ------------------------------------------------------------------------------------------------
-
-
-def test_a_link_opens_a_config_that_this_session_has_seen() -> None:
-    config = preset("hrvit_nano").replace(num_classes=10)
-    app = AppTest.from_function(draw_build, default_timeout=TIMEOUT_S)
-    app.query_params["opened"] = config.id
-    app.run()
-    assert not app.exception and shown_costs(app) == shown_costs(run(draw_build))  # an id that is not known
-    app.session_state["opened"] = {config.id: config.to_yaml()}
-    app.run()
-    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(config, 224).params)
-    app.selectbox(key="preset").set_value("hrvit_b2").run()
-    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(preset("hrvit_b2"), 224).params)
-
-
-def test_build_opens_with_the_costs_of_the_first_preset() -> None:
-    app = run(draw_build)
-    counts = count(preset("hrvit_b1"), 224)
-    expected = {METRICS[k].label.lower(): format_value(METRICS[k], getattr(counts, k)) for k in build.COSTS}
-    assert shown_costs(app) == expected
-    assert not app.error
-
-
-# One of each family in a default run: a run of the page takes a second.
-QUICK = ("hrvit_nano", "mit_b2", "cswin_tiny", "hr_mit_b1")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PRESETS])
-def test_every_preset_is_unchanged_by_the_fields(name: str) -> None:
-    app = run(draw_build)
-    app.selectbox(key="preset").set_value(name).run()
-    assert not app.exception and not app.error
-    assert any(f"Nothing is changed yet: this is {name}" in c.value.replace("\\", "") for c in app.caption)
-
-
-def test_a_changed_width_changes_costs_diff_and_snippet() -> None:
-    app = run(draw_build)
-    app.text_input(key=field(app, "widths")).set_value("64, 128, 256, 512").run()
-    config = preset("hrvit_b1").replace(widths=(64, 128, 256, 512))
-    assert shown_costs(app)["macs"] == format_value(METRICS["macs"], count(config, 224).macs)
-    assert app.dataframe[0].value.to_numpy().tolist() == [["widths", "32, 64, 128, 256", "64, 128, 256, 512"]]
-    assert "widths=(64, 128, 256, 512)" in app.code[0].value
-    assert HRViTConfig.from_yaml(app.code[1].value).id == config.id
-
-
-def test_changes_of_branches_and_resolution_are_shown() -> None:
-    app = run(draw_build)
-    app.slider(key=field(app, "branches")).set_value(2).run()
-    app.number_input(key="height").set_value(512).run()
-    app.number_input(key="width").set_value(256).run()
-    assert not app.exception and not app.error
-    from hrvit_lab.config import with_branches
-
-    expected = count(with_branches(preset("hrvit_b1"), 2), (512, 256))
-    assert shown_costs(app)["activations"] == format_value(METRICS["activations"], expected.activations)
-
-
-@pytest.mark.parametrize(
-    ("name", "typed"),
-    [
-        ("widths", "48, 96, 192, 385"),
-        ("widths", "32, sixty-four"),
-        ("widths", ""),
-        ("head_dims", "32, 32"),
-        ("window_sizes", "0"),
-        ("mlp_ratios", "nan"),
-        ("mlp_ratios", "1e999"),
-        ("head_widths", "9" * 5000),
-        ("window_sizes", "`*<script>alert(1)</script>*`"),
-    ],
-)
-def test_bad_input_is_reported_in_one_sentence_about_that_field(name: str, typed: str) -> None:
-    app = run(draw_build)
-    app.text_input(key=field(app, name)).set_value(typed).run()
-    assert not app.exception
-    [error] = app.error
-    assert error.value.replace("\\", "").startswith(name)
-    assert "\n" not in error.value and len(error.value) < 400
-    assert not re.search(r"(?<!\\)[<`]", error.value)
-    assert not app.metric
-
-
-def test_an_error_about_a_too_small_input_is_shown_at_the_resolution() -> None:
-    app = run(draw_build)
-    app.number_input(key="height").set_value(8).run()
-    [error] = app.error
-    assert error.value.startswith("resolution")
-
-
-@pytest.mark.parametrize("typed", ["", "1\n1, 1\n1", "1, 1, 1, 1, 1, 1", "a", "1\n" * 40, "-1"])
-def test_bad_depths(typed: str) -> None:
-    app = run(draw_build)
-    app.text_area(key=field(app, "depths")).set_value(typed).run()
-    assert not app.exception
-    [error] = app.error
-    assert "\n" not in error.value
-
-
-MALICIOUS = {
-    "python": b"!!python/object/apply:os.system ['touch owned']",
-    "laughs": b"name: [&a [x, x, x, x, x, x, x, x, x], "
-    + b", ".join(b"&%c [%s]" % (c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in range(98, 110))
-    + b"]\n",
-    "deep": b"widths: " + b"[" * 20_000,
-    "large": b"#" * 70_000,
-    "binary": b"\xff\xfe\x00\x01",
-    "broken": b"widths: [1,",
-    "unknown": b"wdiths: 32",
-    "list": b"- 1\n- 2",
-    "number": b"9" * 6000,
-}
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("kind", MALICIOUS)
-def test_malicious_uploads_are_reported_in_one_sentence(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as error:
-        read_upload(MALICIOUS[kind])
-    assert len(str(error.value)) < 400
-    assert not (tmp_path / "owned").exists()
-
-
-@pytest.mark.parametrize("name", ["attention", "ffn"])
-def test_a_value_for_each_branch_can_be_entered_as_the_help_says(name: str) -> None:
-    help = next(box.help for box in run(draw_build).selectbox if (box.key or "").startswith(f"{name} of"))
-    [line] = re.findall(r"`(.*)`", help)
-    uploaded = read_upload(f"preset: hrvit_b1\n{line}\n".encode())
-    assert len(set(getattr(uploaded, name))) == 2
-    assert build._choices(uploaded, name)[0] == getattr(uploaded, name)
-
-
-def test_uploads_reach_the_fields() -> None:
-    app = run(draw_build)
-    config = preset("hrvit_nano").replace(widths=(16, 16, 32, 64), num_classes=7)
-    app.file_uploader(key="upload").set_value(("mine.yaml", config.to_yaml().encode(), "application/yaml")).run()
-    assert not app.exception and not app.error
-    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(config, 224).params)
-    app.file_uploader(key="upload").set_value(("bad.yaml", b"wdiths: 3", "application/yaml")).run()
-    [error] = app.error
-    assert "did you mean" in error.value
-    assert shown_costs(app)["parameters"] == format_value(METRICS["params"], count(preset("hrvit_b1"), 224).params)
-
-
-def test_parsed_fields_keep_their_numbers() -> None:
-    assert parse({"widths": "8 16;32,64", "mlp_ratios": "2.5", "depths": "1\n\n1 2"}) == {
-        "widths": [8, 16, 32, 64],
-        "mlp_ratios": 2.5,
-        "depths": [[1], [1, 2]],
-    }
-
-
-def test_snippet_creates_the_same_network() -> None:
-    config = preset("hrvit_nano").replace(
-        widths=(16, 16, 32, 64), drop_rate=0.1, num_classes=10, depths=((1,), (1, 2, 1, 1))
-    )
-    written = snippet("hrvit_nano", diff(preset("hrvit_nano"), config))
-    names: dict[str, object] = {}
-    exec(written, names)
-    assert names["model"].config.id == config.id  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "extremes",
-    [
-        {"drop_rate": 0.995, "proj_drop_rate": 0.9999999, "drop_path_rate": 0.99999},
-        {"drop_rate": 1e-9, "in_chans": 64, "num_classes": 100_000, "head_features": 16384, "upernet_width": 4096},
-        {"stem_width": 1024, "in_chans": 1, "num_classes": 0, "head_features": 1, "segformer_width": 1},
-        {"mlp_ratios": 7 / 3, "widths": (24, 48, 96, 192), "head_dims": 24, "ffn": "mlp"},
-    ],
-    ids=str,
-)
-def test_every_valid_value_can_be_edited_and_keeps_its_value(
-    extremes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = preset("hrvit_b1").replace(**extremes)
-    monkeypatch.setitem(build.PRESETS, "hrvit_b1", config)
-    app = run(draw_build)
-    app.selectbox(key="preset").select("hrvit_b1").run()
-    assert not app.exception and not app.error
-    assert any(f"Config id `{config.id}`" in caption.value for caption in app.caption)
-
-
-def test_a_rate_of_one_is_refused_beside_its_field() -> None:
-    app = run(draw_build)
-    app.selectbox(key="preset").select("hrvit_b1").run()
-    app.number_input(key=field(app, "drop_rate")).set_value(1.0).run()
-    assert not app.exception
-    assert [error.value for error in app.error] == [text.plain("drop_rate = 1.0: give less than 1")]

@@ -128,21 +128,61 @@ def test_a_click_on_a_point_shows_its_details(browser: "Browser", server: str) -
     page.get_by_role("heading", name="Details").wait_for()
     page.get_by_role("link", name="Open in Build").click()
     page.get_by_role("heading", name="Build a variant").wait_for()
-    page.get_by_text("opened from another page").wait_for()
+    page.wait_for_function("location.search.includes('widths=')")
+    settled(page)
+    again = opened(browser, page.url)  # in another browser
+    assert fields_of(again) == fields_of(page)
     page.close()
+    again.close()
 
 
-def test_a_changed_field_changes_the_costs_and_the_drawing(browser: "Browser", server: str) -> None:
+def fields_of(page: "Page") -> list[str]:
+    """The numbers in the fields of Build."""
+    inputs = page.locator("[data-testid=stNumberInputField]")
+    inputs.first.wait_for()
+    return [inputs.nth(i).input_value() for i in range(inputs.count())]
+
+
+def test_a_changed_field_changes_address_costs_and_drawing(browser: "Browser", server: str) -> None:
+    """The costs are in sight while fields at the end of the page are edited; the address reproduces the page."""
     page = opened(browser, f"{server}/build")
     before = page.locator("[data-testid=stMetricValue]").first.inner_text()
     drawing = page.locator("[data-testid=stImage] img").first.get_attribute("src")
-    widths = page.get_by_role("textbox", name="Widths")
-    widths.fill("32, 64, 128, 320")
-    widths.press("Enter")
-    page.get_by_text("Changes", exact=True).wait_for()
+    width = page.get_by_role("spinbutton", name="Width of branch 3")
+    width.fill("320")
+    width.press("Tab")
+    page.wait_for_function("location.search.includes('widths=32~64~128~320')")
     page.wait_for_function(
         "before => document.querySelector('[data-testid=stMetricValue]').innerText !== before", arg=before
     )
     settled(page)
     assert page.locator("[data-testid=stImage] img").first.get_attribute("src") != drawing
+    page.get_by_role("button", name="Scale widths").scroll_into_view_if_needed()
+    box = page.locator("[data-testid=stMetricValue]").first.bounding_box()
+    assert box is not None and 0 < box["y"] < 1000
+    costs = page.locator("[data-testid=stMetricValue]").all_inner_texts()
+    again = opened(browser, page.url)
+    again.get_by_role("spinbutton", name="Width of branch 3").wait_for()
+    assert fields_of(again) == fields_of(page)
+    assert again.locator("[data-testid=stMetricValue]").all_inner_texts() == costs
+    again.close()
+    page.close()
+
+
+def test_a_fault_greys_the_costs_and_a_button_corrects_it(browser: "Browser", server: str) -> None:
+    page = opened(browser, f"{server}/build?preset=hrvit_b1&widths=32~64~130~256")
+    page.get_by_role("button", name="Width of branch 2: 128").wait_for()
+    assert float(page.locator(".st-key-stale").evaluate("e => getComputedStyle(e).opacity")) < 1
+    page.get_by_role("button", name="Width of branch 2: 128").click()
+    page.wait_for_function("location.search === '?preset=hrvit_b1'")
+    page.locator(".st-key-stale").wait_for(state="detached")
+    page.close()
+
+
+def test_edits_outlive_a_change_of_page(browser: "Browser", server: str) -> None:
+    page = opened(browser, f"{server}/build?preset=hrvit_b1&num_classes=77")
+    page.get_by_role("link", name="Published").click()
+    page.get_by_role("heading", name="Published").wait_for()
+    page.get_by_role("link", name="Build").click()
+    page.wait_for_function("location.search.includes('num_classes=77')")
     page.close()

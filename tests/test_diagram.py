@@ -12,7 +12,7 @@ from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, pres
 from hrvit_lab.cost.count import count
 from hrvit_lab.cost.ledger import ledger
 from hrvit_lab.plots import diagram
-from hrvit_lab.plots.diagram import COSTS, color, shares
+from hrvit_lab.plots.diagram import COSTS, DARK, LIGHT, color, shares
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -72,11 +72,12 @@ def test_shares_equal_those_of_the_ledger(cost: str) -> None:
     expected: dict[object, float] = {}
     for stage, branch, row in ledger(config, 64):
         place = (stage, None if stage == "head" or row.part == "fusion" else branch)
-        expected[place] = expected.get(place, 0) + getattr(row, cost)
+        value = (row.moved + row.params) * 4 / 2**20 if cost == "moved_mib" else getattr(row, cost)
+        expected[place] = expected.get(place, 0) + value
     found = shares(config, 64, cost)
-    assert {place: value for place, (value, _) in found.items()} == expected
+    assert {place: value for place, (value, _) in found.items()} == pytest.approx(expected)
     total = getattr(count(config, 64), cost)
-    assert all(share == value / total for value, share in found.values())
+    assert all(share == pytest.approx(value / total) for value, share in found.values())
 
 
 def test_the_largest_share_is_darkest() -> None:
@@ -95,6 +96,13 @@ def test_more_blocks_are_wider_and_more_channels_taller() -> None:
     assert side["stage 5, branch 3"][1] > side["stage 5, branch 2"][1] > side["stage 5, branch 1"][1]
 
 
+def test_a_dark_drawing_differs_in_colours_alone() -> None:
+    light, dark = (diagram(preset("hrvit_b1"), dark=dark) for dark in (False, True))
+    assert light != dark and re.sub("#[0-9a-f]{6}", "", light) == re.sub("#[0-9a-f]{6}", "", dark)
+    fills = {title.partition(":")[0]: box.get("fill") for title, box in shapes(parsed(dark))}
+    assert fills["head"] == color(1, DARK) != color(1, LIGHT)
+
+
 def test_names_are_escaped() -> None:
     hostile = '</text><script>alert(1)</script>" onload="x'
     root = parsed(diagram(preset("hrvit_nano").replace(name=hostile)))
@@ -103,7 +111,9 @@ def test_names_are_escaped() -> None:
 
 
 def test_an_invalid_drawing_is_reported_in_one_sentence() -> None:
-    with pytest.raises(ValueError, match="cost = 'latency' is not drawn; use one of macs, params, activations"):
+    with pytest.raises(
+        ValueError, match="cost = 'latency' is not drawn; use one of macs, params, activations, moved_mib"
+    ):
         diagram(preset("hrvit_nano"), 64, "latency")
     with pytest.raises(ConfigError, match="too small"):
         diagram(preset("hrvit_nano"), 8)

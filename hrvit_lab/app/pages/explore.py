@@ -9,8 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab.app import folders
+from hrvit_lab.app.builder.exports import show_value
 from hrvit_lab.app.navigate import link_to_build
-from hrvit_lab.app.pages.build import show_value
 from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data, scatter_titles
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
