@@ -3,8 +3,10 @@
 Needs Chromium (``apt-get install chromium``) and Playwright: ``make test ARGS="-m browser"``.
 """
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hrvit_lab.app import processes
 from hrvit_lab.app.main import PAGES, address
 
 if TYPE_CHECKING:
@@ -42,26 +45,36 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    process = serve(port, tmp_path_factory.mktemp("empty"))
+    yield f"http://localhost:{port}"
+    process.terminate()
+    process.wait(30)
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    empty = tmp_path_factory.mktemp("empty")
+        return int(free.getsockname()[1])
+
+
+def serve(port: int, results: Path) -> "subprocess.Popen[bytes]":
+    """A server with a process group of its own, once it answers."""
     command = [
         sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
-        "--server.headless", "true", "--", "--results", str(empty), "--runs", str(empty),
+        "--server.headless", "true", "--", "--results", str(results), "--runs", str(results),
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://localhost:{port}"
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=5)
+            urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5)
             break
         except OSError:
             time.sleep(0.2)
-    yield url
-    process.terminate()
-    process.wait(30)
+    return process
 
 
 def opened(browser: "Browser", url: str, width: int = 1440, theme: str = "light") -> "Page":
@@ -186,3 +199,58 @@ def test_edits_outlive_a_change_of_page(browser: "Browser", server: str) -> None
     page.get_by_role("link", name="Build").click()
     page.wait_for_function("location.search.includes('num_classes=77')")
     page.close()
+
+
+def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browser", tmp_path: Path) -> None:
+    """Start in the app, kill the server, find it in a new one, reload, stop, resume, and let it finish."""
+    port = free_port()
+    server = serve(port, tmp_path)
+    page = opened(browser, f"http://localhost:{port}/run?kind=A+study+of+your+own")
+    for name, value in (("Seeds", "8"), ("Epochs", "1"), ("Images", "100")):
+        number = page.get_by_role("spinbutton", name=name)
+        number.fill(value)
+        number.press("Enter")
+        settled(page)
+    page.get_by_text("24 trials: 0 already finished").wait_for()
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.get_by_text("running", exact=True).wait_for()
+    place = page.url
+    assert "run=branches-1-2-3-of-hrvit-nano" in place
+    page.close()
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait(30)
+    (process,) = processes.find(tmp_path)
+    assert process.running
+
+    server = serve(port, tmp_path)
+    try:
+        page = opened(browser, f"http://localhost:{port}/run")  # without the run in the address: it is found
+        page.get_by_text(re.compile(r"^[1-9]\d? of 24 trials")).wait_for(timeout=4 * WAIT_MS)
+        assert page.url == place
+        page.reload()
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Finished work is kept; Resume runs the rest.").wait_for()
+        assert processes.find(tmp_path)[0].state == "stopped"
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_role("button", name="Stop").wait_for()
+        page.get_by_text("24 of 24 trials").wait_for(timeout=4 * WAIT_MS)
+        page.get_by_text("finished", exact=True).first.wait_for(timeout=WAIT_MS)
+        assert page.locator("[data-testid=stVegaLiteChart]").count() == 2
+        assert page.locator("[data-testid=stException]").count() == 0
+        page.close()
+    finally:
+        for process in processes.find(tmp_path):
+            processes.stop(process)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+
+
+def test_models_are_compared_and_the_address_keeps_them(browser: "Browser", server: str) -> None:
+    page = opened(browser, f"{server}/compare?models=hrvit_nano&models=timm:resnet18&size=64")
+    page.get_by_text("How does HRViT stand against others of its size?").wait_for()
+    assert page.locator("[data-testid=stVegaLiteChart]").count() == 2
+    again = opened(browser, page.url)
+    again.get_by_text("How does HRViT stand against others of its size?").wait_for()
+    page.close()
+    again.close()

@@ -8,6 +8,9 @@ from hrvit_lab.app.axes import plain_axis
 from hrvit_lab.app.points_chart import MAX_COLORS, SHAPES
 
 OTHERS = "others"
+PLOT, LEGEND_ROW = 330, 24
+"""Height of the plot with its axis, and of a row of the legend, in pixels."""
+
 MARKS = (*SHAPES.values(), "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
 
 
@@ -44,7 +47,11 @@ def curves_chart(data: pd.DataFrame, x: str, x_title: str, y_title: str, unit: s
     )
     domain = [*shown, *([OTHERS] if len(shown) < len(names) else [])]
     colors = [*plots.SERIES[: len(shown)], *([plots.MUTED] if len(shown) < len(names) else [])]
-    legend = alt.Legend(orient="bottom", columns=2, labelLimit=260, symbolOpacity=1) if len(domain) > 1 else None
+    legend = (
+        alt.Legend(orient="bottom", columns=2, labelLimit=260, symbolOpacity=1, symbolSize=70)
+        if len(domain) > 1
+        else None
+    )
     color = alt.Color("group:N", title=None, sort=domain, scale=alt.Scale(domain=domain, range=colors), legend=legend)
     shape = alt.Shape(
         "group:N", title=None, sort=domain, legend=legend,
@@ -53,7 +60,9 @@ def curves_chart(data: pd.DataFrame, x: str, x_title: str, y_title: str, unit: s
     whole = data[x].nunique() <= 12
     ticks = alt.Axis(values=sorted(data[x].unique()), format="~g", grid=False) if whole else plain_axis("", grid=False)
     across = alt.X(f"{x}:Q", title=x_title, axis=ticks, scale=alt.Scale(zero=False, nice=False, padding=12))
-    up = alt.Y("value:Q", title=y_title, axis=plain_axis(unit, grid=True), scale=alt.Scale(zero=False, padding=12))
+    up = alt.Y(
+        "value:Q", title=y_title, axis=plain_axis(unit, grid=True), scale=alt.Scale(zero=False, nice=False, padding=12)
+    )
     tooltip = [
         alt.Tooltip("variant:N"), alt.Tooltip(f"{x}:Q", title=x_title), alt.Tooltip("text:N", title="mean"),
         alt.Tooltip("spread:N", title="seeds"), alt.Tooltip("n:Q", title="number of seeds"),
@@ -68,4 +77,4 @@ def curves_chart(data: pd.DataFrame, x: str, x_title: str, y_title: str, unit: s
     bars = base.transform_filter("datum.low != datum.high").mark_rule(opacity=0.4, tooltip=None).encode(
         across, alt.Y("low:Q"), alt.Y2("high:Q"), color=color
     )  # fmt: skip
-    return alt.layer(bars, lines, points).properties(height=360)
+    return alt.layer(bars, lines, points).properties(height=PLOT + LEGEND_ROW * ((len(domain) + 1) // 2))

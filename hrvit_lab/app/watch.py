@@ -1,9 +1,9 @@
-"""What the page "Run" shows of one run: its state, progress, table, curves and log. It is drawn again every second."""
+"""What the page "Run" shows of one run: state, progress and log, which are drawn again and again; charts and tables."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -12,17 +12,23 @@ from hrvit_lab import cli
 from hrvit_lab.app import processes
 from hrvit_lab.app.curves_chart import curves_chart, study_curves
 from hrvit_lab.app.pages.studies import draw_table, tradeoff_chart
-from hrvit_lab.app.processes import SAID, Process
+from hrvit_lab.app.processes import SAID, Process, State
 from hrvit_lab.app.run_choices import again, resume_request
-from hrvit_lab.app.training_progress import read_training
+from hrvit_lab.app.training_progress import TrainingProgress, read_training
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.metrics import SCORES
 from hrvit_lab.study.status import Status, read_status, still_running
 from hrvit_lab.study.tables import to_csv
 
-COLORS = {"running": "blue", "finished": "green", "stopped": "orange", "failed": "red", "lost": "orange"}
-ICONS = {
+COLORS: dict[State, Literal["blue", "green", "orange", "red"]] = {
+    "running": "blue",
+    "finished": "green",
+    "stopped": "orange",
+    "failed": "red",
+    "lost": "orange",
+}
+ICONS: dict[State, str] = {
     "running": ":material/play_circle:", "finished": ":material/check_circle:", "stopped": ":material/pause_circle:",
     "failed": ":material/error:", "lost": ":material/help:",
 }  # fmt: skip
@@ -67,9 +73,75 @@ def _last_change(run: Run) -> float:
     return max([*times, run.process.started if run.process else 0.0], default=0.0)
 
 
-def draw(run: Run, results: Path) -> bool:
-    """Draw a run; returns whether it is running."""
-    return _draw_study(run, results) if run.kind == "study" else _draw_training(run, results)
+class Seen(NamedTuple):
+    """What is known of a run at one moment.
+
+    Attributes:
+        running: whether it runs.
+        elsewhere: ids of the processes that run it, if the app has not started them.
+        status: of a study, once its folder is valid.
+        progress: of a training.
+        fault: why a study can't be read; empty if it can, or if it has just begun.
+    """
+
+    running: bool
+    elsewhere: Sequence[int] = ()
+    status: Status | None = None
+    progress: TrainingProgress | None = None
+    fault: str = ""
+
+    @property
+    def version(self) -> tuple[Any, ...]:
+        """Changes when charts and tables do."""
+        if self.progress is not None:
+            return self.running, len(self.progress.steps), len(self.progress.evaluations)
+        return self.running, self.fault, self.status.finished if self.status is not None else -1
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to run."""
+        if self.progress is not None:
+            return self.progress.status == "complete"
+        return self.status is not None and self.status.complete
+
+
+def look(run: Run) -> Seen:
+    """Look at a run."""
+    own = run.process is not None and run.process.running
+    if run.kind == "training":
+        return Seen(own, progress=read_training(run.folder))
+    try:
+        status = status_of(run.folder)
+    except ConfigError as error:
+        begun = (run.folder / "study.yaml").exists()
+        return Seen(own, fault=str(error) if begun and not own else "")
+    elsewhere = [] if own else sorted({each.pid for each in status.running if still_running(each)})
+    return Seen(own or bool(elsewhere), elsewhere, status)
+
+
+def draw_head(run: Run, seen: Seen, results: Path) -> None:
+    """Title, state, progress, what can be done, and the log."""
+    _draw_title(run, seen)
+    if seen.progress is not None:
+        _draw_steps(seen.progress, seen.running)
+    elif seen.status is not None:
+        _draw_trials(seen.status, seen.running)
+    elif seen.running:
+        st.progress(0.0, "Starting: loading the packages takes some seconds.")
+    if seen.fault:
+        st.error(plain(seen.fault), icon=":material/error:")
+    for label, reason in seen.status.failures[:MAX_NAMED] if seen.status is not None else ():
+        st.warning(plain(f"{label}: {reason}"), icon=":material/warning:")
+    _draw_controls(run, results, seen)
+    _draw_log(run.process)
+
+
+def draw_results(run: Run, seen: Seen) -> None:
+    """Charts and tables of what has finished."""
+    if seen.progress is not None:
+        _draw_training(run, seen.progress)
+    elif seen.status is not None:
+        _draw_study(seen.status)
 
 
 # -- studies ---------------------------------------------------------------------------------------------------
@@ -92,38 +164,7 @@ def status_of(folder: Path) -> Status:
     return _status(folder, changes)
 
 
-def _draw_study(run: Run, results: Path) -> bool:
-    process = run.process
-    try:
-        status = status_of(run.folder)
-    except ConfigError as error:
-        running = process is not None and process.running
-        _draw_head(run, process.request.title if process else run.name, None, running)
-        if running:
-            st.progress(0.0, "Starting: loading the packages takes some seconds.")
-        elif (run.folder / "study.yaml").exists():
-            st.error(plain(error), icon=":material/error:")
-        _draw_controls(run, results, running, finished=False)
-        _draw_log(process, open=not running)
-        return running
-    spec = status.results.spec
-    own = process is not None and process.running
-    elsewhere = [] if own else sorted({each.pid for each in status.running if still_running(each)})
-    running = own or bool(elsewhere)
-    _draw_head(run, spec.title, status, running)
-    if elsewhere:
-        pids = ", ".join(map(str, elsewhere))
-        st.caption(f"It was started outside the app (process {pids}), and can be stopped there.")
-    _draw_progress(status, running)
-    for label, reason in status.failures[:MAX_NAMED]:
-        st.warning(plain(f"{label}: {reason}"), icon=":material/warning:")
-    _draw_controls(run, results, running, finished=status.complete)
-    _draw_results(status)
-    _draw_log(process, open=process is not None and process.state == "failed")
-    return running
-
-
-def _draw_progress(status: Status, running: bool) -> None:
+def _draw_trials(status: Status, running: bool) -> None:
     number, done = len(status.trials), status.finished
     if not number:
         st.caption("No trials: costs are computed in closed form.")
@@ -139,7 +180,7 @@ def _draw_progress(status: Status, running: bool) -> None:
         st.caption("Running: " + plain(", ".join(labels[:MAX_NAMED]) + more))
 
 
-def _draw_results(status: Status) -> None:
+def _draw_study(status: Status) -> None:
     results = status.results
     curves = study_curves(results.curves, results.score)
     left, right = st.columns(2, gap="large")
@@ -184,10 +225,7 @@ def _draw_results(status: Status) -> None:
 # -- trainings -------------------------------------------------------------------------------------------------
 
 
-def _draw_training(run: Run, results: Path) -> bool:
-    process, progress = run.process, read_training(run.folder)
-    running = process is not None and process.running
-    _draw_head(run, process.request.title if process else run.name, None, running)
+def _draw_steps(progress: TrainingProgress, running: bool) -> None:
     if progress.total_steps:
         share = min(1.0, progress.step / progress.total_steps)
         st.progress(share, f"Step {progress.step:,} of {progress.total_steps:,}")
@@ -195,8 +233,9 @@ def _draw_training(run: Run, results: Path) -> bool:
         st.progress(0.0, f"Step {progress.step:,}" if progress.step else "Starting: loading the data takes a minute.")
     elif not len(progress.steps):
         st.caption("This training has no finished step.")
-    finished = progress.status == "complete"
-    _draw_controls(run, results, running, finished)
+
+
+def _draw_training(run: Run, progress: TrainingProgress) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Loss", anchor=False)
@@ -218,8 +257,6 @@ def _draw_training(run: Run, results: Path) -> bool:
             "summary.csv", to_csv(progress.evaluations), f"{run.folder.name}.csv", "text/csv",
             icon=":material/download:", on_click="ignore",
         )  # fmt: skip
-    _draw_log(process, open=process is not None and process.state == "failed")
-    return running
 
 
 def _one_line(frame: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
@@ -245,42 +282,46 @@ def _draw_line(data: pd.DataFrame, title: str, unit: str, empty: str, key: str) 
 # -- the frame of both -----------------------------------------------------------------------------------------
 
 
-def _draw_head(run: Run, title: str, status: Status | None, running: bool) -> None:
-    process = run.process
+def _draw_title(run: Run, seen: Seen) -> None:
+    process, status = run.process, seen.status
+    title = status.results.spec.title if status is not None else process.request.title if process else run.name
+    state: State | None = "running" if seen.running else process.state if process else None
+    if not seen.running and seen.complete and not (status is not None and status.failures):
+        state = "finished"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(plain(title), anchor=False, width="content")
-        state = "running" if running else process.state if process else None
-        if status is not None and not running and status.complete and not status.failures:
-            state = "finished"
         if state is not None:
-            st.badge(SAID[state], icon=ICONS[state], color=COLORS[state])  # type: ignore[arg-type]
-        elif status is not None:
-            st.badge("not complete", icon=ICONS["stopped"], color="orange")
+            st.badge(SAID[state], icon=ICONS[state], color=COLORS[state])
+        else:
+            st.badge("not complete", icon=ICONS["stopped"], color=COLORS["stopped"])
+    said = []
     if process is not None:
-        until = time.time() if running else process.ended
+        until = time.time() if seen.running else process.ended
         lasted = f", {cli.duration(until - process.started)}" if until is not None else ""
-        began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(process.started))
-        st.caption(f"Started {began}{lasted}. Results: `{run.folder}`")
-    else:
-        st.caption(f"Results: `{run.folder}`")
+        said.append(f"Started {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(process.started))}{lasted}.")
+    if seen.elsewhere:
+        pids = ", ".join(map(str, seen.elsewhere))
+        said.append(f"It was started outside the app (process {pids}), and can be stopped there.")
+    st.caption(" ".join([*said, f"Results: `{run.folder}`"]))
 
 
-def _draw_controls(run: Run, results: Path, running: bool, finished: bool) -> None:
+def _draw_controls(run: Run, results: Path, seen: Seen) -> None:
     """Stop, or how to go on. A failed action says why below."""
     process = run.process
-    if running:
+    if seen.running:
         if process is not None and process.running:
             st.button(
-                "Stop", icon=":material/stop_circle:", on_click=_stop, args=(process,), key="stop",
+                "Stop", icon=":material/stop_circle:", on_click=processes.stop, args=(process,), key="stop",
                 help="Finished trials and the training's last state are kept, so that it can be resumed.",
             )  # fmt: skip
+        return
+    if seen.complete:
         return
     request = process.request if process is not None else None
     if request is None and run.kind == "study":
         request = resume_request(run.folder, run.name)
-    if finished or request is None:
-        if not finished:
-            st.caption("To go on, run the command that started it again. Finished work is kept.")
+    if request is None:
+        st.caption("To go on, run the command that started it again. Finished work is kept.")
         return
     if process is not None and process.state in ("stopped", "lost"):
         why = "Stopped." if process.state == "stopped" else "It was ended from outside."
@@ -292,10 +333,6 @@ def _draw_controls(run: Run, results: Path, running: bool, finished: bool) -> No
     st.code(request.command, language="sh", wrap_lines=True)
 
 
-def _stop(process: Process) -> None:
-    processes.stop(process)
-
-
 def _resume(request: processes.Request, results: Path) -> None:
     try:
         processes.start(results, again(request, results))
@@ -303,9 +340,9 @@ def _resume(request: processes.Request, results: Path) -> None:
         st.session_state["run_error"] = str(error)
 
 
-def _draw_log(process: Process | None, open: bool) -> None:
+def _draw_log(process: Process | None) -> None:
     if process is None:
         return
-    with st.expander("Log", expanded=open, icon=":material/terminal:"):
+    with st.expander("Log", expanded=process.state == "failed", icon=":material/terminal:"):
         text = processes.log(process)
-        st.code(text or "There is no output yet.", language=None, wrap_lines=True, height=320 if text else "content")
+        st.code(text or "There is no output yet.", language=None, wrap_lines=True, height=260 if text else "content")

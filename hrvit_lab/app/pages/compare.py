@@ -18,7 +18,7 @@ from hrvit_lab.network.baselines import NetworkConfig
 from hrvit_lab.study.tables import to_csv
 
 FIRST = ("hrvit_b1", "mit_b1")
-POLL_S = 1.0
+POLL_S = 2.0
 EXPLAINED = ("macs", "params", "activations")
 """Columns of the ledger whose difference can be explained."""
 

@@ -23,7 +23,7 @@ from hrvit_lab.study.requirements import trains
 from hrvit_lab.study.sweep import Sweep, durations
 from hrvit_lab.train.recipe import AnyRecipe
 
-POLL_S = 1.0
+POLL_S = 2.0
 VIEWS = {"start": "Start a run", "watch": "Watch runs"}
 SHIPPED, OWN, TRAINING = "A shipped study", "A study of your own", "A training by a recipe"
 INTRODUCTION = (
@@ -68,19 +68,22 @@ def _watch(found: dict[str, watch.Run], results: Path) -> None:
     _restore("run", found, next(iter(found)))
     name = st.selectbox("Run", list(found), key="run", width=420)
     st.query_params["run"] = name
-    running = st.session_state.get("running") == name
-    st.fragment(_panel, run_every=POLL_S if running else None)(name, results)
+    run = found[name]
+    seen = watch.look(run)
+    st.session_state["seen"] = seen.version
+    st.fragment(_head, run_every=POLL_S if seen.running else None)(name, results)
+    watch.draw_results(run, seen)
 
 
-def _panel(name: str, results: Path) -> None:
-    """One run. It is read again whenever the fragment is drawn again."""
+def _head(name: str, results: Path) -> None:
+    """State and progress, drawn again and again. When charts and tables have changed, the whole page is."""
     run = watch.find_runs(results, runs_root(sys.argv[1:])).get(name)
     if run is None:
         st.info("The files of this run are gone.", icon=":material/delete:")
         return
-    now = name if watch.draw(run, results) else None
-    if st.session_state.get("running") != now:  # it has started or ended: poll from now on, or no longer
-        st.session_state["running"] = now
+    seen = watch.look(run)
+    watch.draw_head(run, seen, results)
+    if st.session_state.get("seen") != seen.version:
         st.rerun()
 
 
@@ -121,7 +124,7 @@ def _on_start(request: Any, results: Path) -> None:
         return
     kind, target = process.request.kind, process.request.target
     name = target if kind == "study" else f"training {target}"
-    st.session_state.update(view="watch", run=name, running=name)
+    st.session_state.update(view="watch", run=name)
 
 
 def _shipped(results: Path, runs: Path) -> tuple[Any, Any]:
