@@ -212,9 +212,8 @@ def _race_panel(models: Sequence[Model], side: int, deploy: bool, results: Path,
 def _draw_laps(laps: Sequence[compared_race.Lap]) -> None:
     names = [lap.name for lap in laps]
     summary, ratios = compared_race.summary_rows(laps), compared_race.ratio_rows(laps)
-    for lap in laps:
-        if lap.fault or lap.doubts:
-            st.warning(plain(f"{lap.name}: {lap.fault or lap.doubts}"), icon=":material/warning:")
+    if faults := [f"{lap.name}: {lap.fault or lap.doubts}" for lap in laps if lap.fault or lap.doubts]:
+        st.warning("  \n".join(map(plain, faults)), icon=":material/warning:")
     if summary.empty:
         return
     samples, conditions = compared_race.sample_rows(laps), laps[0].conditions
