@@ -84,7 +84,7 @@ def cost_chart(counts: Counts, key: str, by: str) -> alt.Chart:
         }
     )
     color = alt.Color(
-        "part:N", title=None, legend=alt.Legend(orient="bottom", columns=5),
+        "part:N", title=None, legend=alt.Legend(orient="bottom", columns=alt.ExprRef("max(2, floor(width / 150))")),
         scale=alt.Scale(domain=list(map(plots.part_label, colors)), range=list(colors.values())),
     )  # fmt: skip
     tooltip = [
