@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -153,6 +154,12 @@ def test_a_composed_study_is_the_one_that_was_chosen(tmp_path: Path) -> None:
         str(tmp_path / ".app" / "studies" / "branches-1-2-of-hrvit-nano.yaml"), "--out", str(tmp_path)
     )  # fmt: skip
     assert (request.module, request.target) == ("hrvit_lab.study", "branches-1-2-of-hrvit-nano")
+
+
+def test_the_command_for_a_terminal_reads_back_as_the_arguments() -> None:
+    arguments = ("my $study.yaml", "--set", "grid.window_sizes=[1, 2]", "it's; rm")
+    request = Request("study", "one", "one", "hrvit_lab.study", arguments, {})
+    assert shlex.split(request.command) == ["python", "-m", "hrvit_lab.study", *arguments]
 
 
 @pytest.mark.parametrize(

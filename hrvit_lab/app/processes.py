@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -73,8 +74,7 @@ class Request:
     @property
     def command(self) -> str:
         """The command for a terminal."""
-        words = ("python", "-m", self.module, *self.arguments)
-        return " ".join(f"'{word}'" if any(sign in word for sign in " []{}*'") else word for word in words)
+        return shlex.join(("python", "-m", self.module, *self.arguments))
 
 
 @dataclass(frozen=True)
