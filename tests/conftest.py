@@ -27,6 +27,8 @@ from hrvit_lab.study.executors import process
 from hrvit_lab.study.report import figures_of
 from hrvit_lab.study.results import Results
 
+pytest_plugins = ("browsing",)
+
 torch.set_num_threads(1)
 
 # Background jobs of a shell ignore Ctrl-C, and those under nohup ignore SIGHUP. Processes that tests start inherit

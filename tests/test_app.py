@@ -61,6 +61,18 @@ def test_docstring_examples() -> None:
         assert doctest.testmod(module).failed == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["http://evil.test/x", "HTTPS://e.t", "www.evil.test", "a+b@evil.test", ":smile:", ":+1:"]
+)
+def test_escaped_text_has_no_links_and_emojis(name: str) -> None:
+    """The patterns are those that browsers apply to text after Markdown: GFM's autolinks, and names of emojis."""
+    links = r"(https?://|www(?=\.))([-.\w]+)", r"[-.\w+]+@[-\w]+(\.[-\w]+)+", r":\+1:|:-1:|:[\w-]+:"
+    shown = re.sub(r"\\(.)", r"\1", text.plain(f"see {name}, or {name}"))
+    assert any(re.search(pattern, name, re.IGNORECASE) for pattern in links)
+    assert not any(re.search(pattern, shown, re.IGNORECASE) for pattern in links)
+    assert shown.replace("\u2060", "") == f"see {name}, or {name}"
+
+
 # -- the whole app ----------------------------------------------------------------------------------------
 
 

@@ -63,9 +63,18 @@ def test_docstring_examples() -> None:
 
 def test_a_first_visit_shows_the_reference_studies(results: Path) -> None:
     app = run(draw_explore)
-    assert charts(app) == 2
+    assert charts(app) == 1
     assert len(app.dataframe[0].value) > 30 and "branch_sweep" in sources(app)
     assert not app.error and not app.warning
+
+
+def test_parallel_coordinates_are_drawn_when_they_are_opened(results: Path) -> None:
+    app = run(draw_explore)
+    assert not [choice for choice in app.multiselect if choice.label == "Axes"]
+    app.session_state["view"] = "Parallel coordinates"
+    app.run()
+    assert not app.exception and charts(app) == 1
+    assert [len(choice.value) for choice in app.multiselect if choice.label == "Axes"] == [2]
 
 
 def test_own_studies_and_trainings_are_points(results: Path) -> None:
@@ -76,7 +85,7 @@ def test_own_studies_and_trainings_are_points(results: Path) -> None:
     assert options[0] == "mine" and "training long" in options
     app.multiselect(key="sources").set_value(["mine"]).run()
     assert not app.exception
-    assert app.subheader[0].value == "All points (3)" and sources(app) == {"mine"} and charts(app) == 2
+    assert app.subheader[0].value == "All points (3)" and sources(app) == {"mine"} and charts(app) == 1
     app.multiselect(key="sources").set_value(["training long"]).run()
     assert not app.exception and app.subheader[0].value == "All points (1)"
 
@@ -98,7 +107,7 @@ def test_every_pair_of_offered_axes_has_points(results: Path, reference: Points)
         app.selectbox(key="y").set_value(keys[option]).run()
         for other in app.selectbox(key="x").options[-1:]:
             app.selectbox(key="x").set_value(keys[other]).run()
-            assert not app.exception and not app.info and charts(app) == 2 and len(app.dataframe[0].value)
+            assert not app.exception and not app.info and charts(app) == 1 and len(app.dataframe[0].value)
 
 
 def test_hostile_names_are_text(results: Path) -> None:
@@ -111,7 +120,7 @@ def test_hostile_names_are_text(results: Path) -> None:
     (Path("runs") / "<b>").mkdir(parents=True)
     (Path("runs") / "<b>" / "result.json").write_text("[")
     app = run(draw_explore)
-    assert len(app.warning) == 2 and charts(app) == 2
+    assert len(app.warning) == 2 and charts(app) == 1
     assert all("<" not in warning.value.replace("\\<", "") for warning in app.warning)
 
 

@@ -1,7 +1,7 @@
 """The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -30,14 +30,16 @@ PAGES = (
 
 
 def run() -> None:
-    """Draw the selected page. Every page is at the address of its title, and the first one is also at the root."""
+    """Draw the selected page. Every page is at the address of its title; the root leads to the first one."""
     st.set_page_config(page_title="hrvit_lab", page_icon=":material/account_tree:", layout="wide")
-    first, *others = PAGES
-    # Streamlit serves its default page at the root only. A second, hidden page makes its own address work.
-    named = _page(first, address(first), visibility="hidden")
-    st.navigation(
-        [_page(first, "home", default=True), named, *(_page(page, address(page)) for page in others)], position="top"
-    ).run()
+    pages = [_page(page, address(page)) for page in PAGES]
+
+    def lead_on() -> None:
+        st.switch_page(pages[0], query_params=st.query_params.to_dict())
+
+    # Streamlit serves its default page at the root only, and the first page has an address, as all have.
+    root = st.Page(lead_on, title=PAGES[0].title, url_path="home", default=True, visibility="hidden")
+    st.navigation([root, *pages], position="top").run()
 
 
 def address(page: Page) -> str:
@@ -45,8 +47,8 @@ def address(page: Page) -> str:
     return page.title.lower().replace(" ", "-")
 
 
-def _page(page: Page, path: str, **settings: Any) -> StreamlitPage:
-    return st.Page(page.show, title=page.title, icon=f":material/{page.icon}:", url_path=path, **settings)
+def _page(page: Page, path: str) -> StreamlitPage:
+    return st.Page(page.show, title=page.title, icon=f":material/{page.icon}:", url_path=path)
 
 
 if __name__ == "__main__":  # as streamlit runs it

@@ -41,15 +41,18 @@ def show() -> None:
         return
     y, x, colored = _axes(table, quantities)
     shown = table[table[[x.key, y.key]].notna().all(axis=1)]
-    scatter, parallel = st.tabs(["Scatter", "Parallel coordinates"])
-    with scatter:
-        errors = y.unit == "%" and st.toggle(
-            "Error rate on a logarithmic axis", key="error", bind="query-params",
-            help="Shows 100 % minus the value. Differences between accurate networks become visible.",
-        )  # fmt: skip
-        selected = _draw_scatter(*(as_errors(shown, y) if errors else (shown, y)), x, colored)
-    with parallel:
-        _draw_parallel(table, quantities, [x, y], colored)
+    errors = y.unit == "%" and st.toggle(
+        "Error rate on a logarithmic axis", key="error", bind="query-params",
+        help="Shows 100 % minus the value. Differences between accurate networks become visible.",
+    )  # fmt: skip
+    scatter, parallel = st.tabs(["Scatter", "Parallel coordinates"], key="view", bind="query-params")
+    selected = shown.iloc[:0]
+    if scatter.open:
+        with scatter:
+            selected = _draw_scatter(*(as_errors(shown, y) if errors else (shown, y)), x, colored)
+    if parallel.open:
+        with parallel:
+            _draw_parallel(table, quantities, [x, y], colored)
     _draw_table(shown if selected.empty else selected, [y, x], everything=selected.empty)
     if not selected.empty:
         _draw_details(selected, points.quantities)

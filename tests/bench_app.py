@@ -1,0 +1,182 @@
+"""How quick the app is, each figure against its goal: ``python tests/bench_app.py``. Needs Chromium and Playwright.
+
+A JSON line for each figure: wall time, and CPU time of the processes that do the work, both in seconds. On a machine
+with other work, wall time is longer than an idle machine's, which the CPU time bounds from below for a single thread.
+The exit code is 1 if a wall time misses its goal. About 2 minutes.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pandas as pd
+import psutil
+from browsing import ROOT, WAIT_MS, Server, ask, chromium, connected, elements, serve, visit
+
+from hrvit_lab.config import PRESETS
+from hrvit_lab.cost.count import count
+from hrvit_lab.study.files import load_study
+
+POINTS = 10_000
+GOALS_S = {"first paint": 3.0, "counts": 0.1, "chart": 1.0, "maps": 1.0}
+
+
+class Clock:
+    """Wall time of a block, and CPU time of processes in it."""
+
+    def __init__(self, *processes: psutil.Process) -> None:
+        self.processes = processes
+        self.start()
+
+    def cpu_s(self) -> float:
+        times = [process.cpu_times() for process in self.processes if process.is_running()]
+        return sum(each.user + each.system for each in times)
+
+    def start(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), self.cpu_s()
+
+    def read(self) -> tuple[float, float]:
+        return time.perf_counter() - self.wall, self.cpu_s() - self.cpu
+
+
+missed: list[str] = []
+
+
+def report(what: str, taken: tuple[float, float], goal: str = "", **more: Any) -> None:
+    """Print one JSON line."""
+    wall_s, cpu_s = taken
+    said: dict[str, Any] = {"what": what, "wall_s": round(wall_s, 3), "cpu_s": round(cpu_s, 3), **more}
+    if goal:
+        said |= {"goal_s": GOALS_S[goal], "met": wall_s <= GOALS_S[goal]}
+        if wall_s > GOALS_S[goal]:
+            missed.append(what)
+    print(json.dumps(said), flush=True)
+
+
+def write_many(folder: Path) -> None:
+    """The results of a study of many variants, with made-up values."""
+    spec = load_study(ROOT / "studies" / "branch_sweep.yaml")
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "variant": [f"variant {place}" for place in range(POINTS)],
+            "config_id": [f"{place:08x}" for place in range(POINTS)],
+            "branches": draw.integers(1, 6, POINTS),
+            "params": draw.integers(10**5, 10**7, POINTS),
+            "macs": draw.integers(10**7, 10**9, POINTS),
+            "top1": draw.uniform(40, 99, POINTS).round(3),
+            "top1_std": draw.uniform(0.1, 1, POINTS).round(3),
+            "top1_n": 3,
+            "status": "ok",
+            "pareto": False,
+        }
+    )
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "table.csv", index=False)
+    (folder / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+
+
+def time_to_chart(server: Server, process: psutil.Process) -> tuple[float, float]:
+    """From a request of Explore until its first chart leaves the server."""
+    clock = Clock(process)
+    with connected(server) as session:
+        for message in ask(session, "explore"):
+            if elements([message], "vega_lite_chart"):
+                return clock.read()
+    raise RuntimeError("Explore has no chart")
+
+
+def bench_server(folder: Path) -> None:
+    """First paint, the chart of many points, and Build's page."""
+    clock = Clock(psutil.Process())
+    with serve(folder / "none", folder / "none") as server, chromium() as browser:
+        process = psutil.Process(server.pid)
+        report("server: from its start until it answers", (clock.read()[0], Clock(process).cpu_s()))
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(WAIT_MS)
+        clock = Clock(process)
+        page.goto(server.url)
+        page.locator("h1").first.wait_for()
+        taken = clock.read()
+        paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null")
+        report(
+            "server up to the first page's title in Chromium", taken, "first paint", first_contentful_paint_ms=paint_ms
+        )
+        page.locator("[data-testid=stVegaLiteChart] svg.marks, [data-testid=stVegaLiteChart] canvas").first.wait_for()
+        report("the same, to its first chart", clock.read())
+        page.close()
+        visit(server, "build")
+        clock.start()
+        visit(server, "build")
+        report("Build: the whole page at the server, after the first", clock.read())
+    with serve(folder, folder / "none") as server:
+        process = psutil.Process(server.pid)
+        visit(server, "published")  # imports
+        first = time_to_chart(server, process)
+        report(f"Explore: first chart of {POINTS:,} points at the server", first, "chart")
+        report("the same, results already read", time_to_chart(server, process))
+
+
+def repeated(work: Callable[[int], object], number: int) -> tuple[float, float]:
+    """Median wall and CPU time of calls of which no two have the same argument."""
+    taken = []
+    for place in range(number):
+        clock = Clock(psutil.Process())
+        work(place)
+        taken.append(clock.read())
+    return median(wall for wall, _ in taken), median(cpu for _, cpu in taken)
+
+
+def bench_counts() -> None:
+    """Build's counts of configs that were not counted before."""
+    config = PRESETS["hrvit_b1"]
+    count(config, 224)
+    edited = [config.replace(mlp_ratios=1 + place / 4) for place in range(21)]
+    report("Build: counts of an edited hrvit_b1", repeated(lambda place: count(edited[place], 224), 21), "counts")
+
+
+def bench_maps() -> None:
+    """A pixel's click to its maps."""
+    from hrvit_lab.app.pages import look_inside
+
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8).tobytes()
+
+    def click(place: int) -> None:
+        look_inside._view("hrvit_b1", 0, pixels, 512, (40 + 90 * place, 250), "attention", None)
+
+    clock = Clock(psutil.Process())
+    click(0)
+    report("Look inside: first click, hrvit_b1 at 512 px", clock.read())
+    report(
+        "Look inside: a further pixel's maps, hrvit_b1 at 512 px", repeated(lambda place: click(place + 1), 4), "maps"
+    )
+
+
+@contextmanager
+def folder_of_many() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        write_many(Path(name) / "many")
+        yield Path(name)
+
+
+def main() -> int:
+    bench_counts()
+    with folder_of_many() as folder:
+        bench_server(folder)
+    bench_maps()
+    for what in missed:
+        print(f"missed: {what}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The app as a server of its own and headless Chromium, for tests and the benchmark of the app.
+
+Needs Chromium (``apt-get install chromium``) and Playwright: ``make test ARGS="-m browser"``.
+"""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ClientState_pb2 import ClientState
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import ClientConnection, connect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parent.parent
+WAIT_MS = 120_000
+THEMES = ("light", "dark")
+
+
+class Server(NamedTuple):
+    """A running app: its address, port and process."""
+
+    url: str
+    port: int
+    pid: int
+
+    @property
+    def lives(self) -> bool:
+        """Whether it answers."""
+        try:
+            return bool(urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10).read() == b"ok")
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def serve(results: Path, runs: Path, *options: str) -> Iterator[Server]:
+    """Start the app with these folders and options of Streamlit, and stop it at the end."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
+        "--server.headless", "true", *options, "--", "--results", str(results), "--runs", str(runs),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        server = Server(f"http://localhost:{port}", port, process.pid)
+        until = time.monotonic() + 120
+        while not server.lives and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert server.lives, "the app does not start"
+        yield server
+    finally:
+        process.kill()  # it keeps nothing, and would wait for its sessions
+        process.wait()
+
+
+# -- without a browser: what the server sends to one -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def connected(server: Server) -> Iterator[ClientConnection]:
+    """A session of the app."""
+    with connect(f"ws://localhost:{server.port}/_stcore/stream", max_size=None, ping_interval=None) as connection:
+        yield connection
+
+
+def ask(connection: ClientConnection, name: str, query: str = "") -> Iterator[ForwardMsg]:
+    """Open an address in a session; what the server sends until the page is complete."""
+    request = BackMsg(rerun_script=ClientState(page_name=name, query_string=query))
+    connection.send(request.SerializeToString())
+    complete = ForwardMsg.FINISHED_SUCCESSFULLY
+    while True:
+        sent = connection.recv(timeout=WAIT_MS / 1000)
+        assert isinstance(sent, bytes)
+        message = ForwardMsg.FromString(sent)
+        yield message
+        if message.WhichOneof("type") == "script_finished" and message.script_finished == complete:
+            return
+
+
+def visit(server: Server, name: str, query: str = "") -> list[ForwardMsg]:
+    """Open an address in a session of its own; what the server sends."""
+    with connected(server) as connection:
+        return list(ask(connection, name, query))
+
+
+def elements(messages: list[ForwardMsg], kind: str) -> list[Any]:
+    """The elements of a kind, such as "alert", in messages."""
+    found = [message.delta.new_element for message in messages if message.WhichOneof("type") == "delta"]
+    return [getattr(element, kind) for element in found if element.WhichOneof("type") == kind]
+
+
+def query_keys(messages: list[ForwardMsg]) -> set[str]:
+    """The query parameters to which the widgets of a page are bound."""
+    keys = set()
+    for message in messages:
+        if message.WhichOneof("type") == "delta":
+            block, element = message.delta.add_block, message.delta.new_element
+            widget = getattr(element, element.WhichOneof("type") or "", None)
+            keys |= {getattr(widget, "query_param_key", ""), block.tab_container.query_param_key}
+    return keys - {""}
+
+
+# -- in a browser ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def chromium() -> "Iterator[Browser]":
+    """Start headless Chromium.
+
+    Raises:
+        FileNotFoundError: if Chromium is not installed.
+    """
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
+    with sync_playwright() as running:
+        started = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    try:
+        with chromium() as started:
+            yield started
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the app without results of the user."""
+    empty = tmp_path_factory.mktemp("empty")
+    with serve(empty, empty) as running:
+        yield running.url
+
+
+def opened(browser: "Browser", url: str, width: int = 1440, theme: str = "light") -> "Page":
+    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)  # type: ignore[arg-type]
+    page.set_default_timeout(WAIT_MS)
+    page.goto(url)
+    settled(page)
+    return page
+
+
+def settled(page: "Page") -> None:
+    """Wait until the script has finished: Streamlit marks the app while it runs."""
+    page.locator("h1").first.wait_for()
+    page.wait_for_function(
+        "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'", timeout=WAIT_MS
+    )
