@@ -201,17 +201,18 @@ def test_edits_outlive_a_change_of_page(browser: "Browser", server: str) -> None
     page.close()
 
 
+@pytest.mark.timeout(1200)
 def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browser", tmp_path: Path) -> None:
     """Start in the app, kill the server, find it in a new one, reload, stop, resume, and let it finish."""
     port = free_port()
     server = serve(port, tmp_path)
     page = opened(browser, f"http://localhost:{port}/run?kind=A+study+of+your+own")
-    for name, value in (("Seeds", "8"), ("Epochs", "1"), ("Images", "100")):
+    for name, value in (("Seeds", "4"), ("Epochs", "1"), ("Images", "100")):
         number = page.get_by_role("spinbutton", name=name)
         number.fill(value)
         number.press("Enter")
         settled(page)
-    page.get_by_text("24 trials: 0 already finished").wait_for()
+    page.get_by_text("12 trials: 0 already finished").wait_for()
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_role("button", name="Stop").wait_for()
     page.get_by_text(re.compile(r"^Started .* UTC")).wait_for()
@@ -226,7 +227,7 @@ def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browse
     server = serve(port, tmp_path)
     try:
         page = opened(browser, f"http://localhost:{port}/run")  # without the run in the address: it is found
-        page.get_by_text(re.compile(r"^[1-9]\d? of 24 trials")).wait_for(timeout=4 * WAIT_MS)
+        page.get_by_text(re.compile(r"^[1-9]\d? of 12 trials")).wait_for(timeout=4 * WAIT_MS)
         assert page.url == place
         page.reload()
         page.get_by_role("button", name="Stop").click()
@@ -234,7 +235,7 @@ def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browse
         assert processes.find(tmp_path)[0].state == "stopped"
         page.get_by_role("button", name="Resume").click()
         page.get_by_role("button", name="Stop").wait_for()
-        page.get_by_text("24 of 24 trials").wait_for(timeout=4 * WAIT_MS)
+        page.get_by_text("24 of 12 trials").wait_for(timeout=4 * WAIT_MS)
         page.get_by_role("button", name="Stop").wait_for(state="detached")
         assert processes.find(tmp_path)[0].state == "finished"
         page.locator("[data-testid=stVegaLiteChart]").nth(1).wait_for()
