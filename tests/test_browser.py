@@ -235,7 +235,7 @@ def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browse
         assert processes.find(tmp_path)[0].state == "stopped"
         page.get_by_role("button", name="Resume").click()
         page.get_by_role("button", name="Stop").wait_for()
-        page.get_by_text("24 of 12 trials").wait_for(timeout=4 * WAIT_MS)
+        page.get_by_text("12 of 12 trials").wait_for(timeout=4 * WAIT_MS)
         page.get_by_role("button", name="Stop").wait_for(state="detached")
         assert processes.find(tmp_path)[0].state == "finished"
         page.locator("[data-testid=stVegaLiteChart]").nth(1).wait_for()
