@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -201,6 +203,31 @@ def test_a_folder_without_records_is_reported_from_its_files(
     assert "92.3 ± 0.5 %" in shown and "has no records of trials" in shown
     assert "92.3 ± 0.5 %" in (into / "report.html").read_text(encoding="utf-8")
     assert (folder / "table.csv").read_bytes() == table and not (folder / "report.html").exists()
+
+
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.parametrize("other", ["title: Another study?", "question: Another question?"], ids=["title", "question"])
+@pytest.mark.parametrize("known", [True, False], ids=["digests", "older version"])
+def test_a_copy_never_replaces_the_results_of_another_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: str, known: bool
+) -> None:
+    """Another title or question is refused before anything is written; the study's own copy is written again."""
+    out, into, theirs = tmp_path / "results", tmp_path / "copy", tmp_path / "theirs"
+    for name, text in (("ours", COSTS), ("others", re.sub(rf"{other.split()[0]} .*", other, COSTS))):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        assert main([str(tmp_path / f"{name}.yaml"), "--out", str(out), "--jobs", "1"]) == 0
+        if not known:
+            environment = json.loads((out / name / "environment.json").read_text())
+            del environment["study_file"]
+            (out / name / "environment.json").write_text(json.dumps(environment))
+    for _ in range(2):
+        assert main(["report", "ours", "--out", str(out), "--into", str(into)]) == 0
+    shutil.copytree(out / "others", theirs)
+    before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    line = refused(capsys, "report", "ours", "--out", out, "--into", theirs)
+    assert f"{theirs} contains the results of another study" in line and "choose another folder with --into" in line
+    assert before == {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("number", [2, pytest.param(None, marks=pytest.mark.slow)], ids=["first two", "all"])

@@ -82,27 +82,58 @@ def _keys(planned: Mapping[str, Sequence[Trial]]) -> set[str]:
 def check_owner(folder: Path, file: Mapping[str, str], spec: Spec) -> None:
     """Check that the folder does not contain the results of another study of the same name.
 
+    Raises:
+        ConfigError: if it does; names the title of that study and the remedy.
+    """
+    if (title := other_study(folder, file, spec)) is not None:
+        raise ConfigError(
+            f"{folder} contains the results of another study with the same name ({title!r}); rename this file "
+            "or study, or choose another folder with --out"
+        )
+
+
+def check_copy(into: Path, folder: Path, spec: Spec) -> None:
+    """Check that a copy of a study's results would not replace another study's.
+
+    Args:
+        into: the folder of the copy.
+        folder: the study's own folder.
+    Raises:
+        ConfigError: if it would; names the title of the other study and the remedy.
+    """
+    if (title := other_study(into, _origin(folder), spec)) is not None:
+        raise ConfigError(
+            f"{into} contains the results of another study ({title!r}), which are never overwritten; choose another "
+            "folder with --into"
+        )
+
+
+def other_study(folder: Path, file: Mapping[str, str], spec: Spec) -> str | None:
+    """The title of another study of which the folder contains results; None if there is none.
+
     A study is the same if its file has the same path (edits and settings of the command line do not matter), or the
     same content at another path. Folders of older versions do not store this; for them, title and question are
     compared.
-
-    Raises:
-        ConfigError: if it does; names the title of that study and the remedy.
     """
     try:
         before = load_study(folder / "study.yaml")
     except ConfigError:
-        return
+        return None
+    kept = _origin(folder)
+    if kept.keys() >= file.keys() > set():
+        same = any(kept[of] == file[of] for of in file)
+    else:
+        same = (before.title, before.question) == (spec.title, spec.question)
+    return None if same else before.title
+
+
+def _origin(folder: Path) -> Mapping[str, str]:
+    """The digests of the study's file in the folder's ``environment.json``; {} if it has none."""
     try:
         kept = json.loads(read_bounded(folder / "environment.json", MAX_FILE_BYTES))[STUDY_FILE]
-        same = any(kept[of] == file[of] for of in file)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        same = (before.title, before.question) == (spec.title, spec.question)
-    if not same:
-        raise ConfigError(
-            f"{folder} contains the results of another study with the same name ({before.title!r}); rename this file "
-            "or study, or choose another folder with --out"
-        )
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def write_inputs(folder: Path, results: Results) -> None:

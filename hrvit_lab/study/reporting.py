@@ -36,7 +36,8 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
     The results are written to ``options.into`` if given, since the study's folder may be read-only.
 
     Raises:
-        ConfigError: if there are no results, or, once they were shown, if the study's folder can't be written.
+        ConfigError: if there are no results; if ``options.into`` contains the results of another study; or, once they
+            were shown, if the study's folder can't be written.
     """
     name = study_name(Path(options.study))
     check_name(name)
@@ -46,6 +47,10 @@ def rebuild(options: argparse.Namespace, console: Console) -> int:
             f"no results of {options.study!r} in {options.out}; run the study first, or give its folder with --out"
         )
     spec, store = load_study(folder / "study.yaml"), Store(options.out)
+    if options.into is not None:
+        from hrvit_lab.study.folder import check_copy
+
+        check_copy(options.into, folder, spec)
     archived = store.is_empty() and (folder / "table.csv").exists()
     measured = any(METRICS[key].group != "cost" for key in spec.metrics)
     found = None if archived and measured else _from_records(folder, spec, store)
