@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import resource
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -520,6 +521,19 @@ def unallowed(path: Path) -> None:
     path.touch(mode=0o000)
 
 
+def ragged(path: Path, zipped: bool = True) -> None:
+    """A nested tensor, which torch itself does not load."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that nested tensors are a prototype
+        nested_tensor = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    torch.save({"x": nested_tensor}, path, _use_new_zipfile_serialization=zipped)
+
+
+def unnamed(path: Path) -> None:
+    """A pickle whose operation torch does not know; it names no object."""
+    torch.save({"x": frozenset({1})}, path, pickle_protocol=4)
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "is not a file"),
     "directory": (lambda path: path.mkdir(), "is a directory"),
@@ -535,6 +549,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "long pickle": (long_pickle, "describes more than 16 MiB"),
     "pickled model": (pickled_model, "contains hrvit_lab.network.model.HRViT, but only tensors are loaded"),
     "pickled model, legacy": (lambda path: pickled_model(path, False), "contains hrvit_lab.network.model.HRViT, but"),
+    "nested tensor": (ragged, "contains torch._utils._rebuild_nested_tensor, but only tensors are loaded"),
+    "nested tensor, legacy": (lambda path: ragged(path, False), "contains torch._utils._rebuild_nested_tensor, but"),
+    "unknown operation": (unnamed, "contains an object that is no tensor, but only tensors are loaded"),
     "truncated zip": (lambda path: truncated(path, "zip"), "can't be read (File is not a zip file)"),
     "truncated legacy": (lambda path: truncated(path, "legacy"), "can't be read ("),
     "truncated safetensors": (lambda path: truncated(path, "safetensors"), "can't be read ("),
@@ -566,6 +583,7 @@ def test_an_untrusted_file_is_reported_in_one_sentence(name: str, tmp_path: Path
     else:
         sentence = refusal(path)
     assert sentence.startswith(f"checkpoint {path} ") and fragment in sentence
+    assert "Weights only" not in sentence
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 32 * 1024  # KiB
 
 

@@ -41,6 +41,8 @@ TENSORS = re.compile(
 """Objects of which tensors consist. torch's own check is stricter, except for objects that allocate memory of any
 size, which are excluded here."""
 
+ONLY_TENSORS = "but only tensors are loaded; save the weights alone: torch.save(model.state_dict(), …)"
+
 
 class Ignored:
     """Placeholder for an object that is not read; it accepts any state and discards it."""
@@ -70,6 +72,10 @@ def read_checkpoint(path: str | Path) -> Any:
     except Unreadable as error:
         raise ConfigError(f"checkpoint {shown(str(path))} {error}") from None
     except Exception as error:  # libraries raise various exceptions for broken files
+        if "Weights only load failed" in str(error):  # torch allows fewer objects than `TENSORS`
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = shown(found[1]) if found else "an object that is no tensor"
+            raise ConfigError(f"checkpoint {shown(str(path))} contains {what}, {ONLY_TENSORS}") from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
         reason = shown((reason or type(error).__name__).splitlines()[0], 120)
         raise ConfigError(
@@ -139,10 +145,7 @@ def _check_globals(pickled: IO[bytes]) -> None:
         if operation.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
             if name not in BOOKKEEPING and not TENSORS.fullmatch(name):
-                raise Unreadable(
-                    f"contains {shown(name)}, but only tensors are loaded; "
-                    "save the weights alone: torch.save(model.state_dict(), …)"
-                )
+                raise Unreadable(f"contains {shown(name)}, {ONLY_TENSORS}")
 
 
 def shown(text: str, length: int = 200) -> str:
