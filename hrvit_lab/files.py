@@ -5,6 +5,7 @@ import csv
 import errno
 import io
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout, UnixFileLock
 
 MIB = 2**20
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+_SIGNED = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass
@@ -99,14 +102,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Replace ``path`` at once by rows of cells.
+    """Replace ``path`` at once by rows of cells, each `guarded`.
 
     Raises:
         OSError: as `write_atomically`.
     """
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([guarded(cell) for cell in row] for row in rows)
     write_atomically(path, text.getvalue())
+
+
+def guarded(cell: Any) -> Any:
+    """A cell of a CSV file. Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe.
+
+    >>> guarded("=1+1"), guarded("-1"), guarded(-1)
+    ("'=1+1", '-1', -1)
+    """
+    formula = isinstance(cell, str) and _FORMULA.match(cell) and not _SIGNED.fullmatch(cell)
+    return f"'{cell}" if formula else cell
+
+
+def unguarded(cell: Any) -> Any:
+    """The cell without the apostrophe that `guarded` adds."""
+    return cell[1:] if isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:

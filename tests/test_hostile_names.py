@@ -1,16 +1,24 @@
-"""Names from users are data in all commands: no markup, no terminal control, no path outside the results folder."""
+"""Names from users are data in all commands: no markup, no terminal control, no formula in a table, no path outside the
+results folder.
+"""
 
+import csv
 import os
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from hrvit_lab.cli import printable
 from hrvit_lab.cost.__main__ import main as cost
+from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.files import unguarded
 from hrvit_lab.latency.__main__ import main as latency
 from hrvit_lab.study.__main__ import main as study
+from hrvit_lab.train.__main__ import main as train
 
 NAMES = [
     "a[/red]b", "[bold]", "[/]", "[link=http://x]y", "\\[x", ":smile:", "../../x", "..", "/", "a/b", "a\\b", "%s {0}",
@@ -173,3 +181,47 @@ def test_a_key_called_self_is_an_unknown_field(tmp_path: Path, capsys: pytest.Ca
         assert said in shown and len(shown.splitlines()) == 1
     assert study([str(file), "--set", "self=1"]) == 2
     assert os.listdir(tmp_path)
+
+
+def cells(path: Path) -> set[str]:
+    """The cells of a table, after a check that none is a formula; numbers are numbers."""
+    with open(path, encoding="utf-8", newline="") as file:
+        found = {cell for row in csv.reader(file) for cell in row}
+    for cell in found:
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r")) or re.fullmatch(r"-[0-9.e+-]+", cell), (path, cell)
+    return found
+
+
+def test_no_cell_of_a_training_or_an_evaluation_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("train/=1+1/@x", "train/-a+b/@x", "val/=1+1/@x", "val/-a+b/+y"):
+        path = Path("pictures") / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16), (200, 10, 10)).save(path)
+    settings = {
+        "data.name": "folder", "data.resolution_px": 16, "evaluation.resolution_px": 16, "data.global_batch_size": 2,
+        "data.batch_size_per_process": 2,
+        "model.name": "timm:test_resnet", "run.workers": 0, "schedule.epochs": 1, "schedule.warmup_epochs": 0,
+        "regularisation.ema": "false",
+    }  # fmt: skip
+    changes = ",".join(f"{key}={value}" for key, value in settings.items())
+    data = ["--data", "pictures", "--device", "cpu"]
+    assert train(["imagenet_hrvit", *data, "--set", changes, "--out", "run"]) == 0
+    assert evaluate(["run", *data, "--out", "scores"]) == 0
+    tables = {path.name: cells(path) for path in Path().rglob("*.csv")}
+    names = {"=1+1", "-a+b"}
+    assert names <= set(map(unguarded, tables["per_class.csv"])) and "'=1+1" in tables["confusion_matrix.csv"]
+    assert {"'=1+1", "'-a+b"} <= cells(Path("run/confusion_matrix.csv"))
+    assert names | {"val/=1+1/@x.png"} <= set(map(unguarded, tables["predictions.csv"]))
+
+
+def test_no_cell_of_a_latency_table_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("=1+1", "@x"):
+        Path(f"{name}.yaml").write_text("preset: hrvit_nano\n")
+    bounds = ["--resolution", "32", "--threads", "1", "--max-seconds", "0.01", "--precision", "50", "--parts"]
+    assert latency(["=1+1.yaml", "@x.yaml", *bounds, "--out", "out"]) == 0
+    assert {"'=1+1.yaml", "'@x.yaml", "32"} <= cells(Path("out/latency.csv"))
+    frame = pd.read_csv("out/latency.csv")
+    assert (frame["latency_ms"] > 0).all() and list(map(unguarded, frame["model"])) == ["=1+1.yaml", "@x.yaml"]
+    assert {cell for cell in cells(Path("out/parts.csv")) if cell.startswith("'")}

@@ -23,7 +23,7 @@ from hrvit_lab.files import write_atomically
 from hrvit_lab.latency.backends import find_backend
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.conditions import load_nvml
-from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_frame
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting, to_csv, to_frame
 from hrvit_lab.latency.models import NamedModel, find_model
 from hrvit_lab.latency.parts import PartTimes, measure_parts
 from hrvit_lab.latency.race import race, race_steps
@@ -234,7 +234,7 @@ class _Writer:
     def _table(self, stem: str, table: pd.DataFrame) -> None:
         assert self.folder is not None
         path = self.folder / f"{stem}.csv"
-        write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+        write_atomically(path, to_csv(table))
         self._note(path)
 
     def _note(self, *paths: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from hrvit_lab.files import guarded
 from hrvit_lab.latency.compare import Estimate, Stop, Verdict, kept_rounds
 from hrvit_lab.latency.energy import Energy
 from hrvit_lab.latency.models import NamedModel, as_model, find_model
@@ -192,6 +193,11 @@ class Measurement:
         if self.relative_error == float("inf"):
             record["relative_error"] = None  # JSON has no infinity; ``reason`` explains
         return record
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV, each cell `guarded` (names of networks are names of files)."""
+    return frame.map(guarded).to_csv(index=False, lineterminator="\n")
 
 
 def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:

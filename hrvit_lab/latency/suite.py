@@ -18,9 +18,10 @@ from rich.console import Console
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
+from hrvit_lab.files import unguarded, write_atomically
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.conditions import NoNvml, load_nvml
-from hrvit_lab.latency.measurement import Entry, Setting, to_frame
+from hrvit_lab.latency.measurement import Entry, Setting, to_csv, to_frame
 from hrvit_lab.latency.models import find_model
 from hrvit_lab.latency.race import race
 from hrvit_lab.latency.show import LEGEND, live, race_table
@@ -78,7 +79,7 @@ def run_suite(suite: Suite, folder: Path, budget: Budget, console: Console) -> N
             file.writelines(json.dumps({"kind": "latency", **m.to_dict()}, allow_nan=False) + "\n" for m in results)
         frame = to_frame(results)
         table = pd.concat([table, frame], ignore_index=True) if len(table) else frame
-        table.to_csv(path, index=False, lineterminator="\n")
+        write_atomically(path, to_csv(table))
 
 
 def _known(path: Path) -> pd.DataFrame:
@@ -90,7 +91,7 @@ def _known(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=KEY)
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path).map(unguarded)
         table[KEY]
     except (ValueError, KeyError):  # pandas' parser errors are ValueErrors
         raise ConfigError(f"{path} is not a table of this suite; choose another folder with --out") from None

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from hrvit_lab.files import guarded, unguarded
 from hrvit_lab.metrics import METRICS, SPREAD
 
 MAX_ROWS = {"table.csv": 10_000, "curves.csv": 1_000_000}
@@ -226,7 +227,7 @@ def _column(texts: Iterable[str], kind: Kind) -> tuple["pd.Series[Any]", int]:
         return pd.Series([text == "True" for text in texts], dtype=bool), sum(
             text not in ("True", "False", "") for text in texts
         )
-    plain = [_without_guard(text) or None for text in texts]
+    plain = [unguarded(text) or None for text in texts]
     known = [text for text in plain if text is not None]
     if kind == "as written" and known and all(_is_number(text) for text in known):
         whole = all(_WHOLE.fullmatch(text) for text in known)
@@ -237,8 +238,6 @@ def _column(texts: Iterable[str], kind: Kind) -> tuple["pd.Series[Any]", int]:
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
-_SIGNED = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def _number(text: str, kind: Number) -> float | None:
@@ -266,7 +265,7 @@ def _written(column: "pd.Series[Any]", kind: Kind) -> list[str]:
 
 def _cell(value: Any, whole: bool) -> str:
     if isinstance(value, str):
-        return f"'{value}" if _FORMULA.match(value) and not _SIGNED.fullmatch(value) else value
+        return str(guarded(value))
     if whole and isinstance(value, float) and value.is_integer():
         return str(int(value))
     return (
@@ -277,8 +276,3 @@ def _cell(value: Any, whole: bool) -> str:
 def _quoted(cell: str) -> str:
     """The cell, in quotes if needed. Up to 3.12, Python's csv module did not quote carriage returns."""
     return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
-
-
-def _without_guard(text: str) -> str:
-    """The text without the apostrophe that `to_csv` adds for spreadsheets."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
