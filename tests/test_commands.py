@@ -40,6 +40,8 @@ COMMANDS = {
     "train": ("train hrvit_nano --epochs 1 --train-limit 64 --out trained", 0),
     "train, invalid": ("train hrvit_nano --data zïffern", 2),
     "list": ("study --list", 0),
+    "data list": ("data list", 0),
+    "train list": ("train list", 0),
     "dry run": ("study costs.yaml --dry-run", 0),
     "study": ("study costs.yaml", 0),
     "report": ("study report costs --into copy", 0),
