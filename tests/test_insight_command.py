@@ -80,6 +80,33 @@ def test_the_command_writes_figures_and_the_arrays_of_the_functions(
     assert f"Wrong: {100 * kept['wrong'].mean():.1f} % of the pixels" in printed
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("change", ["--seed 1", "--pixel 1,1", "--resolution 96", "--block stages.0.branches.0.0"])
+def test_views_of_other_settings_are_never_replaced(
+    folder: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """Views of the same settings are added; without --out, each call has a new folder."""
+    arguments = ["insight", "small.yaml", "image.png", "--resolution", "64", "--what", "statistics"]
+    assert root.main([*arguments, "--out", "out"]) == 0
+    before = contents(Path("out"))
+    capsys.readouterr()
+    views = ["--what", "statistics,attention"]
+    assert root.main([*arguments, *views, *change.split(), "--out", "out"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "never overwritten; choose another folder with --out" in line and change[2:].split()[0] in line
+    assert contents(Path("out")) == before
+    assert root.main([*arguments, "--what", "similarity", "--out", "out"]) == 0
+    assert {path.name for path in before} | {"similarity.npz"} <= {path.name for path in Path("out").iterdir()}
+    for _ in range(2):
+        assert root.main(arguments) == 0
+    assert [path.name for path in sorted(Path("results/insight").iterdir())] == [
+        "small.yaml-image", "small.yaml-image-2",
+    ]  # fmt: skip
+
+
 def test_trained_weights_are_named_and_never_called_random(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         root.main(

@@ -155,6 +155,17 @@ def test_a_shipped_network_is_scored_by_name(few_images: Path, capsys: pytest.Ca
         logits = model(((x_BCHW.round() / 255 - 0.286) / 0.353).expand(-1, 3, -1, -1))
     assert abs(scores["top1"] - 100 * float((logits.argmax(1) == labels).float().mean())) <= 1.0
     assert scores["n_seen"] == 200 and scores["top1"] > 80
+    # Other results are never replaced.
+    given = few_images / "runs/hrvit_nano.fashion_mnist/evaluation"
+    before = {path: path.read_bytes() for path in given.iterdir()}
+    capsys.readouterr()
+    other = ["hrvit_nano.fashion_mnist", *options, "--set", "data.mean=[0,0,0]"]
+    assert evaluate([*other, "--out", str(given)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "already contains scores.json, which is never overwritten; choose another folder with --out" in line
+    assert evaluate(["hrvit_nano.fashion_mnist", *options]) == 0
+    assert (few_images / "runs/hrvit_nano.fashion_mnist/evaluation-2/scores.json").exists()
+    assert before == {path: path.read_bytes() for path in given.iterdir()}
     capsys.readouterr()
     assert evaluate(["hrvit_nano.fashion_mnis"]) == 2 and "hrvit_nano.fashion_mnist" in capsys.readouterr().err
 

@@ -60,8 +60,8 @@ def parser() -> cli.Parser:
     )
     parser.add_argument(
         "--out", type=cli.path, metavar="DIR",
-        help="folder of the results (default: evaluation in the folder of the checkpoint; runs/NAME/evaluation for a "
-        "trained network)",
+        help="folder of the results without earlier ones (default: a new folder evaluation, evaluation-2, … in the "
+        "folder of the checkpoint, or in runs/NAME for a trained network)",
     )  # fmt: skip
     return parser
 

@@ -26,27 +26,31 @@ from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import joined
 from hrvit_lab.train.overlays import Overlay, page
 from hrvit_lab.train.recipe import AnyRecipe, load_recipe, recipe_of_run
+from hrvit_lab.train.run import check_unused, numbered_folder
 from hrvit_lab.train.run_folder import FOLDER as RUNS
 from hrvit_lab.train.run_folder import as_json
 from hrvit_lab.train.tasks import Evaluation
 
 MAX_OVERLAYS = 24
+FILES = ("scores.json", "per_class.csv", "confusion_matrix.csv", "predictions.csv", "overlays.html")
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Run the evaluation and return the exit code.
 
     Raises:
-        ConfigError: for an invalid file, recipe, model or data set, before anything is computed.
+        ConfigError: for an invalid file, recipe, model or data set, or a folder that contains results, before anything
+            is computed.
     """
     weights, recipe = found(options)
+    if options.out is not None:
+        check_unused(options.out, FILES)
     device = find_device(options.device)
     with joined(device) as ranks:
         samples = assemble.open_split(recipe, "val", options.data)
         model, _ = assemble.make_model(recipe, len(samples.class_names))
         report = load_checkpoint(model, weights, ema=options.ema)
         model = model.to(device).eval()
-        out = options.out or results_folder(options.checkpoint, weights)
         kept = Kept(recipe, samples)
         console = cli.console(soft_wrap=True, quiet=not ranks.first)
         console.print(f"{weights}: {report}; {len(samples):,} images of {recipe.data.name} on {device}")
@@ -62,6 +66,7 @@ def evaluate(options: argparse.Namespace) -> int:
             result = assemble.score(recipe, model, samples, ranks, seen)
         kept.predictions = sorted(ranks.gathered(kept.predictions))
         if ranks.first:
+            out = options.out or numbered_folder(*results_folder(options.checkpoint, weights))
             write(out, result, kept, recipe, weights, device)
             show(result, recipe, samples, console, out)
     return 0
@@ -105,11 +110,12 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
     return path, without_weights(recipe)
 
 
-def results_folder(checkpoint: Path, weights: Path) -> Path:
-    """The default folder of the results: next to the weights; ``runs/NAME`` for a trained network of the package."""
+def results_folder(checkpoint: Path, weights: Path) -> tuple[Path, str]:
+    """Parent and name of the default folder of the results: next to the weights; in ``runs/NAME`` for a trained network
+    of the package."""
     if weights.parent == WEIGHTS_OF_PACKAGE:
-        return RUNS / weights.stem / "evaluation"
-    return (checkpoint if checkpoint.is_dir() else weights.parent) / "evaluation"
+        return RUNS / weights.stem, "evaluation"
+    return checkpoint if checkpoint.is_dir() else weights.parent, "evaluation"
 
 
 def without_weights(recipe: AnyRecipe) -> AnyRecipe:
@@ -154,7 +160,7 @@ class Kept:
 
 
 def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights: Path, device: torch.device) -> None:
-    """Write the files of an evaluation; earlier ones of the same name are replaced."""
+    """Write the files of an evaluation."""
     out.mkdir(parents=True, exist_ok=True)
     names = kept.samples.class_names
     write_atomically(

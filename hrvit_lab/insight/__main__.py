@@ -62,8 +62,10 @@ def parser() -> cli.Parser:
         "--what", type=cli.listed(cli.one_of(WHAT, "view")), metavar="NAME,…", help="what to show (see below)"
     )
     parser.add_argument(
-        "--out", type=cli.path, metavar="DIR", help="folder of the files (default: results/insight/MODEL-IMAGE)"
-    )
+        "--out", type=cli.path, metavar="DIR",
+        help="folder of the files, new or of the same model, image and settings (default: a new folder "
+        "results/insight/MODEL-IMAGE, MODEL-IMAGE-2, …)",
+    )  # fmt: skip
     parser.add_argument(
         "--resolution", type=cli.size, metavar="N|HxW",
         help="size that the image is scaled and cropped to, in pixels (default: that of the network's training)",

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 from hrvit_lab import cli
 from hrvit_lab.config import SEGMENTERS, ConfigError
 from hrvit_lab.environment import environment
-from hrvit_lab.files import write_atomically
+from hrvit_lab.files import MIB, read_bounded, write_atomically
 from hrvit_lab.insight.locate import token_at
 from hrvit_lab.insight.segments import IGNORED
 from hrvit_lab.insight.views_command import VIEWS, Shown, Subject
@@ -23,10 +24,12 @@ from hrvit_lab.plots import save
 from hrvit_lab.train.data.image_files import open_image
 from hrvit_lab.train.data.masks import read_numbers
 from hrvit_lab.train.data.photographs import read_photograph
-from hrvit_lab.train.run import plain_name
+from hrvit_lab.train.run import numbered_folder, plain_name
 from hrvit_lab.train.transforms.normalise import Normalise
 
 FOLDER = Path("results") / "insight"
+ABOUT = "about.json"
+MAX_ABOUT_BYTES = MIB
 PHOTO = "photo:"
 MAX_SIDE_PX = 2048
 """Gradients of larger images do not fit into the memory of most machines."""
@@ -36,8 +39,8 @@ def insight(options: argparse.Namespace) -> int:
     """Write what the command line asks for and return the exit code.
 
     Raises:
-        ConfigError: for an invalid model, image, pixel or block; or a view that was asked for and that the network does
-            not have. Files of earlier views are kept.
+        ConfigError: for an invalid model, image, pixel or block; a folder with views of other inputs; or a view that
+            was asked for and that the network does not have. Files of earlier views are kept.
     """
     console = cli.console(soft_wrap=True)
     if options.resolution and max(options.resolution) > MAX_SIDE_PX:
@@ -53,14 +56,17 @@ def insight(options: argparse.Namespace) -> int:
         )
     network = open_network(options.model, seed=options.seed, resolution=options.resolution)
     subject = make_subject(options, network)
-    out: Path = options.out or FOLDER / plain_name(f"{Path(options.model).name}-{Path(options.image).stem}")
-    out.mkdir(parents=True, exist_ok=True)
     about = {
-        "model": options.model, "weights": network.weights, "trained": network.trained, "image": options.image,
-        "resolution_px": subject.size, "pixel": subject.pixel, "seed": options.seed, "note": subject.note,
-        "environment": environment(),
+        "model": options.model, "seed": options.seed, "weights": network.weights, "trained": network.trained,
+        "image": options.image, "resolution_px": subject.size, "pixel": subject.pixel, "block": options.block,
+        "class": options.class_number, "truth": options.truth, "note": subject.note,
     }  # fmt: skip
-    write_atomically(out / "about.json", json.dumps(about, indent=2, default=str) + "\n")
+    if options.out is not None:
+        check_same(options.out, about)
+    out = options.out or numbered_folder(FOLDER, f"{Path(options.model).name}-{Path(options.image).stem}")
+    out.mkdir(parents=True, exist_ok=True)
+    about["environment"] = environment()
+    write_atomically(out / ABOUT, json.dumps(about, indent=2, default=str) + "\n")
     console.print(f"{subject.label}; pixel at row {subject.pixel[0]}, column {subject.pixel[1]}. {subject.note}")
     for name in options.what or VIEWS:
         try:
@@ -74,6 +80,28 @@ def insight(options: argparse.Namespace) -> int:
         console.print(f"{name}: {shown.said}")
     console.print(f"Wrote figures (PNG, SVG) and arrays (NPZ) in {out}")
     return 0
+
+
+def check_same(out: Path, about: Mapping[str, Any]) -> None:
+    """Check that the views in a folder are of the same network and image, with the same settings.
+
+    Raises:
+        ConfigError: if not; names the first difference.
+    """
+    path = out / ABOUT
+    if not path.exists():
+        return
+    try:
+        before = json.loads(read_bounded(path, MAX_ABOUT_BYTES))
+        old = {name: before.get(name) for name in about}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        old = {}
+    new = json.loads(json.dumps(about, default=str))
+    if odd := next((name for name in new if name not in old or old[name] != new[name]), None):
+        raise ConfigError(
+            f"{out} contains views of other inputs ({odd.removesuffix('_px')} differs), which are never overwritten; "
+            "choose another folder with --out"
+        )
 
 
 def make_subject(options: argparse.Namespace, network: NamedNetwork) -> Subject:

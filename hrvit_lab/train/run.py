@@ -3,7 +3,7 @@
 import glob
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ FILES = ("result.json", "config.yaml", "curves.csv", "model.safetensors")
 MAX_NAME = 80
 
 
-def check_unused(folder: Path) -> None:
-    """Check that a run in ``folder`` would not overwrite files.
+def check_unused(folder: Path, files: Sequence[str] = FILES) -> None:
+    """Check that a run that writes ``files`` in ``folder`` would not overwrite any of them.
 
     Raises:
         ConfigError: if it would; names the existing file.
     """
-    if present := next((name for name in FILES if (folder / name).exists()), None):
+    if present := next((name for name in files if (folder / name).exists()), None):
         raise ConfigError(
             f"{folder} already contains {present}, which is never overwritten; choose another folder with --out"
         )
