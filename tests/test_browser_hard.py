@@ -86,7 +86,7 @@ def test_a_chart_of_10_000_points_is_a_canvas_that_selects(browser: "Browser", m
 def test_names_with_markup_are_text(browser: "Browser", named: Server, name: str) -> None:
     page = opened(browser, f"{named.url}/{name}")
     page.wait_for_timeout(1000)
-    if name in ("explore", "studies", "look-inside"):
+    if name in ("explore", "studies"):  # other pages show names in menus, which are closed
         assert "evil" in page.content()
     assert is_plain(page)
     assert named.lives
@@ -97,7 +97,7 @@ def is_plain(page: "Page") -> bool:
     """Whether no name became an element, and no script of one ran."""
     return not page.evaluate(
         """() => window.broken || document.querySelector(
-            'a[href*="evil"], img[src="x"], [onclick], [onerror]'
+            'a[href*="evil"]:not([href^="#"]), img[src="x"], [onclick], [onerror]'
         ) || [...document.querySelectorAll('strong, b')].some(element => element.innerText.trim() === 'strong')"""
     )
 
