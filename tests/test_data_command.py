@@ -211,3 +211,23 @@ def test_a_missing_network_connection_is_reported_in_one_sentence(
         assert command() == 2
         errors = capsys.readouterr().err
         assert said in errors and "ROOT/cifar-10-batches-py" in errors and len(errors.splitlines()) == 1
+
+
+def test_skipped_files_are_said_by_the_check_and_at_the_start_of_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train/a/0", "train/b/0", "val/a/0", "val/b/0"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png")
+    (tmp_path / "train" / "a" / "1.svg").write_text("<svg/>")
+    code, output, _ = run(capsys, "check", "folder", "--root", str(tmp_path))
+    assert code == 0 and "Image folder: skipped 1: 1 .svg\n" in output
+    settings = (
+        "data.name=folder,data.resolution_px=16,evaluation.resolution_px=16,data.global_batch_size=2,"
+        "data.batch_size_per_process=2,data.train_limit=2,model.name=timm:test_resnet,run.workers=0,schedule.epochs=1,"
+        "schedule.warmup_epochs=0,regularisation.ema=false"
+    )
+    out = str(tmp_path / "run")
+    data = ["--data", str(tmp_path), "--device", "cpu"]
+    assert train.main(["imagenet_hrvit", *data, "--set", settings, "--out", out]) == 0
+    assert "Image folder: skipped 1: 1 .svg\n" in capsys.readouterr().out

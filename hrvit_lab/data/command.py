@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hrvit_lab import cli
 from hrvit_lab.train.data.check import Report, check_samples
 from hrvit_lab.train.data.download import download
+from hrvit_lab.train.data.image_folders import show_skipped
 from hrvit_lab.train.data.layout import recognise
 from hrvit_lab.train.data.samples import SPLITS, Samples, Split, open_samples
 from hrvit_lab.train.datasets import DATASETS, Task
@@ -54,6 +55,7 @@ def check(options: argparse.Namespace) -> int:
     console = cli.console()
     reports = {split: _read(console, split, own, options.workers) for split, own in samples.items()}
     console.print(f"{DATASETS[key].label}, {DATASETS[key].task}, from {root or DATASETS[key].source}", soft_wrap=True)
+    show_skipped(console, samples.values())
     _show_splits(console, samples, reports)
     _show_classes(console, samples["train"], reports)
     broken = [sentence for report in reports.values() for sentence in report.broken]

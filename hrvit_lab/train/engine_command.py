@@ -20,6 +20,7 @@ from hrvit_lab.files import write_csv
 from hrvit_lab.network.checkpoint_files import shown
 from hrvit_lab.train import assemble, training
 from hrvit_lab.train.data.download import download
+from hrvit_lab.train.data.image_folders import show_skipped
 from hrvit_lab.train.data.samples import SPLITS, Samples
 from hrvit_lab.train.distributed import Ranks, joined
 from hrvit_lab.train.engine import Engine
@@ -82,6 +83,7 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
     if ranks.first:
         _begin(recipe, folder, engine.step, device, num_classes)
         _announce(recipe, folder, engine, plan, train_samples, val_samples, device, console)
+        show_skipped(console, (train_samples, val_samples))
         if state is not None:
             console.print(f"Resuming after step {engine.step:,}")
         elif loaded is not None:

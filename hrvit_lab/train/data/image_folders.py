@@ -7,9 +7,11 @@ but each folder is read only once per class, so that cyclic links end. Hidden fi
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.data.image_files import SUFFIXES
@@ -61,13 +63,15 @@ def check_same(root: Path, train: Collection[str], val: Collection[str]) -> None
         raise ConfigError(f"{root}: train and val must have the same classes; only one has {_some(odd)}")
 
 
-def list_classes(folder: Path) -> dict[str, list[Path]]:
+def list_classes(folder: Path, skipped: Counter[str] | None = None) -> dict[str, list[Path]]:
     """The images of one split by class; both sorted.
 
+    Args:
+        skipped: counts the entries that are not read, by reason.
     Raises:
         ConfigError: as `list_images`.
     """
-    return _classes(folder, Counter())
+    return _classes(folder, Counter() if skipped is None else skipped)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -89,6 +93,13 @@ def describe_skipped(skipped: Mapping[str, int]) -> str:
         return ""
     parts = [f"{number:,} {reason}" for reason, number in sorted(skipped.items(), key=lambda item: (-item[1], item[0]))]
     return f"skipped {sum(skipped.values()):,}: {_some(parts)}"
+
+
+def show_skipped(console: Console, splits: Iterable[object]) -> None:
+    """Print how many entries of the splits' folders were skipped, and why; nothing if none."""
+    total = sum((Counter(getattr(samples, "skipped", {})) for samples in splits), Counter[str]())
+    if total:
+        console.print(f"Image folder: {describe_skipped(total)}", soft_wrap=True)
 
 
 def expand(root: str | Path) -> Path:

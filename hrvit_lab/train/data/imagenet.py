@@ -7,8 +7,9 @@ labels. A display name may follow after a tab, or after a WordNet id (``n0144076
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ class ImageFiles:
         names: bytes (N,), paths relative to ``root``. An array takes a tenth of the memory of a list of paths, and
             workers share it.
         labels: int64 (N,), indices into ``class_names``.
+        skipped: reason → number of entries of this split that are not read, as in `FolderImages`.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class ImageFiles:
     labels: np.ndarray
     class_names: tuple[str, ...]
     task: Task = "classification"
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,12 +77,13 @@ def _open(key: str, split: str, root: Path | None, classes: str | Path | None) -
     listed = read_class_list(root, classes)
     if tars := find_tars(root, split):
         return open_tars(tars, listed or _classes_of_training(root, split))
-    found = list_classes(root / split)
+    skipped: Counter[str] = Counter()
+    found = list_classes(root / split, skipped)
     other = root / (SPLITS[1] if split == SPLITS[0] else SPLITS[0])
     if listed is None and other.is_dir():
         check_same(root, found, [entry.name for entry in os.scandir(other) if _is_class(entry)])
     class_names = tuple(found) if listed is None else listed
-    return collect(root, found, class_names)
+    return replace(collect(root, found, class_names), skipped=skipped)
 
 
 def collect(root: Path, found: Mapping[str, Sequence[Path]], class_names: Sequence[str]) -> ImageFiles:

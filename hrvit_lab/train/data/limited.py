@@ -1,5 +1,6 @@
 """A fixed subset of the samples of a data set."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hrvit_lab.errors import ConfigError
@@ -34,6 +35,11 @@ class Limited:
     def task(self) -> Task:
         """The task of the data set."""
         return self.samples.task
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Entries of the data set's folders that are not read, by reason."""
+        return getattr(self.samples, "skipped", {})
 
     def __len__(self) -> int:
         return len(self.indices)
