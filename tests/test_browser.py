@@ -128,8 +128,9 @@ def test_the_address_keeps_the_state_of_explore(browser: "Browser", server: str)
     settled(page)
     shown = page.get_by_role("heading", name=re.compile("All points")).inner_text()
     again = opened(browser, page.url)
+    again.wait_for_function("document.querySelector('input[aria-label=Limits]').value == 'top1 > 96'")
+    settled(again)
     assert again.get_by_role("heading", name=re.compile("All points")).inner_text() == shown
-    assert again.get_by_role("textbox", name="Limits").input_value() == "top1 > 96"
     page.close()
     again.close()
 

@@ -165,6 +165,19 @@ def test_every_kind_of_file_is_loaded(layout: str, kind: str, tmp_path: Path) ->
     torch.testing.assert_close(output(model), expected)
 
 
+@pytest.mark.parametrize("layout", ["ours", "published"])
+def test_a_first_word_that_all_names_share_is_ignored_if_nothing_fits_with_it(layout: str) -> None:
+    state, changes, expected = LAYOUTS[layout]()
+    for prefix in ("model.", "net.", "module.net."):
+        model = small(**changes)
+        report = load_checkpoint(model, {"state_dict": {prefix + key: tensor for key, tensor in state.items()}})
+        assert (report.loaded, report.missing) == (len(cut_in_halves(state)), ())
+        torch.testing.assert_close(output(model), expected)
+    mixed = {("net." if number else "other.") + key: tensor for number, (key, tensor) in enumerate(state.items())}
+    with pytest.raises(ConfigError, match="nothing in the checkpoint fits"):
+        load_checkpoint(small(**changes), mixed)
+
+
 def test_names_with_prefixes_inside_are_loaded() -> None:
     """As in models whose regions are compiled separately."""
     state, _, expected = ours()

@@ -83,7 +83,8 @@ def load_checkpoint(
             such as a model of timm, is loaded by the names of its own tensors.
         checkpoint: the path of a PyTorch or safetensors file of at most 8 GiB, from which only tensors are read; or a
             mapping. The state dict may be nested under ``WEIGHTS`` and ``EMA_WEIGHTS``, and its names may contain
-            ``module.`` and ``_orig_mod.``.
+            ``module.`` and ``_orig_mod.``. If none of them fits, a first word that all names share (``model.``,
+            ``net.``) is ignored.
         strict: raise an error for missing or unexpected names; otherwise load what fits. BatchNorm's
             ``num_batches_tracked`` may always be missing.
         ema: load the moving average of the weights. Otherwise it is loaded only if there are no other weights.
@@ -103,6 +104,9 @@ def load_checkpoint(
     tensors, weights = _weights(content, ema, where)
     ours = {_bare(name): tensor for name, tensor in network.state_dict().items()}
     placed, unexpected = _places(tensors, ours, network, where)
+    if all(map(_is_counter, placed)) and (inside := _without_first_word(tensors)):
+        tensors = inside
+        placed, unexpected = _places(tensors, ours, network, where)
     if all(map(_is_counter, placed)):
         raise ConfigError(
             f"nothing in {where} fits {_label(network)}: it contains {_some(tensors)}, but the model has "
@@ -194,6 +198,13 @@ def _bare(name: str) -> str:
     'stem.conv1.bias'
     """
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _without_first_word(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the first word that all their names share; empty if they share none."""
+    words = {name.partition(".")[0] for name in tensors}
+    inside = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+    return cut_in_halves(inside) if len(words) == 1 and all(inside) else {}
 
 
 def _places(
