@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from hrvit_lab.app import processes, run_choices, watch
+from hrvit_lab.app import keeper, processes, run_choices, watch
 from hrvit_lab.app.processes import MOST_RUNNING, Process, Request
 from hrvit_lab.app.run_choices import Composed
 from hrvit_lab.app.training_progress import read_training, seconds_of_recipe
@@ -77,6 +78,22 @@ def test_an_error_is_told_from_a_stop(results: Path) -> None:
     processes.stop(found(results))
     wait_for(lambda: not found(results).running)
     assert found(results).state == "stopped"
+
+
+def test_of_two_runs_in_one_second_the_later_one_is_found(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter((uuid.UUID(int=2**128 - 1), uuid.UUID(int=0)))
+    monkeypatch.setattr(processes.time, "strftime", lambda *_: "20261126-120000")
+    monkeypatch.setattr(processes.uuid, "uuid4", lambda: next(numbers))
+    processes.start(results, request(0))
+    wait_for(lambda: not found(results).running)
+    later = processes.start(results, request(0))
+    assert found(results).folder == later.folder
+    wait_for(lambda: not found(results).running)
+
+
+def test_a_signal_before_the_command_has_started_is_not_lost(tmp_path: Path) -> None:
+    keeper._keep(tmp_path, [sys.executable, "-c", "import time; time.sleep(300)"], [signal.SIGTERM])
+    assert json.loads((tmp_path / "exit.json").read_text())["code"] == -signal.SIGTERM
 
 
 def test_a_process_outlives_the_one_that_started_it_and_is_found(results: Path) -> None:

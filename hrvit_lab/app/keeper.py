@@ -26,19 +26,23 @@ def main(arguments: list[str]) -> int:
         os.read(reader, 1)  # the end of the file: the other process has written, or ended
         return 0
     os.setsid()
+    early: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a signal to the process group is for the command;
-        signal.signal(number, lambda *_: None)  # a handler, because a command inherits ignored signals
+        signal.signal(number, lambda number, _: early.append(number))  # a command would inherit ignored signals
     _write(folder / "process.json", {"pid": os.getpid(), "created": psutil.Process().create_time()})
     os.close(writer)
-    _keep(folder, command)
+    _keep(folder, command, early)
     os._exit(0)
 
 
-def _keep(folder: Path, command: list[str]) -> None:
-    """Run the command to its end."""
+def _keep(folder: Path, command: list[str], early: list[int]) -> None:
+    """Run the command to its end. It also gets a signal that arrived before it had started."""
     with open(folder / "log.txt", "ab") as log:
         try:
-            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT).returncode
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            for number in early[:1]:
+                child.send_signal(number)
+            code = child.wait()
         except OSError as error:
             log.write(f"error: {command[0]} can't be started: {error.strerror}\n".encode())
             code = 127

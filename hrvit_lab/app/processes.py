@@ -119,7 +119,7 @@ def start(results: Path, request: Request) -> Process:
         runs.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(runs):
             _check_room(results, request)
-            folder = runs / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+            folder = runs / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"  # in the order of their starts
             folder.mkdir()
             write_atomically(folder / "request.json", json.dumps({"started": time.time(), **vars(request)}))
             _start_keeper(folder, request)
