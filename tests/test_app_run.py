@@ -80,6 +80,17 @@ def test_an_error_is_told_from_a_stop(results: Path) -> None:
     assert found(results).state == "stopped"
 
 
+def test_a_command_that_is_stopped_while_it_loads_is_stopped_whatever_its_exit_code(results: Path) -> None:
+    processes.start(results, request(300))
+    running = found(results)
+    processes.stop(running)
+    wait_for(lambda: not found(results).running)
+    (running.folder / "exit.json").write_text('{"code": 1, "ended": 1.0}')
+    assert found(results).state == "stopped"
+    (running.folder / "stop.json").unlink()
+    assert found(results).state == "failed"
+
+
 def test_of_two_runs_in_one_second_the_later_one_is_found(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter((uuid.UUID(int=2**128 - 1), uuid.UUID(int=0)))
     monkeypatch.setattr(processes.time, "strftime", lambda *_: "20261126-120000")

@@ -149,6 +149,9 @@ def find_one(results: Path, kind: Kind, target: str) -> Process | None:
 def stop(process: Process) -> None:
     """Interrupt a process and all that it started, as Ctrl-C does."""
     if process.pid is not None and process.running:
+        # A command that is interrupted while its modules load ends with another exit code.
+        with contextlib.suppress(OSError):
+            write_atomically(process.folder / "stop.json", json.dumps({"asked": time.time()}))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(os.getpgid(process.pid), signal.SIGINT)
 
@@ -214,7 +217,8 @@ def _read(folder: Path) -> Process | None:
     alive = isinstance(pid, int) and created is not None and is_alive(pid, created)
     ended = _load(folder / "exit.json")  # after that look: a keeper writes it before it ends
     if isinstance(code := ended.get("code"), int):
-        state: State = "finished" if code == 0 else "stopped" if code in INTERRUPTED else "failed"
+        stopped = code in INTERRUPTED or (folder / "stop.json").exists()
+        state: State = "finished" if code == 0 else "stopped" if stopped else "failed"
         return Process(folder, request, started, state, code, _number(ended.get("ended")), None)
     return Process(folder, request, started, "running" if alive else "lost", None, None, pid if alive else None)
 
