@@ -54,7 +54,9 @@ def serve(results: Path, runs: Path, *options: str) -> Iterator[Server]:
         sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
         "--server.headless", "true", *options, "--", "--results", str(results), "--runs", str(runs),
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         server = Server(f"http://localhost:{port}", port, process.pid)
         until = time.monotonic() + 120

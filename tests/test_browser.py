@@ -5,18 +5,12 @@ Needs Chromium (``apt-get install chromium``) and Playwright: ``make test ARGS="
 
 import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsing import THEMES, WAIT_MS, Server, opened, serve, settled
 
 from hrvit_lab.app import processes
 from hrvit_lab.app.main import PAGES, address
@@ -25,72 +19,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).resolve().parent.parent
-WAIT_MS = 120_000
-THEMES = ("light", "dark")
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port()
-    process = serve(port, tmp_path_factory.mktemp("empty"))
-    yield f"http://localhost:{port}"
-    process.terminate()
-    process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return int(free.getsockname()[1])
-
-
-def serve(port: int, results: Path) -> "subprocess.Popen[bytes]":
-    """A server with a process group of its own, once it answers."""
-    command = [
-        sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
-        "--server.headless", "true", "--", "--results", str(results), "--runs", str(results),
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5)
-            break
-        except OSError:
-            time.sleep(0.2)
-    return process
-
-
-def opened(browser: "Browser", url: str, width: int = 1440, theme: str = "light") -> "Page":
-    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)  # type: ignore[arg-type]
-    page.set_default_timeout(WAIT_MS)
-    page.goto(url)
-    settled(page)
-    return page
-
-
-def settled(page: "Page") -> None:
-    """Wait until the script has finished: Streamlit marks the app while it runs."""
-    page.locator("h1").first.wait_for()
-    page.wait_for_function(
-        "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'", timeout=WAIT_MS
-    )
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -205,9 +133,19 @@ def test_edits_outlive_a_change_of_page(browser: "Browser", server: str) -> None
 @pytest.mark.timeout(1200)
 def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browser", tmp_path: Path) -> None:
     """Start in the app, kill the server, find it in a new one, reload, stop, resume, and let it finish."""
-    port = free_port()
-    server = serve(port, tmp_path)
-    page = opened(browser, f"http://localhost:{port}/run?kind=A+study+of+your+own")
+    with serve(tmp_path, tmp_path) as server:
+        place = started_and_killed(browser, server, tmp_path)
+    with serve(tmp_path, tmp_path) as server:
+        try:
+            stopped_and_resumed(browser, server, tmp_path, place)
+        finally:
+            for process in processes.find(tmp_path):
+                processes.stop(process)
+
+
+def started_and_killed(browser: "Browser", server: Server, results: Path) -> str:
+    """Start a study and kill the server's process group; returns the path of the run's address."""
+    page = opened(browser, f"{server.url}/run?kind=A+study+of+your+own")
     for name, value in (("Seeds", "4"), ("Epochs", "1"), ("Images", "100")):
         number = page.get_by_role("spinbutton", name=name)
         number.fill(value)
@@ -217,36 +155,31 @@ def test_a_study_outlives_the_server_and_is_stopped_and_resumed(browser: "Browse
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_role("button", name="Stop").wait_for()
     page.get_by_text(re.compile(r"^Started .* UTC")).wait_for()
-    place = page.url
+    place = page.url.removeprefix(server.url)
     assert "run=branches-1-2-3-of-hrvit-nano" in place
     page.close()
     os.killpg(server.pid, signal.SIGKILL)
-    server.wait(30)
-    (process,) = processes.find(tmp_path)
+    (process,) = processes.find(results)
     assert process.running
+    return place
 
-    server = serve(port, tmp_path)
-    try:
-        page = opened(browser, f"http://localhost:{port}/run")  # without the run in the address: it is found
-        page.get_by_text(re.compile(r"^[1-9]\d? of 12 trials")).wait_for(timeout=4 * WAIT_MS)
-        assert page.url == place
-        page.reload()
-        page.get_by_role("button", name="Stop").click()
-        page.get_by_text("Finished work is kept; Resume runs the rest.").wait_for()
-        assert processes.find(tmp_path)[0].state == "stopped"
-        page.get_by_role("button", name="Resume").click()
-        page.get_by_role("button", name="Stop").wait_for()
-        page.get_by_text("12 of 12 trials").wait_for(timeout=4 * WAIT_MS)
-        page.get_by_role("button", name="Stop").wait_for(state="detached")
-        assert processes.find(tmp_path)[0].state == "finished"
-        page.locator("[data-testid=stVegaLiteChart]").nth(1).wait_for()
-        assert page.locator("[data-testid=stException]").count() == 0
-        page.close()
-    finally:
-        for process in processes.find(tmp_path):
-            processes.stop(process)
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(30)
+
+def stopped_and_resumed(browser: "Browser", server: Server, results: Path, place: str) -> None:
+    page = opened(browser, f"{server.url}/run")  # without the run in the address: it is found
+    page.get_by_text(re.compile(r"^[1-9]\d? of 12 trials")).wait_for(timeout=4 * WAIT_MS)
+    assert page.url == server.url + place
+    page.reload()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Finished work is kept; Resume runs the rest.").wait_for()
+    assert processes.find(results)[0].state == "stopped"
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.get_by_text("12 of 12 trials").wait_for(timeout=4 * WAIT_MS)
+    page.get_by_role("button", name="Stop").wait_for(state="detached")
+    assert processes.find(results)[0].state == "finished"
+    page.locator("[data-testid=stVegaLiteChart]").nth(1).wait_for()
+    assert page.locator("[data-testid=stException]").count() == 0
+    page.close()
 
 
 def test_models_are_compared_and_the_address_keeps_them(browser: "Browser", server: str) -> None:

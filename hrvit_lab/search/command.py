@@ -50,11 +50,15 @@ def search(options: argparse.Namespace, console: Console) -> int:
     jobs, fewer = choose_jobs(options.jobs, "cpu")
     if fewer:
         cli.complain(fewer)
-    with _bar(asked, console) as bar:
-        task = bar.add_task("networks", total=budget.evaluations * len(asked.runs))
-        run(asked, jobs, lambda evaluations: bar.update(task, completed=evaluations))
-    with console.status("Enumerating the space") if space.size <= MAX_ENUMERATED else console.status("Reading"):
-        truth = truth_of(asked)
+    with _bar(console) as bar:
+        searched = bar.add_task("searched", total=budget.evaluations * len(asked.runs))
+        run(asked, jobs, lambda evaluations: bar.update(searched, completed=evaluations))
+        if space.size <= MAX_ENUMERATED:
+            enumerated = bar.add_task("enumerated", total=space.size)  # of which some are invalid or equal
+            truth = truth_of(asked, lambda networks: bar.update(enumerated, completed=networks))
+            bar.update(enumerated, completed=space.size)
+        else:
+            truth = None
     return _present(asked, truth, console)
 
 
@@ -113,7 +117,7 @@ def said(history: "pd.DataFrame", truth: Truth | None, volume: float, found: int
     return sentences
 
 
-def _bar(asked: Search, console: Console) -> Progress:
+def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=console, disable=not console.is_terminal,

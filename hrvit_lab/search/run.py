@@ -32,7 +32,7 @@ MAX_ENUMERATED = 300_000
 POLL_S = 0.5
 
 Progress = Callable[[int], None]
-"""Called with the number of evaluated networks of all runs."""
+"""Called with the number of networks so far."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _run_one(fields: Mapping[str, Any], method: str, seed: int, path: Path, dige
             return  # the parent was killed
 
 
-def truth_of(search: Search) -> Truth | None:
+def truth_of(search: Search, progress: Progress = lambda _: None) -> Truth | None:
     """Enumerate the space if it is small; the result is kept on disk. None for a large space."""
     if search.space.size > MAX_ENUMERATED:
         return None
@@ -183,7 +183,7 @@ def truth_of(search: Search) -> Truth | None:
             return Truth(raw["networks"], [tuple(genome) for genome in raw["front"]], raw["hypervolume"])
     except (OSError, ValueError, LookupError, TypeError):
         pass  # missing or damaged: enumerated again
-    found = Truth(*enumerate_all(search.space))
+    found = Truth(*enumerate_all(search.space, progress))
     write_atomically(path, json.dumps({"search": search.digest, **vars(found)}))
     return found
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hrvit_lab.config import PER_BRANCH, ConfigError, HRViTConfig, read_text, read_yaml, suggest
+from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, ConfigError, HRViTConfig, read_text, read_yaml, suggest
 from hrvit_lab.config.text import first_problem
 from hrvit_lab.search.objectives import OBJECTIVES
 from hrvit_lab.study.axes import AXES, FIELDS, check_axis
@@ -154,7 +154,7 @@ class SearchSpec(_Section):
             raise ValueError(
                 f"space.{name}.when: {other!r} has a value per {self.space[other].per}; give {name!r} one as well"
             )
-        values = [value for branch in range(5) for value in _values_of(self.space[other], branch)]
+        values = [value for branch in range(MAX_BRANCHES) for value in _values_of(self.space[other], branch)]
         for value in self.space[name].when[other]:
             if value not in values:
                 raise ValueError(f"space.{name}.when.{other}: {value!r} is not among its choices; use one of them")
@@ -181,7 +181,7 @@ def _check_dimension(name: str, dimension: Dimension, base: HRViTConfig) -> None
         raise ValueError(f"space.{name}: per: place is for depths alone, and depths need it; change per")
     if dimension.per == "branch" and any(isinstance(choice, list) for choice in dimension.choices):
         _check_own(name, dimension, base)
-    for branch in range(5):
+    for branch in range(MAX_BRANCHES):
         values = _values_of(dimension, branch)
         if len({repr(value) for value in values}) != len(values):
             raise ValueError(f"space.{name}: a choice occurs twice; give each once")

@@ -4,8 +4,9 @@ A generation is a function of the population and of (seed, generation), so a run
 same networks as an uninterrupted one.
 """
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hrvit_lab.search.objectives import evaluate
 
 MAX_STATE_BYTES = 256 * MIB
 MAX_CACHED = 200_000
+CHUNK = 1000
 VERSION = 1
 """Of methods and genomes: states of other versions are not resumed."""
 
@@ -149,18 +151,20 @@ def read_state(path: Path, digest: str) -> State | None:
         raise ConfigError(f"{path} can't be read ({type(error).__name__}); remove it to start this run again") from None
 
 
-def enumerate_all(space: Space) -> tuple[int, list[Genome], float]:
-    """All networks of a small space: their number, the Pareto set, and its hypervolume."""
+def enumerate_all(space: Space, progress: Callable[[int], None] = lambda _: None) -> tuple[int, list[Genome], float]:
+    """All networks of a small space: their number, the Pareto set, and its hypervolume.
+
+    Args:
+        progress: called with the number of networks so far.
+    """
     score, archive, number = Evaluator(space), Archive(len(space.spec.objectives)), 0
     best, worst = box(space, score)
-    chunk: list[Genome] = []
-    for genome in space.all():
-        chunk.append(genome)
-        if len(chunk) == 1000:
-            _extend(archive, chunk, score(chunk))
-            number, chunk = number + len(chunk), []
-    _extend(archive, chunk, score(chunk))
-    return number + len(chunk), archive.genomes, hypervolume(archive.objectives, best, worst)
+    genomes = space.all()
+    while chunk := list(itertools.islice(genomes, CHUNK)):
+        _extend(archive, chunk, score(chunk))
+        number += len(chunk)
+        progress(number)
+    return number, archive.genomes, hypervolume(archive.objectives, best, worst)
 
 
 def history_rows(states: Mapping[tuple[str, int], State]) -> list[dict[str, Any]]:

@@ -31,23 +31,37 @@ def find_study(name: str) -> Path:
     Raises:
         ConfigError: if there is none; suggests similar names.
     """
+    return find_file(name, "study", list_studies())
+
+
+def find_file(name: str, kind: str, known: Mapping[str, Path]) -> Path:
+    """The file of that path or known name; ``kind`` is what it describes, for messages.
+
+    Raises:
+        ConfigError: if there is none; suggests similar names.
+    """
     if name.endswith(SUFFIXES):
         path = Path(name)
         if not path.exists():
-            raise ConfigError(f"study file {name!r} not found; check the path, or see --list for shipped studies")
+            raise ConfigError(f"{kind} file {name!r} not found; check the path, or see --list for those that ship")
         check_name(study_name(path))
         return path
-    known = list_studies()
     if name not in known:
-        raise ConfigError(f"unknown study {name!r}; {suggest(name, known) if known else 'there are none in ./studies'}")
+        raise ConfigError(f"unknown {kind} {name!r}; {suggest(name, known) if known else 'there are none here'}")
     return known[name]
 
 
 def list_studies() -> dict[str, Path]:
     """Studies by name; those in ``./studies`` take precedence over the checkout's."""
-    folders = (Path(__file__).parents[2] / "studies", Path("studies"))
+    return list_files("studies")
+
+
+def list_files(folder: str) -> dict[str, Path]:
+    """YAML files by name; those in ``./folder`` take precedence over the checkout's ``folder``."""
+    here = Path(folder)
+    folders = (Path(__file__).parents[2] / folder, here)
     paths = sorted(path for folder in folders for path in folder.glob("*.y*ml") if path.name.endswith(SUFFIXES))
-    by_name = {study_name(path): path for path in sorted(paths, key=lambda path: path.parent == Path("studies"))}
+    by_name = {study_name(path): path for path in sorted(paths, key=lambda path: path.parent == here)}
     return {name: by_name[name] for name in sorted(by_name) if not _NO_NAME.search(name)}
 
 

@@ -8,8 +8,6 @@ from hrvit_lab.config import PER_BRANCH, ConfigError, HRViTConfig, with_branches
 from hrvit_lab.config.repair import Change, changed
 from hrvit_lab.cost.budget import scale_to_budget
 
-Edit = Callable[[Draft], Draft]
-
 
 def set_entry(draft: Draft, change: Change) -> Draft:
     """Another value of a field or of one entry, or another size of the input."""
