@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +29,8 @@ from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
 
 RESNET = TimmConfig("timm:resnet18", num_classes=10)
+NARROW = RESNET.replace(options={"channels": (8, 16, 32, 64)})
+SEGMENTER = NARROW.replace(head="segformer", segformer_width=24, num_classes=5)
 
 
 @contextmanager
@@ -102,14 +105,20 @@ def test_a_model_registered_by_another_package_is_found() -> None:
     assert TimmConfig("timm:hrvit_nano").model == "timm:hrvit_nano"
 
 
-@pytest.mark.parametrize("changes", [{"num_classes": 0}, {"num_classes": True}, {"in_chans": 65}, {"widths": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": 0}, {"num_classes": True}, {"in_chans": 65}, {"widths": 3}, {"head": "upernet"},
+        {"segformer_width": 0}, {"options": [1]}, {"options": {"pretrained": True}}, {"options": {"block_args": {}}},
+    ],
+)  # fmt: skip
 def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(changes))):
         RESNET.replace(**changes)
 
 
 def test_configs_are_restored_from_their_dicts() -> None:
-    for config in (RESNET, preset("hrvit_nano")):
+    for config in (RESNET, NARROW, SEGMENTER, preset("hrvit_nano")):
         assert network_from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert RESNET.replace(name="other").id == RESNET.id != RESNET.replace(num_classes=11).id
 
@@ -198,3 +207,36 @@ def test_an_unknown_baseline_is_refused_before_anything_runs(
     assert output == "" and len(errors.splitlines()) == 1
     assert "'resnet18'" in errors
     assert not (tmp_path / "results").exists()
+
+
+def test_options_are_arguments_of_timms_model() -> None:
+    ours, theirs = build_network(NARROW), timm.create_model("resnet18", num_classes=10, channels=[8, 16, 32, 64])
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+    assert len({RESNET.id, NARROW.id, SEGMENTER.id, SEGMENTER.replace(segformer_width=32).id}) == 4
+
+
+@pytest.mark.parametrize("options", [{"chanels": [8, 16, 32, 64]}, {"channels": "wide"}], ids=["name", "value"])
+def test_options_that_a_model_does_not_have_are_reported_in_one_sentence(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="timm:resnet18 does not accept options") as caught:
+        build_network(RESNET.replace(options=options))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_segmenter_is_the_decoder_on_timms_maps() -> None:
+    model = build_network(SEGMENTER).eval()
+    x = torch.randn(2, 3, 40, 72)
+    maps = model.get_submodule("backbone")(x)[1:]  # ResNet's first map has stride 2
+    assert [tuple(each.shape[1:]) for each in maps] == [(8, 10, 18), (16, 5, 9), (32, 3, 5), (64, 2, 3)]
+    head = model.get_submodule("head")
+    same_size = [
+        F.interpolate(project(each), maps[0].shape[-2:], mode="bilinear", align_corners=False)
+        for project, each in zip(head.get_submodule("projections").children(), maps, strict=True)
+    ]
+    expected = head.get_submodule("classifier")(head.get_submodule("fuse")(torch.cat(same_size, 1)))
+    torch.testing.assert_close(model(x), expected)
+    assert count(SEGMENTER, (40, 72)).params == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_network_without_maps_of_all_strides_cannot_segment() -> None:
+    with pytest.raises(ConfigError, match="timm:vit_tiny_patch16_224 has no feature maps with strides 4, 8, 16 and 32"):
+        build_network(TimmConfig("timm:vit_tiny_patch16_224", head="segformer"), (64, 64))

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+SLOW_RUN = (ROOT / ".ci" / "slow").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
@@ -145,3 +146,13 @@ def test_no_file_names_a_private_place() -> None:
         if places := find_private(path.read_bytes().decode(errors="ignore")):
             found[path.relative_to(ROOT).as_posix()] = places
     assert found == {}
+
+
+def test_the_tests_that_the_slow_run_leaves_out_exist() -> None:
+    words = set(re.findall(r"[a-z_]+", " ".join(re.findall(r'LEFT_OUT="(?:\$LEFT_OUT)?(.*)"', SLOW_RUN))))
+    words -= {"or", "and", "not"}
+    assert len(words) > 5
+    tests = list((ROOT / "tests").glob("test_*.py"))
+    names = [path.stem for path in (*tests, *(ROOT / "notebooks").glob("*.ipynb"))]
+    names += [name for path in tests for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))]
+    assert [word for word in sorted(words) if not any(word in name for name in names)] == []

@@ -207,7 +207,7 @@ WRONG = [
     (SHORT.replace("name: digits", "name: ../digits"), "data.name = '../digits'"),
     (SHORT.replace("hrvit_nano", "hrvit_nan"), "'hrvit_nan' is unknown; did you mean 'hrvit_nano'"),
     (SHORT.replace("hrvit_nano", "hrvit_nano, head: segformer"), "'segformer' does not support classification; use"),
-    (SHORT.replace("hrvit_nano", "timm:resnet18, head: pool"), "timm models can only be trained as classifiers"),
+    (SHORT.replace("hrvit_nano", "timm:resnet18, head: pool"), "for classification with a timm model, use null"),
     (SHORT.replace("hrvit_nano", "hrvit_nano, changes: {widths: 7}"), "model: widths"),
     (SHORT.replace("hrvit_nano", "hrvit_nano, changes: {num_classes: 7}"), "num_classes has its own setting"),
     (SHORT.replace("resolution_px: 32", "resolution_px: 16"), "model: resolution = 16×16 is too small"),

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,22 @@ def test_invalid_files_beside_the_table_are_ignored_and_reported_once(
     spoil(folder, name, content)
     assert list(read_results(folder).faults) == [fault]
     assert Page(written(folder)).all_text.count(fault) == 1
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_report_grows_no_faster_than_its_rows(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s")
+    rows = pd.read_csv(folder / "table.csv")
+
+    def seconds(number: int) -> float:
+        """CPU time to read a table of this many rows and to write its report."""
+        table = pd.concat([rows] * (-(-number // len(rows))), ignore_index=True)[:number]
+        table["variant"] = [f"variant {index}" for index in range(number)]
+        table["top1"] = [50 + index % 97 / 3 for index in range(number)]
+        table.to_csv(folder / "table.csv", index=False)
+        start = time.process_time()
+        write_results(folder, read_results(folder))
+        return time.process_time() - start
+
+    few, many = (min(seconds(number) for _ in range(2)) for number in (1_000, 8_000))
+    assert many < 8 * few

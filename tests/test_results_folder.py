@@ -1,5 +1,6 @@
 """A study's folder: its owner, write access, and the valid parts of a damaged or foreign folder."""
 
+import codecs
 import errno
 import json
 import os
@@ -142,6 +143,7 @@ def somebody_else(folder: Path) -> Iterator[None]:
     """Run as a user who may read but not write the folder; root could write despite the permissions."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
+    codecs.lookup("utf-8-sig")  # loads the codec while Python's own files can be read
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)

@@ -120,6 +120,20 @@ def test_every_layout_is_trained_resumed_and_scored(
         assert scores["miou"] == pytest.approx(by_hand(tmp_path, matrix), abs=1e-9)
 
 
+def test_a_model_of_timm_is_trained_and_scored_as_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pairs(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    changes = {
+        "data.name": "mask_folder", "model.name": "timm:resnet18", "model.changes.segformer_width": 8,
+        "model.changes.options": "{channels: [4, 8, 8, 8]}", "evaluation.every_iterations": 4,
+    }  # fmt: skip
+    assert main(["composites", "--data", "data", "--out", "whole", "--set", settings(changes)]) == 0
+    assert evaluate(["whole", "--data", "data", "--set", "run.workers=0"]) == 0
+    scores = json.loads((tmp_path / "whole" / "evaluation" / "scores.json").read_text())
+    best = json.loads((tmp_path / "whole" / "result.json").read_text())["best"]
+    assert scores["miou"] == best["eval_miou"] and scores["n_seen"] == 3
+
+
 def by_hand(folder: Path, matrix: list[list[int]]) -> float:
     """The mIoU of the best weights, computed pixel by pixel."""
     model = create_model(str(folder / "whole" / "config.yaml")).eval()

@@ -39,8 +39,9 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
         ConfigError: for invalid fields, or a checkpoint or timm model that does not fit.
     """
     name = recipe.model.name
-    is_timm = name.startswith(TIMM)
-    model = new_model(recipe, TimmConfig(name, num_classes=num_classes) if is_timm else recipe.network(num_classes))
+    model = new_model(
+        recipe, timm_network(recipe, num_classes) if name.startswith(TIMM) else recipe.network(num_classes)
+    )
     if recipe.model.initial_weights is not None:
         weights = Path(recipe.model.initial_weights).expanduser()
     elif name in shipped():
@@ -48,6 +49,18 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
     else:
         return model, None
     return model, load_checkpoint(model, weights, strict=False, adapt=True)
+
+
+def timm_network(recipe: AnyRecipe, num_classes: int) -> TimmConfig:
+    """The config of a recipe's timm model.
+
+    Raises:
+        ConfigError: for an unknown model, or a field that it does not have.
+    """
+    fields = {"num_classes": num_classes, "head": recipe.model.head}
+    if twice := sorted(fields.keys() & recipe.model.changes.keys()):
+        raise ConfigError(f"model.changes: {twice[0]} has its own setting; remove it from model.changes")
+    return TimmConfig(recipe.model.name).replace(**fields, **recipe.model.changes)
 
 
 def new_model(recipe: AnyRecipe, config: NetworkConfig) -> nn.Module:

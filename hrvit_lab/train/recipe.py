@@ -285,9 +285,10 @@ def recipe_from(fields: Mapping[str, Any], source: str) -> AnyRecipe:
         raise ConfigError(f"{source}: {first_problem(error, TASKS[task])}") from None
     if not recipe.model.name.startswith(TIMM):
         _check_network(recipe, source)
-    elif recipe.model.head or recipe.model.changes or recipe.task == "segmentation":
+    elif (recipe.model.head is None) != (recipe.task == "classification"):
         raise ConfigError(
-            f"{source}: model: timm models can only be trained as classifiers without changes; use a preset"
+            f"{source}: model.head = {recipe.model.head!r}: for {recipe.task} with a timm model, use "
+            f"{'null' if recipe.task == 'classification' else 'segformer'}"
         )
     return recipe
 

@@ -172,8 +172,8 @@ def _check_timm(recipe: AnyRecipe, path: Path) -> None:
     with cli.loading():
         from timm.optim import list_optimizers
 
-        from hrvit_lab.network.baselines import TimmConfig
+        from hrvit_lab.train.assemble import timm_network
     if recipe.model.name.startswith(TIMM):
-        TimmConfig(recipe.model.name)
+        timm_network(recipe, num_classes=2)
     if (name := recipe.optimiser.name) not in list_optimizers():
         raise ConfigError(f"{path}: optimiser.name = {name!r}: timm has no such optimizer; use adamw, sgd or lamb")

@@ -1,0 +1,49 @@
+"""Segmentation with a backbone of timm: its maps with strides 4, 8, 16 and 32, and SegFormer's decoder on them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.network.heads import SegFormerHead
+
+STRIDES = (4, 8, 16, 32)
+
+
+class TimmSegmenter(nn.Module):
+    """Logits at a quarter of the image's height and width; the caller upsamples them.
+
+    Args:
+        name: of a timm model that returns maps of features, such as ``resnet18``.
+        num_classes: outputs for each pixel.
+        width: channels that every map is projected to.
+        options: further arguments of ``timm.create_model``.
+
+    Shape: (B, C, H, W) → (B, num_classes, H/4, W/4), rounded as the backbone rounds.
+
+    Raises:
+        ConfigError: if the model has no maps with these strides.
+    """
+
+    def __init__(self, name: str, num_classes: int, width: int, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        try:
+            features: Any = timm.create_model(name, features_only=True, **options)
+            strides = features.feature_info.reduction()
+            places = [strides.index(stride) for stride in STRIDES]
+        except (RuntimeError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"timm:{name} has no feature maps with strides 4, 8, 16 and 32, which head segformer needs; use a "
+                "network such as timm:resnet18"
+            ) from error
+        self.places = places
+        self.backbone = features
+        dims = [features.feature_info.channels()[place] for place in places]
+        self.head = SegFormerHead(dims, (), width, num_classes, pyramid=True)
+        self.num_classes = num_classes
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        maps = self.backbone(x_BCHW)
+        return self.head(*(maps[place] for place in self.places))
