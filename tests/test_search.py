@@ -359,6 +359,10 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("budget.population", 100, "population = 100 is more than evaluations = 60"),
         ("budget.seeds", [0, 0], "a seed occurs twice"),
         ("extra", 1, "extra"),
+        ("objectives.zicco", "higher", "unknown objective 'zicco'; did you mean 'zico'"),
+        ("predictors", {"batch_size": 16}, "none is among objectives and constraints"),
+        ("predictors", {"batch_size": 1}, "predictors.batch_size"),
+        ("predictors", {"data": {"name": "digit"}}, "predictors.data.name"),
     ],
 )
 def test_a_bad_search_file_is_one_sentence(

@@ -1,10 +1,12 @@
-"""The command line of ``hrvit-lab search``."""
+"""The command line of ``hrvit-lab search``, and of ``hrvit-lab search score``."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hrvit_lab import cli
+from hrvit_lab.search.predictors import PREDICTORS
+from hrvit_lab.train.datasets import IN_MEMORY
 
 EXAMPLES = """\
 examples:
@@ -12,9 +14,20 @@ examples:
   hrvit-lab search cpu_nano
   hrvit-lab search cpu_nano --dry-run
   hrvit-lab search mine.yaml --evaluations 50000 --seeds 0,1,2
+  hrvit-lab search score hrvit_nano mit_b0 --predictors zico,naswot
 
-Nothing is trained or built: costs are computed in closed form. A search can be stopped at any time and started again;
-more evaluations or seeds continue it. The result is an ordinary study, which 'hrvit-lab app' shows.
+Costs are computed in closed form. Networks are built only for predictors of accuracy, and not trained. A search can be
+stopped at any time and started again; more evaluations or seeds continue it. The result is an ordinary study, which
+'hrvit-lab app' shows.
+
+Exit code: 0 success, 2 invalid request, 130 interrupted.
+"""
+
+
+SCORE_EXAMPLES = """\
+examples:
+  hrvit-lab search score hrvit_nano hrvit_micro mit_b0
+  hrvit-lab search score mine.yaml --data fashion_mnist --resolution 64 --predictors zico,naswot
 
 Exit code: 0 success, 2 invalid request, 130 interrupted.
 """
@@ -24,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
 
     def work() -> int:
-        options = parser().parse_args(arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given[:1] == ["score"]:
+            return _score(given[1:])
+        options = parser().parse_args(given)
         with cli.loading():
             from hrvit_lab.config import ConfigError  # imported here to keep --help fast
             from hrvit_lab.search.command import search, show_list
@@ -64,6 +80,46 @@ def parser() -> cli.Parser:
         "--jobs", type=cli.whole(1, 1024), metavar="N", help="number of processes (default: one per CPU core)"
     )
     parser.add_argument("--dry-run", action="store_true", help="check the search and show its size; run nothing")
+    return parser
+
+
+def _score(arguments: Sequence[str]) -> int:
+    options = score_parser().parse_args(arguments)
+    with cli.loading():
+        from hrvit_lab.search.score_command import score
+
+    return score(options)
+
+
+def score_parser() -> cli.Parser:
+    """The command line of ``hrvit-lab search score``."""
+    parser = cli.Parser(
+        "hrvit-lab search score",
+        "Score untrained networks by predictors of accuracy, beside their costs. Scores depend on the network, the "
+        "seed and the images.",
+        SCORE_EXAMPLES,
+    )
+    parser.add_argument("models", nargs="+", metavar="CONFIG", help="hrvit_nano, mine.yaml, timm:resnet18")
+    parser.add_argument(
+        "--predictors", type=cli.listed(cli.one_of(PREDICTORS, "predictor")), metavar="A,…",
+        help=f"{', '.join(PREDICTORS)} (default: all that fit the networks)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=cli.one_of(IN_MEMORY, "data set"), default="digits",
+        help=f"data set of the images: {', '.join(IN_MEMORY)} (default: digits)",
+    )  # fmt: skip
+    parser.add_argument("--root", type=cli.path, metavar="DIR", help="folder with the files of the data set")
+    parser.add_argument(
+        "--resolution", type=cli.size, default=(32, 32), metavar="N|HxW", help="input size in pixels (default: 32)"
+    )
+    parser.add_argument(
+        "--batch-size", type=cli.whole(4, 4096), default=32, metavar="N",
+        help="number of images, equally many of each class (default: 32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=cli.seed, default=0, metavar="N", help="seed of initial weights and random inputs (default: 0)"
+    )
+    parser.add_argument("--csv", action="store_true", help="print CSV with exact values")
     return parser
 
 

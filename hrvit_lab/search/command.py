@@ -11,7 +11,18 @@ from hrvit_lab import cli, plots
 from hrvit_lab.plots.search import NAMES, hypervolume_curves
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.front import MAX_SHOWN, results_of, shown
-from hrvit_lab.search.run import MAX_ENUMERATED, Search, Truth, begin, front_of, run, truth_of, volume_of, write_history
+from hrvit_lab.search.run import (
+    Search,
+    Truth,
+    begin,
+    front_of,
+    is_enumerated,
+    run,
+    truth_of,
+    volume_of,
+    write_front,
+    write_history,
+)
 from hrvit_lab.search.spec import load_search, search_from
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.files import study_name
@@ -53,7 +64,7 @@ def search(options: argparse.Namespace, console: Console) -> int:
     with _bar(console) as bar:
         searched = bar.add_task("searched", total=budget.evaluations * len(asked.runs))
         run(asked, jobs, lambda evaluations: bar.update(searched, completed=evaluations))
-        if space.size <= MAX_ENUMERATED:
+        if is_enumerated(asked):
             enumerated = bar.add_task("enumerated", total=space.size)  # of which some are invalid or equal
             truth = truth_of(asked, lambda networks: bar.update(enumerated, completed=networks))
             bar.update(enumerated, completed=space.size)
@@ -85,6 +96,7 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
     figure = hypervolume_curves(history, asked.spec.title, truth.hypervolume if truth else None)
     plots.save(figure, asked.own_folder / "hypervolume")
     kept = shown(genomes)
+    write_front(asked, kept)
     results, failed = results_of(asked, kept)
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
@@ -92,7 +104,7 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
         console.print(sentence, soft_wrap=True)
     if len(kept) < len(genomes):
         console.print(f"The table has {MAX_SHOWN} of {len(genomes):,} networks, evenly spaced along the Pareto set.")
-    console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, hypervolume.svg, states of the runs")
+    console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, pareto.csv, figure, states of the runs")
     return code
 
 

@@ -1,10 +1,19 @@
-"""The table of quantities that a search can improve or bound. To add one: a function and a line in `OBJECTIVES`."""
+"""The quantities that a search can improve or bound: costs in closed form, and predictors of accuracy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hrvit_lab.config import HRViTConfig
 from hrvit_lab.cost.count import Counts, count
 from hrvit_lab.metrics import METRICS
+from hrvit_lab.search.predictors import PREDICTORS
+from hrvit_lab.search.predictors.choice import BatchChoice
+from hrvit_lab.search.predictors.kept import KeptScores
+
+if TYPE_CHECKING:
+    from hrvit_lab.search.predictors import Batch
 
 Quantity = Callable[[Counts], float]
 """A number of a network, from its costs in closed form."""
@@ -14,10 +23,51 @@ def _cost(key: str) -> Quantity:
     return lambda counts: float(getattr(counts, key))
 
 
-OBJECTIVES: Mapping[str, Quantity] = {key: _cost(key) for key, metric in METRICS.items() if metric.group == "cost"}
+COSTS: Mapping[str, Quantity] = {key: _cost(key) for key, metric in METRICS.items() if metric.group == "cost"}
+
+OBJECTIVES = (*COSTS, *PREDICTORS)
+"""Names of all quantities."""
 
 
-def evaluate(config: HRViTConfig, resolution: tuple[int, int], keys: tuple[str, ...]) -> tuple[float, ...]:
-    """These quantities of a network at an input size in pixels. Nothing is built or run."""
-    counts = count(config, resolution)
-    return tuple(OBJECTIVES[key](counts) for key in keys)
+class Quantities:
+    """Computes quantities of networks. Nothing is built or run unless a predictor is among them.
+
+    Args:
+        keys: of `OBJECTIVES`.
+        resolution: input in pixels, for costs.
+        choice: of the images for predictors.
+        folder: where scores are kept; None: in memory only.
+    """
+
+    def __init__(
+        self, keys: Sequence[str], resolution: tuple[int, int], choice: BatchChoice, folder: Path | None = None
+    ) -> None:
+        self.keys = tuple(keys)
+        self.predictors = [key for key in self.keys if key in PREDICTORS]
+        self._resolution = resolution
+        self._choice = choice
+        self._kept = KeptScores(folder, choice) if self.predictors else None
+
+    def __call__(self, config: HRViTConfig) -> tuple[float, ...]:
+        """The quantities of a network, in the order of the keys; a score may be infinite."""
+        counts = count(config, self._resolution)
+        scores = self._scores(config)
+        return tuple(scores[key] if key in scores else COSTS[key](counts) for key in self.keys)
+
+    def _scores(self, config: HRViTConfig) -> Mapping[str, float]:
+        if self._kept is None:
+            return {}
+        known = self._kept.find(config.id)
+        if missing := [key for key in self.predictors if key not in known]:
+            from hrvit_lab.search.predictors.score import score_config  # imported here: costs do not need torch
+
+            batch, classes = self._batch
+            self._kept.add(config.id, score_config(config, missing, batch, classes, self._choice.seed))
+            known = self._kept.find(config.id)
+        return known
+
+    @cached_property
+    def _batch(self) -> "tuple[Batch, int]":
+        from hrvit_lab.search.predictors.score import load_batch
+
+        return load_batch(self._choice)

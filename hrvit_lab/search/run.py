@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +69,8 @@ class Search:
         """Of what the states depend on: more evaluations or seeds continue a search, other settings do not."""
         fields = self.spec.model_dump(mode="json", exclude={"title", "question"})
         fields["budget"] = {"population": self.spec.budget.population}
+        if not self.spec.predicted:
+            del fields["predictors"]
         return hashlib.sha256(json.dumps([VERSION, fields], sort_keys=True).encode()).hexdigest()[:16]
 
     def state_file(self, method: str, seed: int) -> Path:
@@ -172,9 +174,14 @@ def _run_one(fields: Mapping[str, Any], method: str, seed: int, path: Path, dige
             return  # the parent was killed
 
 
+def is_enumerated(search: Search) -> bool:
+    """Whether all networks of the space are evaluated: it is small, and no network has to be built."""
+    return search.space.size <= MAX_ENUMERATED and not search.spec.predicted
+
+
 def truth_of(search: Search, progress: Progress = lambda _: None) -> Truth | None:
-    """Enumerate the space if it is small; the result is kept on disk. None for a large space."""
-    if search.space.size > MAX_ENUMERATED:
+    """Enumerate the space if it is small; the result is kept on disk. None if it is not enumerated."""
+    if not is_enumerated(search):
         return None
     path = search.own_folder / "truth.json"
     try:
@@ -190,7 +197,7 @@ def truth_of(search: Search, progress: Progress = lambda _: None) -> Truth | Non
 
 def front_of(search: Search, states: Mapping[tuple[str, int], State]) -> tuple[list[Genome], np.ndarray[Any, Any]]:
     """The non-dominated networks of all runs of NSGA-II, with their objectives (lower is better), in their order."""
-    score, archive = Evaluator(search.space), Archive(len(search.spec.objectives))
+    score, archive = Evaluator(search.space, search.own_folder), Archive(len(search.spec.objectives))
     for (method, _), state in states.items():
         if method == "nsga2":
             archive.add(state.archive, score(state.archive).objectives)
@@ -206,6 +213,16 @@ def write_history(search: Search, states: Mapping[tuple[str, int], State]) -> pd
     return history
 
 
+def write_front(search: Search, genomes: Sequence[Genome]) -> None:
+    """Write ``pareto.csv``: the networks with all objectives and constrained quantities, predictors included."""
+    evaluator = Evaluator(search.space, search.own_folder)
+    rows = [
+        [f"found {number}", search.space.config(genome).id, *evaluator.values(genome)]
+        for number, genome in enumerate(genomes, 1)
+    ]
+    write_csv(search.own_folder / "pareto.csv", [["variant", "config_id", *search.spec.quantities], *rows])
+
+
 def volume_of(search: Search, objectives: np.ndarray[Any, Any]) -> float:
     """The hypervolume of points in the box of this search."""
-    return hypervolume(objectives, *box(search.space, Evaluator(search.space)))
+    return hypervolume(objectives, *box(search.space, Evaluator(search.space, search.own_folder)))

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, ConfigError, HRViTConfig, read_text, read_yaml, suggest
 from hrvit_lab.config.text import first_problem
 from hrvit_lab.search.objectives import OBJECTIVES
+from hrvit_lab.search.predictors import PREDICTORS
+from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.study.axes import AXES, FIELDS, check_axis
 from hrvit_lab.study.spec import Bounds, Prose, Resolution
 
@@ -94,8 +96,9 @@ class SearchSpec(_Section):
         base: the config to start from: a preset's name, or ``{preset: NAME, field: value, …}``. Fields that are not in
             ``space`` keep its values.
         space: what may vary, by field or derived axis (``branches``, ``depth_scale``, ``width_scale``).
-        objectives: the quantities to improve, each ``lower`` or ``higher``.
+        objectives: the quantities to improve, each ``lower`` or ``higher``: costs and predictors of accuracy.
         constraints: bounds on quantities. Networks outside them are never in the result.
+        predictors: the images with which predictors score networks.
         resolution: input in pixels.
         budget: see `Budget`.
     """
@@ -106,6 +109,7 @@ class SearchSpec(_Section):
     space: dict[str, Dimension] = Field(min_length=1, max_length=40)
     objectives: dict[str, Literal["lower", "higher"]] = Field(min_length=2, max_length=4)
     constraints: dict[str, Bounds] = Field(default_factory=dict, max_length=10)
+    predictors: BatchChoice = BatchChoice()
     resolution: Resolution = (224, 224)
     budget: Budget = Budget()
 
@@ -143,6 +147,10 @@ class SearchSpec(_Section):
             for other in dimension.when:
                 self._check_condition(name, other)
         base.check_resolution(self.resolution)
+        if self.predicted:
+            base.check_resolution(self.predictors.data.resolution)
+        elif self.predictors != BatchChoice():
+            raise ValueError("predictors: none is among objectives and constraints; add one, or remove the section")
         return self
 
     def _check_condition(self, name: str, other: str) -> None:
@@ -158,6 +166,16 @@ class SearchSpec(_Section):
         for value in self.space[name].when[other]:
             if value not in values:
                 raise ValueError(f"space.{name}.when.{other}: {value!r} is not among its choices; use one of them")
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of the objectives, then those of the constraints."""
+        return tuple(dict.fromkeys((*self.objectives, *self.constraints)))
+
+    @property
+    def predicted(self) -> list[str]:
+        """The predictors among them, for which networks are built."""
+        return [key for key in self.quantities if key in PREDICTORS]
 
     @property
     def base_config(self) -> HRViTConfig:

@@ -18,7 +18,7 @@ from hrvit_lab.files import MIB, read_bounded, write_atomically
 from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.methods import METHODS, Scores
-from hrvit_lab.search.objectives import evaluate
+from hrvit_lab.search.objectives import Quantities
 
 MAX_STATE_BYTES = 256 * MIB
 MAX_CACHED = 200_000
@@ -50,20 +50,26 @@ class State:
 
 
 class Evaluator:
-    """Scores genomes of a space; equal genomes are scored once."""
+    """Scores genomes of a space; equal genomes are scored once.
 
-    def __init__(self, space: Space) -> None:
+    Args:
+        folder: where the scores of predictors are kept; None: in memory only.
+    """
+
+    def __init__(self, space: Space, folder: Path | None = None) -> None:
         spec = space.spec
         self.space = space
-        self._keys = tuple(dict.fromkeys((*spec.objectives, *spec.constraints)))
+        self._keys = spec.quantities
+        self._quantities = Quantities(self._keys, spec.resolution, spec.predictors, folder)
         self._signs = np.array([1.0 if better == "lower" else -1.0 for better in spec.objectives.values()])
         self._known: dict[Genome, tuple[float, ...]] = {}
 
     def __call__(self, genomes: Sequence[Genome]) -> Scores:
-        """Objectives (lower is better) and violations of the constraints."""
-        values = np.array([self._values(genome) for genome in genomes]).reshape(len(genomes), len(self._keys))
+        """Objectives (lower is better) and violations of the constraints; a score that is not finite is one."""
+        values = np.array([self.values(genome) for genome in genomes]).reshape(len(genomes), len(self._keys))
+        violation = (~np.isfinite(values)).sum(axis=1).astype(float)
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         objectives = values[:, : len(self._signs)] * self._signs
-        violation = np.zeros(len(genomes))
         for key, bounds in self.space.spec.constraints.items():
             value = values[:, self._keys.index(key)]
             for limit, over in ((bounds.max, 1.0), (bounds.min, -1.0)):
@@ -71,11 +77,12 @@ class Evaluator:
                     violation += np.maximum(over * (value - limit), 0) / max(abs(limit), 1.0)
         return Scores(objectives, violation)
 
-    def _values(self, genome: Genome) -> tuple[float, ...]:
+    def values(self, genome: Genome) -> tuple[float, ...]:
+        """The quantities of the search, objectives first."""
         if genome not in self._known:
             if len(self._known) >= MAX_CACHED:
                 self._known.clear()
-            self._known[genome] = evaluate(self.space.config(genome), self.space.spec.resolution, self._keys)
+            self._known[genome] = self._quantities(self.space.config(genome))
         return self._known[genome]
 
 
@@ -89,7 +96,7 @@ def advance(space: Space, method: str, seed: int, path: Path, digest: str) -> It
         ConfigError: if the file is the state of another search, or damaged.
     """
     state = read_state(path, digest) or State()
-    budget, score = space.spec.budget, Evaluator(space)
+    budget, score = space.spec.budget, Evaluator(space, path.parent)
     archive = Archive(len(space.spec.objectives))
     _extend(archive, state.archive, score(state.archive))
     best, worst = box(space, score)

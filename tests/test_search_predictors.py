@@ -1,0 +1,115 @@
+"""Predictors as objectives of a search, kept scores, and ``hrvit-lab search score``."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_predictors import TINY
+
+from hrvit_lab.search.__main__ import main
+from hrvit_lab.search.predictors.choice import BatchChoice
+from hrvit_lab.search.predictors.kept import KeptScores
+from hrvit_lab.search.predictors.score import load_batch, score_config
+from hrvit_lab.search.run import Search
+from hrvit_lab.search.spec import search_from
+from hrvit_lab.search.state import Evaluator
+
+FIELDS: Mapping[str, Any] = {
+    "title": "Small",
+    "question": "Which?",
+    "base": TINY.to_dict(),
+    "space": {"stem_width": [8, 16], "ffn": ["mixcfn", "mlp"]},
+    "objectives": {"macs": "lower", "synflow": "higher"},
+    "resolution": 32,
+    "budget": {"evaluations": 12, "population": 4, "seeds": [0]},
+}
+
+
+def test_a_search_by_a_predictor_scores_every_network_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(json.dumps(FIELDS))
+    arguments = [str(file), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    scored = []
+
+    def counted(*given: Any) -> dict[str, float]:
+        scored.append(given[0].id)
+        return score_config(*given)
+
+    monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", counted)
+    assert main(arguments) == 0
+    assert len(scored) == len(set(scored)) == 4
+    monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", None)
+    assert main(arguments) == 0
+    assert "were enumerated" not in capsys.readouterr().out
+
+    search = Search("small", search_from(FIELDS), tmp_path / "out" / "small")
+    batch, classes = load_batch(BatchChoice())
+    rows = list(csv.DictReader((search.own_folder / "pareto.csv").read_text().splitlines()))
+    by_id = {search.space.config(genome).id: search.space.config(genome) for genome in search.space.all()}
+    assert rows
+    for row in rows:
+        expected = score_config(by_id[row["config_id"]], ["synflow"], batch, classes, 0)["synflow"]
+        assert float(row["synflow"]) == expected
+
+
+def test_a_score_that_is_not_finite_is_outside_the_constraints(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Search("x", search_from(FIELDS), Path()).space
+    monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", lambda *_: {"synflow": float("-inf")})
+    scores = Evaluator(space)(list(space.all()))
+    assert (scores.violation == 1).all() and (scores.objectives[:, 1] == 0).all()
+
+
+def test_other_images_and_costs_alone_give_other_and_equal_digests() -> None:
+    def digest(**changes: Any) -> str:
+        return Search("x", search_from({**FIELDS, **changes}), Path()).digest
+
+    assert digest() == digest(predictors={"batch_size": 32}) != digest(predictors={"batch_size": 64})
+
+
+def test_kept_scores_survive_lines_of_killed_processes(tmp_path: Path) -> None:
+    choice = BatchChoice()
+    first, second = KeptScores(tmp_path, choice), KeptScores(tmp_path, choice)
+    first.add("a", {"snip": 1.5})
+    assert second.find("a") == {"snip": 1.5}
+    [path] = tmp_path.iterdir()
+    with path.open("a") as file:
+        file.write('["b", {"snip": "x"}]\n[1\n["c", {"sni')
+    assert KeptScores(tmp_path, choice).find("b") == {}
+    assert KeptScores(tmp_path, choice).find("a") == {"snip": 1.5}
+    assert KeptScores(tmp_path, BatchChoice(seed=1)).find("a") == {}
+
+
+def test_the_command_prints_costs_and_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY.to_yaml())
+    assert main(["score", str(file), "--predictors", "synflow,naswot", "--csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    batch, classes = load_batch(BatchChoice())
+    assert float(row["synflow"]) == score_config(TINY, ["synflow"], batch, classes, 0)["synflow"]
+    assert set(row) == {"network", "params", "macs", "activations", "synflow", "naswot"}
+    assert main(["score", str(file), "--predictors", "synflow"]) == 0
+    assert "SynFlow" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["score"], "CONFIG"),
+        (["score", "hrvit_nono"], "hrvit_nono"),
+        (["score", "hrvit_nano", "--predictors", "zicco"], "unknown predictor 'zicco'"),
+        (["score", "hrvit_nano", "--data", "digit"], "unknown data set 'digit'"),
+        (["score", "hrvit_nano", "--batch-size", "4"], "leaves classes without an image"),
+        (["score", "hrvit_nano", "--resolution", "8"], "too small"),
+        (["score", "timm:resnet18", "--predictors", "dss"], "supports HRViTs only"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
