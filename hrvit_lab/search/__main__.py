@@ -1,4 +1,4 @@
-"""The command line of ``hrvit-lab search``, and of ``hrvit-lab search score``."""
+"""The command line of ``hrvit-lab search``, ``hrvit-lab search score`` and ``hrvit-lab search quality``."""
 
 import sys
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ examples:
   hrvit-lab search cpu_nano --dry-run
   hrvit-lab search mine.yaml --evaluations 50000 --seeds 0,1,2
   hrvit-lab search score hrvit_nano mit_b0 --predictors zico,naswot
+  hrvit-lab search quality predictor_quality
 
 Costs are computed in closed form. Networks are built only for predictors of accuracy, and not trained. A search can be
 stopped at any time and started again; more evaluations or seeds continue it. The result is an ordinary study, which
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         if given[:1] == ["score"]:
             return _score(given[1:])
+        if given[:1] == ["quality"]:
+            return _quality(given[1:])
         options = parser().parse_args(given)
         with cli.loading():
             from hrvit_lab.config import ConfigError  # imported here to keep --help fast
@@ -120,6 +123,36 @@ def score_parser() -> cli.Parser:
         "--seed", type=cli.seed, default=0, metavar="N", help="seed of initial weights and random inputs (default: 0)"
     )
     parser.add_argument("--csv", action="store_true", help="print CSV with exact values")
+    return parser
+
+
+def _quality(arguments: Sequence[str]) -> int:
+    options = quality_parser().parse_args(arguments)
+    with cli.loading():
+        from hrvit_lab.search.quality_command import show_quality
+
+    return show_quality(options)
+
+
+def quality_parser() -> cli.Parser:
+    """The command line of ``hrvit-lab search quality``."""
+    parser = cli.Parser(
+        "hrvit-lab search quality",
+        "Score the networks of a finished study, and show how well each predictor ranks their accuracy: Kendall's tau, "
+        "Spearman's rho, and partial tau at fixed parameters and MACs, with intervals.",
+    )
+    parser.add_argument("study", metavar="NAME|DIR", help="name of a finished study, or folder of its results")
+    parser.add_argument(
+        "--out", type=cli.path, default=Path("results"), metavar="DIR", help="folder of all results (default: results)"
+    )
+    parser.add_argument(
+        "--into", type=cli.path, metavar="DIR",
+        help="folder of the tables (default: predictors/ in the folder of the results)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=cli.whole(4, 4096), default=32, metavar="N",
+        help="number of images, equally many of each class (default: 32)",
+    )  # fmt: skip
     return parser
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from hrvit_lab.config import diff
 from hrvit_lab.environment import environment
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.search.genome import Genome
+from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.run import Search
 from hrvit_lab.study.files import spec_from, study_in_memory
 from hrvit_lab.study.reporting import gather, plan_under
@@ -35,9 +35,7 @@ def study_of(search: Search, genomes: Sequence[Genome]) -> Spec:
     label = base.name or "base"
     variants: list[dict[str, Any]] = [{"name": label, "set": {}}]
     for number, genome in enumerate(genomes, 1):
-        changes = {field: after for field, (_, after) in diff(base, search.space.config(genome)).items()}
-        changes.pop("name", None)
-        variants.append({"name": f"found {number}", "set": _plain(changes)})
+        variants.append({"name": f"found {number}", "set": changed_fields(search.space, genome)})
     named = dict.fromkeys(("params", "macs", *search.spec.objectives, *search.spec.constraints))
     metrics = [key for key in METRICS if key in named]
     fields: dict[str, Any] = {
@@ -47,6 +45,14 @@ def study_of(search: Search, genomes: Sequence[Genome]) -> Spec:
     if pair := _tradeoff(search):
         fields["tradeoff"] = pair
     return spec_from(fields)
+
+
+def changed_fields(space: Space, genome: Genome) -> dict[str, Any]:
+    """The fields in which a network differs from the base of its space, for YAML."""
+    changes = {field: after for field, (_, after) in diff(space.base, space.config(genome)).items()}
+    changes.pop("name", None)
+    plain: dict[str, Any] = _plain(changes)
+    return plain
 
 
 def results_of(search: Search, genomes: Sequence[Genome]) -> "tuple[Results, list[tuple[str, str]]]":
