@@ -13,6 +13,7 @@ COMMANDS = {
     "latency": "compare the latency of networks",
     "train": "train a network, for a few epochs or by a recipe",
     "evaluate": "score a checkpoint on a data set",
+    "export": "write a network to a file for PyTorch, ONNX Runtime or OpenVINO",
     "insight": "look inside a network: attention, receptive fields, features",
     "search": "search a space of networks for the best compromises",
     "data": "list the data sets, and check their files",

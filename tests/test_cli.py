@@ -352,13 +352,14 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     from hrvit_lab.cost import __main__ as cost
     from hrvit_lab.data import __main__ as data
     from hrvit_lab.evaluate import __main__ as evaluate
+    from hrvit_lab.export import __main__ as export
     from hrvit_lab.latency import __main__ as latency
     from hrvit_lab.latency import suite
     from hrvit_lab.study import __main__ as study
     from hrvit_lab.train import __main__ as train
     from hrvit_lab.train import flags, recipe_command
 
-    found = (root, app, cost, data, evaluate, latency, suite, study, train, flags)
+    found = (root, app, cost, data, evaluate, export, latency, suite, study, train, flags)
     about_recipes = map(recipe_command.parser, recipe_command.COMMANDS)
     about_data = map(data.parser, data.COMMANDS)
     others = (study.report_parser(), *about_recipes, *about_data)
@@ -370,7 +371,7 @@ def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -
     """A terminal would break longer lines within words."""
     monkeypatch.setenv("COLUMNS", str(columns))
     texts = {name: parser.format_help() for name, parser in parsers().items()}
-    assert len(texts) == 17
+    assert len(texts) == 18
     assert not {f"{name}: {line}" for name, text in texts.items() for line in text.splitlines() if len(line) > columns}
 
 
@@ -378,7 +379,8 @@ def test_help_explains_every_option_and_its_default() -> None:
     """The help of an option with a value names its default; required arguments and switches have no default."""
     options = [(name, action) for name, parser in parsers().items() for action in parser._actions]
     assert not [(name, action.dest) for name, action in options if not action.help]
-    valued = [(name, a) for name, a in options if a.option_strings and a.nargs != 0 and a.metavar != "KEY=VALUE,…"]
+    optional = [(name, action) for name, action in options if action.option_strings and not action.required]
+    valued = [(name, action) for name, action in optional if action.nargs != 0 and action.metavar != "KEY=VALUE,…"]
     silent = [(name, action.dest) for name, action in valued if "(default: " not in str(action.help)]
     assert not [option for option in silent if option not in WITHOUT_DEFAULT]
 

@@ -5,10 +5,8 @@ To add one, write a function here and add a line to ``BACKENDS``.
 
 import importlib
 import importlib.util
-import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.pack import pack, refusal
 from hrvit_lab.network.places import places
+from hrvit_lab.network.quiet import quiet
 
 
 class Refused(RuntimeError):
@@ -100,7 +99,7 @@ def compiled(load: Workload) -> Prepared:
     def run() -> Any:
         return load.model(load.images_BCHW)
 
-    with _quiet():
+    with quiet():
         run()
     if load.device.type == "cuda":
         torch.cuda.synchronize(load.device)
@@ -144,7 +143,7 @@ def onnxruntime(load: Workload) -> Prepared:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         # The exporter cannot trace inference tensors; weights created in inference mode would be such.
-        with torch.inference_mode(False), torch.no_grad(), _quiet():
+        with torch.inference_mode(False), torch.no_grad(), quiet():
             torch.onnx.export(load.model, (load.images_BCHW,), path, dynamo=True, verbose=False)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: load.images_BCHW.numpy()}
@@ -156,7 +155,7 @@ def openvino(load: Workload) -> Prepared:
     """Exported by ``torch.export``, converted and compiled by OpenVINO for the CPU, arithmetic in float32."""
     ov = importlib.import_module("openvino")
     began = time.perf_counter()
-    with torch.inference_mode(False), torch.no_grad(), _quiet():
+    with torch.inference_mode(False), torch.no_grad(), quiet():
         exported = torch.export.export(load.model, (load.images_BCHW,))
         converted = ov.convert_model(exported)
     settings = {
@@ -250,19 +249,6 @@ def regions(model: nn.Module) -> list[nn.Module]:
     if not isinstance(model, HRViT):
         return [model]
     return [model.get_submodule(place.name) for place in places(plan(model.config)) if place.part.kind != "norm"]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress warnings and log messages of compilers and exporters."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _captured(run: Callable[[], Any], device: torch.device) -> Prepared:

@@ -1,7 +1,6 @@
 """The numerics gate: compares outputs with a float32 reference. An entry with wrong outputs is reported, not timed."""
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest relative error by number format that rounding explains in a network of about a hundred layers with random
-weights."""
+from hrvit_lab.network.rounding import TOLERANCES, relative_error
 
 CHUNK = 8
 """Images per call of the reference, so that it fits into memory wherever the tested network does."""
@@ -45,24 +42,6 @@ def check(output: Any, reference: Any, dtype: str) -> Finding:
         dtype: a key of ``TOLERANCES``.
     """
     return Finding(relative_error(output, reference), TOLERANCES[dtype])
-
-
-def relative_error(output: Any, reference: Any) -> float:
-    """‖output − reference‖₂ / ‖reference‖₂ over all elements; infinite if the shapes differ.
-
-    >>> relative_error(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 4.0]))
-    0.2
-    """
-    ours, theirs = tree_leaves(output), tree_leaves(reference)
-    if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
-        return math.inf
-    error, size = 0.0, 0.0
-    for a, b in zip(ours, theirs, strict=True):
-        wanted = b.detach().double()
-        error += (a.detach().to(wanted) - wanted).square().sum().item()
-        size += wanted.square().sum().item()
-    ratio = math.sqrt(error / size) if size else math.inf
-    return ratio if math.isfinite(ratio) else math.inf
 
 
 @torch.inference_mode()

@@ -1,0 +1,109 @@
+"""``hrvit-lab export MODEL --format onnx``: a file that a runtime loads, checked and timed, with a card."""
+
+import sys
+from collections.abc import Sequence
+
+from hrvit_lab import cli
+
+FORMATS = {
+    "pt2": "a graph of torch.export, for PyTorch",
+    "onnx": "for ONNX Runtime and many others",
+    "openvino": "OpenVINO's format, model.xml and model.bin",
+    "torchscript": "a trace, for PyTorch and its C++ library",
+}
+DTYPES = (*cli.DTYPES, "int8")
+FREE_AXES = ("batch", "size")
+
+EXAMPLES = """\
+examples:
+  hrvit-lab export hrvit_nano.fashion_mnist --format onnx
+  hrvit-lab export hrvit_b1 --format openvino --resolution 512 --threads 1
+  hrvit-lab export hrvit_nano --format pt2 --dynamic batch,size --no-race
+  hrvit-lab export runs/b1 --format onnx --dynamic batch --out exported/b1
+  hrvit-lab export timm:resnet18 --format torchscript
+
+formats:
+{formats}
+
+The file computes the deployed form of the network. It is loaded again in its runtime and compared with the plain
+network on random, constant, very large and NaN images; a file that computes something else is not kept. Then it is
+timed against the deployed network in PyTorch, with interleaved calls and an A/A control. The folder also has card.md
+and card.json: config, costs, errors, latency, versions, and how to load the file.
+
+Images and outputs are float32 in every number format. Weights that are not trained are random, with BatchNorm and layer
+scale randomized. Ctrl-C leaves nothing. Exit code: 0 success, 2 invalid request, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+
+    def work() -> int:
+        options = parser().parse_args(arguments)
+        with cli.loading():
+            from hrvit_lab.export.command import export  # imported here to keep --help fast
+
+        return export(options)
+
+    return cli.run(work, interrupted="interrupted; no file was left")
+
+
+def dtype(text: str) -> str:
+    """Parse a number format into its name in torch."""
+    name = cli.one_of(DTYPES, "number format")(text.lower())
+    return cli.DTYPES.get(name, name)
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    width = max(map(len, FORMATS))
+    listed = "\n".join(f"  {name:{width}}  {what}" for name, what in FORMATS.items())
+    parser = cli.Parser(
+        "hrvit-lab export", "Write a network to a file that a runtime loads.", EXAMPLES.format(formats=listed)
+    )
+    parser.add_argument(
+        "model", metavar="MODEL",
+        help="a preset, the YAML file of a config, the folder of a training or a file of weights in it, a network that "
+        "ships with trained weights, or timm:NAME",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", type=cli.one_of(FORMATS, "format"), required=True, metavar="F", help=", ".join(FORMATS)
+    )
+    parser.add_argument(
+        "--resolution", type=cli.size, metavar="N|HxW",
+        help="input size in pixels (default: that of the network's training, or 224, or 512 for segmentation)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", "--batch", type=cli.whole(1, 65536), default=1, dest="batch_size", metavar="N",
+        help="images per call (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dynamic", type=cli.listed(cli.one_of(FREE_AXES, "axis")), default=[], metavar="AXIS,…",
+        help="what a caller of the file may choose: batch, size (default: nothing)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", type=dtype, default="float32", metavar="D",
+        help="number format of weights and arithmetic: fp32, bf16, fp16, int8 (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=cli.path, metavar="DIR",
+        help="a new or empty folder (default: a new folder results/export/MODEL-FORMAT, MODEL-FORMAT-2, …)",
+    )  # fmt: skip
+    parser.add_argument("--no-race", action="store_true", help="do not measure the latency")
+    parser.add_argument(
+        "--max-seconds", type=cli.number(0, 24 * 3600), default=10.0, metavar="S",
+        help="stop the rounds of the race after this time, but not before 7 rounds (default: 10)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=cli.threads, metavar="N", help="CPU threads (default: torch's own choice)")
+    parser.add_argument(
+        "--seed",
+        type=cli.seed,
+        default=0,
+        metavar="N",
+        help="of weights that are not trained, and of images (default: 0)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

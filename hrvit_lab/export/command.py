@@ -1,0 +1,132 @@
+"""Run ``hrvit-lab export``: write the file, race it, and leave it with its card."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hrvit_lab import cli
+from hrvit_lab.config import SEGMENTERS, ConfigError
+from hrvit_lab.export.card import CARD, CONFIG, RECORD, as_markdown, latency_sentences, record
+from hrvit_lab.export.folder import check_new, finish, unfinished
+from hrvit_lab.export.formats import FORMATS, check_request, find_format
+from hrvit_lab.export.graph import served_form, side_step
+from hrvit_lab.export.request import Request
+from hrvit_lab.export.write import Exported, ExportedFile, export_network
+from hrvit_lab.files import write_atomically
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.measurement import Entry, Measurement, Setting
+from hrvit_lab.latency.models import NamedModel, randomize_norms
+from hrvit_lab.latency.race import race, race_steps
+from hrvit_lab.latency.show import live
+from hrvit_lab.network.inputs import input_channels
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.named import NamedNetwork, open_network
+from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train.run import plain_name
+
+FOLDER = Path("results") / "export"
+MAX_WARMUP_SECONDS = 10.0
+AGAINST = "the deployed network in PyTorch, eager, float32"
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write what the command line asks for and return the exit code.
+
+    Raises:
+        ConfigError: for an invalid request, a network that cannot be exported, or a file with wrong outputs.
+        OSError: if the files cannot be written.
+    """
+    console = cli.console(soft_wrap=True)
+    find_format(options.format)
+    if options.dtype == "int8":
+        raise ConfigError("int8 is not supported yet; use --dtype fp32, bf16 or fp16")
+    if options.out is not None:
+        check_new(options.out)
+    network = open_network(options.model, seed=options.seed, resolution=options.resolution)
+    if not network.trained:
+        with seeded(options.seed):
+            randomize_norms(network.model)
+    request = make_request(options, network)
+    check_request(request, network.model, network.name)
+    place = options.out or FOLDER / plain_name(f"{network.name}-{options.format}")
+    with unfinished(place.parent) as folder:
+        exported = export_network(network.model, request, folder, name=network.name, seed=options.seed)
+        runtime = FORMATS[request.format].runtime
+        console.print(f"{network.name} ({network.weights}) as {exported.path.name}, loaded by {runtime}:")
+        for check in exported.checks:
+            verdict = "agrees" if check.agrees else "differs"
+            console.print(
+                f"  {check.images}, {'×'.join(map(str, check.shape))}: {verdict} ({check.relative_error:.2g})"
+            )
+        latency = None if options.no_race else as_facts(race_file(network, exported, options, console))
+        for sentence in latency_sentences(latency):
+            console.print(sentence)
+        about = record(network, exported, latency)
+        write_atomically(folder / RECORD, json.dumps(about, indent=2, allow_nan=False) + "\n")
+        write_atomically(folder / CARD, as_markdown(about))
+        if isinstance(network.model, HRViT):
+            write_atomically(folder / CONFIG, network.model.config.to_yaml())
+        written = sorted(path.name for path in folder.iterdir())
+        place = finish(folder, place, numbered=options.out is None)
+    console.print(f"Wrote {', '.join(written)} in {place}")
+    return 0
+
+
+def make_request(options: argparse.Namespace, network: NamedNetwork) -> Request:
+    """The request of a command line; the default size is that of the network's training."""
+    usual = (512, 512) if network.name in SEGMENTERS else (224, 224)
+    return Request(
+        options.format,
+        options.resolution or network.resolution_px or usual,
+        options.batch_size,
+        tuple(options.dynamic),
+        options.dtype,
+        input_channels(network.model),
+        side_step(network.model),
+    )
+
+
+def race_file(network: NamedNetwork, exported: Exported, options: argparse.Namespace, console: Console) -> Measurement:
+    """Time the file against the deployed network in PyTorch, eager and in float32.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C.
+    """
+    request = exported.request
+    plain = network.model
+    file = NamedModel(f"the file {exported.path.name}", plain, ExportedFile(plain, exported))
+    entries = [Entry(NamedModel(network.name, plain, served_form(plain))), Entry(file, dtype=request.dtype)]
+    setting = Setting(request.resolution, request.batch_size, threads=options.threads)
+    budget = Budget(max_seconds=options.max_seconds)
+    warmup = min(MAX_WARMUP_SECONDS, options.max_seconds)
+    with live(console, "race, ", sum(race_steps(entries, setting, budget, warmup).values())) as report:
+        _, result = race(entries, setting, budget, seed=options.seed, max_warmup_seconds=warmup, report=report)
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+    return result
+
+
+def as_facts(result: Measurement) -> dict[str, Any]:
+    """The latency of a file, as JSON types."""
+
+    def values(estimate: Any) -> dict[str, float] | None:
+        return None if estimate is None else dict(estimate._asdict())
+
+    return {
+        "latency_ms": values(result.latency),
+        "reason": result.reason,
+        "ratio": values(result.ratio),
+        "against": AGAINST,
+        "control": values(result.control),
+        "verdict": result.verdict,
+        "batch_size": result.batch_size,
+        "threads": result.threads,
+        "device_name": result.device_name,
+        "rounds": result.statistics()["rounds"],
+        "disturbed": list(result.disturbed),
+        "conditions": result.conditions,
+        "samples_ms": list(result.samples_ms),
+    }

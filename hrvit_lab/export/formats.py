@@ -1,0 +1,76 @@
+"""The table of formats, and the checks of a request.
+
+To add a format, write a module with ``write``, ``load`` and ``lines``, and add a line to ``FORMATS``.
+"""
+
+from importlib.util import find_spec
+
+from torch import nn
+
+from hrvit_lab.errors import ConfigError, suggest
+from hrvit_lab.export import onnx_graph, openvino_ir, pt2, torchscript
+from hrvit_lab.export.format import Format
+from hrvit_lab.export.request import FREE_AXES, Request
+from hrvit_lab.network.model import HRViT
+
+FORMATS: dict[str, Format] = {
+    "pt2": Format("PyTorch (torch.export)", "model.pt2", pt2.write, pt2.load, pt2.lines),
+    "onnx": Format(
+        "ONNX Runtime", "model.onnx", onnx_graph.write, onnx_graph.load, onnx_graph.lines,
+        dtypes=("float32", "float16"), packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    "openvino": Format(
+        "OpenVINO", "model.xml", openvino_ir.write, openvino_ir.load, openvino_ir.lines,
+        packages=("openvino",), beside=("model.bin",),
+    ),
+    "torchscript": Format(
+        "PyTorch (TorchScript)", "model.pt", torchscript.write, torchscript.load, torchscript.lines, free=("batch",)
+    ),
+}  # fmt: skip
+"""All formats by the name that ``--format`` takes."""
+
+
+def find_format(name: str) -> Format:
+    """The format called ``name``.
+
+    Raises:
+        ConfigError: if there is none, or a required package is not installed.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"format {name!r} is unknown; {suggest(name, FORMATS)}")
+    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"format {name} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
+    return FORMATS[name]
+
+
+def check_request(request: Request, model: nn.Module, name: str) -> None:
+    """Check that a format, a network and the settings fit each other.
+
+    Args:
+        model: the network, called ``name``.
+    Raises:
+        ConfigError: naming the setting, its value and the remedy.
+    """
+    form = find_format(request.format)
+    if request.dtype not in form.dtypes:
+        raise ConfigError(
+            f"format {request.format} does not support {request.dtype}; use --dtype {' or '.join(form.dtypes)}, or "
+            "another --format"
+        )
+    for axis in request.free:
+        if axis not in FREE_AXES:
+            raise ConfigError(f"axis {axis!r} is unknown; use {' or '.join(FREE_AXES)}")
+        if axis not in form.free:
+            raise ConfigError(f"format {request.format} has no free {axis}; remove {axis} from --dynamic")
+    if request.batch_size < 1:
+        raise ConfigError(f"batch_size is {request.batch_size}; use at least 1")
+    if isinstance(model, HRViT):
+        model.config.check_resolution(request.resolution)
+    step = request.side_step
+    if "size" in request.free and any(side % step for side in request.resolution):
+        height, width = request.resolution
+        raise ConfigError(
+            f"with a free size, the sides of images of {name} are multiples of {step} pixels (its windows then fit "
+            f"every map), but --resolution is {height}×{width}; use {step} or {2 * step}, or remove size from --dynamic"
+        )

@@ -1,0 +1,33 @@
+"""``pt2``: a graph of ``torch.export``, which PyTorch runs without the code of the network."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from hrvit_lab.export.format import Runner
+from hrvit_lab.export.graph import exported_program
+from hrvit_lab.export.request import Request
+
+
+def write(served: nn.Module, request: Request, path: Path) -> None:
+    """Write the graph with its weights."""
+    torch.export.save(exported_program(served, request), path)
+
+
+def load(path: Path, request: Request) -> Runner:
+    """Load the file with PyTorch."""
+    network = torch.export.load(path).module()
+    return lambda images_BCHW: tree_leaves(network(images_BCHW))
+
+
+def lines(request: Request, file: str) -> str:
+    """Code that loads and runs the file."""
+    return f"""\
+import torch
+
+network = torch.export.load("{file}").module()
+images = torch.zeros({request.shape})
+output = network(images)
+"""

@@ -1,0 +1,160 @@
+"""Write a network to a file, load the file in its runtime, and compare the two."""
+
+import copy
+import errno
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hrvit_lab.cli import printable, show_size
+from hrvit_lab.errors import ConfigError, is_out_of_memory
+from hrvit_lab.export.agreement import Check, compare
+from hrvit_lab.export.format import Runner
+from hrvit_lab.export.formats import FORMATS, check_request
+from hrvit_lab.export.graph import served_form
+from hrvit_lab.export.request import Request
+from hrvit_lab.files import MIB
+from hrvit_lab.network.quiet import quiet
+
+SPARE_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, loaded and compared.
+
+    Attributes:
+        path: of the file.
+        request: what it was written for.
+        checks: comparisons with the plain network.
+        output_shapes: of its outputs, for images of ``request.shape``.
+    """
+
+    path: Path
+    request: Request
+    checks: tuple[Check, ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def lines(self) -> str:
+        """Python code that loads and runs the file, from its folder."""
+        return FORMATS[self.request.format].lines(self.request, self.path.name)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file, and of those that belong to it."""
+        form = FORMATS[self.request.format]
+        return sum((self.path.parent / name).stat().st_size for name in (self.path.name, *form.beside))
+
+
+def export_network(model: nn.Module, request: Request, folder: Path, *, name: str = "", seed: int = 0) -> Exported:
+    """Export a network in its form for inference.
+
+    Args:
+        model: any network from (B, C, H, W) to a tensor, or to several. It is not changed.
+        request: the format, the shape of the images and the number format.
+        folder: an existing folder; the file's name is that of the format.
+        name: of the network, for errors.
+        seed: of the images that are compared.
+    Raises:
+        ConfigError: for a request that does not fit the network or the format, a network that cannot be exported, or a
+            file whose outputs differ from the network's.
+        OSError: if the file cannot be written.
+    """
+    name = printable(name or type(model).__name__)
+    check_request(request, model, name)
+    form = FORMATS[request.format]
+    plain = copy.deepcopy(model).eval()
+    path = folder / form.file
+    check_space(plain, folder)
+    try:
+        with quiet(), torch.no_grad():
+            form.write(served_form(plain), request, path)
+            run = form.load(path, request)
+            checks = tuple(compare(plain, run, request, seed))
+            shapes = tuple(tuple(output.shape) for output in run(torch.zeros(request.shape)))
+    except (ConfigError, MemoryError):
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+    except Exception as error:  # exporters and runtimes raise different exceptions
+        if is_out_of_memory(error):
+            raise MemoryError(f"{name} at {show_size(request.resolution)}") from None
+        check_space(plain, folder, needed=MIB)  # a full disk is the likely reason
+        raise ConfigError(_refused(name, request, error)) from error
+    check_agreement(checks, name, request)
+    return Exported(path, request, checks, shapes)
+
+
+def check_space(model: nn.Module, folder: Path, needed: int | None = None) -> None:
+    """Check that the disk has space for the file.
+
+    Args:
+        needed: bytes; None: twice the weights, and ``SPARE_BYTES`` for the graph.
+    Raises:
+        OSError: if there is less.
+    """
+    if needed is None:
+        tensors = [*model.parameters(), *model.buffers()]
+        needed = 2 * sum(tensor.numel() * tensor.element_size() for tensor in tensors) + SPARE_BYTES
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def check_agreement(checks: tuple[Check, ...], name: str, request: Request) -> None:
+    """Check that the file computes what the network computes.
+
+    Raises:
+        ConfigError: naming the first images on which a required check fails.
+    """
+    for check in checks:
+        if check.required and not check.agrees:
+            shape = "×".join(map(str, check.shape))
+            raise ConfigError(
+                f"{name} as {request.format}: on images that are {check.images} ({shape}), the relative error is "
+                f"{check.relative_error:.2g}, above the tolerance of {check.tolerance:g}, so no file is left; use "
+                "another --format or --dtype"
+            )
+
+
+def _refused(name: str, request: Request, error: Exception) -> str:
+    """The sentence about a network that the exporter or the runtime does not support."""
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    reason = f"{type(error).__name__}: {printable(first_line)[:160]}".rstrip(".: ")
+    what = f"{name} cannot be exported to {request.format}"
+    if "size" in request.free:
+        return f"{what} with a free size ({reason}); remove size from --dynamic"
+    if request.free:
+        return f"{what} with a free batch ({reason}); remove --dynamic"
+    return f"{what} at {show_size(request.resolution)} in {request.dtype} ({reason}); use another --format or --dtype"
+
+
+class ExportedFile(nn.Module):
+    """An exported file as a module. It is loaded by its first call, with torch's number of threads at that time.
+
+    Args:
+        network: the network that was exported, whose channels and costs describe the file.
+        exported: the file.
+
+    Shape: as the network; images in any number format.
+    """
+
+    def __init__(self, network: nn.Module, exported: Exported) -> None:
+        super().__init__()
+        self.network = network
+        self.exported = exported
+        self._run: Runner | None = None
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        if self._run is None:
+            with quiet(), torch.inference_mode(False):
+                self._run = FORMATS[self.exported.request.format].load(self.exported.path, self.exported.request)
+        return self._run(images_BCHW.float())
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "ExportedFile":
+        """A module with a copy of the network and the same file; each copy loads the file itself."""
+        return ExportedFile(copy.deepcopy(self.network, memo), self.exported)

@@ -1,0 +1,422 @@
+"""``hrvit-lab export``: files that runtimes load compute what the network computes; cards; refused requests."""
+
+import errno
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hrvit_lab import PRESETS, build
+from hrvit_lab.__main__ import main
+from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.export import __main__ as cli
+from hrvit_lab.export import command, formats, write
+from hrvit_lab.export.agreement import Check, compare, difference
+from hrvit_lab.export.folder import finish, unfinished
+from hrvit_lab.export.formats import FORMATS, check_request
+from hrvit_lab.export.graph import side_step
+from hrvit_lab.export.request import FREE_AXES, Request
+from hrvit_lab.export.write import ExportedFile, check_agreement, export_network
+from hrvit_lab.latency import race as lab
+from hrvit_lab.latency.models import build_measurable, randomize_norms
+from hrvit_lab.latency.roofline import Ceilings
+from hrvit_lab.network.named import named_config, open_network
+from hrvit_lab.network.seeding import seeded
+
+SMALL = HRViTConfig(
+    name="small", depths=((1, 1), (1, 1)), widths=(8, 16), stem_width=8, head_dims=4, window_sizes=2, mlp_ratios=2,
+    num_classes=5, head_widths=2, head_features=8,
+)  # fmt: skip
+"""Two branches, exported in seconds; the slow run exports the networks that people use."""
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+
+
+def run(line: str) -> int:
+    """Run a command line and return its exit code."""
+    return main(line.split())
+
+
+@pytest.fixture
+def ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Races without the measurement of the machine's ceilings."""
+    monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(gemm_flop_s=1e9, copy_byte_s=1e9))
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the file ``small.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL.to_yaml())
+    return tmp_path
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+# A race needs every entry to be timed; its method is tested with the latency lab, so one format is raced by default.
+@pytest.mark.parametrize(
+    ("name", "race"),
+    [
+        ("torchscript", True),
+        ("pt2", False),
+        ("onnx", False),
+        ("openvino", False),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in FORMATS if name != "torchscript"),
+    ],
+)
+def test_a_file_with_a_card_is_written(small: Path, capsys: pytest.CaptureFixture[str], name: str, race: bool) -> None:
+    arguments = f"export small.yaml --format {name} --resolution 64x96 --dynamic batch --seed 3 --threads 1"
+    assert main([*arguments.split(), *(["--max-seconds", "0.5"] if race else ["--no-race"])]) == 0
+    folder = small / "results" / "export" / f"small.yaml-{name}"
+    files = {FORMATS[name].file, *FORMATS[name].beside, "card.md", "card.json", "config.yaml"}
+    assert {path.name for path in folder.iterdir()} == files
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    output = capsys.readouterr().out
+    assert "random, another shape, 3×3×64×96: agrees" in output and "Wrote card.json, card.md" in output
+    card = json.loads((folder / "card.json").read_text())
+    network = open_network("small.yaml", seed=3)
+    assert card["costs"]["params"] == sum(parameter.numel() for parameter in network.model.parameters())
+    assert HRViTConfig.from_dict(card["config"]).id == SMALL.id
+    assert (card["input_shape"], card["output_shapes"], card["free"]) == ([1, 3, 64, 96], [[1, 5]], ["batch"])
+    assert all(check["agrees"] for check in card["checks"] if "NaN" not in check["images"])
+    assert all(check["relative_error"] < 1e-4 for check in card["checks"])
+    assert card["files"][FORMATS[name].file]["bytes"] == (folder / FORMATS[name].file).stat().st_size
+    text = (folder / "card.md").read_text()
+    assert f"# `small.yaml` as {name}" in text and torch.__version__ in text
+    if race:
+        assert card["latency"]["latency_ms"]["low"] <= card["latency"]["latency_ms"]["value"]
+        assert card["latency"]["rounds"] >= 7 and "A/A control" in text and "interleaved rounds" in text
+    else:
+        assert card["latency"] is None and "Not measured." in text
+    assert str(Path(write.__file__).parent.parent.parent).encode() not in (folder / FORMATS[name].file).read_bytes()
+    check_lines(folder, text, network.model)
+
+
+def check_lines(folder: Path, card: str, model: nn.Module) -> None:
+    """Run the card's code, with random images in place of zeros, and compare its output with the plain network's."""
+    [code] = [part.partition("```")[0] for part in card.split("```python\n")[1:]]
+    assert len([line for line in code.splitlines() if line and not line.startswith("import")]) == 3
+    with seeded(3):
+        randomize_norms(model)
+    images = torch.randn(1, 3, 64, 96)
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        found: dict[str, Any] = {"given": images}
+        exec(code, found)
+        assert tuple(found["output"].shape) == (1, 5)
+        is_torch = isinstance(found["images"], Tensor)
+        lines = code.splitlines()
+        [place] = [index for index, line in enumerate(lines) if line.startswith("images = ")]
+        lines[place] = "images = given" if is_torch else "images = given.numpy()"
+        exec("\n".join(lines), found)
+    finally:
+        os.chdir(before)
+    with torch.no_grad():
+        expected = model.eval()(images).numpy()
+    output = found["output"].detach().numpy() if is_torch else found["output"]
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(output, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_second_file_gets_another_folder_and_a_chosen_folder_must_be_new(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "export small.yaml --format torchscript --resolution 32 --no-race"
+    assert run(line) == run(line) == 0
+    first = small / "results" / "export" / "small.yaml-torchscript"
+    assert {path.name for path in first.parent.iterdir()} == {first.name, f"{first.name}-2"}
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    capsys.readouterr()
+    assert run(f"{line} --out {first}") == 2
+    assert "which is never overwritten; choose a new folder with --out" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+
+
+def test_the_card_of_a_trained_network_tells_its_images_and_classes(small: Path) -> None:
+    assert run("export hrvit_nano.fashion_mnist --format torchscript --no-race --out made") == 0
+    card, text = json.loads(Path("made/card.json").read_text()), Path("made/card.md").read_text()
+    assert card["trained"] and card["resolution_px"] == [32, 32] and card["mean"] == [0.286] * 3
+    assert card["class_names"][0] == "t-shirt" and "0…1, less mean 0.286, divided by 0.353" in text
+    assert "weights hrvit_nano.fashion_mnist" in text
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_after_an_interruption_or_an_error_nothing_is_left(
+    small: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        assert list(Path("results/export").glob(".export-*/model.pt"))
+        raise stop
+
+    monkeypatch.setattr(command, "race_file", stopped)
+    line = "export small.yaml --format torchscript --resolution 32"
+    if stop is KeyboardInterrupt:
+        assert run(line) == 130
+    else:
+        with pytest.raises(RuntimeError):
+            run(line)
+    assert list(Path("results/export").iterdir()) == []
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("made", "made-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "theirs").write_text("x")
+    with unfinished(tmp_path) as folder:
+        (folder / "ours").write_text("y")
+        with pytest.raises(ConfigError, match="already contains theirs, which is never overwritten"):
+            finish(folder, tmp_path / "made", numbered=False)
+        assert finish(folder, tmp_path / "made", numbered=True) == tmp_path / "made-3"
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "made-2", "made-3"}
+    assert (tmp_path / "made" / "theirs").exists() and (tmp_path / "made-3" / "ours").exists()
+
+
+def test_a_race_that_fails_does_not_fail_the_export(
+    small: Path, ceilings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("the file vanished | `here`")
+
+    monkeypatch.setattr(ExportedFile, "forward", refused)
+    arguments = "export small.yaml --format torchscript --resolution 32 --max-seconds 0.1 --threads 1 --out made"
+    assert run(arguments) == 0
+    card = json.loads(Path("made/card.json").read_text())
+    assert card["latency"]["latency_ms"] is None
+    assert card["latency"]["reason"] == "OSError: the file vanished | `here`"
+    assert "Not measured: `OSError: the file vanished | 'here'`." in Path("made/card.md").read_text()
+
+
+def test_the_command_line_names_every_format() -> None:
+    assert tuple(cli.FORMATS) == tuple(FORMATS) and cli.FREE_AXES == FREE_AXES
+
+
+# -- every format × network × free axes ----------------------------------------------------------------------
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "nano": lambda: build_measurable(named_config("hrvit_nano")),
+    "b1": lambda: build_measurable(named_config("hrvit_b1")),
+    "b1 segformer": lambda: build_measurable(named_config("hrvit_b1_segformer_ade20k")),
+    "mit_b0": lambda: build_measurable(named_config("mit_b0")),
+    "cswin_tiny": lambda: build_measurable(named_config("cswin_tiny")),
+    "resnet18": lambda: build_measurable(named_config("timm:resnet18")),
+}
+QUICK = {("nano", "torchscript", ("batch",)), ("resnet18", "torchscript", ())}
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "free"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow, pytest.mark.timeout(3600)])
+        for case in [(network, name, free) for network in NETWORKS for name in FORMATS for free in ((), ("batch",))]
+    ],
+)
+def test_every_network_in_every_format(tmp_path: Path, network: str, name: str, free: tuple[str, ...]) -> None:
+    model = NETWORKS[network]().eval()
+    side = 32 if (network, name, free) in QUICK else 224
+    request = Request(name, (side, side), 2, free)
+    export_network(model, request, tmp_path, name=network)
+    run = FORMATS[name].load(tmp_path / FORMATS[name].file, request)
+    for batch in (1, 2, 5) if free else (2,):
+        images = torch.randn(batch, 3, side, side)
+        with torch.inference_mode():
+            expected = model(images)
+            [output] = run(images)
+        assert output.shape == expected.shape and expected.abs().max() > 0.01
+        assert (output - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name in FORMATS for dtype in FORMATS[name].dtypes if dtype != "float32"]
+)
+def test_every_number_format(tmp_path: Path, name: str, dtype: str) -> None:
+    model = build_measurable(SMALL)
+    exported = export_network(model, Request(name, (64, 96), 1, (), dtype), tmp_path)
+    assert all(check.agrees for check in exported.checks if check.required)
+    assert exported.checks[0].relative_error > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FORMATS if "size" in FORMATS[name].free])
+def test_a_free_size(tmp_path: Path, name: str) -> None:
+    model = build_measurable(SMALL)
+    assert side_step(model) == 16  # stride 8 × window 2
+    exported = export_network(model, Request(name, (64, 96), 1, FREE_AXES, side_step=16), tmp_path)
+    assert {check.shape for check in exported.checks} >= {(1, 3, 32, 48), (3, 3, 48, 32), (1, 3, 64, 96)}
+    assert all(check.agrees for check in exported.checks if check.required)
+
+
+def test_free_sides_are_multiples_of_what_the_windows_need() -> None:
+    """By hand: strides 4, 8, 16, 32; windows 1, 2, 7, 7 in b1; spatial reductions 8, 4, 2, 1 in MiT."""
+    assert PRESETS["hrvit_b1"].window_sizes == (1, 2, 7, 7)
+    assert side_step(build(PRESETS["hrvit_b1"])) == 224
+    assert side_step(build(PRESETS["mit_b0"])) == 32
+    assert side_step(build(SMALL.replace(attention="global"))) == 8
+    assert side_step(nn.Conv2d(3, 8, 1)) == 32
+
+
+# -- the comparison ------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_file_is_not_kept(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that ignores the position of the pixels agrees on constant images only."""
+
+    def shuffled(path: Path, request: Request) -> Callable[[Tensor], list[Tensor]]:
+        return lambda images: [network(images.flip(3))]
+
+    network = open_network("small.yaml").model.eval()
+    with seeded(0):
+        randomize_norms(network)
+    row = FORMATS["torchscript"]
+    monkeypatch.setitem(FORMATS, "torchscript", formats.Format(row.runtime, row.file, row.write, shuffled, row.lines))
+    assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
+    error = capsys.readouterr().err
+    assert "on images that are random (1×3×32×32), the relative error is" in error and error.count("\n") == 1
+    assert list((small / "results" / "export").iterdir()) == []
+
+
+def test_differences_by_hand() -> None:
+    nan = float("nan")
+    a, b = torch.tensor([3.0, 5.0, nan]), torch.tensor([3.0, 4.0, nan])
+    error, same_nan = difference([a], [b])
+    assert error == pytest.approx(0.2) and same_nan
+    assert difference([torch.tensor([3.0, 4.0, 1.0])], [b]) == (0.0, False)
+    assert difference([torch.tensor([3.0, nan, nan])], [b]) == (float("inf"), False)
+    assert difference([a[:2]], [b]) == (float("inf"), False)
+    assert difference([torch.tensor([nan])], [torch.tensor([nan])]) == (0.0, True)
+
+
+def test_images_that_are_compared() -> None:
+    seen: list[Tensor] = []
+
+    def run(images: Tensor) -> list[Tensor]:
+        seen.append(images)
+        return [images.mean((1, 2, 3))]
+
+    class Mean(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((1, 2, 3))
+
+    checks = compare(Mean(), run, Request("pt2", (4, 6), 2, ("batch",)))
+    assert [tuple(images.shape) for images in seen] == [(2, 3, 4, 6), (1, 3, 4, 6), (4, 3, 4, 6), *[(2, 3, 4, 6)] * 4]
+    assert [float(images.abs().max()) for images in seen[3:6]] == [0.0, 1.0, 1e4]
+    assert int(seen[6].isnan().sum()) == 1 and all(check.agrees for check in checks)
+    assert [check.required for check in checks] == [True] * 6 + [False]
+
+
+def test_required_checks_decide() -> None:
+    bad = Check("random", (1, 3, 4, 4), 0.5, 1e-4, True, True)
+    shown_only = Check("random with one NaN", (1, 3, 4, 4), 0.0, 1e-4, False, False)
+    check_agreement((shown_only,), "x", Request("pt2"))
+    with pytest.raises(ConfigError, match=r"above the tolerance of 0\.0001, so no file is left"):
+        check_agreement((shown_only, bad), "x", Request("pt2"))
+
+
+# -- requests that are refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("small.yaml --format tflite", "unknown format 'tflite'; use one of onnx, openvino, pt2, torchscript"),
+        ("small.yaml --format onxx", "unknown format 'onxx'; did you mean 'onnx'?"),
+        ("small.yaml", "the following arguments are required: --format"),
+        ("small.yaml --format pt2 --dtype fp8", "unknown number format 'fp8'"),
+        (
+            "small.yaml --format onnx --dtype bf16",
+            "format onnx does not support bfloat16; use --dtype float32 or float16",
+        ),
+        ("small.yaml --format pt2 --resolution 7", "resolution = 7×7 is too small: the coarsest of 2 branches"),
+        ("small.yaml --format pt2 --resolution 0", "'0' is not a size"),
+        ("small.yaml --format pt2 --batch-size 0", "'0' is invalid; give a whole number from 1 to 65536"),
+        ("small.yaml --format pt2 --dynamic colour", "unknown axis 'colour'; use one of batch, size"),
+        (
+            "small.yaml --format torchscript --dynamic size",
+            "format torchscript has no free size; remove size from --dynamic",
+        ),
+        (
+            "small.yaml --format pt2 --dynamic size --resolution 40",
+            "with a free size, the sides of images of small.yaml are multiples of 16 pixels",
+        ),
+        ("timm:vit_tiny_patch16_224 --format pt2 --dynamic size", "cannot be exported to pt2 with a free size"),
+        ("small.yamll --format pt2", "model 'small.yamll' is unknown"),
+        ("absent.yaml --format pt2", "absent.yaml"),
+        ("timm:resnet1 --format pt2", "timm has no such model; did you mean 'resnet1"),
+        ("small.yaml --format pt2 --out small.yaml", "small.yaml is a file; choose a new folder with --out"),
+        ("small.yaml --format pt2 --out .", "already contains"),
+        ("small.yaml --format pt2 --out small.yaml/made", "small.yaml"),
+        ("small.yaml --format pt2 --max-seconds 0", "'0' is invalid"),
+    ],
+)
+def test_invalid_requests_are_one_sentence(
+    small: Path, capsys: pytest.CaptureFixture[str], arguments: str, sentence: str
+) -> None:
+    assert main(["export", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("error: ") and error.count("\n") == 1, error
+    assert not list(small.glob("results/export/*"))
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].packages])
+def test_a_format_without_its_package(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    package = FORMATS[name].packages[0]
+    real = importlib.util.find_spec
+    monkeypatch.setattr(formats, "find_spec", lambda wanted: None if wanted == package else real(wanted))
+    assert main(["export", "small.yaml", "--format", name]) == 2
+    assert capsys.readouterr().err == f"error: format {name} needs {package}; run: pip install {package}\n"
+
+
+def test_a_full_disk(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    real = shutil.disk_usage(small)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=1000))
+    assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "choose another folder" in error and error.count("\n") == 1
+    assert list((small / "results" / "export").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "raised", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")]
+)
+def test_a_disk_that_fills_while_the_file_is_written(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: Exception
+) -> None:
+    """Exporters raise their own errors; the free space then tells the reason."""
+    real = shutil.disk_usage(small)
+
+    def fails(*_: object) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=1000))
+        raise raised
+
+    row = FORMATS["torchscript"]
+    monkeypatch.setitem(FORMATS, "torchscript", formats.Format(row.runtime, row.file, fails, row.load, row.lines))
+    assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and error.count("\n") == 1
+    assert list((small / "results" / "export").iterdir()) == []
+
+
+def test_python_requests_are_checked_too() -> None:
+    model = build(SMALL)
+    for request, sentence in [
+        (Request("odd"), "format 'odd' is unknown"),
+        (Request("pt2", dtype="int4"), "format pt2 does not support int4"),
+        (Request("pt2", batch_size=0), "batch_size is 0; use at least 1"),
+        (Request("pt2", free=("depth",)), "axis 'depth' is unknown; use batch or size"),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            check_request(request, model, "small")
