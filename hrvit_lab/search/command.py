@@ -49,6 +49,10 @@ def search(options: argparse.Namespace, console: Console) -> int:
     asked = prepare(options)
     space, budget = asked.space, asked.spec.budget
     console.print(" ".join(asked.spec.question.split()), soft_wrap=True)
+    if asked.spec.trainings is not None:
+        from hrvit_lab.search.outer_command import train_networks  # imported here: Optuna takes a second
+
+        return train_networks(asked, options, console)
     runs = f"{len(asked.runs)} runs ({', '.join(NAMES.values())}; {len(budget.seeds)} seeds)"
     console.print(
         f"{len(space.genes)} choices, {cli.si(float(space.size), 3)} combinations. {runs} of "
@@ -97,7 +101,7 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
     plots.save(figure, asked.own_folder / "hypervolume")
     kept = shown(genomes)
     write_front(asked, kept)
-    results, failed = results_of(asked, kept)
+    results, failed = results_of(asked, {f"found {number}": genome for number, genome in enumerate(kept, 1)})
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
     for sentence in said(history, truth, volume_of(asked, objectives), len(genomes)):

@@ -12,10 +12,12 @@ from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.run import Search
 from hrvit_lab.study.files import spec_from, study_in_memory
 from hrvit_lab.study.reporting import gather, plan_under
+from hrvit_lab.study.requirements import trains
 from hrvit_lab.study.results import STUDY_FILE
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
+from hrvit_lab.train.data.image_folders import files_digest
 
 if TYPE_CHECKING:
     from hrvit_lab.study.results import Results
@@ -29,19 +31,22 @@ def shown(genomes: Sequence[Genome]) -> list[Genome]:
     return [genomes[place] for place in places] if len(genomes) else []
 
 
-def study_of(search: Search, genomes: Sequence[Genome]) -> Spec:
-    """A study of the base and these networks, with the search's objectives and constraints as its metrics."""
+def study_of(search: Search, genomes: Mapping[str, Genome]) -> Spec:
+    """A study of the base and these networks by name, with the search's objectives and constraints as its metrics."""
     base = search.spec.base_config
     label = base.name or "base"
     variants: list[dict[str, Any]] = [{"name": label, "set": {}}]
-    for number, genome in enumerate(genomes, 1):
-        variants.append({"name": f"found {number}", "set": changed_fields(search.space, genome)})
+    for name, genome in genomes.items():
+        variants.append({"name": name, "set": changed_fields(search.space, genome)})
     named = dict.fromkeys(("params", "macs", *search.spec.objectives, *search.spec.constraints))
     metrics = [key for key in METRICS if key in named]
     fields: dict[str, Any] = {
         "title": search.spec.title, "question": search.spec.question, "base": dict(search.spec.base),
         "variants": variants, "compare_to": label, "metrics": metrics, "resolution": list(search.spec.resolution),
     }  # fmt: skip
+    if search.spec.trainings is not None:
+        parts = ("seeds", "data", "train", "recipe", "trial_timeout_s")
+        fields |= search.spec.trainings.model_dump(mode="json", include=set(parts), exclude_none=True)
     if pair := _tradeoff(search):
         fields["tradeoff"] = pair
     return spec_from(fields)
@@ -55,10 +60,15 @@ def changed_fields(space: Space, genome: Genome) -> dict[str, Any]:
     return plain
 
 
-def results_of(search: Search, genomes: Sequence[Genome]) -> "tuple[Results, list[tuple[str, str]]]":
-    """The results of that study, and the failed trials (none: all its metrics are computed)."""
+def conditions_of(spec: Spec, here: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment of a study's trials: that of this machine, with the digest of the training files."""
+    return dict(here) | {"data_files": files_digest(spec.data_root) if trains(spec) else ""}
+
+
+def results_of(search: Search, genomes: Mapping[str, Genome]) -> "tuple[Results, list[tuple[str, str]]]":
+    """The results of that study, and the failed trials. Costs are computed; trainings are read from the store."""
     spec = study_of(search, genomes)
-    conditions = environment("cpu") | {"data_files": "", STUDY_FILE: study_in_memory(spec)}
+    conditions = conditions_of(spec, environment("cpu")) | {STUDY_FILE: study_in_memory(spec)}
     expansion = expand(spec)
     planned = plan_under(conditions, spec, expansion)
     return gather(search.folder, spec, expansion, planned, Store(search.folder.parent), conditions)

@@ -1,4 +1,4 @@
-"""The quantities that a search can improve or bound: costs in closed form, and predictors of accuracy."""
+"""The quantities that a search can improve or bound: costs in closed form, predictors, and accuracy after training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -11,6 +11,7 @@ from hrvit_lab.metrics import METRICS
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.predictors.kept import KeptScores
+from hrvit_lab.search.trainings import TRAINED
 
 if TYPE_CHECKING:
     from hrvit_lab.search.predictors import Batch
@@ -25,7 +26,7 @@ def _cost(key: str) -> Quantity:
 
 COSTS: Mapping[str, Quantity] = {key: _cost(key) for key, metric in METRICS.items() if metric.group == "cost"}
 
-OBJECTIVES = (*COSTS, *PREDICTORS)
+OBJECTIVES = (*COSTS, *PREDICTORS, *TRAINED)
 """Names of all quantities."""
 
 
@@ -33,7 +34,7 @@ class Quantities:
     """Computes quantities of networks. Nothing is built or run unless a predictor is among them.
 
     Args:
-        keys: of `OBJECTIVES`.
+        keys: of `OBJECTIVES`, without those that need trainings.
         resolution: input in pixels, for costs.
         choice: of the images for predictors.
         folder: where scores are kept; None: in memory only.

@@ -66,11 +66,15 @@ class Search:
 
     @cached_property
     def digest(self) -> str:
-        """Of what the states depend on: more evaluations or seeds continue a search, other settings do not."""
+        """Of what the states depend on: more evaluations, seeds or networks continue a search, other changes do not."""
         fields = self.spec.model_dump(mode="json", exclude={"title", "question"})
         fields["budget"] = {"population": self.spec.budget.population}
         if not self.spec.predicted:
             del fields["predictors"]
+        if fields["trainings"] is None:
+            del fields["trainings"]
+        else:
+            del fields["trainings"]["networks"], fields["budget"]
         return hashlib.sha256(json.dumps([VERSION, fields], sort_keys=True).encode()).hexdigest()[:16]
 
     def state_file(self, method: str, seed: int) -> Path:

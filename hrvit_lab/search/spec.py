@@ -11,6 +11,7 @@ from hrvit_lab.config.text import first_problem
 from hrvit_lab.search.objectives import OBJECTIVES
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
+from hrvit_lab.search.trainings import TRAINED, Trainings
 from hrvit_lab.study.axes import AXES, FIELDS, check_axis
 from hrvit_lab.study.spec import Bounds, Prose, Resolution
 
@@ -99,6 +100,7 @@ class SearchSpec(_Section):
         objectives: the quantities to improve, each ``lower`` or ``higher``: costs and predictors of accuracy.
         constraints: bounds on quantities. Networks outside them are never in the result.
         predictors: the images with which predictors score networks.
+        trainings: of networks, for an objective such as ``top1``; None: nothing is trained.
         resolution: input in pixels.
         budget: see `Budget`.
     """
@@ -110,6 +112,7 @@ class SearchSpec(_Section):
     objectives: dict[str, Literal["lower", "higher"]] = Field(min_length=2, max_length=4)
     constraints: dict[str, Bounds] = Field(default_factory=dict, max_length=10)
     predictors: BatchChoice = BatchChoice()
+    trainings: Trainings | None = None
     resolution: Resolution = (224, 224)
     budget: Budget = Budget()
 
@@ -136,6 +139,16 @@ class SearchSpec(_Section):
             if key not in OBJECTIVES:
                 raise ValueError(f"unknown objective {key!r}; {suggest(key, OBJECTIVES)}")
         return named
+
+    @model_validator(mode="after")
+    def _trainings_fit(self) -> Self:
+        if bounded := next((key for key in self.constraints if key in TRAINED), None):
+            raise ValueError(f"constraints: {bounded!r} is unknown before a training; make it an objective")
+        if self.trained and self.trainings is None:
+            raise ValueError(f"objective {self.trained[0]!r} needs trainings; add trainings: {{networks: 40}}")
+        if self.trainings is not None and not self.trained:
+            raise ValueError(f"trainings: no objective needs them; add one of {', '.join(TRAINED)}, or remove it")
+        return self
 
     @model_validator(mode="after")
     def _space_is_valid(self) -> Self:
@@ -171,6 +184,16 @@ class SearchSpec(_Section):
     def quantities(self) -> tuple[str, ...]:
         """Names of the objectives, then those of the constraints."""
         return tuple(dict.fromkeys((*self.objectives, *self.constraints)))
+
+    @property
+    def trained(self) -> list[str]:
+        """The objectives that need trainings."""
+        return [key for key in self.objectives if key in TRAINED]
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Names of all quantities that need no training, objectives first."""
+        return tuple(key for key in self.quantities if key not in TRAINED)
 
     @property
     def predicted(self) -> list[str]:

@@ -50,7 +50,7 @@ class State:
 
 
 class Evaluator:
-    """Scores genomes of a space; equal genomes are scored once.
+    """Scores genomes of a space by all objectives that need no training; equal genomes are scored once.
 
     Args:
         folder: where the scores of predictors are kept; None: in memory only.
@@ -59,9 +59,10 @@ class Evaluator:
     def __init__(self, space: Space, folder: Path | None = None) -> None:
         spec = space.spec
         self.space = space
-        self._keys = spec.quantities
+        self._keys = spec.untrained
         self._quantities = Quantities(self._keys, spec.resolution, spec.predictors, folder)
-        self._signs = np.array([1.0 if better == "lower" else -1.0 for better in spec.objectives.values()])
+        known = [better for key, better in spec.objectives.items() if key in self._keys]
+        self._signs = np.array([1.0 if better == "lower" else -1.0 for better in known])
         self._known: dict[Genome, tuple[float, ...]] = {}
 
     def __call__(self, genomes: Sequence[Genome]) -> Scores:

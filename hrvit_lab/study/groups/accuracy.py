@@ -1,13 +1,23 @@
 """Accuracy after a short training, or after one by a recipe, on a small data set: a proxy for full training."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
+
+if TYPE_CHECKING:
+    from hrvit_lab.train.loop import Epoch
 
 ONE_CORE = 0.9
 """CPU time of a training in one thread divided by its duration: below this, other programs used the core."""
 
 
-def train(inputs: ProbeInput) -> Figures:
-    """Train from scratch with the data's number of classes. Returns the values of the last epoch and the curves."""
+def train(inputs: ProbeInput, on_epoch: "Callable[[Epoch], None] | None" = None) -> Figures:
+    """Train from scratch with the data's number of classes. Returns the values of the last epoch and the curves.
+
+    Args:
+        on_epoch: called with each row of the curves; not with a recipe.
+    """
     if inputs.recipe is not None:
         return _by_recipe(inputs)
     from hrvit_lab.network.baselines import build_network
@@ -21,7 +31,7 @@ def train(inputs: ProbeInput) -> Figures:
     data = load_dataset(where.pop("name"), **where, train_limit=options.train_limit)
     with seeded(inputs.seed):
         model = build_network(inputs.config.replace(num_classes=data.num_classes), data.resolution)
-    result = fit(model.to(inputs.device), data, options, inputs.seed, on_step=inputs.on_step)
+    result = fit(model.to(inputs.device), data, options, inputs.seed, on_epoch, inputs.on_step)
     return {
         "top1": result.top1,
         "train_loss": result.curves[-1]["train_loss"],

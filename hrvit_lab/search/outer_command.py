@@ -1,0 +1,65 @@
+"""The work of ``hrvit-lab search`` with trainings: propose and train networks, then show the best ones."""
+
+import argparse
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from hrvit_lab import cli
+from hrvit_lab.search.front import results_of
+from hrvit_lab.search.outer import Outcome, best_of, check_trainings, run_trainings, write_trainings
+from hrvit_lab.search.run import Search, begin
+from hrvit_lab.study.executors.host import choose_jobs
+from hrvit_lab.study.folder import write_inputs
+from hrvit_lab.study.progress import Display
+from hrvit_lab.study.reporting import present
+from hrvit_lab.study.store import Store
+from hrvit_lab.study.sweep import durations
+from hrvit_lab.study.trials import Trial
+
+NAMES = {"tpe": "TPE", "gp": "a Gaussian process", "nsga2": "NSGA-II"}
+
+
+def train_networks(asked: Search, options: argparse.Namespace, console: Console) -> int:
+    """Train what is missing; print and write the results. Returns the exit code."""
+    trainings = asked.spec.trainings
+    assert trainings is not None
+    seeds = len(trainings.seeds)
+    console.print(
+        f"{len(asked.space.genes)} choices, {cli.si(float(asked.space.size), 3)} combinations. "
+        f"{trainings.networks} networks are proposed by {NAMES[trainings.sampler]}, {trainings.batch} at a time, and "
+        f"trained with {seeds} seed{'s' * (seeds > 1)}; those that were trained before are not trained again.",
+        soft_wrap=True,
+    )
+    check_trainings(asked)
+    if options.dry_run:
+        return 0
+    begin(asked)
+    jobs, fewer = choose_jobs(options.jobs, "cpu")
+    if fewer:
+        cli.complain(fewer)
+    store = Store(asked.folder.parent)
+
+    def watch(pending: Sequence[Trial], finished: int) -> Display:
+        console.print(f"{finished} of {trainings.networks} networks are finished.")
+        return Display(pending, durations(store, list(pending), {}), jobs, console)
+
+    state = run_trainings(asked, jobs, watch)
+    write_trainings(asked, state.outcomes)
+    best = best_of(asked, state.outcomes)
+    results, failed = results_of(asked, best)
+    write_inputs(asked.folder, results)
+    code = present(asked.folder, results, failed, console)
+    console.print(said(state.outcomes, len(best)), soft_wrap=True)
+    console.print(f"{'search':<12} {asked.own_folder}: trainings.csv, state", soft_wrap=True)
+    return code
+
+
+def said(outcomes: Sequence[Outcome], best: int) -> str:
+    """A sentence on what was trained."""
+    stopped = sum(outcome.stopped is not None for outcome in outcomes)
+    failed = sum(outcome.values is None for outcome in outcomes)
+    return (
+        f"{len(outcomes)} networks were proposed: {len(outcomes) - stopped - failed} trained, {stopped} stopped early, "
+        f"{failed} failed. {best} are not dominated by another one."
+    )
