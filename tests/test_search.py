@@ -359,6 +359,8 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("budget.population", 100, "population = 100 is more than evaluations = 60"),
         ("budget.seeds", [0, 0], "a seed occurs twice"),
         ("extra", 1, "extra"),
+        ("objectives.predicted_latency_ms", "lower", "need each other; add profile: DEVICE.json"),
+        ("profile", "here.json", "need each other; add predicted_latency_ms to the objectives"),
         ("objectives.zicco", "higher", "unknown objective 'zicco'; did you mean 'zico'"),
         ("predictors", {"batch_size": 16}, "none is among objectives and constraints"),
         ("predictors", {"batch_size": 1}, "predictors.batch_size"),

@@ -1,4 +1,7 @@
-"""``hrvit-lab latency MODEL…``: compare the latency of networks, with interleaved calls and an A/A control."""
+"""``hrvit-lab latency MODEL…``: compare the latency of networks, with interleaved calls and an A/A control.
+
+``hrvit-lab latency profile`` and ``check`` measure and check a profile, from which latencies are predicted.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -13,6 +16,8 @@ examples:
   hrvit-lab latency hrvit_b1 --batch-size 1,2,4,8,16 --json sweep.jsonl
   hrvit-lab latency hrvit_b1 --parts
   hrvit-lab latency hrvit_b1 --training --batch-size 8 --dtype fp32,bf16
+  hrvit-lab latency profile lighter_b1 --resolution 224 --threads 1 --out laptop.json
+  hrvit-lab latency check laptop.json --search lighter_b1 --resolution 224
   python -m hrvit_lab.latency.suite      a table of 7 networks on a GPU
 
 MODEL is a preset, the YAML file of a config, or timm:NAME. With the suffix :deploy, a preset or a file is timed in its
@@ -31,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
 
     def work() -> int:
-        options = parser().parse_args(arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given[:1] in (["profile"], ["check"]):
+            return _profile_or_check(given[0], given[1:])
+        options = parser().parse_args(given)
         with cli.loading():
             from hrvit_lab.latency.command import run  # imported here to keep --help fast
 
@@ -99,6 +107,71 @@ def parser() -> cli.Parser:
     )
     parser.add_argument("--out", type=cli.path, metavar="DIR", help="write JSON lines, CSV tables and figures here")
     return parser
+
+
+def _profile_or_check(command: str, arguments: Sequence[str]) -> int:
+    options = (profile_parser() if command == "profile" else check_parser()).parse_args(arguments)
+    with cli.loading():
+        from hrvit_lab.latency import profile_command
+
+    return profile_command.profile(options) if command == "profile" else profile_command.check(options)
+
+
+def profile_parser() -> cli.Parser:
+    """The command line of ``hrvit-lab latency profile``."""
+    parser = cli.Parser(
+        "hrvit-lab latency profile",
+        "Time networks of a search's space by part, so that the latency of any network of the space can be predicted. "
+        "Half of them are drawn at random, then those about which the profile is least certain. Run it on an idle "
+        "machine. It can be stopped; the same command continues.",
+    )
+    parser.add_argument("search", metavar="NAME|FILE.yaml", help="the search whose space is measured")
+    parser.add_argument(
+        "--device", type=cli.device, default="cpu", metavar="D", help="cpu, cuda or cuda:N (default: cpu)"
+    )
+    parser.add_argument(
+        "--form", choices=("eager", "served"), default="eager", help="as trained, or deployed (default: eager)"
+    )
+    parser.add_argument(
+        "--dtype",
+        type=cli.dtype,
+        default="float32",
+        metavar="D",
+        help="number format: fp32, bf16, fp16 (default: fp32)",
+    )
+    parser.add_argument(
+        "--batch-size", type=cli.whole(1, 65536), default=1, metavar="N", help="images per call (default: 1)"
+    )
+    parser.add_argument("--threads", type=cli.threads, metavar="N", help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--out", type=cli.path, required=True, metavar="DEVICE.json", help="file of the profile")
+    _add_networks(parser, "networks to measure", 60)
+    return parser
+
+
+def check_parser() -> cli.Parser:
+    """The command line of ``hrvit-lab latency check``."""
+    parser = cli.Parser(
+        "hrvit-lab latency check",
+        "Predict the latency of networks that a profile has not seen, measure them twice, and show how far predictions "
+        "are off, beside the two measurements and MACs alone. It can be stopped; the same command continues.",
+    )
+    parser.add_argument("profile", type=cli.path, metavar="DEVICE.json", help="file of hrvit-lab latency profile")
+    parser.add_argument("--search", metavar="NAME|FILE.yaml", help="check random networks of this search's space")
+    parser.add_argument("--study", metavar="DIR", help="check the networks of these results, as of a search")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="file of the check (default: DEVICE.check.json)")
+    _add_networks(parser, "random networks to check", 200)
+    return parser
+
+
+def _add_networks(parser: cli.Parser, what: str, number: int) -> None:
+    parser.add_argument(
+        "--resolution", type=cli.listed(cli.size), default=[(224, 224)], metavar="N|HxW,…",
+        help="input sizes in pixels, in turn (default: 224)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--networks", type=cli.whole(5, 10_000), default=number, metavar="N", help=f"{what} (default: {number})"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=0, metavar="N", help="seed of the draws (default: 0)")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.latency.compare import Budget, Estimate, Rounds, paired_ratio
+from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Rounds, paired_ratio
 from hrvit_lab.latency.engine import run_rounds
 from hrvit_lab.latency.timing import (
     Clock,
@@ -65,6 +65,7 @@ class PartTimes:
         whole_ms: median latency of the whole network in the same rounds.
         sum_ms: median over rounds of the sum over parts.
         ratio: sum divided by whole, paired by round.
+        control: whole divided by whole, paired by round: the error of the method.
         rounds: number of kept rounds.
         conditions: clock rates, temperature, power, load and remarks during the measurement.
     """
@@ -73,6 +74,7 @@ class PartTimes:
     whole_ms: float
     sum_ms: float
     ratio: Estimate
+    control: Estimate
     rounds: int
     conditions: dict[str, Any]
 
@@ -190,7 +192,8 @@ def _part_times(
     for column, q in (("latency_ms", 0.5), ("latency_ms_p10", 0.1), ("latency_ms_p90", 0.9)):
         frame[column] = summed.quantile(q, axis=1).to_numpy()
     wholes, sums = rounds.wall_ms(WHOLE), rounds.wall_ms(SUM)
-    return PartTimes(frame, median(wholes), median(sums), paired_ratio(sums, wholes), len(passes), conditions)
+    control = paired_ratio(rounds.wall_ms(CONTROL), wholes)
+    return PartTimes(frame, median(wholes), median(sums), paired_ratio(sums, wholes), control, len(passes), conditions)
 
 
 def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:

@@ -15,6 +15,7 @@ from hrvit_lab.search.run import (
     Search,
     Truth,
     begin,
+    check,
     front_of,
     is_enumerated,
     run,
@@ -61,6 +62,7 @@ def search(options: argparse.Namespace, console: Console) -> int:
     )
     if options.dry_run:
         return 0
+    check(asked)
     begin(asked)
     jobs, fewer = choose_jobs(options.jobs, "cpu")
     if fewer:

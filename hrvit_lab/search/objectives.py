@@ -1,4 +1,4 @@
-"""The quantities that a search can improve or bound: costs in closed form, predictors, and accuracy after training."""
+"""The quantities that a search can improve or bound: costs, latency, predictors, and accuracy after training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -11,9 +11,10 @@ from hrvit_lab.metrics import METRICS
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.predictors.kept import KeptScores
-from hrvit_lab.search.trainings import TRAINED
+from hrvit_lab.search.trainings import PREDICTED_LATENCY, TRAINED
 
 if TYPE_CHECKING:
+    from hrvit_lab.latency.predict import Profile
     from hrvit_lab.search.predictors import Batch
 
 Quantity = Callable[[Counts], float]
@@ -26,7 +27,7 @@ def _cost(key: str) -> Quantity:
 
 COSTS: Mapping[str, Quantity] = {key: _cost(key) for key, metric in METRICS.items() if metric.group == "cost"}
 
-OBJECTIVES = (*COSTS, *PREDICTORS, *TRAINED)
+OBJECTIVES = (*COSTS, PREDICTED_LATENCY, *PREDICTORS, *TRAINED)
 """Names of all quantities."""
 
 
@@ -37,23 +38,44 @@ class Quantities:
         keys: of `OBJECTIVES`, without those that need trainings.
         resolution: input in pixels, for costs.
         choice: of the images for predictors.
+        profile: file of the latencies from which latency is predicted.
         folder: where scores are kept; None: in memory only.
     """
 
     def __init__(
-        self, keys: Sequence[str], resolution: tuple[int, int], choice: BatchChoice, folder: Path | None = None
+        self,
+        keys: Sequence[str],
+        resolution: tuple[int, int],
+        choice: BatchChoice,
+        profile: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.keys = tuple(keys)
         self.predictors = [key for key in self.keys if key in PREDICTORS]
         self._resolution = resolution
         self._choice = choice
+        self._profile = profile
         self._kept = KeptScores(folder, choice) if self.predictors else None
 
     def __call__(self, config: HRViTConfig) -> tuple[float, ...]:
         """The quantities of a network, in the order of the keys; a score may be infinite."""
         counts = count(config, self._resolution)
-        scores = self._scores(config)
-        return tuple(scores[key] if key in scores else COSTS[key](counts) for key in self.keys)
+        found = dict(self._scores(config))
+        if PREDICTED_LATENCY in self.keys:
+            found[PREDICTED_LATENCY] = self._latency_ms(config)
+        return tuple(found[key] if key in found else COSTS[key](counts) for key in self.keys)
+
+    def _latency_ms(self, config: HRViTConfig) -> float:
+        from hrvit_lab.latency.predict import predict
+
+        return predict(config, self._measured, self._resolution).value
+
+    @cached_property
+    def _measured(self) -> "Profile":
+        from hrvit_lab.latency.predict import load_profile  # imported here: costs do not need it
+
+        assert self._profile is not None  # checked with the search file
+        return load_profile(Path(self._profile).expanduser())
 
     def _scores(self, config: HRViTConfig) -> Mapping[str, float]:
         if self._kept is None:

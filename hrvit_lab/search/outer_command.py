@@ -8,7 +8,7 @@ from rich.console import Console
 from hrvit_lab import cli
 from hrvit_lab.search.front import results_of
 from hrvit_lab.search.outer import Outcome, best_of, check_trainings, run_trainings, write_trainings
-from hrvit_lab.search.run import Search, begin
+from hrvit_lab.search.run import Search, begin, check
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.folder import write_inputs
 from hrvit_lab.study.progress import Display
@@ -31,6 +31,7 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
         f"trained with {seeds} seed{'s' * (seeds > 1)}; those that were trained before are not trained again.",
         soft_wrap=True,
     )
+    check(asked)
     check_trainings(asked)
     if options.dry_run:
         return 0

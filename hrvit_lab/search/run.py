@@ -71,6 +71,10 @@ class Search:
         fields["budget"] = {"population": self.spec.budget.population}
         if not self.spec.predicted:
             del fields["predictors"]
+        if self.spec.profile is None:
+            del fields["profile"]
+        else:
+            fields["profile"] = hashlib.sha256(Path(self.spec.profile).expanduser().read_bytes()).hexdigest()
         if fields["trainings"] is None:
             del fields["trainings"]
         else:
@@ -94,6 +98,16 @@ class Truth:
     networks: int
     front: list[Genome]
     hypervolume: float
+
+
+def check(search: Search) -> None:
+    """Compute all quantities of one network, so that missing images, profiles and parts are found before the search.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    folder = search.own_folder if search.own_folder.exists() else None
+    Evaluator(search.space, folder).values(search.space.random(np.random.default_rng(0)))
 
 
 def begin(search: Search) -> None:

@@ -11,7 +11,7 @@ from hrvit_lab.config.text import first_problem
 from hrvit_lab.search.objectives import OBJECTIVES
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
-from hrvit_lab.search.trainings import TRAINED, Trainings
+from hrvit_lab.search.trainings import PREDICTED_LATENCY, TRAINED, Trainings
 from hrvit_lab.study.axes import AXES, FIELDS, check_axis
 from hrvit_lab.study.spec import Bounds, Prose, Resolution
 
@@ -100,6 +100,7 @@ class SearchSpec(_Section):
         objectives: the quantities to improve, each ``lower`` or ``higher``: costs and predictors of accuracy.
         constraints: bounds on quantities. Networks outside them are never in the result.
         predictors: the images with which predictors score networks.
+        profile: file of ``hrvit-lab latency profile``, for ``predicted_latency_ms``.
         trainings: of networks, for an objective such as ``top1``; None: nothing is trained.
         resolution: input in pixels.
         budget: see `Budget`.
@@ -112,6 +113,7 @@ class SearchSpec(_Section):
     objectives: dict[str, Literal["lower", "higher"]] = Field(min_length=2, max_length=4)
     constraints: dict[str, Bounds] = Field(default_factory=dict, max_length=10)
     predictors: BatchChoice = BatchChoice()
+    profile: Prose | None = Field(None, min_length=1, max_length=1000)
     trainings: Trainings | None = None
     resolution: Resolution = (224, 224)
     budget: Budget = Budget()
@@ -139,6 +141,13 @@ class SearchSpec(_Section):
             if key not in OBJECTIVES:
                 raise ValueError(f"unknown objective {key!r}; {suggest(key, OBJECTIVES)}")
         return named
+
+    @model_validator(mode="after")
+    def _profile_fits(self) -> Self:
+        if (PREDICTED_LATENCY in self.quantities) != (self.profile is not None):
+            missing = "profile: DEVICE.json" if self.profile is None else f"{PREDICTED_LATENCY} to the objectives"
+            raise ValueError(f"{PREDICTED_LATENCY} and profile need each other; add {missing}")
+        return self
 
     @model_validator(mode="after")
     def _trainings_fit(self) -> Self:

@@ -60,7 +60,7 @@ class Evaluator:
         spec = space.spec
         self.space = space
         self._keys = spec.untrained
-        self._quantities = Quantities(self._keys, spec.resolution, spec.predictors, folder)
+        self._quantities = Quantities(self._keys, spec.resolution, spec.predictors, spec.profile, folder)
         known = [better for key, better in spec.objectives.items() if key in self._keys]
         self._signs = np.array([1.0 if better == "lower" else -1.0 for better in known])
         self._known: dict[Genome, tuple[float, ...]] = {}

@@ -9,6 +9,9 @@ from hrvit_lab.study.recipe_choice import RecipeChoice
 from hrvit_lab.study.spec import DataChoice
 from hrvit_lab.train.options import TrainOptions
 
+PREDICTED_LATENCY = "predicted_latency_ms"
+"""The objective that needs a profile."""
+
 TRAINED = tuple(
     key for key, metric in METRICS.items() if metric.group in ("accuracy", "segmentation") and key != "train_seconds"
 )

@@ -1,0 +1,218 @@
+"""Measure a profile: networks of a space, timed by part, and then those about which the profile is least certain."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hrvit_lab.config import HRViTConfig
+from hrvit_lab.config.plan import Part, Size, plan
+from hrvit_lab.cost.count import count
+from hrvit_lab.latency.compare import CONTROL, Budget
+from hrvit_lab.latency.models import build_measurable
+from hrvit_lab.latency.parts import LABELS, PartTimes, measure_parts
+from hrvit_lab.latency.predict import Conditions, Profile, TimedNetwork, predict
+from hrvit_lab.latency.single import measure_latency
+from hrvit_lab.latency.timing import Clock
+from hrvit_lab.latency.units import RESIDUAL, inside, parts_of
+from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.model import HRViT
+
+POOL = 40
+"""Random networks from which the least certain one is chosen."""
+AT_RANDOM = 0.5
+"""Share of the networks that are drawn at random; the others are chosen."""
+
+Draw = Callable[[int, int], tuple[HRViTConfig, Size]]
+"""(index, candidate) → a network and its input size in pixels; the same ones every time."""
+Measure = Callable[[HRViTConfig, Size, Conditions], TimedNetwork]
+
+
+def extend(profile: Profile, draw: Draw, number: int, measure: Measure, save: Callable[[Profile], object]) -> Profile:
+    """Measure networks until the profile has ``number`` of them.
+
+    Args:
+        save: called with the profile after every network; measuring continues from there after an interruption.
+    """
+    while (index := len(profile.networks)) < number:
+        config, resolution = choose(profile, draw, index, number)
+        profile = replace(profile, networks=(*profile.networks, measure(config, resolution, profile.conditions)))
+        save(profile)
+    return profile
+
+
+def choose(profile: Profile, draw: Draw, index: int, number: int) -> tuple[HRViTConfig, Size]:
+    """The network to measure next: at random, or of 40 random ones the one with the largest doubt."""
+    if index < AT_RANDOM * number:
+        return draw(index, 0)
+    candidates = [draw(index, candidate) for candidate in range(POOL)]
+    return max(candidates, key=lambda candidate: doubt(profile, *candidate))
+
+
+def doubt(profile: Profile, config: HRViTConfig, resolution: Size) -> float:
+    """The relative error to expect of a network: that of its parts, weighted by their latencies."""
+    total = doubtful = 0.0
+    for part, calls in parts_of(config, resolution):
+        uncertain = profile.table.doubt(part)
+        ms = calls * (profile.table.latency_ms(part) if uncertain < 1 else 1.0)
+        total += ms
+        doubtful += ms * uncertain
+    return doubtful / total
+
+
+def measure_network(
+    config: HRViTConfig,
+    resolution: Size,
+    conditions: Conditions,
+    *,
+    budget: Budget | None = None,
+    clock: Clock = time.perf_counter,
+    prepare: Callable[[HRViT], Any] = lambda model: None,
+) -> TimedNetwork:
+    """Time a network by part.
+
+    Args:
+        budget: of the rounds; None: at most 4 seconds.
+        prepare: called with the network before it is timed.
+    """
+    model = build_measurable(config)
+    assert isinstance(model, HRViT)
+    if conditions.form == "served":
+        model = deploy(model)
+    prepare(model)
+    times = measure_parts(
+        model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,
+        memory_format=conditions.memory_format, threads=conditions.threads, clock=clock,
+        budget=budget or Budget(half_width=0.005, min_rounds=10, max_seconds=4.0),
+    )  # fmt: skip
+    return TimedNetwork(
+        config={key: value for key, value in config.to_dict().items() if key != "name"},
+        resolution=resolution,
+        whole_ms=times.whole_ms,
+        parts_ms=tuple(by_call(config, resolution, times)),
+        control=tuple(times.control),
+        remarks=tuple(times.conditions.get("remarks", ())),
+    )
+
+
+def by_call(config: HRViTConfig, resolution: Size, times: PartTimes) -> list[float]:
+    """The latency of one call of every part, in the order of `parts_of`.
+
+    ``measure_parts`` sums over the parts of a kind in a branch and stage; calls of a sum count equally.
+    """
+    rows: dict[tuple[Any, ...], float] = {
+        (row["stage"], None if pd.isna(row["branch"]) else row["branch"], row["part"]): row["latency_ms"] / row["calls"]
+        for row in times.frame.to_dict("records")
+    }
+    found: list[float] = []
+    for step in plan(config, resolution).steps():
+        branch = None if isinstance(step.stage, str) else step.branch
+        found += [rows[step.stage, branch, _label(part)] for part in inside(step.part)]
+    return found
+
+
+def _label(part: Part) -> str:
+    return RESIDUAL if part.kind == RESIDUAL else LABELS.get(part.kind, part.kind)
+
+
+# -- what a profile is worth -------------------------------------------------------------------------------------------
+
+
+class Checked(NamedTuple):
+    """A network that was predicted and measured.
+
+    Attributes:
+        predicted_ms, low_ms, high_ms: from the profile.
+        measured_ms, again_ms: two separate measurements: the A/A control.
+        macs: for a comparison with MACs alone.
+    """
+
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured_ms: float
+    again_ms: float
+    macs: int
+
+
+def check_network(
+    profile: Profile,
+    config: HRViTConfig,
+    resolution: Size,
+    hardware: str,
+    *,
+    clock: Clock = time.perf_counter,
+    prepare: Callable[[HRViT], Any] = lambda model: None,
+) -> Checked:
+    """Predict and measure a network.
+
+    Raises:
+        ConfigError: if the profile is of other hardware, or does not support the network.
+    """
+    predicted = predict(config, profile, resolution, hardware)
+    conditions = profile.conditions
+    times = []
+    for _ in range(2):
+        model = build_measurable(config)
+        assert isinstance(model, HRViT)
+        if conditions.form == "served":
+            model = deploy(model)
+        prepare(model)
+        result = measure_latency(
+            model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,
+            memory_format=conditions.memory_format, threads=conditions.threads, max_seconds=2.0, max_warmup_seconds=2.0,
+            clock=clock,
+        )  # fmt: skip
+        times.append(result.median_ms)
+    measured, again = times
+    return Checked(*predicted, measured, again, count(config, resolution).macs)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well one quantity predicts measured latencies.
+
+    Attributes:
+        within_5, within_10: shares of networks, in percent, whose error is at most 5 and 10 % of the latency.
+        rmspe: root mean square of the relative errors, in percent.
+        tau: Kendall's τ of predicted and measured latencies.
+    """
+
+    within_5: float
+    within_10: float
+    rmspe: float
+    tau: float
+
+
+def quality(checked: Sequence[Checked]) -> dict[str, Quality]:
+    """Of the profile; of a second measurement, which no prediction can beat; and of MACs times a constant.
+
+    The constant is the median of latency divided by MACs of these networks: the best that MACs alone can do.
+    """
+    measured = np.array([each.measured_ms for each in checked])
+    macs = np.array([each.macs for each in checked], dtype=float)
+    predictions = {
+        "profile": np.array([each.predicted_ms for each in checked]),
+        CONTROL: np.array([each.again_ms for each in checked]),
+        "MACs alone": macs * float(np.median(measured / macs)),
+    }
+    return {name: _quality(predicted, measured) for name, predicted in predictions.items()}
+
+
+def covered(checked: Sequence[Checked]) -> float:
+    """The share of networks, in percent, whose latency is within the predicted interval; 95 is intended."""
+    return 100 * float(np.mean([each.low_ms <= each.measured_ms <= each.high_ms for each in checked]))
+
+
+def _quality(predicted: Any, measured: Any) -> Quality:
+    from scipy.stats import kendalltau  # imported here because it takes a second
+
+    errors = np.abs(predicted / measured - 1)
+    tau = float(kendalltau(predicted, measured).statistic)
+    return Quality(
+        100 * float((errors <= 0.05).mean()), 100 * float((errors <= 0.1).mean()),
+        100 * float(np.sqrt((errors**2).mean())), tau,
+    )  # fmt: skip

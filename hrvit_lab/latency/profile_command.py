@@ -1,0 +1,167 @@
+"""The work of ``hrvit-lab latency profile`` and ``hrvit-lab latency check``."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from hrvit_lab import cli
+from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.config.plan import Size
+from hrvit_lab.environment import environment, hardware
+from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically
+from hrvit_lab.latency.predict import Conditions, Profile, load_profile, read_profile, write_profile
+from hrvit_lab.latency.profile import Checked, check_network, covered, extend, measure_network, quality
+from hrvit_lab.latency.workload import find_timed_device
+from hrvit_lab.search.files import find_search
+from hrvit_lab.search.genome import Space
+from hrvit_lab.search.spec import load_search
+from hrvit_lab.study.run import load_results
+
+CHECK_STREAM = 1
+"""Distinguishes the draws of a check from those of its profile, which has the stream 0."""
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Measure what is missing of a profile. Returns the exit code.
+
+    Raises:
+        ConfigError: if the file is a profile of other conditions or of another space.
+    """
+    console = cli.console()
+    space = Space(load_search(find_search(options.search)))
+    asked = _empty(options, space)
+    lock = try_lock(options.out.with_name(f"{options.out.name}.lock"))
+    if lock is None:
+        raise ConfigError(f"another process measures {options.out}; wait for it, or choose another file with --out")
+    try:
+        found = read_profile(options.out) or asked
+        for what, ours, theirs in (
+            ("conditions", str(asked.conditions), str(found.conditions)),
+            ("space, resolutions or seed", (asked.space, asked.seed), (found.space, found.seed)),
+        ):
+            if ours != theirs:
+                raise ConfigError(f"{options.out} is a profile of other {what}; choose another file with --out")
+
+        def save(so_far: Profile) -> None:
+            write_profile(options.out, so_far)
+            console.print(f"{len(so_far.networks)} of {options.networks} networks are measured.")
+
+        measured = extend(found, _draws(space, options, 0), options.networks, measure_network, save)
+    finally:
+        lock.release(unlink=True)
+    _describe(measured, options.out, console)
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Predict and measure networks that the profile has not seen; print what it is worth. Returns the exit code.
+
+    Raises:
+        ConfigError: if the profile is of another device.
+    """
+    console = cli.console()
+    found = load_profile(options.profile)
+    path: Path = options.out or options.profile.with_suffix(".check.json")
+    here = hardware(found.conditions.device)
+    known = _read_checked(path)
+    rows: list[Checked] = []
+    for config, resolution in _networks_to_check(options):
+        key = f"{config.id} {resolution[0]}x{resolution[1]}"
+        if key not in known:
+            known[key] = check_network(found, config, resolution, here)
+            write_atomically(path, json.dumps(known))
+            console.print(f"{len(rows) + 1} networks are checked.")
+        rows.append(known[key])
+    for line in said(found, rows):
+        console.print(line)
+    console.print(f"{'check':<12} {path}", soft_wrap=True)
+    return 0
+
+
+def said(found: Profile, rows: Sequence[Checked]) -> Sequence[Any]:
+    """A table of the quality of predictions, and a sentence on the intervals."""
+    table = cli.table(f"Predicted latency of {len(rows)} networks on {found.conditions}")
+    for head in ("predicted by", "within ±5 %", "within ±10 %", "RMSPE", "Kendall's τ"):
+        table.add_column(head, justify="left" if head == "predicted by" else "right", overflow="fold")
+    for name, worth in quality(rows).items():
+        table.add_row(
+            name, f"{worth.within_5:.0f} %", f"{worth.within_10:.0f} %", f"{worth.rmspe:.1f} %", f"{worth.tau:.3f}"
+        )
+    return table, f"{covered(rows):.0f} % of the latencies are within the predicted intervals; 95 % are intended."
+
+
+def _empty(options: argparse.Namespace, space: Space) -> Profile:
+    import torch  # imported here: the threads that torch would use
+
+    find_timed_device(options.device)
+    conditions = Conditions(
+        hardware=hardware(options.device), device=options.device, form=options.form, dtype=options.dtype,
+        batch_size=options.batch_size, threads=options.threads or torch.get_num_threads(),
+    )  # fmt: skip
+    fields = [space.spec.model_dump(mode="json", include={"base", "space"}), options.resolution]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+    return Profile(conditions, digest, options.seed, (), environment(options.device))
+
+
+def _draws(space: Space, options: argparse.Namespace, stream: int) -> Any:
+    def draw(index: int, candidate: int) -> tuple[HRViTConfig, Size]:
+        rng = np.random.default_rng([options.seed, stream, index, candidate])
+        return space.config(space.random(rng)), options.resolution[(index + candidate) % len(options.resolution)]
+
+    return draw
+
+
+def _networks_to_check(options: argparse.Namespace) -> Iterator[tuple[HRViTConfig, Size]]:
+    if options.study is not None:
+        results = load_results(options.study)
+        for variant in results.table["variant"]:
+            fields = results.configs.get(variant)
+            if isinstance(fields, dict) and "model" not in fields:
+                yield HRViTConfig.from_dict(fields), results.spec.resolution
+        return
+    if options.search is None:
+        raise ConfigError(
+            "nothing to check; give --search NAME for random networks, or --study DIR for those of results"
+        )
+    draw = _draws(Space(load_search(find_search(options.search))), options, CHECK_STREAM)
+    for index in range(options.networks):
+        yield draw(index, 0)
+
+
+def _read_checked(path: Path) -> dict[str, Checked]:
+    try:
+        raw = json.loads(read_bounded(path, 16 * MIB))
+        found = {}
+        for key, row in raw.items():
+            predicted, low, high, measured, again = map(float, row[:5])
+            found[str(key)] = Checked(predicted, low, high, measured, again, int(row[5]))
+        return found
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        raise ConfigError(
+            f"{path} can't be read; remove it to check again, or choose another file with --out"
+        ) from None
+
+
+def _describe(found: Profile, path: Path, console: Console) -> None:
+    low, high = found.errors
+    disturbed = sum(bool(network.remarks) for network in found.networks)
+    if disturbed:
+        console.print(
+            f"{disturbed} of {len(found.networks)} measurements were disturbed by other programs; measure again on an "
+            "idle machine.",
+            soft_wrap=True,
+        )
+    console.print(
+        f"{len(found.networks)} networks on {found.conditions}. Of networks that the fit has not seen, 95 % took "
+        f"{100 * (low - 1):+.1f} % to {100 * (high - 1):+.1f} % of the prediction.",
+        soft_wrap=True,
+    )
+    console.print(f"{'profile':<12} {path}", soft_wrap=True)

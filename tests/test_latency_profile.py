@@ -1,0 +1,398 @@
+"""Predicted latency: against a machine with known costs of parts, whose clock is not a real one."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_clock import FakeClock
+from test_predictors import TINY
+
+from hrvit_lab.config import ConfigError, HRViTConfig, preset
+from hrvit_lab.config.plan import Part, Size, plan
+from hrvit_lab.latency.__main__ import main
+from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.fit import fit
+from hrvit_lab.latency.predict import (
+    Conditions,
+    Profile,
+    TimedNetwork,
+    load_profile,
+    predict,
+    read_profile,
+    write_profile,
+)
+from hrvit_lab.latency.profile import (
+    Checked,
+    check_network,
+    choose,
+    covered,
+    doubt,
+    extend,
+    measure_network,
+    quality,
+)
+from hrvit_lab.latency.units import family_of, inside, parts_of, point_of
+from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.places import places
+from hrvit_lab.search.__main__ import main as search_main
+from hrvit_lab.search.genome import Space
+from hrvit_lab.search.run import Search
+from hrvit_lab.search.spec import search_from
+
+FIELDS: Mapping[str, Any] = {
+    "title": "Profiled",
+    "question": "Which?",
+    "base": {"preset": "hrvit_nano", "num_classes": 10},
+    "space": {
+        "widths": {"per": "branch", "choices": [[8, 12, 16, 24], [16, 24, 32, 48], [32, 48, 64, 96], [64, 96, 128]]},
+        "attention": ["cross_shaped", "linear"],
+        "mlp_ratios": [2, 3, 4],
+        "window_sizes": {"per": "branch", "choices": [1, 2, 4]},
+        "depths": {"per": "place", "choices": [1, 2]},
+    },
+    "objectives": {"macs": "lower", "params": "higher"},
+    "resolution": 64,
+}
+HERE = Conditions(hardware="a machine", threads=1)
+
+
+def true_ms(part: Part) -> float:
+    """The machine's latency of a part: a cost of each call and of work, with a cache that makes large maps slower."""
+    point = point_of(part)
+    _, macs, moved, weights, operators = point.work
+    tokens = 2 ** point.place[0]
+    return 0.004 * operators + 2e-7 * macs + 1e-6 * (moved + weights) * (1.5 if tokens > 200 else 1.0)
+
+
+def true_whole_ms(config: HRViTConfig, resolution: Size) -> float:
+    """The whole is faster than its parts alone."""
+    return 0.9 * sum(calls * true_ms(part) for part, calls in parts_of(config, resolution))
+
+
+def machine(noise: float, rng: np.random.Generator) -> Any:
+    """A measurement on that machine, with a relative error."""
+
+    def measure(config: HRViTConfig, resolution: Size, conditions: Conditions) -> TimedNetwork:
+        def off() -> float:
+            return float(np.exp(rng.normal(0, noise)))
+
+        return TimedNetwork(
+            config=config.to_dict(),
+            resolution=resolution,
+            whole_ms=true_whole_ms(config, resolution) * off(),
+            parts_ms=tuple(true_ms(part) * off() for part, _ in parts_of(config, resolution)),
+            control=(1.0, 0.99, 1.01),
+        )
+
+    return measure
+
+
+def draws(stream: int) -> Any:
+    space = Space(search_from(FIELDS))
+
+    def draw(index: int, candidate: int) -> tuple[HRViTConfig, Size]:
+        rng = np.random.default_rng([stream, index, candidate])
+        return space.config(space.random(rng)), ((64, 64), (96, 96))[index % 2]
+
+    return draw
+
+
+def measured(networks: int, noise: float = 0.02) -> Profile:
+    empty = Profile(HERE, "space", 0, (), {})
+    return extend(empty, draws(0), networks, machine(noise, np.random.default_rng(0)), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return measured(40)
+
+
+# -- the fit -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_timed_parts_of_a_network_are_those_of_its_plan() -> None:
+    config = TINY
+    found = [part for part, calls in parts_of(config, 32) for _ in range(calls)]
+    placed = [part for place in places(plan(config, 32)) for part in inside(place.part)]
+    assert sorted(map(str, found)) == sorted(map(str, placed))
+    blocks = sum(map(sum, config.depths))
+    assert sum(part.kind == "residual" for part in found) == blocks
+    assert sum(part.kind == "attention" for part in found) == blocks
+    [stem] = [part for part in found if part.kind == "stem"]
+    assert point_of(stem).place[:2] == (math.log2(32 * 32), math.log2(config.stem_width))
+
+
+def test_a_timed_part_has_its_own_latency_and_a_new_one_that_of_its_neighbours() -> None:
+    parts = [part for part, _ in parts_of(preset("hrvit_nano"), 64) if part.kind == "ffn"]
+    timed = {part: true_ms(part) for part in parts}
+    table = fit(timed.items())
+    for part, ms in timed.items():
+        assert table.latency_ms(part) == pytest.approx(ms, rel=1e-3)
+        assert table.doubt(part) < 0.01
+    [new, *_] = [part for part, _ in parts_of(preset("hrvit_nano"), 80) if part.kind == "ffn"]
+    assert new not in timed
+    assert table.latency_ms(new) == pytest.approx(true_ms(new), rel=0.3)
+    assert table.doubt(new) > table.doubt(parts[0])
+
+
+def test_a_part_of_an_unknown_family_is_refused() -> None:
+    table = fit([(part, 1.0) for part, _ in parts_of(preset("hrvit_nano"), 64)])
+    other = next(part for part, _ in parts_of(preset("hrvit_nano").replace(ffn="mlp"), 64) if part.kind == "ffn")
+    assert str(family_of(other)) == "ffn 'mlp'"
+    with pytest.raises(ConfigError, match="the profile has no ffn 'mlp'; measure it on a space that has it"):
+        table.latency_ms(other)
+    assert table.doubt(other) == 1
+
+
+# -- predictions -------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_of_fresh_networks_are_close_to_the_machines_latency(profile: Profile) -> None:
+    fresh = [draws(1)(index, 0) for index in range(60)]
+    errors = [predict(*_with(profile, network)).value / true_whole_ms(*network) - 1 for network in fresh]
+    assert np.mean(np.abs(errors) < 0.05) >= 0.9
+    assert profile.whole_by_sum == pytest.approx(0.9, rel=0.02)
+
+
+def _with(profile: Profile, network: tuple[HRViTConfig, Size]) -> tuple[HRViTConfig, Profile, Size]:
+    return network[0], profile, network[1]
+
+
+def test_intervals_cover_most_fresh_networks_and_widen_with_noise(profile: Profile) -> None:
+    rng, rows = np.random.default_rng(5), []
+    for index in range(60):
+        config, resolution = draws(1)(index, 0)
+        true = true_whole_ms(config, resolution)
+        first, second = (true * float(np.exp(rng.normal(0, 0.02))) for _ in range(2))
+        rows.append(Checked(*predict(config, profile, resolution), first, second, 1))
+    assert covered(rows) >= 85
+    noisy = measured(25, noise=0.15)
+    low, high = profile.errors
+    assert noisy.errors[1] / noisy.errors[0] > 1.5 * high / low
+
+
+def test_more_networks_make_predictions_better() -> None:
+    fresh = [draws(1)(index, 0) for index in range(30)]
+
+    def error(profile: Profile) -> float:
+        ratios = [predict(*_with(profile, network)).value / true_whole_ms(*network) for network in fresh]
+        return float(np.sqrt(np.mean(np.square(np.log(ratios)))))
+
+    assert error(measured(40, noise=0.05)) < error(measured(6, noise=0.05))
+
+
+def test_a_prediction_needs_few_steps_once_its_parts_are_known(profile: Profile) -> None:
+    """Parts are kept, so that a second prediction computes nothing but sums."""
+    config, resolution = draws(1)(0, 0)
+    first = predict(config, profile, resolution)
+    known = len(profile.table._known)
+    assert predict(config, profile, resolution) == first
+    assert len(profile.table._known) == known >= 20
+
+
+def test_a_profile_refuses_to_speak_for_another_device(profile: Profile) -> None:
+    config, resolution = draws(1)(0, 0)
+    assert predict(config, profile, resolution, "a machine").low > 0
+    with pytest.raises(ConfigError, match="the profile is of 'a machine', not of 'another one'"):
+        predict(config, profile, resolution, "another one")
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_half_of_a_profile_is_chosen_where_it_is_least_certain() -> None:
+    small = measured(10)
+    half = replace(small, networks=small.networks[:5])
+    assert choose(half, draws(0), 4, 10) == draws(0)(4, 0)
+    chosen = choose(half, draws(0), 5, 10)
+    candidates = [draws(0)(5, candidate) for candidate in range(40)]
+    doubts = [doubt(half, *candidate) for candidate in candidates]
+    assert chosen == candidates[int(np.argmax(doubts))]
+    assert max(doubts) > np.median(doubts)
+
+
+def test_an_interrupted_profile_continues_to_the_same_networks(tmp_path: Path) -> None:
+    path = tmp_path / "device.json"
+
+    def save(profile: Profile) -> None:
+        write_profile(path, profile)
+        if len(profile.networks) in (2, 7):
+            raise KeyboardInterrupt
+
+    empty = Profile(HERE, "space", 0, (), {"machine": "x"})
+    whole = extend(empty, draws(0), 9, machine(0, np.random.default_rng(0)), lambda _: None)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            extend(read_profile(path) or empty, draws(0), 9, machine(0, np.random.default_rng(0)), save)
+    found = extend(read_profile(path) or empty, draws(0), 9, machine(0, np.random.default_rng(0)), save)
+    assert found.networks == whole.networks == load_profile(path).networks
+    assert load_profile(path).environment == {"machine": "x"}
+
+
+def take_true_times(clock: FakeClock, config: HRViTConfig, resolution: Size) -> Any:
+    """Hooks that make every part of a network take the machine's latency on the clock."""
+
+    def prepare(model: HRViT) -> None:
+        for place in places(plan(config, resolution)):
+            for part, name in _modules(place):
+                ms = true_ms(part)
+                model.get_submodule(name).register_forward_hook(lambda *_, ms=ms: clock.pass_ms(ms))
+
+    return prepare
+
+
+def _modules(place: Any) -> list[tuple[Part, str]]:
+    if place.part.kind != "block":
+        return [(place.part, place.name)]
+    residual = inside(place.part)[-1]
+    return [*((inner.part, inner.name) for inner in place.inside), (residual, place.name)]
+
+
+@pytest.mark.parametrize("form", ["eager", "served"])
+def test_a_network_is_timed_by_part_on_the_clock(form: Any) -> None:
+    """Every part takes a known time; the measurement must return it for each, and their sum for the whole."""
+    clock, resolution = FakeClock(), (32, 32)
+    timed = measure_network(
+        TINY, resolution, HERE.model_copy(update={"form": form}), budget=Budget(min_rounds=3, max_rounds=3),
+        clock=clock, prepare=take_true_times(clock, TINY, resolution),
+    )  # fmt: skip
+    parts = list(parts_of(TINY, resolution))
+    assert timed.parts_ms == pytest.approx([true_ms(part) for part, _ in parts])
+    assert timed.whole_ms == pytest.approx(sum(calls * true_ms(part) for part, calls in parts))
+    assert timed.control == pytest.approx((1, 1, 1))
+
+
+def test_a_check_measures_a_network_twice(profile: Profile) -> None:
+    clock = FakeClock()
+    config, resolution = draws(1)(0, 0)
+    row = check_network(
+        profile, config, resolution, "a machine", clock=clock, prepare=take_true_times(clock, config, resolution)
+    )
+    assert (row.measured_ms, row.again_ms) == pytest.approx([true_whole_ms(config, resolution) / 0.9] * 2)
+    assert row[:3] == predict(config, profile, resolution)
+
+
+def test_the_quality_of_predictions_by_hand() -> None:
+    rows = [
+        Checked(10.0, 9, 11, 10.0, 10.2, 100),
+        Checked(21.6, 19, 23, 20.0, 20.0, 150),
+        Checked(32.7, 30, 36, 30.0, 29.0, 500),
+        Checked(50.0, 41, 59, 40.0, 40.0, 300),
+    ]
+    found = quality(rows)
+    assert (found["profile"].within_5, found["profile"].within_10, found["profile"].tau) == (25, 75, 1)
+    errors = [0, 0.08, 0.09, 0.25]
+    assert found["profile"].rmspe == pytest.approx(100 * math.sqrt(sum(e**2 for e in errors) / 4))
+    assert found["A/A control"].within_5 == 100
+    assert found["MACs alone"].tau == pytest.approx(4 / 6)
+    assert covered(rows) == 75
+
+
+# -- files and commands ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "is a profile of another version"),
+        ({"conditions": {"hardware": ""}}, "conditions.hardware"),
+        ({"networks": [{"config": {}}]}, "is not a profile"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_damaged_profiles_are_refused(change: Mapping[str, Any], said: str, profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "device.json"
+    write_profile(path, profile)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ConfigError, match=said):
+        load_profile(path)
+
+
+def test_a_network_with_another_number_of_parts_is_refused(profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "device.json"
+    short = profile.networks[0].model_copy(update={"parts_ms": (1.0,)})
+    write_profile(path, replace(profile, networks=(short, *profile.networks[1:])))
+    with pytest.raises(ConfigError, match="another number of parts"):
+        load_profile(path)
+
+
+def test_a_search_improves_predicted_latency(
+    profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, file = tmp_path / "device.json", tmp_path / "fast.yaml"
+    fields = {
+        **FIELDS, "objectives": {"predicted_latency_ms": "lower", "params": "higher"}, "profile": str(path),
+        "constraints": {"predicted_latency_ms": {"max": 20}},
+        "budget": {"evaluations": 40, "population": 10, "seeds": [0]},
+    }  # fmt: skip
+    file.write_text(json.dumps(fields))
+    arguments = [str(file), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert search_main(arguments) == 2
+    assert "device.json not found; measure one" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    write_profile(path, profile)
+    assert search_main(arguments) == 0
+    search = Search("fast", search_from(fields), tmp_path / "out" / "fast")
+    by_id: dict[str, HRViTConfig] = {}
+    for state in search.states().values():
+        by_id |= {(config := search.space.config(genome)).id: config for genome in state.archive}
+    rows = list(csv.DictReader((search.own_folder / "pareto.csv").read_text().splitlines()))
+    assert rows
+    for row in rows:
+        predicted = predict(by_id[row["config_id"]], profile, 64).value
+        assert float(row["predicted_latency_ms"]) == pytest.approx(predicted) and predicted <= 20
+    write_profile(path, replace(profile, networks=profile.networks[:10]))
+    assert search_main(arguments) == 2
+    assert "is the state of another search" in capsys.readouterr().err
+
+
+@pytest.fixture
+def space_file(tmp_path: Path) -> Path:
+    fields = {**FIELDS, "base": TINY.to_dict(), "space": {"stem_width": [4, 8, 12, 16], "mlp_ratios": [2, 3]}}
+    (tmp_path / "tiny.yaml").write_text(json.dumps({**fields, "resolution": 32}))
+    return tmp_path / "tiny.yaml"
+
+
+def test_the_commands_measure_and_check_a_profile(
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the machine's latencies in the place of measurements."""
+    monkeypatch.setattr("hrvit_lab.latency.profile_command.measure_network", machine(0.01, np.random.default_rng(0)))
+    monkeypatch.setattr("hrvit_lab.latency.profile_command.hardware", lambda device: "a machine")
+
+    def checked(profile: Profile, config: HRViTConfig, resolution: Size, hardware: str) -> Checked:
+        true = true_whole_ms(config, resolution)
+        return Checked(*predict(config, profile, resolution, hardware), true, true, 1000)
+
+    monkeypatch.setattr("hrvit_lab.latency.profile_command.check_network", checked)
+    out = str(tmp_path / "device.json")
+    asked = ["profile", str(space_file), "--resolution", "32", "--networks", "6", "--threads", "1", "--out", out]
+    assert main(asked) == 0
+    assert "6 networks on a machine, 1 thread, eager, float32, batch 1" in capsys.readouterr().out
+    before = Path(out).read_bytes()
+    assert main(asked) == 0 and Path(out).read_bytes() == before
+    assert main(["check", out, "--search", str(space_file), "--resolution", "32", "--networks", "8"]) == 0
+    output = capsys.readouterr().out
+    assert "Predicted latency of 8 networks" in output and "A/A control" in output and "MACs alone" in output
+    assert len(json.loads((tmp_path / "device.check.json").read_text())) <= 8
+
+    def refused(said: str, *arguments: str) -> None:
+        assert main(list(arguments)) == 2
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error
+
+    refused("is a profile of other conditions", *asked, "--batch-size", "2")
+    refused("is a profile of other space, resolutions or seed", *asked, "--seed", "1")
+    refused("nothing to check", "check", out)
+    refused("not found; measure one", "check", str(tmp_path / "none.json"), "--search", str(space_file))
+    refused("unknown search 'cpu_nan'", "profile", "cpu_nan", "--out", out)
+    refused("--out", "profile", str(space_file))
+    monkeypatch.setattr("hrvit_lab.latency.profile_command.hardware", lambda device: "another one")
+    (tmp_path / "device.check.json").unlink()
+    refused("the profile is of 'a machine', not of 'another one'", "check", out, "--search", str(space_file),
+            "--resolution", "32")  # fmt: skip
