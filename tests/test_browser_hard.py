@@ -1,4 +1,4 @@
-"""The app in a browser under hard conditions: many points, and names with markup."""
+"""The app in a browser under hard conditions: many points, names with markup, and Axe's rules of accessibility."""
 
 import io
 import re
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench_app import write_many
-from browsing import Server, opened, serve, settled
+from browsing import THEMES, Server, opened, serve, settled
 from PIL import Image
 from test_points import write_run
 from test_report import write_study
@@ -108,4 +108,25 @@ def test_a_selected_point_with_markup_is_text(browser: "Browser", named: Server)
     page.get_by_role("heading", name="Details").wait_for()
     settled(page)
     assert is_plain(page)
+    page.close()
+
+
+# -- accessibility ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", [address(page) for page in PAGES])
+def test_axe_finds_nothing_serious(browser: "Browser", server: str, name: str, theme: str) -> None:
+    """The rules of WCAG 2, levels A and AA."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page = opened(browser, f"{server}/{name}", theme=theme)
+    page.wait_for_timeout(2000)
+    found = axe.Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"], "resultTypes": ["violations"]})
+    serious = {
+        f"{rule['id']}: {node['html'][:200]}"
+        for rule in found.response["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    }
+    assert serious == set()
     page.close()

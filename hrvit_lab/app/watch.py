@@ -10,6 +10,7 @@ import streamlit as st
 
 from hrvit_lab import cli
 from hrvit_lab.app import processes
+from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.curves_chart import curves_chart, study_curves
 from hrvit_lab.app.pages.studies import draw_table, tradeoff_chart
 from hrvit_lab.app.processes import SAID, Process, State
@@ -190,10 +191,10 @@ def _draw_study(status: Status) -> None:
             st.caption("Curves appear when the first training finishes.")
         else:
             label = SCORES[results.score]
-            st.altair_chart(
+            draw_chart(
                 curves_chart(curves, "epoch", "epoch", f"validation {label} on {results.dataset}, %", "%"),
-                width="stretch", key="curves of a study",
-                alt=f"Validation {label} by epoch of {curves['variant'].nunique()} networks.",
+                "curves of a study",
+                f"Validation {label} by epoch of {curves['variant'].nunique()} networks.",
             )  # fmt: skip
             st.caption(
                 f"Mean over the finished seeds; bars: smallest to largest. A proxy: {results.spec.train.epochs} epochs."
@@ -205,9 +206,9 @@ def _draw_study(status: Status) -> None:
         x, y = results.spec.axes_of_tradeoff
         rows = results.table[[x, y]].notna().all(axis=1).sum() if {x, y} <= set(results.table) else 0
         if rows and results.comparable:
-            st.altair_chart(
-                tradeoff_chart(results, x, y), width="stretch", key="trade-off of a study",
-                alt=f"{y} against {x} of {rows} networks.",
+            draw_chart(
+                tradeoff_chart(results, x, y), "trade-off of a study",
+                f"{y} against {x} of {rows} networks.",
             )  # fmt: skip
             st.caption(f"{rows} of {len(results.table)} networks have both values so far. Hover for all values.")
         else:
@@ -273,9 +274,9 @@ def _draw_line(data: pd.DataFrame, title: str, unit: str, empty: str, key: str) 
     if data.empty:
         st.caption(empty)
         return
-    st.altair_chart(
-        curves_chart(data, "step", "step", title, unit), width="stretch", key=f"{key} of a training",
-        alt=f"{title} by step, {len(data)} values.",
+    draw_chart(
+        curves_chart(data, "step", "step", title, unit), f"{key} of a training",
+        f"{title} by step, {len(data)} values.",
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from hrvit_lab import plots
 from hrvit_lab.app.builder import costs, edits, exports, style
 from hrvit_lab.app.builder.fields import Fields
 from hrvit_lab.app.builder.state import MAX_SIDE, MESSAGE, Draft, current, draft_of, edit, hold, keep, shown
+from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig, preset, preset_names
 from hrvit_lab.config.repair import Change, Fault, find_fault
@@ -217,7 +218,10 @@ def _draw_more(draft: Draft, config: HRViTConfig, counts: Counts) -> None:
         ["Costs by part", f"Changes ({len(changed)})", "YAML", "Python", "timm", "Study"]
     )
     with bars:
-        st.altair_chart(costs.cost_chart(counts, draft.cost, draft.by), width="stretch")
+        draw_chart(
+            costs.cost_chart(counts, draft.cost, draft.by), f"{draft.cost} by {draft.by}",
+            f"Bars: {METRICS[draft.cost].label} by {draft.by}.",
+        )  # fmt: skip
         svg = plots.diagram(config, counts.resolution, draft.cost)
         st.download_button(
             "Drawing (SVG)", svg, exports.file_name(config, "svg"), "image/svg+xml", icon=":material/download:",

@@ -9,6 +9,7 @@ import streamlit as st
 
 from hrvit_lab.app import compare_charts as charts
 from hrvit_lab.app import compared, compared_race, folders, processes
+from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.compared import COSTS, MAX_MODELS, SIZES, Model
 from hrvit_lab.app.navigate import OPENED
 from hrvit_lab.app.widgets import plain
@@ -87,9 +88,9 @@ def _draw_costs(models: Sequence[Model], side: int) -> None:
     rows, names = compared.cost_rows(models), [model.name for model in models]
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.altair_chart(
-            charts.ratio_chart(rows, names), width="stretch", key="ratios",
-            alt="; ".join(f"{r.cost} of {r.model}: {r.text}" for r in rows.itertuples() if r.key in ("params", "macs")),
+        draw_chart(
+            charts.ratio_chart(rows, names), "ratios",
+            "; ".join(f"{r.cost} of {r.model}: {r.text}" for r in rows.itertuples() if r.key in ("params", "macs")),
         )  # fmt: skip
         st.caption(f"One image of {side} × {side} px, counted in closed form or operator by operator; float32 bytes.")
     with right:
@@ -135,10 +136,9 @@ def _draw_difference(models: Sequence[Model], side: int) -> None:
     with left:
         steps = compared.waterfall(table, pair, key)
         more = table["second"].sum() - table["first"].sum()
-        st.altair_chart(
-            charts.waterfall_chart(steps, f"{axis_label(key)} at {side} × {side} px"),
-            width="stretch", key="waterfall",
-            alt=f"From {pair[0]} to {pair[1]}: {', '.join(f'{row.label} {row.text}' for row in steps.itertuples())}.",
+        draw_chart(
+            charts.waterfall_chart(steps, f"{axis_label(key)} at {side} × {side} px"), "waterfall",
+            f"From {pair[0]} to {pair[1]}: {', '.join(f'{row.label} {row.text}' for row in steps.itertuples())}.",
         )  # fmt: skip
         st.caption(
             f"From the {_cost_label(key)} of {pair[0]} to those of {pair[1]}: {'+' if more >= 0 else '−'}"
@@ -219,9 +219,9 @@ def _draw_laps(laps: Sequence[compared_race.Lap]) -> None:
     samples, conditions = compared_race.sample_rows(laps), laps[0].conditions
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.altair_chart(
-            charts.distribution_chart(samples, summary, names, conditions), width="stretch", key="distributions",
-            alt="Latency: " + "; ".join(f"{row.model}: {row.median:.4g} ms" for row in summary.itertuples()),
+        draw_chart(
+            charts.distribution_chart(samples, summary, names, conditions), "distributions",
+            "Latency: " + "; ".join(f"{row.model}: {row.median:.4g} ms" for row in summary.itertuples()),
         )  # fmt: skip
         _download("Times (CSV)", samples, "times.csv")
     with right:
@@ -230,10 +230,10 @@ def _draw_laps(laps: Sequence[compared_race.Lap]) -> None:
         ]
         st.markdown("  \n".join(said))
         if len(ratios):
-            st.altair_chart(
+            draw_chart(
                 charts.interval_chart(ratios, "ratio", f"latency divided by that of {names[0]}, 95 % interval", 1),
-                width="stretch", key="ratios of latency",
-                alt="; ".join(f"{row.model}: {row.ratio:.3f}, {row.verdict}" for row in ratios.itertuples()),
+                "ratios of latency",
+                "; ".join(f"{row.model}: {row.ratio:.3f}, {row.verdict}" for row in ratios.itertuples()),
             )  # fmt: skip
             _download("Ratios (CSV)", ratios, "ratios.csv")
     st.caption(LEGEND)
@@ -280,10 +280,10 @@ def _draw_effects(one: compared.Accuracy, number: int) -> None:
     data = one.effects.assign(
         verdict=["differs" if p < 0.05 else "no difference shown" if p == p else "one seed" for p in one.effects["p"]]
     )
-    st.altair_chart(
+    draw_chart(
         charts.interval_chart(data, "delta", f"Δ {one.score} to {one.reference}, points; paired by seed, 95 %", 0),
-        width="stretch", key=f"effects {number}",
-        alt="; ".join(f"{row.model}: {row.delta:+.2f} points" for row in data.itertuples()),
+        f"effects {number}",
+        "; ".join(f"{row.model}: {row.delta:+.2f} points" for row in data.itertuples()),
     )  # fmt: skip
     said = [
         f"{plain(row.model)}: {row.delta:+.2f} points [{row.low:+.2f}, {row.high:+.2f}], {row.n} seeds, {row.verdict}"

@@ -10,6 +10,7 @@ import streamlit as st
 
 from hrvit_lab.app import folders
 from hrvit_lab.app.builder.exports import show_value
+from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.navigate import link_to_build
 from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data, scatter_titles
 from hrvit_lab.app.widgets import plain
@@ -123,10 +124,10 @@ def _draw_scatter(shown: pd.DataFrame, y: Quantity, x: Quantity, colored: str) -
     """The chart; returns the selected points."""
     data = scatter_data(shown, x, y, colored)
     chart = scatter_chart(data, x, y, scatter_titles(x, y, colored), colored)
-    event = st.altair_chart(
-        chart, width="stretch", key=f"scatter of {x.key}, {y.key}", on_select="rerun",
-        selection_mode=["points"],
-        alt=f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
+    event = draw_chart(
+        chart, f"scatter of {x.key}, {y.key}",
+        f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
+        on_select="rerun", selection_mode=["points"],
     )  # fmt: skip
     said = [
         f"{len(data):,} point{'s' * (len(data) != 1)}. The line joins the Pareto front.",
@@ -164,9 +165,9 @@ def _draw_parallel(
     elif rows.empty:
         st.info("No point has values of all these axes.")
     else:
-        st.altair_chart(
-            parallel_chart(rows, [quantities[key] for key in chosen], colored), width="stretch",
-            alt=f"Parallel coordinates of {len(rows)} points on {len(chosen)} axes.",
+        draw_chart(
+            parallel_chart(rows, [quantities[key] for key in chosen], colored), "parallel coordinates",
+            f"Parallel coordinates of {len(rows)} points on {len(chosen)} axes.",
         )  # fmt: skip
         st.caption(f"{len(rows):,} points have values of all axes. Better values are at the top.")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.navigate import link_to_build
 from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles
 from hrvit_lab.app.widgets import plain
@@ -74,10 +75,10 @@ def _draw_chart(points: Points) -> None:
     vertical, horizontal = points.quantities[y or scores[0].key], points.quantities[x or costs[0].key]
     shown = points.table[points.table[[vertical.key, horizontal.key]].notna().all(axis=1)]
     data = scatter_data(shown, horizontal, vertical, "source")
-    st.altair_chart(
+    draw_chart(
         scatter_chart(data, horizontal, vertical, scatter_titles(horizontal, vertical, "source"), "source"),
-        width="stretch",
-        alt=f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
+        f"printed {vertical.key} against {horizontal.key}",
+        f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
     )  # fmt: skip
     st.caption("Printed against printed: sources count and train differently. The line joins the Pareto front.")
 

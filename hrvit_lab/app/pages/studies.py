@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
+from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.folders import find_results, results_root
 from hrvit_lab.app.points_chart import scatter_chart, with_places
 from hrvit_lab.app.widgets import plain
@@ -142,7 +143,11 @@ def _draw_tradeoff(results: Results) -> None:
     elif rows.empty:
         st.info("No variant has both metrics.")
     else:
-        st.altair_chart(tradeoff_chart(results, x, y), width="stretch")
+        draw_chart(
+            tradeoff_chart(results, x, y),
+            f"{results.name}: {y} against {x}",
+            f"{y} against {x} of {len(rows)} variants.",
+        )
         st.caption(_chart_note(results, x, y, len(results.table) - len(rows)))
 
 

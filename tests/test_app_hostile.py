@@ -1,0 +1,86 @@
+"""The app's server under hostile addresses and many sessions at once, without a browser."""
+
+import gc
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlencode
+
+import psutil
+import pytest
+from browsing import Server, ask, connected, elements, query_keys, serve, visit
+from test_report import write_study
+
+from hrvit_lab.app.main import PAGES, address
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+HOSTILE = [
+    "", "\0", "../../../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "<script>alert(1)</script>",
+    "[evil](http://evil.test)", "9" * 5000, "-1", "-0", "1e400", "nan", "inf", "true", "null", "[]", "{}", "[" * 3000,
+    '{"branches": 1e9}', "!!python/object:os.system", "*a", "%s%n%x", "__proto__", "a\nb\r\nc", "\x1b[31m\u202e",
+    "hrvit_b3," * 200, "timm:resnet18", "timm:../../x", "hrvit_nano.yaml", "💥" * 500,
+]  # fmt: skip
+SESSIONS = 20
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    results = tmp_path_factory.mktemp("results")
+    write_study(results / "study")
+    with serve(results, tmp_path_factory.mktemp("runs")) as running:
+        yield running
+
+
+def addresses(server: Server, name: str) -> Iterator[str]:
+    """Query strings in which each key of the page, and some that it does not have, have hostile values.
+
+    Neighbouring keys have neighbouring values, so that each value occurs on each page.
+    """
+    keys = sorted(query_keys(visit(server, name)) | {"sources", "model", "models", "study", "unknown"})
+    for first in range(0, len(HOSTILE), 3):
+        yield urlencode({key: HOSTILE[(first + place) % len(HOSTILE)] for place, key in enumerate(keys)})
+    yield "&".join(f"{key}=a&{key}=b" for key in keys)
+    yield "=&&==&%zz&%00=%ff"
+
+
+@pytest.mark.parametrize("name", [address(page) for page in PAGES])
+def test_a_hostile_address_gives_a_page_without_an_exception(server: Server, name: str) -> None:
+    for query in addresses(server, name):
+        messages = visit(server, name, query)
+        assert elements(messages, "exception") == [], query[:200]
+        for alert in elements(messages, "alert"):
+            assert "\n" not in alert.body.strip() and len(alert.body) < 1500, (query[:200], alert.body[:300])
+    assert server.lives
+
+
+def test_the_memory_of_twenty_sessions_comes_back(server: Server) -> None:
+    """Twenty users open all pages at once, and leave. Later rounds need no more memory than the first ones."""
+    pages = [address(page) for page in PAGES]
+
+    def use(number: int) -> int:
+        """The errors that one user saw."""
+        with connected(server) as connection:
+            own = pages[number % len(pages) :] + pages[: number % len(pages)]
+            return sum(len(elements(list(ask(connection, page)), "exception")) for page in own)
+
+    resident = []
+    for _ in range(ROUNDS):
+        with ThreadPoolExecutor(SESSIONS) as users:
+            assert sum(users.map(use, range(SESSIONS))) == 0
+        gc.collect()
+        time.sleep(2)
+        resident.append(psutil.Process(server.pid).memory_info().rss / 2**20)
+    assert server.lives
+    print("resident MiB after each round:", [round(each) for each in resident])
+    assert resident[-1] - resident[1] < 0.1 * resident[1]
+
+
+def test_two_users_do_not_see_each_others_choices(server: Server, tmp_path: Path) -> None:
+    with connected(server) as one, connected(server) as other:
+        list(ask(one, "build", "preset=hrvit_b1"))
+        plain = [str(each) for each in elements(list(ask(other, "build")), "markdown")]
+        again = [str(each) for each in elements(visit(server, "build"), "markdown")]
+    assert plain == again
