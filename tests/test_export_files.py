@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, build
@@ -19,7 +20,9 @@ from hrvit_lab.__main__ import main
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.export import __main__ as cli
 from hrvit_lab.export import command, formats, write
+from hrvit_lab.export.accuracy import compare_accuracy, confusion
 from hrvit_lab.export.agreement import Check, compare, difference
+from hrvit_lab.export.data_command import ImagesWithLabels, measure_accuracy
 from hrvit_lab.export.folder import finish, unfinished
 from hrvit_lab.export.formats import FORMATS, check_request
 from hrvit_lab.export.graph import side_step
@@ -324,6 +327,118 @@ def test_required_checks_decide() -> None:
         check_agreement((shown_only, bad), "x", Request("pt2"))
 
 
+# -- int8 ----------------------------------------------------------------------------------------------------
+
+
+def test_int8_against_rounding_by_hand(tmp_path: Path) -> None:
+    """A linear of pixels: inputs, weights and outputs rounded to 127 steps of their largest absolute value."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 1, bias=False).eval().requires_grad_(False)
+    images = torch.rand(8, 3, 4, 4) * 2 - 1
+    request = Request("onnx", (4, 4), 2, dtype="int8", calibration=images)
+    exported = export_network(layer, request, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert all(check.tolerance == float("inf") for check in exported.checks)
+    x, w = images.numpy(), layer.weight.numpy().reshape(4, 3)
+
+    def rounded(values: np.ndarray, most: np.ndarray) -> np.ndarray:
+        return np.asarray(np.clip(np.round(values / (most / 127)), -127, 127) * (most / 127))
+
+    wanted = np.einsum("oc,nchw->nohw", rounded(w, np.abs(w).max(1, keepdims=True)), rounded(x, np.abs(x).max()))
+    step = np.abs(layer(images).numpy()).max() / 127  # of the outputs, which are rounded, too
+    load = FORMATS["onnx"].load(exported.path, request)
+    found = np.concatenate([load(pair)[0].numpy() for pair in images.split(2)])
+    assert np.abs(found - wanted).max() < 1.01 * step
+    assert np.abs(found - np.einsum("oc,nchw->nohw", w, x)).max() > 0.1 * step
+
+
+def test_calibration_needs_a_batch(tmp_path: Path) -> None:
+    request = Request("onnx", (4, 4), 3, dtype="int8", calibration=torch.rand(2, 3, 4, 4))
+    with pytest.raises(ConfigError, match="calibration needs at least one batch of 3 images, but --data has 2"):
+        export_network(nn.Conv2d(3, 4, 1), request, tmp_path)
+
+
+def test_accuracy_by_hand() -> None:
+    """Four images, two classes: three are right before, two after; intersections divided by unions by hand."""
+    truth, before, after = [0, 0, 1, 1], [0, 0, 1, 0], [0, 1, 1, 0]
+    was, now = (
+        np.stack([confusion(np.array([a]), np.array([b]), 2) for a, b in zip(truth, guesses, strict=True)])
+        for guesses in (before, after)
+    )
+    top1 = compare_accuracy(was, now, "top1")
+    assert (top1.before, top1.after, top1.images) == (75.0, 50.0, 4)
+    assert top1.change_low <= -25.0 <= top1.change_high <= 0.0
+    miou = compare_accuracy(was, now, "miou")
+    assert miou.before == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    assert miou.after == pytest.approx(100 * (1 / 3 + 1 / 3) / 2)
+    same = compare_accuracy(was, was, "top1")
+    assert (same.change_low, same.change_high) == (0.0, 0.0)
+
+
+def test_the_interval_covers_a_known_change() -> None:
+    """Of 400 images, 20 are lost and 8 are won; the standard error of the difference is √28 / 400."""
+    right, wrong = confusion(np.array([0]), np.array([0]), 2), confusion(np.array([0]), np.array([1]), 2)
+    was = np.stack([right] * 300 + [wrong] * 100)
+    now = np.stack([wrong] * 20 + [right] * 280 + [right] * 8 + [wrong] * 92)
+    found = compare_accuracy(was, now, "top1")
+    half = 1.96 * 100 * 28**0.5 / 400
+    assert found.after - found.before == pytest.approx(-3.0)
+    assert found.change_low == pytest.approx(-3.0 - half, abs=0.4)
+    assert found.change_high == pytest.approx(-3.0 + half, abs=0.4)
+    assert "75.00 % before and 72.00 % after, a change of -3.00 points" in found.sentence
+
+
+class Five:
+    """Five images, the numbers 0 to 4; those above 2 are light."""
+
+    class_names = ("dark", "light")
+    task = "classification"
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Any:
+        return float(index), int(index > 2)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+def test_the_last_batch_is_filled_and_counted_once() -> None:
+    """Five images in batches of two; the file is wrong on one of them."""
+
+    def transform(value: Any, target: Any) -> tuple[Tensor, Any]:
+        return torch.full((3, 4, 4), value), target
+
+    def plain(images: Tensor) -> Tensor:
+        assert images.shape == (2, 3, 4, 4)
+        value = images.mean((1, 2, 3))
+        return torch.stack([2.5 - value, value - 2.5], 1)
+
+    samples: Any = Five()
+    tests = ImagesWithLabels(samples, (4, 0, 3, 1, 2), transform, "top1")
+    found = measure_accuracy(plain, lambda images: [plain(images - 1)], tests, Request("onnx", (4, 4), 2), 0)
+    assert (found.before, found.after, found.images) == (100.0, 80.0, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", [name for name in FORMATS if "int8" in FORMATS[name].dtypes])
+def test_int8_calibrated_on_a_folder(small: Path, ceilings: None, name: str) -> None:
+    (small / "images" / "more").mkdir(parents=True)
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(small / "images" / "more" / f"{index}.png")
+    line = f"export small.yaml --format {name} --resolution 32 --dtype int8 --data images --max-seconds 0.1 --threads 1"
+    assert run(f"{line} --out made --batch-size 2") == 0
+    card, text = json.loads(Path("made/card.json").read_text()), Path("made/card.md").read_text()
+    assert (card["dtype"], card["calibration_images"], card["accuracy"]) == ("int8", 6, None)
+    assert "Calibrated on 6 images. Not measured: the images have no labels." in text
+    assert 1e-4 < card["checks"][0]["relative_error"] < 0.5 and card["latency"]["latency_ms"]["value"] > 0
+    files = {FORMATS[name].file, *FORMATS[name].beside, "card.md", "card.json", "config.yaml"}
+    assert {path.name for path in Path("made").iterdir()} == files
+
+
 # -- requests that are refused -------------------------------------------------------------------------------
 
 
@@ -358,6 +473,11 @@ def test_required_checks_decide() -> None:
         ("small.yaml --format pt2 --out .", "already contains"),
         ("small.yaml --format pt2 --out small.yaml/made", "small.yaml"),
         ("small.yaml --format pt2 --max-seconds 0", "'0' is invalid"),
+        ("small.yaml --format pt2 --dtype int8", "format pt2 does not support int8"),
+        ("small.yaml --format onnx --dtype int8", "int8 needs images for calibration; give a recipe or a folder"),
+        ("small.yaml --format onnx --data .", "--data calibrates int8, but --dtype is float32; remove --data"),
+        ("small.yaml --format onnx --dtype int8 --data .", "contains no images (.png, .jpg"),
+        ("small.yaml --format onnx --dtype int8 --data absent", "absent"),
     ],
 )
 def test_invalid_requests_are_one_sentence(

@@ -21,6 +21,8 @@ examples:
   hrvit-lab export hrvit_nano --format pt2 --dynamic batch,size --no-race
   hrvit-lab export runs/b1 --format onnx --dynamic batch --out exported/b1
   hrvit-lab export timm:resnet18 --format torchscript
+  hrvit-lab export hrvit_nano.fashion_mnist --format onnx --dtype int8 \\
+      --data fashion_mnist
 
 formats:
 {formats}
@@ -84,6 +86,19 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--dtype", type=dtype, default="float32", metavar="D",
         help="number format of weights and arithmetic: fp32, bf16, fp16, int8 (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", metavar="NAME|DIR",
+        help="for int8, images that the scales are computed from: a recipe (its validation images then give the "
+        "accuracy before and after), or a folder of images (default: none, and int8 is refused)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration-images", type=cli.whole(1, 100_000), default=256, metavar="N",
+        help="how many images at most calibrate int8 (default: 256)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--test-images", type=cli.whole(2, 1_000_000), default=2000, metavar="N",
+        help="how many images at most give the accuracy of int8 (default: 2000)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=cli.path, metavar="DIR",

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from hrvit_lab.cli import mib, printable, si
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.environment import environment, package_version
+from hrvit_lab.export.accuracy import Accuracy
 from hrvit_lab.export.formats import FORMATS
 from hrvit_lab.export.write import Exported
 from hrvit_lab.network.model import HRViT
@@ -20,12 +22,15 @@ CARD, RECORD, CONFIG = "card.md", "card.json", "config.yaml"
 CHUNK_BYTES = 2**20
 
 
-def record(network: NamedNetwork, exported: Exported, latency: Mapping[str, Any] | None) -> dict[str, Any]:
+def record(
+    network: NamedNetwork, exported: Exported, latency: Mapping[str, Any] | None, accuracy: Accuracy | None = None
+) -> dict[str, Any]:
     """All facts about an exported file, as JSON types.
 
     Args:
         network: that was exported.
         latency: of the file; None: it was not measured.
+        accuracy: of the network and the file; None: it was not measured.
     """
     request = exported.request
     form = FORMATS[request.format]
@@ -59,12 +64,14 @@ def record(network: NamedNetwork, exported: Exported, latency: Mapping[str, Any]
                 "images": check.images,
                 "shape": list(check.shape),
                 "relative_error": check.relative_error if math.isfinite(check.relative_error) else None,
-                "tolerance": check.tolerance,
+                "tolerance": check.tolerance if math.isfinite(check.tolerance) else None,
                 "same_nan": check.same_nan,
                 "agrees": check.agrees,
             }
             for check in exported.checks
         ],
+        "calibration_images": None if request.calibration is None else len(request.calibration),
+        "accuracy": None if accuracy is None else asdict(accuracy) | {"sentence": accuracy.sentence},
         "latency": None if latency is None else dict(latency),
         "load": exported.lines,
         "environment": about,
@@ -113,6 +120,7 @@ def as_markdown(about: Mapping[str, Any]) -> str:
             "",
             *table(("images", "shape", "relative error", "tolerance", "NaN", ""), map(_check_row, about["checks"])),
             "",
+            *_accuracy_lines(about),
             "## Latency",
             "",
             *latency_sentences(about["latency"]),
@@ -181,11 +189,19 @@ def code(text: object) -> str:
     return f"`{printable(text).replace('`', chr(39)).replace(chr(10), ' ')}`"
 
 
+def _accuracy_lines(about: Mapping[str, Any]) -> list[str]:
+    """The section on accuracy; empty for a file without calibration."""
+    if about["calibration_images"] is None:
+        return []
+    measured = about["accuracy"]["sentence"] if about["accuracy"] else "Not measured: the images have no labels."
+    return ["## Accuracy", "", f"Calibrated on {about['calibration_images']:,} images. {measured}", ""]
+
+
 def _check_row(check: Mapping[str, Any]) -> tuple[str, ...]:
     error = check["relative_error"]
     return (
         check["images"], _times(check["shape"]), "not finite" if error is None else f"{error:.2g}",
-        f"{check['tolerance']:g}", "same" if check["same_nan"] else "differs",
+        "none" if check["tolerance"] is None else f"{check['tolerance']:g}", "same" if check["same_nan"] else "differs",
         "agrees" if check["agrees"] else "differs",
     )  # fmt: skip
 

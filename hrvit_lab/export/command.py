@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from hrvit_lab import cli
 from hrvit_lab.config import SEGMENTERS, ConfigError
 from hrvit_lab.export.card import CARD, CONFIG, RECORD, as_markdown, latency_sentences, record
+from hrvit_lab.export.data_command import measure_accuracy, open_images
 from hrvit_lab.export.folder import check_new, finish, unfinished
 from hrvit_lab.export.formats import FORMATS, check_request, find_format
 from hrvit_lab.export.graph import served_form, side_step
@@ -41,15 +43,20 @@ def export(options: argparse.Namespace) -> int:
     """
     console = cli.console(soft_wrap=True)
     find_format(options.format)
-    if options.dtype == "int8":
-        raise ConfigError("int8 is not supported yet; use --dtype fp32, bf16 or fp16")
+    if options.data is not None and options.dtype != "int8":
+        raise ConfigError(f"--data calibrates int8, but --dtype is {options.dtype}; remove --data, or use --dtype int8")
     if options.out is not None:
         check_new(options.out)
     network = open_network(options.model, seed=options.seed, resolution=options.resolution)
     if not network.trained:
         with seeded(options.seed):
             randomize_norms(network.model)
-    request = make_request(options, network)
+    request, tests = make_request(options, network), None
+    if options.data is not None:
+        images, tests = open_images(
+            options.data, network, request, options.calibration_images, options.test_images, options.seed
+        )
+        request = replace(request, calibration=images)
     check_request(request, network.model, network.name)
     place = options.out or FOLDER / plain_name(f"{network.name}-{options.format}")
     with unfinished(place.parent) as folder:
@@ -61,10 +68,15 @@ def export(options: argparse.Namespace) -> int:
             console.print(
                 f"  {check.images}, {'×'.join(map(str, check.shape))}: {verdict} ({check.relative_error:.2g})"
             )
+        accuracy = None
+        if tests is not None:
+            file = ExportedFile(network.model, exported)
+            accuracy = measure_accuracy(network.model.eval(), file, tests, request, options.seed)
+            console.print(accuracy.sentence)
         latency = None if options.no_race else as_facts(race_file(network, exported, options, console))
         for sentence in latency_sentences(latency):
             console.print(sentence)
-        about = record(network, exported, latency)
+        about = record(network, exported, latency, accuracy)
         write_atomically(folder / RECORD, json.dumps(about, indent=2, allow_nan=False) + "\n")
         write_atomically(folder / CARD, as_markdown(about))
         if isinstance(network.model, HRViT):
@@ -98,7 +110,10 @@ def race_file(network: NamedNetwork, exported: Exported, options: argparse.Names
     request = exported.request
     plain = network.model
     file = NamedModel(f"the file {exported.path.name}", plain, ExportedFile(plain, exported))
-    entries = [Entry(NamedModel(network.name, plain, served_form(plain))), Entry(file, dtype=request.dtype)]
+    dtype = request.dtype
+    if dtype == "int8":  # judged by its accuracy, so the race compares its outputs with its own
+        file, dtype = NamedModel(file.name, file.module, file.module), "float32"
+    entries = [Entry(NamedModel(network.name, plain, served_form(plain))), Entry(file, dtype=dtype)]
     setting = Setting(request.resolution, request.batch_size, threads=options.threads)
     budget = Budget(max_seconds=options.max_seconds)
     warmup = min(MAX_WARMUP_SECONDS, options.max_seconds)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from torch import nn
 
 from hrvit_lab.errors import ConfigError, suggest
-from hrvit_lab.export import onnx_graph, openvino_ir, pt2, torchscript
+from hrvit_lab.export import int8, onnx_graph, openvino_ir, pt2, torchscript
 from hrvit_lab.export.format import Format
 from hrvit_lab.export.request import FREE_AXES, Request
 from hrvit_lab.network.model import HRViT
@@ -17,11 +17,11 @@ FORMATS: dict[str, Format] = {
     "pt2": Format("PyTorch (torch.export)", "model.pt2", pt2.write, pt2.load, pt2.lines),
     "onnx": Format(
         "ONNX Runtime", "model.onnx", onnx_graph.write, onnx_graph.load, onnx_graph.lines,
-        dtypes=("float32", "float16"), packages=("onnx", "onnxscript", "onnxruntime"),
+        dtypes=("float32", "float16", "int8"), packages=int8.PACKAGES,
     ),
     "openvino": Format(
         "OpenVINO", "model.xml", openvino_ir.write, openvino_ir.load, openvino_ir.lines,
-        packages=("openvino",), beside=("model.bin",),
+        dtypes=("float32", "bfloat16", "float16", "int8"), packages=("openvino",), beside=("model.bin",),
     ),
     "torchscript": Format(
         "PyTorch (TorchScript)", "model.pt", torchscript.write, torchscript.load, torchscript.lines, free=("batch",)
@@ -38,10 +38,19 @@ def find_format(name: str) -> Format:
     """
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; {suggest(name, FORMATS)}")
-    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
-    if missing:
-        raise ConfigError(f"format {name} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
+    check_installed(FORMATS[name].packages, f"format {name}")
     return FORMATS[name]
+
+
+def check_installed(packages: tuple[str, ...], what: str) -> None:
+    """Check that the packages that ``what`` requires are installed.
+
+    Raises:
+        ConfigError: naming those that are not.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
 
 
 def check_request(request: Request, model: nn.Module, name: str) -> None:
@@ -58,6 +67,10 @@ def check_request(request: Request, model: nn.Module, name: str) -> None:
             f"format {request.format} does not support {request.dtype}; use --dtype {' or '.join(form.dtypes)}, or "
             "another --format"
         )
+    if request.dtype == "int8":
+        check_installed(int8.PACKAGES, "int8")
+        if request.calibration is None:
+            raise ConfigError("int8 needs images for calibration; give a recipe or a folder of images with --data")
     for axis in request.free:
         if axis not in FREE_AXES:
             raise ConfigError(f"axis {axis!r} is unknown; use {' or '.join(FREE_AXES)}")

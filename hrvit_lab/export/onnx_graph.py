@@ -1,20 +1,30 @@
 """``onnx``: a graph of ONNX operators, run by ONNX Runtime and many others."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
 from hrvit_lab.export.format import Runner
 from hrvit_lab.export.graph import exported_program
+from hrvit_lab.export.int8 import quantize
 from hrvit_lab.export.request import Request
 
 INPUT = "images"
 
 
 def write(served: nn.Module, request: Request, path: Path) -> None:
-    """Write the graph with its weights in one file."""
+    """Write the graph with its weights in one file; for int8, quantized."""
+    if request.dtype == "int8":
+        assert request.calibration is not None, "check_request has checked it"
+        with TemporaryDirectory(dir=path.parent) as folder:
+            source = Path(folder) / path.name
+            write(served, replace(request, dtype="float32"), source)
+            quantize(source, path, INPUT, request.calibration, request.batch_size)
+        return
     program = exported_program(served, request)
     torch.onnx.export(program, (), path, dynamo=True, verbose=False, external_data=False, input_names=[INPUT])
 

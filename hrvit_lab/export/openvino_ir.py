@@ -1,26 +1,34 @@
 """``openvino``: a graph in OpenVINO's own format, two files with one name."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 
+from hrvit_lab.export import onnx_graph
 from hrvit_lab.export.format import Runner
 from hrvit_lab.export.graph import exported_program
 from hrvit_lab.export.request import Request
 
-HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-"""The number format of the arithmetic is a setting at loading. Without it, OpenVINO takes the processor's fastest."""
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+"""The number format of the arithmetic (in int8: of what is not quantized) is a setting at loading. Without it, OpenVINO
+takes the processor's fastest."""
 
 
 def write(served: nn.Module, request: Request, path: Path) -> None:
     """Write the graph (``.xml``) and its weights (``.bin``); the weights are float32, or float16 if that was asked."""
     openvino = import_module("openvino")
-    in_float32 = Request(request.format, request.resolution, request.batch_size, request.free, "float32",
-                         request.channels, request.side_step)  # fmt: skip
-    converted = openvino.convert_model(exported_program(served, in_float32))
+    if request.dtype == "int8":  # OpenVINO reads the quantized graph of ONNX Runtime
+        with TemporaryDirectory(dir=path.parent) as folder:
+            source = Path(folder) / "model.onnx"
+            onnx_graph.write(served, request, source)
+            converted = openvino.convert_model(source)
+    else:
+        converted = openvino.convert_model(exported_program(served, replace(request, dtype="float32")))
     converted.reshape(list(request.open_shape))  # the converter forgets which axes are fixed
     openvino.save_model(converted, path, compress_to_fp16=request.dtype == "float16")
 

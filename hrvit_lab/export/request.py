@@ -1,6 +1,6 @@
 """What is exported: a format, the shape of the images, and the number format of the arithmetic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,10 +23,11 @@ class Request:
         resolution: input height and width in pixels.
         batch_size: images per call.
         free: those of ``FREE_AXES`` that a caller of the file may choose.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``: number format of weights and arithmetic. Images and
-            outputs are float32 in every file.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``: number format of weights and arithmetic.
+            Images and outputs are float32 in every file.
         channels: of the images.
         side_step: with a free size, height and width are multiples of this number of pixels.
+        calibration: for int8, images (N, C, H, W) as the network takes them.
     """
 
     format: str
@@ -36,6 +37,7 @@ class Request:
     dtype: str = "float32"
     channels: int = 3
     side_step: int = 1
+    calibration: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,0 +1,79 @@
+"""Accuracy of a network before and after a change, on the same images, with an interval of the difference."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1000
+
+Counts = NDArray[np.int64]
+"""Confusion matrices of images: (N, C, C), row = truth, column = prediction."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A score before and after, in percent.
+
+    Attributes:
+        score: ``"top1"`` or ``"miou"``.
+        before, after: on the same images.
+        change_low, change_high: the 95 % interval of ``after − before`` in percentage points, by resampling images.
+        images: how many.
+    """
+
+    score: str
+    before: float
+    after: float
+    change_low: float
+    change_high: float
+    images: int
+
+    @property
+    def sentence(self) -> str:
+        """All values in words."""
+        return (
+            f"{self.score} {self.before:.2f} % before and {self.after:.2f} % after, a change of "
+            f"{self.after - self.before:+.2f} points [{self.change_low:+.2f}, {self.change_high:+.2f}], on "
+            f"{self.images:,} images (95 % interval over images)."
+        )
+
+
+def confusion(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """The confusion matrix of one image, (C, C); a truth outside of the classes is ignored.
+
+    >>> confusion(np.array([0, 1, 1, 255]), np.array([0, 0, 1, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    known = (truth >= 0) & (truth < classes)
+    pairs = truth[known] * classes + guess[known]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+
+
+def compare_accuracy(before: Counts, after: Counts, score: str, seed: int = 0) -> Accuracy:
+    """Scores of all images together, and the interval of their difference.
+
+    Args:
+        before, after: of the same images in the same order.
+        score: ``"top1"``: share of correct predictions; ``"miou"``: mean over classes that occur of intersection
+            divided by union.
+    """
+    n = len(before)
+    picks = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    changes = _scores(picks, after, score) - _scores(picks, before, score)
+    low, high = np.percentile(changes, [2.5, 97.5])
+    once = np.ones((1, n), dtype=np.int64)
+    was, now = (float(_scores(once, counts, score)[0]) for counts in (before, after))
+    return Accuracy(score, was, now, float(low), float(high), n)
+
+
+def _scores(picks: NDArray[np.int64], counts: Counts, score: str) -> NDArray[np.float64]:
+    """The score of each resample, in percent: picks (R, N), counts (N, C, C) → (R,)."""
+    classes = counts.shape[-1]
+    sums = (picks.astype(float) @ counts.reshape(len(counts), -1).astype(float)).reshape(-1, classes, classes)
+    right = np.diagonal(sums, axis1=1, axis2=2)
+    if score == "top1":
+        return np.asarray(100 * right.sum(1) / sums.sum((1, 2)))
+    union = sums.sum(1) + sums.sum(2) - right
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(100 * np.nanmean(np.where(sums.sum(2) > 0, right / union, np.nan), axis=1))

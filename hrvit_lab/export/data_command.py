@@ -1,0 +1,135 @@
+"""The images of an int8 export: for calibration, and for the accuracy before and after."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ImageOps
+from torch import Tensor
+
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, confusion
+from hrvit_lab.export.request import Request
+from hrvit_lab.network.named import NamedNetwork
+from hrvit_lab.train import assemble
+from hrvit_lab.train.data.image_files import open_image
+from hrvit_lab.train.data.samples import Samples
+from hrvit_lab.train.loader import Transform
+from hrvit_lab.train.recipe import load_recipe
+from hrvit_lab.train.transforms.normalise import Normalise
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SCORES = {"classification": "top1", "segmentation": "miou"}
+
+
+@dataclass(frozen=True)
+class ImagesWithLabels:
+    """Images with labels.
+
+    Attributes:
+        samples: the split, of which ``indices`` are used.
+        transform: (image, target) → tensor and target.
+        score: ``"top1"`` or ``"miou"``.
+    """
+
+    samples: Samples
+    indices: tuple[int, ...]
+    transform: Transform
+    score: str
+
+
+def open_images(
+    data: str, network: NamedNetwork, request: Request, calibration: int, tests: int, seed: int
+) -> tuple[Tensor, ImagesWithLabels | None]:
+    """Calibration images, (N, C, H, W), and labelled test images; None for a folder, whose images have no labels.
+
+    Args:
+        data: a folder of images; or a recipe, whose training images calibrate and whose validation images test.
+        calibration, tests: how many images at most, drawn with ``seed``.
+    Raises:
+        ConfigError: if there is no such folder or recipe, or its images do not fit the network.
+    """
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        return of_folder(folder, network, request, calibration, seed), None
+    recipe = load_recipe(data)
+    train, test = (assemble.open_split(recipe, split, None) for split in ("train", "val"))
+    classes = int(getattr(network.model, "num_classes", 0) or 0)
+    if classes != len(test.class_names):
+        raise ConfigError(
+            f"--data {data} has {len(test.class_names)} classes, but {network.name} has {classes} outputs; give "
+            "the data that it was trained on, or a folder of images"
+        )
+    transform = assemble.make_transforms(recipe)[1]
+    images = [resized(transform(*train[index])[0], request) for index in drawn(len(train), calibration, seed)]
+    indices = drawn(len(test), tests, seed)
+    return torch.stack(images), ImagesWithLabels(test, indices, transform, SCORES[recipe.task])
+
+
+def of_folder(folder: Path, network: NamedNetwork, request: Request, most: int, seed: int) -> Tensor:
+    """Images of a folder and its subfolders, scaled and cropped to the request's size and normalised.
+
+    Raises:
+        ConfigError: if there are none, or one cannot be read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ConfigError(f"{folder} contains no images ({', '.join(SUFFIXES)}); give another folder with --data")
+    normalise = Normalise(network.mean, network.std)
+    height, width = request.resolution
+    return torch.stack(
+        [
+            normalise(np.array(ImageOps.fit(open_image(files[index]), (width, height))))
+            for index in drawn(len(files), most, seed)
+        ]
+    )
+
+
+def drawn(number: int, most: int, seed: int) -> tuple[int, ...]:
+    """``most`` of the first ``number`` indices, in random order; all if there are fewer."""
+    order = torch.randperm(number, generator=torch.Generator().manual_seed(seed))
+    return tuple(order[:most].tolist())
+
+
+def resized(image_CHW: Tensor, request: Request) -> Tensor:
+    """The image at the request's size."""
+    if image_CHW.shape[-2:] == torch.Size(request.resolution):
+        return image_CHW
+    return F.interpolate(image_CHW[None], request.resolution, mode="bilinear", antialias=True)[0]
+
+
+@torch.inference_mode()
+def measure_accuracy(
+    plain: Callable[[Tensor], Any], file: Callable[[Tensor], Any], tests: ImagesWithLabels, request: Request, seed: int
+) -> Accuracy:
+    """The score of a network and of a file on the same images.
+
+    Args:
+        plain, file: images (B, C, H, W) → logits (B, classes) or (B, classes, h, w), or a list with them.
+    """
+    classes = len(tests.samples.class_names)
+    counts: tuple[list[Any], list[Any]] = ([], [])
+    for first in range(0, len(tests.indices), request.batch_size):
+        pairs = [tests.transform(*tests.samples[i]) for i in tests.indices[first : first + request.batch_size]]
+        images = torch.stack([resized(image, request) for image, _ in pairs])
+        missing = request.batch_size - len(images)
+        images = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
+        for run, kept in zip((plain, file), counts, strict=True):
+            output = run(images)
+            logits = output[0] if isinstance(output, list) else output
+            for scores, (_, target) in zip(logits, pairs, strict=False):
+                truth = np.asarray(target, dtype=np.int64)
+                kept.append(confusion(truth.ravel(), labels(scores, truth.shape).ravel(), classes))
+    before, after = (np.stack(kept) for kept in counts)
+    return compare_accuracy(before, after, tests.score, seed)
+
+
+def labels(scores: Tensor, shape: tuple[int, ...]) -> Any:
+    """The predicted class of an image, or of its pixels at the size of its mask: int64 of that shape."""
+    if len(shape) == 2:
+        scores = F.interpolate(scores[None], shape, mode="bilinear")[0]
+    return scores.argmax(0).numpy().astype(np.int64)

@@ -1,0 +1,62 @@
+"""int8: post-training static quantization by ONNX Runtime.
+
+Weights are int8 with one scale per output channel, and inputs of products int8 with one scale per tensor, from the
+smallest and largest values on calibration images. The graph holds pairs of quantize and dequantize operators (QDQ),
+which ONNX Runtime and OpenVINO fuse into int8 products. Everything else stays float32.
+"""
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+from torch import Tensor
+
+from hrvit_lab.errors import ConfigError
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+"""Operators that are quantized."""
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def quantize(source: Path, path: Path, entry: str, images_BCHW: Tensor, batch_size: int) -> None:
+    """Write a quantized copy of an ONNX file.
+
+    Args:
+        source: the file in float32.
+        path: of the copy.
+        entry: name of the graph's input.
+        images_BCHW: calibration images, as the network takes them.
+        batch_size: images per call of the graph. Images that do not fill a batch are left out.
+    Raises:
+        ConfigError: if there are fewer images than one batch.
+    """
+    if len(images_BCHW) < batch_size:
+        raise ConfigError(
+            f"calibration needs at least one batch of {batch_size} images, but --data has {len(images_BCHW)}; "
+            "give more images or a smaller --batch-size"
+        )
+    quantization = import_module("onnxruntime.quantization")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
+        """One batch after the other, as ONNX Runtime asks for them."""
+
+        def __init__(self) -> None:
+            self.batches: Iterator[Tensor] = iter(images_BCHW.split(batch_size))
+
+        def get_next(self) -> dict[str, object] | None:
+            batch = next(self.batches, None)
+            return None if batch is None or len(batch) < batch_size else {entry: batch.numpy()}
+
+    quantization.quantize_static(
+        source,
+        path,
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=list(PRODUCTS),
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
+        # Symmetric: zero stays zero, and OpenVINO needs it for int8 products of two inputs.
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+    )
