@@ -1,6 +1,8 @@
 """pack(): equal outputs with weights that are packed once; and the back end that calls it."""
 
 import copy
+import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +92,42 @@ def test_a_network_in_training_mode_is_packed_for_evaluation(plain: HRViT) -> No
     with torch.no_grad():
         expected = plain(image)
         torch.testing.assert_close(pack(copy.deepcopy(plain).train(), image)(image), expected, atol=1e-5, rtol=1e-4)
+
+
+def saved_and_loaded(model: nn.Module) -> Any:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def packed_in_another_process(model: nn.Module) -> Any:
+    """As a worker would get it."""
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, saved_and_loaded, packed_in_another_process])
+@pytest.mark.parametrize("dtype", PACKED_HERE)
+def test_a_packed_network_is_copied_and_saved(again: Callable[[nn.Module], Any], dtype: torch.dtype) -> None:
+    """The copy has the same outputs to the bit, and packed weights of its own."""
+    served = deploy(randomised(build(with_one_block_a_branch(PRESETS["hrvit_nano"])))).to(dtype)
+    images = torch.randn(2, 3, 64, 96).to(dtype)
+    packed = pack(served, images)
+    other = again(packed)
+    pairs = [
+        (a, b)
+        for a, b in zip(packed.modules(), other.modules(), strict=True)
+        if isinstance(a, PackedConv | PackedLinear)
+    ]
+    assert len(pairs) > 20
+    for a, b in pairs:
+        assert type(a) is type(b) and a.weight is not b.weight and a.weight.layout == b.weight.layout
+        assert a.weight.is_mkldnn and torch.equal(a.weight.to_dense(), b.weight.to_dense())
+    with torch.no_grad():
+        expected = packed(images)
+        assert expected.abs().max() > 0.01
+        assert torch.equal(other(images), expected)
+        torch.testing.assert_close(served(images), expected, atol=1e-4 if dtype == torch.float32 else 0.1, rtol=0.05)
 
 
 def test_a_packed_network_runs_fewer_operators(served: HRViT) -> None:

@@ -20,8 +20,9 @@ def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
         images_BCHW: (B, 3, H, W), of the size and dtype of later inputs. Other sizes give correct results, but may be
             slower.
     Returns:
-        The copy, which can only be called. It has no gradients. To copy, save, convert, move, export, compile or count
-        the network, use ``served``; to time the copy, use the back end ``packed``.
+        The copy, which can be called, copied and saved as a whole (``copy.deepcopy``, ``torch.save``); what is loaded
+        is packed again, for the processor that loads it. It has no gradients. To convert, move, export, compile or
+        count the network, use ``served``; to time the copy, use the back end ``packed``.
     Raises:
         ValueError: if ``refusal`` returns a reason.
     """

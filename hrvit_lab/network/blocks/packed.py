@@ -1,11 +1,12 @@
 """Linears and convolutions with weights in oneDNN's packed layout, for inputs of one size on a CPU.
 
 Without packing, oneDNN reorders the weights at every call, and PyTorch uses MKL for float32 matrix products. The packed
-modules call the operators that ``torch.compile`` uses for frozen weights. They have no gradient,
-and their weights can be neither saved nor moved.
+modules call the operators that ``torch.compile`` uses for frozen weights. They have no gradient, and cannot be moved to
+another device. A copy, or a module that is loaded from a file, packs its weights again: on another processor, their
+layout is another.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,30 @@ from torch import Tensor, nn
 Activation = Literal["none", "gelu"]
 
 
-class PackedLinear(nn.Module):
+class Packed(nn.Module):
+    """A module with a weight in oneDNN's layout, which is unpacked to copy or save the module.
+
+    Attributes:
+        weight: packed.
+        shape: of the inputs that the layout is optimized for.
+    """
+
+    weight: Tensor
+    shape: torch.Size
+
+    def layout_of(self, plain: Tensor) -> Tensor:
+        """The weight in oneDNN's layout."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"weight": self.weight.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.weight = self.layout_of(self.weight)
+
+
+class PackedLinear(Packed):
     """A linear with a fused activation.
 
     Args:
@@ -25,9 +49,13 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, activation: Activation = "none") -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), shape[:-1].numel())
+        self.shape = shape
+        self.weight = self.layout_of(weight.detach().contiguous())
         self.bias = None if bias is None else bias.detach().contiguous()
         self.activation = activation
+
+    def layout_of(self, plain: Tensor) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(plain, self.shape[:-1].numel())
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "none")
@@ -38,7 +66,7 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, y, self.weight, self.bias, "add")
 
 
-class PackedConv(nn.Module):
+class PackedConv(Packed):
     """A convolution with a fused activation.
 
     Args:
@@ -51,10 +79,14 @@ class PackedConv(nn.Module):
         super().__init__()
         assert not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
         self.layout = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-        plain = conv.weight.detach().to_mkldnn()
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *self.layout, shape)  # type: ignore[call-arg]
+        self.shape = shape
+        self.weight = self.layout_of(conv.weight.detach())
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.activation = activation
+
+    def layout_of(self, plain: Tensor) -> Tensor:
+        weight = plain.to_mkldnn()
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self.layout, self.shape)  # type: ignore[call-arg]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return torch.ops.mkldnn._convolution_pointwise(
