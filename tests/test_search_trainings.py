@@ -3,6 +3,9 @@
 import contextlib
 import csv
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -302,6 +305,29 @@ def test_the_command_trains_networks_and_its_result_is_a_study(
     assert sorted((tmp_path / "out" / "trials").glob("*.json")) == before, "the study trained nothing"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_that_is_killed_gives_the_same_outcomes(tmp_path: Path) -> None:
+    """With real trainings in worker processes, and kill -9 of the search at random times."""
+    trainings = {
+        "networks": 6, "batch": 2, "halving": {"factor": 2},
+        "train": {"epochs": 3, "train_limit": 20, "batch_size": 10},
+    }  # fmt: skip
+    (tmp_path / "real.yaml").write_text(json.dumps({**FIELDS, "trainings": trainings}))
+    command = [sys.executable, "-m", "hrvit_lab.search", str(tmp_path / "real.yaml"), "--jobs", "2", "--out"]
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(6, 14))
+        process.kill()
+        process.wait()
+    for name in ("killed", "whole"):
+        assert subprocess.run([*command, str(tmp_path / name)], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    spec = search_from({**FIELDS, "trainings": trainings})
+    killed, whole = (read_outer(Search("real", spec, tmp_path / name / "real")) for name in ("killed", "whole"))
+    assert killed == whole is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -328,6 +354,13 @@ def test_a_bad_search_file_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert not list((tmp_path / "out").glob("**/*.json"))
+
+
+def test_options_for_searches_without_trainings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "real.yaml").write_text(json.dumps(FIELDS))
+    for option in (["--evaluations", "50"], ["--seeds", "0,1"]):
+        assert main([str(tmp_path / "real.yaml"), "--out", str(tmp_path / "out"), *option]) == 2
+        assert "change trainings in the file" in capsys.readouterr().err
 
 
 def test_states_of_other_searches_and_damaged_ones_are_refused(tmp_path: Path, stub: Stub) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hrvit_lab import cli, plots
+from hrvit_lab.config import ConfigError
 from hrvit_lab.plots.search import NAMES, hypervolume_curves
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.front import MAX_SHOWN, results_of, shown
@@ -88,6 +89,10 @@ def prepare(options: argparse.Namespace) -> Search:
     path = find_search(options.search)
     spec = load_search(path)
     changes = {key: value for key in ("evaluations", "seeds") if (value := getattr(options, key)) is not None}
+    if changes and spec.trainings is not None:
+        raise ConfigError(
+            "--evaluations and --seeds are for searches without trainings; change trainings in the file instead"
+        )
     if changes:
         fields = spec.model_dump(mode="json")
         spec = search_from({**fields, "budget": {**fields["budget"], **changes}}, "--evaluations and --seeds")
