@@ -28,7 +28,17 @@ runs twice (A/A control). Ctrl-C stops the measurement and keeps the rounds so f
 Exit code: 0 all were timed, 1 some were not (the table says why), 2 invalid request, 130 interrupted.
 """
 
-BACKENDS = ("eager", "packed", "compile", "cuda_graph", "compile_cuda_graph", "onnxruntime", "openvino")
+BACKENDS = (
+    "eager",
+    "packed",
+    "compile",
+    "compile_whole",
+    "aot_inductor",
+    "cuda_graph",
+    "compile_cuda_graph",
+    "onnxruntime",
+    "openvino",
+)
 MAX_SECONDS = 24 * 3600
 
 

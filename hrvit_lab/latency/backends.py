@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import nn
 
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.latency.aot import compiled_ahead
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
@@ -90,11 +91,23 @@ def compiled(load: Workload) -> Prepared:
     Raises:
         Refused: on the CPU without a C++ compiler.
     """
-    if load.device.type == "cpu" and not has_cpp_compiler():
-        raise Refused("torch.compile on a CPU needs a C++ compiler; install g++, or set the environment variable CXX")
+    return _compiled(load, regions(load.model))
+
+
+def compiled_whole(load: Workload) -> Prepared:
+    """``torch.compile`` of the whole network as one graph.
+
+    Raises:
+        Refused: on the CPU without a C++ compiler.
+    """
+    return _compiled(load, [load.model])
+
+
+def _compiled(load: Workload, parts: Sequence[nn.Module]) -> Prepared:
+    _need_cpp_compiler(load.device)
     began = time.perf_counter()
-    for region in regions(load.model):
-        region.compile(dynamic=False)
+    for part in parts:
+        part.compile(dynamic=False)
 
     def run() -> Any:
         return load.model(load.images_BCHW)
@@ -104,6 +117,17 @@ def compiled(load: Workload) -> Prepared:
     if load.device.type == "cuda":
         torch.cuda.synchronize(load.device)
     return Prepared(run, time.perf_counter() - began)
+
+
+def aot_inductor(load: Workload) -> Prepared:
+    """The whole graph, compiled ahead of time to a library that is kept for later runs (`aot`).
+
+    Raises:
+        Refused: on the CPU without a C++ compiler.
+    """
+    _need_cpp_compiler(load.device)
+    run, seconds = compiled_ahead(load)
+    return Prepared(run, seconds)
 
 
 def packed(load: Workload) -> Prepared:
@@ -174,6 +198,11 @@ def openvino(load: Workload) -> Prepared:
     return Prepared(run, seconds)
 
 
+def _need_cpp_compiler(device: torch.device) -> None:
+    if device.type == "cpu" and not has_cpp_compiler():
+        raise Refused("torch.compile on a CPU needs a C++ compiler; install g++, or set the environment variable CXX")
+
+
 def has_cpp_compiler() -> bool:
     """Whether ``torch.compile`` finds a C++ compiler."""
     from torch._inductor import cpp_builder, exc
@@ -207,6 +236,10 @@ BACKENDS: dict[str, Backend] = {
     "eager": Backend("eager", eager, trains=True),
     "packed": Backend("oneDNN with packed weights", packed, ("cpu",), ("float32", "bfloat16")),
     "compile": Backend("torch.compile per block", compiled, trains=True, context=compiling, seconds=120.0),
+    "compile_whole": Backend(
+        "torch.compile of the whole graph", compiled_whole, trains=True, context=compiling, seconds=300.0
+    ),
+    "aot_inductor": Backend("AOTInductor of the whole graph", aot_inductor, seconds=300.0),
     "cuda_graph": Backend("CUDA graph", cuda_graph, devices=("cuda",)),
     "compile_cuda_graph": Backend(
         "torch.compile per block in a CUDA graph",
