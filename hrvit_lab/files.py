@@ -1,4 +1,4 @@
-"""Files that several processes share: atomic writes, claims, bounded reads."""
+"""Files that several processes share: atomic writes, locks, bounded reads."""
 
 import contextlib
 import csv
@@ -7,7 +7,6 @@ import io
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,28 +51,6 @@ def try_lock(path: Path) -> Lock | None:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     return Lock(path, lock)
-
-
-def check_locks(folder: Path) -> None:
-    """Prove that locks in the folder keep others out.
-
-    Raises:
-        OSError: if the folder can't be written, or its file system knows no locks (some network and user-space ones).
-    """
-    path = folder / f"{uuid.uuid4().hex}.lock"
-    try:
-        first = try_lock(path)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        path.unlink(missing_ok=True)
-        first = None
-    second = try_lock(path) if first is not None else None
-    for lock in (second, first):
-        if lock is not None:
-            lock.release(unlink=True)
-    if first is None or second is not None:
-        raise OSError(errno.ENOLCK, "file locks do not work on this file system", str(folder))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 from hrvit_lab.study import worker
 from hrvit_lab.study.groups import ProbeInput
 
+worker_main = worker.main
+"""The real one, whatever replaces it later."""
+
 
 def main(connection: Connection, probes: Mapping[str, Any], threads: int) -> None:
     """As `worker.main`; ``torch`` is a fake module that only stores a number of threads."""
@@ -20,7 +23,7 @@ def main(connection: Connection, probes: Mapping[str, Any], threads: int) -> Non
     torch.set_num_threads = lambda number: kept.__setitem__(0, number)  # type: ignore[attr-defined]
     torch.get_num_threads = lambda: kept[0]  # type: ignore[attr-defined]
     sys.modules["torch"] = torch
-    worker.main(connection, probes, threads)
+    worker_main(connection, probes, threads)
 
 
 def figure(asked: ProbeInput) -> float:

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from hrvit_lab.app.run_choices import Composed
 from hrvit_lab.app.training_progress import read_training, seconds_of_recipe
 from hrvit_lab.config import ConfigError
 from hrvit_lab.study.run import run_study
-from hrvit_lab.study.status import read_status, started_trials
+from hrvit_lab.study.status import read_status, still_running
+from hrvit_lab.study.store import Store
 
 pytestmark = pytest.mark.usefixtures("main_module")
 
@@ -238,7 +239,7 @@ def test_trainings_are_those_whose_data_needs_no_path(tmp_path: Path) -> None:
 
 
 def test_a_study_is_seen_while_it_runs_elsewhere(tmp_path: Path) -> None:
-    """Records and journal alone say what has finished, what runs, and that a dead process runs nothing."""
+    """Records and claims alone say what has finished, and what runs where."""
     spec = SMALL._replace(metrics=("macs", "top1"), seeds=2, epochs=1, images=10, values=(1,)).spec()
     done = run_study(spec, name="mine", out=tmp_path, jobs=1)
     whole = read_status(tmp_path / "mine")
@@ -248,23 +249,22 @@ def test_a_study_is_seen_while_it_runs_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "trials" / f"{first.key}.json").unlink()
     half = read_status(tmp_path / "mine")
     assert (half.finished, half.complete, half.running) == (1, False, ())
-    journal = tmp_path / "trials" / "journal.jsonl"
-    before = journal.read_text()
-
-    def started(pid: int, when: float) -> None:
-        line = json.dumps({"event": "started", "key": first.key, "pid": pid, "time": when})
-        journal.write_text(f'{before}broken\n["list"]\n{line}\n')
-
-    started(os.getpid(), time.time())
+    store = Store(tmp_path)
+    claim = store.claim(first.key)
+    assert claim is not None
     running = read_status(tmp_path / "mine")
-    assert [(each.trial, each.pid) for each in running.running] == [(first, os.getpid())]
+    assert [(each.trial, each.where) for each in running.running] == [(first, f"process {os.getpid()}")]
+    assert still_running(tmp_path / "mine", running.running[0])
     seconds = next(iter(running.records.values()))["seconds"]
-    assert running.left_s(running.running[0].since) == pytest.approx(seconds, abs=0.01)
-    assert running.left_s(running.running[0].since + 1e6) == 0
-    started(os.getpid(), psutil.Process().create_time() - 60)  # the id belonged to an earlier process
-    assert started_trials(journal) == {}
-    started(2**22 + 1, time.time())
-    assert started_trials(journal) == {}
+    assert running.left_s(claim.owner.since) == pytest.approx(seconds, abs=0.01)
+    assert running.left_s(claim.owner.since + 1e6) == 0
+    (tmp_path / "trials" / f"{first.key}.claim").write_text(json.dumps(asdict(claim.owner) | {"machine": "other"}))
+    there = read_status(tmp_path / "mine").running
+    assert [each.where for each in there] == [f"process {os.getpid()} on {claim.owner.host}"]
+    (tmp_path / "trials" / f"{first.key}.claim").unlink()
+    claim.release()
+    assert read_status(tmp_path / "mine").running == ()
+    assert not still_running(tmp_path / "mine", running.running[0])
 
 
 def test_a_training_is_read_from_its_files(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def test_make_help_lists_every_phony_target() -> None:
 
 def test_makefile_installs_extras_that_exist() -> None:
     installed = re.findall(r"EXTRAS = \[(.*)\]$", MAKEFILE, re.MULTILINE)
-    # Inference engines are optional.
-    assert {extra for line in installed for extra in line.split(",")} == EXTRAS.keys() - {"latency"}
+    # Inference engines and clusters are optional.
+    assert {extra for line in installed for extra in line.split(",")} == EXTRAS.keys() - {"latency", "slurm"}
 
 
 # The brackets prevent matches in this file; me and jo are users in examples only.

@@ -135,7 +135,7 @@ def test_the_report_shows_the_environment_of_its_records_and_not_its_own(tmp_pat
 
 
 def written_files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".lock"}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".claim"}
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def test_a_study_killed_at_random_moments_completes_with_equal_results(
         assert again == set(), "a recorded trial ran again"
     names = {path.name for path in out.rglob("*") if path.is_file()}
     assert [name for name in names if name.endswith((".tmp", ".corrupt"))] == []
-    assert [name for name in names if name.endswith(".lock")] == []
+    assert [name for name in names if ".claim" in name] == []
 
 
 def test_two_processes_at_once_complete_one_study(study: Path, undisturbed: dict[str, str]) -> None:

@@ -16,7 +16,6 @@ import pytest
 from forked import Command
 from test_study_runner import PROBES, Notes, light, run, runs, trial
 
-from hrvit_lab.files import try_lock
 from hrvit_lab.study import runner
 from hrvit_lab.study.executors import local, process
 from hrvit_lab.study.groups import ProbeInput
@@ -105,7 +104,7 @@ def test_a_study_whose_process_group_was_ended_is_completed_by_the_next_run(stud
         assert "run the same command again to resume" in errors and "Traceback" not in errors
         assert psutil.wait_procs(family, timeout=250)[1] == [], "workers outlived their study"
         assert set(statuses(out)) <= {"ok"}, "an ended trial was recorded"
-        assert list((out / "trials").glob("*.lock")) == []
+        assert list((out / "trials").glob("*.claim")) == []
     done = start(study, jobs=1, trial_s=0.1)
     output, errors = done.communicate(timeout=400)
     assert done.returncode == 0, output + errors
@@ -319,12 +318,12 @@ def test_steps_are_reported(store: Store, tmp_path: Path) -> None:
     assert [done for _, done, _ in notes.steps] == sorted(done for _, done, _ in notes.steps)
 
 
-def no_lock_is_left(store: Store, key: str) -> bool:
-    """Check that neither a lock file nor a lock that this process holds is left."""
-    left = list(store.folder.glob("*.lock"))
-    claim = try_lock(store.folder / f"{key}.lock")
+def no_claim_is_left(store: Store, key: str) -> bool:
+    """Check that neither a file of a claim nor a claim of this process is left."""
+    left = list(store.folder.glob("*.claim*"))
+    claim = store.claim(key)
     if claim:
-        claim.release(unlink=True)
+        claim.release()
     return left == [] and claim is not None
 
 
@@ -335,7 +334,7 @@ def end_by(number: int) -> None:
 @light
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 @pytest.mark.parametrize("moment", ["claimed", "looked up", "hired", "given", "noted", "told"])
-def test_a_run_ended_at_any_moment_leaves_no_lock(
+def test_a_run_ended_at_any_moment_leaves_no_claim(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
 ) -> None:
     """The signal arrives directly after each step from the claim on."""
@@ -352,7 +351,7 @@ def test_a_run_ended_at_any_moment_leaves_no_lock(
 
     def do_and_send(self: Any, *arguments: Any) -> Any:
         done = do(self, *arguments)
-        if not sent and (moment != "looked up" or list(self.folder.glob("*.lock"))):
+        if not sent and (moment != "looked up" or list(self.folder.glob("*.claim"))):
             sent.append(number)
             end_by(number)
         return done
@@ -363,14 +362,14 @@ def test_a_run_ended_at_any_moment_leaves_no_lock(
         runner.run([hanging], store, PROBES, Notes(), jobs=1, timeout_s=100, environment={})
     assert ending.value.signal == number and sent == [number]
     assert signal.getsignal(number) == handler
-    assert no_lock_is_left(store, hanging.key) and store.load(hanging.key) is None
+    assert no_claim_is_left(store, hanging.key) and store.load(hanging.key) is None
 
 
 @light
 @pytest.mark.parametrize(
     ("owner", "method"), [(Store, "load"), (Store, "note"), (process.Worker, "__init__"), (Notes, "started")]
 )
-def test_a_failing_run_leaves_no_lock(
+def test_a_failing_run_leaves_no_claim(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str
 ) -> None:
     """An unreadable record, a full disk, no more processes, a closed output."""
@@ -378,7 +377,7 @@ def test_a_failing_run_leaves_no_lock(
     do = getattr(owner, method)
 
     def fail(self: Any, *arguments: Any) -> Any:
-        if list(store.folder.glob("*.lock")):
+        if list(store.folder.glob("*.claim")):
             raise OSError(5, "no luck")
         return do(self, *arguments)
 
@@ -387,7 +386,7 @@ def test_a_failing_run_leaves_no_lock(
         patch.setattr(owner, method, fail)
         with pytest.raises(OSError, match="no luck"):
             runner.run([hanging], store, PROBES, Notes(), jobs=1, timeout_s=100, environment={})
-    assert no_lock_is_left(store, hanging.key)
+    assert no_claim_is_left(store, hanging.key)
 
 
 @light

@@ -49,4 +49,4 @@ def test_a_study_runs_without_fcntl(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["ok"]
     assert all(float(row["top1"]) >= 0 for row in rows)
-    assert list((tmp_path / "out" / "trials").glob("*.lock")) == []
+    assert list((tmp_path / "out" / "trials").glob("*.claim*")) == []

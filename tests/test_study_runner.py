@@ -14,8 +14,8 @@ import pytest
 from hrvit_lab import cli
 from hrvit_lab.config import preset
 from hrvit_lab.environment import usable_cores
-from hrvit_lab.files import Lock
 from hrvit_lab.study import runner
+from hrvit_lab.study.claims import Claim
 from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.groups import ProbeInput
 from hrvit_lab.study.progress import seconds_left
@@ -240,7 +240,7 @@ def test_a_trial_of_another_process_is_waited_for_and_shown(store: Store, tmp_pa
     assert runs(tmp_path) == []
 
 
-def finish(store: Store, trial: Trial, claim: Lock) -> None:
+def finish(store: Store, trial: Trial, claim: Claim) -> None:
     values = {"top1": 1.0, "val_loss": 0.5, "train_seconds": 1.0}
     outcome = {"status": "ok", "reason": "", "values": values, "started": time.time(), "seconds": 1.0}
     store.save(trial.head() | outcome)

@@ -4,15 +4,11 @@ import json
 import logging
 import math
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hrvit_lab.files import try_lock
 from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.records import finite
 from hrvit_lab.study.store import Store
@@ -29,24 +25,6 @@ HEAD = {
     "options": {"train": {"epochs": 1}, "torch": "2.0"},
 }
 KEY = key_of(HEAD)
-HOLD = """
-import sys, pathlib
-from hrvit_lab.files import try_lock
-held = try_lock(pathlib.Path(sys.argv[1]))
-assert held
-print("held", flush=True)
-sys.stdin.read()
-"""
-COUNT = """
-import sys, time, pathlib
-from hrvit_lab.files import try_lock
-lock, counter = map(pathlib.Path, sys.argv[1:3])
-for _ in range(200):
-    while (held := try_lock(lock)) is None:
-        time.sleep(0.0005)
-    counter.write_text(str(int(counter.read_text()) + 1))
-    held.release(unlink=True)
-"""
 
 
 @pytest.fixture
@@ -60,11 +38,6 @@ def record(**fields: Any) -> dict[str, Any]:
     values = {"top1": 97.5, "val_loss": 0.1, "train_seconds": 2.0, **fields.pop("values", {})}
     outcome = {"key": KEY, "status": "ok", "reason": "", "values": values, "started": 1.0, "seconds": 2.0}
     return HEAD | outcome | fields
-
-
-def python(code: str, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **options)
 
 
 def test_a_record_is_read_back_as_it_was_saved(store: Store) -> None:
@@ -108,27 +81,6 @@ def test_a_damaged_record_is_kept_when_its_trial_is_repeated(
     assert path.with_suffix(".corrupt").read_text(encoding="latin-1") == text
 
 
-def test_a_claim_is_released_when_its_process_ends(store: Store) -> None:
-    lock = store.folder / f"{KEY}.lock"
-    with python(HOLD, lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout and holder.stdout.readline() == "held\n"
-        assert store.claim(KEY) is None
-        holder.send_signal(signal.SIGKILL)
-    claim = store.claim(KEY)
-    assert claim is not None
-    store.release(claim)
-    assert not lock.exists()
-
-
-def test_claims_exclude_each_other_while_lock_files_are_created_and_removed(tmp_path: Path) -> None:
-    """Four processes increment one counter 200 times each; if a lock were held twice, increments would be lost."""
-    counter = tmp_path / "counter"
-    counter.write_text("0")
-    processes = [python(COUNT, tmp_path / "a.lock", counter) for _ in range(4)]
-    assert [process.wait() for process in processes] == [0] * 4
-    assert counter.read_text() == "800"
-
-
 def test_latency_trials_wait_for_other_trials_to_end() -> None:
     one = timing_lock(exclusive=False)
     two = timing_lock(exclusive=False)
@@ -143,12 +95,13 @@ def test_latency_trials_wait_for_other_trials_to_end() -> None:
 
 
 def test_create_removes_leftover_files_of_killed_processes(store: Store) -> None:
-    (store.folder / f"{KEY}.lock").touch()
     (store.folder / f"{KEY}.json.tmp").write_text("half a rec")
-    held = try_lock(store.folder / f"{'1' * 32}.lock")
+    (store.folder / f"{KEY}.claim").write_text("as damaged as can be")
+    os.utime(store.folder / f"{KEY}.claim", (1, 1))
+    held = store.claim("1" * 32)
     (store.folder / f"{'1' * 32}.json.tmp").write_text("being written")
     store.create()
-    assert sorted(path.name for path in store.folder.iterdir()) == ["1" * 32 + ".json.tmp", "1" * 32 + ".lock"]
+    assert sorted(path.name for path in store.folder.iterdir()) == ["1" * 32 + ".claim", "1" * 32 + ".json.tmp"]
     assert held
     held.release()
 

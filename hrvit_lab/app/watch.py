@@ -79,14 +79,14 @@ class Seen(NamedTuple):
 
     Attributes:
         running: whether it runs.
-        elsewhere: ids of the processes that run it, if the app has not started them.
+        elsewhere: the processes that run it, if the app has not started them.
         status: of a study, once its folder is valid.
         progress: of a training.
         fault: why a study can't be read; empty if it can, or if it has just begun.
     """
 
     running: bool
-    elsewhere: Sequence[int] = ()
+    elsewhere: Sequence[str] = ()
     status: Status | None = None
     progress: TrainingProgress | None = None
     fault: str = ""
@@ -116,7 +116,7 @@ def look(run: Run) -> Seen:
     except ConfigError as error:
         begun = (run.folder / "study.yaml").exists()
         return Seen(own, fault=str(error) if begun and not own else "")
-    elsewhere = [] if own else sorted({each.pid for each in status.running if still_running(each)})
+    elsewhere = [] if own else sorted({each.where for each in status.running if still_running(run.folder, each)})
     return Seen(own or bool(elsewhere), elsewhere, status)
 
 
@@ -176,7 +176,7 @@ def _draw_trials(status: Status, running: bool) -> None:
         said.append(f"about {cli.rough_duration(left)} left")
     st.progress(done / number, ", ".join(said))
     if running and status.running:
-        labels = [f"{each.trial.label} ({cli.duration(max(0.0, now - each.since))})" for each in status.running]
+        labels = [f"{each.trial.label} ({cli.duration(max(0.0, now - each.owner.since))})" for each in status.running]
         more = f" and {len(labels) - MAX_NAMED} more" if len(labels) > MAX_NAMED else ""
         st.caption("Running: " + plain(", ".join(labels[:MAX_NAMED]) + more))
 
@@ -301,8 +301,7 @@ def _draw_title(run: Run, seen: Seen) -> None:
         lasted = f", {cli.duration(until - process.started)}" if until is not None else ""
         said.append(f"Started {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(process.started))}{lasted}.")
     if seen.elsewhere:
-        pids = ", ".join(map(str, seen.elsewhere))
-        said.append(f"It was started outside the app (process {pids}), and can be stopped there.")
+        said.append(f"It was started outside the app ({', '.join(seen.elsewhere)}), and can be stopped there.")
     st.caption(" ".join([*said, f"Results: `{run.folder}`"]))
 
 

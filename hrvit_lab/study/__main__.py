@@ -1,4 +1,4 @@
-"""The command line of ``hrvit-lab study``: run a study, list the studies, rebuild a report."""
+"""The command line of ``hrvit-lab study``: run a study, plan it, show its state, list the studies, rebuild a report."""
 
 import sys
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ examples:
   hrvit-lab study window_sweep --set "grid.window_sizes=[1, [1, 2, 7, 7], 7]"
   hrvit-lab study mine.yaml --metrics params,macs,latency_ms --device cuda
   hrvit-lab study report branch_sweep
+  hrvit-lab study plan branch_sweep --executor slurm --partition gpu --gres gpu:1 --device cuda
+  hrvit-lab study branch_sweep --executor slurm --partition cpu --time 2:00:00 --slurm cpus-per-task=4
+  hrvit-lab study status branch_sweep
 
 A study can be stopped at any time and started again. Every finished trial is kept, and only missing trials run.
 
@@ -29,14 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        reports = given[:1] == ["report"]
-        options = report_parser().parse_args(given[1:]) if reports else parser().parse_args(given)
-        if reports:  # imported here to keep --help fast; a report needs no module that runs trials
+        if given[:1] == ["report"]:  # imported here to keep --help fast; a report needs no module that runs trials
+            options = report_parser().parse_args(given[1:])
             with cli.loading():
                 from hrvit_lab.study.reporting import rebuild
 
                 console = cli.console()
             return rebuild(options, console)
+        if given[:1] == ["status"]:
+            options = status_parser().parse_args(given[1:])
+            with cli.loading():
+                from hrvit_lab.study.status_command import show_status
+
+                console = cli.console()
+            return show_status(options, console)
+        options = parser().parse_args([*given[1:], "--dry-run"] if given[:1] == ["plan"] else given)
         if options.list:
             with cli.loading():
                 from hrvit_lab.study.listing import show_list
@@ -53,11 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> cli.Parser:
-    """The command line without ``report``."""
+    """The command line without ``report`` and ``status``; ``plan`` is the same as ``--dry-run``."""
     parser = cli.Parser(
         "hrvit-lab study",
         "Run a study: measure every variant, keep every trial, and write a table, figures and a report. "
-        "'hrvit-lab study report NAME' rebuilds them from the kept trials.",
+        "'hrvit-lab study report NAME' rebuilds them from the kept trials, 'hrvit-lab study status NAME' shows what is "
+        "queued, running, done and failed, and 'hrvit-lab study plan NAME' what would run.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -81,8 +92,9 @@ def parser() -> cli.Parser:
         help="seeds of the trainings, separated by commas (default: those of the study file)",
     )
     parser.add_argument(
-        "--device", type=cli.device, metavar="D",
-        help="device for training and latency: cpu, cuda, cuda:N (default: that of the study file)",
+        "--device", type=cli.listed(cli.device), metavar="D",
+        help="device for training and latency: cpu, cuda, cuda:N (default: that of the study file); several GPUs share "
+        "the trials: cuda:0,cuda:1",
     )  # fmt: skip
     _add_out(parser)
     parser.add_argument(
@@ -101,6 +113,19 @@ def parser() -> cli.Parser:
         metavar="GROUP,…",
         help="measure these groups again and replace the kept trials: latency, memory, accuracy, segmentation",
     )
+    _add_slurm(parser)
+    return parser
+
+
+def status_parser() -> cli.Parser:
+    """The command line after ``status``."""
+    parser = cli.Parser(
+        "hrvit-lab study status",
+        "Show which trials of a study are queued, running, done and failed, where and since when.",
+    )
+    parser.add_argument("study", type=Path, metavar="NAME", help="name of the study")
+    _add_out(parser)
+    parser.add_argument("--cancel", action="store_true", help="cancel the study's jobs of Slurm; finished trials stay")
     return parser
 
 
@@ -116,6 +141,27 @@ def report_parser() -> cli.Parser:
         "--into", type=cli.path, metavar="DIR", help="folder to write to (default: the folder of the study in --out)"
     )
     return parser
+
+
+def _add_slurm(parser: cli.Parser) -> None:
+    parser.add_argument(
+        "--executor", type=cli.one_of(("local", "slurm"), "executor"), default="local", metavar="NAME",
+        help="local: processes of this machine; slurm: jobs of a cluster, submitted from its login node "
+        "(default: local)",
+    )  # fmt: skip
+    slurm = parser.add_argument_group("jobs of Slurm")
+    slurm.add_argument("--partition", metavar="NAME", help="partition of the jobs")
+    slurm.add_argument("--gres", metavar="GRES", help="generic resources of a job, such as gpu:1")
+    slurm.add_argument("--time", metavar="LIMIT", help="time limit of a job: minutes, H:MM:SS, D-HH (default: 60)")
+    slurm.add_argument(
+        "--array-parallelism", type=cli.whole(1, 100_000), metavar="N", help="jobs at the same time (default: 100)"
+    )
+    slurm.add_argument("--mem", metavar="SIZE", help="memory of a job, such as 8G")
+    slurm.add_argument("--account", metavar="NAME", help="account of the jobs")
+    slurm.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE",
+        help="any other option of sbatch, such as constraint=a100; can be repeated",
+    )  # fmt: skip
 
 
 def _add_out(parser: cli.Parser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,15 +11,18 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import UncountedOperator, count
+from hrvit_lab.study.cluster.options import SlurmOptions, slurm_options
 from hrvit_lab.study.files import find_study, load_study, study_file, study_name
-from hrvit_lab.study.progress import describe_plan
 from hrvit_lab.study.reporting import present
 from hrvit_lab.study.requirements import trains
 from hrvit_lab.study.runner import Ended, WorkerUnable
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
-from hrvit_lab.study.sweep import Sweep, begin, durations, prepare, run, show_folder
+from hrvit_lab.study.sweep import Sweep, begin, describe, durations, prepare, run, show_folder
 from hrvit_lab.train.data.image_folders import describe_skipped, list_images
+
+SLURM_OPTIONS = ("partition", "gres", "time", "array_parallelism", "mem", "account", "slurm")
+"""Options of the command line that are only for the executor ``slurm``."""
 
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
@@ -28,7 +32,12 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
     again = options.again or ()
-    sweep = prepare(study_name(path), spec, study_file(path), options.out, options.jobs, again)
+    devices = options.device if options.device and len(options.device) > 1 else ()
+    slurm = _slurm(options)
+    sweep = prepare(
+        study_name(path), spec, study_file(path), options.out, options.jobs, again, devices=devices, slurm=slurm,
+        ask=not options.dry_run,
+    )  # fmt: skip
     show_folder(sweep, console)
     show_dropped(sweep.expansion, console)
     show_skipped(spec, console)
@@ -57,7 +66,7 @@ def show_plan(sweep: Sweep, console: Console) -> int:
     to_run = {name: [trial for trial in kept if trial.computed is None] for name, kept in sweep.planned.items()}
     console.print(plan_table(sweep.spec, to_run, costs, set(records)))
     missing = [trial for trial in sweep.trials if trial.key not in records]
-    console.print(describe_plan(sweep.trials, records, sweep.jobs, durations(sweep.store, missing, records)))
+    console.print(describe(sweep, records, durations(sweep.store, missing, records)), soft_wrap=True)
     return 0
 
 
@@ -86,5 +95,40 @@ def network_costs(variant: Variant) -> tuple[float, float]:
 
 def _settings(options: argparse.Namespace) -> list[tuple[str, Any]]:
     settings = [setting for text in options.set for setting in parse_settings(text)]
-    settings += [(key, value) for key in ("metrics", "seeds", "device") if (value := getattr(options, key)) is not None]
+    settings += [(key, value) for key in ("metrics", "seeds") if (value := getattr(options, key)) is not None]
+    if options.device:
+        settings.append(("device", options.device[0] if len(options.device) == 1 else _kind(options.device)))
     return settings
+
+
+def _kind(devices: Sequence[str]) -> str:
+    """The kind of several GPUs, ``cuda``.
+
+    Raises:
+        ConfigError: if they are not GPUs with numbers.
+    """
+    for device in devices:
+        if not device.startswith("cuda:"):
+            raise ConfigError(f"--device {','.join(devices)}: several devices must be GPUs with numbers: cuda:0,cuda:1")
+    return "cuda"
+
+
+def _slurm(options: argparse.Namespace) -> SlurmOptions | None:
+    """The options of jobs; None for the local executor.
+
+    Raises:
+        ConfigError: if an option is invalid, or belongs to the other executor.
+    """
+    given = {name: getattr(options, name) for name in SLURM_OPTIONS}
+    if options.executor == "slurm":
+        if options.jobs is not None:
+            raise ConfigError("--jobs is for --executor local; use --array-parallelism with slurm")
+        if options.device and len(options.device) > 1:
+            raise ConfigError("several devices are for --executor local; use --device cuda --gres gpu:1 with slurm")
+        return slurm_options(**given)
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"--{name.replace('_', '-')} needs --executor slurm; add it, or remove the option")
+    if options.jobs is not None and options.device and len(options.device) > 1:
+        raise ConfigError("--jobs can't be combined with several devices, which have one worker each; remove it")
+    return None

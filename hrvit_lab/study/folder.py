@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.files import read_bounded, try_lock, write_atomically
+from hrvit_lab.files import read_bounded, write_atomically
+from hrvit_lab.study.claims import try_claim
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.reporting import plan_under
 from hrvit_lab.study.results import MAX_FILE_BYTES, STUDY_FILE, Results
@@ -23,14 +24,14 @@ POLL_S = 0.1
 
 @contextmanager
 def writing_lock(folder: Path) -> Iterator[None]:
-    """Lock the folder for writing; waits until no other process writes to it."""
+    """Claim the folder for writing; waits until no other process writes to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    while (lock := try_lock(folder / "writing.lock")) is None:
+    while (claim := try_claim(folder / "writing.claim")) is None:
         time.sleep(POLL_S)
     try:
         yield
     finally:
-        lock.release(unlink=True)
+        claim.release()
 
 
 def choose_folder(

@@ -77,14 +77,9 @@ def describe_plan(
         known: records from which to estimate durations; None: ``records``.
     """
     known = list(records.values()) if known is None else known
-    if not trials:
-        return "No trials to run: costs are computed in closed form."
     missing = [trial for trial in trials if trial.key not in records]
     groups = Counter(trial.group for trial in missing)
-    said = [f"{_trials(len(trials))}: {len(records)} already finished, {len(missing)} to run."]
-    if missing:
-        kinds = ", ".join(f"{number} × {GROUPS[group].label}" for group, number in groups.items())
-        said.append(f"A trial measures one network in one way: {kinds}.")
+    said = [describe_trials(trials, records)]
     if slow := [group for group in groups if not GROUPS[group].quick]:
         left = seconds_left(missing, known, jobs)
         if left is None:
@@ -95,6 +90,19 @@ def describe_plan(
         else:
             said.append(f"At most about {cli.rough_duration(left)}, the time limit of the latency measurements.")
     return " ".join(said)
+
+
+def describe_trials(trials: Sequence[Trial], records: Mapping[str, Record]) -> str:
+    """Sentences on the number of trials and their kinds."""
+    if not trials:
+        return "No trials to run: costs are computed in closed form."
+    missing = [trial for trial in trials if trial.key not in records]
+    said = f"{_trials(len(trials))}: {len(records)} already finished, {len(missing)} to run."
+    if not missing:
+        return said
+    groups = Counter(trial.group for trial in missing)
+    kinds = ", ".join(f"{number} × {GROUPS[group].label}" for group, number in groups.items())
+    return f"{said} A trial measures one network in one way: {kinds}."
 
 
 def _trials(number: int) -> str:

@@ -86,6 +86,8 @@ class Record(BaseModel):
         samples: raw measurements.
         disturbed: unreliable metrics, each with the reasons.
         environment: versions and machine.
+        host: name of the host on which it was measured; not part of published results.
+        on_device: the device there: of several equal GPUs, which one.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -112,6 +114,8 @@ class Record(BaseModel):
     disturbed: Annotated[dict[Name, list[Text]], Field(max_length=100)] = {}
     traceback: Text = ""
     environment: Object = {}
+    host: Annotated[str, Field(max_length=200)] = ""
+    on_device: Annotated[str, Field(max_length=200)] = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

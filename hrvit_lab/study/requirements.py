@@ -1,12 +1,14 @@
 """Check the device, threads and data that a study needs before any trial runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hrvit_lab.config import own_name, shipped
 from hrvit_lab.devices import check_threads, find_device
+from hrvit_lab.environment import hardware
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.metrics import METRICS
+from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.recipe_choice import RecipeChoice
 from hrvit_lab.study.space import Variant
 from hrvit_lab.study.spec import Spec
@@ -22,25 +24,27 @@ def trains(spec: Spec) -> bool:
     return any(METRICS[key].per_seed for key in spec.metrics)
 
 
-def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
+def check_requirements(spec: Spec, variants: Iterable[Variant], *, here: bool = True) -> None:
     """Check that the trials of a study can run on this machine.
 
+    Args:
+        here: whether they run on this machine; otherwise its device and cores are not checked.
     Raises:
         ConfigError: if the device or number of threads is not available, or the data is missing or does not fit the
             networks.
     """
-    if spec.device != "cpu":  # for a study on the CPU, only workers import torch
+    if spec.device != "cpu" and here:  # for a study on the CPU, only workers import torch
         find_device(spec.device)
     if _groups(spec) & {"latency", "memory"}:
         if spec.device == "mps":
             raise ConfigError("device 'mps' is supported for training only; remove latency and memory, or use cpu")
-        _check_threads("latency", spec.latency.threads)
+        _check_threads("latency", spec.latency.threads if here else None)
     if trains(spec):
         _check_untrained(spec)
         if spec.recipe is None:
-            _check_threads("train", spec.train.threads)
+            _check_threads("train", spec.train.threads if here else None)
         else:
-            _check_threads("recipe", spec.recipe.threads)
+            _check_threads("recipe", spec.recipe.threads if here else None)
         classes = _find_classes(spec)
         _check_classes(spec, classes)
         for variant in variants:
@@ -50,6 +54,25 @@ def check_requirements(spec: Spec, variants: Iterable[Variant]) -> None:
                     f"{IMAGE_CHANNELS} channels (grey images are repeated); set in_chans to {IMAGE_CHANNELS}, or "
                     "measure only costs and latency"
                 )
+
+
+def depends_on_hardware(spec: Spec) -> bool:
+    """Whether values of the study depend on the hardware, not only on the kind of device."""
+    return any("hardware" in GROUPS[group].depends_on for group in _groups(spec))
+
+
+def check_devices(spec: Spec, devices: Sequence[str]) -> None:
+    """Check that several GPUs of this machine can share a study: its latencies are of one kind of device.
+
+    Raises:
+        ConfigError: if one is not present, or they are of different kinds and the study measures latency.
+    """
+    for device in devices:
+        find_device(device)
+    kinds = {device: hardware(device) for device in devices} if depends_on_hardware(spec) else {}
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"{device} is {kind}" for device, kind in kinds.items())
+        raise ConfigError(f"--device: {said}, and latencies of different devices can't be compared; use equal GPUs")
 
 
 def _groups(spec: Spec) -> set[str]:

@@ -1,12 +1,14 @@
 """Studies from Python and from notebooks: `run_study` and `load_results`."""
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hrvit_lab import cli
-from hrvit_lab.config import ConfigError
+from hrvit_lab.config import ConfigError, suggest
+from hrvit_lab.study.cluster.options import slurm_options
 from hrvit_lab.study.files import (
     check_name,
     find_study,
@@ -32,6 +34,7 @@ def run_study(
     jobs: int | None = None,
     retry_failed: bool = False,
     again: Sequence[str] = (),
+    slurm: Mapping[str, Any] | None = None,
 ) -> Results:
     """Run a study like ``hrvit-lab study``, with the same records and files; it can be interrupted and resumed.
 
@@ -47,6 +50,8 @@ def run_study(
         retry_failed: run failed trials again.
         again: groups to measure again even if records exist: ``"latency"``, ``"memory"``, ``"accuracy"``,
             ``"segmentation"``.
+        slurm: run the trials as jobs of Slurm, with these options: ``{"partition": "gpu", "time": "2:00:00", …}``, see
+            `slurm_options`; on a login node of a cluster.
     Returns:
         Table, curves, figures, and the path of the report; failed trials are in ``failed``.
     Raises:
@@ -68,7 +73,8 @@ def run_study(
         raise ConfigError(f"{study!r:.80} is not a study; give a name, the path of a study file, a Spec or a dict")
     check_name(name)
     console = cli.console()
-    sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again)
+    cluster = None if slurm is None else slurm_options(**_known(slurm))
+    sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again, slurm=cluster)
     show_folder(sweep, console)
     begin(sweep)
     run(sweep, console, retry_failed, again)
@@ -96,3 +102,12 @@ def load_results(study: str | os.PathLike[str], *, out: str | os.PathLike[str] =
             f"no results of {str(study)!r} in {out}; run the study first, or give the folder of its results"
         )
     return read_results(folder)
+
+
+def _known(slurm: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of jobs, if all are options of `slurm_options`."""
+    known = tuple(inspect.signature(slurm_options).parameters)
+    for name in slurm:
+        if name not in known:
+            raise ConfigError(f"slurm: unknown option {name!r}; {suggest(str(name), known)}")
+    return slurm

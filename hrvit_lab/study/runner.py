@@ -1,8 +1,9 @@
 """Run all trials without an outcome by an executor; every outcome is stored as a record."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from hrvit_lab.study.cluster.options import SlurmOptions
 from hrvit_lab.study.executors import EXECUTORS, Ended, Watcher, Work, WorkerUnable
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
@@ -28,6 +29,8 @@ def run(
     retry_failed: bool = False,
     again: Collection[str] = (),
     executor: str = "local",
+    devices: Sequence[str] = (),
+    slurm: SlurmOptions | None = None,
 ) -> None:
     """Run every trial without an outcome; other processes with the same store may run some of them.
 
@@ -42,6 +45,8 @@ def run(
         retry_failed: run trials again that failed before this call.
         again: groups whose trials are run again even if they finished before this call.
         executor: a key of `EXECUTORS`.
+        devices: GPUs of this machine for the local executor, one worker each.
+        slurm: options of jobs for the executor ``slurm``.
     Raises:
         WorkerUnable: if a worker process can't start.
         Ended: if a signal told this process to end.
@@ -54,9 +59,7 @@ def run(
         if trial.key in found and is_retaken(trial, found[trial.key], retry_failed, again)
     }
 
-    def settled(trial: Trial) -> dict[str, Any] | None:
-        record = store.load(trial.key)
-        return None if record == before.get(trial.key) else record
-
-    missing = tuple(trial for trial in trials if settled(trial) is None)
-    EXECUTORS[executor](Work(missing, store, probes, watcher, settled, jobs, timeout_s, environment))
+    missing = tuple(trial for trial in trials if trial.key in before or trial.key not in found)
+    EXECUTORS[executor](
+        Work(missing, store, probes, watcher, before, jobs, timeout_s, environment, tuple(devices), slurm)
+    )

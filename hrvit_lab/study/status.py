@@ -1,40 +1,36 @@
 """How far a study is, from the files in its folder and the shared records: whoever runs it, and wherever."""
 
 import json
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
-
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
+from hrvit_lab.study.claims import Owner, is_here
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.progress import seconds_left
 from hrvit_lab.study.reporting import MAX_ENVIRONMENT_BYTES, Failures, plan_under
 from hrvit_lab.study.space import expand
-from hrvit_lab.study.store import JOURNAL, Store
+from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, computed, in_order
 
 if TYPE_CHECKING:
     from hrvit_lab.study.results import Results
 
-JOURNAL_BYTES = 1_000_000
-"""Of the journal's end that are read."""
-
-CLOCK_S = 2.0
-"""Start times of processes are known with this precision."""
-
 
 class Running(NamedTuple):
-    """A trial that a process of this machine is running: the process id, and the start in seconds since 1970."""
+    """A trial that runs now, and the process that runs it."""
 
     trial: Trial
-    pid: int
-    since: float
+    owner: Owner
+
+    @property
+    def where(self) -> str:
+        """The process or the Slurm job, and the host unless it is this one."""
+        what = f"job {self.owner.job}" if self.owner.job else f"process {self.owner.pid}"
+        return what if is_here(self.owner) else f"{what} on {self.owner.host}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Status:
         whole = seconds_left(missing, self.records.values(), max(1, len(self.running)))
         if whole is None:
             return None
-        gone = sum(now - each.since for each in self.running) / max(1, len(self.running))
+        gone = sum(now - each.owner.since for each in self.running) / max(1, len(self.running))
         return max(0.0, whole - gone)
 
 
@@ -96,51 +92,16 @@ def read_status(folder: Path) -> Status:
     planned = plan_under(conditions, spec, expansion)
     trials = in_order(planned)
     records = store.load_all({trial.key for trial in trials})
-    by_key = {trial.key: trial for trial in trials}
+    names = store.names()
     running = tuple(
-        Running(by_key[key], pid, since)
-        for key, (pid, since) in started_trials(store.folder / JOURNAL).items()
-        if key in by_key and key not in records
+        Running(trial, owner)
+        for trial in trials
+        if f"{trial.key}.claim" in names and trial.key not in records and (owner := store.owner(trial.key)) is not None
     )
     results = analysis.results(folder, spec, expansion, planned, records | computed(planned), conditions)
     return Status(tuple(trials), records, running, results, analysis.failures(trials, records))
 
 
-def started_trials(journal: Path) -> dict[str, tuple[int, float]]:
-    """Trials that were started by a process of this machine which still runs: {key: (process id, start)}."""
-    last = {event["key"]: event for event in _events(journal)}
-    started = [event for event in last.values() if event["event"] == "started"]
-    counts = Counter(event["pid"] for event in started)
-    alive = {pid for pid in counts if _is_older(pid, min(e["time"] for e in started if e["pid"] == pid))}
-    return {event["key"]: (event["pid"], event["time"]) for event in started if event["pid"] in alive}
-
-
-def still_running(running: Running) -> bool:
-    """Whether the process of that trial still exists."""
-    return _is_older(running.pid, running.since)
-
-
-def _is_older(pid: int, time: float) -> bool:
-    """Whether a process runs that was created before that time; process ids are used again."""
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() <= time + CLOCK_S and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError, OverflowError):
-        return False
-
-
-def _events(journal: Path) -> Iterator[dict[str, Any]]:
-    """The valid lines at the end of the journal. A damaged line is left out."""
-    try:
-        with open(journal, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - JOURNAL_BYTES))
-            lines = file.read(JOURNAL_BYTES).splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            event = json.loads(line)
-            yield {"event": str(event["event"]), "key": str(event["key"]), "pid": int(event["pid"]),
-                   "time": float(event["time"])}  # fmt: skip
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
+def still_running(folder: Path, running: Running) -> bool:
+    """Whether that process still runs the trial of the study in ``folder``."""
+    return Store(folder.parent).owner(running.trial.key) == running.owner

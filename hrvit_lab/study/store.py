@@ -1,6 +1,6 @@
 """Trial records on disk: one JSON file per trial, written atomically and claimed by one process at a time.
 
-A claim is a file lock. The operating system releases it when its process ends, so a killed study leaves no locks.
+Claims need no file locks, and a killed study's claims are void, see `claims`.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hrvit_lab.files import Lock, check_locks, try_lock, write_atomically
+from hrvit_lab.files import write_atomically
+from hrvit_lab.study.claims import Claim, Owner, read_claim, remove_leftovers, try_claim
 from hrvit_lab.study.records import INTERRUPTED, finite, read_record
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,17 @@ class Store:
         self._warned: set[Path] = set()
 
     def create(self) -> None:
-        """Create the folder, check that file locks work in it, and remove leftover files of killed processes.
+        """Create the folder, and remove leftover files of killed processes.
 
         Raises:
-            OSError: if it can't be written, or its file system does not support locks.
+            OSError: if it can't be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        check_locks(self.folder)
-        for path in self.folder.glob("*.lock"):
-            if claim := try_lock(path):
+        for path in self.folder.glob("*.claim"):
+            if claim := self.claim(path.stem):
                 self._record(path.stem).with_suffix(".json.tmp").unlink(missing_ok=True)
-                self.release(claim)
+                claim.release()
+        remove_leftovers(self.folder)
 
     def load(self, key: str) -> dict[str, Any] | None:
         """The outcome of a trial; None if there is none yet, or (with one warning) if its file is damaged."""
@@ -56,6 +57,13 @@ class Store:
         """The existing records, by key."""
         return {key: record for key in keys if (record := self.load(key)) is not None}
 
+    def names(self) -> set[str]:
+        """The names of all files: ``KEY.json`` and ``KEY.claim``, a quick look at a folder of many trials. Records may
+        be invalid, and claims void."""
+        with contextlib.suppress(FileNotFoundError):
+            return set(os.listdir(self.folder))
+        return set()
+
     def is_empty(self) -> bool:
         """Whether there are no records."""
         return next(self.folder.glob("*.json"), None) is None
@@ -68,9 +76,13 @@ class Store:
                 found.append(read_record(path))
         return [record for record in found if record["status"] != INTERRUPTED]
 
-    def claim(self, key: str) -> Lock | None:
-        """Acquire the lock to run and save a trial; None if another process holds it. Release it with ``release``."""
-        return try_lock(self.folder / f"{key}.lock")
+    def claim(self, key: str) -> Claim | None:
+        """Acquire the right to run and save a trial; None if another process holds it. Release it with ``release``."""
+        return try_claim(self._claim(key))
+
+    def owner(self, key: str) -> Owner | None:
+        """The process that has claimed a trial; None if none has."""
+        return read_claim(self._claim(key))
 
     def save(self, record: Mapping[str, Any]) -> None:
         """Write a record, atomically. The caller holds the claim on its key.
@@ -87,9 +99,9 @@ class Store:
             os.replace(path, aside if not aside.is_dir() else path.with_name(f"{path.stem}.{time.time_ns()}.corrupt"))
         write_atomically(path, json.dumps(finite(record), indent=1, allow_nan=False))
 
-    def release(self, claim: Lock) -> None:
-        """Release a claim and remove its lock file."""
-        claim.release(unlink=True)
+    def release(self, claim: Claim) -> None:
+        """Release a claim and remove its file."""
+        claim.release()
 
     def note(self, event: str, key: str) -> None:
         """Append a line to ``journal.jsonl``: the event, the trial, the time and the process."""
@@ -102,6 +114,9 @@ class Store:
             raise OSError(error.errno, error.strerror, str(path)) from None
         finally:
             os.close(descriptor)
+
+    def _claim(self, key: str) -> Path:
+        return self.folder / f"{key}.claim"
 
     def _record(self, key: str) -> Path:
         return self.folder / f"{key}.json"

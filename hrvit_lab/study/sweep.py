@@ -1,7 +1,7 @@
 """Prepare and run a sweep, from a study's spec to its records; used by the command and by ``run_study``."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,15 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, suggest
 from hrvit_lab.environment import environment
 from hrvit_lab.study import runner
+from hrvit_lab.study.cluster.chunks import describe_estimate, estimate
+from hrvit_lab.study.cluster.commands import check_slurm
+from hrvit_lab.study.cluster.node import on_node
+from hrvit_lab.study.cluster.options import SlurmOptions
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.groups import PROBES
-from hrvit_lab.study.progress import Display, comparable, describe_plan
+from hrvit_lab.study.progress import Display, comparable, describe_plan, describe_trials
 from hrvit_lab.study.reporting import Failures, gather, plan_under
-from hrvit_lab.study.requirements import check_requirements, trains
+from hrvit_lab.study.requirements import check_devices, check_requirements, depends_on_hardware, trains
 from hrvit_lab.study.space import Expansion, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
@@ -44,6 +48,8 @@ class Sweep:
         jobs: number of trials at the same time.
         fewer_jobs: a sentence if that is less than requested, else empty.
         executor: a key of `EXECUTORS`.
+        devices: GPUs of this machine that share the trials; empty: the study's device.
+        slurm: options of jobs, for the executor ``slurm``.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Sweep:
     jobs: int
     fewer_jobs: str
     executor: str = "local"
+    devices: tuple[str, ...] = ()
+    slurm: SlurmOptions | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -78,12 +86,25 @@ class Sweep:
 
 
 def prepare(
-    name: str, spec: Spec, origin: Mapping[str, str], out: Path, jobs: int | None = None, again: Collection[str] = ()
+    name: str,
+    spec: Spec,
+    origin: Mapping[str, str],
+    out: Path,
+    jobs: int | None = None,
+    again: Collection[str] = (),
+    *,
+    devices: Sequence[str] = (),
+    slurm: SlurmOptions | None = None,
+    ask: bool = True,
 ) -> Sweep:
-    """Check whether a study can run here, and plan its trials. Writes nothing.
+    """Check whether a study can run, and plan its trials. Writes nothing, except that a job may ask a node of a cluster
+    for its hardware.
 
     Args:
         jobs: number of trials at the same time; None: as many as fit; 0: in this process, without workers.
+        devices: GPUs of this machine that share the trials.
+        slurm: options of jobs; None: the trials run on this machine.
+        ask: whether such a job may be submitted.
     Raises:
         ConfigError: if it cannot run here, does not measure a group of ``again``, or if the folder of its name holds
             the results of another study.
@@ -92,17 +113,36 @@ def prepare(
 
     if jobs is not None and jobs < 0:
         raise ConfigError(f"jobs = {jobs} is out of range; use 0 or more")
+    executor = "inline" if jobs == 0 else "local" if slurm is None else "slurm"
     most, fewer = (1, "") if jobs == 0 else choose_jobs(jobs, spec.device)
+    if devices:
+        most = len(devices)
     expansion = expand(spec)
-    check_requirements(spec, expansion.variants)
+    check_requirements(spec, expansion.variants, here=slurm is None)
+    check_devices(spec, devices)
     data_files = files_digest(spec.data_root) if trains(spec) else ""
-    conditions = environment(spec.device) | {"data_files": data_files}
+    if slurm is None:
+        conditions: Mapping[str, Any] = environment(devices[0] if devices else spec.device)
+    else:
+        check_slurm()
+        most = slurm.array_parallelism
+        conditions, slurm = _on_cluster(spec, out, slurm, ask)
+    conditions = {**conditions, "data_files": data_files}
     planned = plan_under(conditions, spec, expansion)
     folder = choose_folder(out, name, origin, spec, planned)
-    executor = "inline" if jobs == 0 else "local"
-    sweep = Sweep(name, spec, origin, out, folder, expansion, planned, conditions, most, fewer, executor)
+    sweep = Sweep(
+        name, spec, origin, out, folder, expansion, planned, conditions, most, fewer, executor, tuple(devices), slurm
+    )
     _check_again(again, sweep.trials)
     return sweep
+
+
+def _on_cluster(spec: Spec, out: Path, slurm: SlurmOptions, ask: bool) -> tuple[Mapping[str, Any], SlurmOptions]:
+    """The environment of the nodes, if the values of trials depend on it, and the options of jobs."""
+    alone = depends_on_hardware(spec)
+    if spec.device == "cpu" and not alone:
+        return environment("cpu"), slurm
+    return on_node(Store(out).folder, slurm, spec.device, cli.complain, alone=alone, ask=ask)
 
 
 def show_folder(sweep: Sweep, console: Console) -> None:
@@ -156,7 +196,7 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
             known = durations(sweep.store, pending, records)
             if sweep.fewer_jobs:
                 cli.complain(sweep.fewer_jobs)
-            console.print(describe_plan(trials, there, sweep.jobs, known), soft_wrap=True)
+            console.print(describe(sweep, there, known), soft_wrap=True)
             with Display(pending, known, sweep.jobs, console) as display:
                 runner.run(
                     pending,
@@ -169,11 +209,14 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
                     retry_failed=retry_failed,
                     again=again,
                     executor=sweep.executor,
+                    devices=sweep.devices,
+                    slurm=sweep.slurm,
                 )
     except KeyboardInterrupt:
         cli.complain(
             f"interrupted: {len(sweep.records())} of {len(trials)} trials are kept in {sweep.store.folder}; "
             "run the same command again to resume"
+            + ("; submitted jobs go on (study status shows them)" if sweep.slurm is not None else "")
         )
         raise
     if trials:
@@ -181,6 +224,20 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
             f"{len(trials)} trial{'s' * (len(trials) != 1)}: {len(trials) - len(pending)} already finished, "
             f"{len(pending)} run" + (f" in {cli.duration(time.monotonic() - began)}." if pending else "."),
         )
+
+
+def describe(sweep: Sweep, records: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> str:
+    """Sentences on the trials, and on their jobs if they run on a cluster.
+
+    Args:
+        records: the existing records, by key.
+        known: records from which to estimate durations.
+    """
+    if sweep.slurm is None:
+        return describe_plan(sweep.trials, records, sweep.jobs, known)
+    missing = [trial for trial in sweep.trials if trial.key not in records]
+    said = describe_trials(sweep.trials, records)
+    return f"{said} {describe_estimate(estimate(missing, sweep.slurm, known), sweep.slurm)}" if missing else said
 
 
 def durations(store: Store, trials: list[Trial], records: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from hrvit_lab.environment import usable_cores
+from hrvit_lab.study.claims import host_name
 from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.executors.work import Work
 from hrvit_lab.study.groups import GROUPS
@@ -53,7 +54,7 @@ def _run(work: Work, queue: deque[Trial]) -> None:
                 outcome = attempt(work.probes[trial.group], inputs)
                 disturbed = {metric: list(reasons) for metric, reasons in outcome.get("disturbed", {}).items()}
                 about = {"beside": 0, "disturbed": disturbed, "environment": dict(work.environment)}
-                record = trial.head() | outcome | about
+                record = trial.head() | outcome | about | {"host": host_name(), "on_device": trial.inputs.device}
                 work.store.save(record)
                 work.store.note("finished", trial.key)
         finally:

@@ -5,19 +5,18 @@ that died is replaced.
 """
 
 import contextlib
-import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from types import FrameType
 
 from hrvit_lab.environment import usable_cores
+from hrvit_lab.study.claims import host_name
 from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.executors.process import KilledAtStart, Worker
-from hrvit_lab.study.executors.work import Ended, Outcome, Work, WorkerUnable
+from hrvit_lab.study.executors.signals import noted_signals
+from hrvit_lab.study.executors.work import MAX_INTERRUPTIONS, Outcome, Work, WorkerUnable
 from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
@@ -26,17 +25,16 @@ POLL_S = 0.2
 GRACE_S = 1.0
 """Seconds to wait for a signal after a worker was killed: a signal to the process group may reach workers first."""
 
-MAX_INTERRUPTIONS = 3
-"""A trial fails after its worker was killed this often, because the trial itself may be the cause (memory)."""
-
 
 def run_here(work: Work) -> None:
-    """An `Executor` that uses processes on this machine."""
+    """An `Executor` that uses processes on this machine; with several GPUs one for each, also for latency."""
     together = deque(trial for trial in work.trials if not GROUPS[trial.group].alone)
     alone = deque(trial for trial in work.trials if GROUPS[trial.group].alone)
-    with _noted_signals() as check_end:
-        _Phase(work, together, check_end, workers=work.jobs, threads=1, exclusive=False).run()
-        _Phase(work, alone, check_end, workers=1, threads=usable_cores(), exclusive=True).run()
+    with noted_signals() as check_end:
+        _Phase(work, together, check_end, workers=len(work.devices) or work.jobs, threads=1, exclusive=False).run()
+        workers = len(work.devices) or 1
+        threads = max(1, usable_cores() // workers)
+        _Phase(work, alone, check_end, workers=workers, threads=threads, exclusive=True).run()
 
 
 @dataclass
@@ -117,7 +115,9 @@ class _Phase:
                 self.work.watcher.started(trial)
 
     def _start_worker(self) -> Worker:
-        self.pool.append(Worker(self.work.probes, self.threads))
+        taken = {w.device for w in self.pool}
+        device = next((device for device in self.work.devices if device not in taken), None)
+        self.pool.append(Worker(self.work.probes, self.threads, device))
         return self.pool[-1]
 
     def _check_worker(self, w: Worker) -> None:
@@ -156,7 +156,7 @@ class _Phase:
             for metric in GROUPS[trial.group].shared_clock:
                 disturbed.setdefault(metric, []).append(reason)
         about = {"beside": w.beside, "disturbed": disturbed, "environment": dict(self.work.environment)}
-        return trial.head() | outcome | about
+        return trial.head() | outcome | about | {"host": host_name(), "on_device": w.device or trial.inputs.device}
 
     def _interrupted(self, w: Worker, outcome: Outcome) -> None:
         """Queue the trial again, in this run or the next, up to ``MAX_INTERRUPTIONS`` times."""
@@ -197,35 +197,3 @@ class _Phase:
         if not keep:
             self.pool.remove(w)
             w.stop()
-
-
-@contextlib.contextmanager
-def _noted_signals() -> Iterator[Callable[[], None]]:
-    """Yield a function that raises `Ended` if a signal (SIGINT, SIGTERM, SIGHUP) has been received.
-
-    The handler only notes the signal: if it raised, that could happen between creating a lock or process and storing
-    it. Signals that are ignored (nohup) or already have a handler are left as they are.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    def check_end() -> None:
-        if received:
-            raise Ended(received[0])
-
-    if threading.current_thread() is not threading.main_thread():
-        yield check_end
-        return
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    ending = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
-    for number in ending:
-        signal.signal(number, note)
-    try:
-        yield check_end
-        check_end()  # a signal may have arrived after the last check
-    finally:
-        for number, handler in ending.items():
-            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """A worker process, controlled by the parent process."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import signal
 import sys
@@ -12,8 +13,8 @@ from types import ModuleType
 
 import psutil
 
-from hrvit_lab.files import Lock
 from hrvit_lab.study import worker
+from hrvit_lab.study.claims import Claim
 from hrvit_lab.study.executors.work import Outcome, WorkerUnable
 from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
@@ -33,6 +34,7 @@ class Worker:
     """A spawned process and its current trial.
 
     Attributes:
+        device: on which it runs all trials; None: each on its own.
         task: the trial, and the claim on it.
         steps: (done, total) steps of the trial, as last reported.
         beside: maximum number of other trials that ran at the same time.
@@ -40,7 +42,8 @@ class Worker:
             suspended.
     """
 
-    def __init__(self, probes: Mapping[str, Probe], threads: int) -> None:
+    def __init__(self, probes: Mapping[str, Probe], threads: int, device: str | None = None) -> None:
+        self.device = device
         context = multiprocessing.get_context("spawn")
         self.connection: Connection
         self.connection, theirs = context.Pipe()
@@ -54,15 +57,16 @@ class Worker:
             theirs.close()
         self.ready = False
         self.steps: tuple[int, int] | None = None
-        self.task: tuple[Trial, Lock] | None = None
+        self.task: tuple[Trial, Claim] | None = None
         self._begin()
 
-    def start(self, trial: Trial, claim: Lock) -> None:
+    def start(self, trial: Trial, claim: Claim) -> None:
         """Start a trial."""
         self.task = trial, claim
         self._begin()
+        inputs = trial.inputs if self.device is None else dataclasses.replace(trial.inputs, device=self.device)
         with contextlib.suppress(OSError):  # a dead worker is reported by `poll`
-            self.connection.send((trial.group, trial.inputs))
+            self.connection.send((trial.group, inputs))
 
     def poll(self, timeout_s: float) -> Outcome | None:
         """The outcome of its trial: the result, the worker's death, or a timeout; None while it is running.

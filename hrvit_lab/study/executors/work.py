@@ -1,14 +1,18 @@
 """The interface of executors: their input (`Work`) and the callbacks for progress (`Watcher`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hrvit_lab.study.cluster.options import SlurmOptions
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
 from hrvit_lab.study.worker import Probe
 
 Outcome = dict[str, Any]
+
+MAX_INTERRUPTIONS = 3
+"""A trial fails after its worker or job was killed this often, because the trial itself may be the cause (memory)."""
 
 
 class WorkerUnable(RuntimeError):
@@ -54,20 +58,29 @@ class Work:
         trials: distinct trials without an outcome, in the order to start them.
         store: the records; a trial is finished if and only if it has a record there.
         probes: function per group; top-level functions, as worker processes import them by name.
-        settled: returns a trial's outcome, from any process; None if it has to be run.
+        before: records that do not count as outcomes, because their trials are run again; by key.
         jobs: number of trials at the same time, except those that must run alone.
         timeout_s: seconds a trial may take.
         environment: stored in every record.
+        devices: GPUs of this machine, one worker each; empty: the device of the trials.
+        slurm: options of jobs; for the executor ``slurm`` only.
     """
 
     trials: tuple[Trial, ...]
     store: Store
     probes: Mapping[str, Probe]
     watcher: Watcher
-    settled: Callable[[Trial], Outcome | None]
+    before: Mapping[str, Outcome]
     jobs: int
     timeout_s: float
     environment: Mapping[str, Any]
+    devices: tuple[str, ...] = ()
+    slurm: SlurmOptions | None = None
+
+    def settled(self, trial: Trial) -> Outcome | None:
+        """A trial's outcome, from any process; None if it has to be run."""
+        record = self.store.load(trial.key)
+        return None if record == self.before.get(trial.key) else record
 
 
 class Executor(Protocol):
