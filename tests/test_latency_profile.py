@@ -322,6 +322,14 @@ def test_a_network_with_another_number_of_parts_is_refused(profile: Profile, tmp
         load_profile(path)
 
 
+def test_a_network_whose_parts_took_no_time_is_refused(profile: Profile, tmp_path: Path) -> None:
+    path, first = tmp_path / "device.json", profile.networks[0]
+    empty = first.model_copy(update={"parts_ms": (0.0,) * len(first.parts_ms)})
+    write_profile(path, replace(profile, networks=(empty, *profile.networks[1:])))
+    with pytest.raises(ConfigError, match="no part of a network has a latency"):
+        load_profile(path)
+
+
 def test_a_search_improves_predicted_latency(
     profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -379,7 +387,8 @@ def test_the_commands_measure_and_check_a_profile(
     assert main(["check", out, "--search", str(space_file), "--resolution", "32", "--networks", "8"]) == 0
     output = capsys.readouterr().out
     assert "Predicted latency of 8 networks" in output and "A/A control" in output and "MACs alone" in output
-    assert len(json.loads((tmp_path / "device.check.json").read_text())) <= 8
+    kept = json.loads((tmp_path / "device.check.json").read_text())
+    assert 1 <= len(kept["networks"]) <= 8
 
     def refused(said: str, *arguments: str) -> None:
         assert main(list(arguments)) == 2
@@ -392,6 +401,14 @@ def test_the_commands_measure_and_check_a_profile(
     refused("not found; measure one", "check", str(tmp_path / "none.json"), "--search", str(space_file))
     refused("unknown search 'cpu_nan'", "profile", "cpu_nan", "--out", out)
     refused("--out", "profile", str(space_file))
+    again = ["check", out, "--search", str(space_file), "--resolution", "32", "--networks", "8"]
+    damaged: list[Any] = [{"x": [1, 1, 1, 0, 1, 1]}, {"x": [1]}, []]
+    for networks in damaged:
+        (tmp_path / "device.check.json").write_text(json.dumps(kept | {"networks": networks}))
+        refused("device.check.json can't be read; remove it", *again)
+    (tmp_path / "device.check.json").write_text(json.dumps(kept))
+    assert main([*asked, "--networks", "7"]) == 0, "the profile grows"
+    refused("device.check.json is the check of another profile", *again)
     monkeypatch.setattr("hrvit_lab.latency.profile_command.hardware", lambda device: "another one")
     (tmp_path / "device.check.json").unlink()
     refused("the profile is of 'a machine', not of 'another one'", "check", out, "--search", str(space_file),

@@ -266,6 +266,21 @@ def test_a_failed_training_is_an_outcome_with_its_reason(
     assert all("the loss is not finite" in outcome.reason for outcome in failed)
 
 
+def test_a_training_whose_loss_is_not_finite_is_an_outcome_with_its_reason(
+    tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(inputs: ProbeInput) -> dict[str, Any]:
+        mlp = inputs.config.ffn[0] == "mlp"  # type: ignore[union-attr]
+        return stub(inputs) | ({"val_loss": float("nan")} if mlp else {})
+
+    monkeypatch.setattr("hrvit_lab.search.outer.PROBES", {**PROBES, "accuracy": diverging})
+    search = search_in(tmp_path, {**FIELDS, "objectives": {"macs": "lower", "val_loss": "lower"}})
+    state = finished(search)
+    failed = {outcome.reason for outcome in state.outcomes if outcome.values is None}
+    assert failed == {"its val_loss is not finite"} and len(state.outcomes) == 12
+    assert read_outer(search) == state
+
+
 def test_the_best_networks_are_those_that_no_other_one_dominates(tmp_path: Path, stub: Stub) -> None:
     search = search_in(tmp_path)
     outcomes = finished(search).outcomes
@@ -372,3 +387,27 @@ def test_states_of_other_searches_and_damaged_ones_are_refused(tmp_path: Path, s
     (search.own_folder / "trainings.json").write_text("{")
     with pytest.raises(ConfigError, match="can't be read"):
         finished(search)
+
+
+def test_a_state_with_a_network_outside_the_space_is_refused(tmp_path: Path, stub: Stub) -> None:
+    search = search_in(tmp_path)
+    finished(search)
+    path = search.own_folder / "trainings.json"
+    raw = json.loads(path.read_text())
+    for genome in ([0, 0], [0, 0, 9], [-1, 0, 0]):
+        raw["outcomes"][0]["genome"] = genome
+        path.write_text(json.dumps(raw))
+        with pytest.raises(ConfigError, match="can't be read"):
+            read_outer(search)
+
+
+def test_a_refused_search_does_not_replace_the_file_of_the_other_one(
+    tmp_path: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = search_in(tmp_path)
+    finished(search)
+    before = (search.own_folder / "search.yaml").read_bytes()
+    (tmp_path / "trained.yaml").write_text(json.dumps({**FIELDS, "resolution": 64}))
+    assert main([str(tmp_path / "trained.yaml"), "--out", str(tmp_path), "--jobs", "1"]) == 2
+    assert "state of another search" in capsys.readouterr().err
+    assert (search.own_folder / "search.yaml").read_bytes() == before

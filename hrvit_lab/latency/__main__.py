@@ -132,7 +132,7 @@ def profile_parser() -> cli.Parser:
     parser = cli.Parser(
         "hrvit-lab latency profile",
         "Time networks of a search's space by part, so that the latency of any network of the space can be predicted. "
-        "Half of them are drawn at random, then those about which the profile is least certain. Run it on an idle "
+        "Half of them are drawn at random, the others are those whose prediction is least certain. Run it on an idle "
         "machine. It can be stopped; the same command continues.",
     )
     parser.add_argument("search", metavar="NAME|FILE.yaml", help="the search whose space is measured")

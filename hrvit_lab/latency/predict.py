@@ -187,6 +187,8 @@ def read_profile(path: Path) -> Profile | None:
             raise ConfigError(f"{path} is a profile of another version; measure it again with another --out")
         file = _File.model_validate(raw)
         for network in file.networks:
+            if not any(network.parts_ms):
+                raise ConfigError(f"{path}: no part of a network has a latency; measure it again with another --out")
             if len(network.parts_ms) != sum(1 for _ in parts_of(_config(network), network.resolution)):
                 raise ConfigError(f"{path}: a network has another number of parts; measure it again with another --out")
     except FileNotFoundError:

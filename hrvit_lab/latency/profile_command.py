@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.config.plan import Size
 from hrvit_lab.environment import environment, hardware
 from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically
-from hrvit_lab.latency.predict import Conditions, Profile, load_profile, read_profile, write_profile
+from hrvit_lab.latency.predict import MAX_BYTES, Conditions, Profile, load_profile, read_profile, write_profile
 from hrvit_lab.latency.profile import Checked, check_network, covered, extend, measure_network, quality
 from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
@@ -60,22 +61,23 @@ def profile(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Predict and measure networks that the profile has not seen; print what it is worth. Returns the exit code.
+    """Predict and measure networks that are not in the profile; print the errors of predictions. Returns the exit code.
 
     Raises:
-        ConfigError: if the profile is of another device.
+        ConfigError: if the profile is of another device, or the file of the check is of another profile.
     """
     console = cli.console()
     found = load_profile(options.profile)
+    digest = hashlib.sha256(read_bounded(options.profile, MAX_BYTES)).hexdigest()
     path: Path = options.out or options.profile.with_suffix(".check.json")
     here = hardware(found.conditions.device)
-    known = _read_checked(path)
+    known = _read_checked(path, digest)
     rows: list[Checked] = []
     for config, resolution in _networks_to_check(options):
         key = f"{config.id} {resolution[0]}x{resolution[1]}"
         if key not in known:
             known[key] = check_network(found, config, resolution, here)
-            write_atomically(path, json.dumps(known))
+            write_atomically(path, json.dumps({"profile": digest, "networks": known}))
             console.print(f"{len(rows) + 1} networks are checked.")
         rows.append(known[key])
     for line in said(found, rows):
@@ -134,17 +136,30 @@ def _networks_to_check(options: argparse.Namespace) -> Iterator[tuple[HRViTConfi
         yield draw(index, 0)
 
 
-def _read_checked(path: Path) -> dict[str, Checked]:
+def _read_checked(path: Path, digest: str) -> dict[str, Checked]:
+    """The networks that were checked with the profile of this digest, by id and size; empty if there is no file.
+
+    Raises:
+        ConfigError: if the file is damaged, or of another profile.
+    """
     try:
         raw = json.loads(read_bounded(path, 16 * MIB))
+        if raw["profile"] != digest:
+            raise ConfigError(
+                f"{path} is the check of another profile; remove it to check again, or choose another file with --out"
+            )
         found = {}
-        for key, row in raw.items():
+        for key, row in raw["networks"].items():
             predicted, low, high, measured, again = map(float, row[:5])
+            if not all(0 < ms < math.inf for ms in (predicted, measured, again)):
+                raise ValueError(f"{key} has an invalid latency")
             found[str(key)] = Checked(predicted, low, high, measured, again, int(row[5]))
         return found
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise ConfigError(
             f"{path} can't be read; remove it to check again, or choose another file with --out"
         ) from None

@@ -17,8 +17,9 @@ examples:
   hrvit-lab search score hrvit_nano mit_b0 --predictors zico,naswot
   hrvit-lab search quality predictor_quality
 
-Costs are computed in closed form. Networks are built only for predictors of accuracy, and not trained. A search can be
-stopped at any time and started again; more evaluations or seeds continue it. The result is an ordinary study, which
+Costs are computed in closed form. Networks are built only for predictors of accuracy, and trained only if the search
+file has the section trainings; its networks are then proposed by a sampler of Optuna. A search can be stopped at any
+time and started again; more evaluations, seeds or trainings continue it. The result is an ordinary study, which
 'hrvit-lab app' shows.
 
 Exit code: 0 success, 2 invalid request, 130 interrupted.
@@ -55,14 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("no search given; give a name from --list, or a path that ends in .yaml")
         return search(options, console)
 
-    return cli.run(work, interrupted="interrupted; finished generations are kept; run the same command again to resume")
+    return cli.run(work, interrupted="interrupted; finished work is kept; run the same command again to resume")
 
 
 def parser() -> cli.Parser:
     """The command line."""
     parser = cli.Parser(
         "hrvit-lab search",
-        "Search a space of networks for the best compromises between costs, by NSGA-II with random search beside it.",
+        "Search a space of networks for the best trade-offs between costs, latency and accuracy, by NSGA-II and random "
+        "search.",
         EXAMPLES,
     )
     parser.add_argument(

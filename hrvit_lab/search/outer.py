@@ -82,13 +82,16 @@ def run_trainings(search: Search, jobs: int, watch: Watch, executor: str = "loca
 
 
 def check_trainings(search: Search) -> None:
-    """Check that the base of a search can be trained here; writes nothing.
+    """Check that the base of a search can be trained here, and that the folder has no state of another search.
+
+    Writes nothing.
 
     Raises:
-        ConfigError: if data, device, head or metric do not fit.
+        ConfigError: if data, device, head, metric or state do not fit.
     """
     spec = study_of(search, {})
     check_requirements(spec, expand(spec).variants)
+    read_outer(search)
 
 
 class _Loop:
@@ -160,6 +163,8 @@ class _Loop:
         values = {}
         for key in self.search.spec.objectives:
             of_seeds = [record["values"][key] for record in records if key in record["values"]]
+            if None in of_seeds:  # a record has None for NaN and infinity
+                return Outcome(*proposal, None, None, f"its {key} is not finite")
             values[key] = known[key] if key in known else sum(of_seeds) / len(of_seeds)
         stopped = [record["values"][STOPPED] for record in records if STOPPED in record["values"]]
         return Outcome(*proposal, values, int(min(stopped)) if stopped else None, "")
@@ -267,8 +272,7 @@ def read_outer(search: Search) -> Outer | None:
         return Outer(
             [
                 Outcome(
-                    genome=tuple(map(int, fields["genome"])),
-                    attributes={str(name): int(value) for name, value in fields["attributes"].items()},
+                    *_proposal(search, fields),
                     values=None if fields["values"] is None
                     else {str(key): float(value) for key, value in fields["values"].items()},
                     stopped=None if fields["stopped"] is None else int(fields["stopped"]),
@@ -276,7 +280,7 @@ def read_outer(search: Search) -> Outer | None:
                 )
                 for fields in raw["outcomes"]
             ],
-            [Proposal(tuple(map(int, fields["genome"])), dict(fields["attributes"])) for fields in raw["proposed"]],
+            [_proposal(search, fields) for fields in raw["proposed"]],
         )  # fmt: skip
     except FileNotFoundError:
         return None
@@ -284,3 +288,16 @@ def read_outer(search: Search) -> Outer | None:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} can't be read ({type(error).__name__}); remove it to start this run again") from None
+
+
+def _proposal(search: Search, fields: Mapping[str, Any]) -> Proposal:
+    """A proposal of the file.
+
+    Raises:
+        ValueError: if it is not in the search's space.
+    """
+    genome = tuple(map(int, fields["genome"]))
+    lengths = search.space.lengths.tolist()
+    if len(genome) != len(lengths) or not all(0 <= gene < length for gene, length in zip(genome, lengths, strict=True)):
+        raise ValueError(f"{genome} is not in the space")
+    return Proposal(genome, {str(name): int(value) for name, value in fields["attributes"].items()})
