@@ -20,7 +20,7 @@ from hrvit_lab.__main__ import main
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.export import __main__ as cli
 from hrvit_lab.export import command, formats, write
-from hrvit_lab.export.accuracy import compare_accuracy, confusion
+from hrvit_lab.export.accuracy import class_counts, compare_accuracy
 from hrvit_lab.export.agreement import Check, compare, difference
 from hrvit_lab.export.data_command import ImagesWithLabels, measure_accuracy
 from hrvit_lab.export.folder import finish, unfinished
@@ -363,7 +363,7 @@ def test_accuracy_by_hand() -> None:
     """Four images, two classes: three are right before, two after; intersections divided by unions by hand."""
     truth, before, after = [0, 0, 1, 1], [0, 0, 1, 0], [0, 1, 1, 0]
     was, now = (
-        np.stack([confusion(np.array([a]), np.array([b]), 2) for a, b in zip(truth, guesses, strict=True)])
+        np.stack([class_counts(np.array([a]), np.array([b]), 2) for a, b in zip(truth, guesses, strict=True)])
         for guesses in (before, after)
     )
     top1 = compare_accuracy(was, now, "top1")
@@ -378,7 +378,7 @@ def test_accuracy_by_hand() -> None:
 
 def test_the_interval_covers_a_known_change() -> None:
     """Of 400 images, 20 are lost and 8 are won; the standard error of the difference is √28 / 400."""
-    right, wrong = confusion(np.array([0]), np.array([0]), 2), confusion(np.array([0]), np.array([1]), 2)
+    right, wrong = class_counts(np.array([0]), np.array([0]), 2), class_counts(np.array([0]), np.array([1]), 2)
     was = np.stack([right] * 300 + [wrong] * 100)
     now = np.stack([wrong] * 20 + [right] * 280 + [right] * 8 + [wrong] * 92)
     found = compare_accuracy(was, now, "top1")
@@ -387,6 +387,13 @@ def test_the_interval_covers_a_known_change() -> None:
     assert found.change_low == pytest.approx(-3.0 - half, abs=0.4)
     assert found.change_high == pytest.approx(-3.0 + half, abs=0.4)
     assert "75.00 % before and 72.00 % after, a change of -3.00 points" in found.sentence
+
+
+def test_the_counts_of_many_classes_are_small() -> None:
+    """With a thousand classes, as in ImageNet, 2,000 images must fit into memory."""
+    counts = class_counts(np.array([3]), np.array([7]), 1000)
+    assert counts.nbytes <= 3 * 1000 * 8
+    assert [np.flatnonzero(row).tolist() for row in counts] == [[], [3], [7]]
 
 
 class Five:
@@ -529,6 +536,35 @@ def test_a_disk_that_fills_while_the_file_is_written(
     error = capsys.readouterr().err
     assert "No space left on device" in error and error.count("\n") == 1
     assert list((small / "results" / "export").iterdir()) == []
+
+
+def test_an_error_of_a_library_that_is_no_error_of_the_system(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries raise OSError without an error number, too."""
+
+    def fails(*_: object) -> None:
+        raise OSError("no such operator")
+
+    row = FORMATS["torchscript"]
+    monkeypatch.setitem(FORMATS, "torchscript", formats.Format(row.runtime, row.file, fails, row.load, row.lines))
+    assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
+    error = capsys.readouterr().err
+    assert "small.yaml cannot be exported to torchscript at 32×32 in float32 (OSError: no such operator)" in error
+
+
+def test_a_folder_that_cannot_be_created_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name.startswith(".export"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PermissionError) as caught, unfinished(tmp_path / "out"):
+        pass
+    assert caught.value.filename == str(tmp_path / "out")
 
 
 def test_python_requests_are_checked_too() -> None:

@@ -28,9 +28,9 @@ formats:
 {formats}
 
 The file computes the deployed form of the network. It is loaded again in its runtime and compared with the plain
-network on random, constant, very large and NaN images; a file that computes something else is not kept. Then it is
-timed against the deployed network in PyTorch, with interleaved calls and an A/A control. The folder also has card.md
-and card.json: config, costs, errors, latency, versions, and how to load the file.
+network on random, constant, very large and NaN images; a file with wrong outputs is not kept. Then it is timed against
+the deployed network in PyTorch, with interleaved calls and an A/A control. The folder also has card.md and card.json:
+config, costs, errors, latency, versions, and how to load the file.
 
 Images and outputs are float32 in every number format. Weights that are not trained are random, with BatchNorm and layer
 scale randomized. Ctrl-C leaves nothing. Exit code: 0 success, 2 invalid request, 130 interrupted.
@@ -81,7 +81,7 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     parser.add_argument(
         "--dynamic", type=cli.listed(cli.one_of(FREE_AXES, "axis")), default=[], metavar="AXIS,…",
-        help="what a caller of the file may choose: batch, size (default: nothing)",
+        help="axes that are free in the file: batch, size (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--dtype", type=dtype, default="float32", metavar="D",
@@ -89,16 +89,16 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     parser.add_argument(
         "--data", metavar="NAME|DIR",
-        help="for int8, images that the scales are computed from: a recipe (its validation images then give the "
-        "accuracy before and after), or a folder of images (default: none, and int8 is refused)",
+        help="images for int8, which needs them to compute its scales: a recipe (its validation images give the "
+        "accuracy before and after), or a folder of images",
     )  # fmt: skip
     parser.add_argument(
         "--calibration-images", type=cli.whole(1, 100_000), default=256, metavar="N",
-        help="how many images at most calibrate int8 (default: 256)",
+        help="largest number of images that calibrate int8 (default: 256)",
     )  # fmt: skip
     parser.add_argument(
         "--test-images", type=cli.whole(2, 1_000_000), default=2000, metavar="N",
-        help="how many images at most give the accuracy of int8 (default: 2000)",
+        help="largest number of images that the accuracy of int8 is measured on (default: 2000)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=cli.path, metavar="DIR",
@@ -111,12 +111,9 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     parser.add_argument("--threads", type=cli.threads, metavar="N", help="CPU threads (default: torch's own choice)")
     parser.add_argument(
-        "--seed",
-        type=cli.seed,
-        default=0,
-        metavar="N",
-        help="of weights that are not trained, and of images (default: 0)",
-    )
+        "--seed", type=cli.seed, default=0, metavar="N",
+        help="seed of weights that are not trained, and of images (default: 0)",
+    )  # fmt: skip
     return parser
 
 

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
+AT_ONCE = 50
+"""Resamples that are held in memory together."""
 
 Counts = NDArray[np.int64]
-"""Confusion matrices of images: (N, C, C), row = truth, column = prediction."""
+"""By image and class, (N, 3, C): numbers of correct predictions, of labels, and of predictions."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,19 @@ class Accuracy:
         )
 
 
-def confusion(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """The confusion matrix of one image, (C, C); a truth outside of the classes is ignored.
+def class_counts(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Numbers of correct predictions, of labels and of predictions of every class in one image, (3, C).
 
-    >>> confusion(np.array([0, 1, 1, 255]), np.array([0, 0, 1, 1]), 2).tolist()
-    [[1, 0], [1, 1]]
+    Args:
+        truth, guess: (n,) each; elements whose label is not a class are ignored.
+
+    >>> class_counts(np.array([0, 1, 1, 255]), np.array([0, 0, 1, 1]), 2).tolist()
+    [[1, 1], [1, 2], [2, 1]]
     """
     known = (truth >= 0) & (truth < classes)
-    pairs = truth[known] * classes + guess[known]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+    truth, guess = truth[known], guess[known]
+    found = [np.bincount(labels, minlength=classes) for labels in (truth[truth == guess], truth, guess)]
+    return np.stack(found).astype(np.int64)
 
 
 def compare_accuracy(before: Counts, after: Counts, score: str, seed: int = 0) -> Accuracy:
@@ -59,21 +65,23 @@ def compare_accuracy(before: Counts, after: Counts, score: str, seed: int = 0) -
             divided by union.
     """
     n = len(before)
-    picks = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    changes = _scores(picks, after, score) - _scores(picks, before, score)
-    low, high = np.percentile(changes, [2.5, 97.5])
+    rng, shares = np.random.default_rng(seed), np.full(n, 1 / n)
+    changes = []
+    for _ in range(0, RESAMPLES, AT_ONCE):
+        picks = rng.multinomial(n, shares, size=AT_ONCE)
+        changes.append(_scores(picks, after, score) - _scores(picks, before, score))
+    low, high = np.percentile(np.concatenate(changes), [2.5, 97.5])
     once = np.ones((1, n), dtype=np.int64)
     was, now = (float(_scores(once, counts, score)[0]) for counts in (before, after))
     return Accuracy(score, was, now, float(low), float(high), n)
 
 
 def _scores(picks: NDArray[np.int64], counts: Counts, score: str) -> NDArray[np.float64]:
-    """The score of each resample, in percent: picks (R, N), counts (N, C, C) → (R,)."""
-    classes = counts.shape[-1]
-    sums = (picks.astype(float) @ counts.reshape(len(counts), -1).astype(float)).reshape(-1, classes, classes)
-    right = np.diagonal(sums, axis1=1, axis2=2)
+    """The score of each resample, in percent: picks (R, N), counts (N, 3, C) → (R,)."""
+    sums = picks.astype(float) @ counts.reshape(len(counts), -1).astype(float)
+    right, truth, guess = np.moveaxis(sums.reshape(len(picks), 3, -1), 1, 0)
     if score == "top1":
-        return np.asarray(100 * right.sum(1) / sums.sum((1, 2)))
-    union = sums.sum(1) + sums.sum(2) - right
+        return np.asarray(100 * right.sum(1) / truth.sum(1))
+    union = truth + guess - right
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(100 * np.nanmean(np.where(sums.sum(2) > 0, right / union, np.nan), axis=1))
+        return np.asarray(100 * np.nanmean(np.where(truth > 0, right / union, np.nan), axis=1))

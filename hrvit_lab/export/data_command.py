@@ -12,7 +12,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, confusion
+from hrvit_lab.export.accuracy import Accuracy, class_counts, compare_accuracy
 from hrvit_lab.export.request import Request
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.train import assemble
@@ -123,7 +123,7 @@ def measure_accuracy(
             logits = output[0] if isinstance(output, list) else output
             for scores, (_, target) in zip(logits, pairs, strict=False):
                 truth = np.asarray(target, dtype=np.int64)
-                kept.append(confusion(truth.ravel(), labels(scores, truth.shape).ravel(), classes))
+                kept.append(class_counts(truth.ravel(), labels(scores, truth.shape).ravel(), classes))
     before, after = (np.stack(kept) for kept in counts)
     return compare_accuracy(before, after, tests.score, seed)
 

@@ -16,11 +16,14 @@ def unfinished(parent: Path) -> Iterator[Path]:
     it its name: after an error or Ctrl-C nothing is left.
 
     Raises:
-        OSError: if it cannot be created.
+        OSError: if it cannot be created, with the name of ``parent``.
     """
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f".export-{uuid.uuid4().hex}"
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(parent)) from None
     try:
         yield folder
     finally:

@@ -80,9 +80,9 @@ def export_network(model: nn.Module, request: Request, folder: Path, *, name: st
             shapes = tuple(tuple(output.shape) for output in run(torch.zeros(request.shape)))
     except (ConfigError, MemoryError):
         raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from None
     except Exception as error:  # exporters and runtimes raise different exceptions
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
         if is_out_of_memory(error):
             raise MemoryError(f"{name} at {show_size(request.resolution)}") from None
         check_space(plain, folder, needed=MIB)  # a full disk is the likely reason
