@@ -116,6 +116,24 @@ def test_what_ranks_networks_of_equal_costs_is_found_and_noise_is_not() -> None:
     assert not found["beats"][["noise", "sizes", "params", "macs"]].any()
 
 
+def test_infinite_scores_are_ranked(recwarn: pytest.WarningsRecorder) -> None:
+    """NASWOT is −∞ for networks that do not distinguish two images: the lowest score, equal for all of them."""
+    table = sample(20)
+    table.loc[[0, 1, 2], "good"] = -math.inf
+    found = quality(table, "top1", {"good": "higher"}).set_index("predictor")
+    finite = [max(value, -99.0) for value in table["good"]]
+    assert found["tau"]["good"] == pytest.approx(stats.kendalltau(table["top1"], finite).statistic)
+    assert found["rho"]["good"] == pytest.approx(stats.spearmanr(table["top1"], finite).statistic)
+    assert not recwarn.list
+
+
+def test_networks_of_equal_costs_have_no_gain(recwarn: pytest.WarningsRecorder) -> None:
+    table = sample(12).assign(params=1.0, macs=1.0)
+    found = quality(table, "top1", {"good": "higher"}).set_index("predictor")
+    assert math.isnan(found["gain"]["good"]) and found["tau"]["good"] > 0
+    assert not recwarn.list
+
+
 def test_noise_claims_nothing_in_most_of_many_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 tables with five noise predictors, at most a few claim anything: the level holds for all together."""
     claims = 0
@@ -130,14 +148,15 @@ def test_noise_claims_nothing_in_most_of_many_tables(monkeypatch: pytest.MonkeyP
     assert claims <= 4
 
 
-def test_the_verdict_says_who_beats_counting() -> None:
+def test_the_verdict_says_which_predictors_are_better_than_costs() -> None:
     table = sample(60)
     table["oracle"] = table["top1"]
     found = quality(table, "top1", {**BETTER, "oracle": "higher"})
     text = " ".join(verdict(found, 60, {"oracle": "The oracle"}))
     assert "The oracle ranks the 60 networks better than" in text and "τ 1.00" in text
     nothing = " ".join(verdict(quality(sample(12), "top1", {"noise": "higher"}), 12, {}))
-    assert "No predictor beats counting: macs (τ" in nothing and "No predictor ranks networks of equal costs" in nothing
+    assert "No predictor ranks the 12 networks better than macs (τ" in nothing
+    assert "No predictor ranks networks of equal costs" in nothing
     assert "12 networks are few" in nothing
 
 
@@ -165,7 +184,7 @@ def test_the_committed_branch_sweep_is_scored_and_judged(
     )
     assert main(["quality", str(folder), "--into", str(tmp_path / "q")]) == 0
     output = capsys.readouterr().out
-    assert "Rankings by two seeds agree with τ" in output and "beats counting" in output
+    assert "Rankings by two seeds agree with τ" in output and "networks better than" in output
     rows = pd.read_csv(tmp_path / "q" / "quality.csv").set_index("predictor")
     results = read_results(folder)
     table = results.table

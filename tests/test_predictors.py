@@ -94,6 +94,20 @@ def test_synflow_of_linears_is_the_number_of_layers_times_the_flow() -> None:
         assert scores(model, ["synflow"], batch_of(4, 3, 2, 2))["synflow"] == pytest.approx(math.log(3 * flow.sum()))
 
 
+def test_synflow_without_a_flow_is_minus_infinity() -> None:
+    """An image of ones minus itself: no weight changes the output."""
+
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.linear(images - 1)
+
+    assert scores(Nothing(), ["synflow"], batch_of(4, 3, 2, 2))["synflow"] == -math.inf
+
+
 def test_synflow_reaches_every_weight_but_those_of_queries() -> None:
     """With equal attention weights, the flow through the values of a network is positive everywhere."""
     assert math.isfinite(scores(tiny(), ["synflow"], batch_of(4, 3, 32, 32))["synflow"])

@@ -11,6 +11,7 @@ import pytest
 from test_predictors import TINY
 
 from hrvit_lab.search.__main__ import main
+from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.predictors.kept import KeptScores
 from hrvit_lab.search.predictors.score import load_batch, score_config
@@ -95,6 +96,26 @@ def test_the_command_prints_costs_and_scores(tmp_path: Path, capsys: pytest.Capt
     assert set(row) == {"network", "params", "macs", "activations", "synflow", "naswot"}
     assert main(["score", str(file), "--predictors", "synflow"]) == 0
     assert "SynFlow" in capsys.readouterr().out
+
+
+def test_the_table_of_all_scores_fits_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One column for each network, so that no label and no number is broken."""
+    monkeypatch.setenv("COLUMNS", "80")
+    scores = dict.fromkeys(PREDICTORS, -1234.5678)
+    monkeypatch.setattr("hrvit_lab.search.score_command.score_config", lambda *_: scores)
+    files = [tmp_path / name for name in ("tiny.yaml", "another.yaml")]
+    for file in files:
+        file.write_text(TINY.to_yaml())
+    monkeypatch.chdir(tmp_path)
+    assert main(["score", *(file.name for file in files)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for predictor in PREDICTORS.values():
+        [line] = [line for line in lines if line.strip().startswith(predictor.label + " ")]
+        assert line.split()[-2:] == ["-1235", "-1235"]
+    [head] = [line for line in lines if "tiny.yaml" in line]
+    assert head.split() == ["tiny.yaml", "another.yaml"]
 
 
 @pytest.mark.parametrize(

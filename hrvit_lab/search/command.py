@@ -55,7 +55,9 @@ def search(options: argparse.Namespace, console: Console) -> int:
         from hrvit_lab.search.outer_command import train_networks  # imported here: Optuna takes a second
 
         return train_networks(asked, options, console)
-    runs = f"{len(asked.runs)} runs ({', '.join(NAMES.values())}; {len(budget.seeds)} seeds)"
+    runs = (
+        f"{len(asked.runs)} runs ({', '.join(NAMES.values())}; {len(budget.seeds)} seed{'s' * (len(budget.seeds) > 1)})"
+    )
     console.print(
         f"{len(space.genes)} choices, {cli.si(float(space.size), 3)} combinations. {runs} of "
         f"{budget.evaluations:,} networks each.",

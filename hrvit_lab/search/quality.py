@@ -67,6 +67,7 @@ def quality(table: pd.DataFrame, score: str, better: Mapping[str, str], seed: in
         )
     signs = np.array([-1.0 if better.get(name) == "lower" else 1.0 for name in names])
     values = np.column_stack([known[score], known[names].to_numpy(dtype=float) * signs])
+    values = np.apply_along_axis(_average_ranks, 0, values)  # the same τ and ρ, also of infinite scores
     found = correlations(values)
     rng = np.random.default_rng(seed)
     resampled = [correlations(values[rng.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
@@ -95,7 +96,7 @@ def correlations(values: Matrix) -> Correlations:
     with np.errstate(invalid="ignore", divide="ignore"):
         rho = (centred.T @ centred[:, 0]) / (norms * norms[0])
     partial = [np.nan] * 2 + [partial_tau(taus[np.ix_(four, four)]) for four in _with_controls(values.shape[1])]
-    return Correlations(taus[0, 1:], rho[1:], np.array(partial), taus[0, 1:] - np.nanmax([taus[0, 1], taus[0, 2]]))
+    return Correlations(taus[0, 1:], rho[1:], np.array(partial), taus[0, 1:] - np.fmax(taus[0, 1], taus[0, 2]))
 
 
 def tau_matrix(values: Matrix) -> Matrix:
@@ -126,7 +127,7 @@ def az_nas(table: pd.DataFrame) -> "pd.Series[float]":
 
 
 def verdict(found: pd.DataFrame, networks: int, labels: Mapping[str, str]) -> list[str]:
-    """Sentences: does any predictor beat counting? Does any add to it?
+    """Sentences: does any predictor rank networks better than their costs do? Does any rank networks of equal costs?
 
     Args:
         found: from `quality`.
@@ -134,11 +135,15 @@ def verdict(found: pd.DataFrame, networks: int, labels: Mapping[str, str]) -> li
     """
     rows = found.set_index("predictor")
     best = max(CONTROLS, key=lambda name: rows["tau"].get(name, -1.0))
-    counting = f"{labels.get(best, best)} (τ {rows['tau'][best]:.2f})"
+    cost = f"{labels.get(best, best)} (τ {rows['tau'][best]:.2f})"
     others = rows.drop(list(CONTROLS))
     sentences = []
     for said, yes, no in (
-        ("beats", f"ranks the {networks} networks better than {counting}", f"no predictor beats counting: {counting}"),
+        (
+            "beats",
+            f"ranks the {networks} networks better than {cost}",
+            f"no predictor ranks the {networks} networks better than {cost}",
+        ),
         ("adds", "ranks networks of equal parameters and MACs", "no predictor ranks networks of equal costs"),
     ):
         field = "tau" if said == "beats" else "partial_tau"
@@ -151,7 +156,7 @@ def verdict(found: pd.DataFrame, networks: int, labels: Mapping[str, str]) -> li
             label = labels.get(name, name)
             sentences.append(f"{label} {yes}: {'τ' if said == 'beats' else 'partial τ'} {others[field][name]:.2f}.")
     if networks < WANTED:
-        sentences.append(f"{networks} networks are few: with less than {WANTED}, intervals are wide.")
+        sentences.append(f"{networks} networks are few: with fewer than {WANTED}, intervals are wide.")
     return sentences
 
 

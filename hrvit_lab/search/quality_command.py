@@ -54,11 +54,12 @@ def show_quality(options: argparse.Namespace) -> int:
     found = quality(table, score, better)
     write_csv(into / "scores.csv", [list(table), *table.itertuples(index=False)])
     write_csv(into / "quality.csv", [list(found), *found.itertuples(index=False)])
-    _print(found, results, len(table.dropna(subset=[score])), console)
+    networks = len(table.dropna(subset=[score, *better]))
+    _print(found, results, networks, console)
     if (agreement := between_seeds(results, score)) is not None:
         console.print(f"Rankings by two seeds agree with τ {agreement:.2f}: no predictor can be expected to do better.")
     trained = found[~found["predictor"].isin(("early", "extrapolated"))]
-    for sentence in verdict(trained, len(table.dropna(subset=[score])), LABELS):
+    for sentence in verdict(trained, networks, LABELS):
         console.print(sentence, soft_wrap=True)
     console.print(f"{'quality':<12} {into}: quality.csv, scores.csv", soft_wrap=True)
     return 0
@@ -141,7 +142,7 @@ def _images(results: Results) -> DataChoice:
 def _print(found: pd.DataFrame, results: Results, networks: int, console: Console) -> None:
     table = cli.table(f"Predictors of {results.score} on {results.dataset}, {networks} networks, 95 % intervals")
     table.add_column("predictor", overflow="fold")
-    for head in ("τ", "ρ", "partial τ", "τ − counting's"):
+    for head in ("τ", "ρ", "partial τ", "gain in τ"):
         table.add_column(head, justify="right", overflow="fold")
     for row in found.to_dict("records"):
         cells = [

@@ -1,4 +1,4 @@
-"""The work of ``hrvit-lab search score``: a table of networks with costs and scores."""
+"""The work of ``hrvit-lab search score``: a table of costs and scores, with a column for each network."""
 
 import argparse
 import csv
@@ -8,6 +8,7 @@ from hrvit_lab import cli
 from hrvit_lab.config import own_name, read_config
 from hrvit_lab.cost.count import count
 from hrvit_lab.files import guarded
+from hrvit_lab.metrics import METRICS
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
@@ -43,12 +44,12 @@ def score(options: argparse.Namespace) -> int:
         return 0
     size = cli.show_size(options.resolution)
     table = cli.table(f"Scores of untrained networks, {len(batch.images)} images of {options.data} at {size}")
-    table.add_column("network", overflow="fold")
-    for label in (*BASELINES, *(PREDICTORS[key].label for key in keys)):
-        table.add_column(label, justify="right", overflow="fold")
-    for name, values in rows.items():
-        costs, scores = values[: len(BASELINES)], values[len(BASELINES) :]
-        table.add_row(name, *(cli.si(value, 3) for value in costs), *(f"{value:.4g}" for value in scores))
+    table.add_column("", overflow="fold")
+    for name in rows:
+        table.add_column(name, justify="right", overflow="fold")
+    labels = (*(METRICS[key].label for key in BASELINES), *(PREDICTORS[key].label for key in keys))
+    for index, (label, *values) in enumerate(zip(labels, *rows.values(), strict=True)):
+        table.add_row(label, *(cli.si(value, 3) if index < len(BASELINES) else f"{value:.4g}" for value in values))
     cli.console().print(table)
     return 0
 

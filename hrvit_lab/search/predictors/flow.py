@@ -20,7 +20,7 @@ def synflow(model: nn.Module, batch: Batch) -> float:
     """``log Σ θ ∂R/∂θ`` over all weights, with R the sum of the outputs (arXiv 2006.05467).
 
     R is the flow through the weights, so norms and biases are left out, and attention averages its values with equal
-    weights. The logarithm keeps the ranks.
+    weights. The logarithm keeps the ranks; it is −∞ if R does not depend on the weights.
     """
     _without_norms(model)
     for name, parameter in model.named_parameters():
@@ -28,7 +28,8 @@ def synflow(model: nn.Module, batch: Batch) -> float:
             parameter.data.zero_()
     with _EqualAttention():
         weights, gradients = _flow(model, batch)
-    return math.log(sum(float((w.detach() * g).sum()) for w, g in zip(weights, gradients, strict=True)))
+    total = sum(float((w.detach() * g).sum()) for w, g in zip(weights, gradients, strict=True))
+    return math.log(total) if total != 0 else -math.inf
 
 
 def dss(model: nn.Module, batch: Batch) -> float:

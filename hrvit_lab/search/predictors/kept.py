@@ -58,6 +58,6 @@ class KeptScores:
             try:
                 config_id, scores = json.loads(line)
                 found = {str(key): float(value) for key, value in scores.items()}
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, RecursionError):
                 continue
             self._known.setdefault(str(config_id), {}).update(found)
