@@ -222,6 +222,20 @@ def test_options_that_a_model_does_not_have_are_reported_in_one_sentence(options
     assert "\n" not in str(caught.value)
 
 
+def test_a_segmenter_accepts_maps_with_the_channels_last() -> None:
+    """As Swin's; the same maps from timm's whole network, which permutes them itself."""
+    options: dict[str, Any] = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+    config = TimmConfig("timm:swin_tiny_patch4_window7_224", 5, head="segformer", segformer_width=24, options=options)
+    model, x = build_network(config, (64, 96)).eval(), torch.randn(2, 3, 64, 96)
+    whole: Any = timm.create_model("swin_tiny_patch4_window7_224", img_size=(64, 96), **options).eval()
+    weights = model.get_submodule("backbone").state_dict()
+    missing, unexpected = whole.load_state_dict({k.replace("s_", "s.", 1): v for k, v in weights.items()}, strict=False)
+    assert not unexpected and all(name.startswith(("norm.", "head.")) for name in missing)
+    with torch.no_grad():
+        maps = whole.forward_intermediates(x, intermediates_only=True, output_fmt="NCHW")
+        torch.testing.assert_close(model(x), model.get_submodule("head")(*maps))
+
+
 def test_a_segmenter_is_the_decoder_on_timms_maps() -> None:
     model = build_network(SEGMENTER).eval()
     x = torch.randn(2, 3, 40, 72)

@@ -36,7 +36,7 @@ def svg(chart: alt.TopLevelMixin) -> str:
     """The chart as an SVG document on white; nothing is fetched from a network."""
     sized = chart if not hasattr(chart, "width") or chart.width is not alt.Undefined else chart.properties(width=WIDTH)
     text = io.StringIO()
-    with alt.data_transformers.enable("default", max_rows=None):  # of itself, Altair saves at most 5,000 rows
+    with alt.data_transformers.enable("default", max_rows=None):  # by default, Altair saves at most 5,000 rows
         sized.configure(background="white").save(text, format="svg")
     return text.getvalue()
 

@@ -16,7 +16,7 @@ from hrvit_lab.parts.attention import ATTENTION
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
-"""What a node of a graph tells about the code that it was traced from. Nothing that runs the graph reads it."""
+"""Metadata of a graph's nodes about the code that it was traced from. It is not needed to run the graph."""
 
 TIMM_STEP = 32
 """Pixels of a free side are multiples of this in networks of timm: the stride of nearly all of them."""
@@ -69,7 +69,7 @@ def _has_window(attention: str) -> bool:
 def exported_program(served: nn.Module, request: Request) -> torch.export.ExportedProgram:
     """The graph of a network by ``torch.export``, with the free axes of the request.
 
-    It does not tell the lines of code that it was traced from: they name folders of this machine.
+    Metadata about the traced code is removed, because it contains folders of this machine.
     """
     module = in_number_format(served, request.dtype)
     program = torch.export.export(module, (request.example(),), dynamic_shapes=request.dynamic_shapes())

@@ -1,4 +1,4 @@
-"""What is exported: a format, the shape of the images, and the number format of the arithmetic."""
+"""The settings of an export: the format, the shape of the images, and the number format of the arithmetic."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ MAX_SIDE = 8_192
 
 @dataclass(frozen=True)
 class Request:
-    """An export that was asked for.
+    """The settings of an export.
 
     Attributes:
         format: a key of ``FORMATS``.

@@ -29,7 +29,7 @@ MAX_BYTES = 256 * MIB
 FOLDS = 5
 PERCENT = (2.5, 97.5)
 FEWEST = FOLDS
-"""Fewer networks are no profile."""
+"""Smallest number of networks in a profile that predicts."""
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
@@ -39,7 +39,7 @@ class _Section(BaseModel):
 
 
 class Conditions(_Section):
-    """What a profile speaks for.
+    """The conditions of the measurements, for which a profile predicts.
 
     Attributes:
         hardware: the processor or GPU, from ``hrvit_lab.environment.hardware``.
@@ -138,7 +138,7 @@ def predict(config: HRViTConfig, profile: Profile, resolution: int | Size, hardw
 
     Args:
         resolution: input in pixels.
-        hardware: the device that is asked about; None: that of the profile.
+        hardware: the device to predict for; None: that of the profile.
     Raises:
         ConfigError: if the profile is of another device, or has no part like one of the network's.
     """

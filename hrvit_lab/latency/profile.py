@@ -78,10 +78,7 @@ def measure_network(
         budget: of the rounds; None: at most 4 seconds.
         prepare: called with the network before it is timed.
     """
-    model = build_measurable(config)
-    assert isinstance(model, HRViT)
-    if conditions.form == "served":
-        model = deploy(model)
+    model = _build(config, conditions)
     prepare(model)
     times = measure_parts(
         model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,
@@ -96,6 +93,13 @@ def measure_network(
         control=tuple(times.control),
         remarks=tuple(times.conditions.get("remarks", ())),
     )
+
+
+def _build(config: HRViTConfig, conditions: Conditions) -> HRViT:
+    """The network in the form of the profile, with random weights."""
+    model = build_measurable(config)
+    assert isinstance(model, HRViT)
+    return deploy(model) if conditions.form == "served" else model
 
 
 def by_call(config: HRViTConfig, resolution: Size, times: PartTimes) -> list[float]:
@@ -118,7 +122,7 @@ def _label(part: Part) -> str:
     return RESIDUAL if part.kind == RESIDUAL else LABELS.get(part.kind, part.kind)
 
 
-# -- what a profile is worth -------------------------------------------------------------------------------------------
+# -- errors of predictions ---------------------------------------------------------------------------------------------
 
 
 class Checked(NamedTuple):
@@ -156,10 +160,7 @@ def check_network(
     conditions = profile.conditions
     times = []
     for _ in range(2):
-        model = build_measurable(config)
-        assert isinstance(model, HRViT)
-        if conditions.form == "served":
-            model = deploy(model)
+        model = _build(config, conditions)
         prepare(model)
         result = measure_latency(
             model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,

@@ -40,10 +40,13 @@ class TimmSegmenter(nn.Module):
             ) from error
         self.places = places
         self.backbone = features
+        self.channels_last = getattr(features, "output_fmt", "NCHW") == "NHWC"  # of Swin, for example
         dims = [features.feature_info.channels()[place] for place in places]
         self.head = SegFormerHead(dims, (), width, num_classes, pyramid=True)
         self.num_classes = num_classes
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         maps = self.backbone(x_BCHW)
+        if self.channels_last:
+            maps = [each.permute(0, 3, 1, 2) for each in maps]
         return self.head(*(maps[place] for place in self.places))
