@@ -398,6 +398,7 @@ def test_the_commands_measure_and_check_a_profile(
     refused("is a profile of other conditions", *asked, "--batch-size", "2")
     refused("is a profile of other space, resolutions or seed", *asked, "--seed", "1")
     refused("nothing to check", "check", out)
+    refused("give one of them", "check", out, "--search", str(space_file), "--study", str(tmp_path))
     refused("not found; measure one", "check", str(tmp_path / "none.json"), "--search", str(space_file))
     refused("unknown search 'cpu_nan'", "profile", "cpu_nan", "--out", out)
     refused("--out", "profile", str(space_file))

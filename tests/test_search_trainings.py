@@ -352,6 +352,7 @@ def test_a_search_that_is_killed_gives_the_same_outcomes(tmp_path: Path) -> None
         ({"trainings": {"networks": 1}}, "trainings.networks"),
         ({"trainings": {"networks": 9, "sampler": "tpa"}}, "trainings.sampler"),
         ({"trainings": {"networks": 9, "seeds": [1, 1]}}, "a seed occurs twice"),
+        ({"trainings": {"networks": 6000, "seeds": [0, 1]}}, "are 12,002 trainings; use at most 10,000"),
         ({"trainings": {"networks": 9, "halving": {"factor": 1}}}, "trainings.halving.factor"),
         ({"trainings": {"networks": 9, "halving": {"first_epoch": 4}}}, "is not before the last of 4 epochs"),
         ({"trainings": {"networks": 9, "halving": {}, "recipe": {"name": "fashion_mnist"}}}, "not a recipe"),

@@ -120,6 +120,8 @@ def _draws(space: Space, options: argparse.Namespace, stream: int) -> Any:
 
 
 def _networks_to_check(options: argparse.Namespace) -> Iterator[tuple[HRViTConfig, Size]]:
+    if options.study is not None and options.search is not None:
+        raise ConfigError("--search and --study exclude each other; give one of them")
     if options.study is not None:
         results = load_results(options.study)
         for variant in results.table["variant"]:

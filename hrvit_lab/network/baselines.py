@@ -154,8 +154,8 @@ def build_network(config: NetworkConfig, resolution: tuple[int, int] | None = No
     except Exception as error:  # timm's models raise different exceptions for arguments they do not support
         if isinstance(error, ConfigError) or not config.options:
             raise
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{config.model} does not accept options {dict(config.options)}: {reason}") from error
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise ConfigError(f"{config.model} does not accept options {dict(config.options)!s:.200}: {reason}") from error
 
 
 def checked_options(options: Any, model: str) -> Mapping[str, Any]:

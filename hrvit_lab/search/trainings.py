@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.recipe_choice import RecipeChoice
-from hrvit_lab.study.spec import DataChoice
+from hrvit_lab.study.spec import MAX_TRIALS, DataChoice
 from hrvit_lab.train.options import TrainOptions
 
 PREDICTED_LATENCY = "predicted_latency_ms"
@@ -74,6 +74,11 @@ class Trainings(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if (trials := (self.networks + 1) * len(self.seeds)) > MAX_TRIALS:
+            raise ValueError(
+                f"{self.networks} networks and the base with {len(self.seeds)} seeds are {trials:,} trainings; "
+                f"use at most {MAX_TRIALS:,}"
+            )
         if self.halving is not None and self.recipe is not None:
             raise ValueError("halving needs the short training (data and train), not a recipe; remove one of them")
         if self.halving is not None and not self.halving.epochs(self.train.epochs):
