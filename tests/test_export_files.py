@@ -99,7 +99,7 @@ def test_a_file_with_a_card_is_written(small: Path, capsys: pytest.CaptureFixtur
         assert card["latency"]["latency_ms"]["low"] <= card["latency"]["latency_ms"]["value"]
         assert card["latency"]["rounds"] >= 7 and "A/A control" in text and "interleaved rounds" in text
     else:
-        assert card["latency"] is None and "Not measured." in text
+        assert card["latency"] is None and "The latency was not measured." in text
     assert str(Path(write.__file__).parent.parent.parent).encode() not in (folder / FORMATS[name].file).read_bytes()
     check_lines(folder, text, network.model)
 
@@ -196,7 +196,7 @@ def test_a_race_that_fails_does_not_fail_the_export(
     card = json.loads(Path("made/card.json").read_text())
     assert card["latency"]["latency_ms"] is None
     assert card["latency"]["reason"] == "OSError: the file vanished | `here`"
-    assert "Not measured: `OSError: the file vanished | 'here'`." in Path("made/card.md").read_text()
+    assert "The latency was not measured: `OSError: the file vanished | 'here'`." in Path("made/card.md").read_text()
 
 
 def test_the_command_line_names_every_format() -> None:

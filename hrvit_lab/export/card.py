@@ -159,9 +159,9 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 def latency_sentences(latency: Mapping[str, Any] | None) -> list[str]:
     """The latency with its interval, method and conditions."""
     if latency is None:
-        return ["Not measured."]
+        return ["The latency was not measured."]
     if latency["latency_ms"] is None:
-        return [f"Not measured: {code(latency['reason'])}."]
+        return [f"The latency was not measured: {code(latency['reason'])}."]
     value, low, high = (latency["latency_ms"][key] for key in ("value", "low", "high"))
     threads = latency["threads"]
     said = [

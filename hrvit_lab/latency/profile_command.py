@@ -177,8 +177,8 @@ def _describe(found: Profile, path: Path, console: Console) -> None:
             soft_wrap=True,
         )
     console.print(
-        f"{len(found.networks)} networks on {found.conditions}. Of networks that the fit has not seen, 95 % took "
-        f"{100 * (low - 1):+.1f} % to {100 * (high - 1):+.1f} % of the prediction.",
+        f"{len(found.networks)} networks on {found.conditions}. The latency of networks that the fit has not seen "
+        f"differs from the prediction by {100 * (low - 1):+.1f} % to {100 * (high - 1):+.1f} % (95 % interval).",
         soft_wrap=True,
     )
     console.print(f"{'profile':<12} {path}", soft_wrap=True)
