@@ -689,7 +689,7 @@ def test_no_cell_is_cut_at_any_width(width: int) -> None:
     ("arguments", "message"),
     [
         (["hrvit_b4"], "error: model 'hrvit_b4' is unknown"),
-        (["hrvit_micro", "--backend", "tvm"], "error: --backend: unknown back end 'tvm'; use one of compile"),
+        (["hrvit_micro", "--backend", "tvm"], "error: --backend: unknown back end 'tvm'; use one of aot_inductor"),
         (["hrvit_micro", "--device", "cuda:7"], "error: device 'cuda:7' is not present"),
         (["hrvit_micro", "--resolution", "8"], "error: "),
         (["hrvit_micro", "--precision", "0"], "error: --precision: '0' is invalid; give a number above 0"),

@@ -59,8 +59,8 @@ def test_docstring_examples() -> None:
 
 def test_a_first_visit_shows_a_trained_network(results: Path) -> None:
     app = run(draw_look_inside)
-    assert app.selectbox(key="network").value == f"{NAME} (trained)"
-    assert "Pixel: row 16, column 16 of 32 × 32." in texts(app)
+    assert app.selectbox(key="network").value == "hrvit_micro.fashion_mnist (trained)"
+    assert "Pixel: row 32, column 32 of 64 × 64." in texts(app)
     assert "19 blocks" in texts(app) and "Random weights" not in texts(app)
     assert not app.error and len(app.get("image")) == 2
 

@@ -90,7 +90,7 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--data", metavar="NAME|DIR",
         help="images for int8, which needs them to compute its scales: a recipe (its validation images give the "
-        "accuracy before and after), or a folder of images",
+        "accuracy before and after), or a folder of images (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--calibration-images", type=cli.whole(1, 100_000), default=256, metavar="N",

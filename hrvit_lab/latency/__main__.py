@@ -16,8 +16,8 @@ examples:
   hrvit-lab latency hrvit_b1 --batch-size 1,2,4,8,16 --json sweep.jsonl
   hrvit-lab latency hrvit_b1 --parts
   hrvit-lab latency hrvit_b1 --training --batch-size 8 --dtype fp32,bf16
-  hrvit-lab latency profile lighter_b1 --resolution 224 --threads 1 --out laptop.json
-  hrvit-lab latency check laptop.json --search lighter_b1 --resolution 224
+  hrvit-lab latency profile lighter_b1 --threads 1 --out laptop.json
+  hrvit-lab latency check laptop.json --search lighter_b1
   python -m hrvit_lab.latency.suite      a table of 7 networks on a GPU
 
 MODEL is a preset, the YAML file of a config, or timm:NAME. With the suffix :deploy, a preset or a file is timed in its

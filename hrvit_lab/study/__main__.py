@@ -15,8 +15,8 @@ examples:
   hrvit-lab study window_sweep --set "grid.window_sizes=[1, [1, 2, 7, 7], 7]"
   hrvit-lab study mine.yaml --metrics params,macs,latency_ms --device cuda
   hrvit-lab study report branch_sweep
-  hrvit-lab study plan branch_sweep --executor slurm --partition gpu --gres gpu:1 --device cuda
-  hrvit-lab study branch_sweep --executor slurm --partition cpu --time 2:00:00 --slurm cpus-per-task=4
+  hrvit-lab study plan branch_sweep --executor slurm --gres gpu:1 --device cuda
+  hrvit-lab study branch_sweep --executor slurm --time 2:00:00 --slurm qos=low
   hrvit-lab study status branch_sweep
 
 A study can be stopped at any time and started again. Every finished trial is kept, and only missing trials run.
@@ -150,17 +150,17 @@ def _add_slurm(parser: cli.Parser) -> None:
         "(default: local)",
     )  # fmt: skip
     slurm = parser.add_argument_group("jobs of Slurm")
-    slurm.add_argument("--partition", metavar="NAME", help="partition of the jobs")
-    slurm.add_argument("--gres", metavar="GRES", help="generic resources of a job, such as gpu:1")
+    slurm.add_argument("--partition", metavar="NAME", help="partition of the jobs (default: the cluster's)")
+    slurm.add_argument("--gres", metavar="GRES", help="generic resources of a job, such as gpu:1 (default: none)")
     slurm.add_argument("--time", metavar="LIMIT", help="time limit of a job: minutes, H:MM:SS, D-HH (default: 60)")
     slurm.add_argument(
         "--array-parallelism", type=cli.whole(1, 100_000), metavar="N", help="jobs at the same time (default: 100)"
     )
-    slurm.add_argument("--mem", metavar="SIZE", help="memory of a job, such as 8G")
-    slurm.add_argument("--account", metavar="NAME", help="account of the jobs")
+    slurm.add_argument("--mem", metavar="SIZE", help="memory of a job, such as 8G (default: the cluster's)")
+    slurm.add_argument("--account", metavar="NAME", help="account of the jobs (default: the user's)")
     slurm.add_argument(
         "--slurm", action="append", default=[], metavar="KEY=VALUE",
-        help="any other option of sbatch, such as constraint=a100; can be repeated",
+        help="any other option of sbatch, such as constraint=a100; can be repeated (default: none)",
     )  # fmt: skip
 
 
