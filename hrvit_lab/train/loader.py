@@ -4,6 +4,7 @@ So a training gives the same weights with any number of workers and after any in
 not depend on the number of processes.
 """
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -179,8 +180,8 @@ def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
         if text.startswith("Caught "):  # from a worker: a traceback that ends with the message
             text = text.strip().splitlines()[-1].partition(": ")[2]
         raise ConfigError(text) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two: killed while it sent a batch
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise ConfigError(
             "a data loader worker was killed, possibly because memory ran out; lower run.workers (-j) "
@@ -190,7 +191,8 @@ def _sentences(loader: DataLoader[Any]) -> Iterator[Any]:
         # An error of a worker refers to the loader in a cycle. Workers ignore SIGTERM, so those of a loader that was
         # not collected would keep Python from exiting.
         if loader.num_workers:
-            iterator._shutdown_workers()
+            with contextlib.suppress(RuntimeError):  # of PyTorch's handler, which reports a killed worker at any time
+                iterator._shutdown_workers()
 
 
 def _begin(worker: int) -> None:
