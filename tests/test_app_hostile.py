@@ -4,12 +4,12 @@ import gc
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlencode
 
 import psutil
 import pytest
 from browsing import Server, ask, connected, elements, query_keys, serve, visit
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from test_report import write_study
 
 from hrvit_lab.app.main import PAGES, address
@@ -78,9 +78,12 @@ def test_the_memory_of_twenty_sessions_comes_back(server: Server) -> None:
     assert resident[-1] - resident[1] < 0.1 * resident[1]
 
 
-def test_two_users_do_not_see_each_others_choices(server: Server, tmp_path: Path) -> None:
+def test_two_users_do_not_see_each_others_choices(server: Server) -> None:
+    def texts(messages: list[ForwardMsg]) -> list[str]:
+        return [str(element) for kind in ("markdown", "metric") for element in elements(messages, kind)]
+
+    before = texts(visit(server, "build"))
     with connected(server) as one, connected(server) as other:
-        list(ask(one, "build", "preset=hrvit_b1"))
-        plain = [str(each) for each in elements(list(ask(other, "build")), "markdown")]
-        again = [str(each) for each in elements(visit(server, "build"), "markdown")]
-    assert plain == again
+        assert texts(list(ask(one, "build", "preset=hrvit_b3"))) != before
+        assert texts(list(ask(other, "build"))) == before
+    assert texts(visit(server, "build")) == before

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hrvit_lab.train.datasets import Task
 from hrvit_lab.train.distributed import Ranks, joined
 from hrvit_lab.train.engine import Engine, EngineOptions
 from hrvit_lab.train.inference import InferenceOptions
-from hrvit_lab.train.loader import evaluation_batches, steps_per_epoch, training_batches
+from hrvit_lab.train.loader import _sentences, evaluation_batches, steps_per_epoch, training_batches
 from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
 from hrvit_lab.train.state import checkpoints, latest, load, save
 from hrvit_lab.train.tasks import TASKS
@@ -177,6 +178,23 @@ def test_a_worker_that_is_killed_is_reported_in_one_sentence() -> None:
         worker.kill()
     with pytest.raises(ConfigError, match=r"^a data loader worker was killed"):
         list(stream)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), EOFError(), RuntimeError("DataLoader worker (pid 1) is killed")]
+)
+def test_a_worker_that_is_killed_while_it_sends_a_batch_is_reported_in_one_sentence(error: Exception) -> None:
+    class Loader:
+        num_workers = 0
+
+        def __iter__(self) -> Iterator[int]:
+            yield 1
+            raise error
+
+    stream = _sentences(Loader())  # type: ignore[arg-type]
+    assert next(stream) == 1
+    with pytest.raises(ConfigError, match=r"^a data loader worker was killed"):
+        next(stream)
 
 
 def test_all_workers_end_after_an_error_in_one() -> None:

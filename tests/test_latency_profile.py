@@ -373,7 +373,10 @@ def test_the_commands_measure_and_check_a_profile(
     monkeypatch.setattr("hrvit_lab.latency.profile_command.measure_network", machine(0.01, np.random.default_rng(0)))
     monkeypatch.setattr("hrvit_lab.latency.profile_command.hardware", lambda device: "a machine")
 
+    calls = []
+
     def checked(profile: Profile, config: HRViTConfig, resolution: Size, hardware: str) -> Checked:
+        calls.append(f"{config.id} 32x32")
         true = true_whole_ms(config, resolution)
         return Checked(*predict(config, profile, resolution, hardware), true, true, 1000)
 
@@ -388,7 +391,7 @@ def test_the_commands_measure_and_check_a_profile(
     output = capsys.readouterr().out
     assert "Predicted latency of 8 networks" in output and "A/A control" in output and "MACs alone" in output
     kept = json.loads((tmp_path / "device.check.json").read_text())
-    assert 1 <= len(kept["networks"]) <= 8
+    assert list(kept["networks"]) == calls and len(calls) == len(set(calls)) > 1  # what was drawn twice is timed once
 
     def refused(said: str, *arguments: str) -> None:
         assert main(list(arguments)) == 2

@@ -98,7 +98,7 @@ def saved_and_loaded(model: nn.Module) -> Any:
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    return torch.load(file, weights_only=False)
+    return torch.load(file, weights_only=False)  # its own bytes, and a whole module
 
 
 def packed_in_another_process(model: nn.Module) -> Any:

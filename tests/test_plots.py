@@ -269,16 +269,13 @@ def test_parts_keep_their_colors() -> None:
     assert plots.part_colors(["something new"]) == {"something new": plots.MUTED}
 
 
-UNNAMED = pytest.mark.xfail(strict=True, reason="a known fault: one crowded point is left without a name")
-
-
 @pytest.mark.parametrize(
     ("study", "x"),
     [
         ("heterogeneous_branches", "latency_ms"),
-        pytest.param("heterogeneous_branches", "params", marks=UNNAMED),
+        ("heterogeneous_branches", "params"),
         ("baselines", "macs"),
-        pytest.param("baselines", "latency_ms", marks=UNNAMED),
+        ("baselines", "latency_ms"),
     ],
 )
 def test_every_name_is_closest_to_its_own_point_or_has_a_line(study: str, x: str) -> None:

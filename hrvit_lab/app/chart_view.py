@@ -5,14 +5,14 @@ import re
 from functools import partial
 from typing import Any
 
-import altair as alt
+import altair
 import streamlit as st
 
 WIDTH = 760
 """Width in pixels of downloaded charts; those on a page are as wide as their column."""
 
 
-def draw_chart(chart: alt.TopLevelMixin, key: str, alt: str, **options: Any) -> Any:
+def draw_chart(chart: altair.TopLevelMixin, key: str, alt: str, **options: Any) -> Any:
     """Draw a chart over the full width, with a button for its SVG file.
 
     Args:
@@ -32,11 +32,11 @@ def draw_chart(chart: alt.TopLevelMixin, key: str, alt: str, **options: Any) -> 
     return event
 
 
-def svg(chart: alt.TopLevelMixin) -> str:
+def svg(chart: altair.TopLevelMixin) -> str:
     """The chart as an SVG document on white; nothing is fetched from a network."""
-    sized = chart if not hasattr(chart, "width") or chart.width is not alt.Undefined else chart.properties(width=WIDTH)
+    sized = chart.properties(width=WIDTH) if getattr(chart, "width", None) is altair.Undefined else chart
     text = io.StringIO()
-    with alt.data_transformers.enable("default", max_rows=None):  # by default, Altair saves at most 5,000 rows
+    with altair.data_transformers.enable("default", max_rows=None):  # by default, Altair saves at most 5,000 rows
         sized.configure(background="white").save(text, format="svg")
     return text.getvalue()
 

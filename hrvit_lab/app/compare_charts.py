@@ -54,7 +54,7 @@ def ratio_chart(rows: pd.DataFrame, names: Sequence[str]) -> Chart:
         alt.Tooltip("ratio:Q", title=f"× {names[0]}", format=".3f"),
     ]  # fmt: skip
     base = alt.Chart(data)
-    spans = base.mark_rule(opacity=0.35, strokeWidth=2, tooltip=None).encode(
+    spans = base.mark_rule(color=plots.MUTED, opacity=0.6, strokeWidth=2, tooltip=None).encode(
         alt.X("min(ratio):Q"), alt.X2("max(ratio):Q"), y
     )
     points = base.mark_point(size=110, filled=True, opacity=1).encode(
@@ -122,7 +122,7 @@ def distribution_chart(samples: pd.DataFrame, summary: pd.DataFrame, names: Sequ
     spread = base.mark_rule(strokeWidth=6, opacity=0.45, tooltip=None).encode(
         alt.X("p10:Q"), alt.X2("p90:Q"), y, color=color
     )
-    interval = base.mark_rule(strokeWidth=2, tooltip=None).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
+    interval = base.mark_rule(color="gray", strokeWidth=2, tooltip=None).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
     points = base.mark_point(size=120, filled=True, opacity=1).encode(
         alt.X("median:Q"), y, color=color, shape=model_shape(names, legend=False),
         tooltip=[

@@ -8,6 +8,7 @@ from hrvit_lab.cli.ending import complain, run
 from hrvit_lab.cli.values import (
     DTYPES,
     MAX_SIDE,
+    MODEL,
     Parser,
     device,
     dtype,
@@ -26,6 +27,7 @@ from hrvit_lab.interrupts import loading
 __all__ = [
     "DTYPES",
     "MAX_SIDE",
+    "MODEL",
     "Parser",
     "complain",
     "console",

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 65_536
 """Maximum height and width of an image in pixels."""
+MODEL = (
+    "a preset, the YAML file of a config, the folder of a training or a file of weights in it, a network that ships "
+    "with trained weights, or timm:NAME"
+)
+"""Help of an argument that names a network with its weights."""
 
 DTYPES = {
     "float32": "float32", "fp32": "float32",

@@ -63,11 +63,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(
         "hrvit-lab export", "Write a network to a file that a runtime loads.", EXAMPLES.format(formats=listed)
     )
-    parser.add_argument(
-        "model", metavar="MODEL",
-        help="a preset, the YAML file of a config, the folder of a training or a file of weights in it, a network that "
-        "ships with trained weights, or timm:NAME",
-    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", help=cli.MODEL)
     parser.add_argument(
         "--format", type=cli.one_of(FORMATS, "format"), required=True, metavar="F", help=", ".join(FORMATS)
     )

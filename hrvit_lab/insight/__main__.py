@@ -50,11 +50,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(
         "hrvit-lab insight", "Look inside a network: figures and arrays for one image.", EXAMPLES.format(what=listed)
     )
-    parser.add_argument(
-        "model", metavar="MODEL",
-        help="a preset, the YAML file of a config, the folder of a training or a file of weights in it, a network that "
-        "ships with trained weights, or timm:NAME",
-    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", help=cli.MODEL)
     parser.add_argument(
         "image", metavar="IMAGE", help="an image file, or photo:NAME for a photograph of scikit-image (photo:chelsea)"
     )

@@ -113,19 +113,21 @@ def _is_own(
 
 
 _NEAR, _FAR = (7, 12, 18), (26, 36, 48, 62, 78)
+_FARTHER = (96, 120, 150)
 _ABOUT = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.75, 0.75), (-0.75, 0.75), (0.75, -0.75), (-0.75, -0.75))
 
 
 _ASLANT = tuple(
     (dx, dy) for dy in (0.6, -0.6) for dx in (0.8, -0.8, 0.35, -0.35)
 )  # directions that differ from those of error bars
+_ANY = (*_ASLANT, *((dx, dy) for dy in (0.2, -0.2) for dx in (0.95, -0.95)))
 
 
 # Positions of a label relative to its point: whether it needs a line, the offset in points, and the alignment as shares
 # of the text's width and height.
 _PLACES = [
     (far, dx * reach, dy * reach, float(dx < 0) if far else (1 - dx) / 2, (1 - dy) / 2)
-    for far, reaches, directions in ((False, _NEAR, _ABOUT), (True, _FAR, _ASLANT))
+    for far, reaches, directions in ((False, _NEAR, _ABOUT), (True, _FAR, _ASLANT), (True, _FARTHER, _ANY))
     for reach in reaches
     for dx, dy in directions
 ]

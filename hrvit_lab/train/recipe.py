@@ -19,6 +19,7 @@ from hrvit_lab.config import (
     read_config,
     read_text,
     read_yaml,
+    shipped,
     suggest,
     write_yaml,
 )
@@ -222,7 +223,8 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
 
     Args:
         name: of a shipped recipe, or a path that ends in .yaml or .yml.
-        model: replaces the recipe's ``model.name``; its entry of ``per_model`` is applied before the settings.
+        model: replaces the recipe's ``model.name``; its entry of ``per_model`` is applied before the settings. A
+            trained network of this package has the entry of its preset.
     Raises:
         ConfigError: one sentence with the file (or the setting), the key and the remedy.
     """
@@ -230,7 +232,7 @@ def load_recipe(name: str, model: str | None = None, settings: Sequence[tuple[st
     raw = _read(path)
     recipe = _checked(raw, path)
     chosen = recipe.model.name if model is None else own_name(model)
-    if chosen not in (recipe.model.name, *recipe.per_model):
+    if chosen != recipe.model.name and _architecture(chosen) not in recipe.per_model:
         settings = [("model.name", chosen), *settings]
     elif recipe.per_model:
         recipe = recipe_from(_for_model(raw, chosen), str(path))
@@ -339,11 +341,16 @@ def _for_model(raw: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The fields for a model, without ``per_model``."""
     fields = copy.deepcopy(dict(raw))
     per_model = fields.pop("per_model", None) or {}
-    for section, settings in per_model.get(model, {}).items():
+    for section, settings in per_model.get(_architecture(model), {}).items():
         for setting, value in settings.items():
             assign(fields, f"{section}.{setting}", value)
     assign(fields, "model.name", model)
     return fields
+
+
+def _architecture(model: str) -> str:
+    """The preset of a trained network of this package; other names as they are."""
+    return shipped()[model].architecture if model in shipped() else model
 
 
 def _value(recipe: Recipe, setting: str) -> Any:

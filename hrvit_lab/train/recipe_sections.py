@@ -97,7 +97,11 @@ class Model(Section):
         "whose weights are the initial ones"
     )
     head: str | None = Field(None, description="head in place of the network's own: segformer, upernet, …")
-    changes: dict[str, Any] = Field(default_factory=dict, max_length=30, description="further fields of the config")
+    changes: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=30,
+        description="further fields of the config; of a timm model, options and segformer_width",
+    )
     initial_weights: Name | None = Field(
         None,
         description="checkpoint to load tensors of equal name and shape from; null: random weights",

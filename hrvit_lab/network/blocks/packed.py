@@ -6,6 +6,7 @@ another device. A copy, or a module that is loaded from a file, packs its weight
 layout is another.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 Activation = Literal["none", "gelu"]
 
 
-class Packed(nn.Module):
+class Packed(nn.Module, ABC):
     """A module with a weight in oneDNN's layout, which is unpacked to copy or save the module.
 
     Attributes:
@@ -25,9 +26,9 @@ class Packed(nn.Module):
     weight: Tensor
     shape: torch.Size
 
+    @abstractmethod
     def layout_of(self, plain: Tensor) -> Tensor:
         """The weight in oneDNN's layout."""
-        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"weight": self.weight.to_dense()}
