@@ -1,9 +1,12 @@
 """Accuracy of a network before and after a change, on the same images, with an interval of the difference."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 RESAMPLES = 1000
 AT_ONCE = 50
@@ -54,6 +57,19 @@ def class_counts(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: in
     truth, guess = truth[known], guess[known]
     found = [np.bincount(labels, minlength=classes) for labels in (truth[truth == guess], truth, guess)]
     return np.stack(found).astype(np.int64)
+
+
+def image_counts(scores: Tensor, target: Any, classes: int) -> NDArray[np.int64]:
+    """`class_counts` of one image, (3, C).
+
+    Args:
+        scores: logits of the image, (classes,), or of its pixels, (classes, h, w), which are enlarged to the mask.
+        target: its class, or its mask (H, W).
+    """
+    truth = np.asarray(target, dtype=np.int64)
+    if truth.ndim == 2:
+        scores = F.interpolate(scores[None], truth.shape, mode="bilinear")[0]
+    return class_counts(truth.ravel(), scores.argmax(0).numpy().astype(np.int64).ravel(), classes)
 
 
 def compare_accuracy(before: Counts, after: Counts, score: str, seed: int = 0) -> Accuracy:

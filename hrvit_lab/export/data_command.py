@@ -12,7 +12,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.export.accuracy import Accuracy, class_counts, compare_accuracy
+from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, image_counts
 from hrvit_lab.export.request import Request
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.train import assemble
@@ -121,15 +121,8 @@ def measure_accuracy(
         for run, kept in zip((plain, file), counts, strict=True):
             output = run(images)
             logits = output[0] if isinstance(output, list) else output
-            for scores, (_, target) in zip(logits, pairs, strict=False):
-                truth = np.asarray(target, dtype=np.int64)
-                kept.append(class_counts(truth.ravel(), labels(scores, truth.shape).ravel(), classes))
+            kept.extend(
+                image_counts(scores, target, classes) for scores, (_, target) in zip(logits, pairs, strict=False)
+            )
     before, after = (np.stack(kept) for kept in counts)
     return compare_accuracy(before, after, tests.score, seed)
-
-
-def labels(scores: Tensor, shape: tuple[int, ...]) -> Any:
-    """The predicted class of an image, or of its pixels at the size of its mask: int64 of that shape."""
-    if len(shape) == 2:
-        scores = F.interpolate(scores[None], shape, mode="bilinear")[0]
-    return scores.argmax(0).numpy().astype(np.int64)

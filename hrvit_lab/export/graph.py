@@ -15,7 +15,8 @@ from hrvit_lab.parts.attention import ATTENTION
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+MODULES = "nn_module_stack"
+TRACES = ("stack_trace", MODULES, "source_fn_stack", "torch_fn", "from_node")
 """Metadata of a graph's nodes about the code that it was traced from. It is not needed to run the graph."""
 
 TIMM_STEP = 32
@@ -66,15 +67,19 @@ def _has_window(attention: str) -> bool:
     return identity(64, 16, 2) != identity(64, 16, 3)
 
 
-def exported_program(served: nn.Module, request: Request) -> torch.export.ExportedProgram:
+def exported_program(served: nn.Module, request: Request, *, named: bool = False) -> torch.export.ExportedProgram:
     """The graph of a network by ``torch.export``, with the free axes of the request.
 
     Metadata about the traced code is removed, because it contains folders of this machine.
+
+    Args:
+        named: keep the names of the modules that nodes are from.
     """
     module = in_number_format(served, request.dtype)
     program = torch.export.export(module, (request.example(),), dynamic_shapes=request.dynamic_shapes())
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             for key in TRACES:
-                node.meta.pop(key, None)
+                if not (named and key == MODULES):
+                    node.meta.pop(key, None)
     return program

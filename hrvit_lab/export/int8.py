@@ -5,7 +5,7 @@ smallest and largest values on calibration images. The graph holds pairs of quan
 which ONNX Runtime and OpenVINO fuse into int8 products. Everything else stays float32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +18,16 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-def quantize(source: Path, path: Path, entry: str, images_BCHW: Tensor, batch_size: int) -> None:
+def quantize(
+    source: Path,
+    path: Path,
+    entry: str,
+    images_BCHW: Tensor,
+    batch_size: int,
+    *,
+    nodes: Sequence[str] = (),
+    ranges: Path | None = None,
+) -> None:
     """Write a quantized copy of an ONNX file.
 
     Args:
@@ -27,6 +36,8 @@ def quantize(source: Path, path: Path, entry: str, images_BCHW: Tensor, batch_si
         entry: name of the graph's input.
         images_BCHW: calibration images, as the network takes them.
         batch_size: images per call of the graph. Images that do not fill a batch are left out.
+        nodes: names of the operators to quantize; none: all of ``PRODUCTS``.
+        ranges: a file for the calibrated ranges of all products. It is read if it is there, and written otherwise.
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
@@ -53,6 +64,8 @@ def quantize(source: Path, path: Path, entry: str, images_BCHW: Tensor, batch_si
         Reader(),
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=list(PRODUCTS),
+        nodes_to_quantize=list(nodes),
+        calibration_cache_path=ranges,
         per_channel=True,
         activation_type=quantization.QuantType.QInt8,
         weight_type=quantization.QuantType.QInt8,

@@ -1,5 +1,7 @@
 """``onnx``: a graph of ONNX operators, run by ONNX Runtime and many others."""
 
+import ast
+from collections.abc import Collection
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,8 @@ from hrvit_lab.export.int8 import quantize
 from hrvit_lab.export.request import Request
 
 INPUT = "images"
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""The key under which the exporter keeps the names of modules."""
 
 
 def write(served: nn.Module, request: Request, path: Path) -> None:
@@ -22,11 +26,31 @@ def write(served: nn.Module, request: Request, path: Path) -> None:
         assert request.calibration is not None, "check_request has checked it"
         with TemporaryDirectory(dir=path.parent) as folder:
             source = Path(folder) / path.name
-            write(served, replace(request, dtype="float32"), source)
+            write_float(served, replace(request, dtype="float32"), source)
             quantize(source, path, INPUT, request.calibration, request.batch_size)
         return
-    program = exported_program(served, request)
+    write_float(served, request, path)
+
+
+def write_float(served: nn.Module, request: Request, path: Path, *, named: bool = False) -> None:
+    """Write the graph in float32, float16 or bfloat16.
+
+    Args:
+        named: nodes also have the names of the modules that they are from (`modules_of_nodes`).
+    """
+    program = exported_program(served, request, named=named)
     torch.onnx.export(program, (), path, dynamo=True, verbose=False, external_data=False, input_names=[INPUT])
+
+
+def modules_of_nodes(path: Path, operators: Collection[str]) -> dict[str, str]:
+    """The innermost module of every node of these operators in a file with names, in the order of the graph."""
+    found = {}
+    for node in import_module("onnx").load(path, load_external_data=False).graph.node:
+        if node.op_type in operators:
+            about = {entry.key: entry.value for entry in node.metadata_props}
+            scopes = ast.literal_eval(about.get(SCOPES, "[]"))
+            found[node.name] = scopes[-2] if len(scopes) > 1 else ""  # the last one is the operator
+    return found
 
 
 def load(path: Path, request: Request) -> Runner:

@@ -14,6 +14,7 @@ examples:
   hrvit-lab latency hrvit_b1 timm:resnet50 --device cuda --batch-size 1,64 \\
       --dtype fp32,bf16 --backend eager,cuda_graph,compile --out results/latency
   hrvit-lab latency hrvit_b1 --batch-size 1,2,4,8,16 --json sweep.jsonl
+  hrvit-lab latency hrvit_b1:deploy --backend eager,auto --threads 1
   hrvit-lab latency hrvit_b1 --parts
   hrvit-lab latency hrvit_b1 --training --batch-size 8 --dtype fp32,bf16
   hrvit-lab latency profile lighter_b1 --threads 1 --out laptop.json
@@ -38,7 +39,10 @@ BACKENDS = (
     "compile_cuda_graph",
     "onnxruntime",
     "openvino",
+    "onnxruntime_int8",
+    "openvino_int8",
 )
+AUTO = "auto"
 MAX_SECONDS = 24 * 3600
 
 
@@ -80,8 +84,9 @@ def parser() -> cli.Parser:
         help="number formats of weights and input: fp32 (without TF32), bf16, fp16 (default: fp32)",
     )  # fmt: skip
     parser.add_argument(
-        "--backend", type=cli.listed(cli.one_of(BACKENDS, "back end")), default=["eager"], metavar="A,…",
-        help=f"{', '.join(BACKENDS)} (default: eager)",
+        "--backend", type=cli.listed(cli.one_of((*BACKENDS, AUTO), "back end")), default=["eager"], metavar="A,…",
+        help=f"{', '.join(BACKENDS)}; or auto: the fastest of those without int8, which is found once and kept "
+        "(default: eager)",
     )  # fmt: skip
     parser.add_argument(
         "--device", type=cli.device, default="cpu", metavar="D", help="cpu, cuda or cuda:N (default: cpu)"

@@ -18,12 +18,17 @@ from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.quiet import quiet
 
 CACHE = "HRVIT_LAB_CACHE"
-"""The environment variable with the folder of the libraries."""
+"""The environment variable with the folder of what is kept for later runs."""
+
+
+def cache_root() -> Path:
+    """The folder of what is kept: that of the variable ``HRVIT_LAB_CACHE``, or ``~/.cache/hrvit_lab``."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "hrvit_lab").expanduser()
 
 
 def cache_folder() -> Path:
-    """The folder of the libraries: that of the variable ``HRVIT_LAB_CACHE``, or ``~/.cache/hrvit_lab``."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "hrvit_lab").expanduser() / "aot_inductor"
+    """The folder of the libraries."""
+    return cache_root() / "aot_inductor"
 
 
 def digest(program: torch.export.ExportedProgram, device: torch.device) -> str:

@@ -19,6 +19,7 @@ from torch import nn
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.aot import compiled_ahead
+from hrvit_lab.latency.int8_engines import quantized
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
@@ -56,6 +57,7 @@ class Backend:
         trains: whether gradients flow through it.
         packages: required packages that are not dependencies of this project.
         context: context manager that is active while it prepares and runs.
+        arithmetic: number format of products, if it is not that of weights and input.
         seconds: approximate upper bound on the time to prepare and check a network of b1's size on two cores.
     """
 
@@ -66,6 +68,7 @@ class Backend:
     trains: bool = False
     packages: tuple[str, ...] = ()
     context: Callable[[], AbstractContextManager[None]] = nullcontext
+    arithmetic: str | None = None
     seconds: float = 10.0
 
     def refusal(self, device: str, dtype: str, training: bool) -> str | None:
@@ -198,6 +201,16 @@ def openvino(load: Workload) -> Prepared:
     return Prepared(run, seconds)
 
 
+def onnxruntime_int8(load: Workload) -> Prepared:
+    """Quantized to int8 and run by ONNX Runtime."""
+    return Prepared(*quantized(load, "onnx"))
+
+
+def openvino_int8(load: Workload) -> Prepared:
+    """Quantized to int8 by ONNX Runtime, converted and run by OpenVINO."""
+    return Prepared(*quantized(load, "openvino"))
+
+
 def _need_cpp_compiler(device: torch.device) -> None:
     if device.type == "cpu" and not has_cpp_compiler():
         raise Refused("torch.compile on a CPU needs a C++ compiler; install g++, or set the environment variable CXX")
@@ -232,6 +245,9 @@ def compiling() -> Iterator[None]:
         yield
 
 
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+"""Packages that export to ONNX and run it."""
+
 BACKENDS: dict[str, Backend] = {
     "eager": Backend("eager", eager, trains=True),
     "packed": Backend("oneDNN with packed weights", packed, ("cpu",), ("float32", "bfloat16")),
@@ -242,22 +258,20 @@ BACKENDS: dict[str, Backend] = {
     "aot_inductor": Backend("AOTInductor of the whole graph", aot_inductor, seconds=300.0),
     "cuda_graph": Backend("CUDA graph", cuda_graph, devices=("cuda",)),
     "compile_cuda_graph": Backend(
-        "torch.compile per block in a CUDA graph",
-        compiled_cuda_graph,
-        devices=("cuda",),
-        context=compiling,
+        "torch.compile per block in a CUDA graph", compiled_cuda_graph, devices=("cuda",), context=compiling,
         seconds=120.0,
     ),
-    "onnxruntime": Backend(
-        "ONNX Runtime",
-        onnxruntime,
-        ("cpu",),
-        ("float32",),
-        packages=("onnx", "onnxscript", "onnxruntime"),
-        seconds=90.0,
-    ),
+    "onnxruntime": Backend("ONNX Runtime", onnxruntime, ("cpu",), ("float32",), packages=ONNX, seconds=90.0),
     "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",), seconds=60.0),
-}
+    "onnxruntime_int8": Backend(
+        "ONNX Runtime in int8", onnxruntime_int8, ("cpu",), ("float32",), packages=ONNX, arithmetic="int8",
+        seconds=150.0,
+    ),
+    "openvino_int8": Backend(
+        "OpenVINO in int8", openvino_int8, ("cpu",), ("float32",), packages=(*ONNX, "openvino"), arithmetic="int8",
+        seconds=150.0,
+    ),
+}  # fmt: skip
 """All back ends by the name that ``--backend`` takes."""
 
 

@@ -20,6 +20,7 @@ from hrvit_lab import plots
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment
 from hrvit_lab.files import write_atomically
+from hrvit_lab.latency.auto import AUTO, choose
 from hrvit_lab.latency.backends import find_backend
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.conditions import load_nvml
@@ -42,8 +43,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.parts and options.training:
         raise ConfigError("--parts times inference only; remove --training or --parts")
     find_timed_device(options.device)
+    if options.training and AUTO in options.backend:
+        raise ConfigError("--backend auto times inference only; name a back end, or remove --training")
     for backend in options.backend:
-        find_backend(backend)
+        if backend != AUTO:
+            find_backend(backend)
     names = list(dict.fromkeys([*([options.against] if options.against else []), *options.models]))
     nvml = load_nvml() if options.device != "cpu" else None
     done: list[Measurement] = []
@@ -95,8 +99,13 @@ def race_at(
     races_later: int,
 ) -> list[Measurement]:
     """Measure, write and print one resolution and batch size; ``races_later`` more follow."""
-    entries = [Entry(*combination) for combination in product(models, options.backend, options.dtype)]
     warmup_seconds = min(MAX_WARMUP_SECONDS, options.max_seconds)
+    combinations = product(models, options.backend, options.dtype)
+    entries = list(
+        dict.fromkeys(
+            resolved(Entry(*each), setting, options, budget, warmup_seconds, console) for each in combinations
+        )
+    )
     parts_seconds = len(models) * budget.max_seconds if options.parts else 0.0
     each = sum(race_steps(entries, setting, budget, warmup_seconds, nvml).values()) + parts_seconds
     with live(console, f"{_where(setting)}, ", parts_seconds + races_later * each) as report:
@@ -107,6 +116,21 @@ def race_at(
         writer.write({"kind": "latency", **result.to_dict()})
     console.print(race_table(results, console.width))
     return results
+
+
+def resolved(
+    entry: Entry, setting: Setting, options: argparse.Namespace, budget: Budget, warmup_seconds: float, console: Console
+) -> Entry:
+    """The entry with the back end that `auto` stands for; prints what it was chosen over."""
+    if entry.backend != AUTO:
+        return entry
+    with live(console, f"back ends for {entry.model.name}, ") as report:
+        choice = choose(
+            entry.model, setting, entry.dtype, budget=budget, seed=options.seed, max_warmup_seconds=warmup_seconds,
+            report=report,
+        )  # fmt: skip
+    console.print(f"{entry.model.name}, {_where(setting)}, {entry.dtype}, {choice.sentences}", soft_wrap=True)
+    return replace(entry, backend=choice.backend)
 
 
 def show_parts(

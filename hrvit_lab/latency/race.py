@@ -292,7 +292,7 @@ def _measurement(
         macs=macs,
         ceilings=ceilings,
         roofline=None
-        if macs is None
+        if macs is None or BACKENDS[entry.backend].arithmetic  # the ceilings are those of ``entry.dtype``
         else roofline(latency.value, macs, moved_bytes, ceilings, winograd=has_winograd(entry.model.module)),
         energy=energy,
         peak_memory_mib=competitor.peak_memory_mib,

@@ -90,7 +90,8 @@ def make_ready(
         with memory_errors_named(load.name), torch.inference_mode(not setting.training):
             steps.at(preparing, f"{entry.name}: {'compiling' if entry.backend != 'eager' else 'numerics'}")
             prepared = backend.prepare(load)
-            finding = check(_judged_output(load, prepared, setting.training), reference, entry.dtype)
+            output = _judged_output(load, prepared, setting.training)
+            finding = check(output, reference, backend.arithmetic or entry.dtype)
             if not finding.passed:
                 raise NotTimed("wrong", _wrong(finding, setting.training), finding)
             call, seconds = _callable(load, prepared, setting.training, clock)
