@@ -19,20 +19,23 @@ from hrvit_lab import PRESETS, build
 from hrvit_lab.__main__ import main
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.export import __main__ as cli
-from hrvit_lab.export import command, formats, write
+from hrvit_lab.export import command, formats, onnx_graph, write
 from hrvit_lab.export.accuracy import class_counts, compare_accuracy
 from hrvit_lab.export.agreement import Check, compare, difference
-from hrvit_lab.export.data_command import ImagesWithLabels, measure_accuracy
+from hrvit_lab.export.data_command import ImagesWithLabels, measure_accuracy, recipe_for
 from hrvit_lab.export.folder import finish, unfinished
 from hrvit_lab.export.formats import FORMATS, check_request
 from hrvit_lab.export.graph import side_step
 from hrvit_lab.export.request import FREE_AXES, Request
+from hrvit_lab.export.slim import slim
 from hrvit_lab.export.write import ExportedFile, check_agreement, export_network
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency.models import build_measurable, randomize_norms
 from hrvit_lab.latency.roofline import Ceilings
-from hrvit_lab.network.named import named_config, open_network
+from hrvit_lab.network.named import NamedNetwork, named_config, open_network
 from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train.assemble import make_transforms
+from hrvit_lab.train.recipe import load_recipe
 
 SMALL = HRViTConfig(
     name="small", depths=((1, 1), (1, 1)), widths=(8, 16), stem_width=8, head_dims=4, window_sizes=2, mlp_ratios=2,
@@ -332,26 +335,90 @@ def test_required_checks_decide() -> None:
 # -- int8 ----------------------------------------------------------------------------------------------------
 
 
-def test_int8_against_rounding_by_hand(tmp_path: Path) -> None:
-    """A linear of pixels: inputs, weights and outputs rounded to 127 steps of their largest absolute value."""
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_int8_against_rounding_by_hand(tmp_path: Path, symmetric: bool) -> None:
+    """A linear of pixels. Weights are rounded to 127 steps of their largest absolute value; inputs and outputs too, or
+    to a 255th of the range of all values."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 1, bias=False).eval().requires_grad_(False)
-    images = torch.rand(8, 3, 4, 4) * 2 - 1
+    images = torch.rand(8, 3, 4, 4) * 3 - 1
     request = Request("onnx", (4, 4), 2, dtype="int8", calibration=images)
-    exported = export_network(layer, request, tmp_path)
+    path = tmp_path / "model.onnx"
+    onnx_graph.write(layer, request, path, symmetric=symmetric)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    assert all(check.tolerance == float("inf") for check in exported.checks)
     x, w = images.numpy(), layer.weight.numpy().reshape(4, 3)
 
-    def rounded(values: np.ndarray, most: np.ndarray) -> np.ndarray:
+    def signed(values: np.ndarray, most: Any) -> np.ndarray:
         return np.asarray(np.clip(np.round(values / (most / 127)), -127, 127) * (most / 127))
 
-    wanted = np.einsum("oc,nchw->nohw", rounded(w, np.abs(w).max(1, keepdims=True)), rounded(x, np.abs(x).max()))
-    step = np.abs(layer(images).numpy()).max() / 127  # of the outputs, which are rounded, too
-    load = FORMATS["onnx"].load(exported.path, request)
+    def spread(values: np.ndarray) -> np.ndarray:
+        step = (values.max() - values.min()) / 255
+        zero = np.round(-values.min() / step)
+        return np.asarray((np.clip(np.round(values / step) + zero, 0, 255) - zero) * step)
+
+    seen = signed(x, np.abs(x).max()) if symmetric else spread(x)
+    wanted = np.einsum("oc,nchw->nohw", signed(w, np.abs(w).max(1, keepdims=True)), seen)
+    outputs = layer(images).numpy()
+    step = np.abs(outputs).max() / 127 if symmetric else np.ptp(outputs) / 255  # of the outputs, which are rounded, too
+    load = FORMATS["onnx"].load(path, request)
     found = np.concatenate([load(pair)[0].numpy() for pair in images.split(2)])
     assert np.abs(found - wanted).max() < 1.01 * step
     assert np.abs(found - np.einsum("oc,nchw->nohw", w, x)).max() > 0.1 * step
+    exported = export_network(layer, request, tmp_path)
+    assert all(check.tolerance == float("inf") for check in exported.checks)
+
+
+def onnx_file(path: Path, *, loop: bool = False) -> Path:
+    """A graph of two additions of equal constants, with metadata and shapes; with ``loop``, in a branch."""
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+
+    def value(name: str) -> Any:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])
+
+    constants = [
+        helper.make_tensor(f"constant_{i}", onnx.TensorProto.FLOAT, [2], values)
+        for i, values in enumerate(([1.0, 2.0], [1.0, 2.0], [3.0, 4.0]))
+    ]
+    nodes = [
+        helper.make_node("Add", ["images", "constant_0"], ["between"], name="first", doc_string="text"),
+        helper.make_node("Mul", ["between", "constant_1"], ["scaled"], name="second"),
+        helper.make_node("Clip", ["scaled", "", ""], ["clipped"], name="third"),
+        helper.make_node("Add", ["clipped", "constant_2"], ["output"], name="fourth"),
+    ]
+    nodes[0].metadata_props.add(key="traced from", value="x" * 5000)
+    if loop:
+        inner = helper.make_graph([helper.make_node("Neg", ["output"], ["negated"])], "then", [], [value("negated")])
+        condition = helper.make_tensor("condition", onnx.TensorProto.BOOL, [], [True])
+        constants.append(condition)
+        nodes.append(helper.make_node("If", ["condition"], ["last"], then_branch=inner, else_branch=inner))
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [value("images")],
+        [value("last" if loop else "output")],
+        constants,
+        value_info=[value("between")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_slim_file_computes_the_same(tmp_path: Path, loop: bool) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = onnx_file(tmp_path / "a.onnx", loop=loop)
+    before = path.stat().st_size
+    slim(path)
+    slim(path)
+    graph = onnx.load(path).graph
+    assert path.stat().st_size < before - 5000 and not graph.value_info
+    assert not any(place.metadata_props or place.doc_string for place in (*graph.node, graph))
+    assert len(graph.initializer) == (4 if loop else 2)
+    assert [value.name for value in (*graph.input, *graph.output)] == ["images", "last" if loop else "output"]
+    assert graph.node[2].input[1:] == ["", ""]
+    [output] = FORMATS["onnx"].load(path, Request("onnx"))(torch.tensor([5.0, 6.0]))
+    assert output.tolist() == [(-1 if loop else 1) * (5 + 1 + 3), (-1 if loop else 1) * ((6 + 2) * 2 + 4)]
 
 
 def test_calibration_needs_a_batch(tmp_path: Path) -> None:
@@ -395,6 +462,20 @@ def test_the_counts_of_many_classes_are_small() -> None:
     counts = class_counts(np.array([3]), np.array([7]), 1000)
     assert counts.nbytes <= 3 * 1000 * 8
     assert [np.flatnonzero(row).tolist() for row in counts] == [[], [3], [7]]
+
+
+@pytest.mark.parametrize("name", ["hrvit_micro.fashion_mnist", "hrvit_nano.fashion_mnist", "hrvit_nano"])
+@pytest.mark.parametrize("side", [32, 64])
+def test_images_are_made_at_the_size_of_the_request(name: str, side: int) -> None:
+    """Not at the size of the recipe's own network, and enlarged afterwards: that blurs them."""
+    network = NamedNetwork(name, nn.Identity(), "", trained=True)
+    recipe = recipe_for("fashion_mnist", network, Request("onnx", (side, side + 4), dtype="int8"))
+    assert recipe.task == "classification"
+    assert recipe.data.resolution_px == recipe.evaluation.resolution_px == (side, side + 4)
+    image, _ = make_transforms(recipe)[1](Image.new("L", (28, 28)), 0)
+    assert image.shape == (3, side, side + 4)
+    scenes = recipe_for("composites", network, Request("onnx", (side, side), dtype="int8"))
+    assert scenes.data.resolution_px == load_recipe("composites").data.resolution_px
 
 
 class Five:

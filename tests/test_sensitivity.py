@@ -43,9 +43,17 @@ class Two(nn.Module):
         return self.second(torch.relu(self.first(images_BCHW))).mean((2, 3))
 
 
-def rounded(values: Tensor, most: Tensor) -> Tensor:
+def signed(values: Tensor, most: Tensor) -> Tensor:
     """Values rounded to 127 steps of ``most``."""
     return (values / (most / 127)).round().clamp(-127, 127) * (most / 127)
+
+
+def spread(values: Tensor, seen: Tensor) -> Tensor:
+    """Values rounded to 255 steps between the smallest and the largest of ``seen``, and 0."""
+    low, high = seen.min().clamp(max=0), seen.max().clamp(min=0)
+    step = (high - low) / 255
+    zero = (-low / step).round()
+    return ((values / step).round() + zero).clamp(0, 255).sub(zero) * step
 
 
 @pytest.mark.parametrize("layer", ["first", "second"])
@@ -59,14 +67,14 @@ def test_one_layer_against_rounding_by_hand(tmp_path: Path, layer: str) -> None:
         hidden = network.first(images)
         exact = network(images)
         weight = getattr(network, layer).weight
-        steps = rounded(weight, weight.abs().amax((1, 2, 3), keepdim=True))
+        steps = signed(weight, weight.abs().amax((1, 2, 3), keepdim=True))
         if layer == "first":
-            convolved = nn.functional.conv2d(rounded(images, images.abs().max()), steps)
-            wanted = network.second(torch.relu(rounded(convolved, hidden.abs().max()))).mean((2, 3))
+            convolved = nn.functional.conv2d(spread(images, images), steps)
+            wanted = network.second(torch.relu(spread(convolved, hidden))).mean((2, 3))
         else:
             active = torch.relu(hidden)
-            convolved = nn.functional.conv2d(rounded(active, active.max()), steps)
-            wanted = rounded(convolved, network.second(active).abs().max()).mean((2, 3))
+            convolved = nn.functional.conv2d(spread(active, active), steps)
+            wanted = spread(convolved, network.second(active)).mean((2, 3))
     subject = Sensitivity(network, request, Images(images), tmp_path)
     found = {piece.part: piece for piece in pieces(subject.source, network)}
     assert list(found) == ["first", "second"]

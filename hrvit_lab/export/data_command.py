@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import ImageOps
 from torch import Tensor
 
+from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, image_counts
 from hrvit_lab.export.request import Request
@@ -19,7 +20,7 @@ from hrvit_lab.train import assemble
 from hrvit_lab.train.data.image_files import open_image
 from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.loader import Transform
-from hrvit_lab.train.recipe import load_recipe
+from hrvit_lab.train.recipe import AnyRecipe, load_recipe
 from hrvit_lab.train.transforms.normalise import Normalise
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -56,7 +57,7 @@ def open_images(
     folder = Path(data).expanduser()
     if folder.is_dir():
         return of_folder(folder, network, request, calibration, seed), None
-    recipe = load_recipe(data)
+    recipe = recipe_for(data, network, request)
     train, test = (assemble.open_split(recipe, split, None) for split in ("train", "val"))
     classes = int(getattr(network.model, "num_classes", 0) or 0)
     if classes != len(test.class_names):
@@ -68,6 +69,20 @@ def open_images(
     images = [resized(transform(*train[index])[0], request) for index in drawn(len(train), calibration, seed)]
     indices = drawn(len(test), tests, seed)
     return torch.stack(images), ImagesWithLabels(test, indices, transform, SCORES[recipe.task])
+
+
+def recipe_for(data: str, network: NamedNetwork, request: Request) -> AnyRecipe:
+    """The recipe, with its settings for a shipped network; images are classified at the request's size.
+
+    Raises:
+        ConfigError: if there is no such recipe.
+    """
+    model = network.name if network.name in shipped() else None
+    recipe = load_recipe(data, model)
+    if recipe.task != "classification":
+        return recipe
+    sizes = [(f"{section}.resolution_px", list(request.resolution)) for section in ("data", "evaluation")]
+    return load_recipe(data, model, sizes)
 
 
 def of_folder(folder: Path, network: NamedNetwork, request: Request, most: int, seed: int) -> Tensor:

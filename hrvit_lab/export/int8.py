@@ -1,8 +1,8 @@
 """int8: post-training static quantization by ONNX Runtime.
 
-Weights are int8 with one scale per output channel, and inputs of products int8 with one scale per tensor, from the
-smallest and largest values on calibration images. The graph holds pairs of quantize and dequantize operators (QDQ),
-which ONNX Runtime and OpenVINO fuse into int8 products. Everything else stays float32.
+Weights are int8 with one scale per output channel. Inputs and outputs of products have 256 levels, with one scale per
+tensor, from the smallest and largest values on calibration images. The graph holds pairs of quantize and dequantize
+operators (QDQ), which ONNX Runtime and OpenVINO fuse into int8 products. Everything else, biases too, stays float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +25,7 @@ def quantize(
     images_BCHW: Tensor,
     batch_size: int,
     *,
+    symmetric: bool = False,
     nodes: Sequence[str] = (),
     ranges: Path | None = None,
 ) -> None:
@@ -36,6 +37,8 @@ def quantize(
         entry: name of the graph's input.
         images_BCHW: calibration images, as the network takes them.
         batch_size: images per call of the graph. Images that do not fill a batch are left out.
+        symmetric: levels from −127 to 127 steps, of which 0 is zero, instead of from the smallest value to the largest.
+            ONNX Runtime is slower with them, and OpenVINO needs them for int8 products of two inputs.
         nodes: names of the operators to quantize; none: all of ``PRODUCTS``.
         ranges: a file for the calibrated ranges of all products. It is read if it is there, and written otherwise.
     Raises:
@@ -67,9 +70,9 @@ def quantize(
         nodes_to_quantize=list(nodes),
         calibration_cache_path=ranges,
         per_channel=True,
-        activation_type=quantization.QuantType.QInt8,
+        activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=quantization.CalibrationMethod.MinMax,
-        # Symmetric: zero stays zero, and OpenVINO needs it for int8 products of two inputs.
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        # Runtimes quantize biases themselves; in the file they would need a scale per channel too.
+        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
     )

@@ -14,22 +14,24 @@ from hrvit_lab.export.format import Runner
 from hrvit_lab.export.graph import exported_program
 from hrvit_lab.export.int8 import quantize
 from hrvit_lab.export.request import Request
+from hrvit_lab.export.slim import slim
 
 INPUT = "images"
 SCOPES = "pkg.torch.onnx.name_scopes"
 """The key under which the exporter keeps the names of modules."""
 
 
-def write(served: nn.Module, request: Request, path: Path) -> None:
-    """Write the graph with its weights in one file; for int8, quantized."""
+def write(served: nn.Module, request: Request, path: Path, *, symmetric: bool = False) -> None:
+    """Write the graph with its weights in one file; for int8, quantized (``symmetric``: see `quantize`)."""
     if request.dtype == "int8":
         assert request.calibration is not None, "check_request has checked it"
         with TemporaryDirectory(dir=path.parent) as folder:
             source = Path(folder) / path.name
             write_float(served, replace(request, dtype="float32"), source)
-            quantize(source, path, INPUT, request.calibration, request.batch_size)
-        return
-    write_float(served, request, path)
+            quantize(source, path, INPUT, request.calibration, request.batch_size, symmetric=symmetric)
+    else:
+        write_float(served, request, path)
+    slim(path)
 
 
 def write_float(served: nn.Module, request: Request, path: Path, *, named: bool = False) -> None:

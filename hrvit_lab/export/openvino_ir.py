@@ -25,7 +25,7 @@ def write(served: nn.Module, request: Request, path: Path) -> None:
     if request.dtype == "int8":  # OpenVINO reads the quantized graph of ONNX Runtime
         with TemporaryDirectory(dir=path.parent) as folder:
             source = Path(folder) / "model.onnx"
-            onnx_graph.write(served, request, source)
+            onnx_graph.write(served, request, source, symmetric=True)
             converted = openvino.convert_model(source)
     else:
         converted = openvino.convert_model(exported_program(served, replace(request, dtype="float32")))

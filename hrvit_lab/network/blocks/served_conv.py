@@ -61,7 +61,9 @@ class UnfoldedConv(nn.Module):
         B, C, H, W = x_BCHW.shape
         rows, columns = (H + 1) // 2, (W + 1) // 2
         positions = B * rows * columns
-        if not isinstance(positions, int) or positions >= FEW_POSITIONS:  # in a graph with dynamic sizes it is a symbol
+        # In a graph with dynamic sizes the number is a symbol. Other runtimes would gather the patches one by one, and
+        # have convolutions that reorder their weights once.
+        if torch.compiler.is_exporting() or not isinstance(positions, int) or positions >= FEW_POSITIONS:
             return self.conv(x_BCHW)
         x_BHWC = F.pad(to_tokens(x_BCHW), (0, 0, 1, 1, 1, 1))
         # The 3 × 3 × C_in inputs of each position: three rows of 3 · C_in numbers that are adjacent in memory.
