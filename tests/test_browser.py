@@ -47,6 +47,30 @@ def test_a_click_on_a_pixel_changes_the_maps(browser: "Browser", server: str) ->
     page.close()
 
 
+@pytest.mark.parametrize("width", [1440, 420])
+def test_costs_stay_in_sight_while_one_edits(browser: "Browser", server: str, width: int) -> None:
+    page = opened(browser, f"{server}/build", width)
+    page.locator(".st-key-branch_grid input").last.wait_for()
+    page.wait_for_function(
+        "(main => { main.scrollTo(0, 600); return main.scrollTop === 600 })"
+        "(document.querySelector('[data-testid=stMain]'))"
+    )
+    page.wait_for_function(
+        "(box => box.top >= 0 && box.bottom <= innerHeight)"
+        "(document.querySelector('.st-key-costs').getBoundingClientRect())"
+    )
+    page.close()
+
+
+def test_a_menu_shows_its_words(browser: "Browser", server: str) -> None:
+    """The menus of the grid are narrow; what opens is as wide as its longest line."""
+    page = opened(browser, f"{server}/build")
+    page.get_by_role("combobox", name="Attention of branch 0").click()
+    option = page.get_by_role("option", name=re.compile("dilated_window")).locator("[data-item-hl]")
+    assert option.evaluate("element => element.scrollWidth <= element.clientWidth")
+    page.close()
+
+
 def test_the_address_keeps_the_state_of_explore(browser: "Browser", server: str) -> None:
     page = opened(browser, f"{server}/explore")
     limits = page.get_by_role("textbox", name="Limits")

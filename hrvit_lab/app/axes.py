@@ -11,14 +11,16 @@ def is_logarithmic(values: "pd.Series[float]") -> bool:
     return bool(0 < values.min() < values.max() / 10)
 
 
-def plain_axis(unit: str, grid: bool, ticks: list[float] | None = None) -> alt.Axis:
+def plain_axis(unit: str, grid: bool, ticks: list[float] | None = None, *, positive: bool = False) -> alt.Axis:
     """Plain numbers; for counts, which have no unit, SI prefixes from a thousand on.
 
     Args:
         ticks: their values; None: about seven.
+        positive: ticks below 0, which padding can add, have no label.
     """
     number = "format(datum.value, ',.6~r')"
     label = number if unit else f"abs(datum.value) < 1000 ? {number} : format(datum.value, '.6~s')"
+    label = f"datum.value < 0 ? '' : {label}" if positive else label
     where = {"tickCount": 7} if ticks is None else {"values": ticks}
     return alt.Axis(labelExpr=label, labelFlush=False, labelOverlap=True, grid=grid, **where)
 

@@ -35,6 +35,9 @@ MAX_NAMES = 25
 MAX_NAMED = 400
 """Above this number of points, only those on the front are named."""
 
+NARROW = "width < 500"
+"""Whether the plot area is that of a telephone, an expression of Vega: names of dominated points would then overlap."""
+
 SHAPES = {"HRViT": "circle", "baseline": "square", "published": "diamond"}
 
 
@@ -153,7 +156,10 @@ def scatter_chart(
     x_axis, y_axis = (
         channel(
             f"{axis}:Q", title=[quantity.title, *([quantity.conditions] if quantity.conditions else [])],
-            axis=plain_axis(quantity.unit, grid=axis == "y", ticks=_ticks(data, axis, quantity)),
+            axis=plain_axis(
+                quantity.unit, grid=axis == "y", ticks=_ticks(data, axis, quantity),
+                positive=bool((data[f"{axis}_low"] >= 0).all()),
+            ),
             scale=alt.Scale(type=scale_type(quantity, data[axis]), zero=False, nice=False, padding=padding),
         )
         for channel, axis, quantity, padding in ((alt.X, "x", x, PADDING[0]), (alt.Y, "y", y, PADDING[1]))
@@ -194,7 +200,13 @@ def scatter_chart(
     names = [
         base.transform_filter(alt.datum.place == place)
         .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray")
-        .encode(x_axis, y_axis, text="label:N", tooltip=tooltip)
+        .encode(
+            x_axis,
+            y_axis,
+            text="label:N",
+            tooltip=tooltip,
+            opacity=alt.condition(f"{NARROW} && !datum.front", alt.value(0), alt.value(1)),
+        )
         for place, (dx, dy, align) in PLACES.items()
         if (data["place"] == place).any()
     ]
@@ -213,7 +225,9 @@ def color_channel(values: "pd.Series[str]", title: str) -> alt.Color:
     domain = present + [name for name in (OTHER, UNKNOWN) if name in set(values)]
     colors = [*plots.SERIES[: len(present)], *[plots.MUTED] * (len(domain) - len(present))]
     legend = (
-        alt.Legend(orient="bottom", columns=4, symbolLimit=20, labelLimit=220, symbolOpacity=1)
+        alt.Legend(
+            orient="bottom", columns=alt.expr(f"{NARROW} ? 2 : 4"), symbolLimit=20, labelLimit=220, symbolOpacity=1
+        )
         if len(domain) > 1
         else None
     )

@@ -22,6 +22,8 @@ def rules(stages: int, with_neck: bool) -> str:
 .st-key-branch_scroll, .st-key-depth_scroll {{ overflow-x: auto; }}
 .st-key-branch_grid > :has(.st-key-fault), .st-key-depth_grid > :has(.st-key-fault) {{ grid-column: 1 / -1; }}
 .st-key-branch_grid input, .st-key-depth_grid input {{ padding-left: 0.55rem; padding-right: 0.2rem; }}
+.st-key-branch_grid input {{ text-overflow: ellipsis; }}
+[data-testid=stSelectboxVirtualDropdown] {{ min-width: min(23rem, 92vw); }}
 .st-key-costs {{
   display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: 0.5rem 0.75rem;
 }}
@@ -39,6 +41,13 @@ def rules(stages: int, with_neck: bool) -> str:
 }}
 @media (max-width: 640px) {{
   [data-testid=stColumn]:has(.st-key-side) {{ order: -1; }}
-  .st-key-costs {{ grid-template-columns: repeat(3, 1fr); }}
+  .st-key-costs {{
+    grid-template-columns: repeat(3, 1fr); position: fixed; inset: auto 0 0; z-index: 10; gap: 0.2rem 0.5rem;
+    padding: 0.4rem 1rem; background: Canvas; border-top: 1px solid GrayText;
+  }}
+  .st-key-costs [data-testid=stMetricValue] {{ font-size: 0.95rem; }}
+  .st-key-costs [data-testid=stMetricLabel] * {{ font-size: 0.75rem; }}
+  .st-key-costs [data-testid=stTooltipIcon] {{ display: none; }}
+  [data-testid=stMainBlockContainer] {{ padding-bottom: 14rem; }}
 }}
 </style>"""
