@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -20,8 +21,10 @@ from streamlit.testing.v1 import AppTest
 from hrvit_lab.app import keeper, processes, run_choices, watch
 from hrvit_lab.app.processes import MOST_RUNNING, Process, Request
 from hrvit_lab.app.run_choices import Composed
+from hrvit_lab.app.search_progress import by_method, is_search, read_search
 from hrvit_lab.app.training_progress import read_training, seconds_of_recipe
 from hrvit_lab.config import ConfigError
+from hrvit_lab.search import __main__ as search_command
 from hrvit_lab.study.run import run_study
 from hrvit_lab.study.status import read_status, still_running
 from hrvit_lab.study.store import Store
@@ -235,6 +238,21 @@ def test_trainings_are_those_whose_data_needs_no_path(tmp_path: Path) -> None:
         run_choices.training_request("imagenet_hrvit", 2, 1, tmp_path)
 
 
+def test_searches_are_those_whose_files_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(run_choices.searches()) == {"cpu_nano", "nano_by_zico", "segmenter_budget"}  # lighter_b1 has a profile
+    request = run_choices.search_request("cpu_nano", 4000, tmp_path)
+    assert (request.kind, request.target, request.arguments) == (
+        "search",
+        "cpu_nano",
+        ("cpu_nano", "--out", str(tmp_path)),
+    )
+    request = run_choices.search_request("cpu_nano", 500, tmp_path)
+    options = search_command.parser().parse_args(request.arguments)
+    assert (options.search, options.out, options.evaluations) == ("cpu_nano", tmp_path, 500)
+    with pytest.raises(ConfigError, match="is not offered"):
+        run_choices.search_request("../x", 500, tmp_path)
+
+
 # -- how far a run is --------------------------------------------------------------------------------------------
 
 
@@ -285,6 +303,43 @@ def test_a_training_is_read_from_its_files(tmp_path: Path) -> None:
     assert seconds_of_recipe(tmp_path, "Another", "epoch", 3) is None
 
 
+def test_a_search_is_read_from_its_files(tmp_path: Path) -> None:
+    small = {
+        "title": "Small", "question": "Which?", "base": {"preset": "hrvit_nano", "num_classes": 10},
+        "space": {"mlp_ratios": [2, 3, 4], "stem_width": [8, 16], "fusion": ["dense", "sparse"]},
+        "objectives": {"macs": "lower", "params": "higher"}, "resolution": 64,
+        "budget": {"evaluations": 12, "population": 4, "seeds": [0, 1]},
+    }  # fmt: skip
+    (tmp_path / "small.yaml").write_text(json.dumps(small))
+    results, folder = tmp_path / "results", tmp_path / "results" / "small"
+    assert read_search(folder) is None and not is_search(folder)
+    assert search_command.main([str(tmp_path / "small.yaml"), "--out", str(results), "--jobs", "1"]) == 0
+    progress = read_search(folder)
+    assert progress is not None and progress.finished
+    assert progress.total == 12 * 2 * 2 == progress.done
+    written = pd.read_csv(folder / "search" / "hypervolume.csv")
+    pd.testing.assert_frame_equal(progress.history[list(written)], written, check_dtype=False)
+    means = by_method(progress.history)
+    assert set(means["variant"]) == {"NSGA-II", "random search"}
+    last = written.sort_values("evaluations").groupby(["method", "seed"]).tail(1)
+    assert means["value"].max() == pytest.approx(last.groupby("method")["hypervolume"].mean().max())
+    assert [run.name for run in watch.find_runs(results, tmp_path).values()] == ["search small"]
+    seen = watch.look(watch.find_runs(results, tmp_path)["search small"])
+    assert seen.complete and not seen.running and seen.status is not None
+    (folder / "table.csv").unlink()
+    seen = watch.look(watch.find_runs(results, tmp_path)["search small"])
+    assert not seen.complete and seen.search is not None and seen.search.done == 48
+    (folder / "search" / "search.yaml").write_text("- not a search")
+    assert watch.look(watch.find_runs(results, tmp_path)["search small"]).search is None
+
+
+def test_a_long_history_is_thinned_out() -> None:
+    rows = [{"method": "nsga2", "seed": s, "evaluations": e, "hypervolume": e + s} for e in range(500) for s in (0, 1)]
+    means = by_method(pd.DataFrame(rows))
+    assert 50 < len(means) <= 60 and means["evaluations"].max() == 499
+    assert (means["value"] == means["evaluations"] + 0.5).all() and set(means["n"]) == {2}
+
+
 # -- the page ----------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +372,22 @@ def test_a_study_is_composed_started_and_watched(page: AppTest, results: Path) -
     assert not page.exception
     assert any("costs are computed in closed form" in caption.value for caption in page.caption)
     assert page.dataframe[0].value["variant"].tolist() == ["branches=1", "branches=2", "branches=3"]
+
+
+def test_a_search_is_started(page: AppTest, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.run()
+    page.radio(key="kind").set_value("A search for better networks").run()
+    page.number_input(key="networks of cpu_nano").set_value(200).run()
+    assert not page.exception and not page.error
+    shown = page.dataframe[0].value.set_index("setting")["value"]
+    assert shown["networks per run"] == "200" and shown["methods"] == "NSGA-II and random search"
+    assert "MACs, lower" in shown["better is"]
+    assert "hrvit_lab.search cpu_nano" in page.code[0].value
+    page.button(key="start").click().run()
+    assert not page.exception and page.selectbox(key="run").value == "search cpu_nano"
+    process = processes.find_one(results, "search", "cpu_nano")
+    assert process is not None
+    processes.stop(process)
 
 
 def test_a_stopped_run_offers_to_resume_and_a_full_server_says_so(page: AppTest, results: Path) -> None:

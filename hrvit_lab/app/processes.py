@@ -39,7 +39,7 @@ LOG_COLUMNS = "110"
 INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 """Exit codes of our commands after a signal, and those of commands that do not handle it."""
 
-Kind = Literal["study", "training", "race"]
+Kind = Literal["study", "training", "search", "race"]
 State = Literal["running", "finished", "stopped", "failed", "lost"]
 
 SAID: dict[State, str] = {

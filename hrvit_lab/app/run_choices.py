@@ -8,7 +8,18 @@ from hrvit_lab.app.processes import FOLDER, Request
 from hrvit_lab.config import MAX_BRANCHES, PRESETS, TABLES, ConfigError
 from hrvit_lab.files import write_atomically
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.study.files import check_name, find_study, list_studies, load_study, named_after, spec_from, study_file
+from hrvit_lab.search.files import find_search, list_searches
+from hrvit_lab.search.spec import SearchSpec, load_search
+from hrvit_lab.study.files import (
+    check_name,
+    find_study,
+    list_studies,
+    load_study,
+    named_after,
+    spec_from,
+    study_file,
+    study_name,
+)
 from hrvit_lab.study.requirements import trains
 from hrvit_lab.study.spec import AS_IS, EQUAL_MACS, Spec
 from hrvit_lab.study.sweep import Sweep, prepare
@@ -232,3 +243,34 @@ def length_of(recipe: AnyRecipe) -> tuple[str, int]:
         return "schedule.epochs", int(recipe.schedule.epochs)
     assert recipe.schedule.iterations is not None  # the recipe's schema promises one of them
     return "schedule.iterations", recipe.schedule.iterations
+
+
+# -- searches --------------------------------------------------------------------------------------------------
+
+
+def searches() -> dict[str, SearchSpec]:
+    """The valid shipped searches whose files are all there, by name."""
+    found = {}
+    for name, path in list_searches().items():
+        try:
+            spec = load_search(path)
+        except ConfigError:
+            continue
+        if spec.profile is None or Path(spec.profile).expanduser().is_file():
+            found[name] = spec
+    return found
+
+
+def search_request(name: str, evaluations: int | None, results: Path) -> Request:
+    """The request to run a search, with another number of networks per run. The same one continues it.
+
+    Raises:
+        ConfigError: if the search is not offered.
+    """
+    spec = searches().get(name)
+    if spec is None:
+        raise ConfigError(f"the search {name!r:.80} is not offered here; run hrvit-lab search in a terminal")
+    arguments = [name, "--out", str(results)]
+    if evaluations is not None and spec.trainings is None and evaluations != spec.budget.evaluations:
+        arguments += ["--evaluations", str(evaluations)]
+    return Request("search", study_name(find_search(name)), spec.title, "hrvit_lab.search", tuple(arguments), {})

@@ -15,6 +15,7 @@ from hrvit_lab.app.curves_chart import curves_chart, study_curves
 from hrvit_lab.app.pages.studies import draw_table, tradeoff_chart
 from hrvit_lab.app.processes import SAID, Process, State
 from hrvit_lab.app.run_choices import again, resume_request
+from hrvit_lab.app.search_progress import SearchProgress, draw_hypervolume, draw_progress, is_search, read_search
 from hrvit_lab.app.training_progress import TrainingProgress, read_training
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
@@ -40,7 +41,7 @@ class Run(NamedTuple):
     """A run that can be watched.
 
     Attributes:
-        kind: ``study`` or ``training``.
+        kind: ``study``, ``training`` or ``search``.
         folder: of its results.
         process: that the app started for it; None if it was started elsewhere.
     """
@@ -52,17 +53,18 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """As in the list of runs."""
-        return self.folder.name if self.kind == "study" else f"training {self.folder.name}"
+        return self.folder.name if self.kind == "study" else f"{self.kind} {self.folder.name}"
 
 
 def find_runs(results: Path, runs: Path) -> dict[str, Run]:
     """All runs by name, the newest first: of the app, and those whose files are in the folders."""
     started = {(str(one.request.kind), one.request.target): one for one in processes.find(results)}
-    places = [("study", path.parent) for path in results.glob("*/study.yaml")]
+    places = [("search", path.parent.parent) for path in results.glob("*/search/search.yaml")]
+    places += [("study", path.parent) for path in results.glob("*/study.yaml") if not is_search(path.parent)]
     places += [("training", path.parent) for path in runs.glob("*/recipe.yaml")]
     places = [(kind, path) for kind, path in places if path.resolve().is_relative_to(path.parent.resolve())]
     known = {(kind, path.name) for kind, path in places}
-    roots = {"study": results, "training": runs}
+    roots = {"study": results, "training": runs, "search": results}
     places += [(kind, roots[kind] / name) for kind, name in started if kind in roots and (kind, name) not in known]
     found = [Run(kind, path, started.get((kind, path.name))) for kind, path in places]
     return {run.name: run for run in sorted(found, key=lambda run: -_last_change(run))}
@@ -82,6 +84,7 @@ class Seen(NamedTuple):
         elsewhere: the processes that run it, if the app has not started them.
         status: of a study, once its folder is valid.
         progress: of a training.
+        search: of a search, once it has begun.
         fault: why a study can't be read; empty if it can, or if it has just begun.
     """
 
@@ -89,6 +92,7 @@ class Seen(NamedTuple):
     elsewhere: Sequence[str] = ()
     status: Status | None = None
     progress: TrainingProgress | None = None
+    search: SearchProgress | None = None
     fault: str = ""
 
     @property
@@ -96,6 +100,8 @@ class Seen(NamedTuple):
         """Changes when charts and tables do."""
         if self.progress is not None:
             return self.running, len(self.progress.steps), len(self.progress.evaluations)
+        if self.search is not None:
+            return self.running, self.search.done, self.search.finished
         return self.running, self.fault, self.status.finished if self.status is not None else -1
 
     @property
@@ -103,6 +109,8 @@ class Seen(NamedTuple):
         """Whether nothing is left to run."""
         if self.progress is not None:
             return self.progress.status == "complete"
+        if self.search is not None:
+            return self.search.finished
         return self.status is not None and self.status.complete
 
 
@@ -111,13 +119,16 @@ def look(run: Run) -> Seen:
     own = run.process is not None and run.process.running
     if run.kind == "training":
         return Seen(own, progress=read_training(run.folder))
+    search = read_search(run.folder) if run.kind == "search" else None
+    if run.kind == "search" and (search is None or not search.finished):
+        return Seen(own, search=search)
     try:
         status = status_of(run.folder)
     except ConfigError as error:
         begun = (run.folder / "study.yaml").exists()
         return Seen(own, fault=str(error) if begun and not own else "")
     elsewhere = [] if own else sorted({each.where for each in status.running if still_running(run.folder, each)})
-    return Seen(own or bool(elsewhere), elsewhere, status)
+    return Seen(own or bool(elsewhere), elsewhere, status, search=search)
 
 
 def draw_head(run: Run, seen: Seen, results: Path) -> None:
@@ -125,6 +136,8 @@ def draw_head(run: Run, seen: Seen, results: Path) -> None:
     _draw_title(run, seen)
     if seen.progress is not None:
         _draw_steps(seen.progress, seen.running)
+    elif seen.search is not None:
+        draw_progress(seen.search, seen.running)
     elif seen.status is not None:
         _draw_trials(seen.status, seen.running)
     elif seen.running:
@@ -141,7 +154,10 @@ def draw_results(run: Run, seen: Seen) -> None:
     """Charts and tables of what has finished."""
     if seen.progress is not None:
         _draw_training(run, seen.progress)
-    elif seen.status is not None:
+        return
+    if seen.search is not None:
+        draw_hypervolume(seen.search)
+    if seen.status is not None:
         _draw_study(seen.status)
 
 

@@ -1,4 +1,4 @@
-"""Page "Run": start a study or a training as a process of its own, watch it, stop it, and find it again."""
+"""Page "Run": start a study, a training or a search as a process of its own, watch it, stop it, and find it again."""
 
 import math
 import sys
@@ -17,6 +17,8 @@ from hrvit_lab.app.training_progress import seconds_of_recipe
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.plots.search import NAMES
+from hrvit_lab.search.spec import SearchSpec
 from hrvit_lab.study.files import find_study, load_study
 from hrvit_lab.study.progress import describe_plan
 from hrvit_lab.study.requirements import trains
@@ -25,7 +27,9 @@ from hrvit_lab.train.recipe import AnyRecipe
 
 POLL_S = 2.0
 VIEWS = {"start": "Start a run", "watch": "Watch runs"}
-SHIPPED, OWN, TRAINING = "A shipped study", "A study of your own", "A training by a recipe"
+SHIPPED, OWN, TRAINING, SEARCH = (
+    "A shipped study", "A study of your own", "A training by a recipe", "A search for better networks",
+)  # fmt: skip
 INTRODUCTION = (
     "A run is a process of its own: it goes on when this page, the browser or the app is closed. Everything finished "
     "is kept, and a stopped run can be resumed."
@@ -93,10 +97,10 @@ def _head(name: str, results: Path) -> None:
 def _start(results: Path, runs: Path) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
-        kind = st.radio("What", [SHIPPED, OWN, TRAINING], key="kind", bind="query-params", horizontal=False)
+        kind = st.radio("What", [SHIPPED, OWN, TRAINING, SEARCH], key="kind", bind="query-params", horizontal=False)
         try:
             with st.container(border=True):
-                draw = {SHIPPED: _shipped, OWN: _own, TRAINING: _training}[kind]
+                draw = {SHIPPED: _shipped, OWN: _own, TRAINING: _training, SEARCH: _search}[kind]
                 draw_plan, request = draw(results, runs)
         except ConfigError as error:
             st.error(plain(error), icon=":material/error:")
@@ -123,7 +127,7 @@ def _on_start(request: Any, results: Path) -> None:
         st.session_state["run_error"] = str(error)
         return
     kind, target = process.request.kind, process.request.target
-    name = target if kind == "study" else f"training {target}"
+    name = target if kind == "study" else f"{kind} {target}"
     st.session_state.update(view="watch", run=name)
 
 
@@ -279,3 +283,43 @@ def _how_long(recipe: AnyRecipe, length: int, runs: Path) -> str:
     if seconds is None:
         return "The time is unknown until a training by this recipe has run here."
     return f"About {cli.rough_duration(seconds)}, estimated from an earlier training by this recipe."
+
+
+def _search(results: Path, runs: Path) -> tuple[Any, Any]:
+    searches = run_choices.searches()
+    if not searches:
+        raise ConfigError("there are no searches here; write one as docs/search.md says, and run hrvit-lab search")
+    name = st.selectbox("Search", list(searches), key="search", bind="query-params", help="Files in studies/search/.")
+    spec = searches[name]
+    evaluations = None
+    if spec.trainings is None:
+        own = spec.budget.evaluations
+        evaluations = int(
+            st.number_input(
+                "Networks per run", spec.budget.population, 1_000_000, own, key=f"networks of {name}",
+                help="Evaluated by each method and seed. More continue the search.",
+            )
+        )  # fmt: skip
+    request = run_choices.search_request(name, evaluations, results)
+    return lambda: _draw_search(spec, evaluations, request, results), lambda: request
+
+
+def _draw_search(spec: SearchSpec, evaluations: int | None, request: processes.Request, results: Path) -> None:
+    st.subheader(plain(spec.title), anchor=False)
+    st.markdown(plain(" ".join(spec.question.split())))
+    height, width = spec.resolution
+    objectives = [
+        f"{METRICS[key].label if key in METRICS else key}, {better}" for key, better in spec.objectives.items()
+    ]
+    about = {"better is": "; ".join(objectives), "what varies": ", ".join(map(words, spec.space))}
+    if spec.trainings is None:
+        about |= {
+            "methods": " and ".join(NAMES.values()), "seeds": str(len(spec.budget.seeds)),
+            "networks per run": f"{evaluations:,}",
+        }  # fmt: skip
+    else:
+        about |= {"trained networks": str(spec.trainings.networks), "proposed by": spec.trainings.sampler}
+    about["input"] = f"{height} × {width} px"
+    st.dataframe(pd.DataFrame(about.items(), columns=["setting", "value"]), hide_index=True, width="stretch")
+    st.caption(f"Results: `{results / request.target}`, an ordinary study of the networks found. In a terminal:")
+    st.code(request.command, language="sh", wrap_lines=True)
