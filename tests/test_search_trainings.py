@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from test_predictors import TINY
 
@@ -137,6 +138,7 @@ def test_proposals_are_new_reproducible_and_within_the_constraints(sampler: str)
     genomes = [each.proposal.genome for each in told]
     assert len(set(genomes)) == 24 and all(map(allowed, genomes))
     assert propose(space, told[:4], 4, sampler, 1, allowed) != propose(space, told[:4], 4, sampler, 0, allowed)
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO  # that of the user is not changed
 
 
 def test_tpe_finds_better_networks_than_it_starts_with() -> None:

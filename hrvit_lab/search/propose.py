@@ -5,7 +5,8 @@ killed proposes the same networks.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +97,6 @@ def _from_sampler(
 def _study(
     space: Space, told: Sequence[Told], distributions: dict[str, BaseDistribution], sampler: BaseSampler
 ) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _quiet():
         study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(space.spec.objectives))
         for (genome, attributes), objectives in told:
@@ -124,9 +124,14 @@ def _attributes(study: optuna.Study, number: int) -> dict[str, int]:
     return {name: value for name, value in stored.items() if isinstance(value, int)}
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801
-    """Context without warnings that a part of Optuna is experimental."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's messages about every trial, and its warnings that a part is experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
