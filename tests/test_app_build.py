@@ -463,12 +463,13 @@ def test_exported_yaml_python_and_timm_create_the_network() -> None:
     assert "timm.create_model(" in timm
 
 
+@pytest.mark.timeout(900)  # latency is measured one at a time on a host, after what other tests measure
 @pytest.mark.parametrize("against", [pytest.param("hrvit_nano", marks=pytest.mark.slow), "mit_b0"])
 def test_an_exported_study_runs(against: str, tmp_path: Path) -> None:
     study = exports_of(EXPORTED, against=against, resolution="64~96")[3]
     (tmp_path / "mine.yaml").write_text(study.replace(", latency_ms", "") if against == "mit_b0" else study)
     command = [sys.executable, "-m", "hrvit_lab.study", "mine.yaml", "--out", "results"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S, env=os.environ)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800, env=os.environ)
     assert done.returncode == 0, done.stderr
     [path] = tmp_path.glob("results/**/table.csv")
     table = pd.read_csv(path).set_index("variant")

@@ -59,6 +59,7 @@ def deployed() -> HRViT:
         pytest.param(partial(nano, "segformer"), 104, 72, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_onnx_runtime_agrees(tmp_path: Path, make: Callable[[], HRViT], height: int, width: int) -> None:
     model = make()

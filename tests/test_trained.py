@@ -1,0 +1,40 @@
+"""Committed results of full trainings: complete, consistent, and equal to what the cards of shipped networks say."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hrvit_lab.config import shipped
+from hrvit_lab.train.recipe import recipe_of_run
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = sorted(path.parent for path in (ROOT / "studies" / "trained").glob("*/*/summary.csv"))
+
+
+def test_there_are_some() -> None:
+    assert FOLDERS
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_confusion_matrix_gives_the_last_score(folder: Path) -> None:
+    curve = pd.read_csv(folder / "summary.csv")
+    matrix = pd.read_csv(folder / "confusion_matrix.csv", index_col=0)
+    assert list(matrix.index) == list(matrix.columns)
+    counts = matrix.to_numpy()
+    assert counts.sum() == curve["eval_n_seen"].iloc[-1] and (curve["eval_n_seen"] == counts.sum()).all()
+    assert 100 * counts.trace() / counts.sum() == pytest.approx(curve["eval_top1"].iloc[-1], abs=1e-9)
+    recipe = recipe_of_run(folder)
+    assert len(curve) == recipe.schedule.epochs
+    about = json.loads((folder / "environment.json").read_text())
+    assert about["versions"]["torch"] and f"--seed {recipe.run.seed}" in about["command"]
+    assert f"{curve['eval_top1'].iloc[-1]:.2f} %" in (ROOT / "studies" / "trained" / "README.md").read_text()
+
+
+def test_a_card_has_the_curve_of_its_training() -> None:
+    network = shipped()["hrvit_micro.fashion_mnist"]
+    curve = pd.read_csv(ROOT / "studies" / "trained" / "fashion_mnist" / "hrvit_micro-seed0" / "summary.csv")
+    assert network.score_percent == curve["eval_top1"].iloc[-1]
+    card = " ".join(network.card.read_text(encoding="utf-8").split())
+    assert ", ".join(f"{score:.2f}" for score in curve["eval_top1"]) in card
