@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,22 +60,25 @@ def delayed(seconds: float, factor: float = 1.0) -> Any:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The empty folder of choices. The back ends are eager, a slow one, a wrong one, and one in int8."""
     monkeypatch.setenv("HRVIT_LAB_CACHE", str(tmp_path))
     monkeypatch.setattr(lab, "measure_ceilings", lambda *_, **__: Ceilings(gemm_flop_s=1e9, copy_byte_s=1e9))
-    for name in list(BACKENDS):
-        monkeypatch.delitem(BACKENDS, name)
-    for name, backend in {
-        "slow": Backend("slow", delayed(0.05)),
-        "eager": Backend("eager", eager, trains=True),
-        "wrong": Backend("wrong", delayed(0, 1.5)),
-        "rounded": Backend("rounded", delayed(0), arithmetic="int8"),
-        "gpu": Backend("gpu", delayed(0), devices=("cuda",)),
-        "absent": Backend("absent", delayed(0), packages=("no_such_package",)),
-    }.items():
-        monkeypatch.setitem(BACKENDS, name, backend)
-    return tmp_path / "auto"
+    known = dict(BACKENDS)
+    BACKENDS.clear()
+    BACKENDS.update(
+        {
+            "slow": Backend("slow", delayed(0.05)),
+            "eager": Backend("eager", eager, trains=True),
+            "wrong": Backend("wrong", delayed(0, 1.5)),
+            "rounded": Backend("rounded", delayed(0), arithmetic="int8"),
+            "gpu": Backend("gpu", delayed(0), devices=("cuda",)),
+            "absent": Backend("absent", delayed(0), packages=("no_such_package",)),
+        }
+    )
+    yield tmp_path / "auto"
+    BACKENDS.clear()  # pytest's monkeypatch would change their order
+    BACKENDS.update(known)
 
 
 def test_the_fastest_correct_back_end_is_found_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +135,8 @@ def test_a_damaged_file_is_no_choice(kept: Path, damage: str) -> None:
     assert read_choice(kept / "absent.json") is None
 
 
-def test_nothing_runs(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("slow", "eager"):
-        monkeypatch.delitem(BACKENDS, name)
+def test_nothing_runs(kept: Path) -> None:
+    del BACKENDS["slow"], BACKENDS["eager"]
     with pytest.raises(ConfigError, match="no back end runs net: wrong not timed, because the relative error"):
         choose(named(), SETTING, budget=QUICK)
     with pytest.raises(ConfigError, match="auto supports inference only"):
