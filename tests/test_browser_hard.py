@@ -104,7 +104,7 @@ def is_plain(page: "Page") -> bool:
 
 def test_a_selected_point_with_markup_is_text(browser: "Browser", named: Server) -> None:
     page = opened(browser, f"{named.url}/explore?kinds=HRViT&limits=top1+%3C+93")
-    page.locator("[data-testid=stVegaLiteChart] svg g.mark-symbol path[aria-roledescription=point]").first.click()
+    page.locator("[data-testid=stVegaLiteChart] svg g.mark-symbol path").first.click()
     page.get_by_role("heading", name="Details").wait_for()
     settled(page)
     assert is_plain(page)
@@ -121,6 +121,10 @@ def test_axe_finds_nothing_serious(browser: "Browser", server: str, name: str, t
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = opened(browser, f"{server}/{name}", theme=theme)
     page.wait_for_timeout(2000)
+    page.wait_for_function(
+        "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')]"
+        ".every(chart => chart.querySelector('svg .mark-symbol, svg .mark-rect, svg .mark-line, canvas'))"
+    )
     found = axe.Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"], "resultTypes": ["violations"]})
     serious = {
         f"{rule['id']}: {node['html'][:200]}"

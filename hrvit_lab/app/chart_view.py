@@ -23,7 +23,7 @@ def draw_chart(chart: altair.TopLevelMixin, key: str, alt: str, **options: Any) 
         Selected points, if ``options`` asks for them.
     """
     # The text stands for the whole chart: by default, each layer would be an image without a text.
-    drawn = chart.configure(aria=False)
+    drawn = chart.configure(aria=False, mark=altair.MarkConfig(aria=False))
     event = st.altair_chart(drawn, width="stretch", key=key, alt=alt, **options)
     st.download_button(
         "SVG", partial(svg, chart), file_name(key), "image/svg+xml", key=f"SVG of {key}", icon=":material/download:",
