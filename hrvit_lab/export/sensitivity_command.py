@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from hrvit_lab import cli
-from hrvit_lab.config import SEGMENTERS, ConfigError
+from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment, package_version
 from hrvit_lab.export.accuracy import Accuracy
 from hrvit_lab.export.data_command import drawn, open_images, resized
@@ -35,6 +35,8 @@ from hrvit_lab.train.run import plain_name
 FOLDER = Path("results") / "export"
 SETTINGS, ROWS, TABLE, FIGURE = "settings.json", "rows.jsonl", "sensitivity.csv", "sensitivity"
 EVERYTHING = "everything"
+USUAL_PX = (224, 224)
+"""Input size of a network that is trained at an unknown one."""
 SHOWN = 12
 """Parts in the printed table, those with the largest errors."""
 
@@ -63,8 +65,7 @@ def show_sensitivity(options: argparse.Namespace) -> int:
             f"{network.name} has random weights, whose sensitivity says nothing; give a network with trained weights, "
             "such as hrvit_micro.fashion_mnist or the folder of a training"
         )
-    usual = (512, 512) if network.name in SEGMENTERS else (224, 224)
-    size = options.resolution or network.resolution_px or usual
+    size = options.resolution or network.resolution_px or USUAL_PX
     request = Request("onnx", size, options.batch_size, dtype="int8", channels=input_channels(network.model))
     calibration, tests = open_images(
         options.data, network, request, options.calibration_images, options.test_images, options.seed

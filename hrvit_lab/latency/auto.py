@@ -1,7 +1,6 @@
 """The fastest correct back end of this machine for one network and setting: found by a race once, and kept."""
 
 import hashlib
-import importlib.util
 import json
 import math
 from collections.abc import Mapping
@@ -99,7 +98,7 @@ def choose(
         ConfigError: for training, or if no back end runs.
     """
     if setting.training:
-        raise ConfigError("backend auto supports inference only; name a back end, or remove --training")
+        raise ConfigError("back end auto supports inference only; name a back end, or remove --training")
     names = candidates(setting, dtype)
     path = cache_root() / "auto" / f"{digest(model.module, setting, dtype, names)}.json"
     if (kept := read_choice(path)) is not None:
@@ -123,7 +122,7 @@ def candidates(setting: Setting, dtype: str) -> list[str]:
         for name, backend in BACKENDS.items()
         if backend.arithmetic is None
         and backend.refusal(setting.device, dtype, training=False) is None
-        and all(importlib.util.find_spec(package) for package in backend.packages)
+        and not backend.missing
     ]
 
 

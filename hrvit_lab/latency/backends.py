@@ -3,14 +3,11 @@
 To add one, write a function here and add a line to ``BACKENDS``.
 """
 
-import importlib
 import importlib.util
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +16,7 @@ from torch import nn
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.aot import compiled_ahead
-from hrvit_lab.latency.int8_engines import quantized
+from hrvit_lab.latency.engines import run_file
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
@@ -70,6 +67,11 @@ class Backend:
     context: Callable[[], AbstractContextManager[None]] = nullcontext
     arithmetic: str | None = None
     seconds: float = 10.0
+
+    @property
+    def missing(self) -> list[str]:
+        """Required packages that are not installed."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
     def refusal(self, device: str, dtype: str, training: bool) -> str | None:
         """The reason why this combination is not supported, or None."""
@@ -161,54 +163,23 @@ def compiled_cuda_graph(load: Workload) -> Prepared:
 
 
 def onnxruntime(load: Workload) -> Prepared:
-    """Exported by ``torch.export`` to ONNX, run by ONNX Runtime on the CPU with as many threads as torch has."""
-    ort = importlib.import_module("onnxruntime")
-    began = time.perf_counter()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        # The exporter cannot trace inference tensors; weights created in inference mode would be such.
-        with torch.inference_mode(False), torch.no_grad(), quiet():
-            torch.onnx.export(load.model, (load.images_BCHW,), path, dynamo=True, verbose=False)
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: load.images_BCHW.numpy()}
-    seconds = time.perf_counter() - began
-    return Prepared(lambda: [torch.from_numpy(array) for array in session.run(None, feed)], seconds)
+    """Exported to ONNX, run by ONNX Runtime on the CPU with as many threads as torch has."""
+    return Prepared(*run_file(load, "onnx", "float32"))
 
 
 def openvino(load: Workload) -> Prepared:
-    """Exported by ``torch.export``, converted and compiled by OpenVINO for the CPU, arithmetic in float32."""
-    ov = importlib.import_module("openvino")
-    began = time.perf_counter()
-    with torch.inference_mode(False), torch.no_grad(), quiet():
-        exported = torch.export.export(load.model, (load.images_BCHW,))
-        converted = ov.convert_model(exported)
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 on processors that support it
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
-    feed = [load.images_BCHW.numpy()]
-    seconds = time.perf_counter() - began
-
-    def run() -> Any:
-        request.infer(feed, share_inputs=True)
-        return [torch.from_numpy(tensor.data) for tensor in request.output_tensors]
-
-    return Prepared(run, seconds)
+    """Exported to OpenVINO's format, run by OpenVINO on the CPU with as many threads as torch has."""
+    return Prepared(*run_file(load, "openvino", "float32"))
 
 
 def onnxruntime_int8(load: Workload) -> Prepared:
     """Quantized to int8 and run by ONNX Runtime."""
-    return Prepared(*quantized(load, "onnx"))
+    return Prepared(*run_file(load, "onnx", "int8"))
 
 
 def openvino_int8(load: Workload) -> Prepared:
     """Quantized to int8 by ONNX Runtime, converted and run by OpenVINO."""
-    return Prepared(*quantized(load, "openvino"))
+    return Prepared(*run_file(load, "openvino", "int8"))
 
 
 def _need_cpp_compiler(device: torch.device) -> None:
@@ -284,8 +255,7 @@ def find_backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r} is unknown; use one of {', '.join(BACKENDS)}")
     backend = BACKENDS[name]
-    missing = [package for package in backend.packages if importlib.util.find_spec(package) is None]
-    if missing:
+    if missing := backend.missing:
         raise ConfigError(f"backend {name} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
     return backend
 

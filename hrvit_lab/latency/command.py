@@ -43,8 +43,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.parts and options.training:
         raise ConfigError("--parts times inference only; remove --training or --parts")
     find_timed_device(options.device)
-    if options.training and AUTO in options.backend:
-        raise ConfigError("--backend auto times inference only; name a back end, or remove --training")
     for backend in options.backend:
         if backend != AUTO:
             find_backend(backend)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from hrvit_lab.plots.style import INK, MARKERS, MAX_BARS, STYLE, WIDTH, add_frame, part_colors, part_label
+from hrvit_lab.plots.style import INK, MARKERS, MAX_BARS, SERIES, STYLE, WIDTH, add_frame, part_colors, part_label
 from hrvit_lab.plots.text import drawable, shorten
 
 PATCH_EMBED = "patch_embed"
@@ -33,7 +33,7 @@ def sensitivity_figure(points: Sequence[PieceError], everything: float, subject:
     """
     panels = _panels(points)
     by_module = all(point.stage is None for point in points)
-    height = 0.5 + 0.24 * len(points) if by_module else 0.5 + 1.3 * len(panels)
+    height = 0.5 + 0.24 * min(len(points), MAX_BARS) if by_module else 0.5 + 1.3 * len(panels)
     fig = Figure(figsize=(WIDTH, height), layout="constrained")
     title = f"What int8 costs each part – {subject}"
     caption = (
@@ -43,11 +43,12 @@ def sensitivity_figure(points: Sequence[PieceError], everything: float, subject:
     if by_module:
         ax = fig.subplots()
         shown = sorted(points, key=lambda point: -point.relative_error)[:MAX_BARS]
-        ax.plot([point.relative_error for point in shown], range(len(shown)), "o", ms=6)
+        ax.plot([point.relative_error for point in shown], range(len(shown)), "o", ms=6, color=SERIES[0])
         ax.set_yticks(range(len(shown)), [shorten(point.part, 34) for point in shown], color=INK)
         ax.invert_yaxis()
         ax.axvline(everything, color=INK, lw=1, ls=(0, (4, 3)))
         ax.set_xscale("log")
+        ax.grid(visible=False)
         ax.grid(visible=True, axis="x")
         _log_ticks(ax, "x")
         more = f" The {len(shown)} largest of {len(points)}." if len(shown) < len(points) else ""

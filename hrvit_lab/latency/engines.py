@@ -1,7 +1,7 @@
-"""Back ends with products in int8: ONNX Runtime or OpenVINO, with a graph that ONNX Runtime has quantized.
+"""Back ends that run an exported file: the network is written in a format of ``hrvit-lab export`` and loaded again.
 
-The scales are calibrated on the timed images. They do not change the latency. For the accuracy with real images, see
-``hrvit-lab export --dtype int8``.
+The scales of int8 are calibrated on the timed images, which does not change the latency. The accuracy on real images is
+shown by ``hrvit-lab export --dtype int8``.
 """
 
 import tempfile
@@ -18,18 +18,20 @@ from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.quiet import quiet
 
 
-def quantized(load: Workload, engine: str) -> tuple[Callable[[], Any], float]:
-    """A function that runs the quantized workload, and the seconds that preparing it took.
+def run_file(load: Workload, name: str, dtype: str) -> tuple[Callable[[], Any], float]:
+    """A function that runs the exported workload, and the seconds that preparing it took.
 
     Args:
-        engine: a key of ``FORMATS`` with int8.
+        name: of the format, a key of ``FORMATS``.
+        dtype: number format of its products.
     """
     began = time.perf_counter()
-    form = FORMATS[engine]
+    form = FORMATS[name]
     batch_size, channels, height, width = load.images_BCHW.shape
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False), torch.no_grad(), quiet():
         images_BCHW = load.images_BCHW.clone()  # the exporter cannot trace inference tensors
-        request = Request(engine, (height, width), batch_size, dtype="int8", channels=channels, calibration=images_BCHW)
+        calibration = images_BCHW if dtype == "int8" else None
+        request = Request(name, (height, width), batch_size, (), dtype, channels, calibration=calibration)
         path = Path(folder) / form.file
         form.write(load.model, request, path)
         run = form.load(path, request)
