@@ -352,3 +352,38 @@ def test_attention_of_timms_vision_transformer_times_values_equals_its_output() 
         np.testing.assert_allclose(drawn[:, ::16, ::16].reshape(-1, 100), weights[:, 26, 1:], atol=1e-7)
     with pytest.raises(ConfigError, match=r"unknown block 'blocks.9.attn'; did you mean"):
         block_attention(model, image, ["blocks.9.attn"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("image_px", [(64, 64), (72, 56)])
+def test_attention_of_timms_swin_times_values_equals_its_output(image_px: tuple[int, int]) -> None:
+    # 72 × 56 pixels are 18 × 14 tokens, which windows of 4 × 4 don't divide: timm pads the map.
+    model: Any = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=image_px, window_size=4, depths=(2, 2), embed_dim=16,
+        num_heads=(2, 4), num_classes=4, strict_img_size=False,
+    ).eval()  # fmt: skip
+    for name, table in model.named_parameters():
+        if name.endswith("bias_table"):
+            torch.nn.init.normal_(table)
+    image = torch.randn(1, 3, *image_px)
+    found = block_attention(model, image)
+    names = [f"layers.{stage}.blocks.{number}.attn" for stage in range(2) for number in range(2)]
+    assert [one.place.name for one in found] == names
+    assert [one.place.title for one in found][2:] == ["stage 1, block 0", "stage 1, block 1"]
+    outputs = capture(model, image, outputs=[f"{name}.proj" for name in names]).outputs
+    for one in found:
+        block = model.get_submodule(one.place.name.removesuffix(".attn"))
+        (H, W), (h, w), (down, right) = one.size, block.window_size, block.shift_size
+        weights = torch.from_numpy(one.of_all())
+        attended = block.attn.proj((weights @ one.heads.v_hmd).transpose(0, 1).flatten(1))
+        torch.testing.assert_close(weights.sum(-1), torch.ones(one.num_heads, H * W))
+        across = -(-W // w)
+        for y in range(H):
+            for x in range(W):  # where timm has put the token: rolled, padded, and divided into windows
+                row, column = (y - down) % H, (x - right) % W
+                window, inside = row // h * across + column // w, row % h * w + column % w
+                theirs = outputs[f"{one.place.name}.proj"][window, inside]
+                torch.testing.assert_close(attended[y * W + x], theirs, atol=1e-5, rtol=1e-5)
+    shifted = found[1].of_token((0, 0))  # the first window after a shift is the corner
+    assert found[1].heads.prefix == (0 if image_px == (64, 64) else 20 * 16 - 18 * 14)
+    assert (shifted[:, 2:] < 1e-30).all() and (shifted[:, :, 2:] < 1e-30).all() and (shifted[:, :2, :2] > 0).all()

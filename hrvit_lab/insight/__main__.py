@@ -1,4 +1,7 @@
-"""``hrvit-lab insight MODEL IMAGE``: figures and arrays of what a network does with an image."""
+"""``hrvit-lab insight MODEL IMAGE``: figures and arrays of what a network does with an image.
+
+``hrvit-lab insight items MODEL`` measures over many scenes whether attention is on the item under a token.
+"""
 
 import argparse
 import sys
@@ -18,21 +21,39 @@ Shown by --what (default: all that the network has):
 {what}
 
 Every figure is written as PNG and SVG, and its numbers as NPZ. Untrained weights are random, and the figures say so.
-Exit code: 0 success, 2 invalid request.
+Exit code: 0 success, 2 invalid request. 'hrvit-lab insight items MODEL' measures many scenes; see its --help.
+"""
+
+ITEMS_EXAMPLES = """\
+examples:
+  hrvit-lab insight items runs/composites
+  hrvit-lab insight items hrvit_nano.fashion_mnist --scenes 50 --size 128
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["items"]:
+        return cli.run(lambda: _items(given[1:]))
+
     def work() -> int:
-        options = parser().parse_args(arguments)
+        options = parser().parse_args(given)
         with cli.loading():
             from hrvit_lab.insight.command import insight  # imported here to keep --help fast
 
         return insight(options)
 
     return cli.run(work)
+
+
+def _items(arguments: Sequence[str]) -> int:
+    options = items_parser().parse_args(arguments)
+    with cli.loading():
+        from hrvit_lab.insight.items_command import items  # imported here to keep --help fast
+
+    return items(options)
 
 
 def pixel(text: str) -> tuple[int, int]:
@@ -82,6 +103,33 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--seed", type=cli.seed, default=0, metavar="N", help="of weights that are not trained (default: 0)"
     )
+    return parser
+
+
+def items_parser() -> cli.Parser:
+    """The command line of ``hrvit-lab insight items``."""
+    parser = cli.Parser(
+        "hrvit-lab insight items",
+        "Measure how much of a token's attention is on the item that it lies on, over test scenes of the data set "
+        "composites: with the network's weights, with random weights, and if attention were equal.",
+        ITEMS_EXAMPLES,
+    )
+    parser.add_argument("model", metavar="MODEL", help="an HRViT with trained weights, as for hrvit-lab insight")
+    parser.add_argument(
+        "--scenes", type=cli.whole(2, 1000), default=200, metavar="N", help="number of scenes (default: 200)"
+    )
+    parser.add_argument(
+        "--size", type=cli.whole(32, 512), metavar="N",
+        help="side of a scene in pixels (default: that of the network's training)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--root", type=cli.path, metavar="DIR",
+        help="folder of Fashion-MNIST's files (default: that of Debian's package)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=cli.path, metavar="DIR", help="folder (default: a new one, results/insight/MODEL-items)"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=0, metavar="N", help="of the random weights (default: 0)")
     return parser
 
 

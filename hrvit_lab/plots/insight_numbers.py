@@ -65,7 +65,7 @@ def contributions(blocks: Sequence[BlockShares], subject: str, note: str = "") -
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         ax.set_ylabel(f"branch {branch}")
         ax.set_xlim(-0.5, len(own) - 0.5)
-        _stage_ticks([ax], [one.stage for one in own])
+        stage_ticks([ax], [one.stage for one in own])
     low, high = axes[0].get_ylim()
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
     axes[-1].set_xlabel("stage; blocks in order")
@@ -102,7 +102,7 @@ def attention_numbers(blocks: Sequence[BlockNumbers], subject: str, note: str = 
     for ax in (entropy, diversity):
         ax.set_ylim(-0.06, 1.06)
         ax.set_yticks([0, 0.5, 1])
-    _stage_ticks([distance, entropy, diversity], [one.stage for one in blocks])
+    stage_ticks([distance, entropy, diversity], [one.stage for one in blocks])
     diversity.set_xlabel("stage; blocks in order")
     add_frame(
         fig, f"Attention in numbers – {subject}",
@@ -146,7 +146,7 @@ def similarity(
     return fig
 
 
-def _stage_ticks(axes: Sequence[Axes], stages: Sequence[int]) -> None:
+def stage_ticks(axes: Sequence[Axes], stages: Sequence[int]) -> None:
     """A tick at the first block of every stage, and lines between stages."""
     starts = [place for place, stage in enumerate(stages) if place == 0 or stages[place - 1] != stage]
     for ax in axes:

@@ -58,20 +58,33 @@ class Composites:
         return self.number
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:
+        scene_HWC, labels_HW, _ = self.drawn(index)
+        return Image.fromarray(scene_HWC), Image.fromarray(labels_HW)
+
+    def drawn(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A scene with the class and the item of each pixel; items are numbered from 1, and 0 is the background.
+
+        Returns:
+            uint8 (size, size, 3), (size, size), (size, size).
+        """
         check_index(index, len(self))
         draws = uniform("composites", self.split, index, DRAWS_BEFORE + DRAWS_PER_ITEM * MAX_ITEMS)
         scene_HWC = background(self.backgrounds, self.size, draws[1:DRAWS_BEFORE])
         labels_HW = np.full((self.size, self.size), BACKGROUND, np.uint8)
-        for item in draws[DRAWS_BEFORE:].reshape(MAX_ITEMS, DRAWS_PER_ITEM)[: 1 + int(draws[0] * MAX_ITEMS)]:
-            self._place(scene_HWC, labels_HW, item)
-        return Image.fromarray(scene_HWC.round().astype(np.uint8)), Image.fromarray(labels_HW)
+        items_HW = np.zeros_like(labels_HW)
+        placed = draws[DRAWS_BEFORE:].reshape(MAX_ITEMS, DRAWS_PER_ITEM)[: 1 + int(draws[0] * MAX_ITEMS)]
+        for number, item in enumerate(placed, 1):
+            self._place(scene_HWC, labels_HW, items_HW, number, item)
+        return scene_HWC.round().astype(np.uint8), labels_HW, items_HW
 
     def name(self, index: int) -> str:
         check_index(index, len(self))
         return f"{self.split} composite {index}"
 
-    def _place(self, scene_HWC: np.ndarray, labels_HW: np.ndarray, draws: np.ndarray) -> None:
-        """Draw one item into a scene and its labels."""
+    def _place(
+        self, scene_HWC: np.ndarray, labels_HW: np.ndarray, items_HW: np.ndarray, item_number: int, draws: np.ndarray
+    ) -> None:
+        """Draw one item into a scene, its labels and its items."""
         which, scale, x, y, flip, *colour = draws
         number = int(which * len(self.items))
         lowest, highest = SCALES[0], min(SCALES[1], self.size / 32)  # no item is larger than 7/8 of a scene
@@ -86,6 +99,7 @@ class Composites:
         ink_HWC = (64 + 191 * grey)[..., None] * tint
         scene_HWC[rows, columns] += cover[..., None] * (ink_HWC - scene_HWC[rows, columns])
         labels_HW[rows, columns][cover >= 0.5] = self.labels[number]
+        items_HW[rows, columns][cover >= 0.5] = item_number
 
 
 def open_composites(split: str, root: Path | None, *, size: int = 128, number: int | None = None) -> Composites:

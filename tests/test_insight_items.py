@@ -1,0 +1,112 @@
+"""Attention on the item under a token: compared with a loop over tokens and pixels; and the command over scenes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_insight_attention import ATTENDING, IMAGE, network
+from test_scenes import write_fashion
+
+from hrvit_lab.__main__ import main
+from hrvit_lab.errors import ConfigError
+from hrvit_lab.insight.attention import BlockAttention, block_attention
+from hrvit_lab.insight.on_item import attention_on_item
+from hrvit_lab.train.data.composites import BACKGROUND, open_composites
+
+
+def by_loop(one: BlockAttention, items: np.ndarray) -> tuple[float, float, int]:
+    """(attended, chance, tokens) from dense maps, pixel by pixel."""
+    attended, chance, tokens = [], [], 0
+    (H, W), (down, right) = one.size, one.place.stride
+    for i in range(H):
+        for j in range(W):
+            y, x = min(i * down + down // 2, items.shape[0] - 1), min(j * right + right // 2, items.shape[1] - 1)
+            if items[y, x] == 0:
+                continue
+            tokens += 1
+            own = np.zeros((H, W))
+            for a in range(H):
+                for b in range(W):
+                    covered = items[a * down : (a + 1) * down, b * right : (b + 1) * right]
+                    own[a, b] = (covered == items[y, x]).mean()
+            for weights in one.of_token((i, j)):
+                attended.append((weights * own).sum())
+                chance.append(own[weights > 0].mean())
+    return float(np.mean(attended)), float(np.mean(chance)), tokens
+
+
+@pytest.mark.parametrize("variant", [name for name in ATTENDING if name != "spatial_reduction"])
+def test_attention_on_items_equals_a_loop(variant: str) -> None:
+    torch.manual_seed(0)
+    items = np.zeros(IMAGE, np.uint8)
+    items[3:30, 5:22], items[20:49, 18:33] = 1, 2
+    for one in block_attention(network(variant), torch.randn(1, 3, *IMAGE)):
+        found = attention_on_item(one, items)
+        attended, chance, tokens = by_loop(one, items)
+        assert (found.place, found.tokens) == (one.place, tokens) and tokens > 3
+        assert found.attended == pytest.approx(attended, abs=1e-6)
+        assert found.chance == pytest.approx(chance, abs=1e-6)
+
+
+def test_merged_keys_count_by_their_share_of_an_item() -> None:
+    one = block_attention(network("spatial_reduction"), torch.randn(1, 3, 64, 64))[0]
+    assert one.heads.cell != (1, 1)
+    full, half = np.ones((64, 64), np.uint8), np.ones((64, 64), np.uint8)
+    half[:, 1::2] = 0
+    assert attention_on_item(one, full)[1:3] == pytest.approx((1, 1))
+    side = one.place.stride[1] // 2  # tokens' centres are on even columns, and each key is half on the item
+    assert side % 2 == 0
+    assert attention_on_item(one, half)[1:3] == pytest.approx((0.5, 0.5))
+
+
+def test_without_items_there_is_no_share_and_items_have_the_images_size() -> None:
+    one = block_attention(network("cross_shaped"), torch.randn(1, 3, *IMAGE))[0]
+    found = attention_on_item(one, np.zeros(IMAGE, np.uint8))
+    assert np.isnan(found.attended) and np.isnan(found.chance) and found.tokens == 0
+    with pytest.raises(ConfigError, match="give one for each pixel"):
+        attention_on_item(one, np.zeros((8, 8), np.uint8))
+
+
+def test_items_of_a_scene_are_the_pixels_of_its_labels(tmp_path: Path) -> None:
+    samples = open_composites("val", write_fashion(tmp_path), size=64)
+    for index in range(20):
+        image, labels, items = samples.drawn(index)
+        assert np.array_equal(np.asarray(samples[index][0]), image)
+        assert np.array_equal(np.asarray(samples[index][1]), labels)
+        assert np.array_equal(items > 0, labels != BACKGROUND) and items.max() <= 6
+        assert all(len(np.unique(labels[items == number])) == 1 for number in np.unique(items))
+
+
+def test_the_command_writes_table_summary_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_fashion(tmp_path)
+    out = tmp_path / "out"
+    asked = ["insight", "items", "hrvit_nano.fashion_mnist", "--scenes", "3", "--size", "64", "--root", str(root)]
+    assert main([*asked, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    about = json.loads((out / "items.json").read_text())
+    table = pd.read_csv(out / "items.csv")
+    assert about["finding"] in " ".join(said.split()) and "3 of 3 scenes" in said
+    assert len(table) == 19 and table["branch"].nunique() == 4
+    for name in ("trained", "random", "equal_attention"):
+        assert about[name] == pytest.approx(table[name].mean(), abs=1e-9)  # every scene has a token on an item
+    assert about["over_random"]["mean"] == pytest.approx(about["trained"] - about["random"])
+    assert (out / "items.png").exists() and (out / "items.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ("hrvit_nano", "hrvit_nano has random weights; give an HRViT with trained weights"),
+        ("timm:test_vit", "has no config of an HRViT"),
+        ("hrvit_nano.fashion_mnist --size 8", "--size"),
+        ("hrvit_nano.fashion_mnist --scenes 1", "--scenes"),
+        ("hrvit_nano.fashion_mnist --root nowhere", "nowhere"),
+    ],
+)
+def test_bad_requests_are_one_sentence(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["insight", "items", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
