@@ -1,5 +1,6 @@
 """Page Build: the state in the address, every valid config, faults beside their fields, budgets, exports."""
 
+import base64
 import os
 import random
 import re
@@ -15,8 +16,9 @@ import pandas as pd
 import pytest
 from random_configs import random_config
 from streamlit.testing.v1 import AppTest
+from test_latency_profile import draws, measured
 
-from hrvit_lab.app.builder import costs, exports
+from hrvit_lab.app.builder import costs, exports, predicted
 from hrvit_lab.app.builder.kinds import from_text, kinds, to_text
 from hrvit_lab.app.builder.state import draft_of, from_query, to_query
 from hrvit_lab.app.builder.words import WORDS, option
@@ -35,6 +37,7 @@ from hrvit_lab.config import (
 from hrvit_lab.config.repair import find_fault
 from hrvit_lab.cost.budget import scale_to_budget
 from hrvit_lab.cost.count import count
+from hrvit_lab.latency.predict import load_profile, predict, write_profile
 from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.plots import diagram
 from hrvit_lab.study.files import load_study
@@ -488,6 +491,66 @@ def test_the_exported_drawing_is_of_the_network() -> None:
     drawing = ElementTree.fromstring(diagram(EXPORTED, 64))
     assert "mine: a/b" in (drawing.get("aria-label") or "")
     assert exports.file_name(EXPORTED, "svg") == "mine-a-b.svg"
+
+
+# -- predicted latency -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a profile of a machine with known costs, and a server that was started with it."""
+    path = tmp_path / "machine.json"
+    write_profile(path, measured(10))
+    monkeypatch.setattr(sys, "argv", ["app", "--profile", str(path)])
+    return path
+
+
+def colours(app: AppTest) -> list[str]:
+    """What the colours can show."""
+    return [option for group in app.get("button_group") for option in getattr(group, "options", ())]
+
+
+def warned(app: AppTest) -> str:
+    [warning] = app.warning
+    return warning.value.replace("\\", "")
+
+
+def drawn(app: AppTest) -> str:
+    """The drawing as SVG."""
+    [image] = app.get("image")
+    return base64.b64decode(image.proto.imgs[0].url.partition(",")[2]).decode()
+
+
+def test_colours_show_the_latency_that_a_profile_predicts(with_profile: Path) -> None:
+    config, _ = draws(1)(0, 0)
+    app = opened({**to_query(draft_of(config)), "resolution": "96", "cost": "latency_ms"})
+    found = predict(config, load_profile(with_profile), 96)
+    said = next(caption.value for caption in app.caption if caption.value.startswith("Predicted latency"))
+    assert format_value(METRICS["latency_ms"], found.value) in said and "a machine, 1 thread" in said
+    assert "share of latency" in drawn(app) and not app.warning
+    bars = predicted.predicted(config, (96, 96)).values
+    assert bars["value"].sum() == pytest.approx(found.value)
+    for by in ("stage", "branch"):
+        chart = costs.cost_chart(bars, "latency_ms", by).to_dict()
+        rows = pd.DataFrame(next(iter(chart["datasets"].values())))
+        assert rows["value"].sum() == pytest.approx(found.value) and rows["share"].sum() == pytest.approx(1)
+    assert "latency" in colours(app)
+
+
+def test_a_part_that_the_profile_lacks_is_said_and_macs_are_shown(with_profile: Path) -> None:
+    app = opened({**to_query(draft_of(preset("hrvit_nano").replace(attention="dilated_window"))), "cost": "latency_ms"})
+    assert "No latency" in warned(app) and "measure it on a space that has it" in warned(app)
+    assert "share of MACs" in drawn(app)
+
+
+def test_without_a_profile_latency_is_not_offered_and_an_address_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "latency" not in colours(opened())
+    app = opened({"preset": "hrvit_nano", "cost": "latency_ms"})
+    assert "give it by --profile" in warned(app)
+    monkeypatch.setattr(sys, "argv", ["app", "--profile", str(tmp_path / "none.json")])
+    assert "none.json not found" in warned(opened({"preset": "hrvit_nano", "cost": "latency_ms"}))
 
 
 # -- speed -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, pres
 from hrvit_lab.cost.count import count
 from hrvit_lab.cost.ledger import ledger
 from hrvit_lab.plots import diagram
-from hrvit_lab.plots.diagram import COSTS, DARK, LIGHT, color, shares
+from hrvit_lab.plots.diagram import COSTS, DARK, LIGHT, color, costs_of, shares
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -74,7 +74,7 @@ def test_shares_equal_those_of_the_ledger(cost: str) -> None:
         place = (stage, None if stage == "head" or row.part == "fusion" else branch)
         value = (row.moved + row.params) * 4 / 2**20 if cost == "moved_mib" else getattr(row, cost)
         expected[place] = expected.get(place, 0) + value
-    found = shares(config, 64, cost)
+    found = shares(costs_of(count(config, 64), cost))
     assert {place: value for place, (value, _) in found.items()} == pytest.approx(expected)
     total = getattr(count(config, 64), cost)
     assert all(share == pytest.approx(value / total) for value, share in found.values())
@@ -83,7 +83,7 @@ def test_shares_equal_those_of_the_ledger(cost: str) -> None:
 def test_the_largest_share_is_darkest() -> None:
     root = parsed(diagram(preset("hrvit_b1")))
     fills = {title.partition(":")[0]: box.get("fill") for title, box in shapes(root)}
-    found = shares(preset("hrvit_b1"), 224, "macs")
+    found = shares(costs_of(count("hrvit_b1", 224), "macs"))
     largest = max(found, key=lambda place: found[place])
     assert largest == ("head", None) and fills["head"] == color(1)
     assert [name for name, fill in fills.items() if fill == color(1)] == ["head"]
@@ -101,6 +101,17 @@ def test_a_dark_drawing_differs_in_colours_alone() -> None:
     assert light != dark and re.sub("#[0-9a-f]{6}", "", light) == re.sub("#[0-9a-f]{6}", "", dark)
     fills = {title.partition(":")[0]: box.get("fill") for title, box in shapes(parsed(dark))}
     assert fills["head"] == color(1, DARK) != color(1, LIGHT)
+
+
+def test_given_values_are_drawn_in_place_of_counts() -> None:
+    values = costs_of(count("hrvit_nano", 64), "macs")
+    values["value"] = [3.0 if stage == "stem" else 1.0 if stage == "head" else 0.0 for stage in values["stage"]]
+    values.loc[1:, "value"] = values["value"].where(values["stage"] == "head", 0.0)[1:]
+    root = parsed(diagram(preset("hrvit_nano"), 64, "latency_ms", values=values))
+    titles = [title for title, _ in shapes(root)]
+    ends = [title for title in titles if not title.endswith(", 0.0% of the network")]
+    assert len(ends) == 2 and "3 latency" not in ends[1] and ends[0].startswith("stem")
+    assert sum(float(title.rpartition(", ")[2].partition("%")[0]) for title in ends) == pytest.approx(100, abs=0.1)
 
 
 def test_names_are_escaped() -> None:

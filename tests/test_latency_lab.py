@@ -27,9 +27,10 @@ from hrvit_lab.latency import backends, command, single, suite
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency import roofline as roofline_module
 from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
-from hrvit_lab.latency.compare import Budget, Estimate, judge
+from hrvit_lab.latency.compare import Budget, judge
 from hrvit_lab.latency.conditions import NoNvml
 from hrvit_lab.latency.energy import Energy
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.gate import (
     check,
     reference_gradients,

@@ -24,6 +24,7 @@ from hrvit_lab.latency.predict import (
     TimedNetwork,
     load_profile,
     predict,
+    predict_parts,
     read_profile,
     write_profile,
 )
@@ -126,6 +127,18 @@ def test_the_timed_parts_of_a_network_are_those_of_its_plan() -> None:
     assert sum(part.kind == "attention" for part in found) == blocks
     [stem] = [part for part in found if part.kind == "stem"]
     assert point_of(stem).place[:2] == (math.log2(32 * 32), math.log2(config.stem_width))
+
+
+def test_predicted_parts_add_up_to_the_prediction_and_equal_a_loop_over_places(profile: Profile) -> None:
+    config, _ = draws(1)(0, 0)
+    found = predict_parts(config, profile, 96)
+    assert sum(part.latency_ms for part in found) == pytest.approx(predict(config, profile, 96).value)
+    expected: dict[tuple[int | str, int | None, str], float] = {}
+    for place in places(plan(config, 96)):
+        for part in inside(place.part):
+            key = (place.stage, place.branch, part.kind)
+            expected[key] = expected.get(key, 0) + profile.whole_by_sum * profile.table.latency_ms(part)
+    assert {part[:3]: part.latency_ms for part in found} == pytest.approx(expected)
 
 
 def test_a_timed_part_has_its_own_latency_and_a_new_one_that_of_its_neighbours() -> None:

@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("the app needs streamlit; run pip install 'hrvit-lab[app]'")
         script = Path(__file__).with_name("main.py")
         command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(options.port)]
-        return subprocess.run([*command, "--", "--results", str(options.results)]).returncode
+        profile = [] if options.profile is None else ["--profile", str(options.profile)]
+        return subprocess.run([*command, "--", "--results", str(options.results), *profile]).returncode
 
     return cli.run(work, interrupted="the app is closed")
 
@@ -30,6 +31,10 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--results", type=cli.path, default=Path("results"), metavar="DIR",
         help="folder with the results of studies (default: results)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", type=cli.path, metavar="DEVICE.json",
+        help="a profile of 'hrvit-lab latency profile', from which Build predicts latency",
     )  # fmt: skip
     parser.add_argument(
         "--port", type=cli.whole(1024, 65535), default=8501, metavar="N", help="local TCP port (default: 8501)"

@@ -17,6 +17,12 @@ def runs_root(arguments: list[str]) -> Path:
     return Path(_options(arguments).runs)
 
 
+def profile_path(arguments: list[str]) -> Path | None:
+    """The latency profile that Build predicts from: `--profile` of the command line."""
+    path: Path | None = _options(arguments).profile
+    return path
+
+
 def find_results(root: Path) -> dict[str, Path]:
     """Folders directly in `root` that hold a table, newest first; links that lead out of `root` don't count."""
     return _folders_with("table.csv", root)
@@ -36,4 +42,5 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--profile", type=Path, default=None)
     return parser.parse_known_args(arguments)[0]

@@ -12,12 +12,13 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.latency.conditions import POWER_LIMIT
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.timing import Clock, Sample, Stopwatch
 
 CONTROL = "A/A control"
@@ -35,19 +36,6 @@ FEWEST_ROUNDS = 7
 
 Verdict = Literal["faster", "slower", "tie"]
 Stop = Literal["precise", "rounds", "time", "interrupted"]
-
-
-class Estimate(NamedTuple):
-    """A value with its interval of 95 % confidence."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        """Half the interval's width, as a fraction of the value."""
-        return (self.high - self.low) / 2 / self.value
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import pandas as pd
 from torch import nn
 
 from hrvit_lab.files import guarded
-from hrvit_lab.latency.compare import Estimate, Stop, Verdict, kept_rounds
+from hrvit_lab.latency.compare import Stop, Verdict, kept_rounds
 from hrvit_lab.latency.energy import Energy
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.models import NamedModel, as_model, find_model
 from hrvit_lab.latency.roofline import Ceilings, Roofline
 from hrvit_lab.network.baselines import NetworkConfig

@@ -21,8 +21,9 @@ from torch.utils.hooks import RemovableHandle
 
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Rounds, paired_ratio
+from hrvit_lab.latency.compare import CONTROL, Budget, Rounds, paired_ratio
 from hrvit_lab.latency.engine import run_rounds
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.timing import (
     Clock,
     Sample,

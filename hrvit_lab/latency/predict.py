@@ -6,22 +6,23 @@ networks which the fit has not seen, by cross-validation over the profile's netw
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrvit_lab.config import ConfigError, HRViTConfig
-from hrvit_lab.config.plan import Part, Size
+from hrvit_lab.config.plan import Part, Size, plan
 from hrvit_lab.config.text import first_problem
 from hrvit_lab.files import MIB, read_bounded, write_atomically
-from hrvit_lab.latency.compare import Estimate
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.fit import Table, fit
-from hrvit_lab.latency.units import parts_of
+from hrvit_lab.latency.units import inside, parts_of
 
 VERSION = 1
 """Of the parts and their order; profiles of other versions are refused."""
@@ -150,6 +151,35 @@ def predict(config: HRViTConfig, profile: Profile, resolution: int | Size, hardw
     ms = profile.whole_by_sum * _sum_ms(profile.table, parts_of(config, resolution))
     low, high = profile.errors
     return Estimate(ms, ms * min(low, 1.0), ms * max(high, 1.0))
+
+
+class PartLatency(NamedTuple):
+    """The predicted latency of the parts of one kind in a branch of a stage.
+
+    Attributes:
+        stage: a number, ``"stem"`` or ``"head"``.
+        branch: None for a part that processes all branches.
+        part: its kind; ``"residual"`` for the sums of blocks.
+    """
+
+    stage: int | str
+    branch: int | None
+    part: str
+    latency_ms: float
+
+
+def predict_parts(config: HRViTConfig, profile: Profile, resolution: int | Size) -> list[PartLatency]:
+    """Where the predicted latency of a batch is spent; the sum is that of `predict`.
+
+    Raises:
+        ConfigError: if the profile has no part like one of the network's.
+    """
+    found: Counter[tuple[int | str, int | None, str]] = Counter()
+    for step in plan(config, resolution).steps():
+        for part in inside(step.part):
+            ms = profile.whole_by_sum * step.repeats * profile.table.latency_ms(part)
+            found[step.stage, step.branch, part.kind] += ms  # type: ignore[assignment]  # a Counter of numbers
+    return [PartLatency(*place, ms) for place, ms in found.items()]
 
 
 def timed_parts(networks: Sequence[TimedNetwork]) -> list[tuple[Part, float]]:

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hrvit_lab import cli
-from hrvit_lab.latency.compare import Estimate, knee
+from hrvit_lab.latency.compare import knee
 from hrvit_lab.latency.engine import UNSTEADY
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.measurement import Measurement
 from hrvit_lab.latency.parts import PartTimes
 from hrvit_lab.latency.roofline import Ceilings, Roofline

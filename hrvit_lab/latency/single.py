@@ -15,9 +15,10 @@ from torch import nn
 from hrvit_lab.config import as_size
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.latency.compare import CONTROL, Budget, Estimate, Stop, bootstrap_median, paired_ratio
+from hrvit_lab.latency.compare import CONTROL, Budget, Stop, bootstrap_median, paired_ratio
 from hrvit_lab.latency.conditions import load_nvml
 from hrvit_lab.latency.engine import device_times, disturbances, run_rounds, wall_times, warmed
+from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.models import as_model
 from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
 from hrvit_lab.latency.workload import device_name, ieee_float32, memory_errors_named, prepare

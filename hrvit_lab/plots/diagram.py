@@ -68,7 +68,11 @@ class Box(NamedTuple):
 
 
 def diagram(
-    config: HRViTConfig, resolution: int | tuple[int, int] = 224, cost: str = "macs", dark: bool = False
+    config: HRViTConfig,
+    resolution: int | tuple[int, int] = 224,
+    cost: str = "macs",
+    dark: bool = False,
+    values: "pd.DataFrame | None" = None,
 ) -> str:
     """The network as SVG.
 
@@ -78,29 +82,32 @@ def diagram(
 
     Args:
         resolution: pixels of the input, a side or (height, width).
-        cost: one of `COSTS`.
+        cost: one of `COSTS`; another key of `METRICS` with ``values``.
         dark: for a dark page.
+        values: the cost by stage, branch and part, as from `costs_of`; None: counted.
     Raises:
         ConfigError: if the input is smaller than the stride of the coarsest branch.
         ValueError: for another cost.
     """
-    if cost not in COSTS:
-        raise ValueError(f"cost = {cost!r} is not drawn; use one of {', '.join(COSTS)}")
     planned = plan(config, resolution)
-    return _Drawing(config, planned, shares(config, resolution, cost), cost, DARK if dark else LIGHT).svg()
+    if values is None:
+        if cost not in COSTS:
+            raise ValueError(f"cost = {cost!r} is not drawn; use one of {', '.join(COSTS)}")
+        values = costs_of(count(config, resolution), cost)
+    return _Drawing(config, planned, shares(values), cost, DARK if dark else LIGHT).svg()
 
 
 Place = tuple[int | str, int | None]
 """Stage and branch; the branch is None for a fusion and for the head."""
 
 
-def shares(config: HRViTConfig, resolution: int | tuple[int, int], cost: str) -> dict[Place, tuple[float, float]]:
+def shares(values: "pd.DataFrame") -> dict[Place, tuple[float, float]]:
     """The cost of every shape of the drawing, and its share of the total. The shares sum to 1.
 
     A fusion's costs are not part of its branches' boxes.
     """
     sums: Counter[Place] = Counter()
-    for row in costs_of(count(config, resolution), cost).to_dict("records"):
+    for row in values.to_dict("records"):
         whole = row["part"] == "fusion" or row["stage"] == "head"
         sums[row["stage"], None if whole else int(row["branch"])] += row["value"]
     total = sum(sums.values()) or 1

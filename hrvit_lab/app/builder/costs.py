@@ -8,13 +8,13 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
+from hrvit_lab.app.builder.predicted import LATENCY, has_profile
 from hrvit_lab.app.builder.state import GROUPS, Draft, edit, shown
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.cost.count import Counts, count
 from hrvit_lab.metrics import METRICS, axis_label, format_value
 from hrvit_lab.plots.diagram import COSTS as DRAWN
-from hrvit_lab.plots.diagram import costs_of
 
 COSTS = tuple(key for key, metric in METRICS.items() if metric.group == "cost")
 SMALLEST_CHANGE = 0.0005
@@ -40,18 +40,19 @@ def draw_costs(counts: Counts, against: str) -> None:
     st.caption(f"One image of {height} × {width} px. Percentages: change against {plain(against)}.")
 
 
-def draw_drawing(config: HRViTConfig, counts: Counts, cost: str) -> None:
+def draw_drawing(config: HRViTConfig, counts: Counts, cost: str, values: pd.DataFrame) -> None:
     """Branches and stages, coloured by a cost."""
     st.image(
-        plots.diagram(config, counts.resolution, cost, dark=st.context.theme.type == "dark"), width="stretch",
-        alt=f"Branches and stages, coloured by share of {METRICS[cost].label}.",
+        plots.diagram(config, counts.resolution, cost, dark=st.context.theme.type == "dark", values=values),
+        width="stretch", alt=f"Branches and stages, coloured by share of {METRICS[cost].label}.",
     )  # fmt: skip
 
 
 def choose_view(draft: Draft) -> None:
     """Which cost the colours and bars show."""
+    offered = (*DRAWN, LATENCY) if has_profile() or draft.cost == LATENCY else DRAWN
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        _choice("cost", "Color", DRAWN, draft.cost, lambda key: METRICS[key].label)
+        _choice("cost", "Color", offered, draft.cost, lambda key: METRICS[key].label)
         _choice("by", "Bars", GROUPS, draft.by, str)
 
 
@@ -67,9 +68,9 @@ def _chosen(name: str) -> None:
     edit(lambda draft: draft._replace(**{name: value}))
 
 
-def cost_chart(counts: Counts, key: str, by: str) -> alt.Chart:
+def cost_chart(values: pd.DataFrame, key: str, by: str) -> alt.Chart:
     """A cost by part, stacked: one bar per stage or branch."""
-    rows = costs_of(counts, key).groupby([by, "part"], sort=False)["value"].sum().reset_index()
+    rows = values.groupby([by, "part"], sort=False)["value"].sum().reset_index()
     rows = rows[rows["value"] > 0]
     colors = plots.part_colors(rows["part"])
     bars = [f"{by} {place}" if isinstance(place, int) else str(place) for place in rows[by]]

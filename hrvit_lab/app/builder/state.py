@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from hrvit_lab.app.builder.kinds import from_text, kinds, to_text
+from hrvit_lab.app.builder.predicted import LATENCY
 from hrvit_lab.config import (
     MAX_BRANCHES,
     PER_BRANCH,
@@ -100,7 +101,7 @@ def from_query(query: Mapping[str, str]) -> Draft:
         fields,
         preset(query["against"]).name if "against" in query else draft.against,
         _size(query["resolution"]) if "resolution" in query else draft.size,
-        _one_of("cost", query.get("cost", draft.cost), COSTS),
+        _one_of("cost", query.get("cost", draft.cost), (*COSTS, LATENCY)),
         _one_of("by", query.get("by", draft.by), GROUPS),
     )
 

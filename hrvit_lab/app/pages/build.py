@@ -6,6 +6,7 @@ import streamlit as st
 from hrvit_lab import plots
 from hrvit_lab.app.builder import costs, edits, exports, style
 from hrvit_lab.app.builder.fields import Fields
+from hrvit_lab.app.builder.predicted import LATENCY, predicted
 from hrvit_lab.app.builder.state import MAX_SIDE, MESSAGE, Draft, current, draft_of, edit, hold, keep, shown
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.widgets import plain
@@ -13,6 +14,7 @@ from hrvit_lab.config import ConfigError, HRViTConfig, preset, preset_names
 from hrvit_lab.config.repair import Change, Fault, find_fault
 from hrvit_lab.cost.count import Counts, count
 from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.plots.diagram import COSTS, costs_of
 from hrvit_lab.study.limits import parse_amount
 
 LAST, SCALED = "build last", "build scaled"
@@ -132,10 +134,39 @@ def _draw_side(draft: Draft, counted: tuple[HRViTConfig, Counts] | None) -> None
     with st.container(key="fresh" if counted else "stale"):
         config, counts = counted or _last(draft)
         costs.draw_costs(counts, draft.against)
-        costs.draw_drawing(config, counts, draft.cost)
+        values = _spread(draft, config, counts)
+        costs.draw_drawing(config, counts, *values)
+        if draft.cost == LATENCY:
+            _draw_latency(config, draft.size)
     if not counted:
         st.caption(f"Costs of the last valid network, {plain(config.name)}.")
     costs.choose_view(draft)
+
+
+def _spread(draft: Draft, config: HRViTConfig, counts: Counts) -> tuple[str, pd.DataFrame]:
+    """The cost to show, by stage, branch and part; MACs in place of a latency that can't be predicted."""
+    if draft.cost == LATENCY:
+        try:
+            return LATENCY, predicted(config, counts.resolution).values
+        except ConfigError:
+            pass  # `_draw_latency` says why
+    cost = draft.cost if draft.cost in COSTS else COSTS[0]
+    return cost, costs_of(counts, cost)
+
+
+def _draw_latency(config: HRViTConfig, size: tuple[int, int]) -> None:
+    """The predicted latency in words, or why there is none."""
+    try:
+        found = predicted(config, size)
+    except ConfigError as error:
+        st.warning(f"No latency: {plain(str(error))}. The colours show MACs.", icon=":material/info:")
+        return
+    ms = METRICS[LATENCY]
+    low, high = (format_value(ms, value) for value in (found.low_ms, found.high_ms))
+    st.caption(
+        f"Predicted latency: **{format_value(ms, found.latency_ms)}** (95 % of networks: {low} to {high}), "
+        f"{plain(found.conditions)}."
+    )
 
 
 def _last(draft: Draft) -> tuple[HRViTConfig, Counts]:
@@ -218,11 +249,12 @@ def _draw_more(draft: Draft, config: HRViTConfig, counts: Counts) -> None:
         ["Costs by part", f"Changes ({len(changed)})", "YAML", "Python", "timm", "Study"]
     )
     with bars:
+        cost, values = _spread(draft, config, counts)
         draw_chart(
-            costs.cost_chart(counts, draft.cost, draft.by), f"{draft.cost} by {draft.by}",
-            f"Bars: {METRICS[draft.cost].label} by {draft.by}.",
+            costs.cost_chart(values, cost, draft.by), f"{cost} by {draft.by}",
+            f"Bars: {METRICS[cost].label} by {draft.by}.",
         )  # fmt: skip
-        svg = plots.diagram(config, counts.resolution, draft.cost)
+        svg = plots.diagram(config, counts.resolution, cost, values=values)
         st.download_button(
             "Drawing (SVG)", svg, exports.file_name(config, "svg"), "image/svg+xml", icon=":material/download:",
             on_click="ignore",
