@@ -21,7 +21,7 @@ from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.methods import METHODS
-from hrvit_lab.search.run import Search, begin, front_of, run, truth_of
+from hrvit_lab.search.run import Search, begun, front_of, run, truth_of
 from hrvit_lab.search.spec import SearchSpec, load_search, search_from
 from hrvit_lab.search.state import Evaluator, State, advance, enumerate_all, read_state
 
@@ -248,8 +248,8 @@ def test_a_search_that_is_killed_ten_times_gives_the_same_pareto_set(tmp_path: P
     file = tmp_path / "wide.yaml"
     file.write_text(json.dumps(fields))
     whole = Search("wide", search_from(fields), tmp_path / "whole" / "wide")
-    begin(whole)
-    run(whole, 1, lambda _: None)
+    with begun(whole) as hold:
+        run(whole, hold, 1, lambda _: None)
     rng = random.Random(0)
     command = [sys.executable, "-m", "hrvit_lab.search", str(file), "--out", str(tmp_path / "killed"), "--jobs", "2"]
     for _ in range(10):
@@ -308,7 +308,8 @@ def test_more_evaluations_continue_a_search(ran: Path) -> None:
     before = Search("small", search_from(SMALL), ran / "out" / "small").states()["nsga2", 0]
     more = search_from({**SMALL, "budget": {**SMALL["budget"], "evaluations": 90}})
     search = Search("small", more, ran / "out" / "small")
-    run(search, 1, lambda _: None)
+    with begun(search) as hold:
+        run(search, hold, 1, lambda _: None)
     after = search.states()["nsga2", 0]
     assert after.generation > before.generation
     assert after.history[: len(before.history)] == before.history
@@ -407,26 +408,12 @@ def test_names_folders_and_states_that_do_not_fit_are_one_sentence(
     assert state.read_text() == json.dumps({"version": 1, "search": "other"})
 
 
-def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
-    from hrvit_lab.files import try_lock
-
-    search = Search("small", search_from(SMALL), tmp_path / "small")
-    begin(search)
-    lock = try_lock(search.own_folder / "search.lock")
-    assert lock is not None
-    try:
-        with pytest.raises(ConfigError, match="another process runs this search"):
-            run(search, 1, lambda _: None)
-    finally:
-        lock.release()
-
-
 def test_runs_on_two_processes_equal_runs_on_one(ran: Path, tmp_path: Path) -> None:
     spec = search_from({**SMALL, "budget": {**SMALL["budget"], "seeds": [7]}})
     one, two = (Search("small", spec, tmp_path / name / "small") for name in ("one", "two"))
     for search, jobs in ((one, 1), (two, 2)):
-        begin(search)
-        run(search, jobs, lambda _: None)
+        with begun(search) as hold:
+            run(search, hold, jobs, lambda _: None)
     assert one.states() == two.states()
     assert isinstance(find_search("cpu_nano"), Path)
     assert SearchSpec.model_fields["budget"].default.seeds == (0, 1, 2, 3, 4)

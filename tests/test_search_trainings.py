@@ -23,7 +23,7 @@ from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.halving import STOPPED, Curve, HalvedStore, limits, train_until
 from hrvit_lab.search.outer import Outer, best_of, read_outer, run_trainings
 from hrvit_lab.search.propose import Proposal, Told, propose
-from hrvit_lab.search.run import Search, begin
+from hrvit_lab.search.run import Search, begun
 from hrvit_lab.search.spec import search_from
 from hrvit_lab.search.trainings import Halving
 from hrvit_lab.study.groups import PROBES, ProbeInput
@@ -102,13 +102,12 @@ class Silent:
 
 
 def search_in(folder: Path, fields: Mapping[str, Any] = FIELDS) -> Search:
-    search = Search("trained", search_from(fields), folder / "trained")
-    begin(search)
-    return search
+    return Search("trained", search_from(fields), folder / "trained")
 
 
-def finished(search: Search) -> Outer:
-    return run_trainings(search, 1, Silent(), executor="inline")
+def finished(search: Search, stop_after: int | None = None) -> Outer:
+    with begun(search) as hold:
+        return run_trainings(search, hold, 1, Silent(stop_after), executor="inline")
 
 
 # -- proposals ---------------------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ def test_an_interrupted_search_continues_to_the_same_networks(
     search = search_in(tmp_path / "parts", fields)
     for stop_after in (0, 1, 4, 2):
         with pytest.raises(KeyboardInterrupt):
-            run_trainings(search, 1, Silent(stop_after), executor="inline")
+            finished(search, stop_after)
     assert finished(search) == whole == read_outer(search)
     assert len(stub.trained) == 2 * trained, "nothing was trained twice"
 
@@ -244,8 +243,7 @@ def test_what_a_study_or_another_search_trained_is_not_trained_again(tmp_path: P
     state = finished(first)
     trained = len(stub.trained)
     again = Search("again", first.spec, tmp_path / "again")
-    begin(again)
-    assert run_trainings(again, 1, Silent(), executor="inline").outcomes == state.outcomes
+    assert finished(again).outcomes == state.outcomes
     assert len(stub.trained) == trained
     more = search_in(tmp_path, {**FIELDS, "trainings": {**FIELDS["trainings"], "networks": 15}})
     assert finished(more).outcomes[:12] == state.outcomes

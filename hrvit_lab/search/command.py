@@ -12,10 +12,11 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.plots.search import NAMES, hypervolume_curves
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.front import MAX_SHOWN, results_of, shown
+from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.run import (
     Search,
     Truth,
-    begin,
+    begun,
     check,
     front_of,
     is_enumerated,
@@ -66,20 +67,25 @@ def search(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         return 0
     check(asked)
-    begin(asked)
-    jobs, fewer = choose_jobs(options.jobs, "cpu")
+    with begun(asked) as hold:
+        truth = _search(asked, hold, options.jobs, console)
+        return _present(asked, truth, console)
+
+
+def _search(asked: Search, hold: Hold, requested: int | None, console: Console) -> Truth | None:
+    """Run what is missing, and enumerate the space if it is small."""
+    jobs, fewer = choose_jobs(requested, "cpu")
     if fewer:
         cli.complain(fewer)
     with _bar(console) as bar:
-        searched = bar.add_task("searched", total=budget.evaluations * len(asked.runs))
-        run(asked, jobs, lambda evaluations: bar.update(searched, completed=evaluations))
-        if is_enumerated(asked):
-            enumerated = bar.add_task("enumerated", total=space.size)  # of which some are invalid or equal
-            truth = truth_of(asked, lambda networks: bar.update(enumerated, completed=networks))
-            bar.update(enumerated, completed=space.size)
-        else:
-            truth = None
-    return _present(asked, truth, console)
+        searched = bar.add_task("searched", total=asked.spec.budget.evaluations * len(asked.runs))
+        run(asked, hold, jobs, lambda evaluations: bar.update(searched, completed=evaluations))
+        if not is_enumerated(asked):
+            return None
+        enumerated = bar.add_task("enumerated", total=asked.space.size)  # of which some are invalid or equal
+        truth = truth_of(asked, lambda networks: bar.update(enumerated, completed=networks))
+        bar.update(enumerated, completed=asked.space.size)
+        return truth
 
 
 def prepare(options: argparse.Namespace) -> Search:

@@ -15,11 +15,12 @@ import numpy as np
 
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment
-from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically, write_csv
+from hrvit_lab.files import MIB, read_bounded, write_atomically, write_csv
 from hrvit_lab.search.archive import Archive
 from hrvit_lab.search.front import conditions_of, study_of
 from hrvit_lab.search.genome import Genome
 from hrvit_lab.search.halving import STOPPED, Curve, HalvedStore, limits, train_until
+from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.propose import Proposal, Told, propose
 from hrvit_lab.search.run import Search
 from hrvit_lab.search.state import Evaluator
@@ -62,23 +63,18 @@ class Outer:
     proposed: list[Proposal] = field(default_factory=list)
 
 
-def run_trainings(search: Search, jobs: int, watch: Watch, executor: str = "local") -> Outer:
+def run_trainings(search: Search, hold: Hold, jobs: int, watch: Watch, executor: str = "local") -> Outer:
     """Propose and train until the search has its number of networks, or the space has no more.
 
     Args:
+        hold: on the search, from `hrvit_lab.search.run.begun`.
         jobs: number of trainings at the same time.
         executor: a key of `hrvit_lab.study.executors.EXECUTORS`.
     Raises:
-        ConfigError: if a network can't be trained here, or another process runs this search.
+        ConfigError: if a network can't be trained here, or another process has taken over this search.
         KeyboardInterrupt: on Ctrl-C; finished trainings are kept.
     """
-    lock = try_lock(search.own_folder / "search.lock")
-    if lock is None:
-        raise ConfigError(f"another process runs this search in {search.folder}; wait for it, or change --out")
-    try:
-        return _Loop(search, jobs, watch, executor).run()
-    finally:
-        lock.release(unlink=True)
+    return _Loop(search, hold, jobs, watch, executor).run()
 
 
 def check_trainings(search: Search) -> None:
@@ -95,9 +91,9 @@ def check_trainings(search: Search) -> None:
 
 
 class _Loop:
-    def __init__(self, search: Search, jobs: int, watch: Watch, executor: str) -> None:
+    def __init__(self, search: Search, hold: Hold, jobs: int, watch: Watch, executor: str) -> None:
         assert search.spec.trainings is not None
-        self.search, self.jobs, self.watch, self.executor = search, jobs, watch, executor
+        self.search, self.hold, self.jobs, self.watch, self.executor = search, hold, jobs, watch, executor
         self.trainings: Trainings = search.spec.trainings
         self.store = HalvedStore(search.folder.parent, search.own_folder / "stopped")
         self.evaluator = Evaluator(search.space, search.own_folder)
@@ -112,11 +108,15 @@ class _Loop:
                 self.state.proposed = self._propose(min(self.trainings.batch, missing))
                 if not self.state.proposed:
                     break  # the space has no more networks
-                write_outer(self.search, self.state)
+                self._write()
             self.state.outcomes += self._train(self.state.proposed)
             self.state.proposed = []
-            write_outer(self.search, self.state)
+            self._write()
         return self.state
+
+    def _write(self) -> None:
+        self.hold.check()
+        write_outer(self.search, self.state)
 
     def _propose(self, number: int) -> list[Proposal]:
         told = [

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from hrvit_lab import cli
 from hrvit_lab.search.front import results_of
+from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.outer import Outcome, best_of, check_trainings, run_trainings, write_trainings
-from hrvit_lab.search.run import Search, begin, check
+from hrvit_lab.search.run import Search, begun, check
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.folder import write_inputs
 from hrvit_lab.study.progress import Display
@@ -35,8 +36,14 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
     check_trainings(asked)
     if options.dry_run:
         return 0
-    begin(asked)
-    jobs, fewer = choose_jobs(options.jobs, "cpu")
+    with begun(asked) as hold:
+        return _train(asked, hold, options.jobs, console)
+
+
+def _train(asked: Search, hold: Hold, requested: int | None, console: Console) -> int:
+    trainings = asked.spec.trainings
+    assert trainings is not None
+    jobs, fewer = choose_jobs(requested, "cpu")
     if fewer:
         cli.complain(fewer)
     store = Store(asked.folder.parent)
@@ -45,7 +52,7 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
         console.print(f"{finished} of {trainings.networks} networks are finished.")
         return Display(pending, durations(store, list(pending), {}), jobs, console)
 
-    state = run_trainings(asked, jobs, watch)
+    state = run_trainings(asked, hold, jobs, watch)
     write_trainings(asked, state.outcomes)
     best = best_of(asked, state.outcomes)
     results, failed = results_of(asked, best)

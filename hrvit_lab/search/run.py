@@ -9,8 +9,10 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +22,10 @@ import numpy as np
 import pandas as pd
 
 from hrvit_lab.config import ConfigError, write_yaml
-from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically, write_csv
+from hrvit_lab.files import MIB, read_bounded, write_atomically, write_csv
 from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.genome import Genome, Space
+from hrvit_lab.search.hold import Hold, held
 from hrvit_lab.search.methods import METHODS
 from hrvit_lab.search.spec import SearchSpec, search_from
 from hrvit_lab.search.state import VERSION, Evaluator, State, advance, enumerate_all, history_rows, read_state
@@ -110,57 +113,59 @@ def check(search: Search) -> None:
     Evaluator(search.space, folder).values(search.space.random(np.random.default_rng(0)))
 
 
-def begin(search: Search) -> None:
-    """Create the folder of a search, and write the search into it.
+@contextmanager
+def begun(search: Search) -> Iterator[Hold]:
+    """Context: create the folder of a search, hold it, and write the search into it.
 
     Raises:
-        ConfigError: if it can't be written, or holds another study or search.
+        ConfigError: if it can't be written, holds another study or search, or if another process runs this one.
     """
-    try:
-        owned = (search.own_folder / "search.yaml").exists()
-        if not owned and (search.folder / "study.yaml").exists():
-            raise ConfigError(f"{search.folder} holds a study of that name; rename the search file, or change --out")
-        for run in search.runs:
-            read_state(search.state_file(*run), search.digest)
-        search.own_folder.mkdir(parents=True, exist_ok=True)
-        text = write_yaml(search.spec.model_dump(mode="json"), width=120)
-        write_atomically(search.own_folder / "search.yaml", text)
-    except OSError as error:
-        raise ConfigError(f"{search.folder} can't be written: {error.strerror}; choose another folder") from None
+    owned = (search.own_folder / "search.yaml").exists()
+    if not owned and (search.folder / "study.yaml").exists():
+        raise ConfigError(f"{search.folder} holds a study of that name; rename the search file, or change --out")
+    with ExitStack() as ours:
+        try:
+            search.own_folder.mkdir(parents=True, exist_ok=True)
+            hold = ours.enter_context(held(search.own_folder))
+            for run in search.runs:
+                read_state(search.state_file(*run), search.digest)
+            text = write_yaml(search.spec.model_dump(mode="json"), width=120)
+            write_atomically(search.own_folder / "search.yaml", text)
+        except OSError as error:
+            raise ConfigError(f"{search.folder} can't be written: {error.strerror}; choose another folder") from None
+        yield hold
 
 
-def run(search: Search, jobs: int, progress: Progress) -> None:
+def run(search: Search, hold: Hold, jobs: int, progress: Progress) -> None:
     """Run what is missing of all runs.
 
     Args:
+        hold: on the search, from `begun`.
         jobs: number of processes.
     Raises:
-        ConfigError: if another process runs this search, or a state can't be used.
+        ConfigError: if another process has taken over this search, or a state can't be used.
     """
-    lock = try_lock(search.own_folder / "search.lock")
-    if lock is None:
-        raise ConfigError(f"another process runs this search in {search.folder}; wait for it, or change --out")
-    try:
-        done = {run: state.evaluations for run, state in search.states().items()}
-        if jobs == 1:
-            for method, seed in search.runs:
-                for state in advance(search.space, method, seed, search.state_file(method, seed), search.digest):
-                    done[method, seed] = state.evaluations
-                    progress(sum(done.values()))
-        else:
-            _run_in_processes(search, jobs, done, progress)
-    finally:
-        lock.release(unlink=True)
+    done = {run: state.evaluations for run, state in search.states().items()}
+    if jobs > 1:
+        _run_in_processes(search, hold, jobs, done, progress)
+        return
+    for method, seed in search.runs:
+        path = search.state_file(method, seed)
+        for state in advance(search.space, method, seed, path, search.digest, hold.check):
+            done[method, seed] = state.evaluations
+            progress(sum(done.values()))
 
 
-def _run_in_processes(search: Search, jobs: int, done: dict[tuple[str, int], int], progress: Progress) -> None:
+def _run_in_processes(
+    search: Search, hold: Hold, jobs: int, done: dict[tuple[str, int], int], progress: Progress
+) -> None:
     context = multiprocessing.get_context("spawn")
     counts = context.Array("q", [done.get(run, 0) for run in search.runs])
     fields = search.spec.model_dump(mode="json")
-    pool = ProcessPoolExecutor(min(jobs, len(search.runs)), context, _start_worker, (counts, os.getpid()))
+    pool = ProcessPoolExecutor(min(jobs, len(search.runs)), context, _start_worker, (counts,))
     try:
         waiting: set[Future[None]] = {
-            pool.submit(_run_one, fields, method, seed, search.state_file(method, seed), search.digest, place)
+            pool.submit(_run_one, fields, method, seed, search.state_file(method, seed), search.digest, hold, place)
             for place, (method, seed) in enumerate(search.runs)
         }
         while waiting:
@@ -179,17 +184,26 @@ def _run_in_processes(search: Search, jobs: int, done: dict[tuple[str, int], int
 _WORKER: dict[str, Any] = {}
 
 
-def _start_worker(counts: Any, parent: int) -> None:
+def _start_worker(counts: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    _WORKER.update(counts=counts, parent=parent)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _WORKER.update(counts=counts)
 
 
-def _run_one(fields: Mapping[str, Any], method: str, seed: int, path: Path, digest: str, place: int) -> None:
+def _end_with_parent() -> None:
+    """End this process when its parent was killed: another one may take over the search at once."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run_one(
+    fields: Mapping[str, Any], method: str, seed: int, path: Path, digest: str, hold: Hold, place: int
+) -> None:
     space = Space(search_from(fields))
-    for state in advance(space, method, seed, path, digest):
+    for state in advance(space, method, seed, path, digest, hold.check):
         _WORKER["counts"][place] = state.evaluations
-        if os.getppid() != _WORKER["parent"]:
-            return  # the parent was killed
 
 
 def is_enumerated(search: Search) -> bool:

@@ -87,12 +87,15 @@ class Evaluator:
         return self._known[genome]
 
 
-def advance(space: Space, method: str, seed: int, path: Path, digest: str) -> Iterator[State]:
+def advance(
+    space: Space, method: str, seed: int, path: Path, digest: str, check: Callable[[], None] = lambda: None
+) -> Iterator[State]:
     """Run the missing generations of a run. Yields its state after each, once it is on disk.
 
     Args:
         path: file of the state.
         digest: of the search; a state of another search is refused.
+        check: called before a state is written; raises if another process runs the search now.
     Raises:
         ConfigError: if the file is the state of another search, or damaged.
     """
@@ -119,6 +122,7 @@ def advance(space: Space, method: str, seed: int, path: Path, digest: str) -> It
         state.exhausted = not new
         state.archive = archive.genomes
         state.history.append((state.evaluations, hypervolume(archive.objectives, best, worst)))
+        check()
         write_state(path, state, digest)
         yield state
 

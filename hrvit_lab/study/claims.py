@@ -34,6 +34,9 @@ BORN_PRECISION = 2
 """Of the start of a process, in the unit of `Owner.born`."""
 
 MAX_BYTES = 4096
+MAX_TIME_S = 2.0**35
+"""Of `Owner.since`, a thousand years; later ones are damaged."""
+
 UNLINKABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 """Errors of file systems without hard links."""
 
@@ -62,6 +65,16 @@ class Owner:
     born: float
     since: float
     job: str = ""
+
+    @property
+    def process(self) -> str:
+        """The Slurm job or the process: ``job 5_1`` or ``process 4242``."""
+        return f"job {self.job}" if self.job else f"process {self.pid}"
+
+    @property
+    def who(self) -> str:
+        """The process and its host, or ``another process`` if the claim is damaged."""
+        return f"{self.process} on {self.host}" if self.host else "another process"
 
 
 class _Link(NamedTuple):
@@ -188,7 +201,7 @@ def _read(path: Path) -> _Link | None:
     try:
         found = json.loads(text)
         owner = Owner(**{name: kind(found[name]) for name, kind in FIELDS.items()})
-        if not owner.token.isalnum() or len(owner.token) > 64:
+        if not owner.token.isalnum() or len(owner.token) > 64 or not 0 <= owner.since < MAX_TIME_S:
             owner = UNKNOWN
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         owner = UNKNOWN

@@ -29,8 +29,7 @@ class Running(NamedTuple):
     @property
     def where(self) -> str:
         """The process or the Slurm job, and the host unless it is this one."""
-        what = f"job {self.owner.job}" if self.owner.job else f"process {self.owner.pid}"
-        return what if is_here(self.owner) else f"{what} on {self.owner.host}"
+        return self.owner.process if is_here(self.owner) else self.owner.who
 
 
 @dataclass(frozen=True)
