@@ -1,7 +1,7 @@
 """Composites: items of Fashion-MNIST on photographs, with a class for each pixel. Generated; nothing is downloaded.
 
 A scene is a function of (split, size, index). One to six items, scaled to 0.5 to 4 times their 28 pixels, are drawn on
-a crop of a photograph, each in a random colour; later items cover earlier ones. Labels 0 … 9 are the items' classes,
+a crop of a photograph, each in a random colour and inside the scene; later items cover earlier ones. Labels 0 … 9 are the items' classes,
 and 10 is the background, so no pixel is ignored. Training scenes use Fashion-MNIST's training images, and validation
 scenes its test images. No photograph is used in both splits.
 """
@@ -89,12 +89,10 @@ class Composites:
         number = int(which * len(self.items))
         lowest, highest = SCALES[0], min(SCALES[1], self.size / 32)  # no item is larger than 7/8 of a scene
         side = round(self.items.shape[1] * lowest * (highest / lowest) ** scale)
-        left, top = (int(centre * self.size - side / 2) for centre in (x, y))
-        rows = slice(max(top, 0), min(top + side, self.size))
-        columns = slice(max(left, 0), min(left + side, self.size))
-        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        left, top = (int(place * (self.size - side + 1)) for place in (x, y))
+        rows, columns = slice(top, top + side), slice(left, left + side)
         item = self.items[number][:, ::-1] if flip < 0.5 else self.items[number]
-        grey, cover = (_resized(image, side)[inside].astype(np.float32) / 255 for image in (item, outline(item)))
+        grey, cover = (_resized(image, side).astype(np.float32) / 255 for image in (item, outline(item)))
         tint = np.array(colour, np.float32) * 0.6 + 0.4
         ink_HWC = (64 + 191 * grey)[..., None] * tint
         scene_HWC[rows, columns] += cover[..., None] * (ink_HWC - scene_HWC[rows, columns])
