@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 PHOTOGRAPHS = ("chelsea", "astronaut", "coffee", "rocket")
 MAX_UPLOAD_BYTES = 8 * MIB
 MAX_UPLOAD_PIXELS = 40_000_000
-SAMPLE_SIDE = 28
 UPLOADED = "your own image"
 
 
@@ -56,13 +55,24 @@ def modified(name: str) -> int:
 
 def images(network_name: str) -> list[str]:
     """The images offered for a network: samples of its data first, then photographs, then an upload."""
+    return [*samples(network_name), *(f"photograph {name}" for name in PHOTOGRAPHS), UPLOADED]
+
+
+def samples(network_name: str) -> list[str]:
+    """Names of the test images in the sheet of a network's data set: its classes, or scenes of a segmenter."""
+    from PIL import Image
+
     about = shipped().get(network_name)
-    samples = list(about.classes) if about and sample_sheet(about.dataset).is_file() else []
-    return [*samples, *(f"photograph {name}" for name in PHOTOGRAPHS), UPLOADED]
+    if about is None or not sample_sheet(about.dataset).is_file():
+        return []
+    if about.score == "top1":
+        return list(about.classes)
+    with Image.open(sample_sheet(about.dataset)) as sheet:
+        return [f"scene {number}" for number in range(1, 1 + sheet.width // sheet.height)]
 
 
 def sample_sheet(dataset: str) -> Path:
-    """A strip of one test image per class, in the order of the classes."""
+    """A strip of square test images: one of each class, in the order of the classes; or some scenes."""
     return FOLDER / f"{dataset}.png"
 
 
@@ -81,10 +91,11 @@ def read_image(network_name: str, choice: str, uploaded: bytes | None, side: int
         if uploaded is None:
             raise ConfigError("no image is uploaded yet; choose a file")
         image = read_upload(uploaded)
-    elif about is not None and choice in about.classes:
-        left = SAMPLE_SIDE * about.classes.index(choice)
+    elif about is not None and choice in (names := samples(network_name)):
         with Image.open(sample_sheet(about.dataset)) as sheet:
-            image = sheet.crop((left, 0, left + SAMPLE_SIDE, SAMPLE_SIDE)).convert("RGB")
+            side_px = sheet.height
+            left = side_px * names.index(choice)
+            image = sheet.crop((left, 0, left + side_px, side_px)).convert("RGB")
     else:
         image = read_photograph(choice.removeprefix("photograph "))
     return np.array(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))

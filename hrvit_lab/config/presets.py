@@ -122,7 +122,7 @@ def preset(name: str) -> HRViTConfig:
     found = (PRESETS | SEGMENTERS).get(base) if isinstance(base, str) else None
     if found is None:
         raise ConfigError(f"unknown preset {shortened(name)}; {suggest(name, preset_names())}")
-    return found.replace(name=name, num_classes=len(trained.classes)) if trained else found
+    return found.replace(name=name, num_classes=len(trained.classes), **trained.changes) if trained else found
 
 
 def preset_names() -> list[str]:

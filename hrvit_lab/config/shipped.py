@@ -6,7 +6,7 @@ A name is that of a preset, a dot, and the data set, as in timm: ``hrvit_nano.fa
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,7 @@ class Shipped(BaseModel):
         mean, std: of each channel, of pixels in 0…1.
         interpolation, crop_fraction: of the test transform.
         classes: names of the classes, in order.
+        changes: fields of the config that differ from the preset's, except for the number of classes.
         score, score_percent: name and value of the score on the validation images.
     """
 
@@ -36,6 +37,7 @@ class Shipped(BaseModel):
     interpolation: Literal["bilinear", "bicubic"]
     crop_fraction: float
     classes: tuple[str, ...]
+    changes: dict[str, Any] = {}
     score: Literal["top1", "miou"]
     score_percent: float = Field(ge=0, le=100)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, shipped
+from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, preset, shipped
 from hrvit_lab.config.shipped import Shipped
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _pretrained_cfg(config: HRViTConfig) -> dict[str, Any]:
 
 def _shipped_cfg(network: Shipped) -> dict[str, Any]:
     """timm's description of a trained network, with the file of its weights and the names of its classes."""
-    return _pretrained_cfg(NETWORKS[network.architecture]) | {
+    return _pretrained_cfg(preset(network.name)) | {
         "file": str(network.weights),
         "num_classes": len(network.classes),
         "input_size": (3, *network.resolution_px),
@@ -68,14 +68,15 @@ def _entrypoint(name: str) -> Callable[..., "HRViT"]:
 
         tag = options.get("pretrained_cfg") or ""
         ours = isinstance(tag, str)  # otherwise a description of the user's own weights, which timm loads
-        weights = shipped_weights(f"{name}.{tag}" if tag else name) if ours and (tag or pretrained) else None
+        tagged = f"{name}.{tag}" if ours and tag else name
+        weights = shipped_weights(tagged) if ours and (tag or pretrained) else None
         branches = NETWORKS[name].num_branches
         features = {"out_indices": tuple(range(branches)), "feature_cls": "getter"}
 
         def make(device: Any = None, dtype: Any = None, global_pool: str = "avg", **changes: Any) -> "HRViT":
             if global_pool != "avg":
                 raise ConfigError(f"global_pool = {global_pool!r} is not supported; use 'avg'")
-            return create_model(name, **changes).to(device=device, dtype=dtype)
+            return create_model(tagged if tagged in shipped() else name, **changes).to(device=device, dtype=dtype)
 
         model = build_model_with_cfg(make, name, pretrained and not ours, feature_cfg=features, **options)
         if pretrained and weights is not None:

@@ -1,9 +1,9 @@
 """Composites: items of Fashion-MNIST on photographs, with a class for each pixel. Generated; nothing is downloaded.
 
 A scene is a function of (split, size, index). One to six items, scaled to 0.5 to 4 times their 28 pixels, are drawn on
-a crop of a photograph, each in a random colour and inside the scene; later items cover earlier ones. Labels 0 … 9 are the items' classes,
-and 10 is the background, so no pixel is ignored. Training scenes use Fashion-MNIST's training images, and validation
-scenes its test images. No photograph is used in both splits.
+a crop of a photograph, each in a random colour and inside the scene; later items cover earlier ones. Labels 0 … 9 are
+the items' classes, and 10 is the background, so no pixel is ignored. Training scenes use Fashion-MNIST's training
+images, and validation scenes its test images. No photograph is used in both splits.
 """
 
 from dataclasses import dataclass
