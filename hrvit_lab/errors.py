@@ -1,4 +1,4 @@
-"""The error for invalid requests, and suggestions for misspelled names."""
+"""Errors that rooms share, and suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class ConfigError(ValueError):
     """An invalid request. The message is one sentence with the field, its value and the remedy."""
+
+
+class ProcessLost(RuntimeError):
+    """A process of a training was killed, or ended without saying why; the training can be run again."""
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

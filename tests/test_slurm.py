@@ -1,16 +1,23 @@
 """The executor for Slurm, with commands that run jobs here: every end of a job, and of its coordinator."""
 
+import contextlib
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_slurm
+import psutil
 import pytest
 import slurm_probes
+import test_trial_processes
 from test_study_runner import Notes
 
 from hrvit_lab.config import ConfigError, preset
@@ -24,9 +31,10 @@ from hrvit_lab.study.cluster.node import on_node
 from hrvit_lab.study.cluster.options import SlurmOptions, parse_time, slurm_options
 from hrvit_lab.study.cluster.source import PACKAGE, source_digest
 from hrvit_lab.study.executors import slurm
-from hrvit_lab.study.groups import ProbeInput
+from hrvit_lab.study.groups import PROBES, ProbeInput
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
+from hrvit_lab.train.recipe import changed
 
 NANO = preset("hrvit_nano")
 TESTS = Path(__file__).parent
@@ -478,3 +486,88 @@ def test_an_unknown_option_of_python_is_an_error(tmp_path: Path) -> None:
         run_study("branch_sweep", out=tmp_path, slurm={"array_parallelism": 0})
     with pytest.raises(ConfigError, match="slurm: unknown option 'partitoin'; did you mean 'partition'"):
         run_study("branch_sweep", out=tmp_path, slurm={"partitoin": "cpu"})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_torchrun_trains_in_a_job_and_a_killed_process_is_replaced(
+    store: Store, cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures are those of ``torchrun -m hrvit_lab.train`` with the same recipe."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(test_trial_processes.TINY)
+    asked = test_trial_processes.inputs()
+    assert asked.recipe is not None
+    training = Trial("accuracy", asked, "training", "chip", torch=trial(0).torch)
+    killer = threading.Thread(target=lambda: ranks(cluster)[-1].kill())
+    killer.start()
+    notes = Notes()
+    runner.run(
+        [training], store, PROBES, notes, jobs=1, timeout_s=900, environment={}, executor="slurm",
+        slurm=SlurmOptions(minutes=30),
+    )  # fmt: skip
+    killer.join()
+    record = store.load(training.key)
+    assert record is not None and record["status"] == "ok", record
+    events = [json.loads(line)["event"] for line in (store.folder / "journal.jsonl").read_text().splitlines()]
+    assert events == ["started", "interrupted", "started", "finished"] and len(sbatches()) == 1
+    [log] = (store.folder / "slurm").glob("*/*.out")
+    assert "interrupted: training: a process of the training was killed by SIGKILL, possibly" in log.read_text()
+    (tmp_path / "mine.yaml").write_text(
+        changed(asked.recipe, [("model.name", "tiny.yaml"), ("run.seed", asked.seed)]).to_yaml()
+    )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hrvit_lab.train"]
+    subprocess.run(
+        [sys.executable, *torchrun, "mine.yaml", "--device", "cpu", "--out", "out"], check=True, capture_output=True
+    )
+    last = json.loads((tmp_path / "out" / "result.json").read_text())["last"]
+    assert [record["values"][key] for key in ("top1", "val_loss", "train_loss")] == [
+        last[key] for key in ("eval_top1", "eval_loss", "train_loss")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_processes_of_a_training_end_with_their_job(
+    store: Store, cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(test_trial_processes.TINY)
+    training = Trial("accuracy", test_trial_processes.inputs(), "training", "chip", torch=trial(0).torch)
+    begun: list[psutil.Process] = []
+
+    def kill_the_job() -> None:
+        begun.extend(ranks(cluster))
+        [job] = [fields for fields in fake_slurm.jobs().values() if fields["pid"]]
+        os.killpg(int(job["pid"]), signal.SIGKILL)
+        (cluster / "hold").touch()
+
+    killer = threading.Thread(target=kill_the_job)
+    killer.start()
+    notes = Notes()
+    notes.interrupted = lambda trial, reason: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[method-assign]
+    with pytest.raises(runner.Ended):
+        runner.run(
+            [training], store, PROBES, notes, jobs=1, timeout_s=900, environment={}, executor="slurm",
+            slurm=SlurmOptions(minutes=30),
+        )  # fmt: skip
+    killer.join()
+    assert psutil.wait_procs(begun, 250)[1] == []
+    assert store.load(training.key) is None and store.interruptions(training.key) == 1
+
+
+def ranks(cluster: Path) -> list[psutil.Process]:
+    """The two processes of a training in a job of this cluster, once both have started."""
+    until = time.monotonic() + 800
+    while time.monotonic() < until:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                given = process.cmdline()
+                ours = process.environ().get("FAKE_SLURM") == str(cluster) and "RANK" in process.environ()
+                if ours and "hrvit_lab.train.trial_processes" in given:
+                    found.append(process)
+        if len(found) == 2:
+            return found
+        time.sleep(0.2)
+    raise AssertionError("no training has started")

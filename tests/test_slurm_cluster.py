@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import real_slurm
 from real_slurm import RealSlurm
+from test_trial_processes import SETTINGS
 
 TESTS = Path(__file__).parent
 STUDY = """
@@ -78,6 +79,21 @@ def test_a_study_of_twelve_trials_equals_the_local_one(cluster: RealSlurm, tmp_p
     assert (tmp_path / "local/same/table.csv").read_text().count(",ok,") == 2
     assert len(list((tmp_path / "cluster/trials").glob("*.json"))) == TRIALS
     assert list((tmp_path / "cluster/trials/slurm").glob("*.json")) == []
+
+
+@pytest.mark.parametrize("cluster", [False], indirect=True)
+def test_a_training_by_two_processes_equals_the_local_one(cluster: RealSlurm, tmp_path: Path) -> None:
+    study = STUDY.partition("data:")[0].replace("BRANCHES", "1").replace("SEEDS", "0")
+    (tmp_path / "two.yaml").write_text(study + f"recipe: {json.dumps(SETTINGS)}\n")
+    for out, options in {"local": [], "cluster": ["--executor", "slurm", "--slurm", "cpus-per-task=2"]}.items():
+        process = start(cluster, tmp_path, "hrvit_lab.study", "two.yaml", "--out", out, *options)
+        output, _ = process.communicate(timeout=550)
+        assert process.returncode == 0, output
+    for name in ("table.csv", "curves.csv"):
+        local, there = ((tmp_path / out / "two" / name).read_text() for out in ("local", "cluster"))
+        assert local == there and (name != "table.csv" or ",ok," in local)
+    [path] = (tmp_path / "cluster" / "trials").glob("*.json")
+    assert json.loads(path.read_text())["options"]["recipe"]["processes"] == 2
 
 
 def test_everything_ends_whatever_happens(cluster: RealSlurm, tmp_path: Path) -> None:

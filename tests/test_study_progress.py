@@ -116,3 +116,12 @@ def test_jobs_are_bounded_by_cores_and_memory(
     monkeypatch.setattr(host, "usable_cores", lambda: cores)
     monkeypatch.setattr(host, "available_memory", lambda: int(gib * GIB))
     assert host.choose_jobs(asked, device) == (jobs, said)
+
+
+def test_jobs_of_several_processes_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "usable_cores", lambda: 8)
+    monkeypatch.setattr(host, "available_memory", lambda: 64 * GIB)
+    assert [host.choose_jobs(None, "cpu", processes)[0] for processes in (2, 3, 8, 16)] == [4, 2, 1, 1]
+    assert host.choose_jobs(4, "cpu", 4) == (
+        2, "--jobs 4 is reduced to 2: 8 CPU cores are available, and each training has 4 processes.",
+    )  # fmt: skip

@@ -43,7 +43,7 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
 def _train(asked: Search, hold: Hold, requested: int | None, console: Console) -> int:
     trainings = asked.spec.trainings
     assert trainings is not None
-    jobs, fewer = choose_jobs(requested, "cpu")
+    jobs, fewer = choose_jobs(requested, "cpu", 1 if trainings.recipe is None else trainings.recipe.processes)
     if fewer:
         cli.complain(fewer)
     store = Store(asked.folder.parent)

@@ -82,6 +82,8 @@ class Search:
             del fields["trainings"]
         else:
             del fields["trainings"]["networks"], fields["budget"]
+            if (recipe := fields["trainings"]["recipe"]) and recipe["processes"] == 1:
+                del recipe["processes"]  # searches began before there were several
         return hashlib.sha256(json.dumps([VERSION, fields], sort_keys=True).encode()).hexdigest()[:16]
 
     def state_file(self, method: str, seed: int) -> Path:

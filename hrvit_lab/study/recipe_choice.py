@@ -26,7 +26,9 @@ class RecipeChoice(BaseModel):
     Attributes:
         name: of the recipe, from ``hrvit-lab train list``.
         root: folder with the files of the data set; None: the usual folder.
-        threads: CPU threads of a training; results can differ between numbers of threads.
+        threads: CPU threads of a process; results can differ between numbers of threads.
+        processes: processes of a training, on one host; each has a share of every batch, and on GPUs one of its own.
+            Results can differ between numbers of processes.
         others: changed settings of that section.
     """
 
@@ -35,6 +37,7 @@ class RecipeChoice(BaseModel):
     name: str
     root: str | None = None
     threads: int = Field(1, ge=1, le=1024)
+    processes: int = Field(1, ge=1, le=64)
     data: Changes = Field(default_factory=dict, max_length=20)
     optimiser: Changes = Field(default_factory=dict, max_length=20)
     schedule: Changes = Field(default_factory=dict, max_length=20)
@@ -54,6 +57,7 @@ class RecipeChoice(BaseModel):
     def _usable(self) -> Self:
         try:
             recipe = self.recipe
+            recipe.accumulation(self.processes)
         except ConfigError as error:
             raise ValueError(str(error).removeprefix("the command line: ")) from None
         if recipe.run.loop != "engine":
@@ -78,14 +82,16 @@ class RecipeChoice(BaseModel):
 
     @property
     def length(self) -> str:
-        """``12 epochs`` or ``300 steps of 16 images``."""
+        """``12 epochs`` or ``300 steps of 16 images``, and the number of processes if they are several."""
         schedule = self.recipe.schedule
+        processes = f" by {self.processes} processes" if self.processes > 1 else ""
         if schedule.epochs is not None:
-            return f"{schedule.epochs} epoch{'s' * (schedule.epochs > 1)}"
-        return f"{schedule.iterations:,} steps of {self.recipe.data.global_batch_size} images"
+            return f"{schedule.epochs} epoch{'s' * (schedule.epochs > 1)}{processes}"
+        return f"{schedule.iterations:,} steps of {self.recipe.data.global_batch_size} images{processes}"
 
 
-def conditions(recipe: AnyRecipe) -> dict[str, Any]:
+def conditions(recipe: AnyRecipe, processes: int = 1) -> dict[str, Any]:
     """The settings on which a training's values depend, in plain JSON."""
     fields = recipe.model_dump(mode="json", include={"task", *SECTIONS} - set(NOT_CHANGED))
-    return {**fields, "threads": recipe.run.threads, "initialisation": recipe.model.initialisation}
+    fields |= {"threads": recipe.run.threads, "initialisation": recipe.model.initialisation}
+    return fields | ({"processes": processes} if processes > 1 else {})

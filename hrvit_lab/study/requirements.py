@@ -45,6 +45,7 @@ def check_requirements(spec: Spec, variants: Iterable[Variant], *, here: bool = 
             _check_threads("train", spec.train.threads if here else None)
         else:
             _check_threads("recipe", spec.recipe.threads if here else None)
+            _check_processes(spec, here)
         classes = _find_classes(spec)
         _check_classes(spec, classes)
         for variant in variants:
@@ -54,6 +55,43 @@ def check_requirements(spec: Spec, variants: Iterable[Variant], *, here: bool = 
                     f"{IMAGE_CHANNELS} channels (grey images are repeated); set in_chans to {IMAGE_CHANNELS}, or "
                     "measure only costs and latency"
                 )
+
+
+def _check_processes(spec: Spec, here: bool) -> None:
+    """Check that the processes of a training can have a device each."""
+    number = spec.processes
+    if number == 1 or spec.device == "cpu":
+        return
+    if spec.device != "cuda":
+        raise ConfigError(
+            f"recipe.processes = {number} needs the device cpu, or cuda for a GPU each, but the device is "
+            f"{spec.device}; change one of them"
+        )
+    if here and (present := _count_gpus()) < number:
+        raise ConfigError(
+            f"recipe.processes = {number} needs {number} GPUs, but torch sees {present}; use at most {present}"
+        )
+
+
+def _count_gpus() -> int:
+    import torch  # imported here: a study on the CPU does not need it
+
+    return torch.cuda.device_count()
+
+
+def check_gpus(spec: Spec, gpus: int) -> None:
+    """Check that each process of a training has a GPU in a job.
+
+    Args:
+        gpus: of a job.
+    Raises:
+        ConfigError: if there are more or fewer.
+    """
+    if trains(spec) and spec.device == "cuda" and 1 < spec.processes != gpus:
+        raise ConfigError(
+            f"recipe.processes = {spec.processes} needs a job with {spec.processes} GPUs, but the options ask for "
+            f"{gpus}; use --gres gpu:{spec.processes}"
+        )
 
 
 def depends_on_hardware(spec: Spec) -> bool:
@@ -67,6 +105,11 @@ def check_devices(spec: Spec, devices: Sequence[str]) -> None:
     Raises:
         ConfigError: if one is not present, or they are of different kinds and the study measures latency.
     """
+    if devices and trains(spec) and spec.processes > 1:
+        raise ConfigError(
+            f"several devices have a training each, but recipe.processes = {spec.processes}; use --device cuda, whose "
+            "GPUs a training shares"
+        )
     for device in devices:
         find_device(device)
     kinds = {device: hardware(device) for device in devices} if depends_on_hardware(spec) else {}

@@ -334,6 +334,11 @@ class Spec(_Section):
         return "classification" if self.recipe is None else self.recipe.recipe.task
 
     @property
+    def processes(self) -> int:
+        """Processes of a training."""
+        return 1 if self.recipe is None else self.recipe.processes
+
+    @property
     def dataset(self) -> str:
         """Name of the training data."""
         return self.data.name if self.recipe is None else self.recipe.recipe.data.name

@@ -21,7 +21,7 @@ from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.progress import Display, comparable, describe_plan, describe_trials
 from hrvit_lab.study.reporting import Failures, gather, plan_under
-from hrvit_lab.study.requirements import check_devices, check_requirements, depends_on_hardware, trains
+from hrvit_lab.study.requirements import check_devices, check_gpus, check_requirements, depends_on_hardware, trains
 from hrvit_lab.study.space import Expansion, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
@@ -114,7 +114,7 @@ def prepare(
     if jobs is not None and jobs < 0:
         raise ConfigError(f"jobs = {jobs} is out of range; use 0 or more")
     executor = "inline" if jobs == 0 else "local" if slurm is None else "slurm"
-    most, fewer = (1, "") if jobs == 0 else choose_jobs(jobs, spec.device)
+    most, fewer = (1, "") if jobs == 0 else choose_jobs(jobs, spec.device, spec.processes)
     if devices:
         most = len(devices)
     expansion = expand(spec)
@@ -125,6 +125,7 @@ def prepare(
         conditions: Mapping[str, Any] = environment(devices[0] if devices else spec.device)
     else:
         check_slurm()
+        check_gpus(spec, slurm.gpus)
         most = slurm.array_parallelism
         conditions, slurm = _on_cluster(spec, out, slurm, ask)
     conditions = {**conditions, "data_files": data_files}

@@ -51,7 +51,9 @@ class Trial:
             "resolution": list(self.inputs.resolution),
             "data": {**self.inputs.data, **({"files": self.data_files} if self.data_files else {})},
             "train": dict(self.inputs.train),
-            "recipe": None if self.inputs.recipe is None else recipe_choice.conditions(self.inputs.recipe),
+            "recipe": None
+            if self.inputs.recipe is None
+            else recipe_choice.conditions(self.inputs.recipe, self.inputs.processes),
             "latency": dict(self.inputs.latency),
             "seed": self.inputs.seed,
             "device": self.inputs.device,
@@ -134,6 +136,7 @@ def plan(
                     data=data,
                     train=train,
                     recipe=spec.recipe.recipe if spec.recipe is not None else None,
+                    processes=spec.processes,
                     latency=latency,
                 ),
                 label=f"{variant.name} · {group.key}" + (f" · seed {seed}" if group.per_seed else ""),

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from hrvit_lab.errors import is_out_of_memory
+from hrvit_lab.errors import ProcessLost, is_out_of_memory
 from hrvit_lab.study.groups import ATTACHMENTS, ProbeInput
+from hrvit_lab.study.records import INTERRUPTED
 
 STEPS_EVERY_S = 0.5
 
@@ -63,7 +64,8 @@ def _listen(connection: Connection, tasks: "queue.SimpleQueue[tuple[str, ProbeIn
 
 
 def attempt(probe: Probe, inputs: ProbeInput) -> dict[str, Any]:
-    """Run a probe and return the outcome; a failure has a one-line reason."""
+    """Run a probe and return the outcome; a failure has a one-line reason. A training that lost a process is
+    interrupted, as if this process had been killed."""
     started, began, cpu_began = time.time(), time.perf_counter(), time.process_time()
     outcome: dict[str, Any] = {"status": "ok", "reason": "", "values": {}}
     try:
@@ -75,5 +77,7 @@ def attempt(probe: Probe, inputs: ProbeInput) -> dict[str, Any]:
         outcome["status"] = "out_of_memory" if is_out_of_memory(error) else "failed"
         outcome["reason"] = f"{type(error).__name__}: {text[0] if text else 'no message'}"[:500]
         outcome["traceback"] = traceback.format_exc()[-8000:]
+        if isinstance(error, ProcessLost):
+            outcome |= {"status": INTERRUPTED, "reason": str(error)}
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     return outcome | {"started": started, "seconds": seconds, "cpu_seconds": cpu_seconds}

@@ -79,13 +79,18 @@ class Ranks:
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether an error of a collective operation says that another process has ended."""
-        text = str(error)
-        return self.size > 1 and ("gloo" in text.lower() or "nccl" in text.lower())
+        return self.size > 1 and is_lost(error)
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of a collective operation says that another process has ended."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text)
 
 
 def name_of_start(store: dist.Store, rank: int, size: int, timeout_s: float = START_TIMEOUT_S) -> str:

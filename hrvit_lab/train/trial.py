@@ -1,4 +1,4 @@
-"""Train a network by a recipe without a folder, as a trial of a study: from the start to the end in one process."""
+"""Train a network by a recipe without a folder, as a trial of a study: from the start to the end."""
 
 import math
 import time
@@ -37,6 +37,7 @@ def train_network(
     *,
     device: torch.device,
     root: Path | None,
+    ranks: Ranks,
     on_step: Callable[[int, int], None],
 ) -> Trained:
     """Train a network with the data's number of classes. The result depends on the arguments only.
@@ -44,7 +45,8 @@ def train_network(
     Args:
         recipe: its ``model`` gives the kind of initialisation only.
         root: folder with the files of the data set; None: the usual folder.
-        on_step: called with (steps done, total steps).
+        ranks: the processes of the training, of which this is one.
+        on_step: called with (steps done, total steps), in the first process.
     Raises:
         ConfigError: for missing or broken data, or a network whose output does not fit the task.
         TrainingDiverged: if a loss is not finite.
@@ -52,7 +54,6 @@ def train_network(
     began, cpu_began = time.perf_counter(), time.process_time()
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
-    ranks = Ranks()
     train_samples, val_samples = (assemble.open_split(recipe, split, root) for split in SPLITS)
     num_classes = len(train_samples.class_names)
     plan = assemble.make_plan(recipe, len(train_samples))

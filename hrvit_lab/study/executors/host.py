@@ -24,21 +24,23 @@ ENTRY_TRIES = 10
 ENTRY_WAIT_S = 0.01
 
 
-def choose_jobs(requested: int | None, device: str) -> tuple[int, str]:
+def choose_jobs(requested: int | None, device: str, processes: int = 1) -> tuple[int, str]:
     """The number of trials to run at the same time, and a sentence if it is less than requested.
 
     Args:
         requested: number of trials; None: as many as fit, or one on a GPU.
+        processes: of a trial.
     """
     cores, memory = usable_cores(), available_memory()
     fit = max(1, memory // WORKER_BYTES)
-    most = min(cores, fit)
+    most = max(1, min(cores, fit) // processes)
     if requested is None:
         return (most if device == "cpu" else 1), ""
     if requested <= most:
         return requested, ""
     why = f"{memory / 2**30:.1f} GiB of memory are free" if fit < cores else f"{cores} CPU cores are available"
-    return most, f"--jobs {requested} is reduced to {most}: {why}."
+    each = f", and each training has {processes} processes" if processes > 1 else ""
+    return most, f"--jobs {requested} is reduced to {most}: {why}{each}."
 
 
 def host_folder() -> Path:

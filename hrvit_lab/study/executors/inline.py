@@ -16,6 +16,7 @@ from hrvit_lab.study.claims import host_name
 from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.executors.work import Work
 from hrvit_lab.study.groups import GROUPS
+from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
 from hrvit_lab.study.worker import attempt
 
@@ -52,6 +53,8 @@ def _run(work: Work, queue: deque[Trial]) -> None:
                 work.watcher.started(trial)
                 inputs = dataclasses.replace(trial.inputs, on_step=partial(work.watcher.stepped, trial))
                 outcome = attempt(work.probes[trial.group], inputs)
+                if outcome["status"] == INTERRUPTED:
+                    outcome["status"] = "failed"
                 disturbed = {metric: list(reasons) for metric, reasons in outcome.get("disturbed", {}).items()}
                 about = {"beside": 0, "disturbed": disturbed, "environment": dict(work.environment)}
                 record = trial.head() | outcome | about | {"host": host_name(), "on_device": trial.inputs.device}

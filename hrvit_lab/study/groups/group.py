@@ -28,6 +28,7 @@ class ProbeInput:
             alone.
         train: fields of ``TrainOptions``; empty with a recipe.
         recipe: of the training; None: the short training.
+        processes: number of processes of a training by a recipe.
         latency: arguments of ``measure_latency`` except model, resolution and device.
         on_step: long-running probes call it with (steps done, total steps).
     """
@@ -39,6 +40,7 @@ class ProbeInput:
     data: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     recipe: AnyRecipe | None = None
+    processes: int = 1
     latency: Mapping[str, Any] = field(default_factory=dict)
     on_step: Callable[[int, int], None] = field(default=ignore_steps, compare=False)
 

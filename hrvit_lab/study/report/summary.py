@@ -13,6 +13,7 @@ from hrvit_lab.study.show import costed
 from hrvit_lab.study.spec import EQUAL_MACS, Spec
 from hrvit_lab.study.statistics import LEVEL
 from hrvit_lab.study.tables import DISTURBED, NOT_BUILT, PARTIAL
+from hrvit_lab.train.recipe import SECTIONS
 
 MAX_NAMED = 8
 """Maximum number of variants that a sentence names."""
@@ -150,7 +151,7 @@ def _budget(spec: Spec) -> str:
         return _options(spec.train.model_dump(exclude_none=True))
     changes = [
         f"{section}.{setting} {value}"
-        for section, settings in spec.recipe.model_dump(exclude={"name", "root", "threads"}).items()
+        for section, settings in spec.recipe.model_dump(include=set(SECTIONS)).items()
         for setting, value in settings.items()
     ]
     changed = f" with {', '.join(changes)}" if changes else ""
