@@ -19,6 +19,7 @@ from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
 from hrvit_lab.insight.features import coloured, feature_maps, last_maps, principal_components
 from hrvit_lab.insight.hooks import capture
+from hrvit_lab.insight.locate import token_at
 from hrvit_lab.insight.receptive_field import receptive_fields
 from hrvit_lab.insight.segments import boundary_errors, segments
 from hrvit_lab.insight.similarity import linear_cka, similarity
@@ -387,3 +388,34 @@ def test_attention_of_timms_swin_times_values_equals_its_output(image_px: tuple[
     shifted = found[1].of_token((0, 0))  # the first window after a shift is the corner
     assert found[1].heads.prefix == (0 if image_px == (64, 64) else 20 * 16 - 18 * 14)
     assert (shifted[:, 2:] < 1e-30).all() and (shifted[:, :, 2:] < 1e-30).all() and (shifted[:, :2, :2] > 0).all()
+
+
+@torch.no_grad()
+def test_tokens_of_odd_maps_of_swin_stand_for_the_pixels_that_reach_them() -> None:
+    """A map of 5 tokens is padded to 6 before it is halved, so that a token stands for 8 pixels and not for 20 / 3."""
+    model: Any = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=(20, 28), window_size=4, depths=(1, 1, 1), embed_dim=16,
+        num_heads=(2, 4, 4), num_classes=4, strict_img_size=False,
+    ).eval()  # fmt: skip
+    found = block_attention(model, torch.randn(1, 3, 20, 28))
+    assert [one.size for one in found] == [(5, 7), (3, 4), (2, 2)]
+    assert [one.place.stride for one in found] == [(4, 4), (8, 8), (16, 16)]
+    image = torch.randn(1, 3, 20, 28)
+    for block in model.layers[0].blocks:  # without attention, the first merging shows which token a pixel reaches
+        block.attn.proj.weight.zero_()
+    for pixel in ((0, 0), (7, 8), (19, 27), (16, 15)):
+        other = image.clone()
+        other[0, :, pixel[0], pixel[1]] += 1
+        merged = "layers.1.downsample"
+        plain, changed = (capture(model, one, outputs=[merged]).outputs[merged][0] for one in (image, other))
+        assert (plain != changed).any(-1).nonzero().tolist() == [list(token_at(pixel, (20, 28), (8, 8)))]
+    for one in found:
+        assert one.of_pixel((19, 27)).shape[1:] == (20, 28)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_patches_that_leave_out_pixels_are_refused(name: str) -> None:
+    small: dict[str, Any] = {"depths": (1, 1), "embed_dim": 16, "num_heads": (2, 2)} if name.startswith("swin") else {}
+    model = timm.create_model(name, img_size=(38, 35), num_classes=4, **small).eval()
+    with pytest.raises(ConfigError, match=r"leave out the last rows or columns of an image of 38 × 35 pixels; choose"):
+        block_attention(model, torch.randn(1, 3, 38, 35))

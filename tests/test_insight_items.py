@@ -12,8 +12,9 @@ from test_scenes import write_fashion
 
 from hrvit_lab.__main__ import main
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.insight import items_command
 from hrvit_lab.insight.attention import BlockAttention, block_attention
-from hrvit_lab.insight.on_item import attention_on_item
+from hrvit_lab.insight.on_item import OnItem, attention_on_item
 from hrvit_lab.train.data.composites import BACKGROUND, open_composites
 
 
@@ -110,3 +111,42 @@ def test_bad_requests_are_one_sentence(arguments: str, sentence: str, capsys: py
     assert main(["insight", "items", *arguments.split()]) == 2
     error = capsys.readouterr().err
     assert sentence in error and "Traceback" not in error
+
+
+def test_blocks_and_scenes_without_a_token_on_an_item_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the first scene no token lies on an item; in the others, none of the last stage does."""
+    real = items_command.attention_on_item
+    calls = iter(range(3 * 2 * 19))
+
+    def sometimes(one: BlockAttention, items_HW: np.ndarray) -> OnItem:
+        found, scene = real(one, items_HW), next(calls) // 38
+        return found._replace(attended=np.nan, chance=np.nan) if scene == 0 or one.place.stage == 5 else found
+
+    monkeypatch.setattr(items_command, "attention_on_item", sometimes)
+    root, out = write_fashion(tmp_path), tmp_path / "out"
+    asked = ["insight", "items", "hrvit_nano.fashion_mnist", "--scenes", "3", "--size", "64", "--root", str(root)]
+    assert main([*asked, "--out", str(out)]) == 0
+    assert capsys.readouterr().err == ""
+    table = pd.read_csv(out / "items.csv")
+    assert table["trained"].isna().tolist() == (table["stage"] == 5).tolist() and table["trained"].notna().any()
+    about = json.loads((out / "items.json").read_text(), parse_constant=pytest.fail)
+    assert about["over_random"]["n"] == 2 and about["trained"] == pytest.approx(table["trained"].mean())
+    # Without any token on an item there is nothing to say, and no folder is left.
+    monkeypatch.setattr(items_command, "attention_on_item", lambda one, _: OnItem(one.place, np.nan, np.nan, 0))
+    monkeypatch.chdir(tmp_path)
+    assert main(asked) == 2
+    assert "tokens lie on items in 0 of 3 scenes; use more with --scenes" in capsys.readouterr().err
+    assert not list((tmp_path / "results" / "insight").iterdir())
+
+
+def test_results_of_other_inputs_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = write_fashion(tmp_path), tmp_path / "out"
+    asked = ["insight", "items", "hrvit_nano.fashion_mnist", "--size", "32", "--root", str(root), "--out", str(out)]
+    assert main([*asked, "--scenes", "3"]) == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert main([*asked, "--scenes", "2"]) == 2
+    assert "(scenes differs), which are never overwritten; choose another folder with --out" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in out.iterdir()}

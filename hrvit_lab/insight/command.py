@@ -82,13 +82,15 @@ def insight(options: argparse.Namespace) -> int:
     return 0
 
 
-def check_same(out: Path, about: Mapping[str, Any]) -> None:
-    """Check that the views in a folder are of the same network and image, with the same settings.
+def check_same(out: Path, about: Mapping[str, Any], file: str = ABOUT) -> None:
+    """Check that the results in a folder are of the same network and image, with the same settings.
 
+    Args:
+        file: name of the JSON file in which earlier results keep them.
     Raises:
         ConfigError: if not; names the first difference.
     """
-    path = out / ABOUT
+    path = out / file
     if not path.exists():
         return
     try:
@@ -99,7 +101,7 @@ def check_same(out: Path, about: Mapping[str, Any]) -> None:
     new = json.loads(json.dumps(about, default=str))
     if odd := next((name for name in new if name not in old or old[name] != new[name]), None):
         raise ConfigError(
-            f"{out} contains views of other inputs ({odd.removesuffix('_px')} differs), which are never overwritten; "
+            f"{out} contains results of other inputs ({odd.removesuffix('_px')} differs), which are never overwritten; "
             "choose another folder with --out"
         )
 

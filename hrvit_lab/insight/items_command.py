@@ -1,6 +1,7 @@
 """Run ``hrvit-lab insight items``: attention on the item under a token, over many scenes, against random weights."""
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -20,6 +21,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment
 from hrvit_lab.files import write_atomically, write_csv
 from hrvit_lab.insight.attention import block_attention
+from hrvit_lab.insight.command import check_same
 from hrvit_lab.insight.on_item import OnItem, attention_on_item
 from hrvit_lab.network.build import build
 from hrvit_lab.network.model import HRViT
@@ -62,17 +64,23 @@ def items(options: argparse.Namespace) -> int:
             f"{network.name} has {what}; give an HRViT with trained weights, such as the folder of a training"
         )
     size = _size(options, network)
-    folder: Path = options.out or numbered_folder(FOLDER, f"{network.name}-items")
-    folder.mkdir(parents=True, exist_ok=True)
-    found = measure(network, size, options.scenes, options.root, options.seed, console)
-    said = _said(found, options.scenes)
     about = {
         "model": options.model, "weights": network.weights, "scenes": options.scenes, "size_px": size,
-        "seed_of_random_weights": options.seed, **said, "environment": environment(),
+        "seed_of_random_weights": options.seed,
     }  # fmt: skip
-    means = zip(
-        *(np.nanmean(values, 0).tolist() for values in (found.trained, found.random, found.chance)), strict=True
-    )
+    if options.out is not None:
+        check_same(options.out, about, SUMMARY)
+    folder: Path = options.out or numbered_folder(FOLDER, f"{network.name}-items")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = measure(network, size, options.scenes, options.root, options.seed, console)
+        said = _said(found)
+    except BaseException:
+        with contextlib.suppress(OSError):  # it has other files
+            folder.rmdir()
+        raise
+    about |= {**said, "environment": environment()}
+    means = zip(*(_mean(values, 0).tolist() for values in (found.trained, found.random, found.chance)), strict=True)
     places = [one.place for one in found.places]
     rows = [ItemShares(place.stage, place.branch, *shares) for place, shares in zip(places, means, strict=True)]
     lines = [[place.name, *row] for place, row in zip(places, rows, strict=True)]
@@ -138,12 +146,18 @@ def _counted(scenes: int, console: Console) -> Iterator[int]:
                 console.print(f"{number + 1} of {scenes} scenes · {cli.rough_duration(left)} left")
 
 
-def _said(found: Found, scenes: int) -> dict[str, Any]:
-    """The numbers over all blocks, and the finding in words."""
-    trained, random, chance = (np.nanmean(values, 1) for values in (found.trained, found.random, found.chance))
+def _said(found: Found) -> dict[str, Any]:
+    """The numbers over all blocks, None for unknown ones, and the finding in words.
+
+    Raises:
+        ConfigError: if tokens lie on items in fewer than two scenes.
+    """
+    trained, random, chance = (_mean(values, 1) for values in (found.trained, found.random, found.chance))
+    if (number := int(np.isfinite(trained).sum())) < 2:
+        raise ConfigError(f"tokens lie on items in {number} of {len(trained)} scenes; use more with --scenes")
     over_random, over_chance = (_paired(trained, other) for other in (random, chance))
     means = {
-        name: float(np.nanmean(values))
+        name: float(_mean(values))
         for name, values in (("trained", trained), ("random", random), ("equal_attention", chance))
     }
     words = "more" if over_random.low > 0 else "less" if over_random.high < 0 else "not measurably more"
@@ -153,7 +167,18 @@ def _said(found: Found, scenes: int) -> dict[str, Any]:
         f"random: {_points(over_random)} points: {words}."
     )
     differences = {"over_random": over_random, "over_equal_attention": over_chance}
-    return {**means, **{name: value._asdict() for name, value in differences.items()}, "finding": finding}
+    numbers = {
+        name: {key: number if math.isfinite(number) else None for key, number in value._asdict().items()}
+        for name, value in differences.items()
+    }
+    return {**means, **numbers, "finding": finding}
+
+
+def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """The mean of the values that are numbers; NaN where there are none."""
+    known = np.isfinite(values)
+    sums, numbers = np.where(known, values, 0).sum(axis), known.sum(axis)
+    return np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)
 
 
 def _paired(ours: np.ndarray, theirs: np.ndarray) -> Paired:

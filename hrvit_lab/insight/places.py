@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -80,3 +80,25 @@ def check_image(image_1CHW: Tensor) -> Size:
     if image_1CHW.ndim != 4 or image_1CHW.shape[0] != 1:
         raise ConfigError(f"image of shape {tuple(image_1CHW.shape)}: give one image, (1, channels, height, width)")
     return image_1CHW.shape[2], image_1CHW.shape[3]
+
+
+def patch_size(model: nn.Module, image: Size) -> Size:
+    """Height and width in pixels of the patches of a timm model, whose first tokens stand for one patch each.
+
+    Raises:
+        ConfigError: if it has no patches, or they leave out the last rows or columns of the image.
+    """
+    embed: Any = getattr(model, "patch_embed", None)
+    size: Any = getattr(embed, "patch_size", None)
+    if size is None:
+        raise ConfigError(
+            f"{type(model).__name__} has no grid of patches, so its attention can't be drawn on the image; choose "
+            "receptive_field, features or similarity"
+        )
+    patch = int(size[0]), int(size[1])
+    if not getattr(embed, "dynamic_img_pad", False) and any(a % b for a, b in zip(image, patch, strict=True)):
+        raise ConfigError(
+            f"the patches of {type(model).__name__} have {patch[0]} × {patch[1]} pixels and leave out the last rows or "
+            f"columns of an image of {image[0]} × {image[1]} pixels; choose multiples of a patch's sides"
+        )
+    return patch

@@ -1,7 +1,6 @@
 """Attention of timm's models, where their attention modules show queries and keys: vision transformers and Swin."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from hrvit_lab.errors import ConfigError, suggest
 from hrvit_lab.insight.heads import Group, Heads
 from hrvit_lab.insight.hooks import capture
-from hrvit_lab.insight.places import BlockPlace, check_image
+from hrvit_lab.insight.places import BlockPlace, check_image, patch_size
 from hrvit_lab.insight.timm_swin import swin_attention
 
 
@@ -52,17 +51,12 @@ def standard_attention(
     Raises:
         ConfigError: if the tokens are not those of the patches.
     """
-    grid: Any = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid is None:
-        raise ConfigError(
-            f"{type(model).__name__} has no grid of patches, so its attention can't be drawn on the image; choose "
-            "receptive_field, features or similarity"
-        )
+    image = check_image(image_1CHW)
+    stride = patch_size(model, image)
     parts = ("q_norm", "k_norm", "qkv")
     seen = capture(model, image_1CHW, outputs=[f"{name}.{part}" for name in names for part in parts]).outputs
     prefix = int(getattr(model, "num_prefix_tokens", 0))
-    size = int(grid[0]), int(grid[1])
-    stride = image_1CHW.shape[2] // size[0], image_1CHW.shape[3] // size[1]
+    size = -(-image[0] // stride[0]), -(-image[1] // stride[1])
     found = {}
     for name in names:
         q_hnd, k_hnd = (seen[f"{name}.{part}"][0].detach().float() for part in ("q_norm", "k_norm"))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hrvit_lab.insight.heads import Group, Heads, Size
 from hrvit_lab.insight.hooks import capture
-from hrvit_lab.insight.places import BlockPlace
+from hrvit_lab.insight.places import BlockPlace, check_image, patch_size
 
 
 def swin_attention(
@@ -22,7 +22,10 @@ def swin_attention(
     Args:
         names: of the attention modules to read, such as ``"layers.0.blocks.1.attn"``.
         known: all of the model's attention modules, in the order of execution.
+    Raises:
+        ConfigError: for an image that patches do not cover.
     """
+    patch = patch_size(model, check_image(image_1CHW))
     blocks = {name: name.removesuffix(".attn") for name in known}
     stage_of = {name: block.rpartition(".blocks.")[0] for name, block in blocks.items()}
     stages = list(dict.fromkeys(stage_of.values()))
@@ -35,7 +38,7 @@ def swin_attention(
         size = tuple(seen.inputs[blocks[name]].shape[1:3])
         stage = stages.index(stage_of[name])
         number = [other for other in known if stage_of[other] == stage_of[name]].index(name)
-        stride = image_1CHW.shape[2] // size[0], image_1CHW.shape[3] // size[1]
+        stride = patch[0] << stage, patch[1] << stage  # a map of odd sides is padded before it is halved
         title = f"stage {stage}, block {number}"
         place = BlockPlace(name, stage, 0, number, "timm", stride, title)
         found[place] = _heads(block, seen.outputs[f"{name}.qkv"].detach().float(), size)

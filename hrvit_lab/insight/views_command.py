@@ -131,7 +131,7 @@ def attention(subject: Subject) -> Shown:
     }
     said = (
         f"{len(maps)} blocks; in {chosen.place.title}, the token at row {subject.pixel[0]}, column {subject.pixel[1]} "
-        f"gives {100 * most:.2g} % to the token that it attends to most (mean of {chosen.num_heads} heads)"
+        f"gives {pictures.percent(float(most))} to the token that it attends to most (mean of {chosen.num_heads} heads)"
     )
     return Shown(figures, arrays, said)
 

@@ -244,11 +244,16 @@ def _attention(
     if found is None:
         return None
     map_HW, box = found
-    most = f"largest {_percent(float(map_HW.max()))}"
+    most = f"largest {percent(float(map_HW.max()))}"
     return Panel(f"{name}\n{most}" if name else most, over(image, map_HW), (pixel,), (box,))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share of 0 to 1 with two digits.
+
+    >>> percent(0.0123), percent(1)
+    ('1.2 %', '100 %')
+    """
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 

@@ -1,5 +1,6 @@
 """Attention on the item under a token, block by block, as a chart."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from hrvit_lab.plots.style import MUTED, SERIES, STYLE, WIDTH, add_frame
 
 
 class ItemShares(NamedTuple):
-    """Mean shares of one block's attention that are on the item under the token, 0 to 1.
+    """Mean shares of one block's attention that are on the item under the token, 0 to 1; NaN if no token was on one.
 
     Attributes:
         trained, random: with trained and with random weights.
@@ -43,7 +44,8 @@ def on_item(blocks: Sequence[ItemShares], subject: str, note: str = "") -> Figur
         ax.set_ylabel(f"branch {branch}")
         ax.set_xlim(-0.5, len(own) - 0.5)
         stage_ticks([ax], [one.stage for one in own])
-    axes[0].set_ylim(0, 1.1 * max(max(one.trained, one.random, one.chance) for one in blocks))
+    shares = [share for one in blocks for share in (one.trained, one.random, one.chance) if math.isfinite(share)]
+    axes[0].set_ylim(0, 1.1 * max(shares, default=0) or 1)
     axes[0].yaxis.set_major_locator(MaxNLocator(4))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[-1].set_xlabel("stage; blocks in order")
