@@ -1,6 +1,7 @@
 """``--backend auto`` and the back ends in int8: the fastest correct back end is found once and kept."""
 
 import json
+import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hrvit_lab.__main__ import main
 from hrvit_lab.config import ConfigError
 from hrvit_lab.latency import auto, command
 from hrvit_lab.latency import race as lab
-from hrvit_lab.latency.auto import AUTO, candidates, choose, digest, read_choice
+from hrvit_lab.latency.auto import AUTO, Choice, Tried, candidates, choose, digest, keep, read_choice
 from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, eager
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.gate import INT8_TOLERANCE, check
@@ -126,13 +127,43 @@ def test_a_choice_depends_on_network_setting_and_machine(kept: Path, monkeypatch
         '{"tried": [{"backend": "eager", "latency_ms": NaN, "reason": ""}], "disturbed": false, "date_utc": ""}',
         '{"tried": [{"backend": "rm", "latency_ms": 1, "reason": ""}], "disturbed": false, "date_utc": ""}',
         '{"tried": [{"backend": "eager", "latency_ms": null, "reason": ""}], "disturbed": false, "date_utc": ""}',
+        '{"tried": [{"backend": "rounded", "latency_ms": 1, "reason": ""}], "disturbed": false, "date_utc": ""}',
+        '{"tried": [{"backend": "eager", "latency_ms": 2, "reason": ""}, {"backend": "slow", "latency_ms": 1, '
+        '"reason": ""}], "disturbed": false, "date_utc": ""}',
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_no_choice(kept: Path, damage: str) -> None:
     kept.mkdir()
     (kept / "a.json").write_text(damage)
-    assert read_choice(kept / "a.json") is None
-    assert read_choice(kept / "absent.json") is None
+    names = ["eager", "slow"] if "slow" in damage else ["eager"]
+    assert read_choice(kept / "a.json", names) is None
+    assert read_choice(kept / "absent.json", names) is None
+
+
+def test_a_choice_that_cannot_be_kept_is_not_lost(kept: Path) -> None:
+    kept.write_text("a file in place of the folder")
+    choice = choose(named(), SETTING, budget=QUICK)
+    assert choice.backend == "eager"
+    assert choice.sentences.endswith(
+        f"the next run chooses again, because {choice.path} cannot be written (File exists)"
+    )
+
+
+def test_processes_that_choose_at_once_keep_one_whole_file(kept: Path) -> None:
+    choice = Choice((Tried("eager", 1.0), Tried("slow", 2.0)), False, "2026-01-01", kept / "a.json")
+    context = multiprocessing.get_context("fork")
+    others = [context.Process(target=keep_often, args=(choice,)) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0, 0]
+    assert read_choice(choice.path, ["eager", "slow"]) == choice and list(kept.iterdir()) == [choice.path]
+
+
+def keep_often(choice: Choice) -> None:
+    for _ in range(30):
+        assert keep(choice).unkept == ""
 
 
 def test_nothing_runs(kept: Path) -> None:

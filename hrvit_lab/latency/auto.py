@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from hrvit_lab.environment import environment, hardware, versions
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.files import MIB, read_bounded, write_atomically
+from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically
 from hrvit_lab.latency.aot import cache_root
 from hrvit_lab.latency.backends import BACKENDS
 from hrvit_lab.latency.compare import Budget
@@ -50,12 +50,14 @@ class Choice:
         disturbed: whether other programs disturbed the race.
         date_utc: of the race.
         path: of the file that keeps it.
+        unkept: why the file could not be written.
     """
 
     tried: tuple[Tried, ...]
     disturbed: bool
     date_utc: str
     path: Path
+    unkept: str = ""
 
     @property
     def backend(self) -> str:
@@ -73,7 +75,10 @@ class Choice:
         said += f" Times of others, relative to it: {', '.join(slower)}." if slower else ""
         said += f" Not timed: {'; '.join(missing)}." if missing else ""
         busy = ", while other programs were running" if self.disturbed else ""
-        return f"{said} Found on {self.date_utc[:10]}{busy}; to choose again, remove {self.path}"
+        said += f" Found on {self.date_utc[:10]}{busy}; "
+        if self.unkept:
+            return f"{said}the next run chooses again, because {self.path} cannot be written ({self.unkept})"
+        return f"{said}to choose again, remove {self.path}"
 
 
 def choose(
@@ -101,7 +106,7 @@ def choose(
         raise ConfigError("back end auto supports inference only; name a back end, or remove --training")
     names = candidates(setting, dtype)
     path = cache_root() / "auto" / f"{digest(model.module, setting, dtype, names)}.json"
-    if (kept := read_choice(path)) is not None:
+    if (kept := read_choice(path, names)) is not None:
         return kept
     results = race(
         [Entry(model, name, dtype) for name in names], setting, budget, seed=seed, report=report,
@@ -110,8 +115,22 @@ def choose(
     if any(result.status == "interrupted" for result in results):
         raise KeyboardInterrupt
     choice = Choice(ranked(results), any(m.disturbed for m in results), str(environment()["date_utc"]), path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(asdict(choice) | {"path": str(path), "versions": versions()}, indent=2) + "\n")
+    return keep(choice)
+
+
+def keep(choice: Choice) -> Choice:
+    """Write the file of a choice, unless another process is writing it. A folder that cannot be written does not lose
+    the choice; ``unkept`` then says why."""
+    facts = asdict(choice) | {"path": str(choice.path), "versions": versions()}
+    try:
+        choice.path.parent.mkdir(parents=True, exist_ok=True)
+        if (lock := try_lock(choice.path.with_suffix(".lock"))) is not None:
+            try:
+                write_atomically(choice.path, json.dumps(facts, indent=2) + "\n")
+            finally:
+                lock.release(unlink=True)
+    except OSError as error:
+        return replace(choice, unkept=error.strerror or type(error).__name__)
     return choice
 
 
@@ -135,6 +154,11 @@ def ranked(results: list[Measurement]) -> tuple[Tried, ...]:
     tried = [Tried(m.backend, m.latency.value if m.latency else None, m.reason) for m in results]
     if all(one.latency_ms is None for one in tried):
         raise ConfigError(f"no back end runs {results[0].model}: {tried[0].backend} {tried[0].reason}")
+    return fastest_first(tried)
+
+
+def fastest_first(tried: Sequence[Tried]) -> tuple[Tried, ...]:
+    """The same, those without a time last."""
     return tuple(sorted(tried, key=lambda one: math.inf if one.latency_ms is None else one.latency_ms))
 
 
@@ -147,16 +171,22 @@ def digest(model: nn.Module, setting: Setting, dtype: str, names: list[str]) -> 
     return hashlib.sha256(repr([*facts, hardware(setting.device)]).encode()).hexdigest()[:24]
 
 
-def read_choice(path: Path) -> Choice | None:
-    """The choice that a file keeps; None if there is none, or the file is damaged."""
+def read_choice(path: Path, names: Sequence[str]) -> Choice | None:
+    """The choice that a file keeps; None if there is none, or the file is damaged.
+
+    Args:
+        names: of the candidates. A file that names others is damaged.
+    """
     try:
         raw: Mapping[str, Any] = json.loads(read_bounded(path, MIB))
         tried = []
         for one in raw["tried"]:
             latency_ms = None if one["latency_ms"] is None else float(one["latency_ms"])
-            if one["backend"] not in BACKENDS or (latency_ms is not None and not 0 < latency_ms < math.inf):
+            if latency_ms is not None and not 0 < latency_ms < math.inf:
                 return None
             tried.append(Tried(str(one["backend"]), latency_ms, str(one["reason"])))
+        if sorted(one.backend for one in tried) != sorted(names) or tuple(tried) != fastest_first(tried):
+            return None
         if tried[0].latency_ms is None:
             return None
         return Choice(tuple(tried), bool(raw["disturbed"]), str(raw["date_utc"]), path)
