@@ -29,6 +29,7 @@ from hrvit_lab.export.graph import side_step
 from hrvit_lab.export.request import FREE_AXES, Request
 from hrvit_lab.export.slim import slim
 from hrvit_lab.export.write import ExportedFile, check_agreement, export_network
+from hrvit_lab.files import try_lock
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency.models import build_measurable, randomize_norms
 from hrvit_lab.latency.roofline import Ceilings
@@ -186,6 +187,24 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
         assert finish(folder, tmp_path / "made", numbered=True) == tmp_path / "made-3"
     assert {path.name for path in tmp_path.iterdir()} == {"made", "made-2", "made-3"}
     assert (tmp_path / "made" / "theirs").exists() and (tmp_path / "made-3" / "ours").exists()
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    names = [f".export-{digit * 32}" for digit in "abc"]
+    for name in [*names, ".export-mine"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt2").write_text("half")
+    lock = try_lock(tmp_path / f"{names[1]}.lock")  # its process is alive
+    assert lock is not None
+    with unfinished(tmp_path) as folder:
+        there = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+        assert there == {names[1], ".export-mine", folder.name}
+        with unfinished(tmp_path):
+            assert folder.is_dir()
+    lock.release(unlink=True)
+    with unfinished(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".export-mine"]
 
 
 def test_a_race_that_fails_does_not_fail_the_export(

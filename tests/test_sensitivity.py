@@ -12,14 +12,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hrvit_lab import build
+from hrvit_lab import HRViT, build
 from hrvit_lab.__main__ import main
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.config.plan import plan
-from hrvit_lab.export import sensitivity
+from hrvit_lab.export import sensitivity, sensitivity_command
 from hrvit_lab.export.graph import served_form
 from hrvit_lab.export.request import Request
-from hrvit_lab.export.sensitivity import Images, Sensitivity, pieces
+from hrvit_lab.export.sensitivity import Cost, Images, Piece, Sensitivity, pieces
 from hrvit_lab.latency.models import randomize_norms
 from hrvit_lab.plots.sensitivity import PieceError, sensitivity_figure
 
@@ -124,6 +124,12 @@ def test_the_figure_has_every_part(stages: bool) -> None:
     assert len(figure.axes) == (2 if stages else 1)
 
 
+def write_run(folder: Path, model: HRViT) -> None:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(model.config.to_yaml())
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+
+
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with weights of a small network and a folder of images."""
@@ -131,12 +137,8 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     model = build(SMALL)
     randomize_norms(model)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(SMALL.to_yaml())
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        tmp_path / "run" / "model.safetensors",
-    )
+    write_run(tmp_path / "run", model)
+    write_run(tmp_path / "grey", build(SMALL.replace(in_chans=1)))
     (tmp_path / "images").mkdir()
     for index in range(4):
         pixels = np.random.default_rng(index).integers(0, 256, (40, 40, 3)).astype(np.uint8)
@@ -215,6 +217,8 @@ def test_an_interrupted_run_continues(
         ("run", "the following arguments are required: --data"),
         ("run --data absent", "absent"),
         ("run --data proxy", "--data proxy has 10 classes, but run has 5 outputs"),
+        ("run --data composites", "--data composites is for segmentation, which the outputs of run are not; give the"),
+        ("grey --data images", "grey reads images of 1 channels, but those of --data have 3; choose a network with"),
         ("run --data images --resolution 7", "resolution = 7×7 is too small"),
         ("run --data images --resolution 32 --batch-size 9", "calibration needs at least one batch of 9 images"),
         ("run --data images --out images/0.png", "images/0.png"),
@@ -232,4 +236,100 @@ def test_damaged_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> 
     (trained / "made").mkdir()
     (trained / "made" / "settings.json").write_text("[")
     assert main(COMMAND.split()) == 2
-    assert "settings.json can't be read; remove made to measure again" in capsys.readouterr().err
+    assert "settings.json can't be read; choose a new folder with --out" in capsys.readouterr().err
+    (trained / "made" / "settings.json").unlink()
+    (trained / "made" / "rows.jsonl").write_text("")
+    assert main(COMMAND.split()) == 2
+    assert "made has rows.jsonl without settings.json" in capsys.readouterr().err
+
+
+# -- the folder of the results, with costs that are given --------------------------------------------------------------
+
+FOUND = [Piece(0, 0, "ffn", ("a",)), Piece(1, 0, "ffn", ("b",)), Piece("head", None, "head", ("c",))]
+FILES = {"rows.jsonl", "settings.json", "sensitivity.csv", "sensitivity.png", "sensitivity.svg"}
+
+
+class Given:
+    """Costs without a runtime, which count the pieces that are measured."""
+
+    measured: list[tuple[str, ...]]
+
+    def __init__(self, served: nn.Module, request: Request, images: Images, folder: Path) -> None:
+        self.source = folder / "float32.onnx"
+        self.source.write_bytes(b"a graph")
+
+    def cost(self, nodes: Sequence[str] = ()) -> Cost:
+        self.measured.append(tuple(nodes))
+        return Cost(100, 0.25, None)
+
+
+@pytest.fixture
+def given(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the results; costs are given."""
+    Given.measured = []
+    monkeypatch.setattr(sensitivity_command, "Sensitivity", Given)
+    monkeypatch.setattr(sensitivity_command, "pieces", lambda *_: FOUND)
+    return trained / "made"
+
+
+def test_other_files_in_the_folder_are_kept(given: Path) -> None:
+    (given / ".unfinished").mkdir(parents=True)  # of a run that was killed
+    (given / ".unfinished" / "int8.onnx").write_bytes(b"half")
+    others = {given / "model.onnx": "mine", given / "ranges.json": "mine", given / "float32.onnx": "mine"}
+    for path, text in others.items():
+        path.write_text(text)
+    assert main(COMMAND.split()) == 0
+    assert {path: path.read_text() for path in others} == others
+    assert {path.name for path in given.iterdir()} == FILES | {path.name for path in others}
+
+
+def test_a_line_after_an_unfinished_one_is_read(given: Path) -> None:
+    assert main(COMMAND.split()) == 0
+    rows = (given / "rows.jsonl").read_text().splitlines()
+    assert Given.measured == [(), ("a",), ("b",), ("c",)] and len(rows) == 4
+    (given / "rows.jsonl").write_text("\n".join([*rows[:2], rows[2][:30]]))  # as after a crash
+    Given.measured = []
+    assert main(COMMAND.split()) == 0 == main(COMMAND.split())
+    assert Given.measured == [("b",), ("c",)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"weights": 100', '"weights": "many"'), ('"products": 1', '"products": null'),
+        ('"relative_error": 0.25', '"relative_error": NaN'), ('"relative_error": 0.25', '"relative_error": "0.25"'),
+        ('"accuracy": null', '"accuracy": {"score": "top1"}'), ('"branch": 0', '"branch": [0]'),
+        ('"accuracy": null', '"accuracy": {"score": "top1", "before": 1, "after": 1, "change_low": 0, "change_high": 0,'
+         ' "images": 4}'),
+    ],
+)  # fmt: skip
+def test_damaged_rows_are_measured_again(given: Path, before: str, after: str) -> None:
+    assert main(COMMAND.split()) == 0
+    rows = (given / "rows.jsonl").read_text().splitlines()
+    assert before in rows[1]
+    (given / "rows.jsonl").write_text("\n".join([rows[0], rows[1].replace(before, after), *rows[2:], ""]))
+    Given.measured = []
+    assert main(COMMAND.split()) == 0
+    assert Given.measured == [("a",)]
+
+
+def test_an_error_of_the_runtime_is_one_sentence_and_rows_are_kept(
+    given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(subject: Given, nodes: Sequence[str] = ()) -> Cost:
+        if nodes:
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL\nin a node")
+        return Cost(100, 0.25, None)
+
+    monkeypatch.setattr(Given, "cost", broken)
+    assert main(COMMAND.split()) == 2
+    error = capsys.readouterr().err
+    assert "ONNXRuntimeError" in error and error.startswith("error: ") and error.count("\n") == 1
+    assert {path.name for path in given.iterdir()} == {"rows.jsonl", "settings.json"}
+
+
+def test_other_images_of_the_same_folder_are_other_results(given: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(COMMAND.split()) == 0
+    Image.new("RGB", (40, 40), "red").save(given.parent / "images" / "0.png")
+    assert main(COMMAND.split()) == 2
+    assert "made has results of another content of the images" in capsys.readouterr().err

@@ -15,7 +15,9 @@ from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, image_counts
 from hrvit_lab.export.request import Request
+from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork
+from hrvit_lab.parts.head import HEAD
 from hrvit_lab.train import assemble
 from hrvit_lab.train.data.image_files import open_image
 from hrvit_lab.train.data.samples import Samples
@@ -54,10 +56,16 @@ def open_images(
     Raises:
         ConfigError: if there is no such folder or recipe, or its images do not fit the network.
     """
+    if request.channels != 3:
+        raise ConfigError(
+            f"{network.name} reads images of {request.channels} channels, but those of --data have 3; choose a network "
+            "with in_chans = 3"
+        )
     folder = Path(data).expanduser()
     if folder.is_dir():
         return of_folder(folder, network, request, calibration, seed), None
     recipe = recipe_for(data, network, request)
+    check_task(data, network, recipe)
     train, test = (assemble.open_split(recipe, split, None) for split in ("train", "val"))
     classes = int(getattr(network.model, "num_classes", 0) or 0)
     if classes != len(test.class_names):
@@ -83,6 +91,21 @@ def recipe_for(data: str, network: NamedNetwork, request: Request) -> AnyRecipe:
         return recipe
     sizes = [(f"{section}.resolution_px", list(request.resolution)) for section in ("data", "evaluation")]
     return load_recipe(data, model, sizes)
+
+
+def check_task(data: str, network: NamedNetwork, recipe: AnyRecipe) -> None:
+    """Check that the network's outputs are those of the recipe's task.
+
+    Raises:
+        ConfigError: if they are not.
+    """
+    model = network.model
+    head = HEAD[model.config.head] if isinstance(model, HRViT) else HEAD["classifier"]
+    if not head.present or head.whole_image != (recipe.task == "classification"):
+        raise ConfigError(
+            f"--data {data} is for {recipe.task}, which the outputs of {network.name} are not; give the data that it "
+            "was trained on, or a folder of images"
+        )
 
 
 def of_folder(folder: Path, network: NamedNetwork, request: Request, most: int, seed: int) -> Tensor:

@@ -1,6 +1,8 @@
 """The folder of an artifact: it appears complete, or not at all."""
 
+import contextlib
 import errno
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -8,26 +10,53 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import try_lock
+
+PREFIX = ".export-"
 
 
 @contextmanager
 def unfinished(parent: Path) -> Iterator[Path]:
     """A hidden folder in ``parent``, which is created if it is absent. It is removed at the end, unless `finish` gave
-    it its name: after an error or Ctrl-C nothing is left.
+    it its name: after an error or Ctrl-C nothing is left. A process that is killed leaves its folder, and the next one
+    removes it.
 
     Raises:
         OSError: if it cannot be created, with the name of ``parent``.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / f".export-{uuid.uuid4().hex}"
+    _remove_abandoned(parent)
+    folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
     try:
-        folder.mkdir()
+        lock = try_lock(_lock_file(folder))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(parent)) from None
+    assert lock is not None, "the name is new"
     try:
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(parent)) from None
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.release(unlink=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove unfinished folders whose processes have ended."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        if re.fullmatch(f"{re.escape(PREFIX)}[0-9a-f]{{32}}", folder.name) is None:
+            continue
+        with contextlib.suppress(OSError):  # another user's, for example
+            if (lock := try_lock(_lock_file(folder))) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.release(unlink=True)
+
+
+def _lock_file(folder: Path) -> Path:
+    """The file that is locked while a process writes the folder."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def check_new(folder: Path) -> None:

@@ -4,26 +4,30 @@ import argparse
 import hashlib
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment, package_version
-from hrvit_lab.export.accuracy import Accuracy
 from hrvit_lab.export.data_command import drawn, open_images, resized
 from hrvit_lab.export.formats import check_request
 from hrvit_lab.export.graph import served_form
 from hrvit_lab.export.request import Request
 from hrvit_lab.export.sensitivity import Cost, Images, Piece, Sensitivity, pieces
+from hrvit_lab.export.write import refusals
 from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically, write_csv
 from hrvit_lab.network.inputs import input_channels
 from hrvit_lab.network.named import NamedNetwork, open_network
@@ -34,6 +38,8 @@ from hrvit_lab.train.run import plain_name
 
 FOLDER = Path("results") / "export"
 SETTINGS, ROWS, TABLE, FIGURE = "settings.json", "rows.jsonl", "sensitivity.csv", "sensitivity"
+WORK = ".unfinished"
+"""Folder of the files of a run, inside of the results; it is removed at the end."""
 EVERYTHING = "everything"
 USUAL_PX = (224, 224)
 """Input size of a network that is trained at an unknown one."""
@@ -50,6 +56,11 @@ class Row:
     part: str
     products: int
     cost: Cost
+
+
+ROW = TypeAdapter(Row)
+Key = tuple[int | str | None, int | None, str]
+"""Stage, branch and part of a row."""
 
 
 def show_sensitivity(options: argparse.Namespace) -> int:
@@ -100,27 +111,38 @@ def _measure(
     network: NamedNetwork, request: Request, images: Images, folder: Path, console: Console
 ) -> tuple[Row, ...]:
     """All rows: those of the folder, and the missing ones, which are added to it one by one."""
-    kept = _read_rows(folder / ROWS)
+    kept = _read_rows(folder / ROWS, bool(images.targets))
+    work = folder / WORK
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+    work.mkdir()
+    try:
+        return _measure_missing(network, request, images, folder, kept, console)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _measure_missing(
+    network: NamedNetwork, request: Request, images: Images, folder: Path, kept: dict[Key, Row], console: Console
+) -> tuple[Row, ...]:
+    reported = partial(refusals, network.model, request, folder, cli.printable(network.name))
     with quiet():
-        subject = Sensitivity(served_form(network.model), request, images, folder)
+        with reported():
+            subject = Sensitivity(served_form(network.model), request, images, folder / WORK)
         found = [Piece(None, None, EVERYTHING, ()), *pieces(subject.source, network.model)]
         missing = [piece for piece in found if piece.key not in kept]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task, began = bar.add_task("int8", total=len(missing)), time.monotonic()
             for number, piece in enumerate(missing, 1):
-                row = Row(*piece.key, len(piece.nodes), subject.cost(piece.nodes))
+                with reported():
+                    row = Row(*piece.key, len(piece.nodes), subject.cost(piece.nodes))
                 kept[piece.key] = row
                 _add_row(folder / ROWS, row)
                 bar.update(task, advance=1, description=f"int8: {_named(row)}")
                 if not console.is_terminal:
                     left = (time.monotonic() - began) / number * (len(missing) - number)
                     console.print(f"{number} of {len(missing)} · {_named(row)} · {cli.rough_duration(left)} left")
-        rows = [kept[piece.key] for piece in found]
-    for path in folder.glob("*.onnx"):
-        path.unlink()
-    (folder / "ranges.json").unlink(missing_ok=True)
-    return tuple(rows)
+    return tuple(kept[piece.key] for piece in found)
 
 
 def _settings(
@@ -128,12 +150,13 @@ def _settings(
 ) -> dict[str, str | int | float | None]:
     return {
         "network": network.name,
-        "weights": _digest(network.model),
+        "weights": _digest(network.model.state_dict()),
         "data": str(options.data),
         "resolution": cli.show_size(request.resolution),
         "batch size": request.batch_size,
         "calibration images": 0 if request.calibration is None else len(request.calibration),
         "test images": len(images.pixels),
+        "content of the images": _digest({"calibration": request.calibration, "test": images.pixels}),
         "seed": options.seed,
         "version of ONNX Runtime": package_version("onnxruntime"),
     }
@@ -150,11 +173,15 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         known = json.loads(read_bounded(path, MIB))["settings"]
         differing = [key for key in settings if known.get(key) != settings[key]]
     except FileNotFoundError:
+        if (folder / ROWS).exists():
+            raise ConfigError(
+                f"{folder} has {ROWS} without {SETTINGS}, so its settings are unknown; choose a new folder with --out"
+            ) from None
         about = environment()
         write_atomically(path, json.dumps({"settings": dict(settings), "environment": about}, indent=2) + "\n")
         return
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise ConfigError(f"{path} can't be read; remove {folder} to measure again, or choose another --out") from None
+        raise ConfigError(f"{path} can't be read; choose a new folder with --out") from None
     if differing:
         key = differing[0]
         raise ConfigError(
@@ -163,34 +190,51 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _digest(model: nn.Module) -> str:
-    """16 hexadecimal digits of all weights and buffers."""
+def _digest(tensors: Mapping[str, Tensor | None]) -> str:
+    """16 hexadecimal digits of names and values."""
     found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
         found.update(f"{name} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
 
 
 def _add_row(path: Path, row: Row) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
+    """Add a line, after the end of one that a killed run left unfinished.
+
+    Raises:
+        OSError: with the file's name.
+    """
+    try:
+        with path.open("ab+") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            whole = file.read(1) in (b"", b"\n")
+            file.write(b"" if whole else b"\n")
+            file.write(json.dumps(asdict(row)).encode() + b"\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _read_rows(path: Path) -> dict[tuple[int | str | None, int | None, str], Row]:
-    """Rows by stage, branch and part. A line that is not a row is ignored, and its piece is measured again."""
-    found = {}
-    lines = read_bounded(path, MIB).decode(errors="replace").splitlines() if path.exists() else []
-    for line in lines:
+def _read_rows(path: Path, with_accuracy: bool) -> dict[Key, Row]:
+    """Rows by stage, branch and part. A line that is not a row is ignored, and its piece is measured again.
+
+    Args:
+        with_accuracy: whether rows have an accuracy.
+    """
+    found: dict[Key, Row] = {}
+    for line in read_bounded(path, MIB).splitlines() if path.exists() else []:
         try:
-            raw = json.loads(line)
-            cost = raw.pop("cost")
-            accuracy = cost.pop("accuracy")
-            row = Row(**raw, cost=Cost(**cost, accuracy=None if accuracy is None else Accuracy(**accuracy)))
-            if math.isfinite(row.cost.relative_error):
-                found[row.stage, row.branch, row.part] = row
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            row = ROW.validate_json(line, strict=True)
+        except ValueError:
             continue
+        accuracy = row.cost.accuracy
+        numbers = [row.cost.relative_error]
+        if accuracy is not None:
+            numbers += [accuracy.before, accuracy.after, accuracy.change_low, accuracy.change_high]
+        if all(map(math.isfinite, numbers)) and (accuracy is not None) == with_accuracy:
+            found[row.stage, row.branch, row.part] = row
     return found
 
 

@@ -4,6 +4,8 @@ import copy
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +74,26 @@ def export_network(model: nn.Module, request: Request, folder: Path, *, name: st
     plain = copy.deepcopy(model).eval()
     path = folder / form.file
     check_space(plain, folder)
+    with refusals(plain, request, folder, name), quiet(), torch.no_grad():
+        form.write(served_form(plain), request, path)
+        run = form.load(path, request)
+        checks = tuple(compare(plain, run, request, seed))
+        shapes = tuple(tuple(output.shape) for output in run(torch.zeros(request.shape)))
+    check_agreement(checks, name, request)
+    return Exported(path, request, checks, shapes)
+
+
+@contextmanager
+def refusals(model: nn.Module, request: Request, folder: Path, name: str) -> Iterator[None]:
+    """Describe the errors of exporters and runtimes in one sentence.
+
+    Raises:
+        ConfigError: for a network that cannot be exported.
+        OSError: for files that cannot be written to ``folder``.
+        MemoryError: if there is too little memory.
+    """
     try:
-        with quiet(), torch.no_grad():
-            form.write(served_form(plain), request, path)
-            run = form.load(path, request)
-            checks = tuple(compare(plain, run, request, seed))
-            shapes = tuple(tuple(output.shape) for output in run(torch.zeros(request.shape)))
+        yield
     except (ConfigError, MemoryError):
         raise
     except Exception as error:  # exporters and runtimes raise different exceptions
@@ -85,10 +101,8 @@ def export_network(model: nn.Module, request: Request, folder: Path, *, name: st
             raise OSError(error.errno, error.strerror, str(folder)) from None
         if is_out_of_memory(error):
             raise MemoryError(f"{name} at {show_size(request.resolution)}") from None
-        check_space(plain, folder, needed=MIB)  # a full disk is the likely reason
+        check_space(model, folder, needed=MIB)  # a full disk is the likely reason
         raise ConfigError(_refused(name, request, error)) from error
-    check_agreement(checks, name, request)
-    return Exported(path, request, checks, shapes)
 
 
 def check_space(model: nn.Module, folder: Path, needed: int | None = None) -> None:
