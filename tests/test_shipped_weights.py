@@ -19,6 +19,7 @@ from hrvit_lab.network.baselines import network_from_dict
 from hrvit_lab.study.__main__ import main as study
 from hrvit_lab.train import assemble
 from hrvit_lab.train.__main__ import main as train
+from hrvit_lab.train.data.composites import open_composites
 from hrvit_lab.train.recipe import load_recipe
 from hrvit_lab.train.transforms import classify
 
@@ -70,6 +71,28 @@ def test_the_score_of_a_classifier_equals_that_of_a_naive_loop(name: str) -> Non
     right = int((logits.argmax(1).numpy() == labels).sum())
     share = network.score_percent / 100
     assert abs(right / 200 - share) < 4 * (share * (1 - share) / 200) ** 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".composites")])
+def test_the_score_of_a_segmenter_is_near_that_of_a_naive_loop(name: str, tmp_path: Path) -> None:
+    """On 100 scenes with the first 200 test items of Fashion-MNIST: the stated score is that of all items."""
+    network = shipped()[name]
+    model = create_model(network.name, pretrained=True).eval()
+    with np.load(DATA / "fashion_mnist_test_200.npz") as file:
+        for kind in ("images-idx3", "labels-idx1"):
+            write_idx(tmp_path / f"t10k-{kind}-ubyte", file[kind.partition("-")[0]])
+    scenes = open_composites("val", tmp_path)
+    both, either = np.zeros(11), np.zeros(11)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.mean, network.std))
+    for index in range(100):
+        image, labels, _ = scenes.drawn(index)
+        with torch.no_grad():
+            logits = model(((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)[None])
+        predicted = torch.nn.functional.interpolate(logits, labels.shape, mode="bilinear")[0].argmax(0).numpy()
+        for number in range(11):
+            both[number] += ((predicted == number) & (labels == number)).sum()
+            either[number] += ((predicted == number) | (labels == number)).sum()
+    assert abs(100 * (both / either).mean() - network.score_percent) < 6
 
 
 def test_with_other_classes_and_channels_the_other_weights_are_loaded() -> None:
