@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from websockets.sync.client import connect
 
 from hrvit_lab.app import folders, point_names
 from hrvit_lab.app import widgets as text
+from hrvit_lab.app.__main__ import main as app_command
 from hrvit_lab.app.builder import exports, kinds, words
 from hrvit_lab.app.main import PAGES, address
 from hrvit_lab.app.pages import studies
@@ -260,6 +262,33 @@ def test_results_folder_comes_only_from_the_command_line(results: Path) -> None:
     assert folders.results_root(["--results", "other"]) == Path("other")
     source = ast.unparse(ast.parse(Path(studies.__file__).read_text(encoding="utf-8")))
     assert "query_params" not in source
+
+
+def test_names_of_files_that_begin_with_a_dash_reach_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def run_it(command: list[str]) -> SimpleNamespace:
+        given.extend(command[command.index("--") + 1 :])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run_it)
+    assert app_command(["--results=-r", "--profile=--p.json"]) == 0
+    assert folders.results_root(given) == Path("-r") and folders.profile_path(given) == Path("--p.json")
+
+
+def test_an_option_without_a_value_is_said_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["app.py", "--profile"])
+    app = run(draw_main)
+    assert [re.sub(r"\\(.)", r"\1", error.value).replace("\u2060", "") for error in app.error] == [
+        "the app was started with invalid options: argument --profile: expected one argument; see hrvit-lab app --help"
+    ]
+    assert not app.exception
+
+
+def draw_main() -> None:
+    from hrvit_lab.app import main
+
+    main.run()
 
 
 def test_newest_study_comes_first(results: Path) -> None:

@@ -1,6 +1,7 @@
 """Page Build: the state in the address, every valid config, faults beside their fields, budgets, exports."""
 
 import base64
+import json
 import os
 import random
 import re
@@ -551,6 +552,62 @@ def test_without_a_profile_latency_is_not_offered_and_an_address_says_what_to_do
     assert "give it by --profile" in warned(app)
     monkeypatch.setattr(sys, "argv", ["app", "--profile", str(tmp_path / "none.json")])
     assert "none.json not found" in warned(opened({"preset": "hrvit_nano", "cost": "latency_ms"}))
+
+
+def test_a_profile_that_changes_is_read_again(with_profile: Path) -> None:
+    config, _ = draws(1)(0, 0)
+    before = predicted.predicted(config, (96, 96)).latency_ms
+    written = with_profile.stat()
+    write_profile(with_profile, measured(11))
+    os.utime(with_profile, ns=(written.st_atime_ns, written.st_mtime_ns))  # on a file system with a coarse clock
+    after = predicted.predicted(config, (96, 96)).latency_ms
+    assert after == predict(config, load_profile(with_profile), 96).value != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("n" * 300, None, "File name too long"),
+        ("folder", "", "it is not a regular file"),
+        ("list.json", "[]", "is not a profile"),
+        ("nested.json", "[" * 10_000, "it is not JSON"),
+        ("other.json", '{"version": 2}', "is a profile of another version"),
+        ("words.json", '{"version": 1, "networks": "many"}', "is not a profile"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str | None, sentence: str
+) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    monkeypatch.setattr(sys, "argv", ["app", "--profile", str(path)])
+    with pytest.raises(ConfigError, match=sentence):
+        predicted.predicted(preset("hrvit_nano"), (96, 96))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("resolution", [0, 64], "resolution"), ("resolution", [64, 10**12], "resolution"),
+        ("resolution", [1, 1], "a network is invalid .resolution = 1×1 is too small.*measure it again"),
+        ("config", {"widths": -1}, "a network is invalid .*measure it again"),
+        ("config", {"no_field": 1}, "a network is invalid .*measure it again"),
+        ("parts_ms", [0.0], "no part of a network has a latency"), ("whole_ms", 0, "whole_ms"),
+        ("whole_ms", 1e300, "whole_ms"),
+    ],
+)  # fmt: skip
+def test_a_profile_with_an_invalid_network_is_named(
+    with_profile: Path, field: str, value: object, sentence: str
+) -> None:
+    raw = json.loads(with_profile.read_text())
+    raw["networks"][3][field] = value
+    with_profile.write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match=sentence) as error:
+        predicted.predicted(preset("hrvit_nano"), (96, 96))
+    assert str(with_profile) in str(error.value)
 
 
 # -- speed -----------------------------------------------------------------------------------------------

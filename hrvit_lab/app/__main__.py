@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("the app needs streamlit; run pip install 'hrvit-lab[app]'")
         script = Path(__file__).with_name("main.py")
         command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(options.port)]
-        profile = [] if options.profile is None else ["--profile", str(options.profile)]
-        return subprocess.run([*command, "--", "--results", str(options.results), *profile]).returncode
+        profile = [] if options.profile is None else [f"--profile={options.profile}"]
+        return subprocess.run([*command, "--", f"--results={options.results}", *profile]).returncode
 
     return cli.run(work, interrupted="the app is closed")
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from hrvit_lab.errors import ConfigError
+
 REFERENCE = Path(__file__).resolve().parents[2] / "studies" / "measured"
 """Studies whose results come with the repository; absent from an installed package."""
 
@@ -21,6 +23,15 @@ def profile_path(arguments: list[str]) -> Path | None:
     """The latency profile that Build predicts from: `--profile` of the command line."""
     path: Path | None = _options(arguments).profile
     return path
+
+
+def check_options(arguments: list[str]) -> None:
+    """Check the options of the command line.
+
+    Raises:
+        ConfigError: if an option has no value.
+    """
+    _options(arguments)
 
 
 def find_results(root: Path) -> dict[str, Path]:
@@ -43,4 +54,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--profile", type=Path, default=None)
-    return parser.parse_known_args(arguments)[0]
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"the app was started with invalid options: {error}; see hrvit-lab app --help") from None

@@ -1,13 +1,17 @@
 """The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`."""
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from hrvit_lab.app.folders import check_options
 from hrvit_lab.app.pages import build, compare, explore, look_inside, published, studies
 from hrvit_lab.app.pages import run as run_page
+from hrvit_lab.app.widgets import plain
+from hrvit_lab.errors import ConfigError
 
 
 class Page(NamedTuple):
@@ -37,6 +41,11 @@ def run() -> None:
     st.set_page_config(page_title="hrvit_lab", page_icon=":material/account_tree:", layout="wide")
     if st.context.theme.type == "dark":
         st.html(DARK_TAGS)
+    try:
+        check_options(sys.argv[1:])
+    except ConfigError as error:
+        st.error(plain(str(error)))
+        st.stop()
     pages = [_page(page, address(page)) for page in PAGES]
 
     def lead_on() -> None:

@@ -82,6 +82,8 @@ def fit(timed: Iterable[tuple[Part, float]]) -> Table:
 
     Args:
         timed: parts with the latency of a call in milliseconds; a part may occur several times, its median counts.
+    Raises:
+        ConfigError: for latencies that no weights fit.
     """
     from scipy.optimize import nnls  # imported here because it takes a second
 
@@ -94,7 +96,10 @@ def fit(timed: Iterable[tuple[Part, float]]) -> Table:
         medians = np.array([float(np.median(values)) for values in by_part.values()])
         work = np.array([point.work for point in points])
         scale = np.maximum(np.abs(work).max(axis=0), 1e-12)
-        weights, _ = nnls((work / scale) / medians[:, None], np.ones(len(medians)))  # relative errors
+        try:
+            weights, _ = nnls((work / scale) / medians[:, None], np.ones(len(medians)))  # relative errors
+        except RuntimeError:  # too many iterations
+            raise ConfigError(f"the latencies of {family} can't be fitted; measure the profile again") from None
         weights = weights / scale
         corrections = np.log(medians / np.maximum(work @ weights, SMALLEST_MS))
         places = np.array([point.place for point in points])

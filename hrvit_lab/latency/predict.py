@@ -33,6 +33,7 @@ FEWEST = FOLDS
 """Smallest number of networks in a profile that predicts."""
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
+Side = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class _Section(BaseModel):
@@ -75,7 +76,7 @@ class TimedNetwork(_Section):
     """
 
     config: dict[str, Any]
-    resolution: tuple[int, int]
+    resolution: tuple[Side, Side]
     whole_ms: Positive
     parts_ms: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] = Field(max_length=10_000)
     control: tuple[Positive, Positive, Positive]
@@ -217,10 +218,7 @@ def read_profile(path: Path) -> Profile | None:
             raise ConfigError(f"{path} is a profile of another version; measure it again with another --out")
         file = _File.model_validate(raw)
         for network in file.networks:
-            if not any(network.parts_ms):
-                raise ConfigError(f"{path}: no part of a network has a latency; measure it again with another --out")
-            if len(network.parts_ms) != sum(1 for _ in parts_of(_config(network), network.resolution)):
-                raise ConfigError(f"{path}: a network has another number of parts; measure it again with another --out")
+            _check(network, path)
     except FileNotFoundError:
         return None
     except ConfigError:
@@ -231,6 +229,25 @@ def read_profile(path: Path) -> Profile | None:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise ConfigError(f"{path} can't be read: {reason}; choose another file") from None
     return Profile(file.conditions, file.space, file.seed, file.networks, file.environment)
+
+
+def _check(network: TimedNetwork, path: Path) -> None:
+    """Check that a network of a profile has a config and a latency for each of its parts.
+
+    Raises:
+        ConfigError: one sentence with the file and the remedy.
+    """
+    remedy = "measure it again with another --out"
+    try:
+        config = _config(network)
+        config.check_resolution(network.resolution)
+        parts = sum(1 for _ in parts_of(config, network.resolution))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: a network is invalid ({error}); {remedy}") from None
+    if not any(network.parts_ms):
+        raise ConfigError(f"{path}: no part of a network has a latency; {remedy}")
+    if len(network.parts_ms) != parts:
+        raise ConfigError(f"{path}: a network has another number of parts; {remedy}")
 
 
 def write_profile(path: Path, profile: Profile) -> None:

@@ -52,8 +52,7 @@ def predicted(config: HRViTConfig, size: tuple[int, int]) -> Predicted:
     path = profile_path(sys.argv[1:])
     if path is None:
         raise ConfigError("there is no profile; measure one with 'hrvit-lab latency profile', and give it by --profile")
-    modified_ns = path.stat().st_mtime_ns if path.is_file() else 0
-    profile = _load(path, modified_ns)
+    profile = _load(path, _stamp(path))
     estimate = predict(config, profile, size)
     parts = predict_parts(config, profile, size)
     values = pd.DataFrame(
@@ -67,8 +66,17 @@ def predicted(config: HRViTConfig, size: tuple[int, int]) -> Predicted:
     return Predicted(estimate.value, estimate.low, estimate.high, values, str(profile.conditions))
 
 
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Numbers that differ after the file was written again; none if it can't be read, which `_load` describes."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 @st.cache_resource(max_entries=2, show_spinner="Reading the profile")
-def _load(path: Path, modified_ns: int) -> "Profile":
+def _load(path: Path, stamp: tuple[int, ...]) -> "Profile":
     from hrvit_lab.latency.predict import load_profile
 
     return load_profile(path)
