@@ -1,6 +1,8 @@
 """Trained networks of the package: by our names and timm's, with the scores that their files state."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from ship_a_segmenter import CHANGES, CLASSES, NAME, PX
 from test_data import write_idx
+from test_scenes import write_fashion
 
 from hrvit_lab import ConfigError, count, create_model, load_checkpoint, preset
 from hrvit_lab.config import shipped
@@ -237,3 +241,30 @@ def test_commands_that_do_not_use_trained_weights_refuse_the_name(
         assert "starts from random weights" in error or "trains from random weights" in error, error
         assert study([str(file), "--out", str(tmp_path / "results"), "--dry-run", "--metrics", "macs"]) == 0
         capsys.readouterr()
+
+
+# -- networks that differ from their preset ----------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(900)
+def test_a_shipped_network_may_differ_from_its_preset(tmp_path: Path) -> None:
+    """A segmenter of three branches with random weights: by our names and timm's, and in commands."""
+    write_fashion(tmp_path)
+    script = Path(__file__).with_name("ship_a_segmenter.py")
+    run = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    wanted = preset("hrvit_nano").replace(name=NAME, num_classes=CLASSES, **CHANGES)
+    assert found["config"] == wanted.model_dump(mode="json")
+    assert found["same"] and found["shape"] == [1, CLASSES, PX // 4, PX // 4]
+    assert found["macs"][0] == found["macs"][1] == count(wanted, PX).macs
+    assert found["classes"] == [f"class {number}" for number in range(CLASSES)]
+    assert found["input_size"] == [3, PX, PX] and found["untrained"] == 48 and found["preset"]
+    other = ["head.classifier.bias", "head.classifier.weight", "stem.conv1.weight"]
+    assert found["new"] == [other, other]
+    assert found["features"] == [[1, 8 * 2**n, PX // 2 ** (n + 2), PX // 2 ** (n + 2)] for n in range(3)]
+    assert found["opened"] == [True, "class 0", []]
+    assert found["trained"] == [0, []] and found["evaluated"] == [0, 3]
+    assert "Initial weights" in run.stdout and "starts from random weights" not in run.stdout

@@ -70,7 +70,7 @@ def _entrypoint(name: str) -> Callable[..., "HRViT"]:
         ours = isinstance(tag, str)  # otherwise a description of the user's own weights, which timm loads
         tagged = f"{name}.{tag}" if ours and tag else name
         weights = shipped_weights(tagged) if ours and (tag or pretrained) else None
-        branches = NETWORKS[name].num_branches
+        branches = (preset(tagged) if tagged in shipped() else NETWORKS[name]).num_branches
         features = {"out_indices": tuple(range(branches)), "feature_cls": "getter"}
 
         def make(device: Any = None, dtype: Any = None, global_pool: str = "avg", **changes: Any) -> "HRViT":
