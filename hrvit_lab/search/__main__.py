@@ -1,4 +1,4 @@
-"""The command line of ``hrvit-lab search``, ``hrvit-lab search score`` and ``hrvit-lab search quality``."""
+"""The command line of ``hrvit-lab search``, and of ``score``, ``quality`` and ``supernet`` after it."""
 
 import sys
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ examples:
   hrvit-lab search mine.yaml --evaluations 50000 --seeds 0,1,2
   hrvit-lab search score hrvit_nano mit_b0 --predictors zico,naswot
   hrvit-lab search quality predictor_quality
+  hrvit-lab search supernet nano_by_zico predictor_quality
 
 Costs are computed in closed form. Networks are built only for predictors of accuracy, and trained only if the search
 file has the section trainings; its networks are then proposed by a sampler of Optuna. A search can be stopped at any
@@ -34,6 +35,16 @@ examples:
 Exit code: 0 success, 2 invalid request, 130 interrupted.
 """
 
+SUPERNET_EXAMPLES = """\
+examples:
+  hrvit-lab search supernet nano_by_zico predictor_quality
+  hrvit-lab search supernet mine.yaml my_study.yaml --epochs 60
+
+The training can be stopped at any time; the same command continues it.
+
+Exit code: 0 success, 1 the training diverged, 2 invalid request, 130 interrupted.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
@@ -44,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _score(given[1:])
         if given[:1] == ["quality"]:
             return _quality(given[1:])
+        if given[:1] == ["supernet"]:
+            return _supernet(given[1:])
         options = parser().parse_args(given)
         with cli.loading():
             from hrvit_lab.config import ConfigError  # imported here to keep --help fast
@@ -155,6 +168,39 @@ def quality_parser() -> cli.Parser:
         "--batch-size", type=cli.whole(4, 4096), default=32, metavar="N",
         help="number of images, equally many of each class (default: 32)",
     )  # fmt: skip
+    return parser
+
+
+def _supernet(arguments: Sequence[str]) -> int:
+    options = supernet_parser().parse_args(arguments)
+    with cli.loading():
+        from hrvit_lab.search.supernet_command import train_supernet
+
+    return train_supernet(options)
+
+
+def supernet_parser() -> cli.Parser:
+    """The command line of ``hrvit-lab search supernet``."""
+    parser = cli.Parser(
+        "hrvit-lab search supernet",
+        "Train one supernet over the space of a search: its networks share the weights of the largest one. Then score "
+        "the networks of a study with inherited weights. 'hrvit-lab search quality' compares these scores with "
+        "separate trainings. Data and training options are those of the study.",
+        SUPERNET_EXAMPLES,
+    )
+    parser.add_argument("search", metavar="SEARCH|FILE.yaml", help="name of the search, or path of its file")
+    parser.add_argument("study", metavar="STUDY|FILE.yaml", help="name of the study, or path of its file")
+    parser.add_argument(
+        "--epochs", type=cli.whole(1, 10_000), default=30, metavar="N",
+        help="passes over the training images; each step trains 4 networks (default: 30)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=cli.seed, default=0, metavar="N",
+        help="seed of initial weights, order of images, and drawn networks (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=cli.path, default=Path("results"), metavar="DIR", help="folder of all results (default: results)"
+    )
     return parser
 
 

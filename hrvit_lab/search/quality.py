@@ -26,6 +26,13 @@ FEWEST = 8
 WANTED = 40
 """With fewer networks, intervals are wide."""
 
+KEPT_FROM = 0.6
+"""A supernet needs at least this τ."""
+CURVES = ("early", "extrapolated")
+"""Predictions from the learning curve of each network."""
+SUPERNET = "supernet"
+"""The accuracy of networks with the weights of a supernet."""
+
 Matrix = NDArray[np.float64]
 AZ_NAS = ("expressivity", "progressivity", "trainability", "macs")
 
@@ -158,6 +165,34 @@ def verdict(found: pd.DataFrame, networks: int, labels: Mapping[str, str]) -> li
     if networks < WANTED:
         sentences.append(f"{networks} networks are few: with fewer than {WANTED}, intervals are wide.")
     return sentences
+
+
+def supernet_verdict(found: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Sentences: is a supernet worth its training? It is kept if its τ is at least 0.6 and above that of all others.
+
+    Args:
+        found: from `quality`, with the row ``supernet``.
+        labels: of predictors, as shown to users.
+    """
+    rows = found.set_index("predictor")
+    row = rows.loc[SUPERNET]
+    others = rows["tau"].drop(SUPERNET).dropna()
+
+    def best(of: "pd.Series[float]") -> str:
+        return f"{labels.get(str(of.idxmax()), str(of.idxmax()))}, τ {of.max():.2f}"
+
+    said = f"The supernet has τ {row['tau']:.2f} [{row['tau_low']:.2f}, {row['tau_high']:.2f}]"
+    enough, above = row["tau"] >= KEPT_FROM, row["tau"] > others.max()
+    if enough and above:
+        return f"{said}, at least {KEPT_FROM} and above every other predictor ({best(others)}): it is kept."
+    reasons = [f"below {KEPT_FROM}"] * (not enough) + [f"not above the best other predictor ({best(others)})"] * (
+        not above
+    )
+    sentence = f"{said}, {' and '.join(reasons)}: it is left out."
+    cheap = others.drop(list(CURVES), errors="ignore")
+    if others.idxmax() in CURVES:
+        sentence += f" Without predictions from the learning curve of each network, the best one is {best(cheap)}."
+    return sentence
 
 
 def _with_controls(columns: int) -> Sequence[Sequence[int]]:

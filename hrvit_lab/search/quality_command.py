@@ -19,7 +19,18 @@ from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.predictors.curves import extrapolate
 from hrvit_lab.search.predictors.kept import KeptScores
 from hrvit_lab.search.predictors.score import fitting, load_batch, score_config
-from hrvit_lab.search.quality import AZ_NAS, CONTROLS, az_nas, quality, tau_matrix, verdict
+from hrvit_lab.search.quality import (
+    AZ_NAS,
+    CONTROLS,
+    CURVES,
+    SUPERNET,
+    az_nas,
+    quality,
+    supernet_verdict,
+    tau_matrix,
+    verdict,
+)
+from hrvit_lab.search.supernet.scores import FOLDER, read_rows
 from hrvit_lab.study.results import Results
 from hrvit_lab.study.run import load_results
 from hrvit_lab.study.spec import DataChoice
@@ -31,6 +42,7 @@ LABELS: Mapping[str, str] = {
     "az_nas": "AZ-NAS",
     "early": "accuracy after half of the epochs",
     "extrapolated": "extrapolated learning curve",
+    SUPERNET: "accuracy inherited from the supernet",
 }
 
 
@@ -58,15 +70,21 @@ def show_quality(options: argparse.Namespace) -> int:
     _print(found, results, networks, console)
     if (agreement := between_seeds(results, score)) is not None:
         console.print(f"Rankings by two seeds agree with τ {agreement:.2f}: no predictor can be expected to do better.")
-    trained = found[~found["predictor"].isin(("early", "extrapolated"))]
-    for sentence in verdict(trained, networks, LABELS):
+    untrained = found[~found["predictor"].isin((*CURVES, SUPERNET))]
+    sentences = verdict(untrained, networks, LABELS)
+    if SUPERNET in table:
+        sentences.append(supernet_verdict(found, LABELS))
+    for sentence in sentences:
         console.print(sentence, soft_wrap=True)
     console.print(f"{'quality':<12} {into}: quality.csv, scores.csv", soft_wrap=True)
     return 0
 
 
 def scored(results: Results, score: str, choice: BatchChoice, into: Path, console: Console) -> pd.DataFrame:
-    """Variants with accuracy, costs, scores of all predictors that fit them, and predictions from learning curves."""
+    """Variants with accuracy, costs, scores of all predictors that fit them, and predictions from learning curves.
+
+    If a supernet has scored all of them, also with the accuracy that they inherit.
+    """
     networks = _networks(results)
     keys = [key for key in PREDICTORS if all(fitting(key, config) for config in networks.values())]
     kept, rows = KeptScores(into, choice), []
@@ -83,6 +101,14 @@ def scored(results: Results, score: str, choice: BatchChoice, into: Path, consol
         found |= _from_curves(results, name, score)
         rows.append({"variant": name, score: accuracy.get(name), **costs, **found})
     table = pd.DataFrame(rows)
+    inherited = read_rows(results.folder / FOLDER)
+    missing_rows = [name for name, config in networks.items() if config.id not in inherited]
+    if not missing_rows:
+        table[SUPERNET] = [inherited[config.id].top1 for config in networks.values()]
+    elif inherited:
+        console.print(
+            f"The supernet has no score of {missing_rows[0]}, so it is left out; run it again.", soft_wrap=True
+        )
     if set(AZ_NAS) <= set(table):
         table["az_nas"] = az_nas(table)
     return table
