@@ -22,6 +22,7 @@ from hrvit_lab.network.build import build
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.search.__main__ import main
 from hrvit_lab.search.genome import Space
+from hrvit_lab.search.hold import held
 from hrvit_lab.search.quality import SUPERNET, quality, supernet_verdict
 from hrvit_lab.search.spec import load_search
 from hrvit_lab.search.supernet import training as supernets
@@ -441,6 +442,23 @@ def test_a_training_that_ends_early_is_one_sentence(
     assert main(command(tmp_path)) == code
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_folder_that_is_held_or_can_not_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hrvit_lab.search.supernet.family.DRAWN", 2)
+    arguments = command(tmp_path)
+    folder = tmp_path / "out" / "tiny" / FOLDER
+    folder.mkdir(parents=True)
+    with held(folder):
+        assert main(arguments) == 2
+    assert f"has run this search in {folder.parent} since" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "file")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "can't be written" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.count import count
 from hrvit_lab.environment import versions
-from hrvit_lab.files import try_lock
 from hrvit_lab.latency.timing import intra_op_threads
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
+from hrvit_lab.search.hold import Hold, held
 from hrvit_lab.search.spec import load_search
 from hrvit_lab.search.supernet import training as supernets
 from hrvit_lab.search.supernet.family import Family, family_of
@@ -50,18 +51,16 @@ def train_supernet(options: argparse.Namespace) -> int:
     )
     family = family_of(space, networks.values(), data.num_classes, spec.train_resolution, options.seed)
     folder = RunFolder(options.out / study_name(path) / FOLDER)
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = try_lock(folder.path / "supernet.lock")
-    except OSError as error:
-        raise ConfigError(f"--out {options.out} can't be written: {error.strerror}; choose another folder") from None
-    if lock is None:
-        raise ConfigError(f"another process trains the supernet in {folder.path}; wait for it, or use another --out")
-    try:
-        with intra_op_threads(spec.train.threads):
-            return _run(spec, networks, family, data, folder, options)
-    finally:
-        lock.release(unlink=True)
+    with ExitStack() as ours:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            hold = ours.enter_context(held(folder.path))
+        except OSError as error:
+            raise ConfigError(
+                f"--out {options.out} can't be written: {error.strerror}; choose another folder"
+            ) from None
+        ours.enter_context(intra_op_threads(spec.train.threads))
+        return _run(spec, networks, family, data, folder, hold, options)
 
 
 def networks_of(spec: Spec) -> dict[str, HRViTConfig]:
@@ -86,6 +85,7 @@ def _run(
     family: Family,
     data: ImageData,
     folder: RunFolder,
+    hold: Hold,
     options: argparse.Namespace,
 ) -> int:
     console = cli.console()
@@ -108,7 +108,7 @@ def _run(
         (folder.path / TABLE).unlink(missing_ok=True)  # of weights that are not the last ones
     with _bar(console) as bar:
         try:
-            _train(training, progress, about, folder, bar)
+            _train(training, progress, about, folder, hold, bar)
         except loop.Interrupted as ended:
             cli.complain(
                 f"interrupted after step {training.engine.step:,} of {total:,}; run the same command to resume"
@@ -117,7 +117,7 @@ def _run(
         except TrainingDiverged as error:
             cli.complain(f"error: {error}")
             return 1
-        rows = _score(training, networks, spec.train_resolution, folder.path, bar)
+        rows = _score(training, networks, spec.train_resolution, folder.path, hold, bar)
     accuracies = [row.top1 for row in rows]
     console.print(
         f"With inherited weights, top-1 of {len(rows)} networks is {min(accuracies):.2f} % to {max(accuracies):.2f} %.",
@@ -129,11 +129,17 @@ def _run(
 
 
 def _train(
-    training: supernets.Training, progress: loop.Progress, about: Mapping[str, Any], folder: RunFolder, bar: Progress
+    training: supernets.Training,
+    progress: loop.Progress,
+    about: Mapping[str, Any],
+    folder: RunFolder,
+    hold: Hold,
+    bar: Progress,
 ) -> None:
     task = bar.add_task("trained", total=training.plan.total_steps, completed=training.engine.step)
 
     def save(engine: Engine, reached: loop.Progress) -> None:
+        hold.check()
         folder.save(loop.as_state(engine, reached, about), keep=1)
 
     supernets.proceed(
@@ -152,6 +158,7 @@ def _score(
     networks: Mapping[str, HRViTConfig],
     resolution: tuple[int, int],
     folder: Path,
+    hold: Hold,
     bar: Progress,
 ) -> list[Row]:
     """Rows of all networks, written after each."""
@@ -159,13 +166,11 @@ def _score(
     task = bar.add_task("scored", total=len(networks))
     for name, config in networks.items():
         if config.id in known:
-            row = known[config.id]._replace(variant=name)
+            rows.append(known[config.id]._replace(variant=name))
         else:
-            scores = supernets.score(training, config)
-            counts = count(config, resolution)
-            row = Row(name, config.id, counts.params, counts.macs, scores["top1"], scores["loss"])
-        rows.append(row)
-        if config.id not in known:
+            scores, counts = supernets.score(training, config), count(config, resolution)
+            rows.append(Row(name, config.id, counts.params, counts.macs, scores["top1"], scores["loss"]))
+            hold.check()
             write_rows(folder, rows)
         bar.advance(task)
     write_rows(folder, rows)
