@@ -314,9 +314,8 @@ def trained(digits: ImageData, folder: Path, kill_at: int | None = None) -> tupl
 
 def test_a_killed_training_continues_bit_by_bit(digits: ImageData, tmp_path: Path) -> None:
     whole, rows = trained(digits, tmp_path / "a")
-    for kill_at in (2, 4):
-        with pytest.raises(Killed):
-            trained(digits, tmp_path / "b", kill_at)
+    with pytest.raises(Killed):
+        trained(digits, tmp_path / "b", kill_at=4)
     resumed, resumed_rows = trained(digits, tmp_path / "b")
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(tensor, resumed.supernet.state_dict()[name]), name
