@@ -11,7 +11,7 @@ from typing import Any
 
 NAME = "hrvit_nano.composites"
 CHANGES = {
-    "head": "segformer", "segformer_width": 48, "depths": [[1], [1, 1], [1, 1, 1]], "widths": [8, 16, 32],
+    "head": "segformer", "segformer_width": 64, "depths": [[1], [1, 1], [1, 1, 1]], "widths": [8, 16, 32],
     "window_sizes": [1, 2, 4], "head_widths": [4, 8, 16], "head_dims": 8, "mlp_ratios": 2, "attention": "cross_shaped",
     "ffn": "mixcfn",
 }  # fmt: skip

@@ -261,7 +261,7 @@ def test_a_shipped_network_may_differ_from_its_preset(tmp_path: Path) -> None:
     assert found["same"] and found["shape"] == [1, CLASSES, PX // 4, PX // 4]
     assert found["macs"][0] == found["macs"][1] == count(wanted, PX).macs
     assert found["classes"] == [f"class {number}" for number in range(CLASSES)]
-    assert found["input_size"] == [3, PX, PX] and found["untrained"] == 48 and found["preset"]
+    assert found["input_size"] == [3, PX, PX] and found["untrained"] == 64 and found["preset"]
     other = ["head.classifier.bias", "head.classifier.weight", "stem.conv1.weight"]
     assert found["new"] == [other, other]
     assert found["features"] == [[1, 8 * 2**n, PX // 2 ** (n + 2), PX // 2 ** (n + 2)] for n in range(3)]
