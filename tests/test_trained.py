@@ -43,3 +43,11 @@ def test_a_card_has_the_curve_of_its_training() -> None:
     assert network.score_percent == curve["eval_top1"].iloc[-1]
     card = " ".join(network.card.read_text(encoding="utf-8").split())
     assert ", ".join(f"{score:.2f}" for score in curve["eval_top1"]) in card
+
+
+def test_the_stated_attention_on_items_is_the_mean_of_its_table() -> None:
+    table = pd.read_csv(ROOT / "studies" / "trained" / "composites" / "hrvit_nano-seed0" / "attention_on_items.csv")
+    trained, random, equal = (table[name].mean() for name in ("trained", "random", "equal_attention"))
+    said = " ".join((ROOT / "docs" / "insight.md").read_text(encoding="utf-8").split())
+    assert f"gives {trained:.1%} of its attention".replace("%", " %") in said
+    assert f"{random:.1%} with random".replace("%", " %") in said and f"{random:.1%}" == f"{equal:.1%}"

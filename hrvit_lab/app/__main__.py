@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     parser.add_argument(
         "--profile", type=cli.path, metavar="DEVICE.json",
-        help="a profile of 'hrvit-lab latency profile', from which Build predicts latency",
+        help="a profile of 'hrvit-lab latency profile', from which Build predicts latency (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--port", type=cli.whole(1024, 65535), default=8501, metavar="N", help="local TCP port (default: 8501)"

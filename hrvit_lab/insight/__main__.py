@@ -26,8 +26,8 @@ Exit code: 0 success, 2 invalid request. 'hrvit-lab insight items MODEL' measure
 
 ITEMS_EXAMPLES = """\
 examples:
-  hrvit-lab insight items runs/composites
-  hrvit-lab insight items hrvit_nano.fashion_mnist --scenes 50 --size 128
+  hrvit-lab insight items hrvit_nano.composites
+  hrvit-lab insight items runs/mine --scenes 50 --size 128
 """
 
 
