@@ -73,12 +73,15 @@ def test_a_menu_shows_its_words(browser: "Browser", server: str) -> None:
 
 def test_the_address_keeps_the_state_of_explore(browser: "Browser", server: str) -> None:
     page = opened(browser, f"{server}/explore")
+    points = page.get_by_role("heading", name=re.compile("All points"))
+    unlimited = points.inner_text()
     limits = page.get_by_role("textbox", name="Limits")
     limits.fill("top1 > 96")
     limits.press("Enter")
     page.wait_for_function("location.search.includes('limits')")
+    page.get_by_text(unlimited, exact=True).wait_for(state="detached")  # the address changes before the points do
     settled(page)
-    shown = page.get_by_role("heading", name=re.compile("All points")).inner_text()
+    shown = points.inner_text()
     again = opened(browser, page.url)
     again.wait_for_function("document.querySelector('input[aria-label=Limits]')?.value == 'top1 > 96'")
     settled(again)
