@@ -14,8 +14,9 @@ from torch import nn
 from hrvit_lab import PRESETS, build, create_model
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.models import find_model
-from hrvit_lab.latency.parts import RESIDUAL, measure_parts, record
+from hrvit_lab.latency.parts import measure_parts, record
 from hrvit_lab.latency.show import parts_by_place
+from hrvit_lab.latency.units import RESIDUAL
 from hrvit_lab.network.blocks import Block
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.heads import HEAD

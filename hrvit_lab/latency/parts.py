@@ -34,15 +34,10 @@ from hrvit_lab.latency.timing import (
     intra_op_threads,
     primed,
 )
+from hrvit_lab.latency.units import LABELS
 from hrvit_lab.latency.workload import ieee_float32, memory_errors_named, prepare
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.places import Place, places
-
-RESIDUAL = "residual"
-"""Label of the operations of a block outside its parts."""
-
-LABELS = {"block": RESIDUAL, "patch_embed": "patch embedding"}
-"""Labels of parts in the table, where they differ from their kind."""
 
 WHOLE, SUM = "whole", "sum of parts"
 

@@ -6,7 +6,7 @@ networks which the fit has not seen, by cross-validation over the profile's netw
 """
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from hrvit_lab.config.text import first_problem
 from hrvit_lab.files import MIB, read_bounded, write_atomically
 from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.fit import Table, fit
-from hrvit_lab.latency.units import inside, parts_of
+from hrvit_lab.latency.units import LABELS, inside, parts_of
 
 VERSION = 1
 """Of the parts and their order; profiles of other versions are refused."""
@@ -160,7 +160,7 @@ class PartLatency(NamedTuple):
     Attributes:
         stage: a number, ``"stem"`` or ``"head"``.
         branch: None for a part that processes all branches.
-        part: its kind; ``"residual"`` for the sums of blocks.
+        part: its label: its kind, or what `LABELS` has for it; ``"residual"`` for the sums of blocks.
     """
 
     stage: int | str
@@ -175,11 +175,11 @@ def predict_parts(config: HRViTConfig, profile: Profile, resolution: int | Size)
     Raises:
         ConfigError: if the profile has no part like one of the network's.
     """
-    found: Counter[tuple[int | str, int | None, str]] = Counter()
+    found: defaultdict[tuple[int | str, int | None, str], float] = defaultdict(float)
     for step in plan(config, resolution).steps():
         for part in inside(step.part):
             ms = profile.whole_by_sum * step.repeats * profile.table.latency_ms(part)
-            found[step.stage, step.branch, part.kind] += ms  # type: ignore[assignment]  # a Counter of numbers
+            found[step.stage, step.branch, LABELS.get(part.kind, part.kind)] += ms
     return [PartLatency(*place, ms) for place, ms in found.items()]
 
 

@@ -13,11 +13,11 @@ from hrvit_lab.config.plan import Part, Size, plan
 from hrvit_lab.cost.count import count
 from hrvit_lab.latency.compare import CONTROL, Budget
 from hrvit_lab.latency.models import build_measurable
-from hrvit_lab.latency.parts import LABELS, PartTimes, measure_parts
+from hrvit_lab.latency.parts import PartTimes, measure_parts
 from hrvit_lab.latency.predict import Conditions, Profile, TimedNetwork, predict
 from hrvit_lab.latency.single import measure_latency
 from hrvit_lab.latency.timing import Clock
-from hrvit_lab.latency.units import RESIDUAL, inside, parts_of
+from hrvit_lab.latency.units import LABELS, inside, parts_of
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 
@@ -119,7 +119,7 @@ def by_call(config: HRViTConfig, resolution: Size, times: PartTimes) -> list[flo
 
 
 def _label(part: Part) -> str:
-    return RESIDUAL if part.kind == RESIDUAL else LABELS.get(part.kind, part.kind)
+    return LABELS.get(part.kind, part.kind)
 
 
 # -- errors of predictions ---------------------------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from hrvit_lab.cost.ledger import area, part_costs, part_totals
 RESIDUAL = "residual"
 """Kind of the operations of a block outside its parts."""
 
+LABELS = {"block": RESIDUAL, "patch_embed": "patch embedding"}
+"""Labels of parts in tables and figures, where they differ from their kind."""
+
 
 class Family(NamedTuple):
     """Parts that differ in tokens and widths only: kind, variant, and the arguments that are not about channels."""

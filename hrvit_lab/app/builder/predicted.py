@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 LATENCY = "latency_ms"
 """The cost, among those that the drawing and the bars show."""
-NAMES = {"patch_embed": "patch embedding"}
-"""Names of parts where they differ from their kinds."""
 EVERYWHERE = "all branches"
 
 
@@ -59,7 +57,7 @@ def predicted(config: HRViTConfig, size: tuple[int, int]) -> Predicted:
         {
             "stage": [part.stage for part in parts],
             "branch": pd.Series([EVERYWHERE if part.branch is None else part.branch for part in parts], dtype=object),
-            "part": [NAMES.get(part.part, part.part) for part in parts],
+            "part": [part.part for part in parts],
             "value": [part.latency_ms for part in parts],
         }
     )

@@ -137,7 +137,7 @@ def _draw_side(draft: Draft, counted: tuple[HRViTConfig, Counts] | None) -> None
         values = _spread(draft, config, counts)
         costs.draw_drawing(config, counts, *values)
         if draft.cost == LATENCY:
-            _draw_latency(config, draft.size)
+            _draw_latency(config, counts.resolution)
     if not counted:
         st.caption(f"Costs of the last valid network, {plain(config.name)}.")
     costs.choose_view(draft)
