@@ -22,6 +22,7 @@ from hrvit_lab.app.points_chart import (
     scatter_data,
     scatter_titles,
 )
+from hrvit_lab.charts import SERIES
 from hrvit_lab.published import published_results
 from hrvit_lab.study.points import Points, collect
 from hrvit_lab.study.quantities import Quantity
@@ -171,7 +172,7 @@ def test_better_values_are_higher_on_parallel_axes(better: Any, expected: list[f
 def test_rare_groups_share_a_colour() -> None:
     values = pd.Series([str(n) for n in range(40)] + ["0"] * 5 + [None])
     found = groups(values)
-    assert found.nunique() <= len(points_chart.plots.SERIES) + 1 and (found[found.index < 1] == "0").all()
+    assert found.nunique() <= len(SERIES) + 1 and (found[found.index < 1] == "0").all()
     assert groups(pd.Series(["a", None])).tolist() == ["a", "unknown"]
 
 

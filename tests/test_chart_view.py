@@ -10,7 +10,7 @@ from test_report import HOSTILE
 from hrvit_lab.app import chart_view
 from hrvit_lab.app.chart_view import WIDTH, svg
 from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles
-from hrvit_lab.plots.text import shorten
+from hrvit_lab.charts import shorten
 from hrvit_lab.study.points import collect
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"

@@ -230,6 +230,29 @@ def test_the_second_half_of_a_profile_is_chosen_where_it_is_least_certain() -> N
     assert max(doubts) > np.median(doubts)
 
 
+@pytest.mark.parametrize(
+    ("controls", "kept", "number"),
+    [
+        ([(1.0, 0.98, 1.02)], 1.0, 1),
+        ([(1.0, 0.9, 1.02), (1.01, 0.98, 1.02)], 1.01, 2),
+        ([(1.0, 0.9, 1.02), (1.01, 0.95, 1.04), (1.02, 0.98, 1.2)], 1.01, 3),
+        ([(0.96, 0.955, 0.965), (1.0, 0.99, 1.01)], 1.0, 2),
+    ],
+)
+def test_a_disturbed_network_is_measured_again_and_the_calmest_is_kept(
+    controls: list[tuple[float, float, float]], kept: float, number: int
+) -> None:
+    asked = []
+
+    def measure(config: HRViTConfig, resolution: Size, conditions: Conditions) -> TimedNetwork:
+        asked.append(config.id)
+        timed = machine(0.0, np.random.default_rng(0))(config, resolution, conditions)
+        return timed.model_copy(update={"control": controls[len(asked) - 1]})
+
+    profile = extend(Profile(HERE, "space", 0, (), {}), draws(0), 1, measure, lambda _: None)
+    assert profile.networks[0].control[0] == kept and len(asked) == number and len(set(asked)) == 1
+
+
 def test_an_interrupted_profile_continues_to_the_same_networks(tmp_path: Path) -> None:
     path = tmp_path / "device.json"
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from hrvit_lab import plots
 from hrvit_lab.app.axes import plain_axis
+from hrvit_lab.charts import MUTED, SERIES
 
 Chart = alt.LayerChart | alt.FacetChart
 
 MARKS = ("circle", "square", "diamond", "triangle-up")
-MORE, LESS = plots.SERIES[1], plots.SERIES[0]
+MORE, LESS = SERIES[1], SERIES[0]
 ROW, FRAME = 34, 100
 """Height of a row, and of axis, title and legend, in pixels."""
 
@@ -20,7 +20,7 @@ def model_color(names: Sequence[str], legend: bool = True) -> alt.Color:
     """A colour for each model, in the order of the selection; safe for colour blindness."""
     return alt.Color(
         "model:N", title=None, sort=list(names),
-        scale=alt.Scale(domain=list(names), range=list(plots.SERIES[: len(names)])),
+        scale=alt.Scale(domain=list(names), range=list(SERIES[: len(names)])),
         legend=alt.Legend(orient="top", columns=2, labelLimit=260) if legend else None,
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ def ratio_chart(rows: pd.DataFrame, names: Sequence[str]) -> Chart:
         alt.Tooltip("ratio:Q", title=f"× {names[0]}", format=".3f"),
     ]  # fmt: skip
     base = alt.Chart(data)
-    spans = base.mark_rule(color=plots.MUTED, opacity=0.6, strokeWidth=2, tooltip=None).encode(
+    spans = base.mark_rule(color=MUTED, opacity=0.6, strokeWidth=2, tooltip=None).encode(
         alt.X("min(ratio):Q"), alt.X2("max(ratio):Q"), y
     )
     points = base.mark_point(size=110, filled=True, opacity=1).encode(
@@ -82,7 +82,7 @@ def waterfall_chart(steps: pd.DataFrame, title: str) -> Chart:
     data = steps.assign(label=labels, low=ends.min(axis=1), high=ends.max(axis=1))
     color = alt.Color(
         "kind:N", title=None, legend=alt.Legend(orient="top"),
-        scale=alt.Scale(domain=["total", "more", "less"], range=[plots.MUTED, MORE, LESS]),
+        scale=alt.Scale(domain=["total", "more", "less"], range=[MUTED, MORE, LESS]),
     )  # fmt: skip
     x = alt.X(
         "low:Q", title=title, axis=plain_axis("", grid=True),
@@ -151,10 +151,10 @@ def interval_chart(data: pd.DataFrame, value: str, title: str, none: float) -> C
     ]  # fmt: skip
     base = alt.Chart(data)
     line = alt.Chart(pd.DataFrame({value: [none]})).mark_rule(strokeDash=[5, 4], color="gray", tooltip=None).encode(x)
-    bars = base.mark_rule(strokeWidth=3, opacity=0.6, color=plots.SERIES[0], tooltip=None).encode(
+    bars = base.mark_rule(strokeWidth=3, opacity=0.6, color=SERIES[0], tooltip=None).encode(
         alt.X("low:Q"), alt.X2("high:Q"), y
     )
-    points = base.mark_point(size=110, filled=True, opacity=1, color=plots.SERIES[0], shape="diamond").encode(
+    points = base.mark_point(size=110, filled=True, opacity=1, color=SERIES[0], shape="diamond").encode(
         x, y, tooltip=tooltip
     )
     return alt.layer(line, bars, points).properties(height=len(rows) * ROW + FRAME)

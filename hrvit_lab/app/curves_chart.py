@@ -3,9 +3,9 @@
 import altair as alt
 import pandas as pd
 
-from hrvit_lab import plots
 from hrvit_lab.app.axes import plain_axis
 from hrvit_lab.app.points_chart import MAX_COLORS, SHAPES
+from hrvit_lab.charts import MUTED, SERIES
 
 OTHERS = "others"
 PLOT, LEGEND_ROW = 330, 24
@@ -46,7 +46,7 @@ def curves_chart(data: pd.DataFrame, x: str, x_title: str, y_title: str, unit: s
         ],
     )
     domain = [*shown, *([OTHERS] if len(shown) < len(names) else [])]
-    colors = [*plots.SERIES[: len(shown)], *([plots.MUTED] if len(shown) < len(names) else [])]
+    colors = [*SERIES[: len(shown)], *([MUTED] if len(shown) < len(names) else [])]
     legend = (
         alt.Legend(orient="bottom", columns=2, labelLimit=260, symbolOpacity=1, symbolSize=70)
         if len(domain) > 1

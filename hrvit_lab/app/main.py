@@ -1,35 +1,39 @@
-"""The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`."""
+"""The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`.
+
+A page is imported when it is first shown, so that the first one is there soon.
+"""
 
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from typing import NamedTuple
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from hrvit_lab.app.folders import check_options
-from hrvit_lab.app.pages import build, compare, explore, look_inside, published, studies
-from hrvit_lab.app.pages import run as run_page
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.errors import ConfigError
 
 
 class Page(NamedTuple):
-    """A page: its title, a Material symbol, and the function that draws it."""
+    """A page: its title, a Material symbol, and its file in `pages/`."""
 
     title: str
     icon: str
-    show: Callable[[], None]
+    file: str
+
+    def show(self) -> None:
+        import_module(f"hrvit_lab.app.pages.{self.file}").show()
 
 
 PAGES = (
-    Page("Explore", "travel_explore", explore.show),
-    Page("Studies", "scatter_plot", studies.show),
-    Page("Build", "account_tree", build.show),
-    Page("Compare", "compare_arrows", compare.show),
-    Page("Look inside", "visibility", look_inside.show),
-    Page("Run", "play_circle", run_page.show),
-    Page("Published", "menu_book", published.show),
+    Page("Explore", "travel_explore", "explore"),
+    Page("Studies", "scatter_plot", "studies"),
+    Page("Build", "account_tree", "build"),
+    Page("Compare", "compare_arrows", "compare"),
+    Page("Look inside", "visibility", "look_inside"),
+    Page("Run", "play_circle", "run"),
+    Page("Published", "menu_book", "published"),
 )
 
 DARK_TAGS = "<style>[data-tag] * { color: #0e1116 !important; }</style>"

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hrvit_lab import plots
 from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis
 from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
+from hrvit_lab.charts import MUTED, SERIES, shorten
 from hrvit_lab.metrics import si_scale
-from hrvit_lab.plots.text import shorten
 from hrvit_lab.study.points import KINDS, pareto_front
 from hrvit_lab.study.quantities import Quantity
 from hrvit_lab.study.tables import DISTURBED
@@ -28,7 +27,7 @@ COLORED = {
 }
 """What the colour of a point can show, and the column of it."""
 
-MAX_COLORS = len(plots.SERIES) - 1
+MAX_COLORS = len(SERIES) - 1
 OTHER, UNKNOWN = "others", "unknown"
 ERROR = " error"
 MAX_NAMES = 25
@@ -223,7 +222,7 @@ def color_channel(values: "pd.Series[str]", title: str) -> alt.Color:
     """Colours that are safe for colour blindness; no legend for a single group."""
     present = sorted(set(values) - {OTHER, UNKNOWN}, key=lambda value: (len(value) > 1, value))
     domain = present + [name for name in (OTHER, UNKNOWN) if name in set(values)]
-    colors = [*plots.SERIES[: len(present)], *[plots.MUTED] * (len(domain) - len(present))]
+    colors = [*SERIES[: len(present)], *[MUTED] * (len(domain) - len(present))]
     legend = (
         alt.Legend(
             orient="bottom", columns=alt.expr(f"{NARROW} ? 2 : 4"), symbolLimit=20, labelLimit=220, symbolOpacity=1

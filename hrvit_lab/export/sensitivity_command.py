@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hrvit_lab import cli
+from hrvit_lab.charts import part_label
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment, package_version
 from hrvit_lab.export.data_command import drawn, open_images, resized
@@ -33,7 +34,7 @@ from hrvit_lab.network.inputs import input_channels
 from hrvit_lab.network.named import NamedNetwork, open_network
 from hrvit_lab.network.quiet import quiet
 from hrvit_lab.plots.sensitivity import PieceError, sensitivity_figure
-from hrvit_lab.plots.style import part_label, save
+from hrvit_lab.plots.style import save
 from hrvit_lab.train.run import plain_name
 
 FOLDER = Path("results") / "export"

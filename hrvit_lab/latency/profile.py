@@ -1,8 +1,10 @@
 """Measure a profile: networks of a space, timed by part, and then those about which the profile is least certain."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,11 @@ POOL = 40
 AT_RANDOM = 0.5
 """Share of the networks that are drawn at random; the others are chosen."""
 
+CALM = 0.03
+"""A measurement is kept at once if the interval of its A/A control is within 3 % of 1."""
+ATTEMPTS = 3
+"""Measurements of a network, of which the one with the calmest control is kept."""
+
 Draw = Callable[[int, int], tuple[HRViTConfig, Size]]
 """(index, candidate) → a network and its input size in pixels; the same ones every time."""
 Measure = Callable[[HRViTConfig, Size, Conditions], TimedNetwork]
@@ -39,9 +46,24 @@ def extend(profile: Profile, draw: Draw, number: int, measure: Measure, save: Ca
     """
     while (index := len(profile.networks)) < number:
         config, resolution = choose(profile, draw, index, number)
-        profile = replace(profile, networks=(*profile.networks, measure(config, resolution, profile.conditions)))
+        timed = _calmest(partial(measure, config, resolution, profile.conditions))
+        profile = replace(profile, networks=(*profile.networks, timed))
         save(profile)
     return profile
+
+
+def _calmest(measure: Callable[[], TimedNetwork]) -> TimedNetwork:
+    """Measure until the A/A control is calm, at most `ATTEMPTS` times; the calmest measurement."""
+    tried: list[TimedNetwork] = []
+    while len(tried) < ATTEMPTS and (not tried or unrest(tried[-1]) > CALM):
+        tried.append(measure())
+    return min(tried, key=unrest)
+
+
+def unrest(timed: TimedNetwork) -> float:
+    """How far from 1 the interval of the A/A control reaches, as a logarithm."""
+    _, low, high = timed.control
+    return max(abs(math.log(low)), abs(math.log(high)))
 
 
 def choose(profile: Profile, draw: Draw, index: int, number: int) -> tuple[HRViTConfig, Size]:

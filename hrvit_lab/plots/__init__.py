@@ -2,6 +2,22 @@
 
 from matplotlib.figure import Figure
 
+from hrvit_lab.charts import (
+    COLORS,
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    PARTS,
+    SERIES,
+    TIMED_AS,
+    counted,
+    is_disturbed,
+    pareto_front,
+    part_colors,
+    part_label,
+    spread,
+)
 from hrvit_lab.plots.along import axis_curve
 from hrvit_lab.plots.cost import cost_breakdown
 from hrvit_lab.plots.deltas import deltas
@@ -10,34 +26,21 @@ from hrvit_lab.plots.latency import latency_comparison, throughput_by_batch
 from hrvit_lab.plots.run import run_curves
 from hrvit_lab.plots.study import study_figures
 from hrvit_lab.plots.style import (
-    COLORS,
-    GRID,
-    INK,
     MARKERS,
     MAX_BARS,
     MAX_LABELLED,
     MAX_LINES,
     MAX_PANELS,
     MAX_VECTOR,
-    MUTED,
-    PAPER,
-    PARTS,
-    SERIES,
     STYLE,
-    TIMED_AS,
     Drawing,
-    counted,
     draw,
-    is_disturbed,
-    part_colors,
-    part_label,
     save,
     si,
-    spread,
     svg_markup,
 )
 from hrvit_lab.plots.text import drawable, shorten
-from hrvit_lab.plots.tradeoff import pareto_front, tradeoff
+from hrvit_lab.plots.tradeoff import tradeoff
 from hrvit_lab.plots.training import training_curves
 
 __all__ = [

@@ -11,22 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from numpy.typing import NDArray
 
+from hrvit_lab.charts import INK, MUTED, SERIES, is_disturbed, spread
 from hrvit_lab.metrics import axis_label, metric_label
 from hrvit_lab.plots.style import (
-    INK,
     MARKERS,
     MAX_LINES,
-    MUTED,
-    SERIES,
     STYLE,
     add_frame,
     empty_figure,
-    is_disturbed,
     joined,
     missing_note,
     new_figure,
     si,
-    spread,
     spread_caption,
 )
 from hrvit_lab.plots.text import shorten

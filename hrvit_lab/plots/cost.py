@@ -6,20 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from hrvit_lab.charts import INK, MUTED, PAPER, part_colors, part_label
 from hrvit_lab.metrics import METRICS, axis_label, format_value
-from hrvit_lab.plots.style import (
-    INK,
-    MAX_BARS,
-    MUTED,
-    PAPER,
-    STYLE,
-    add_frame,
-    empty_figure,
-    new_figure,
-    part_colors,
-    part_label,
-    si,
-)
+from hrvit_lab.plots.style import MAX_BARS, STYLE, add_frame, empty_figure, new_figure, si
 from hrvit_lab.plots.text import shorten
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hrvit_lab.charts import INK, SERIES, counted
 from hrvit_lab.metrics import METRICS, metric_label
-from hrvit_lab.plots.style import INK, MAX_BARS, SERIES, STYLE, add_frame, counted, empty_figure, new_figure
+from hrvit_lab.plots.style import MAX_BARS, STYLE, add_frame, empty_figure, new_figure
 from hrvit_lab.plots.text import shorten
 
 

@@ -4,11 +4,11 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
+from hrvit_lab.charts import COLORS
 from hrvit_lab.config import FINEST_STRIDE, HRViTConfig
 from hrvit_lab.config.plan import Plan, plan
 from hrvit_lab.cost.count import MIB, Counts, count
 from hrvit_lab.metrics import METRICS, format_value
-from hrvit_lab.plots.style import COLORS
 from hrvit_lab.plots.text import shorten
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from hrvit_lab.plots.style import INK, LEFT, MUTED, PAPER, STYLE, WIDTH, add_frame
+from hrvit_lab.charts import INK, MUTED, PAPER
+from hrvit_lab.plots.style import LEFT, STYLE, WIDTH, add_frame
 from hrvit_lab.plots.text import drawable
 
 MARK = "#00c2ff"

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hrvit_lab.charts import SERIES
 from hrvit_lab.plots.images import Box, Panel, Pixel, over, pale, panels
-from hrvit_lab.plots.style import SERIES
 
 RELATIVE = "0", "largest of the panel"
 NO_CLASS = 255

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from hrvit_lab.plots.style import MARKERS, MUTED, SERIES, STYLE, WIDTH, add_frame, part_colors, part_label, si
+from hrvit_lab.charts import MUTED, SERIES, part_colors, part_label
+from hrvit_lab.plots.style import MARKERS, STYLE, WIDTH, add_frame, si
 from hrvit_lab.plots.text import drawable
 
 AS_PART = {"attention": "attention products", "linear shortcut": "des", "bias": "attention projection"}

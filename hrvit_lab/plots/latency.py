@@ -8,22 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from hrvit_lab.charts import INK, MUTED, PAPER, SERIES, spread
 from hrvit_lab.metrics import METRICS, axis_label, format_value, metric_label
-from hrvit_lab.plots.style import (
-    INK,
-    MARKERS,
-    MAX_BARS,
-    MAX_LINES,
-    MUTED,
-    PAPER,
-    SERIES,
-    STYLE,
-    add_frame,
-    empty_figure,
-    new_figure,
-    si,
-    spread,
-)
+from hrvit_lab.plots.style import MARKERS, MAX_BARS, MAX_LINES, STYLE, add_frame, empty_figure, new_figure, si
 from hrvit_lab.plots.text import shorten
 
 

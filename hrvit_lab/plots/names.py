@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from hrvit_lab.charts import INK, MUTED, spread
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.plots.style import INK, MAX_VECTOR, MUTED, fix_layout, spread
+from hrvit_lab.plots.style import MAX_VECTOR, fix_layout
 
 
 def place_names(

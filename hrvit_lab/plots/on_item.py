@@ -8,8 +8,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from hrvit_lab.charts import MUTED, SERIES
 from hrvit_lab.plots.insight_numbers import stage_ticks
-from hrvit_lab.plots.style import MUTED, SERIES, STYLE, WIDTH, add_frame
+from hrvit_lab.plots.style import STYLE, WIDTH, add_frame
 
 
 class ItemShares(NamedTuple):

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hrvit_lab.charts import MUTED, SERIES
 from hrvit_lab.metrics import SCORES
-from hrvit_lab.plots.style import MUTED, SERIES, STYLE, WIDTH, add_frame, empty_figure, new_figure, si
+from hrvit_lab.plots.style import STYLE, WIDTH, add_frame, empty_figure, new_figure, si
 
 HEIGHT = 2.5
 

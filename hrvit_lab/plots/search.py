@@ -6,7 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hrvit_lab.plots.style import MUTED, SERIES, STYLE, add_frame, empty_figure, new_figure, si
+from hrvit_lab.charts import MUTED, SERIES
+from hrvit_lab.plots.style import STYLE, add_frame, empty_figure, new_figure, si
 
 NAMES = {"nsga2": "NSGA-II", "random": "random search"}
 POINTS = 200

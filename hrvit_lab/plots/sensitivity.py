@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from hrvit_lab.plots.style import INK, MARKERS, MAX_BARS, SERIES, STYLE, WIDTH, add_frame, part_colors, part_label
+from hrvit_lab.charts import INK, SERIES, part_colors, part_label
+from hrvit_lab.plots.style import MARKERS, MAX_BARS, STYLE, WIDTH, add_frame
 from hrvit_lab.plots.text import drawable, shorten
 
 PATCH_EMBED = "patch_embed"

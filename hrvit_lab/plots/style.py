@@ -1,12 +1,12 @@
 """The style of all figures: colours, fonts, titles, captions, axes; and saving figures.
 
-pyplot is not used, so there is no global state. All colours are in `COLORS`, so that a page that inlines the SVG can
-replace them (dark mode).
+pyplot is not used, so there is no global state. All colours are in `charts.COLORS`, so that a page that inlines the
+SVG can replace them (dark mode).
 """
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,53 +20,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from hrvit_lab.charts import GRID, INK, MUTED, PAPER, counted, spread
 from hrvit_lab.files import write_atomically
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, si_scale
 from hrvit_lab.plots.text import FONT, drawable
-
-# Series colours: Okabe and Ito's set (safe for the common colour blindnesses), ordered for contrast between neighbours.
-COLORS: Mapping[str, str] = {
-    "ink": "#1b1f24",
-    "muted": "#667080",
-    "grid": "#e6e9ee",
-    "paper": "#ffffff",
-    "series-1": "#0072b2",
-    "series-2": "#d55e00",
-    "series-3": "#009e73",
-    "series-4": "#cc79a7",
-    "series-5": "#e69f00",
-    "series-6": "#56b4e9",
-    "series-7": "#7a6a53",
-    "series-8": "#8a94a3",
-    "series-9": "#b3a1d6",
-    "series-10": "#8f9a3c",
-}
-
-
-INK, MUTED, GRID, PAPER = (COLORS[name] for name in ("ink", "muted", "grid", "paper"))
-
-
-SERIES = tuple(color for name, color in COLORS.items() if name.startswith("series"))
-
-
-# Parts of the network have fixed colours in all figures.
-PARTS = (
-    "attention projection",
-    "attention products",
-    "parallel convolution",
-    "des",
-    "ffn",
-    "patch embedding",
-    "fusion",
-    "stem",
-    "head",
-    "norm",
-)
-
-
-# Parts of the latency table are coarser than those of the cost ledger; each has the colour of its main component.
-TIMED_AS = {"attention": "attention products", "shortcut": "des", "residual": "parallel convolution"}
-
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 
@@ -117,22 +74,6 @@ MAX_LABELLED, MAX_LINES, MAX_PANELS, MAX_BARS = 30, 6, 12, 26
 MAX_VECTOR = 1_000  # more points are rasterized in an SVG, which otherwise takes seconds and megabytes
 
 
-def part_label(part: str) -> str:
-    """The displayed name of a part of the network, with acronyms in capitals."""
-    return part.upper() if part in ("des", "ffn") else part.replace("_", " ")
-
-
-def part_colors(parts: Iterable[str]) -> dict[str, str]:
-    """Colours of parts, in stacking order; unknown parts are grey."""
-    known = dict(zip(PARTS, SERIES, strict=True))
-
-    def place(part: str) -> int:
-        listed = TIMED_AS.get(part, part)
-        return PARTS.index(listed) if listed in known else len(PARTS)
-
-    return {part: known.get(TIMED_AS.get(part, part), MUTED) for part in sorted(dict.fromkeys(parts), key=place)}
-
-
 def si(value: float) -> str:
     """A tick's text: values from 1000 with an SI prefix, with enough digits to distinguish ticks.
 
@@ -141,26 +82,6 @@ def si(value: float) -> str:
     """
     scale, prefix = si_scale(value)
     return f"{value / scale:.6g} {prefix}".rstrip()
-
-
-def spread(table: pd.DataFrame, key: str) -> NDArray[np.float64]:
-    """Distances from the value to the lower and upper end of its spread, (2, rows); 0 where it is unknown.
-
-    The spread is one standard deviation over seeds (`<key>_std`), else the 10th and 90th percentiles.
-    """
-    if f"{key}_std" in table:
-        down = up = table[f"{key}_std"]
-    elif f"{key}_p10" in table and f"{key}_p90" in table:
-        down, up = table[key] - table[f"{key}_p10"], table[f"{key}_p90"] - table[key]
-    else:
-        return np.zeros((2, len(table)))
-    return np.nan_to_num(np.stack([down, up]).astype(float)).clip(min=0)
-
-
-def is_disturbed(table: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
-    """Rows with an unreliable value, (rows,): `<key>_disturbed` has the reason."""
-    columns = [table[f"{key}_disturbed"].notna().to_numpy() for key in keys if f"{key}_disturbed" in table]
-    return np.any(columns, axis=0) if columns else np.zeros(len(table), dtype=bool)
 
 
 class Drawing(NamedTuple):
@@ -287,17 +208,6 @@ def empty_figure(fig: Figure, ax: Axes) -> Figure:
     ax.set_axis_off()
     ax.text(0.5, 0.5, "No values to show.", transform=ax.transAxes, ha="center", va="center", color=MUTED)
     return fig
-
-
-def counted(numbers: "pd.Series[int]", noun: str) -> str:
-    """A range of numbers with a noun.
-
-    >>> counted(pd.Series([3, 2]), "seed"), counted(pd.Series([1, 1]), "seed")
-    ('2 to 3 seeds', '1 seed')
-    """
-    low, high = int(numbers.min()), int(numbers.max())
-    span = str(high) if low == high else f"{low} to {high}"
-    return f"{span} {noun}{'' if high == 1 else 's'}"
 
 
 def spread_caption(rows: pd.DataFrame, *keys: str) -> str:

@@ -5,6 +5,8 @@ from functools import cache
 
 from matplotlib.font_manager import findfont, get_font
 
+from hrvit_lab import charts
+
 FONT = "DejaVu Sans"
 """Bundled with matplotlib, so that the layout is the same on every machine."""
 
@@ -21,12 +23,8 @@ def drawable(text: str) -> str:
 
 
 def shorten(name: object, width: int = 30) -> str:
-    """One line of at most `width` characters, truncated in the middle, because variants can differ at both ends."""
-    text = drawable(" ".join(str(name).split()))
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
+    """One line of at most `width` drawable characters, truncated in the middle."""
+    return charts.shorten(drawable(str(name)), width)
 
 
 @cache

@@ -6,60 +6,25 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from hrvit_lab.charts import INK, PAPER, SERIES, is_disturbed, pareto_front, spread
 from hrvit_lab.metrics import METRICS, axis_label, metric_label
 from hrvit_lab.plots.names import place_names
 from hrvit_lab.plots.style import (
-    INK,
     MARKERS,
     MAX_LABELLED,
     MAX_VECTOR,
-    PAPER,
-    SERIES,
     STYLE,
     add_frame,
     bars,
     empty_figure,
     groups_of,
-    is_disturbed,
     missing_note,
     new_figure,
     set_metric_axis,
-    spread,
     spread_caption,
 )
 from hrvit_lab.plots.text import shorten
-
-
-def pareto_front(table: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
-    """Rows that are not dominated in two metrics, (rows,).
-
-    A row is dominated if another is better in one metric and at least equal in the other. Rows without both values, and
-    rows with an unreliable one, are never on the front.
-    """
-    signs = [1 if METRICS[key].better == "higher" else -1 for key in (x, y)]
-    return undominated(table[[x, y]].to_numpy(dtype=float) * signs, ~is_disturbed(table, x, y))
-
-
-def undominated(values: NDArray[np.float64], reliable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Points that no reliable point dominates, (points,).
-
-    Args:
-        values: two values of each point, of which higher ones are better, (points, 2); NaN if missing.
-        reliable: (points,); unreliable points are never on the front.
-    """
-    complete = np.flatnonzero(np.isfinite(values).all(-1) & reliable)
-    front = np.zeros(len(values), dtype=bool)
-    if len(complete):
-        order = complete[np.lexsort((-values[complete, 1], -values[complete, 0]))]  # best x first, there best y first
-        best = np.maximum.accumulate(values[order, 1])
-        leads = np.concatenate(
-            [[True], values[order, 1][1:] > best[:-1]]
-        )  # better in y than all rows that are better in x
-        leader = order[np.flatnonzero(leads)[np.cumsum(leads) - 1]]
-        front[order] = (values[order] == values[leader]).all(-1)  # equal points are both on the front or both not
-    return front
 
 
 @matplotlib.rc_context(STYLE)

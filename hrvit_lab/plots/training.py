@@ -8,20 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from hrvit_lab.charts import GRID, SERIES, counted
 from hrvit_lab.metrics import axis_label
-from hrvit_lab.plots.style import (
-    GRID,
-    MAX_PANELS,
-    SERIES,
-    STYLE,
-    WIDTH,
-    add_frame,
-    counted,
-    empty_figure,
-    joined,
-    new_figure,
-    si,
-)
+from hrvit_lab.plots.style import MAX_PANELS, STYLE, WIDTH, add_frame, empty_figure, joined, new_figure, si
 from hrvit_lab.plots.text import shorten
 
 

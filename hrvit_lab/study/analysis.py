@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hrvit_lab.charts import pareto_front
 from hrvit_lab.metrics import METRICS, SPREAD
-from hrvit_lab.plots import pareto_front
 from hrvit_lab.published import by_key
 from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.results import Results

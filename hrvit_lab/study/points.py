@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hrvit_lab.charts import undominated
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.count import count
 from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import METRICS, SCORES
-from hrvit_lab.plots.tradeoff import undominated
 from hrvit_lab.published import METRIC_LABELS, PublishedResult, published_results
 from hrvit_lab.study.quantities import UNCONDITIONAL, Quantity, measured, of_metric
 from hrvit_lab.study.results import read_results, records_of

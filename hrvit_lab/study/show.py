@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hrvit_lab.charts import counted
 from hrvit_lab.metrics import METRICS, SCORES, format_value, metric_label
-from hrvit_lab.plots import counted
 from hrvit_lab.study.axes import STARTS
 from hrvit_lab.study.columns import AGREES, MARKED, Row, cell, comparisons
 from hrvit_lab.study.results import front_first, records_of
