@@ -106,6 +106,23 @@ def test_every_view_is_drawn(what: str) -> None:
         assert min(Image.open(io.BytesIO(png)).size) > 200
 
 
+def test_another_pixel_or_block_of_an_image_does_not_run_the_network_again() -> None:
+    look_inside._view.clear()
+    look_inside._attention.clear()
+    runs: list[int] = []
+    model = subjects.network(NAME, 0).model
+    hook = model.register_forward_pre_hook(lambda *_: runs.append(1))
+    try:
+        views = [look_inside._view(*key("attention", pixel)) for pixel in ((20, 7), (3, 30))]
+        look_inside._view(*key("attention", (3, 30))[:-1], "stages.2.branches.1.0")
+        assert len(runs) == 1
+        look_inside._view(*key("attention", side=64))
+        assert len(runs) == 2
+    finally:
+        hook.remove()
+    assert views[0].arrays != views[1].arrays and views[0].said != views[1].said
+
+
 def test_a_view_that_a_network_lacks_is_reported_in_one_sentence(results: Path) -> None:
     with pytest.raises(ConfigError, match="segment"):
         look_inside._view(*key("segments"))

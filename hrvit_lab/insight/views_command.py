@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hrvit_lab import cli
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.insight.attention import BlockAttention, block_attention, remarks
+from hrvit_lab.insight.attention import BlockAttention, block_attention, mean_over_heads, remarks
 from hrvit_lab.insight.contributions import contributions
 from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
 from hrvit_lab.insight.features import coloured, feature_maps
@@ -44,6 +44,8 @@ class Subject:
         block: whose heads are shown; None: the last one of the finest branch.
         class_number: None: the predicted one.
         truth: class numbers (H, W), if they are known.
+        attention_of: computes the attention of all blocks, which does not depend on the pixel; a caller that shows many
+            pixels can give one that remembers.
     """
 
     network: NamedNetwork
@@ -53,6 +55,7 @@ class Subject:
     block: str | None = None
     class_number: int | None = None
     truth: NDArray[Any] | None = None
+    attention_of: Callable[[nn.Module, Tensor], tuple[BlockAttention, ...]] = block_attention
 
     @property
     def model(self) -> nn.Module:
@@ -82,7 +85,16 @@ class Subject:
     @cached_property
     def attention(self) -> tuple[BlockAttention, ...]:
         """The attention of all blocks."""
-        return block_attention(self.model, self.tensor)
+        return self.attention_of(self.model, self.tensor)
+
+    def attention_in(self, block: str) -> BlockAttention:
+        """The attention of a block.
+
+        Raises:
+            ConfigError: for an unknown block, or a block without a map.
+        """
+        known = next((one for one in self.attention if one.place.name == block), None)
+        return known or block_attention(self.model, self.tensor, [block])[0]
 
 
 class Shown(NamedTuple):
@@ -101,39 +113,40 @@ class Shown(NamedTuple):
 
 def attention(subject: Subject) -> Shown:
     """A montage over branches and stages, and the heads of one block."""
-    named_block = None
-    if subject.block is not None:  # first, because the name may be wrong
-        [named_block] = block_attention(subject.model, subject.tensor, [subject.block])
-    maps = {one.place.name: one.of_pixel(subject.pixel) for one in subject.attention}
+    named_block = subject.attention_in(subject.block) if subject.block is not None else None
+    maps = {
+        one.place.name: one.of_token(token_at(subject.pixel, subject.size, one.place.stride))
+        for one in subject.attention
+    }
+
+    def drawn_map(one: BlockAttention) -> tuple[NDArray[Any], Box]:
+        mean = mean_over_heads(maps[one.place.name])
+        return on_image(mean, subject.size, one.place.stride), _box(one, subject)
+
     last = {(one.place.stage, one.place.branch): one for one in subject.attention}
     if isinstance(subject.model, HRViT):
-        drawn = {key: (maps[one.place.name].mean(0), _box(one, subject)) for key, one in last.items()}
+        drawn = {key: drawn_map(one) for key, one in last.items()}
         figures = {
             "attention": pictures.attention_montage(subject.image, drawn, subject.pixel, subject.label, subject.note)
         }
         finest = max(last, key=lambda key: (-key[1], key[0]))
         chosen = named_block or last[finest]
     else:
-        named = {one.place.title: (maps[one.place.name].mean(0), _box(one, subject)) for one in subject.attention}
+        named = {one.place.title: drawn_map(one) for one in subject.attention}
         figures = {
             "attention": pictures.attention_of_blocks(subject.image, named, subject.pixel, subject.label, subject.note)
         }
         chosen = named_block or subject.attention[-1]
     figures["attention_heads"] = pictures.attention_heads(
-        subject.image, maps[chosen.place.name], _box(chosen, subject), subject.pixel, chosen.place.title, subject.label,
-        subject.note,
+        subject.image, on_image(maps[chosen.place.name], subject.size, chosen.place.stride), _box(chosen, subject),
+        subject.pixel, chosen.place.title, subject.label, subject.note,
     )  # fmt: skip
-    token = token_at(subject.pixel, subject.size, chosen.place.stride)
-    most = chosen.of_token(token).mean(0).max()
-    arrays = {
-        one.place.name: one.of_token(token_at(subject.pixel, subject.size, one.place.stride))
-        for one in subject.attention
-    }
+    most = mean_over_heads(maps[chosen.place.name]).max()
     said = (
         f"{len(maps)} blocks; in {chosen.place.title}, the token at row {subject.pixel[0]}, column {subject.pixel[1]} "
         f"gives {pictures.percent(float(most))} to the token that it attends to most (mean of {chosen.num_heads} heads)"
     )
-    return Shown(figures, arrays, said)
+    return Shown(figures, maps, said)
 
 
 def rollout(subject: Subject) -> Shown:

@@ -96,6 +96,7 @@ def panels(
         for c in range(max(columns, 3)):
             ax = axes[r][c]
             ax.set_axis_off()
+            ax.set(xticks=(), yticks=())  # the layout asks for the boxes of ticks, even of those that are not drawn
             panel = row[c] if c < len(row) else None
             if panel is not None:
                 _draw(ax, panel, across)

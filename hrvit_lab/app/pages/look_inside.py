@@ -16,7 +16,10 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.insight.what import WHAT
 
 if TYPE_CHECKING:
-    from hrvit_lab.insight.views_command import Shown, Subject
+    from torch import Tensor
+
+    from hrvit_lab.insight.attention import BlockAttention
+    from hrvit_lab.insight.views_command import Shown
     from hrvit_lab.network.named import NamedNetwork
 
 SHOWN_PX = 336
@@ -206,16 +209,35 @@ def _file(key: Key, stem: str, suffix: str) -> bytes:
 
 
 def _shown(key: Any) -> tuple["Shown", str]:
-    from hrvit_lab.insight.views_command import VIEWS
+    from hrvit_lab.insight.views_command import VIEWS, Subject
 
     name, modified_ns, pixels, side, pixel, what, block = key
-    subject = _subject(subjects.network(name, modified_ns), pixels, side, pixel, block)
+    found = subjects.network(name, modified_ns)
+    image, tensor = _read(found, pixels, side)
+
+    def attention_of(*_: Any) -> "tuple[BlockAttention, ...]":
+        return _attention(name, modified_ns, pixels, side)
+
+    subject = Subject(found, image, tensor, pixel, block, attention_of=attention_of)
     return VIEWS[what](subject), subject.note
 
 
-def _subject(found: "NamedNetwork", pixels: bytes, side: int, pixel: tuple[int, int], block: str | None) -> "Subject":
-    from hrvit_lab.insight.views_command import Subject
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _attention(name: str, modified_ns: int, pixels: bytes, side: int) -> "tuple[BlockAttention, ...]":
+    """The attention of all blocks, which serves every pixel.
+
+    Raises:
+        ConfigError: if the network has none.
+    """
+    from hrvit_lab.insight.attention import block_attention
+
+    found = subjects.network(name, modified_ns)
+    return block_attention(found.model, _read(found, pixels, side)[1])
+
+
+def _read(found: "NamedNetwork", pixels: bytes, side: int) -> "tuple[NDArray[np.uint8], Tensor]":
+    """The image, (side, side, 3), and the same as the network reads it, (1, 3, side, side)."""
     from hrvit_lab.train.transforms.normalise import Normalise
 
     image = np.frombuffer(pixels, np.uint8).reshape(side, side, 3).copy()
-    return Subject(found, image, Normalise(found.mean, found.std)(image)[None], pixel, block)
+    return image, Normalise(found.mean, found.std)(image)[None]
