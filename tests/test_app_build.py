@@ -571,8 +571,8 @@ def test_a_profile_that_changes_is_read_again(with_profile: Path) -> None:
         ("folder", "", "it is not a regular file"),
         ("list.json", "[]", "is not a profile"),
         ("nested.json", "[" * 10_000, "it is not JSON"),
-        ("other.json", '{"version": 2}', "is a profile of another version"),
-        ("words.json", '{"version": 1, "networks": "many"}', "is not a profile"),
+        ("other.json", '{"version": 1}', "is a profile of another version"),
+        ("words.json", '{"version": 2, "networks": "many"}', "is not a profile"),
     ],
 )
 def test_a_file_that_is_no_profile_is_said(

@@ -21,6 +21,7 @@ from hrvit_lab.latency.fit import fit
 from hrvit_lab.latency.predict import (
     Conditions,
     Profile,
+    Reference,
     TimedNetwork,
     load_profile,
     predict,
@@ -60,7 +61,8 @@ FIELDS: Mapping[str, Any] = {
     "objectives": {"macs": "lower", "params": "higher"},
     "resolution": 64,
 }
-HERE = Conditions(hardware="a machine", threads=1)
+REFERENCE = Reference(config=TINY.to_dict(), resolution=(64, 64))
+HERE = Conditions(hardware="a machine", reference=REFERENCE, threads=1)
 
 
 def true_ms(part: Part) -> float:
@@ -76,18 +78,21 @@ def true_whole_ms(config: HRViTConfig, resolution: Size) -> float:
     return 0.9 * sum(calls * true_ms(part) for part, calls in parts_of(config, resolution))
 
 
-def machine(noise: float, rng: np.random.Generator) -> Any:
-    """A measurement on that machine, with a relative error."""
+def machine(noise: float, rng: np.random.Generator, drift: float = 0.0) -> Any:
+    """A measurement on that machine, with a relative error; ``drift`` is that of its speed between measurements."""
 
     def measure(config: HRViTConfig, resolution: Size, conditions: Conditions) -> TimedNetwork:
+        slower = float(np.exp(rng.normal(0, drift))) if drift else 1.0
+
         def off() -> float:
-            return float(np.exp(rng.normal(0, noise)))
+            return slower * float(np.exp(rng.normal(0, noise)))
 
         return TimedNetwork(
             config=config.to_dict(),
             resolution=resolution,
             whole_ms=true_whole_ms(config, resolution) * off(),
             parts_ms=tuple(true_ms(part) * off() for part, _ in parts_of(config, resolution)),
+            reference_ms=true_whole_ms(TINY, REFERENCE.resolution) * slower,
             control=(1.0, 0.99, 1.01),
         )
 
@@ -200,6 +205,30 @@ def test_more_networks_make_predictions_better() -> None:
     assert error(measured(40, noise=0.05)) < error(measured(6, noise=0.05))
 
 
+def test_a_machine_whose_speed_drifts_gives_the_same_predictions() -> None:
+    """The reference in the same rounds tells how fast the machine was; without it, predictions would be off."""
+    empty = Profile(HERE, "space", 0, (), {})
+    drifting = extend(empty, draws(0), 40, machine(0.0, np.random.default_rng(0), drift=0.3), lambda _: None)
+    steady = extend(empty, draws(0), 40, machine(0.0, np.random.default_rng(0)), lambda _: None)
+    fresh = [draws(1)(index, 0) for index in range(20)]
+
+    def errors(profile: Profile) -> float:
+        """Spread of prediction divided by latency; a common factor is the speed that the profile stands for."""
+        ratios = [predict(config, profile, size).value / true_whole_ms(config, size) for config, size in fresh]
+        return float(np.std(np.log(ratios)))
+
+    believed = replace(
+        drifting, networks=tuple(one.model_copy(update={"reference_ms": 1.0}) for one in drifting.networks)
+    )
+    assert errors(drifting) == pytest.approx(errors(steady), abs=0.01)
+    assert errors(believed) > 3 * errors(drifting)
+    slow = math.log(drifting.reference_ms / steady.reference_ms)
+    config, size = fresh[0]
+    assert math.log(predict(config, drifting, size).value / predict(config, steady, size).value) == pytest.approx(
+        slow, abs=0.02
+    )
+
+
 def test_a_prediction_needs_few_steps_once_its_parts_are_known(profile: Profile) -> None:
     """Parts are kept, so that a second prediction computes nothing but sums."""
     config, resolution = draws(1)(0, 0)
@@ -234,9 +263,9 @@ def test_the_second_half_of_a_profile_is_chosen_where_it_is_least_certain() -> N
     ("controls", "kept", "number"),
     [
         ([(1.0, 0.98, 1.02)], 1.0, 1),
-        ([(1.0, 0.9, 1.02), (1.01, 0.98, 1.02)], 1.01, 2),
-        ([(1.0, 0.9, 1.02), (1.01, 0.95, 1.04), (1.02, 0.98, 1.2)], 1.01, 3),
-        ([(0.96, 0.955, 0.965), (1.0, 0.99, 1.01)], 1.0, 2),
+        ([(1.0, 0.8, 1.02), (1.01, 0.98, 1.02)], 1.01, 2),
+        ([(1.0, 0.8, 1.02), (1.01, 0.85, 1.04), (1.02, 0.98, 1.3)], 1.01, 3),
+        ([(0.8, 0.79, 0.81), (1.0, 0.99, 1.01)], 1.0, 2),
     ],
 )
 def test_a_disturbed_network_is_measured_again_and_the_calmest_is_kept(
@@ -271,11 +300,11 @@ def test_an_interrupted_profile_continues_to_the_same_networks(tmp_path: Path) -
     assert load_profile(path).environment == {"machine": "x"}
 
 
-def take_true_times(clock: FakeClock, config: HRViTConfig, resolution: Size) -> Any:
+def take_true_times(clock: FakeClock, resolution: Size) -> Any:
     """Hooks that make every part of a network take the machine's latency on the clock."""
 
     def prepare(model: HRViT) -> None:
-        for place in places(plan(config, resolution)):
+        for place in places(plan(model.config, resolution)):
             for part, name in _modules(place):
                 ms = true_ms(part)
                 model.get_submodule(name).register_forward_hook(lambda *_, ms=ms: clock.pass_ms(ms))
@@ -293,24 +322,25 @@ def _modules(place: Any) -> list[tuple[Part, str]]:
 @pytest.mark.parametrize("form", ["eager", "served"])
 def test_a_network_is_timed_by_part_on_the_clock(form: Any) -> None:
     """Every part takes a known time; the measurement must return it for each, and their sum for the whole."""
-    clock, resolution = FakeClock(), (32, 32)
+    clock, resolution = FakeClock(), (64, 64)
     timed = measure_network(
         TINY, resolution, HERE.model_copy(update={"form": form}), budget=Budget(min_rounds=3, max_rounds=3),
-        clock=clock, prepare=take_true_times(clock, TINY, resolution),
+        clock=clock, prepare=take_true_times(clock, resolution),
     )  # fmt: skip
     parts = list(parts_of(TINY, resolution))
     assert timed.parts_ms == pytest.approx([true_ms(part) for part, _ in parts])
     assert timed.whole_ms == pytest.approx(sum(calls * true_ms(part) for part, calls in parts))
     assert timed.control == pytest.approx((1, 1, 1))
+    assert timed.reference_ms == pytest.approx(timed.whole_ms)
 
 
 def test_a_check_measures_a_network_twice(profile: Profile) -> None:
     clock = FakeClock()
     config, resolution = draws(1)(0, 0)
     row = check_network(
-        profile, config, resolution, "a machine", clock=clock, prepare=take_true_times(clock, config, resolution)
+        profile, config, resolution, "a machine", clock=clock, prepare=take_true_times(clock, resolution)
     )
-    assert (row.measured_ms, row.again_ms) == pytest.approx([true_whole_ms(config, resolution) / 0.9] * 2)
+    assert (row.measured_ms, row.again_ms) == pytest.approx([true_whole_ms(config, resolution)] * 2)
     assert row[:3] == predict(config, profile, resolution)
 
 
@@ -336,8 +366,12 @@ def test_the_quality_of_predictions_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2}, "is a profile of another version"),
-        ({"conditions": {"hardware": ""}}, "conditions.hardware"),
+        ({"version": 1}, "is a profile of another version"),
+        ({"conditions": {"hardware": "", "reference": REFERENCE.model_dump()}}, "conditions.hardware"),
+        (
+            {"conditions": {"hardware": "a machine", "reference": {"config": {"widths": 7}, "resolution": [64, 64]}}},
+            "the reference is invalid",
+        ),
         ({"networks": [{"config": {}}]}, "is not a profile"),
         ({"extra": 1}, "extra"),
     ],

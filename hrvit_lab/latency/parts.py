@@ -35,11 +35,11 @@ from hrvit_lab.latency.timing import (
     primed,
 )
 from hrvit_lab.latency.units import LABELS
-from hrvit_lab.latency.workload import ieee_float32, memory_errors_named, prepare
+from hrvit_lab.latency.workload import Workload, ieee_float32, memory_errors_named, prepare
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.places import Place, places
 
-WHOLE, SUM = "whole", "sum of parts"
+WHOLE, SUM, REFERENCE = "whole", "sum of parts", "reference"
 
 
 class PartKey(NamedTuple):
@@ -62,6 +62,7 @@ class PartTimes:
         sum_ms: median over rounds of the sum over parts.
         ratio: sum divided by whole, paired by round.
         control: whole divided by whole, paired by round: the error of the method.
+        reference_ms: median latency of the reference in the same rounds; None without one.
         rounds: number of kept rounds.
         conditions: clock rates, temperature, power, load and remarks during the measurement.
     """
@@ -71,6 +72,7 @@ class PartTimes:
     sum_ms: float
     ratio: Estimate
     control: Estimate
+    reference_ms: float | None
     rounds: int
     conditions: dict[str, Any]
 
@@ -124,6 +126,7 @@ def measure_parts(
     memory_format: str = "contiguous",
     threads: int | None = None,
     budget: Budget | None = None,
+    reference: Workload | None = None,
     seed: int = 0,
     clock: Clock = time.perf_counter,
     nvml: Any = None,
@@ -131,9 +134,11 @@ def measure_parts(
 ) -> PartTimes:
     """Time every part of an HRViT in eval and inference mode; ``model`` is not changed.
 
-    Wall time on the CPU, device time on a GPU. Arguments are those of ``measure_latency``. ``budget`` is the stopping
-    rule for the ratio of sum to whole (None: at least 10 rounds, one minute).
+    Wall time on the CPU, device time on a GPU. Arguments are those of ``measure_latency``.
 
+    Args:
+        budget: stopping rule for the ratio of sum to whole; None: at least 10 rounds, one minute.
+        reference: runs once in every round, to tell how fast the device was.
     Raises:
         ConfigError: if the model is not an HRViT, or for an unknown setting.
         OutOfDeviceMemory: if it does not fit into memory.
@@ -145,10 +150,7 @@ def measure_parts(
     )
 
     def stopwatch(run: Callable[[], object]) -> Stopwatch:
-        if load.device.type == "cpu":
-            return cpu_stopwatch(run, clock)
-        on_device = cuda_stopwatch(run, clock, load.device)
-        return lambda: Sample(on_device().device_ms or 0.0)
+        return device_stopwatch(run, load.device, clock)
 
     with (
         memory_errors_named(load.name),
@@ -167,13 +169,33 @@ def measure_parts(
 
         one_pass()
         passes.clear()
+        stopwatches = {WHOLE: workload_stopwatch(load, clock), SUM: one_pass}
+        if reference is not None:
+            stopwatches[REFERENCE] = workload_stopwatch(reference, clock)
         rounds, conditions = run_rounds(
-            {WHOLE: primed(whole := lambda: load.model(load.images_BCHW), stopwatch(whole)), SUM: one_pass},
-            budget or Budget(min_rounds=10), load.device, seed=seed, clock=clock, nvml=nvml, on_round=on_round,
+            stopwatches, budget or Budget(min_rounds=10), load.device,
+            seed=seed, clock=clock, nvml=nvml, on_round=on_round,
         )  # fmt: skip
     if rounds.stopped == "interrupted":
         raise KeyboardInterrupt
     return _part_times([place for place, _ in timed], [passes[index] for index in rounds.kept], rounds, conditions)
+
+
+def device_stopwatch(run: Callable[[], object], device: torch.device, clock: Clock) -> Stopwatch:
+    """A call's wall time on the CPU, its device time on a GPU."""
+    if device.type == "cpu":
+        return cpu_stopwatch(run, clock)
+    on_device = cuda_stopwatch(run, clock, device)
+    return lambda: Sample(on_device().device_ms or 0.0)
+
+
+def workload_stopwatch(load: Workload, clock: Clock) -> Stopwatch:
+    """The same for a network's forward pass, after an untimed one that fills the caches."""
+
+    def run() -> object:
+        return load.model(load.images_BCHW)
+
+    return primed(run, device_stopwatch(run, load.device, clock))
 
 
 def _part_times(
@@ -189,7 +211,10 @@ def _part_times(
         frame[column] = summed.quantile(q, axis=1).to_numpy()
     wholes, sums = rounds.wall_ms(WHOLE), rounds.wall_ms(SUM)
     control = paired_ratio(rounds.wall_ms(CONTROL), wholes)
-    return PartTimes(frame, median(wholes), median(sums), paired_ratio(sums, wholes), control, len(passes), conditions)
+    beside = median(rounds.wall_ms(REFERENCE)) if REFERENCE in rounds.samples else None
+    return PartTimes(
+        frame, median(wholes), median(sums), paired_ratio(sums, wholes), control, beside, len(passes), conditions
+    )
 
 
 def record(model: HRViT, images_BCHW: Tensor) -> list[Recorded]:

@@ -1,8 +1,9 @@
 """Latency predicted from the latencies of parts: ``predict(config, profile, resolution)``.
 
-A profile holds networks that were timed by part on one device, in one form, number format and batch size. The latency
-of a network is the sum over its parts, times the median ratio of whole networks to their sums. The interval is that of
-networks which the fit has not seen, by cross-validation over the profile's networks.
+A profile holds networks that were timed by part on one device, in one form, number format and batch size. The speed of
+a machine drifts, so a reference network runs in the same rounds, and all latencies are those at the reference's median.
+The latency of a network is the sum over its parts, times the median ratio of whole networks to their sums. The interval
+is that of networks which the fit has not seen, by cross-validation over the profile's networks.
 """
 
 import json
@@ -24,7 +25,7 @@ from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.fit import Table, fit
 from hrvit_lab.latency.units import LABELS, inside, parts_of
 
-VERSION = 1
+VERSION = 2
 """Of the parts and their order; profiles of other versions are refused."""
 MAX_BYTES = 256 * MIB
 FOLDS = 5
@@ -40,6 +41,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Reference(_Section):
+    """The network that runs in all rounds of a profile: its fields, and its input size in pixels."""
+
+    config: dict[str, Any]
+    resolution: tuple[Side, Side]
+
+
 class Conditions(_Section):
     """The conditions of the measurements, for which a profile predicts.
 
@@ -47,10 +55,12 @@ class Conditions(_Section):
         hardware: the processor or GPU, from ``hrvit_lab.environment.hardware``.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         form: ``"eager"``: as trained; ``"served"``: deployed, for inference.
+        reference: the network that tells how fast the device was.
         dtype, batch_size, memory_format, threads: as in ``measure_latency``.
     """
 
     hardware: str = Field(min_length=1, max_length=1000)
+    reference: Reference
     device: str = Field("cpu", max_length=20)
     form: Literal["eager", "served"] = "eager"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -71,6 +81,7 @@ class TimedNetwork(_Section):
         resolution: input in pixels.
         whole_ms: median latency of the whole network.
         parts_ms: latency of one call of every part, in the order of `parts_of`.
+        reference_ms: median latency of the reference in the same rounds.
         control: the ratio of the whole network to itself in the same rounds: value, low, high.
         remarks: what disturbed the measurement.
     """
@@ -79,12 +90,23 @@ class TimedNetwork(_Section):
     resolution: tuple[Side, Side]
     whole_ms: Positive
     parts_ms: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] = Field(max_length=10_000)
+    reference_ms: Positive
     control: tuple[Positive, Positive, Positive]
     remarks: tuple[str, ...] = ()
 
+    def at_speed(self, reference_ms: float) -> "TimedNetwork":
+        """The same on a device that takes this time for the reference."""
+        faster = reference_ms / self.reference_ms
+        return self.model_copy(
+            update={
+                "whole_ms": self.whole_ms * faster, "reference_ms": reference_ms,
+                "parts_ms": tuple(ms * faster for ms in self.parts_ms),
+            }
+        )  # fmt: skip
+
 
 class _File(_Section):
-    version: Literal[1]
+    version: Literal[2]
     conditions: Conditions
     space: str = Field(max_length=200)
     seed: int
@@ -109,23 +131,33 @@ class Profile:
     environment: Mapping[str, Any]
 
     @cached_property
+    def reference_ms(self) -> float:
+        """Median latency of the reference: the speed for which the profile predicts."""
+        return float(np.median([network.reference_ms for network in self.networks]))
+
+    @cached_property
+    def at_one_speed(self) -> tuple[TimedNetwork, ...]:
+        """The networks at the median speed of the device."""
+        return tuple(network.at_speed(self.reference_ms) for network in self.networks)
+
+    @cached_property
     def table(self) -> Table:
         """The latencies of parts."""
-        return fit(timed_parts(self.networks))
+        return fit(timed_parts(self.at_one_speed))
 
     @cached_property
     def whole_by_sum(self) -> float:
         """Median over networks of the whole latency divided by the sum over parts."""
-        return _whole_by_sum(self.networks)
+        return _whole_by_sum(self.at_one_speed)
 
     @cached_property
     def errors(self) -> tuple[float, float]:
         """The 95 % interval of measured divided by predicted latency, of networks that the fit has not seen."""
         ratios = []
         for fold in range(FOLDS):
-            others = [network for index, network in enumerate(self.networks) if index % FOLDS != fold]
+            others = [network for index, network in enumerate(self.at_one_speed) if index % FOLDS != fold]
             table, factor = fit(timed_parts(others)), _whole_by_sum(others)
-            for network in self.networks[fold::FOLDS]:
+            for network in self.at_one_speed[fold::FOLDS]:
                 try:
                     predicted = factor * _sum_ms(table, parts_of(_config(network), network.resolution))
                 except ConfigError:
@@ -217,6 +249,7 @@ def read_profile(path: Path) -> Profile | None:
         if isinstance(raw, dict) and raw.get("version") != VERSION:
             raise ConfigError(f"{path} is a profile of another version; measure it again with another --out")
         file = _File.model_validate(raw)
+        _check_reference(file.conditions.reference, path)
         for network in file.networks:
             _check(network, path)
     except FileNotFoundError:
@@ -229,6 +262,18 @@ def read_profile(path: Path) -> Profile | None:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise ConfigError(f"{path} can't be read: {reason}; choose another file") from None
     return Profile(file.conditions, file.space, file.seed, file.networks, file.environment)
+
+
+def _check_reference(reference: Reference, path: Path) -> None:
+    """Check that the reference is a network.
+
+    Raises:
+        ConfigError: one sentence with the file and the remedy.
+    """
+    try:
+        HRViTConfig.from_dict(reference.config).check_resolution(reference.resolution)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: the reference is invalid ({error}); measure it again with another --out") from None
 
 
 def _check(network: TimedNetwork, path: Path) -> None:
@@ -253,8 +298,8 @@ def _check(network: TimedNetwork, path: Path) -> None:
 def write_profile(path: Path, profile: Profile) -> None:
     """Write a profile, replacing the file in one step."""
     file = _File(
-        version=1, conditions=profile.conditions, space=profile.space, seed=profile.seed, networks=profile.networks,
-        environment=dict(profile.environment),
+        version=VERSION, conditions=profile.conditions, space=profile.space, seed=profile.seed,
+        networks=profile.networks, environment=dict(profile.environment),
     )  # fmt: skip
     write_atomically(path, json.dumps(file.model_dump(mode="json")))
 

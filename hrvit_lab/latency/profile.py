@@ -13,13 +13,15 @@ import pandas as pd
 from hrvit_lab.config import HRViTConfig
 from hrvit_lab.config.plan import Part, Size, plan
 from hrvit_lab.cost.count import count
+from hrvit_lab.latency.beside import relative_latency
 from hrvit_lab.latency.compare import CONTROL, Budget
 from hrvit_lab.latency.models import build_measurable
 from hrvit_lab.latency.parts import PartTimes, measure_parts
 from hrvit_lab.latency.predict import Conditions, Profile, TimedNetwork, predict
-from hrvit_lab.latency.single import measure_latency
 from hrvit_lab.latency.timing import Clock
 from hrvit_lab.latency.units import LABELS, inside, parts_of
+from hrvit_lab.latency.workload import Workload
+from hrvit_lab.latency.workload import prepare as ready
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 
@@ -28,8 +30,8 @@ POOL = 40
 AT_RANDOM = 0.5
 """Share of the networks that are drawn at random; the others are chosen."""
 
-CALM = 0.03
-"""A measurement is kept at once if the interval of its A/A control is within 3 % of 1."""
+CALM = 0.1
+"""A measurement is kept at once if the interval of its A/A control is within 10 % of 1."""
 ATTEMPTS = 3
 """Measurements of a network, of which the one with the calmest control is kept."""
 
@@ -98,20 +100,23 @@ def measure_network(
 
     Args:
         budget: of the rounds; None: at most 4 seconds.
-        prepare: called with the network before it is timed.
+        prepare: called with the network and with the reference before they are timed.
     """
     model = _build(config, conditions)
     prepare(model)
     times = measure_parts(
         model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,
         memory_format=conditions.memory_format, threads=conditions.threads, clock=clock,
+        reference=_reference(conditions, prepare),
         budget=budget or Budget(half_width=0.005, min_rounds=10, max_seconds=4.0),
     )  # fmt: skip
+    assert times.reference_ms is not None
     return TimedNetwork(
         config={key: value for key, value in config.to_dict().items() if key != "name"},
         resolution=resolution,
         whole_ms=times.whole_ms,
         parts_ms=tuple(by_call(config, resolution, times)),
+        reference_ms=times.reference_ms,
         control=tuple(times.control),
         remarks=tuple(times.conditions.get("remarks", ())),
     )
@@ -122,6 +127,23 @@ def _build(config: HRViTConfig, conditions: Conditions) -> HRViT:
     model = build_measurable(config)
     assert isinstance(model, HRViT)
     return deploy(model) if conditions.form == "served" else model
+
+
+def _reference(conditions: Conditions, prepare: Callable[[HRViT], Any]) -> Workload:
+    """The reference, ready to run."""
+    config = HRViTConfig.from_dict(conditions.reference.config)
+    return _workload(config, conditions.reference.resolution, conditions, prepare)
+
+
+def _workload(
+    config: HRViTConfig, resolution: Size, conditions: Conditions, prepare: Callable[[HRViT], Any]
+) -> Workload:
+    model = _build(config, conditions)
+    prepare(model)
+    return ready(
+        model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,
+        memory_format=conditions.memory_format,
+    )  # fmt: skip
 
 
 def by_call(config: HRViTConfig, resolution: Size, times: PartTimes) -> list[float]:
@@ -152,7 +174,8 @@ class Checked(NamedTuple):
 
     Attributes:
         predicted_ms, low_ms, high_ms: from the profile.
-        measured_ms, again_ms: two separate measurements: the A/A control.
+        measured_ms, again_ms: two separate measurements, the A/A control; both at the speed of the profile, by its
+            reference in the same rounds.
         macs: for a comparison with MACs alone.
     """
 
@@ -182,14 +205,11 @@ def check_network(
     conditions = profile.conditions
     times = []
     for _ in range(2):
-        model = _build(config, conditions)
-        prepare(model)
-        result = measure_latency(
-            model, resolution, batch_size=conditions.batch_size, device=conditions.device, dtype=conditions.dtype,
-            memory_format=conditions.memory_format, threads=conditions.threads, max_seconds=2.0, max_warmup_seconds=2.0,
-            clock=clock,
+        ratio = relative_latency(
+            _workload(config, resolution, conditions, prepare), _reference(conditions, prepare),
+            threads=conditions.threads, budget=Budget(min_rounds=10, max_seconds=2.0), clock=clock,
         )  # fmt: skip
-        times.append(result.median_ms)
+        times.append(ratio.value * profile.reference_ms)
     measured, again = times
     return Checked(*predicted, measured, again, count(config, resolution).macs)
 

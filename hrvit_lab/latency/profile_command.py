@@ -16,7 +16,15 @@ from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.config.plan import Size
 from hrvit_lab.environment import environment, hardware
 from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically
-from hrvit_lab.latency.predict import MAX_BYTES, Conditions, Profile, load_profile, read_profile, write_profile
+from hrvit_lab.latency.predict import (
+    MAX_BYTES,
+    Conditions,
+    Profile,
+    Reference,
+    load_profile,
+    read_profile,
+    write_profile,
+)
 from hrvit_lab.latency.profile import Checked, check_network, covered, extend, measure_network, quality
 from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
@@ -105,6 +113,7 @@ def _empty(options: argparse.Namespace, space: Space) -> Profile:
     conditions = Conditions(
         hardware=hardware(options.device), device=options.device, form=options.form, dtype=options.dtype,
         batch_size=options.batch_size, threads=options.threads or torch.get_num_threads(),
+        reference=Reference(config=space.base.to_dict(), resolution=options.resolution[0]),
     )  # fmt: skip
     fields = [space.spec.model_dump(mode="json", include={"base", "space"}), options.resolution]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
