@@ -538,6 +538,17 @@ def test_colours_show_the_latency_that_a_profile_predicts(with_profile: Path) ->
     assert "latency" in colours(app)
 
 
+def test_the_latency_of_the_last_valid_network_is_that_of_its_own_size(with_profile: Path) -> None:
+    """An address with an invalid network and another size shows both costs and latency of the network before it."""
+    config, _ = draws(1)(0, 0)
+    app = opened({**to_query(draft_of(config)), "resolution": "96", "cost": "latency_ms"})
+    app.number_input(key="height").set_value(8).run()
+    said = next(caption.value for caption in app.caption if caption.value.startswith("Predicted latency"))
+    found = predict(config, load_profile(with_profile), 96)
+    assert format_value(METRICS["latency_ms"], found.value) in said
+    assert any("last valid network" in caption.value for caption in app.caption)
+
+
 def test_a_part_that_the_profile_lacks_is_said_and_macs_are_shown(with_profile: Path) -> None:
     app = opened({**to_query(draft_of(preset("hrvit_nano").replace(attention="dilated_window"))), "cost": "latency_ms"})
     assert "No latency" in warned(app) and "measure it on a space that has it" in warned(app)

@@ -182,11 +182,18 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
         (tmp_path / name / "theirs").write_text("x")
     with unfinished(tmp_path) as folder:
         (folder / "ours").write_text("y")
-        with pytest.raises(ConfigError, match="already contains theirs, which is never overwritten"):
-            finish(folder, tmp_path / "made", numbered=False)
-        assert finish(folder, tmp_path / "made", numbered=True) == tmp_path / "made-3"
-    assert {path.name for path in tmp_path.iterdir()} == {"made", "made-2", "made-3"}
-    assert (tmp_path / "made" / "theirs").exists() and (tmp_path / "made-3" / "ours").exists()
+        (tmp_path / "made-3").write_text("a file")
+        assert finish(folder, tmp_path / "made") == tmp_path / "made-4"
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "made-2", "made-3", "made-4"}
+    assert (tmp_path / "made" / "theirs").exists() and (tmp_path / "made-4" / "ours").exists()
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    with unfinished(tmp_path) as folder:
+        (folder / "ours").write_text("y")
+        assert finish(folder, tmp_path / "made") == tmp_path / "made"
+    assert (tmp_path / "made" / "ours").exists()
 
 
 def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from test_scenes import write_fashion
 
 from hrvit_lab import ConfigError, count, create_model, load_checkpoint, preset
 from hrvit_lab.config import shipped
+from hrvit_lab.config.shipped import Shipped
 from hrvit_lab.evaluate.__main__ import main as evaluate
 from hrvit_lab.latency.models import find_model
 from hrvit_lab.network.baselines import network_from_dict
@@ -48,6 +49,13 @@ def test_our_name_and_the_name_in_timm_give_the_same_trained_network(name: str) 
     assert config["input_size"] == (3, *network.resolution_px) and config["crop_pct"] == network.crop_fraction
     assert config["mean"] == network.mean and config["std"] == network.std
     assert theirs.pretrained_cfg["label_names"] == network.classes
+
+
+@pytest.mark.parametrize("field", ["name", "num_classes"])
+def test_changes_of_the_preset_exclude_what_the_network_itself_says(field: str) -> None:
+    fields = shipped()[NAMES[0]].model_dump() | {"changes": {field: 3}}
+    with pytest.raises(ValueError, match=f"{field} is that of the network; remove it from changes"):
+        Shipped(**fields)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hrvit_lab.config.yaml_text import read_text, read_yaml
 
@@ -40,6 +40,13 @@ class Shipped(BaseModel):
     changes: dict[str, Any] = {}
     score: Literal["top1", "miou"]
     score_percent: float = Field(ge=0, le=100)
+
+    @field_validator("changes")
+    @classmethod
+    def _no_own_fields(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        if own := changes.keys() & {"name", "num_classes"}:
+            raise ValueError(f"{min(own)} is that of the network; remove it from changes")
+        return changes
 
     @property
     def architecture(self) -> str:

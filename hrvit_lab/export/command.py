@@ -82,7 +82,7 @@ def export(options: argparse.Namespace) -> int:
         if isinstance(network.model, HRViT):
             write_atomically(folder / CONFIG, network.model.config.to_yaml())
         written = sorted(path.name for path in folder.iterdir())
-        place = finish(folder, place, numbered=options.out is None)
+        place = finish(folder, place)
     console.print(f"Wrote {', '.join(written)} in {place}")
     return 0
 

@@ -73,26 +73,15 @@ def check_new(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file; choose a new folder with --out")
 
 
-def finish(folder: Path, place: Path, *, numbered: bool) -> Path:
+def finish(folder: Path, place: Path) -> Path:
     """Rename an unfinished folder to ``place`` and return its path. If something is there, ``place-2`` is used, and so
-    on.
-
-    Args:
-        numbered: False: only an empty folder is replaced, and anything else is an error.
-    Raises:
-        ConfigError: if ``place`` is not new, and ``numbered`` is False.
-    """
+    on: it may have appeared while the artifact was made, which must not be lost."""
     number = 1
     while True:
         target = place if number == 1 else place.with_name(f"{place.name}-{number}")
         try:
-            if not (numbered and target.exists()):
-                folder.rename(target)
-                return target
+            return folder.rename(target)  # replaces an empty folder
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise
-            if not numbered:
-                check_new(place)
                 raise
         number += 1
