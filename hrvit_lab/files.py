@@ -78,6 +78,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     _sync_folder(path.parent)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, after the end of one that a killed process left unfinished.
+
+    Raises:
+        OSError: with the file's name.
+    """
+    try:
+        with path.open("ab+") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            whole = file.read(1) in (b"", b"\n")
+            file.write(b"" if whole else b"\n")
+            file.write(line.encode() + b"\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Replace ``path`` at once by rows of cells, each `guarded`.
 

@@ -14,6 +14,7 @@ from hrvit_lab.__main__ import main
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.insight import items_command
 from hrvit_lab.insight.attention import BlockAttention, block_attention
+from hrvit_lab.insight.kept_scenes import keep_scene, read_scenes
 from hrvit_lab.insight.on_item import OnItem, attention_on_item
 from hrvit_lab.train.data.composites import BACKGROUND, open_composites
 
@@ -95,6 +96,54 @@ def test_the_command_writes_table_summary_and_figure(tmp_path: Path, capsys: pyt
         assert about[name] == pytest.approx(table[name].mean(), abs=1e-9)  # every scene has a token on an item
     assert about["over_random"]["mean"] == pytest.approx(about["trained"] - about["random"])
     assert (out / "items.png").exists() and (out / "items.svg").exists()
+
+
+@pytest.mark.parametrize("with_out", [True, False])
+def test_an_interrupted_command_continues_to_the_same_numbers(
+    with_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["insight", "items", "hrvit_nano.fashion_mnist", "--scenes", "4", "--size", "64"]
+    asked += ["--root", str(write_fashion(tmp_path))]
+    assert main([*asked, "--out", "whole"]) == 0
+    real, calls = items_command.attention_on_item, iter(range(1000))
+
+    def stopped(one: BlockAttention, items_HW: np.ndarray) -> OnItem:
+        if next(calls) == 2 * 38 + 5:  # in the third scene
+            raise KeyboardInterrupt
+        return real(one, items_HW)
+
+    out = Path("again") if with_out else Path("results/insight/hrvit_nano.fashion_mnist-items")
+    ours = [*asked, "--out", "again"] if with_out else asked
+    monkeypatch.setattr(items_command, "attention_on_item", stopped)
+    assert main(ours) == 130
+    assert f"kept in {out}" in capsys.readouterr().out and len((out / "scenes.jsonl").read_text().splitlines()) == 2
+    with (out / "scenes.jsonl").open("a") as file:
+        file.write("[1, [[0.5")  # a process that was killed while writing
+    computed: list[int] = []
+
+    def counted(one: BlockAttention, items_HW: np.ndarray) -> OnItem:
+        computed.append(1)
+        return real(one, items_HW)
+
+    monkeypatch.setattr(items_command, "attention_on_item", counted)
+    assert main(ours) == 0 and len(computed) == 2 * 38
+    assert (out / "items.csv").read_bytes() == Path("whole/items.csv").read_bytes()
+    assert json.loads((out / "items.json").read_text())["finding"]
+    assert not (out / "scenes.jsonl").exists()
+    if not with_out:
+        assert main(ours) == 0 and Path(f"{out}-2").exists()  # finished results are never replaced
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "[0, [[1], [1], [1]]]", "[0, [[2, 0], [0, 0], [0, 0]]]", "x", '{"a": 1}', "[0]"]
+)
+def test_lines_that_are_no_scene_are_left_out(line: str, tmp_path: Path) -> None:
+    keep_scene(tmp_path / "scenes", 7, ((0.5, np.nan), (0.25, 0.0), (1.0, np.nan)))
+    with (tmp_path / "scenes").open("a") as file:
+        file.write(f"{line}\n")
+    found = read_scenes(tmp_path / "scenes", 2)
+    assert list(found) == [7] and found[7][1] == (0.25, 0.0) and np.isnan(found[7][0][1])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from hrvit_lab.export.graph import served_form
 from hrvit_lab.export.request import Request
 from hrvit_lab.export.sensitivity import Cost, Images, Piece, Sensitivity, pieces
 from hrvit_lab.export.write import refusals
-from hrvit_lab.files import MIB, read_bounded, try_lock, write_atomically, write_csv
+from hrvit_lab.files import MIB, append_line, read_bounded, try_lock, write_atomically, write_csv
 from hrvit_lab.network.inputs import input_channels
 from hrvit_lab.network.named import NamedNetwork, open_network
 from hrvit_lab.network.quiet import quiet
@@ -138,7 +137,7 @@ def _measure_missing(
                 with reported():
                     row = Row(*piece.key, len(piece.nodes), subject.cost(piece.nodes))
                 kept[piece.key] = row
-                _add_row(folder / ROWS, row)
+                append_line(folder / ROWS, json.dumps(asdict(row)))
                 bar.update(task, advance=1, description=f"int8: {_named(row)}")
                 if not console.is_terminal:
                     left = (time.monotonic() - began) / number * (len(missing) - number)
@@ -200,22 +199,6 @@ def _digest(tensors: Mapping[str, Tensor | None]) -> str:
         found.update(f"{name} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
-
-
-def _add_row(path: Path, row: Row) -> None:
-    """Add a line, after the end of one that a killed run left unfinished.
-
-    Raises:
-        OSError: with the file's name.
-    """
-    try:
-        with path.open("ab+") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-            whole = file.read(1) in (b"", b"\n")
-            file.write(b"" if whole else b"\n")
-            file.write(json.dumps(asdict(row)).encode() + b"\n")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _read_rows(path: Path, with_accuracy: bool) -> dict[Key, Row]:

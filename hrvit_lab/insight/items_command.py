@@ -3,10 +3,11 @@
 import argparse
 import contextlib
 import copy
+import glob
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
@@ -22,7 +22,9 @@ from hrvit_lab.environment import environment
 from hrvit_lab.files import write_atomically, write_csv
 from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.command import check_same
-from hrvit_lab.insight.on_item import OnItem, attention_on_item
+from hrvit_lab.insight.kept_scenes import Shares, keep_scene, read_scenes
+from hrvit_lab.insight.on_item import attention_on_item
+from hrvit_lab.insight.places import BlockPlace
 from hrvit_lab.network.build import build
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork, open_network
@@ -36,6 +38,8 @@ from hrvit_lab.train.transforms.normalise import Normalise
 
 FOLDER = Path("results") / "insight"
 TABLE, SUMMARY, FIGURE = "items.csv", "items.json", "items"
+SCENES = "scenes.jsonl"
+"""What was measured so far; removed at the end."""
 USUAL_PX = 128
 
 
@@ -44,7 +48,7 @@ class Found:
     """Shares of attention on the item under a token, (scenes, blocks): with trained weights, random ones, and equal
     attention. NaN where no token of a block lies on an item."""
 
-    places: tuple[OnItem, ...]
+    places: tuple[BlockPlace, ...]
     trained: np.ndarray
     random: np.ndarray
     chance: np.ndarray
@@ -68,37 +72,72 @@ def items(options: argparse.Namespace) -> int:
         "model": options.model, "weights": network.weights, "scenes": options.scenes, "size_px": size,
         "seed_of_random_weights": options.seed,
     }  # fmt: skip
-    if options.out is not None:
-        check_same(options.out, about, SUMMARY)
-    folder: Path = options.out or numbered_folder(FOLDER, f"{network.name}-items")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(options, network, about)
+    if not (folder / SUMMARY).exists():
+        write_atomically(folder / SUMMARY, _as_json(about))
     try:
-        found = measure(network, size, options.scenes, options.root, options.seed, console)
+        found = measure(network, size, options.scenes, options.root, options.seed, folder / SCENES, console)
         said = _said(found)
-    except BaseException:
-        with contextlib.suppress(OSError):  # it has other files
-            folder.rmdir()
+    except KeyboardInterrupt:
+        console.print(f"The scenes so far are kept in {folder}; the same command continues.")
+        raise
+    except Exception:
+        _remove_unfinished(folder)
         raise
     about |= {**said, "environment": environment()}
     means = zip(*(_mean(values, 0).tolist() for values in (found.trained, found.random, found.chance)), strict=True)
-    places = [one.place for one in found.places]
-    rows = [ItemShares(place.stage, place.branch, *shares) for place, shares in zip(places, means, strict=True)]
-    lines = [[place.name, *row] for place, row in zip(places, rows, strict=True)]
+    rows = [ItemShares(place.stage, place.branch, *shares) for place, shares in zip(found.places, means, strict=True)]
+    lines = [[place.name, *row] for place, row in zip(found.places, rows, strict=True)]
     write_csv(folder / TABLE, [["block", "stage", "branch", "trained", "random", "equal_attention"], *lines])
-    write_atomically(folder / SUMMARY, json.dumps(about, indent=2, default=str) + "\n")
+    write_atomically(folder / SUMMARY, _as_json(about))
     note = f"{options.scenes:,} test scenes of composites, {size} × {size} px. {said['finding']}"
     figure = on_item(rows, network.name, note)
     save(figure, folder / FIGURE)
+    (folder / SCENES).unlink(missing_ok=True)
     console.print(said["finding"])
     console.print(f"Wrote {TABLE}, {SUMMARY}, {FIGURE}.png and {FIGURE}.svg in {folder}")
     return 0
 
 
+def _folder(options: argparse.Namespace, network: NamedNetwork, about: Mapping[str, Any]) -> Path:
+    """The folder of the results: the given one, one that an interrupted run of the same inputs left, or a new one.
+
+    Raises:
+        ConfigError: if the given one has results of other inputs.
+    """
+    name = f"{network.name}-items"
+    if options.out is None:
+        for path in sorted(FOLDER.glob(f"{glob.escape(name)}*/{SCENES}")):
+            with contextlib.suppress(ConfigError):
+                check_same(path.parent, about, SUMMARY)
+                return path.parent
+    else:
+        check_same(options.out, about, SUMMARY)
+    folder: Path = options.out or numbered_folder(FOLDER, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a run that failed wrote, and its folder if it has no other files."""
+    if not (folder / TABLE).exists():
+        for name in (SCENES, SUMMARY):
+            (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _as_json(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, indent=2, default=str) + "\n"
+
+
 def measure(
-    network: NamedNetwork, size: int, scenes: int, root: Path | None, seed: int, console: Console
+    network: NamedNetwork, size: int, scenes: int, root: Path | None, seed: int, kept: Path, console: Console
 ) -> Found:  # fmt: skip
     """The shares in the first ``scenes`` test scenes, with the network's weights and with random ones.
 
+    Args:
+        kept: file of the scenes that were measured before; new ones are added.
     Raises:
         ConfigError: if Fashion-MNIST is missing, or the network has no attention.
     """
@@ -107,20 +146,25 @@ def measure(
         other = build(copy.deepcopy(network.model.config)).eval()
     samples = open_composites("val", root, size=size)
     normalise = Normalise(network.mean, network.std)
-    shares: list[list[tuple[OnItem, ...]]] = []
-    for number in _counted(scenes, console):
+    first = block_attention(network.model, normalise(samples.drawn(0)[0])[None])
+    known = read_scenes(kept, len(first))
+
+    def shares(number: int) -> Shares:
         image_HWC, _, items_HW = samples.drawn(number)
-        image = normalise(image_HWC)[None]
-        shares.append([_shares(model, image, items_HW) for model in (network.model, other)])
-    trained, random, chance = (
-        np.array([[getattr(one, name) for one in scene[which]] for scene in shares])
-        for which, name in ((0, "attended"), (1, "attended"), (0, "chance"))
-    )
-    return Found(shares[0][0], trained, random, chance)
+        ours, theirs = (
+            [attention_on_item(one, items_HW) for one in block_attention(model, normalise(image_HWC)[None])]
+            for model in (network.model, other)
+        )
+        return (
+            tuple(one.attended for one in ours), tuple(one.attended for one in theirs),
+            tuple(one.chance for one in ours),
+        )  # fmt: skip
 
-
-def _shares(model: nn.Module, image_1CHW: Tensor, items_HW: np.ndarray) -> tuple[OnItem, ...]:
-    return tuple(attention_on_item(one, items_HW) for one in block_attention(model, image_1CHW))
+    for number in _counted([number for number in range(scenes) if number not in known], console):
+        known[number] = shares(number)
+        keep_scene(kept, number, known[number])
+    trained, random, chance = (np.array([known[number][which] for number in range(scenes)]) for which in range(3))
+    return Found(tuple(one.place for one in first), trained, random, chance)
 
 
 def _size(options: argparse.Namespace, network: NamedNetwork) -> int:
@@ -133,17 +177,18 @@ def _size(options: argparse.Namespace, network: NamedNetwork) -> int:
     return size
 
 
-def _counted(scenes: int, console: Console) -> Iterator[int]:
-    """Numbers of scenes, with a bar; with lines if the output is no terminal."""
+def _counted(numbers: Sequence[int], console: Console) -> Iterator[int]:
+    """The numbers of scenes, with a bar; with lines if the output is no terminal."""
+    scenes = len(numbers)
     columns = (TextColumn("scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, began = bar.add_task("scenes", total=scenes), time.monotonic()
-        for number in range(scenes):
+        for done, number in enumerate(numbers, 1):
             yield number
             bar.update(task, advance=1)
-            if not console.is_terminal and 10 * (number + 1) // scenes > 10 * number // scenes:
-                left = (time.monotonic() - began) / (number + 1) * (scenes - number - 1)
-                console.print(f"{number + 1} of {scenes} scenes · {cli.rough_duration(left)} left")
+            if not console.is_terminal and 10 * done // scenes > 10 * (done - 1) // scenes:
+                left = (time.monotonic() - began) / done * (scenes - done)
+                console.print(f"{done} of {scenes} scenes · {cli.rough_duration(left)} left")
 
 
 def _said(found: Found) -> dict[str, Any]:
