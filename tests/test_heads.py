@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from random_configs import with_one_block_a_branch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hrvit_lab import create_model
 from hrvit_lab.config import PRESETS, SEGMENTERS
@@ -258,6 +259,29 @@ def test_a_training_step_reaches_every_parameter_of_the_head(name: str) -> None:
         # A bias before a BatchNorm has no effect, also if linear layers are between them.
         before_norm = key.endswith("bias") and ("projections" in key or name == "classifier")
         assert before_norm or parameter.grad.abs().max() > 1e-7, key
+
+
+# -- for inference ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [DIMS[:1], DIMS[:2], DIMS])
+@pytest.mark.parametrize("num_classes", [CLASSES, 0])
+def test_served_segformer_equals_the_plain_one_and_multiplies_less(dims: tuple[int, ...], num_classes: int) -> None:
+    torch.manual_seed(0)
+    head = make_head("segformer", dims=dims, num_classes=num_classes)
+    maps = random_maps(dims)
+    whole = nn.Sequential()
+    whole.add_module("head", head)
+    served: Any = deploy(whole)[0]
+    with torch.no_grad():
+        expected = head(*maps)
+        assert torch.allclose(served(*maps), expected, atol=1e-5)
+        assert torch.allclose(served(*maps, pre_logits=True), head(*maps, pre_logits=True), atol=1e-5)
+        with FlopCounterMode(display=False) as counter:
+            served(*maps)
+    positions = [height * width for height, width in SIZES]
+    products = sum(n * dim * 24 for n, dim in zip(positions, dims, strict=False))
+    assert counter.get_total_flops() == 2 * 2 * (products + positions[0] * 24 * num_classes)  # of a batch of two
 
 
 def test_a_head_depends_only_on_its_own_width_field() -> None:

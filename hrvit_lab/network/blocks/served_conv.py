@@ -19,7 +19,7 @@ def served_conv(conv: nn.Conv2d) -> nn.Module:
     if conv.groups > 1 or conv.dilation != (1, 1):
         return conv
     if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0):
-        return PointwiseConv(conv)
+        return PointwiseConv(as_linear(conv))
     if conv.stride == (2, 2) and conv.padding == (1, 1) and conv.kernel_size == (3, 3):
         return UnfoldedConv(conv)
     return conv
@@ -39,9 +39,9 @@ class PointwiseConv(nn.Module):
     Shape: (B, C_in, H, W) → (B, C, H, W), both channels last in memory.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.linear = as_linear(conv)
+        self.linear = linear
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return to_image(self.linear(to_tokens(x_BCHW)))

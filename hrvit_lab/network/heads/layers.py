@@ -32,6 +32,15 @@ def pixel_classifier(width: int, num_classes: int) -> nn.Module:
     return nn.Conv2d(width, num_classes, 1) if num_classes else nn.Identity()
 
 
+def sum_resized(maps: Iterable[Tensor]) -> Tensor:
+    """Maps (B, C, H_i, W_i) → (B, C, H_0, W_0): resized to the first map's size (bilinear) and added."""
+    first, *others = maps
+    total = first
+    for x_BCHW in others:
+        total = total + resized(x_BCHW, first, "bilinear")
+    return total
+
+
 def concatenate(maps: Iterable[Tensor]) -> Tensor:
     """Maps (B, C_i, H_i, W_i) → (B, Σ C_i, H_0, W_0): resized to the first map's size (bilinear) and concatenated."""
     first, *others = maps
