@@ -1,6 +1,6 @@
 """The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`.
 
-A page is imported when it is first shown, so that the first one is there soon.
+A page is imported when it is first shown, below its heading, so that the first one is there soon.
 """
 
 import sys
@@ -16,24 +16,27 @@ from hrvit_lab.errors import ConfigError
 
 
 class Page(NamedTuple):
-    """A page: its title, a Material symbol, and its file in `pages/`."""
+    """A page: its title, a Material symbol, its file in `pages/`, and its heading; None if the page writes its own."""
 
     title: str
     icon: str
     file: str
+    heading: str | None
 
     def show(self) -> None:
+        if self.heading is not None:
+            st.title(self.heading)
         import_module(f"hrvit_lab.app.pages.{self.file}").show()
 
 
 PAGES = (
-    Page("Explore", "travel_explore", "explore"),
-    Page("Studies", "scatter_plot", "studies"),
-    Page("Build", "account_tree", "build"),
-    Page("Compare", "compare_arrows", "compare"),
-    Page("Look inside", "visibility", "look_inside"),
-    Page("Run", "play_circle", "run"),
-    Page("Published", "menu_book", "published"),
+    Page("Explore", "travel_explore", "explore", "Explore"),
+    Page("Studies", "scatter_plot", "studies", None),
+    Page("Build", "account_tree", "build", "Build a variant"),
+    Page("Compare", "compare_arrows", "compare", "Compare"),
+    Page("Look inside", "visibility", "look_inside", "Look inside"),
+    Page("Run", "play_circle", "run", "Run"),
+    Page("Published", "menu_book", "published", "Published"),
 )
 
 DARK_TAGS = "<style>[data-tag] * { color: #0e1116 !important; }</style>"

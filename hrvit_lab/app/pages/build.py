@@ -26,7 +26,6 @@ def show() -> None:
     draft = current()
     hold(draft)
     st.html(style.rules(len(draft.fields["depths"]), draft.fields["head"] == "classifier"))
-    st.title("Build a variant")
     fault = find_fault(draft.fields) or _size_fault(draft)
     counted = None if fault else _counted(draft)
     fields = Fields(draft, fault)

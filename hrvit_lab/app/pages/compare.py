@@ -43,7 +43,6 @@ LEGEND = (
 
 def show() -> None:
     """Draw the page."""
-    st.title("Compare")
     st.markdown(INTRODUCTION)
     offered = compared.offered(st.session_state.get(OPENED, {}))
     with st.container(horizontal=True, vertical_alignment="bottom"):

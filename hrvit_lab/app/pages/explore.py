@@ -30,7 +30,6 @@ If a metric was measured under several conditions, all values of a point must be
 
 def show() -> None:
     """Draw the page."""
-    st.title("Explore")
     found = _folders(sys.argv[1:])
     points = _collect(*(tuple((str(path), _modified(path)) for path in paths) for paths in found))
     for fault in points.faults:

@@ -33,7 +33,6 @@ WARNING = ":material/warning: "
 
 def show() -> None:
     """Draw the page."""
-    st.title("Look inside")
     st.markdown(INTRODUCTION)
     left, right = st.columns([1, 2], gap="large")
     try:

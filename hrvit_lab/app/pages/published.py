@@ -28,7 +28,6 @@ form, beside the printed ones. Where they differ, the remark gives the reason if
 
 def show() -> None:
     """Draw the page."""
-    st.title("Published")
     st.markdown(INTRODUCTION)
     _draw_chart(_points())
     st.subheader("Printed counts and ours")

@@ -40,7 +40,6 @@ NO_RUNS = "There are no runs in `{folder}` yet. Choose *Start a run* above: `bra
 def show() -> None:
     """Draw the page."""
     results, runs = results_root(sys.argv[1:]), runs_root(sys.argv[1:])
-    st.title("Run")
     st.markdown(INTRODUCTION)
     found = watch.find_runs(results, runs)
     runs_now = any(run.process and run.process.running for run in found.values())
