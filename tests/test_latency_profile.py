@@ -68,9 +68,9 @@ HERE = Conditions(hardware="a machine", reference=REFERENCE, threads=1)
 def true_ms(part: Part) -> float:
     """The machine's latency of a part: a cost of each call and of work, with a cache that makes large maps slower."""
     point = point_of(part)
-    _, macs, moved, weights, operators = point.work
+    _, macs, moved, weights, operators, scores = point.work
     tokens = 2 ** point.place[0]
-    return 0.004 * operators + 2e-7 * macs + 1e-6 * (moved + weights) * (1.5 if tokens > 200 else 1.0)
+    return 0.004 * operators + 2e-7 * macs + 3e-6 * scores + 1e-6 * (moved + weights) * (1.5 if tokens > 200 else 1.0)
 
 
 def true_whole_ms(config: HRViTConfig, resolution: Size) -> float:
@@ -157,6 +157,27 @@ def test_a_timed_part_has_its_own_latency_and_a_new_one_that_of_its_neighbours()
     assert new not in timed
     assert table.latency_ms(new) == pytest.approx(true_ms(new), rel=0.3)
     assert table.doubt(new) > table.doubt(parts[0])
+
+
+def test_attention_of_other_heads_is_predicted_from_its_scores() -> None:
+    """Head dims 4 and 16 are timed at three sizes; 8 has as many MACs, and twice or half as many scores."""
+
+    def attention(head_dim: int, resolution: int) -> list[Part]:
+        config = preset("hrvit_nano").replace(widths=(32, 32, 64, 128), head_dims=head_dim)
+        return [part for part, _ in parts_of(config, resolution) if part.kind == "attention"]
+
+    def cost_ms(part: Part) -> float:  # exponentials alone, by hand: scores are pairs of tokens of a stripe, per head
+        dim, head_dim, window = part.arguments[:3]
+        [(height, width)] = part.sizes
+        stripe = min(window, height)
+        return 1e-5 * (dim // head_dim) * height * width * (stripe * width) + 0.01
+
+    timed = [part for head_dim in (4, 16) for size in (64, 96, 128) for part in attention(head_dim, size)]
+    table = fit((part, cost_ms(part)) for part in timed)
+    for part in attention(8, 96):
+        assert table.latency_ms(part) == pytest.approx(cost_ms(part), rel=0.15)
+    macs_alone = [table.latency_ms(part) for part in attention(4, 96)]
+    assert macs_alone[0] > 1.5 * table.latency_ms(attention(16, 96)[0])
 
 
 def test_a_part_of_an_unknown_family_is_refused() -> None:

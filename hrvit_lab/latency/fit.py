@@ -1,6 +1,6 @@
 """Latencies of parts from timed ones: a weighted sum of work for each family, corrected by the nearest timed parts.
 
-The correction interpolates between timed parts in tokens, width and shape. A part that was timed has its own latency.
+The correction interpolates between timed parts in tokens, width, shape, heads and keys. A part that was timed has its own latency.
 """
 
 import math
@@ -26,8 +26,8 @@ class Line:
     """The fit of a family.
 
     Attributes:
-        weights: milliseconds per unit of work, none negative, (5,).
-        places: of the timed parts, (parts, 3).
+        weights: milliseconds per unit of work, none negative, (6,).
+        places: of the timed parts, (parts, 5).
         corrections: logarithms of their latencies divided by the weighted sum, (parts,).
         spread: median of the corrections' sizes: the relative error without correction.
     """

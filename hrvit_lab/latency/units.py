@@ -32,12 +32,14 @@ class Point(NamedTuple):
 
     Attributes:
         place: base-2 logarithms of tokens, of the width, and of MACs divided by tokens and by the width squared: equal
-            for parts of equal shape, with 1 for every doubling.
-        work: 1, and MACs, moved elements, weights and number of operators: a latency is nearly a weighted sum of them.
+            for parts of equal shape, with 1 for every doubling. Of attention, also of scores for each token (heads
+            times keys) and of MACs for each score (about twice the head dim).
+        work: 1, and MACs, moved elements, weights, number of operators, and scores of attention: a latency is nearly a
+            weighted sum of them. Scores have a term of their own, because their exponentials take longer than products.
     """
 
-    place: tuple[float, float, float]
-    work: tuple[float, float, float, float, float]
+    place: tuple[float, float, float, float, float]
+    work: tuple[float, float, float, float, float, float]
 
 
 def inside(part: Part) -> tuple[Part, ...]:
@@ -74,6 +76,7 @@ def point_of(part: Part) -> Point:
     """Where a part is within its family."""
     tokens = float(sum(map(area, part.sizes)))
     width = float(_width(part))
+    attended = scores = 0.0
     if part.kind == RESIDUAL:
         macs, moved, weights, operators = 0.0, 4 * tokens * width, 0.0, 2.0
     else:
@@ -81,8 +84,13 @@ def point_of(part: Part) -> Point:
         outputs = sum(cost.outputs for cost in costs)
         macs, moved, weights = float(totals.macs), float(totals.moved + outputs), float(totals.params)
         operators = float(len(costs))
+        attended = float(sum(cost.macs for cost in costs if cost.operator == "attention"))
+        scores = float(sum(cost.activations - cost.outputs for cost in costs if cost.operator == "attention"))
     shape = math.log2(max(macs, 1.0) / (tokens * width**2)) if macs else 0.0
-    return Point((math.log2(tokens), math.log2(width), shape), (1.0, macs, moved, weights, operators))
+    keys, depth = (math.log2(scores / tokens), math.log2(max(attended, 1.0) / scores)) if scores else (0.0, 0.0)
+    return Point(
+        (math.log2(tokens), math.log2(width), shape, keys, depth), (1.0, macs, moved, weights, operators, scores)
+    )
 
 
 def _width(part: Part) -> int:
