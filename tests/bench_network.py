@@ -8,7 +8,8 @@ setting gives one JSON line:
   product is found before, and timed in the same race. ``floor`` gives its name and side.
 
 The exit code is 1 if the packed network misses a goal. It takes about 7 minutes.
-``python tests/bench_network.py training`` times training steps instead.
+``python tests/bench_network.py training`` times training steps instead, and ``python tests/bench_network.py segformer``
+the deployed network with SegFormer's decoder, against the same one with the decoder as it is published.
 """
 
 import copy
@@ -37,6 +38,7 @@ from hrvit_lab.latency.timing import cpu_stopwatch, primed
 from hrvit_lab.network.build import create_model
 from hrvit_lab.network.checkpoints import load_published
 from hrvit_lab.network.deploy import deploy
+from hrvit_lab.network.heads.layers import concatenate
 from hrvit_lab.network.pack import pack
 
 NAIVE, GEMM = "naive", "matrix product"
@@ -100,8 +102,36 @@ def step(model: nn.Module, images: Tensor) -> Callable[[], object]:
     return run
 
 
+def bench_segformer() -> None:
+    """b1 with SegFormer's decoder at 512 × 512: ``merged``, as deployed, and ``published``: projections, resizing, one
+    convolution of all maps. ``merged_by_published`` is the ratio, paired by round."""
+    network = create_model(CONFIG.replace(head="segformer", segformer_width=256, num_classes=19)).eval()
+    randomize_norms(network)
+    merged = deploy(network)
+    assert isinstance(network.head, nn.Module)
+    projections, fuse, _, classifier = deploy(nn.ModuleList(network.head.children()))  # alone, they are not merged
+    assert isinstance(projections, nn.ModuleList)
+    images = torch.randn(1, 3, 512, 512)
+
+    def run_published() -> Tensor:
+        maps = merged.forward_features(images)
+        resized = concatenate(project(x) for project, x in zip(projections, maps, strict=True))
+        logits: Tensor = classifier(fuse(resized))
+        return logits
+
+    with torch.inference_mode():
+        error = (run_published() - merged(images)).abs().max() / merged(images).abs().max()
+        times_ms = race({"published": run_published, "merged": partial(merged, images)}, 60)
+    ratio = paired_ratio(times_ms["merged"], times_ms["published"])
+    said = {"resolution": 512, "batch_size": 1, "head": "segformer", "relative_error": float(error)}
+    print(json.dumps(said | {"merged_by_published": [round(value, 3) for value in ratio]}))
+
+
 def main() -> int:
     torch.set_num_threads(1)
+    if "segformer" in sys.argv[1:]:
+        bench_segformer()
+        return 0
     naive, plain = NaiveHRViT(CONFIG), create_model(CONFIG)
     randomize_norms(naive)
     load_published(plain, naive.state_dict())

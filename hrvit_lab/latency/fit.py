@@ -1,6 +1,7 @@
 """Latencies of parts from timed ones: a weighted sum of work for each family, corrected by the nearest timed parts.
 
-The correction interpolates between timed parts in tokens, width, shape, heads and keys. A part that was timed has its own latency.
+The correction interpolates between timed parts in tokens, width, shape, heads and keys. A part that was timed has its
+own latency.
 """
 
 import math
