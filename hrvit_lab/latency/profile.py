@@ -14,7 +14,7 @@ from hrvit_lab.config import HRViTConfig
 from hrvit_lab.config.plan import Part, Size, plan
 from hrvit_lab.cost.count import count
 from hrvit_lab.latency.beside import relative_latency
-from hrvit_lab.latency.compare import CONTROL, Budget
+from hrvit_lab.latency.compare import CONTROL, FEWEST_ROUNDS, Budget
 from hrvit_lab.latency.models import build_measurable
 from hrvit_lab.latency.parts import PartTimes, measure_parts
 from hrvit_lab.latency.predict import Conditions, Profile, TimedNetwork, predict
@@ -207,7 +207,7 @@ def check_network(
     for _ in range(2):
         ratio = relative_latency(
             _workload(config, resolution, conditions, prepare), _reference(conditions, prepare),
-            threads=conditions.threads, budget=Budget(min_rounds=10, max_seconds=2.0), clock=clock,
+            threads=conditions.threads, budget=Budget(min_rounds=FEWEST_ROUNDS, max_seconds=2.0), clock=clock,
         )  # fmt: skip
         times.append(ratio.value * profile.reference_ms)
     measured, again = times
