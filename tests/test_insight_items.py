@@ -1,7 +1,9 @@
 """Attention on the item under a token: compared with a loop over tokens and pixels; and the command over scenes."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from test_scenes import write_fashion
 
 from hrvit_lab.__main__ import main
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import try_lock
 from hrvit_lab.insight import items_command
 from hrvit_lab.insight.attention import BlockAttention, block_attention
 from hrvit_lab.insight.kept_scenes import keep_scene, read_scenes
@@ -119,7 +122,7 @@ def test_an_interrupted_command_continues_to_the_same_numbers(
     assert main(ours) == 130
     assert f"kept in {out}" in capsys.readouterr().out and len((out / "scenes.jsonl").read_text().splitlines()) == 2
     with (out / "scenes.jsonl").open("a") as file:
-        file.write("[1, [[0.5")  # a process that was killed while writing
+        file.write('{"digest": "')  # a process that was killed while writing
     computed: list[int] = []
 
     def counted(one: BlockAttention, items_HW: np.ndarray) -> OnItem:
@@ -135,15 +138,82 @@ def test_an_interrupted_command_continues_to_the_same_numbers(
         assert main(ours) == 0 and Path(f"{out}-2").exists()  # finished results are never replaced
 
 
+def scene_line(**changes: Any) -> str:
+    return json.dumps({"digest": "d", "scene": 0, "shares": [[0.5, 0], [0, 0], [0, 0]]} | changes)
+
+
 @pytest.mark.parametrize(
-    "line", ["[]", "[0, [[1], [1], [1]]]", "[0, [[2, 0], [0, 0], [0, 0]]]", "x", '{"a": 1}', "[0]"]
-)
+    "line",
+    [
+        "[]", "x", "{}", scene_line(shares=[[1], [1], [1]]), scene_line(shares=[[2, 0], [0, 0], [0, 0]]),
+        scene_line(shares=[[math.nan, 0], [0, 0], [0, 0]]), scene_line(shares=[["0.5", 0], [0, 0], [0, 0]]),
+        scene_line(digest="other"), scene_line(scene=-1), scene_line(scene=True), scene_line(scene=0.5),
+        scene_line(scene=math.inf), scene_line(scene=10**400), scene_line(more=1),
+    ],
+)  # fmt: skip
 def test_lines_that_are_no_scene_are_left_out(line: str, tmp_path: Path) -> None:
-    keep_scene(tmp_path / "scenes", 7, ((0.5, np.nan), (0.25, 0.0), (1.0, np.nan)))
-    with (tmp_path / "scenes").open("a") as file:
+    path = tmp_path / "scenes"
+    keep_scene(path, "d", 7, ((0.5, np.nan), (0.25, 0.0), (1.0, np.nan)))
+    with path.open("a") as file:
         file.write(f"{line}\n")
-    found = read_scenes(tmp_path / "scenes", 2)
+    found = read_scenes(path, "d", 2)
     assert list(found) == [7] and found[7][1] == (0.25, 0.0) and np.isnan(found[7][0][1])
+    with path.open("a") as file:
+        file.write(f"{scene_line()}\n")
+    assert list(read_scenes(path, "d", 2)) == [7, 0]  # the line itself is right without the change
+
+
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *out: str) -> list[str]:
+    """A command that was interrupted in its second scene."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["insight", "items", "hrvit_nano.fashion_mnist", "--scenes", "3", "--size", "32", *out]
+    real, calls = items_command.attention_on_item, iter(range(1000))
+
+    def stopped(one: BlockAttention, items_HW: np.ndarray) -> OnItem:
+        if next(calls) == 40:
+            raise KeyboardInterrupt
+        return real(one, items_HW)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(items_command, "attention_on_item", stopped)
+        assert main([*asked, "--root", str(write_fashion(tmp_path))]) == 130
+    return asked
+
+
+def test_an_error_in_between_loses_no_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = interrupted(tmp_path, monkeypatch, "--out", "out")
+    kept = Path("out/scenes.jsonl").read_bytes()
+    assert main([*asked, "--root", "nowhere"]) == 2
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(items_command, "keep_scene", full)
+        assert main([*asked, "--root", str(tmp_path)]) == 2
+    assert Path("out/scenes.jsonl").read_bytes() == kept
+    assert main([*asked, "--root", str(tmp_path)]) == 0
+
+
+def test_scenes_of_other_weights_are_not_mixed_and_a_running_command_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*interrupted(tmp_path, monkeypatch, "--out", "out"), "--root", str(tmp_path)]
+    assert main([*asked, "--seed", "5"]) == 2  # other random weights
+    assert "unfinished results of another network or other scenes" in capsys.readouterr().err
+    lock = try_lock(Path("out/writing.lock"))
+    assert lock is not None
+    assert main(asked) == 2 and "another process writes out" in capsys.readouterr().err
+    lock.release(unlink=True)
+    assert main(asked) == 0
+    # Without --out, a second command takes a folder of its own.
+    asked = [*interrupted(tmp_path, monkeypatch), "--root", str(tmp_path)]
+    first = Path("results/insight/hrvit_nano.fashion_mnist-items")
+    lock = try_lock(first / "writing.lock")
+    assert lock is not None
+    assert main(asked) == 0 and Path(f"{first}-2", "items.csv").exists() and not (first / "items.csv").exists()
+    lock.release(unlink=True)
+    assert main(asked) == 0 and (first / "items.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -182,12 +252,12 @@ def test_blocks_and_scenes_without_a_token_on_an_item_are_left_out(
     assert table["trained"].isna().tolist() == (table["stage"] == 5).tolist() and table["trained"].notna().any()
     about = json.loads((out / "items.json").read_text(), parse_constant=pytest.fail)
     assert about["over_random"]["n"] == 2 and about["trained"] == pytest.approx(table["trained"].mean())
-    # Without any token on an item there is nothing to say, and no folder is left.
+    # Without any token on an item there is nothing to say; the scenes are kept for a command with more of them.
     monkeypatch.setattr(items_command, "attention_on_item", lambda one, _: OnItem(one.place, np.nan, np.nan, 0))
     monkeypatch.chdir(tmp_path)
     assert main(asked) == 2
     assert "tokens lie on items in 0 of 3 scenes; use more with --scenes" in capsys.readouterr().err
-    assert not list((tmp_path / "results" / "insight").iterdir())
+    assert [path.name for path in (tmp_path / "results" / "insight").glob("*/*")] == ["scenes.jsonl"]
 
 
 def test_results_of_other_inputs_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

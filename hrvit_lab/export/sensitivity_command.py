@@ -1,7 +1,6 @@
 """Run ``hrvit-lab export sensitivity``: quantize one part after the other, and show what each costs."""
 
 import argparse
-import hashlib
 import json
 import math
 import shutil
@@ -16,7 +15,6 @@ import torch
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from hrvit_lab import cli
 from hrvit_lab.charts import part_label
@@ -29,6 +27,7 @@ from hrvit_lab.export.request import Request
 from hrvit_lab.export.sensitivity import Cost, Images, Piece, Sensitivity, pieces
 from hrvit_lab.export.write import refusals
 from hrvit_lab.files import MIB, append_line, read_bounded, try_lock, write_atomically, write_csv
+from hrvit_lab.network.digest import digest
 from hrvit_lab.network.inputs import input_channels
 from hrvit_lab.network.named import NamedNetwork, open_network
 from hrvit_lab.network.quiet import quiet
@@ -150,13 +149,13 @@ def _settings(
 ) -> dict[str, str | int | float | None]:
     return {
         "network": network.name,
-        "weights": _digest(network.model.state_dict()),
+        "weights": digest(network.model.state_dict()),
         "data": str(options.data),
         "resolution": cli.show_size(request.resolution),
         "batch size": request.batch_size,
         "calibration images": 0 if request.calibration is None else len(request.calibration),
         "test images": len(images.pixels),
-        "content of the images": _digest({"calibration": request.calibration, "test": images.pixels}),
+        "content of the images": digest({"calibration": request.calibration, "test": images.pixels}),
         "seed": options.seed,
         "version of ONNX Runtime": package_version("onnxruntime"),
     }
@@ -188,17 +187,6 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} has results of another {key} ({cli.printable(known.get(key))}, not {settings[key]}); choose a "
             "new folder with --out"
         )
-
-
-def _digest(tensors: Mapping[str, Tensor | None]) -> str:
-    """16 hexadecimal digits of names and values."""
-    found = hashlib.sha256()
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        found.update(f"{name} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _read_rows(path: Path, with_accuracy: bool) -> dict[Key, Row]:

@@ -7,25 +7,27 @@ import glob
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment
-from hrvit_lab.files import write_atomically, write_csv
+from hrvit_lab.files import Lock, try_lock, write_atomically, write_csv
 from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.command import check_same
-from hrvit_lab.insight.kept_scenes import Shares, keep_scene, read_scenes
+from hrvit_lab.insight.kept_scenes import Shares, has_scenes, keep_scene, read_scenes
 from hrvit_lab.insight.on_item import attention_on_item
 from hrvit_lab.insight.places import BlockPlace
 from hrvit_lab.network.build import build
+from hrvit_lab.network.digest import digest
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork, open_network
 from hrvit_lab.network.seeding import seeded
@@ -33,13 +35,14 @@ from hrvit_lab.plots.on_item import ItemShares, on_item
 from hrvit_lab.plots.style import save
 from hrvit_lab.study.statistics import Paired, paired
 from hrvit_lab.train.data.composites import open_composites
-from hrvit_lab.train.run import numbered_folder
+from hrvit_lab.train.run import numbered_folder, plain_name
 from hrvit_lab.train.transforms.normalise import Normalise
 
 FOLDER = Path("results") / "insight"
 TABLE, SUMMARY, FIGURE = "items.csv", "items.json", "items"
 SCENES = "scenes.jsonl"
 """What was measured so far; removed at the end."""
+LOCK = "writing.lock"
 USUAL_PX = 128
 
 
@@ -52,6 +55,21 @@ class Found:
     trained: np.ndarray
     random: np.ndarray
     chance: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The test scenes for a network.
+
+    Attributes:
+        places: of the network's blocks with attention.
+        shares: those of a scene, by its number.
+        digest: of weights and first scene; scenes of other digests are never mixed.
+    """
+
+    places: tuple[BlockPlace, ...]
+    shares: Callable[[int], Shares]
+    digest: str
 
 
 def items(options: argparse.Namespace) -> int:
@@ -72,72 +90,71 @@ def items(options: argparse.Namespace) -> int:
         "model": options.model, "weights": network.weights, "scenes": options.scenes, "size_px": size,
         "seed_of_random_weights": options.seed,
     }  # fmt: skip
-    folder = _folder(options, network, about)
-    if not (folder / SUMMARY).exists():
-        write_atomically(folder / SUMMARY, _as_json(about))
+    scenes = _open_scenes(network, size, options.root, options.seed)
+    folder, lock = _folder(options, network, about, scenes)
     try:
-        found = measure(network, size, options.scenes, options.root, options.seed, folder / SCENES, console)
+        found = measure(scenes, options.scenes, folder / SCENES, console)
         said = _said(found)
+        about |= {**said, "environment": environment()}
+        _write(found, about, folder, network.name)
+        (folder / SCENES).unlink(missing_ok=True)
     except KeyboardInterrupt:
-        console.print(f"The scenes so far are kept in {folder}; the same command continues.")
+        if (folder / SCENES).exists():
+            console.print(f"The scenes so far are kept in {folder}; the same command continues.")
         raise
-    except Exception:
-        _remove_unfinished(folder)
-        raise
-    about |= {**said, "environment": environment()}
-    means = zip(*(_mean(values, 0).tolist() for values in (found.trained, found.random, found.chance)), strict=True)
-    rows = [ItemShares(place.stage, place.branch, *shares) for place, shares in zip(found.places, means, strict=True)]
-    lines = [[place.name, *row] for place, row in zip(found.places, rows, strict=True)]
-    write_csv(folder / TABLE, [["block", "stage", "branch", "trained", "random", "equal_attention"], *lines])
-    write_atomically(folder / SUMMARY, _as_json(about))
-    note = f"{options.scenes:,} test scenes of composites, {size} × {size} px. {said['finding']}"
-    figure = on_item(rows, network.name, note)
-    save(figure, folder / FIGURE)
-    (folder / SCENES).unlink(missing_ok=True)
+    finally:
+        lock.release(unlink=True)
+        with contextlib.suppress(OSError):  # it has files
+            folder.rmdir()
     console.print(said["finding"])
     console.print(f"Wrote {TABLE}, {SUMMARY}, {FIGURE}.png and {FIGURE}.svg in {folder}")
     return 0
 
 
-def _folder(options: argparse.Namespace, network: NamedNetwork, about: Mapping[str, Any]) -> Path:
-    """The folder of the results: the given one, one that an interrupted run of the same inputs left, or a new one.
+def _write(found: Found, about: Mapping[str, Any], folder: Path, name: str) -> None:
+    """The table, the summary and the figure."""
+    means = zip(*(_mean(values, 0).tolist() for values in (found.trained, found.random, found.chance)), strict=True)
+    rows = [ItemShares(place.stage, place.branch, *shares) for place, shares in zip(found.places, means, strict=True)]
+    lines = [[place.name, *row] for place, row in zip(found.places, rows, strict=True)]
+    write_csv(folder / TABLE, [["block", "stage", "branch", "trained", "random", "equal_attention"], *lines])
+    write_atomically(folder / SUMMARY, json.dumps(about, indent=2, default=str) + "\n")
+    side = about["size_px"]
+    note = f"{about['scenes']:,} test scenes of composites, {side} × {side} px. {about['finding']}"
+    save(on_item(rows, name, note), folder / FIGURE)
+
+
+def _folder(
+    options: argparse.Namespace, network: NamedNetwork, about: Mapping[str, Any], scenes: Scenes
+) -> tuple[Path, Lock]:
+    """The folder of the results, and its lock: the given one, one that an interrupted command with the same network and
+    scenes left, or a new one.
 
     Raises:
-        ConfigError: if the given one has results of other inputs.
+        ConfigError: if the given one has results of other inputs, or another process writes it.
     """
-    name = f"{network.name}-items"
     if options.out is None:
+        name = plain_name(f"{network.name}-items")
         for path in sorted(FOLDER.glob(f"{glob.escape(name)}*/{SCENES}")):
-            with contextlib.suppress(ConfigError):
-                check_same(path.parent, about, SUMMARY)
-                return path.parent
+            if has_scenes(path, scenes.digest) and (lock := try_lock(path.with_name(LOCK))) is not None:
+                return path.parent, lock
+        folder = numbered_folder(FOLDER, name)
     else:
-        check_same(options.out, about, SUMMARY)
-    folder: Path = options.out or numbered_folder(FOLDER, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        folder = options.out
+        check_same(folder, about, SUMMARY)
+        if (folder / SCENES).exists() and not has_scenes(folder / SCENES, scenes.digest):
+            raise ConfigError(
+                f"{folder} has unfinished results of another network or other scenes; choose another folder with --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(folder / LOCK)
+    if lock is None:
+        raise ConfigError(f"another process writes {folder}; wait for it, or choose another folder with --out")
+    return folder, lock
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what a run that failed wrote, and its folder if it has no other files."""
-    if not (folder / TABLE).exists():
-        for name in (SCENES, SUMMARY):
-            (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+def _open_scenes(network: NamedNetwork, size: int, root: Path | None, seed: int) -> Scenes:
+    """The test scenes, to be measured with the network's weights and with random ones.
 
-
-def _as_json(about: Mapping[str, Any]) -> str:
-    return json.dumps(about, indent=2, default=str) + "\n"
-
-
-def measure(
-    network: NamedNetwork, size: int, scenes: int, root: Path | None, seed: int, kept: Path, console: Console
-) -> Found:  # fmt: skip
-    """The shares in the first ``scenes`` test scenes, with the network's weights and with random ones.
-
-    Args:
-        kept: file of the scenes that were measured before; new ones are added.
     Raises:
         ConfigError: if Fashion-MNIST is missing, or the network has no attention.
     """
@@ -146,8 +163,6 @@ def measure(
         other = build(copy.deepcopy(network.model.config)).eval()
     samples = open_composites("val", root, size=size)
     normalise = Normalise(network.mean, network.std)
-    first = block_attention(network.model, normalise(samples.drawn(0)[0])[None])
-    known = read_scenes(kept, len(first))
 
     def shares(number: int) -> Shares:
         image_HWC, _, items_HW = samples.drawn(number)
@@ -160,11 +175,26 @@ def measure(
             tuple(one.chance for one in ours),
         )  # fmt: skip
 
-    for number in _counted([number for number in range(scenes) if number not in known], console):
-        known[number] = shares(number)
-        keep_scene(kept, number, known[number])
-    trained, random, chance = (np.array([known[number][which] for number in range(scenes)]) for which in range(3))
-    return Found(tuple(one.place for one in first), trained, random, chance)
+    image, _, items = samples.drawn(0)
+    places = tuple(one.place for one in block_attention(network.model, normalise(image)[None]))
+    content = {"scene": normalise(image), "items": torch.from_numpy(items.astype(np.int64))}
+    states = {"trained": network.model.state_dict(), "random": other.state_dict()}
+    weights = {f"{which} {name}": tensor for which, state in states.items() for name, tensor in state.items()}
+    return Scenes(places, shares, digest({**content, **weights}))
+
+
+def measure(scenes: Scenes, number: int, kept: Path, console: Console) -> Found:
+    """The shares in the first ``number`` scenes.
+
+    Args:
+        kept: file of the scenes that were measured before; new ones are added.
+    """
+    known = read_scenes(kept, scenes.digest, len(scenes.places))
+    for index in _counted([index for index in range(number) if index not in known], console):
+        known[index] = scenes.shares(index)
+        keep_scene(kept, scenes.digest, index, known[index])
+    trained, random, chance = (np.array([known[index][which] for index in range(number)]) for which in range(3))
+    return Found(scenes.places, trained, random, chance)
 
 
 def _size(options: argparse.Namespace, network: NamedNetwork) -> int:

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from hrvit_lab.files import MIB, append_line, read_bounded
 
@@ -12,19 +13,32 @@ Shares = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 """Of every block: with trained weights, random weights, and equal attention; NaN if no token lies on an item."""
 MAX_BYTES = 256 * MIB
 
+_Share = Annotated[float, Field(ge=-1e-3, le=1 + 1e-3)] | None
+_Blocks = Annotated[tuple[_Share, ...], Field(max_length=10_000)]
 
-def keep_scene(path: Path, number: int, shares: Shares) -> None:
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    digest: str
+    scene: int = Field(ge=0, le=10**9)
+    shares: tuple[_Blocks, _Blocks, _Blocks]
+
+
+def keep_scene(path: Path, digest: str, scene: int, shares: Shares) -> None:
     """Add a scene to the file.
 
+    Args:
+        digest: of the network and the scenes.
     Raises:
         OSError: with the file's name.
     """
     lists = [[None if math.isnan(share) else share for share in values] for values in shares]
-    append_line(path, json.dumps([number, lists]))
+    append_line(path, json.dumps({"digest": digest, "scene": scene, "shares": lists}))
 
 
-def read_scenes(path: Path, blocks: int) -> dict[int, Shares]:
-    """The scenes in the file, by number. A line that is no scene of this many blocks is left out and measured again.
+def read_scenes(path: Path, digest: str, blocks: int) -> dict[int, Shares]:
+    """The scenes of this digest in the file, by number. Damaged lines are left out, so their scenes are measured again.
 
     Raises:
         OSError: if the file can't be read.
@@ -32,16 +46,19 @@ def read_scenes(path: Path, blocks: int) -> dict[int, Shares]:
     found = {}
     for line in read_bounded(path, MAX_BYTES).splitlines() if path.exists() else []:
         try:
-            number, lists = json.loads(line)
-            trained, random, chance = (_shares(values, blocks) for values in lists)
-            found[int(number)] = trained, random, chance
-        except (ValueError, TypeError, RecursionError):
+            read = _Line.model_validate_json(line)
+        except ValueError:
             continue
+        if read.digest == digest and all(len(values) == blocks for values in read.shares):
+            trained, random, chance = map(_as_numbers, read.shares)
+            found[read.scene] = trained, random, chance
     return found
 
 
-def _shares(values: Sequence[Any], blocks: int) -> tuple[float, ...]:
-    shares = tuple(math.nan if value is None else float(value) for value in values)
-    if len(shares) != blocks or not all(math.isnan(share) or -1e-3 <= share <= 1 + 1e-3 for share in shares):
-        raise ValueError("not the shares of these blocks")
-    return shares
+def has_scenes(path: Path, digest: str) -> bool:
+    """Whether the file has a scene of this digest."""
+    return f'"digest": "{digest}"' in read_bounded(path, MAX_BYTES).decode(errors="replace")
+
+
+def _as_numbers(values: tuple[Any, ...]) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else value for value in values)
