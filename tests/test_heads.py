@@ -279,6 +279,8 @@ def test_served_segformer_equals_the_plain_one_and_multiplies_less(dims: tuple[i
         assert torch.allclose(served(*maps, pre_logits=True), head(*maps, pre_logits=True), atol=1e-5)
         with FlopCounterMode(display=False) as counter:
             served(*maps)
+    served.reset(7)
+    assert served(*maps).shape == (2, 7, *SIZES[0])
     positions = [height * width for height, width in SIZES]
     products = sum(n * dim * 24 for n, dim in zip(positions, dims, strict=False))
     assert counter.get_total_flops() == 2 * 2 * (products + positions[0] * 24 * num_classes)  # of a batch of two

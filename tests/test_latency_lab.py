@@ -113,7 +113,7 @@ def planted(clock: FakeClock, flop_s: float) -> Callable[..., Callable[[], None]
         (
             3,
             1e6,
-            "below 1: its 3 × 3 convolutions may need fewer multiplications than are counted (Winograd)",
+            "below 1: its 3 × 3 convolutions (by Winograd) or a deployed SegFormer decoder may multiply less than is",
         ),
         (1, 1e9, ""),
         (3, 1e9, ""),

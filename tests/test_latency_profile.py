@@ -344,15 +344,20 @@ def _modules(place: Any) -> list[tuple[Part, str]]:
 def test_a_network_is_timed_by_part_on_the_clock(form: Any) -> None:
     """Every part takes a known time; the measurement must return it for each, and their sum for the whole."""
     clock, resolution = FakeClock(), (64, 64)
+    other = TINY.replace(stem_width=16)
+    conditions = HERE.model_copy(
+        update={"form": form, "reference": Reference(config=other.to_dict(), resolution=(64, 64))}
+    )
     timed = measure_network(
-        TINY, resolution, HERE.model_copy(update={"form": form}), budget=Budget(min_rounds=3, max_rounds=3),
-        clock=clock, prepare=take_true_times(clock, resolution),
+        TINY, resolution, conditions, budget=Budget(min_rounds=3, max_rounds=3), clock=clock,
+        prepare=take_true_times(clock, resolution),
     )  # fmt: skip
     parts = list(parts_of(TINY, resolution))
     assert timed.parts_ms == pytest.approx([true_ms(part) for part, _ in parts])
     assert timed.whole_ms == pytest.approx(sum(calls * true_ms(part) for part, calls in parts))
     assert timed.control == pytest.approx((1, 1, 1))
-    assert timed.reference_ms == pytest.approx(timed.whole_ms)
+    assert timed.reference_ms == pytest.approx(true_whole_ms(other, resolution) / 0.9)
+    assert timed.reference_ms != pytest.approx(timed.whole_ms, rel=0.01)
 
 
 def test_a_check_measures_a_network_twice(profile: Profile) -> None:
@@ -402,6 +407,17 @@ def test_damaged_profiles_are_refused(change: Mapping[str, Any], said: str, prof
     write_profile(path, profile)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ConfigError, match=said):
+        load_profile(path)
+
+
+@pytest.mark.parametrize("reference_ms", [0.0, 1e-320, math.inf, math.nan, -1.0])
+def test_a_reference_that_took_no_time_is_refused(reference_ms: float, profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "device.json"
+    write_profile(path, profile)
+    content = json.loads(path.read_text())
+    content["networks"][0]["reference_ms"] = reference_ms
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="reference_ms"):
         load_profile(path)
 
 

@@ -43,6 +43,7 @@ TORCH_FREE = (
     "hrvit_lab.published",
     "hrvit_lab.config",
     "hrvit_lab.metrics",
+    "hrvit_lab.charts",
     "hrvit_lab.files",
     "hrvit_lab.environment",
     "hrvit_lab.space_size",

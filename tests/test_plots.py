@@ -71,6 +71,12 @@ def points_of(ax: Axes) -> set[tuple[float, float]]:
     return {(float(x), float(y)) for line in marked for x, y in np.asarray(line.get_xydata())}
 
 
+def test_a_name_in_a_figure_is_one_line() -> None:
+    assert plots.shorten("a\tb\r\nc  d") == "a b c d"
+    assert plots.shorten("x" * 50) == "x" * 15 + "…" + "x" * 14
+    assert plots.shorten("网\x1b") == r"\u7f51\x1b"
+
+
 def test_docstring_examples() -> None:
     assert doctest.testmod(style).attempted > 0
     assert doctest.testmod(style).failed == 0

@@ -1,6 +1,6 @@
 """The app's pages. To add one: a file in `pages/` with a function `show()`, and a line in `PAGES`.
 
-A page is imported when it is first shown, below its heading, so that the first one is there soon.
+A page is imported when it is first shown, below the heading of its line, so that the first one is there soon.
 """
 
 import sys

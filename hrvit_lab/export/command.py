@@ -83,6 +83,8 @@ def export(options: argparse.Namespace) -> int:
             write_atomically(folder / CONFIG, network.model.config.to_yaml())
         written = sorted(path.name for path in folder.iterdir())
         place = finish(folder, place)
+    if options.out is not None and place != options.out:
+        console.print(f"{options.out} was written by another program meanwhile, so the folder has another name.")
     console.print(f"Wrote {', '.join(written)} in {place}")
     return 0
 

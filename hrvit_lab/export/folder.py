@@ -75,7 +75,7 @@ def check_new(folder: Path) -> None:
 
 def finish(folder: Path, place: Path) -> Path:
     """Rename an unfinished folder to ``place`` and return its path. If something is there, ``place-2`` is used, and so
-    on: it may have appeared while the artifact was made, which must not be lost."""
+    on: another process may have written ``place`` meanwhile, and neither artifact may be lost."""
     number = 1
     while True:
         target = place if number == 1 else place.with_name(f"{place.name}-{number}")

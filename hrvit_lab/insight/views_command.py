@@ -16,6 +16,7 @@ from hrvit_lab.insight.contributions import contributions
 from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
 from hrvit_lab.insight.features import coloured, feature_maps
 from hrvit_lab.insight.locate import on_image, pixels_of, token_at
+from hrvit_lab.insight.places import find_blocks
 from hrvit_lab.insight.receptive_field import receptive_fields
 from hrvit_lab.insight.rollout import network_rollout
 from hrvit_lab.insight.segments import IGNORED, boundary_errors, segments
@@ -25,7 +26,7 @@ from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.plots import Figure
 from hrvit_lab.plots import insight as pictures
-from hrvit_lab.plots import insight_numbers as charts
+from hrvit_lab.plots import insight_numbers as numbers
 from hrvit_lab.plots.images import Box, Pixel
 
 OCCLUSIONS = 8
@@ -113,6 +114,8 @@ class Shown(NamedTuple):
 
 def attention(subject: Subject) -> Shown:
     """A montage over branches and stages, and the heads of one block."""
+    if subject.block is not None and isinstance(subject.model, HRViT):
+        find_blocks(subject.model, [subject.block])  # first, because the name may be wrong
     named_block = subject.attention_in(subject.block) if subject.block is not None else None
     maps = {
         one.place.name: one.of_token(token_at(subject.pixel, subject.size, one.place.stride))
@@ -169,7 +172,7 @@ def rollout(subject: Subject) -> Shown:
 def paths(subject: Subject) -> Shown:
     """What each path of a block adds."""
     found = contributions(subject.model, subject.tensor)
-    rows = [charts.BlockShares(one.place.stage, one.place.branch, one.shares) for one in found]
+    rows = [numbers.BlockShares(one.place.stage, one.place.branch, one.shares) for one in found]
     names = list(dict.fromkeys(name for one in found for name in one.parts))
     table = np.array([[one.shares.get(name, np.nan) for name in names] for one in found])
     arrays = {
@@ -177,7 +180,7 @@ def paths(subject: Subject) -> Shown:
         "stream": np.array([one.norms["stream"] for one in found]),
     }  # fmt: skip
     means = ", ".join(f"{name} {_mean(100 * table[:, i])} %" for i, name in enumerate(names))
-    figure = charts.contributions(rows, subject.label, subject.note)
+    figure = numbers.contributions(rows, subject.label, subject.note)
     return Shown({"contributions": figure}, arrays, f"norm relative to the residual stream, mean over blocks: {means}")
 
 
@@ -186,7 +189,7 @@ def statistics(subject: Subject) -> Shown:
     _hrvit(subject)
     found = [attention_statistics(one) for one in subject.attention]
     rows = [
-        charts.BlockNumbers(one.place.stage, one.place.branch, one.distance_px, one.entropy_share, one.head_diversity)
+        numbers.BlockNumbers(one.place.stage, one.place.branch, one.distance_px, one.entropy_share, one.head_diversity)
         for one in found
     ]
     arrays: dict[str, NDArray[Any]] = {"head_diversity": np.array([one.head_diversity for one in found])}
@@ -199,7 +202,7 @@ def statistics(subject: Subject) -> Shown:
     distances = np.concatenate([one.distance_px for one in found])
     entropy = _mean(np.concatenate([one.entropy_share for one in found]))
     said = f"mean distance {distances.mean():.1f} px, mean entropy {entropy} of its maximum"
-    return Shown({"statistics": charts.attention_numbers(rows, subject.label, subject.note)}, arrays, said)
+    return Shown({"statistics": numbers.attention_numbers(rows, subject.label, subject.note)}, arrays, said)
 
 
 def fields(subject: Subject) -> Shown:
@@ -222,7 +225,7 @@ def likeness(subject: Subject) -> Shown:
     arrays = {"cka": found.cka, "maps": np.array(found.rows)}
     others = found.cka[~np.eye(len(found.cka), dtype=bool)]
     said = f"{len(found.rows)} maps at {found.grid[0]} × {found.grid[1]} positions; mean CKA of pairs {_mean(others)}"
-    figure = charts.similarity(found.cka, found.rows, found.columns, found.grid, subject.label, subject.note)
+    figure = numbers.similarity(found.cka, found.rows, found.columns, found.grid, subject.label, subject.note)
     return Shown({"similarity": figure}, arrays, said)
 
 

@@ -137,7 +137,7 @@ def measure_parts(
     Wall time on the CPU, device time on a GPU. Arguments are those of ``measure_latency``.
 
     Args:
-        budget: stopping rule for the ratio of sum to whole; None: at least 10 rounds, one minute.
+        budget: stopping rule for the ratios to the whole; None: at least 10 rounds, one minute.
         reference: runs once in every round, to tell how fast the device was.
     Raises:
         ConfigError: if the model is not an HRViT, or for an unknown setting.

@@ -33,7 +33,7 @@ PERCENT = (2.5, 97.5)
 FEWEST = FOLDS
 """Smallest number of networks in a profile that predicts."""
 
-Positive = Annotated[float, Field(gt=0, le=1e9)]
+Positive = Annotated[float, Field(ge=1e-9, le=1e9)]
 Side = Annotated[int, Field(ge=1, le=65_536)]
 
 
@@ -90,7 +90,7 @@ class TimedNetwork(_Section):
     resolution: tuple[Side, Side]
     whole_ms: Positive
     parts_ms: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] = Field(max_length=10_000)
-    reference_ms: Positive
+    reference_ms: Annotated[float, Field(ge=1e-6, le=1e9)]
     control: tuple[Positive, Positive, Positive]
     remarks: tuple[str, ...] = ()
 

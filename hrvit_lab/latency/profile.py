@@ -30,8 +30,8 @@ POOL = 40
 AT_RANDOM = 0.5
 """Share of the networks that are drawn at random; the others are chosen."""
 
-CALM = 0.1
-"""A measurement is kept at once if the interval of its A/A control is within 10 % of 1."""
+CALM = math.log(1.1)
+"""A measurement is kept at once if no end of its A/A control's interval is off by more than a factor of 1.1."""
 ATTEMPTS = 3
 """Measurements of a network, of which the one with the calmest control is kept."""
 

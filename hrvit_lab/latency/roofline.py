@@ -83,7 +83,8 @@ class Roofline:
         distance: latency divided by ``gemm_floor_ms``; 1 means that all time is arithmetic at full speed.
         copy_floor_ms: time of the moved bytes at the speed of the large copy; None if the bytes are unknown.
         winograd: whether the network has convolutions for which Winograd's algorithm needs fewer multiplications than
-            are counted, so that a distance below 1 is possible.
+            are counted, so that a distance below 1 is possible. MACs are those of the network as published: a deployed
+            SegFormer decoder needs fewer of them, too.
     """
 
     flop_s: float

@@ -141,8 +141,8 @@ def _below_floor(name: str, line: Roofline) -> str:
     said = f"{name}: × floor is {_number(line.distance)}, below 1"
     if line.winograd:
         return (
-            f"{said}: its 3 × 3 convolutions may need fewer multiplications than are counted (Winograd); otherwise the "
-            "ceiling is too low."
+            f"{said}: its 3 × 3 convolutions (by Winograd) or a deployed SegFormer decoder may multiply less than is "
+            "counted; otherwise the ceiling is too low."
         )
     return f"{said}: the ceiling is too low, because this network is faster than every matrix product measured here."
 

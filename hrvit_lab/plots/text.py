@@ -24,7 +24,7 @@ def drawable(text: str) -> str:
 
 def shorten(name: object, width: int = 30) -> str:
     """One line of at most `width` drawable characters, truncated in the middle."""
-    return charts.shorten(drawable(str(name)), width)
+    return charts.shorten(drawable(" ".join(str(name).split())), width)
 
 
 @cache

@@ -82,6 +82,10 @@ class ServedSegFormerHead(nn.Module):
         self.num_features = head.num_features
         self.classifier = head.classifier
 
+    def reset(self, num_classes: int) -> None:
+        """Replace the classifier by a new one with ``num_classes`` outputs, or by an identity for 0."""
+        self.classifier = pixel_classifier(self.num_features, num_classes)
+
     def forward(self, *maps: Tensor, pre_logits: bool = False) -> Tensor:
         parts = (product(x_BCHW) for product, x_BCHW in zip(self.products, maps, strict=True))
         y_BCHW = F.relu_(sum_resized(parts))
