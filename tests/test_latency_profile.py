@@ -1,6 +1,7 @@
 """Predicted latency: against a machine with known costs of parts, whose clock is not a real one."""
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from test_predictors import TINY
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.config.plan import Part, Size, plan
 from hrvit_lab.latency.__main__ import main
-from hrvit_lab.latency.compare import Budget
+from hrvit_lab.latency.compare import CONTROL, Budget
 from hrvit_lab.latency.fit import fit
 from hrvit_lab.latency.predict import (
     Conditions,
@@ -384,6 +385,24 @@ def test_the_quality_of_predictions_by_hand() -> None:
     assert found["A/A control"].within_5 == 100
     assert found["MACs alone"].tau == pytest.approx(4 / 6)
     assert covered(rows) == 75
+
+
+def test_the_committed_check_bears_out_its_table_in_the_documentation() -> None:
+    root = Path(__file__).resolve().parent.parent
+    profiles = root / "studies" / "profiles"
+    kept = json.loads((profiles / "lighter_b1.check.json").read_text())
+    assert kept["profile"] == hashlib.sha256((profiles / "lighter_b1.json").read_bytes()).hexdigest()
+    rows = [Checked(*row) for row in kept["networks"].values()]
+    text = (root / "docs" / "latency.md").read_text(encoding="utf-8")
+    names = {CONTROL: "a second measurement of the same network"}
+    for name, worth in quality(rows).items():
+        said = f"{worth.within_5:.0f} % | {worth.within_10:.0f} % | {worth.rmspe:.1f} % | {worth.tau:.3f} |"
+        assert f"| {names.get(name, name)} | {said}" in text
+    assert (
+        f"`check` measured {len(rows)} of 200" in " ".join(text.split())
+        and f"\n{covered(rows):.0f} % of the latencies" in text
+    )
+    assert len(load_profile(profiles / "lighter_b1.json").networks) == 60
 
 
 # -- files and commands ------------------------------------------------------------------------------------------------
