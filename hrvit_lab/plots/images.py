@@ -91,13 +91,16 @@ def panels(
     across = (WIDTH - 0.35) / max(columns, 3)
     height = len(rows) * (across * 0.94 * tall / wide + 0.16 * lines + 0.08) + (0.25 if column_names else 0.05)
     fig = Figure(figsize=(WIDTH, height + (0.45 if scale else 0)), layout="constrained")
-    axes = fig.subplots(len(rows), max(columns, 3), squeeze=False)
+    grid = fig.add_gridspec(len(rows), max(columns, 3))
+    axes: dict[tuple[int, int], Axes] = {}
     for r, row in enumerate(rows):
         for c in range(max(columns, 3)):
-            ax = axes[r][c]
+            panel = row[c] if c < len(row) else None
+            if panel is None and r > 0 and c > 0:
+                continue  # an empty place has axes only where it can have the name of a row or column
+            ax = axes[r, c] = fig.add_subplot(grid[r, c])
             ax.set_axis_off()
             ax.set(xticks=(), yticks=())  # the layout asks for the boxes of ticks, even of those that are not drawn
-            panel = row[c] if c < len(row) else None
             if panel is not None:
                 _draw(ax, panel, across)
             if c == 0 and r < len(row_names):
@@ -106,12 +109,12 @@ def panels(
                     fontsize=8.5, color=INK,
                 )  # fmt: skip
     for c, name in enumerate(column_names):
-        _above(axes, c, drawable(name), lines)
+        _above(axes[0, c], drawable(name), lines)
     if scale:
-        _bar(fig, axes, scale)
+        _bar(fig, list(axes.values()), scale)
     for name, color in (legend or {}).items():
-        axes[0][0].plot([], [], "s", color=tuple(color), ms=7, label=drawable(name))
-    add_frame(fig, title, caption, axes[0][0] if legend else None, note)
+        axes[0, 0].plot([], [], "s", color=tuple(color), ms=7, label=drawable(name))
+    add_frame(fig, title, caption, axes[0, 0] if legend else None, note)
     engine = fig.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     _, below, _, body = engine.get()["rect"]
@@ -138,16 +141,16 @@ def _draw(ax: Axes, panel: Panel, inches: float) -> None:
             ax.plot(x + 0.5, y + 0.5, "+", color=color, ms=size + width, mew=width, clip_on=False)
 
 
-def _above(axes: NDArray[Any], column: int, name: str, lines: int) -> None:
-    axes[0][column].annotate(
+def _above(ax: Axes, name: str, lines: int) -> None:
+    ax.annotate(
         name, (0.5, 1), (0, 11 * lines + 5), xycoords="axes fraction", textcoords="offset points", ha="center",
         va="bottom", fontsize=8.5, color=INK, annotation_clip=False,
     )  # fmt: skip
 
 
-def _bar(fig: Figure, axes: NDArray[Any], scale: tuple[str, str, str]) -> None:
+def _bar(fig: Figure, axes: Sequence[Axes], scale: tuple[str, str, str]) -> None:
     mappable = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), HEAT)
-    bar = fig.colorbar(mappable, ax=list(axes.flat), location="bottom", shrink=0.45, aspect=40, pad=0.02)
+    bar = fig.colorbar(mappable, ax=list(axes), location="bottom", shrink=0.45, aspect=40, pad=0.02)
     bar.set_ticks([0, 1], labels=[drawable(text) for text in scale[:2]])
     bar.ax.tick_params(labelsize=7.5, length=0)
     bar.set_label(drawable(scale[2]), fontsize=8, color=MUTED)

@@ -187,6 +187,8 @@ def _view(*key: Any) -> View:
     Raises:
         ConfigError: if the network does not have this view.
     """
+    from hrvit_lab.plots.style import fix_layout
+
     shown, note = _shown(key)
     file = io.BytesIO()
     arrays: dict[str, Any] = shown.arrays
@@ -194,6 +196,7 @@ def _view(*key: Any) -> View:
     pictures = {}
     for stem, figure in shown.figures.items():
         buffer = io.BytesIO()
+        fix_layout(figure)  # else it is computed twice
         figure.savefig(buffer, format="png", dpi=SCREEN_DPI, pil_kwargs={"compress_level": 1})
         pictures[stem] = buffer.getvalue()
     return View(pictures, file.getvalue(), shown.said, note)
