@@ -34,7 +34,6 @@ INK, MUTED, GRID, PAPER = (COLORS[name] for name in ("ink", "muted", "grid", "pa
 
 SERIES = tuple(color for name, color in COLORS.items() if name.startswith("series"))
 
-
 # Parts of the network have fixed colours in all figures.
 PARTS = (
     "attention projection",
@@ -48,7 +47,6 @@ PARTS = (
     "head",
     "norm",
 )
-
 
 # Parts of the latency table are coarser than those of the cost ledger; each has the colour of its main component.
 TIMED_AS = {"attention": "attention products", "shortcut": "des", "residual": "parallel convolution"}

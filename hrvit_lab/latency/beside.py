@@ -2,14 +2,12 @@
 
 import time
 
-import torch
-
 from hrvit_lab.latency.compare import Budget, paired_ratio
 from hrvit_lab.latency.engine import run_rounds
 from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.parts import REFERENCE, WHOLE, workload_stopwatch
-from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
-from hrvit_lab.latency.workload import Workload, ieee_float32, memory_errors_named
+from hrvit_lab.latency.timing import Clock
+from hrvit_lab.latency.workload import Workload, timed_inference
 
 
 def relative_latency(
@@ -25,13 +23,7 @@ def relative_latency(
     Raises:
         OutOfDeviceMemory: if they do not fit into memory.
     """
-    with (
-        memory_errors_named(load.name),
-        intra_op_threads(threads),
-        ieee_float32(),
-        torch.inference_mode(),
-        garbage_collector_paused(),
-    ):
+    with timed_inference(load.name, threads):
         stopwatches = {REFERENCE: workload_stopwatch(reference, clock), WHOLE: workload_stopwatch(load, clock)}
         for stopwatch in stopwatches.values():
             stopwatch()

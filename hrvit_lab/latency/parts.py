@@ -30,12 +30,10 @@ from hrvit_lab.latency.timing import (
     Stopwatch,
     cpu_stopwatch,
     cuda_stopwatch,
-    garbage_collector_paused,
-    intra_op_threads,
     primed,
 )
 from hrvit_lab.latency.units import LABELS
-from hrvit_lab.latency.workload import Workload, ieee_float32, memory_errors_named, prepare
+from hrvit_lab.latency.workload import Workload, prepare, timed_inference
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.places import Place, places
 
@@ -152,13 +150,7 @@ def measure_parts(
     def stopwatch(run: Callable[[], object]) -> Stopwatch:
         return device_stopwatch(run, load.device, clock)
 
-    with (
-        memory_errors_named(load.name),
-        intra_op_threads(threads),
-        ieee_float32(),
-        torch.inference_mode(),
-        garbage_collector_paused(),
-    ):
+    with timed_inference(load.name, threads):
         parts = record(cast(HRViT, load.model), load.images_BCHW)
         timed = [(place, timed_call(stopwatch)) for place, timed_call in _timed_calls(parts)]
         passes: list[list[float]] = []

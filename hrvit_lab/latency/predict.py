@@ -96,11 +96,11 @@ class TimedNetwork(_Section):
 
     def at_speed(self, reference_ms: float) -> "TimedNetwork":
         """The same on a device that takes this time for the reference."""
-        faster = reference_ms / self.reference_ms
+        ratio = reference_ms / self.reference_ms
         return self.model_copy(
             update={
-                "whole_ms": self.whole_ms * faster, "reference_ms": reference_ms,
-                "parts_ms": tuple(ms * faster for ms in self.parts_ms),
+                "whole_ms": self.whole_ms * ratio, "reference_ms": reference_ms,
+                "parts_ms": tuple(ms * ratio for ms in self.parts_ms),
             }
         )  # fmt: skip
 

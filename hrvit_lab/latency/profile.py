@@ -231,8 +231,9 @@ class Quality:
 
 
 def quality(checked: Sequence[Checked]) -> dict[str, Quality]:
-    """Of the profile; of a second measurement, which no prediction can beat; and of MACs times a constant.
+    """Of the profile; of a second measurement, whose error is the noise of both; and of MACs times a constant.
 
+    A perfect prediction has the noise of one measurement only, so it would be closer than the second measurement.
     The constant is the median of latency divided by MACs of these networks: the best that MACs alone can do.
     """
     measured = np.array([each.measured_ms for each in checked])

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from hrvit_lab.config import as_size
@@ -20,8 +19,8 @@ from hrvit_lab.latency.conditions import load_nvml
 from hrvit_lab.latency.engine import device_times, disturbances, run_rounds, wall_times, warmed
 from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.models import as_model
-from hrvit_lab.latency.timing import Clock, garbage_collector_paused, intra_op_threads
-from hrvit_lab.latency.workload import device_name, ieee_float32, memory_errors_named, prepare
+from hrvit_lab.latency.timing import Clock
+from hrvit_lab.latency.workload import device_name, prepare, timed_inference
 from hrvit_lab.network.baselines import NetworkConfig
 
 
@@ -170,13 +169,7 @@ def measure_latency(
         seed=seed,
     )
     budget = Budget(half_width, min_runs, max_runs, max_seconds)
-    with (
-        memory_errors_named(load.name),
-        intra_op_threads(threads) as threads_used,
-        ieee_float32(),
-        torch.inference_mode(),
-        garbage_collector_paused(),
-    ):
+    with timed_inference(load.name, threads) as threads_used:
         warm = warmed(lambda: load.model(load.images_BCHW), load.device, clock=clock, max_seconds=max_warmup_seconds)
         nvml = load_nvml() if load.device.type == "cuda" else None
         rounds, conditions = run_rounds(

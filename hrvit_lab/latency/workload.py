@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hrvit_lab.devices import find_device
 from hrvit_lab.environment import cpu_model
 from hrvit_lab.errors import ConfigError, is_out_of_memory
+from hrvit_lab.latency.timing import garbage_collector_paused, intra_op_threads
 from hrvit_lab.network.inputs import input_channels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -154,6 +155,29 @@ def _cudnn_allows_tf32() -> bool:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
         return True
+
+
+@contextmanager
+def timed_inference(name: str, threads: int | None) -> Iterator[int]:
+    """The state in which inference is timed: IEEE float32, no gradients, no garbage collection; restored at exit.
+
+    Args:
+        name: of the workload, for errors.
+        threads: CPU threads; None: torch's own choice.
+    Yields:
+        The number of threads.
+    Raises:
+        ConfigError: for a number of threads that this machine does not support.
+        OutOfDeviceMemory: if the workload does not fit into memory.
+    """
+    with (
+        memory_errors_named(name),
+        intra_op_threads(threads) as used,
+        ieee_float32(),
+        torch.inference_mode(),
+        garbage_collector_paused(),
+    ):
+        yield used
 
 
 @contextmanager
