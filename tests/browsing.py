@@ -163,9 +163,20 @@ def opened(browser: "Browser", url: str, width: int = 1440, theme: str = "light"
     return page
 
 
+# Streamlit marks the app while its script runs; the browser draws later, its fields first without their values.
+QUIET = """() => {
+    const app = document.querySelector('[data-testid=stApp]');
+    if (!window.lastChange) {
+        window.lastChange = performance.now();
+        const changed = () => { window.lastChange = performance.now() };
+        new MutationObserver(changed).observe(document, {subtree: true, childList: true, attributes: true});
+    }
+    return app?.dataset.testScriptState === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')
+        && performance.now() - window.lastChange > 250;
+}"""
+
+
 def settled(page: "Page") -> None:
-    """Wait until the script has finished: Streamlit marks the app while it runs."""
+    """Wait until the script has finished and everything is drawn: for a quarter of a second nothing changes."""
     page.locator("h1").first.wait_for()
-    page.wait_for_function(
-        "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'", timeout=WAIT_MS
-    )
+    page.wait_for_function(QUIET, timeout=WAIT_MS)
