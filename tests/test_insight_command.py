@@ -222,16 +222,20 @@ def test_the_attention_map_is_drawn_at_its_position_with_the_token_marked() -> N
     map_HW[4:8, 12:16] = 0.25
     map_HW[8:12, 12:16] = 0.75
     figure = insight.attention_heads(image, map_HW[None], (8, 12, 12, 16), (9, 13), "block x", "net, 20×30", REMARK)
-    ax = figure.axes[1]
-    assert "head 0" in ax.get_title(loc="left") and "largest 75 %" in ax.get_title(loc="left")
-    drawn = np.asarray(ax.images[0].get_array())
+    [ax] = figure.axes
+    _, head, _ = ax.images  # the mean, the head, the bar of colours
+    assert "head 0\nlargest 75 %" in [text.get_text() for text in ax.texts]
+    drawn = np.asarray(head.get_array())
     coloured = np.ptp(drawn, axis=-1) > 0.05
     assert np.array_equal(coloured, map_HW > 0)
     np.testing.assert_allclose(drawn[9, 13], images.HEAT(1.0)[:3], atol=1e-6)
-    assert list(ax.images[0].get_extent()) == [0, 30, 20, 0]
+    assert list(head.get_extent()) == [0, 30, 20, 0]
     crosses = [line.get_xydata().tolist() for line in ax.lines]  # type: ignore[union-attr]
-    assert crosses == [[[13.5, 9.5]]] * 2
-    assert {patch.get_bbox().bounds for patch in ax.patches} == {(12, 8, 4, 4)}  # type: ignore[attr-defined]
+    assert crosses == [[[13.5, 9.5]]] * 4
+    assert [patch.get_bbox().bounds for patch in ax.patches] == [(12, 8, 4, 4)] * 4  # type: ignore[attr-defined]
+    placed = [head.get_transform(), *(line.get_transform() for line in ax.lines[2:])]
+    placed += [patch.get_data_transform() for patch in ax.patches[2:]]
+    assert len({tuple(each.transform((13.5, 9.5))) for each in placed}) == 1  # all on the same picture
     texts = " ".join(text.get_text() for text in figure.texts)
     assert "net, 20×30" in texts and "row 9, column 13" in texts and REMARK in texts
 
@@ -239,7 +243,7 @@ def test_the_attention_map_is_drawn_at_its_position_with_the_token_marked() -> N
 def test_classes_have_the_colours_of_the_legend() -> None:
     image, numbers = np.zeros((4, 6, 3), np.uint8), np.repeat([[3, 3, 3, 7, 7, 255]], 4, axis=0)
     figure = insight.segments(image, numbers, np.zeros((4, 6)), None, "", ["a", "b", "c", "coat"], "net, 4×6")
-    drawn = np.asarray(figure.axes[1].images[0].get_array())
+    drawn = np.asarray(figure.axes[0].images[1].get_array())
     [legend] = figure.legends
     handles = [cast(Any, handle) for handle in legend.legend_handles]
     colours = {text.get_text(): handle.get_color() for text, handle in zip(legend.texts, handles, strict=True)}

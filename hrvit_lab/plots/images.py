@@ -1,5 +1,6 @@
 """Figures of images: grids of panels, maps drawn over a photograph, a marked pixel, a colour scale."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,8 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from hrvit_lab.charts import INK, MUTED, PAPER
@@ -22,6 +25,8 @@ HEAT = LinearSegmentedColormap.from_list("heat", ["#3b0f70", "#b73779", "#fc8961
 """Dark violet to pale yellow, ordered by lightness: readable with colour blindness and in grey prints."""
 MAX_SIDE = 320
 """Pixels of a panel's longer side; larger images are drawn smaller."""
+GAP, LINE, BAR = 0.1, 0.12, 0.4
+"""Inches: between panels, of a title's line, of the bar of colours with its texts."""
 Pixel = tuple[int, int]
 Box = tuple[float, float, float, float]
 
@@ -74,7 +79,7 @@ def panels(
     scale: tuple[str, str, str] | None = None,
     legend: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
-    """A grid of pictures under a title.
+    """A grid of pictures under a title, all on one pair of axes in inches: axes of their own take most of the time.
 
     Args:
         rows: panels by row; None leaves a place empty. Rows may have different lengths.
@@ -84,74 +89,80 @@ def panels(
         legend: colours by name.
         scale: texts at the left end, right end and below a bar with the colours of `over`; None: no bar.
     """
-    columns = max(map(len, rows))
-    first = next(panel for row in rows for panel in row if panel is not None)
-    tall, wide = first.rgb.shape[:2]
-    lines = max(panel.title.count("\n") + 1 if panel.title else 0 for row in rows for panel in row if panel)
-    across = (WIDTH - 0.35) / max(columns, 3)
-    height = len(rows) * (across * 0.94 * tall / wide + 0.16 * lines + 0.08) + (0.25 if column_names else 0.05)
-    fig = Figure(figsize=(WIDTH, height + (0.45 if scale else 0)), layout="constrained")
-    grid = fig.add_gridspec(len(rows), max(columns, 3))
-    axes: dict[tuple[int, int], Axes] = {}
+    columns = max(3, *map(len, rows))
+    left = LEFT * WIDTH + (0.2 if row_names else 0)
+    pitch = (WIDTH - LEFT * WIDTH - left + GAP) / columns
+    found = [panel for row in rows for panel in row if panel is not None]
+    titles = {id(panel): _wrapped(panel.title, pitch) for panel in found}
+    lines = max(len(each) for each in titles.values())
+    tall, wide = found[0].rgb.shape[:2]
+    above = LINE * lines + 0.06
+    step = (pitch - GAP) * tall / wide + above + 0.04
+    top = 0.22 if column_names else 0.0
+    height = top + len(rows) * step + (BAR if scale else 0)
+
+    fig = Figure(figsize=(WIDTH, height))
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
+    ax.set_axis_off()
     for r, row in enumerate(rows):
-        for c in range(max(columns, 3)):
-            panel = row[c] if c < len(row) else None
-            if panel is None and r > 0 and c > 0:
-                continue  # an empty place has axes only where it can have the name of a row or column
-            ax = axes[r, c] = fig.add_subplot(grid[r, c])
-            ax.set_axis_off()
-            ax.set(xticks=(), yticks=())  # the layout asks for the boxes of ticks, even of those that are not drawn
+        y = top + r * step + above
+        for c, panel in enumerate(row):
             if panel is not None:
-                _draw(ax, panel, across)
-            if c == 0 and r < len(row_names):
-                ax.text(
-                    -0.04, 0.5, drawable(row_names[r]), transform=ax.transAxes, rotation=90, ha="right", va="center",
-                    fontsize=8.5, color=INK,
-                )  # fmt: skip
+                _draw(ax, panel, titles[id(panel)], (left + c * pitch, y), pitch - GAP)
+        if r < len(row_names):
+            _write(ax, left - 0.07, y + (step - above) / 2, row_names[r], rotation=90, ha="right", va="center")
     for c, name in enumerate(column_names):
-        _above(axes[0, c], drawable(name), lines)
+        _write(ax, left + c * pitch + (pitch - GAP) / 2, 0, name, ha="center", va="top")
     if scale:
-        _bar(fig, list(axes.values()), scale)
+        _bar(ax, height - BAR, scale)
     for name, color in (legend or {}).items():
-        axes[0, 0].plot([], [], "s", color=tuple(color), ms=7, label=drawable(name))
-    add_frame(fig, title, caption, axes[0, 0] if legend else None, note)
-    engine = fig.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    _, below, _, body = engine.get()["rect"]
-    engine.set(w_pad=0.03, wspace=0.0, rect=(LEFT / 2, below, 1 - LEFT, body))
+        ax.plot([], [], "s", color=tuple(color), ms=7, label=drawable(name))
+    below = add_frame(fig, title, caption, ax if legend else None, note)
+    ax.set_position((0, below / fig.get_figheight(), 1, height / fig.get_figheight()))
     return fig
 
 
-def _draw(ax: Axes, panel: Panel, inches: float) -> None:
+def _wrapped(title: str, inches: float) -> list[str]:
+    """The lines of a panel's title that fit into its width."""
+    most = int(inches / 0.06)
+    return [part for line in drawable(title).split("\n") for part in textwrap.wrap(line, most) or [""]]
+
+
+def _draw(ax: Axes, panel: Panel, title: Sequence[str], corner: tuple[float, float], inches: float) -> None:
+    """A picture of that width with its upper left corner there, the title above it, and its marks, in its pixels."""
     tall, wide = panel.rgb.shape[:2]
     step = max(1, max(tall, wide) // MAX_SIDE)
-    ax.imshow(panel.rgb[::step, ::step].clip(0, 1), extent=(0, wide, tall, 0), interpolation="nearest", rasterized=True)
-    ax.set_xlim(0, wide)
-    ax.set_ylim(tall, 0)
-    if panel.title:
-        ax.set_title(drawable(panel.title), fontsize=7.5, color=MUTED, pad=3, loc="left", linespacing=1.15)
+    placed = Affine2D().scale(inches / wide).translate(*corner) + ax.transData
+    picture = AxesImage(ax, extent=(0, wide, tall, 0), interpolation="nearest", rasterized=True, transform=placed)
+    picture.set_data(panel.rgb[::step, ::step].clip(0, 1))
+    ax.add_image(picture)
+    text = "\n".join(title)
+    ax.text(corner[0], corner[1] - 0.04, text, va="bottom", fontsize=7.5, color=MUTED, linespacing=1.15)
     for top, left, bottom, right in panel.boxes:
         for color, width in ((PAPER, 2.2), (MARK, 1.1)):
-            ax.add_patch(
-                Rectangle((left, top), right - left, bottom - top, fill=False, ec=color, lw=width, clip_on=False)
-            )
+            outline = Rectangle((left, top), right - left, bottom - top, fill=False, ec=color, lw=width)
+            outline.set_transform(placed)
+            ax.add_artist(outline)
     size = max(4.0, 4.5 * inches)
     for y, x in panel.marks:
         for color, width in ((PAPER, 2.6), (MARK, 1.3)):
-            ax.plot(x + 0.5, y + 0.5, "+", color=color, ms=size + width, mew=width, clip_on=False)
+            cross = Line2D([x + 0.5], [y + 0.5], marker="+", color=color, ms=size + width, mew=width)
+            cross.set_transform(placed)
+            ax.add_artist(cross)
 
 
-def _above(ax: Axes, name: str, lines: int) -> None:
-    ax.annotate(
-        name, (0.5, 1), (0, 11 * lines + 5), xycoords="axes fraction", textcoords="offset points", ha="center",
-        va="bottom", fontsize=8.5, color=INK, annotation_clip=False,
-    )  # fmt: skip
+def _write(ax: Axes, x: float, y: float, text: str, **where: Any) -> None:
+    ax.text(x, y, drawable(text), fontsize=8.5, color=INK, **where)
 
 
-def _bar(fig: Figure, axes: Sequence[Axes], scale: tuple[str, str, str]) -> None:
-    mappable = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), HEAT)
-    bar = fig.colorbar(mappable, ax=list(axes), location="bottom", shrink=0.45, aspect=40, pad=0.02)
-    bar.set_ticks([0, 1], labels=[drawable(text) for text in scale[:2]])
-    bar.ax.tick_params(labelsize=7.5, length=0)
-    bar.set_label(drawable(scale[2]), fontsize=8, color=MUTED)
-    bar.outline.set_visible(False)
+def _bar(ax: Axes, y: float, scale: tuple[str, str, str]) -> None:
+    """The colours of `over`, with texts."""
+    low, high, meaning = map(drawable, scale)
+    left, right, thick = 0.28 * WIDTH, 0.72 * WIDTH, 0.09
+    colors = AxesImage(ax, extent=(left, right, y + 0.12 + thick, y + 0.12), rasterized=True)
+    colors.set_data(HEAT(np.linspace(0, 1, 256))[None, :, :3])
+    ax.add_image(colors)
+    middle, beside = y + 0.12 + thick / 2, 0.08
+    ax.text(left - beside, middle, low, ha="right", va="center_baseline", fontsize=7.5, color=MUTED)
+    ax.text(right + beside, middle, high, ha="left", va="center_baseline", fontsize=7.5, color=MUTED)
+    ax.text((left + right) / 2, y + 0.16 + thick, meaning, ha="center", va="top", fontsize=8, color=MUTED)

@@ -137,8 +137,12 @@ def new_figure(body: float = 3.7) -> tuple[Figure, Axes]:
     return fig, fig.subplots()
 
 
-def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = None, note: str = "") -> None:
-    """Add title, caption and legend above the figure and a note below; the figure's height grows accordingly."""
+def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = None, note: str = "") -> float:
+    """Add title, caption and legend above the figure and a note below; the figure's height grows accordingly.
+
+    Returns:
+        The height below the figure's body, in inches; a layout engine leaves it free.
+    """
     titles, captions, notes = (
         textwrap.wrap(drawable(title[:1].upper() + title[1:]), 74),
         textwrap.wrap(drawable(caption), 104),
@@ -174,8 +178,9 @@ def add_frame(fig: Figure, title: str, caption: str = "", legend: Axes | None = 
         ).set_in_layout(False)  # fmt: skip
     pad = 0.1  # inches
     engine = fig.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, below / height, 1, body / height), w_pad=pad, h_pad=0.03)
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, below / height, 1, body / height), w_pad=pad, h_pad=0.03)
+    return below
 
 
 def _columns(names: Sequence[str]) -> int:
