@@ -18,7 +18,8 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: page.name)
 def test_links_lead_to_files_that_exist(page: Path) -> None:
-    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
     here = [link for link in links if not link.startswith("http")]
     assert [link for link in here if not (page.parent / link.partition("#")[0]).exists()] == []
     assert here or page.name != "README.md"
