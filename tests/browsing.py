@@ -4,7 +4,9 @@ Needs Chromium (``apt-get install chromium``) and Playwright: ``make test ARGS="
 """
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
+from streamlit.proto.Common_pb2 import FileURLs, FileURLsRequest
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
 
@@ -47,16 +50,29 @@ class Server(NamedTuple):
 @contextlib.contextmanager
 def serve(results: Path, runs: Path, *options: str) -> Iterator[Server]:
     """Start the app with these folders and options of Streamlit, and stop it at the end."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
         "--server.headless", "true", *options, "--", "--results", str(results), "--runs", str(runs),
     ]  # fmt: skip
+    with started(command, port, ROOT) as server:
+        yield server
+
+
+def free_port() -> int:
+    """A TCP port that no process listens to."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def started(command: list[str], port: int, folder: Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """Start the app by a command in a folder, and stop it at the end with the processes of its group."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         server = Server(f"http://localhost:{port}", port, process.pid)
         until = time.monotonic() + 120
@@ -65,7 +81,7 @@ def serve(results: Path, runs: Path, *options: str) -> Iterator[Server]:
         assert server.lives, "the app does not start"
         yield server
     finally:
-        process.kill()  # it keeps nothing, and would wait for its sessions
+        os.killpg(process.pid, signal.SIGKILL)  # it keeps nothing, and would wait for its sessions
         process.wait()
 
 
@@ -97,6 +113,33 @@ def visit(server: Server, name: str, query: str = "") -> list[ForwardMsg]:
     """Open an address in a session of its own; what the server sends."""
     with connected(server) as connection:
         return list(ask(connection, name, query))
+
+
+def upload(server: Server, connection: ClientConnection, name: str, content: bytes) -> FileURLs:
+    """Upload a file in a session, as the browser does; where it is.
+
+    Raises:
+        OSError: if the server refuses it.
+    """
+    connection.send(BackMsg(file_urls_request=FileURLsRequest(request_id="1", file_names=[name])).SerializeToString())
+    while True:
+        sent = connection.recv(timeout=WAIT_MS / 1000)
+        assert isinstance(sent, bytes)
+        message = ForwardMsg.FromString(sent)
+        if message.WhichOneof("type") == "file_urls_response":
+            break
+    [place] = message.file_urls_response.file_urls
+    with urllib.request.urlopen(f"{server.url}/_stcore/health", timeout=10) as response:
+        token = response.headers["Set-Cookie"].partition(";")[0]
+    body = (
+        b'--edge\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n" + content + b"\r\n--edge--\r\n"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=edge", "Cookie": token}
+    headers["X-Xsrftoken"] = token.partition("=")[2]
+    request = urllib.request.Request(server.url + place.upload_url, body, headers, method="PUT")
+    urllib.request.urlopen(request, timeout=60).close()
+    return place
 
 
 def elements(messages: list[ForwardMsg], kind: str) -> list[Any]:

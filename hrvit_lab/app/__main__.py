@@ -1,5 +1,10 @@
-"""``hrvit-lab app``: open the app in a browser."""
+"""``hrvit-lab app``: open the app in a browser.
 
+Streamlit reads `.streamlit/config.toml` beside `main.py`: the app listens on localhost only, shows no traceback and
+bounds uploads, wherever it is started. Options of Streamlit on the command line win.
+"""
+
+import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,23 +19,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
 
     def work() -> int:
-        options = parser().parse_args(arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        own, of_streamlit = _split(given)
+        options = parser().parse_args(own)
         if find_spec("streamlit") is None:
             raise ConfigError("the app needs streamlit; run pip install 'hrvit-lab[app]'")
-        script = Path(__file__).with_name("main.py")
-        command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(options.port)]
-        profile = [] if options.profile is None else [f"--profile={options.profile}"]
-        return subprocess.run([*command, "--", f"--results={options.results}", *profile]).returncode
+        return subprocess.run(command(options, of_streamlit)).returncode
 
     return cli.run(work, interrupted="the app is closed")
 
 
+def command(options: argparse.Namespace, of_streamlit: Sequence[str]) -> list[str]:
+    """The command that starts the app, with further options of Streamlit."""
+    script = Path(__file__).with_name("main.py")
+    profile = [] if options.profile is None else [f"--profile={options.profile}"]
+    return [
+        sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(options.port), *of_streamlit,
+        "--", f"--results={options.results}", f"--runs={options.runs}", *profile,
+    ]  # fmt: skip
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our arguments, and those of Streamlit after ``--``."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:place]), list(arguments[place + 1 :])
+
+
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser("hrvit-lab app", "Open the app in a browser: results of studies, and a builder of variants.")
+    parser = cli.Parser(
+        "hrvit-lab app",
+        "Open the app in a browser: results of studies, and a builder of variants. Only this machine can reach it.",
+        "options of Streamlit follow after --; this lets other machines reach the app:\n"
+        "  hrvit-lab app -- --server.address 0.0.0.0\n",
+    )
     parser.add_argument(
         "--results", type=cli.path, default=Path("results"), metavar="DIR",
         help="folder with the results of studies (default: results)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runs", type=cli.path, default=Path("runs"), metavar="DIR",
+        help="folder with trainings and checkpoints (default: runs)",
     )  # fmt: skip
     parser.add_argument(
         "--profile", type=cli.path, metavar="DEVICE.json",
