@@ -148,10 +148,11 @@ def bench_maps() -> None:
     """A pixel's click to its maps."""
     from hrvit_lab.app.pages import look_inside
 
-    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8).tobytes()
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
 
     def click(place: int) -> None:
-        look_inside._view("hrvit_b1", 0, pixels, 512, (40 + 90 * place, 250), "attention", None)
+        asked = look_inside.Asked((40 + 90 * place, 250))
+        look_inside._view(look_inside.view_key("hrvit_b1", 0, image, "attention", asked))
 
     clock = Clock(psutil.Process())
     click(0)

@@ -117,8 +117,8 @@ def test_fields_of_all_branches() -> None:
     assert list(found) == ["stage 0, branch 0", "stage 0, branch 1"]
     assert all(field.influence.shape == (49, 35) for field in found.values())
     assert 0 < found["stage 0, branch 1"].area_px(0.5) < found["stage 0, branch 1"].area_px(0.99) < 49 * 35
-    with pytest.raises(ConfigError, match="token 6,0 is outside of the map, which has 4 rows"):
-        receptive_fields(Stack((3, 16, 1)), torch.randn(1, 1, 64, 48), (6, 0))
+    with pytest.raises(ConfigError, match="pixel 64,0 is outside of the image, which has 64 rows"):
+        receptive_fields(Stack((3, 16, 1)), torch.randn(1, 1, 64, 48), (64, 0))
 
 
 # -- similarity -------------------------------------------------------------------------------------------------------

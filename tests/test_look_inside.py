@@ -38,9 +38,9 @@ def texts(app: AppTest) -> str:
     return " ".join(each.value for each in (*app.markdown, *app.caption, *app.info, *app.error))
 
 
-def key(what: str, pixel: tuple[int, int] = (20, 7), side: int = 32, name: str = NAME) -> Any:
+def key(what: str, pixel: tuple[int, int] = (20, 7), side: int = 32, name: str = NAME, **asked: Any) -> look_inside.Key:
     image = subjects.read_image(NAME, "ankle boot", None, side)
-    return name, 0, image.tobytes(), side, pixel, what, None
+    return look_inside.view_key(name, 0, image, what, look_inside.Asked(pixel, **asked))
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -81,7 +81,7 @@ def test_two_networks_are_shown_side_by_side(results: Path) -> None:
 
 @pytest.mark.parametrize("pixel", [(20, 7), (0, 0), (31, 31)])
 def test_maps_of_the_page_equal_those_of_insight(pixel: tuple[int, int]) -> None:
-    view = look_inside._view(*key("attention", pixel))
+    view = look_inside._view(key("attention", pixel))
     found = open_network(NAME)
     image = subjects.read_image(NAME, "ankle boot", None, 32)
     with np.load(io.BytesIO(view.arrays)) as arrays:
@@ -100,7 +100,7 @@ QUICK = ("attention", "rollout", "features")
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in WHAT if name != "segments"],
 )
 def test_every_view_is_drawn(what: str) -> None:
-    view = look_inside._view(*key(what, side=64))
+    view = look_inside._view(key(what, side=64))
     assert view.pictures and view.said
     for png in view.pictures.values():
         assert min(Image.open(io.BytesIO(png)).size) > 200
@@ -113,10 +113,10 @@ def test_another_pixel_or_block_of_an_image_does_not_run_the_network_again() -> 
     model = subjects.network(NAME, 0).model
     hook = model.register_forward_pre_hook(lambda *_: runs.append(1))
     try:
-        views = [look_inside._view(*key("attention", pixel)) for pixel in ((20, 7), (3, 30))]
-        look_inside._view(*key("attention", (3, 30))[:-1], "stages.2.branches.1.0")
+        views = [look_inside._view(key("attention", pixel)) for pixel in ((20, 7), (3, 30))]
+        look_inside._view(key("attention", (3, 30), block="stages.2.branches.1.0"))
         assert len(runs) == 1
-        look_inside._view(*key("attention", side=64))
+        look_inside._view(key("attention", side=64))
         assert len(runs) == 2
     finally:
         hook.remove()
@@ -130,13 +130,42 @@ def test_another_pixel_or_block_of_an_image_does_not_run_the_network_again() -> 
                 assert np.array_equal(arrays[name], one.of_token(token))
 
 
+def test_another_pixel_draws_a_view_of_the_whole_image_only_once(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A click on the page, whose network runs again only for views that follow the pixel."""
+    drawn: list[str] = []
+    clicked = [(32, 32)]
+
+    def counted(key: Any) -> Any:
+        drawn.append(key.what)
+        return real(key)
+
+    real = look_inside._shown
+    monkeypatch.setattr(look_inside, "_shown", counted)
+    monkeypatch.setattr(look_inside, "clicked_pixel", lambda *_: clicked[-1])
+    app = run(draw_look_inside)
+    image = subjects.read_image("hrvit_micro.fashion_mnist", "ankle boot", None, 64)
+    for what in ("contributions", "features", "attention"):
+        look_inside._view.clear()
+        drawn.clear()
+        app.segmented_control(key="what").set_value(what).run()
+        clicked.append((clicked[-1][0] - 5, 60))
+        app.run()
+        assert drawn == [what] * (2 if what == "attention" else 1) and not app.exception
+    for what, about in WHAT.items():
+        two = [look_inside.view_key(NAME, 0, image, what, look_inside.Asked(pixel)) for pixel in ((1, 2), (3, 4))]
+        assert (two[0] != two[1]) == ("pixel" in about.reads)
+    assert "Attention, rollout and receptive field follow" in texts(app)
+
+
 def test_a_view_that_a_network_lacks_is_reported_in_one_sentence(results: Path) -> None:
     with pytest.raises(ConfigError, match="segment"):
-        look_inside._view(*key("segments"))
+        look_inside._view(key("segments"))
 
 
 def test_figures_for_papers_are_drawn_on_demand() -> None:
-    [(stem, picture)] = look_inside._view(*key("rollout")).pictures.items()
+    [(stem, picture)] = look_inside._view(key("rollout")).pictures.items()
     assert b"<svg" in look_inside._file(key("rollout"), stem, "svg")[:1000]
     paper, shown = (Image.open(io.BytesIO(one)) for one in (look_inside._file(key("rollout"), stem, "png"), picture))
     assert paper.width == pytest.approx(2 * shown.width, abs=2)

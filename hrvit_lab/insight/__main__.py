@@ -67,7 +67,7 @@ def pixel(text: str) -> tuple[int, int]:
 def parser() -> cli.Parser:
     """The command line."""
     width = max(map(len, WHAT))
-    listed = "\n".join(f"  {name:{width}}  {what}" for name, what in WHAT.items())
+    listed = "\n".join(f"  {name:{width}}  {what.says}" for name, what in WHAT.items())
     parser = cli.Parser(
         "hrvit-lab insight", "Look inside a network: figures and arrays for one image.", EXAMPLES.format(what=listed)
     )
@@ -88,7 +88,7 @@ def parser() -> cli.Parser:
         help="size that the image is scaled and cropped to, in pixels (default: that of the network's training)",
     )  # fmt: skip
     parser.add_argument(
-        "--pixel", type=pixel, metavar="ROW,COLUMN", help="the pixel whose attention is shown (default: the centre)"
+        "--pixel", type=pixel, metavar="ROW,COLUMN", help="the pixel whose tokens are shown (default: the centre)"
     )
     parser.add_argument(
         "--block", metavar="NAME", help="the block whose heads are shown (default: the last one of the finest branch)"

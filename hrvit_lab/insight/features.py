@@ -1,5 +1,6 @@
 """Feature maps of any network, and their principal components as colours."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,22 @@ def feature_maps(model: nn.Module, image_BCHW: Tensor, *, gradients: bool = Fals
             "forward_intermediates; give one of these"
         )
     return {"output": output}
+
+
+def map_strides(model: nn.Module, maps: Mapping[str, Tensor], image: Size) -> dict[str, Size]:
+    """Pixels of the image for each token of the maps of `feature_maps`, down and right.
+
+    Known of an HRViT and of timm's models; of another network, the image's sides divided by the map's, rounded up.
+    """
+    if isinstance(model, HRViT):
+        sides = {name: model.config.strides[int(name.rpartition(" ")[2])] for name in maps}
+    else:
+        known = {str(info["module"]): info.get("reduction") for info in getattr(model, "feature_info", [])}
+        sides = {name: int(known[name]) for name in maps if known.get(name)}
+    return {
+        name: (sides[name], sides[name]) if name in sides else (-(-image[0] // x.shape[2]), -(-image[1] // x.shape[3]))
+        for name, x in maps.items()
+    }
 
 
 def last_maps(model: nn.Module, maps: dict[str, Tensor]) -> dict[str, Tensor]:

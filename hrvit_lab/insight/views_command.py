@@ -206,16 +206,15 @@ def statistics(subject: Subject) -> Shown:
 
 
 def fields(subject: Subject) -> Shown:
-    """The effective receptive field of every branch's central token."""
-    found = receptive_fields(subject.model, subject.tensor)
+    """The effective receptive field of the token of every branch that covers the pixel."""
+    found = receptive_fields(subject.model, subject.tensor, subject.pixel)
     drawn, arrays = {}, {}
     for name, field in found.items():
-        stride = [-(-side // number) for side, number in zip(subject.size, field.size, strict=True)]
-        at = tuple(min(n * s + s // 2, side - 1) for n, s, side in zip(field.token, stride, subject.size, strict=True))
-        drawn[name] = field.influence, (at[0], at[1]), field.area_px(0.5), field.area_px(0.99)
+        box = _rectangle(pixels_of(field.token, subject.size, field.stride))
+        drawn[name] = field.influence, box, field.area_px(0.5), field.area_px(0.99)
         arrays[name] = field.influence
     said = "; ".join(f"{name}: 50 % in {half:,} px, 99 % in {most:,} px" for name, (_, _, half, most) in drawn.items())
-    figure = pictures.receptive_fields(drawn, subject.image, subject.label, subject.note)
+    figure = pictures.receptive_fields(subject.image, drawn, subject.pixel, subject.label, subject.note)
     return Shown({"receptive_field": figure}, arrays, said)
 
 

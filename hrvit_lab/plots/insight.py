@@ -97,21 +97,25 @@ def rollouts(
 
 
 def receptive_fields(
-    fields: Mapping[str, tuple[NDArray[Any], Pixel, int, int]], image: NDArray[Any], subject: str, note: str = ""
+    image: NDArray[Any],
+    fields: Mapping[str, tuple[NDArray[Any], Box, int, int]],
+    pixel: Pixel,
+    subject: str,
+    note: str = "",
 ) -> Figure:
-    """Which pixels change a token of each branch.
+    """Which pixels change the token of each branch that covers a pixel.
 
     Args:
-        fields: by name: influence (H, W), the pixel at the token's corner, and the areas of 50 % and 99 % in pixels.
+        fields: by name: influence (H, W), the token's box in pixels, and the areas of 50 % and 99 % in pixels.
     """
     rows: list[Panel | None] = []
-    for name, (influence, pixel, half, most) in fields.items():
+    for name, (influence, box, half, most) in fields.items():
         title = f"{name}\n50 % in {half:,} px\n99 % in {most:,} px"
-        rows.append(Panel(title, over(image, np.sqrt(influence)), (pixel,)))
+        rows.append(Panel(title, over(image, np.sqrt(influence)), (pixel,), (box,)))
     return panels(
         _wrapped(rows, 4), f"Effective receptive field – {subject}",
-        "Influence of each pixel on the token at the cross, by gradients; colours show its square root. 50 % and 99 %: "
-        "the fewest pixels with that share of the influence.",
+        f"Influence of each pixel on the token at the cross (row {pixel[0]}, column {pixel[1]}; its outline is the "
+        "token), by gradients; colours show its square root. 50 % and 99 %: the fewest pixels with that share.",
         note=note, scale=("0", "largest of the panel", "square root of the influence"),
     )  # fmt: skip
 

@@ -27,13 +27,16 @@ SHOWN_PX = 336
 
 SCREEN_DPI = 100
 
-INTRODUCTION = "Click on a pixel of the image. Every figure follows, and can be downloaded with its numbers."
+INTRODUCTION = (
+    "Click on a pixel of the image. {following} follow; the other figures are of the whole image. Every figure can be "
+    "downloaded with its numbers."
+)
 WARNING = ":material/warning: "
 
 
 def show() -> None:
     """Draw the page."""
-    st.markdown(INTRODUCTION)
+    st.markdown(INTRODUCTION.format(following=_following()))
     left, right = st.columns([1, 2], gap="large")
     try:
         with left:
@@ -45,14 +48,24 @@ def show() -> None:
         with right:
             what = st.segmented_control(
                 "What", list(WHAT), default="attention", key="what", required=True, bind="query-params",
-                format_func=lambda key: key.replace("_", " "), label_visibility="collapsed",
+                format_func=_words, label_visibility="collapsed",
             ) or "attention"  # fmt: skip
             block = _block(found, what)
-            _draw(found, name, image, pixel, what, block)
+            _draw(found, name, image, what, Asked(pixel, block))
             if other is not None:
-                _draw(other[0], other[1], image, pixel, what, None)
+                _draw(other[0], other[1], image, what, Asked(pixel))
     except ConfigError as error:
         st.error(plain(error), icon=":material/error:")
+
+
+def _words(what: str) -> str:
+    return what.replace("_", " ")
+
+
+def _following() -> str:
+    """The views that depend on the pixel, as the start of a sentence."""
+    *some, last = [_words(name) for name, what in WHAT.items() if "pixel" in what.reads]
+    return f"{', '.join(some)} and {last}".capitalize()
 
 
 # -- what is looked at -----------------------------------------------------------------------------------
@@ -140,13 +153,35 @@ def _block(found: "NamedNetwork", what: str) -> str | None:
 # -- figures ---------------------------------------------------------------------------------------------
 
 
-def _draw(
-    found: "NamedNetwork", name: str, image: NDArray[np.uint8], pixel: tuple[int, int], what: str, block: str | None
-) -> None:
+class Asked(NamedTuple):
+    """What is asked of a network and an image: fields of `Subject`."""
+
+    pixel: tuple[int, int] | None = None
+    block: str | None = None
+
+
+class Key(NamedTuple):
+    """Of a view: network, time of its files, pixels of the image and its side, name, and what is asked."""
+
+    name: str
+    modified_ns: int
+    pixels: bytes
+    side: int
+    what: str
+    asked: Asked
+
+
+def view_key(name: str, modified_ns: int, image: NDArray[np.uint8], what: str, asked: Asked) -> Key:
+    """The key of a view, without what the view does not read: a click on another pixel finds the same view again."""
+    unread = {field: None for field in Asked._fields if field not in WHAT[what].reads}
+    return Key(name, modified_ns, image.tobytes(), image.shape[0], what, asked._replace(**unread))
+
+
+def _draw(found: "NamedNetwork", name: str, image: NDArray[np.uint8], what: str, asked: Asked) -> None:
     """The figures of a view, with the sentence and the files."""
-    key = (name, subjects.modified(name), image.tobytes(), image.shape[0], pixel, what, block)
+    key = view_key(name, subjects.modified(name), image, what, asked)
     try:
-        view = _view(*key)
+        view = _view(key)
     except ConfigError as error:
         st.info(plain(f"{found.name}: {error}"))
         return
@@ -167,10 +202,6 @@ def _draw(
     )  # fmt: skip
 
 
-Key = tuple[str, int, bytes, int, tuple[int, int], str, str | None]
-"""Of a view: network, time of its files, pixels of the image and its side, pixel, what, block."""
-
-
 class View(NamedTuple):
     """A view as it is shown: PNG files by name, an NPZ file, a sentence, and what must be said of the weights."""
 
@@ -181,8 +212,8 @@ class View(NamedTuple):
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing")
-def _view(*key: Any) -> View:
-    """A view of that `Key`, at the resolution of a screen.
+def _view(key: Key) -> View:
+    """A view at the resolution of a screen.
 
     Raises:
         ConfigError: if the network does not have this view.
@@ -210,17 +241,19 @@ def _file(key: Key, stem: str, suffix: str) -> bytes:
     return drawing.png if suffix == "png" else drawing.svg.encode()
 
 
-def _shown(key: Any) -> tuple["Shown", str]:
+def _shown(key: Key) -> tuple["Shown", str]:
     from hrvit_lab.insight.views_command import VIEWS, Subject
 
-    name, modified_ns, pixels, side, pixel, what, block = key
+    name, modified_ns, pixels, side, what, asked = key
     found = subjects.network(name, modified_ns)
     image, tensor = _read(found, pixels, side)
 
     def attention_of(*_: Any) -> "tuple[BlockAttention, ...]":
         return _attention(name, modified_ns, pixels, side)
 
-    subject = Subject(found, image, tensor, pixel, block, attention_of=attention_of)
+    subject = Subject(
+        found, image, tensor, asked.pixel or (side // 2, side // 2), asked.block, attention_of=attention_of
+    )
     return VIEWS[what](subject), subject.note
 
 
