@@ -10,6 +10,7 @@ import torch
 from test_attention import tiny, woken
 from test_insight_features import Stack
 
+from hrvit_lab.insight.attention import attention_blocks, block_attention
 from hrvit_lab.insight.features import feature_maps, map_strides
 from hrvit_lab.insight.receptive_field import receptive_fields
 from hrvit_lab.insight.views_command import VIEWS, Subject
@@ -88,3 +89,13 @@ def test_strides_of_timms_maps_are_known(name: str) -> None:
     for name_, x in maps.items():
         assert strides[name_] in {(2, 2), (4, 4), (8, 8), (16, 16), (32, 32)}
         assert x.shape[2] == -(-side // strides[name_][0])
+
+
+def test_blocks_with_a_map_are_known_without_an_image() -> None:
+    mixed = build(tiny(("window", "identity"))).eval()
+    assert attention_blocks(mixed) == [f"stages.0.branches.0.{number}" for number in (0, 1)]
+    vision = timm.create_model("test_vit", num_classes=4).eval()
+    for model, side in ((mixed, 64), (vision, 160)):
+        found = block_attention(model, torch.randn(1, 3, side, side))
+        assert attention_blocks(model) == [one.place.name for one in found]
+    assert attention_blocks(timm.create_model("test_resnet", num_classes=4)) == []

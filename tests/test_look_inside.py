@@ -72,11 +72,43 @@ def test_random_weights_are_reported(results: Path) -> None:
     assert "Random weights" in texts(app) and "attention does not reach the output" in texts(app)
 
 
+def columns_of_figures(app: AppTest) -> list[Any]:
+    return [column for column in app.columns if column.get("image")]
+
+
+def said(column: Any) -> str:
+    return " ".join(each.value for each in (*column.markdown, *column.caption))
+
+
 def test_two_networks_are_shown_side_by_side(results: Path) -> None:
+    """In two columns of half the page each, outside of the columns of the menus, with the same block."""
     app = run(draw_look_inside)
+    assert [column.weight for column in app.columns] == pytest.approx([1 / 3, 2 / 3, 1])
     app.selectbox(key="beside").set_value("hrvit_nano (random weights)").run()
+    block = "stages.3.branches.1.0"
+    app.selectbox(key="block of hrvit_micro.fashion_mnist").set_value(block).run()
     assert not app.exception and not app.error
-    assert len(app.get("image")) == 4
+    assert [column.weight for column in app.columns] == pytest.approx([1 / 3, 2 / 3, 1 / 2, 1 / 2])
+    left, right = columns_of_figures(app)
+    assert [len(column.get("image")) for column in (left, right)] == [2, 2]
+    for column, name in ((left, "hrvit\\_micro\\.fashion"), (right, "hrvit\\_nano")):
+        assert f"**{name}" in said(column) and "in stage 3, branch 1, block 0" in said(column)
+    assert "Random weights" in said(right) and "Random weights" not in said(left)
+
+
+def test_a_block_that_the_second_network_lacks_is_said_to_be_missing(results: Path) -> None:
+    app = run(draw_look_inside)
+    app.selectbox(key="beside").set_value("mit_b0 (random weights)").run()
+    app.selectbox(key="block of hrvit_micro.fashion_mnist").set_value("stages.4.branches.2.1").run()
+    left, right = columns_of_figures(app)
+    assert "in stage 4, branch 2, block 1" in said(left) and "has no block" not in said(left)
+    assert "has no block stages" in said(right) and "in stage 0, branch 0, block 1" in said(right)
+
+
+def test_a_network_can_be_beside_itself(results: Path) -> None:
+    app = run(draw_look_inside)
+    app.selectbox(key="beside").set_value("hrvit_micro.fashion_mnist (trained)").run()
+    assert not app.exception and [len(column.get("image")) for column in columns_of_figures(app)] == [2, 2]
 
 
 @pytest.mark.parametrize("pixel", [(20, 7), (0, 0), (31, 31)])

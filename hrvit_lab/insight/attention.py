@@ -14,7 +14,7 @@ from hrvit_lab.insight.heads import Heads, Size, on_tokens, rows
 from hrvit_lab.insight.hooks import capture
 from hrvit_lab.insight.locate import check_token, on_image, token_at
 from hrvit_lab.insight.places import BlockPlace, check_image, find_blocks
-from hrvit_lab.insight.timm_attention import timm_attention
+from hrvit_lab.insight.timm_attention import attention_modules, timm_attention
 from hrvit_lab.insight.variants import MAPS, Map
 from hrvit_lab.network.blocks import Attention
 from hrvit_lab.network.model import HRViT
@@ -112,6 +112,13 @@ def block_attention(
         outputs = {part: _precise(seen[f"{place.name}.attn.mixer.{part}"][0]) for part in row.projections}
         found.append(BlockAttention(place, image, row.read(mixer, outputs)))
     return tuple(found)
+
+
+def attention_blocks(model: nn.Module) -> list[str]:
+    """The names of the blocks whose attention has a map, in the order of execution; empty for a network without any."""
+    if not isinstance(model, HRViT):
+        return list(attention_modules(model))
+    return [place.name for place in find_blocks(model, None) if isinstance(MAPS.get(place.variant), Map)]
 
 
 def _precise(x: Tensor) -> Tensor:

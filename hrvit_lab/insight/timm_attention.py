@@ -12,6 +12,12 @@ from hrvit_lab.insight.places import BlockPlace, check_image, patch_size
 from hrvit_lab.insight.timm_swin import swin_attention
 
 
+def attention_modules(model: nn.Module) -> dict[str, "Reader"]:
+    """The attention modules whose type is in `READERS`, by name, each with its reader."""
+    types = {name: f"{type(module).__module__}.{type(module).__name__}" for name, module in model.named_modules()}
+    return {name: READERS[kind] for name, kind in types.items() if kind in READERS}
+
+
 def timm_attention(model: nn.Module, image_1CHW: Tensor, names: Sequence[str] | None = None) -> dict[BlockPlace, Heads]:
     """Queries, keys and values of attention modules whose type is in `READERS`, from hooks.
 
@@ -23,8 +29,7 @@ def timm_attention(model: nn.Module, image_1CHW: Tensor, names: Sequence[str] | 
         ConfigError: for an unknown module, or a model without such modules.
     """
     check_image(image_1CHW)
-    types = {name: f"{type(module).__module__}.{type(module).__name__}" for name, module in model.named_modules()}
-    readers = {name: READERS[kind] for name, kind in types.items() if kind in READERS}
+    readers = attention_modules(model)
     if not readers:
         raise ConfigError(
             f"{type(model).__name__} shows no attention: insight reads HRViTs, Swin and the standard attention of "

@@ -32,6 +32,7 @@ INTRODUCTION = (
     "downloaded with its numbers."
 )
 WARNING = ":material/warning: "
+LAST_BLOCK = "the last of the finest branch"
 
 
 def show() -> None:
@@ -41,19 +42,21 @@ def show() -> None:
     try:
         with left:
             found, name = _network("Network", "network")
+            shown = [(found, name), *_second()]
             choice, side = _image_choice(found, name)
-            image = subjects.read_image(name, choice, _upload(choice), side)
+            uploaded = _upload(choice)
+        with right if len(shown) > 1 else left:
+            image = subjects.read_image(name, choice, uploaded, side)
             pixel = _click(image, f"{choice} at {side}")
-            other = _second()
-        with right:
+        with st.container() if len(shown) > 1 else right:  # two networks have the whole width, below the image
             what = st.segmented_control(
                 "What", list(WHAT), default="attention", key="what", required=True, bind="query-params",
                 format_func=_words, label_visibility="collapsed",
             ) or "attention"  # fmt: skip
-            block = _block(found, what)
-            _draw(found, name, image, what, Asked(pixel, block))
-            if other is not None:
-                _draw(other[0], other[1], image, what, Asked(pixel))
+            asked = Asked(pixel, _block(found, what))
+            for place, column in enumerate(st.columns(len(shown), gap="large")):
+                with column:
+                    _draw(place, *shown[place], image, what, asked)
     except ConfigError as error:
         st.error(plain(error), icon=":material/error:")
 
@@ -77,13 +80,13 @@ def _network(label: str, key: str) -> tuple["NamedNetwork", str]:
     return subjects.network(names[shown], subjects.modified(names[shown])), names[shown]
 
 
-def _second() -> tuple["NamedNetwork", str] | None:
+def _second() -> list[tuple["NamedNetwork", str]]:
     """The network beside it, if one is chosen."""
     names = subjects.networks()
     shown = st.selectbox("Beside it", ["nothing", *names], key="beside", bind="query-params")
     if shown == "nothing":
-        return None
-    return subjects.network(names[shown], subjects.modified(names[shown])), names[shown]
+        return []
+    return [(subjects.network(names[shown], subjects.modified(names[shown])), names[shown])]
 
 
 def _image_choice(found: "NamedNetwork", name: str) -> tuple[str, int]:
@@ -139,15 +142,16 @@ def marked(image: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]
 
 def _block(found: "NamedNetwork", what: str) -> str | None:
     """The block whose heads are shown; only attention asks for one."""
-    if what != "attention" or not hasattr(found.model, "config"):
+    if "block" not in WHAT[what].reads or not (names := _blocks(found)):
         return None
-    from hrvit_lab.insight.places import find_blocks
-
-    names = [place.name for place in find_blocks(found.model, None)]
-    chosen = st.selectbox(
-        "Heads of block", ["the last of the finest branch", *names], key=f"block of {found.name}", width=360
-    )
+    chosen = st.selectbox("Heads of block", [LAST_BLOCK, *names], key=f"block of {found.name}", width=360)
     return chosen if chosen in names else None
+
+
+def _blocks(found: "NamedNetwork") -> list[str]:
+    from hrvit_lab.insight.attention import attention_blocks
+
+    return attention_blocks(found.model)
 
 
 # -- figures ---------------------------------------------------------------------------------------------
@@ -177,8 +181,15 @@ def view_key(name: str, modified_ns: int, image: NDArray[np.uint8], what: str, a
     return Key(name, modified_ns, image.tobytes(), image.shape[0], what, asked._replace(**unread))
 
 
-def _draw(found: "NamedNetwork", name: str, image: NDArray[np.uint8], what: str, asked: Asked) -> None:
-    """The figures of a view, with the sentence and the files."""
+def _draw(place: int, found: "NamedNetwork", name: str, image: NDArray[np.uint8], what: str, asked: Asked) -> None:
+    """The figures of a view, with the sentence and the files.
+
+    Args:
+        place: of the network on the page.
+    """
+    if place and asked.block is not None and asked.block not in _blocks(found):
+        st.caption(plain(f"{found.name} has no block {asked.block} with attention; its own {LAST_BLOCK} is shown."))
+        asked = asked._replace(block=None)
     key = view_key(name, subjects.modified(name), image, what, asked)
     try:
         view = _view(key)
@@ -194,10 +205,10 @@ def _draw(found: "NamedNetwork", name: str, image: NDArray[np.uint8], what: str,
             for suffix in ("png", "svg"):
                 st.download_button(
                     suffix.upper(), partial(_file, key, stem, suffix), f"{stem}.{suffix}", on_click="ignore",
-                    key=f"{suffix} {stem} {name} {what}", icon=":material/download:",
+                    key=f"{suffix} {stem} {place}", icon=":material/download:",
                 )  # fmt: skip
     st.download_button(
-        "Arrays (NPZ)", view.arrays, f"{what}.npz", key=f"npz {name} {what}", on_click="ignore",
+        "Arrays (NPZ)", view.arrays, f"{what}.npz", key=f"npz {place}", on_click="ignore",
         icon=":material/download:",
     )  # fmt: skip
 
