@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_app import run
-from test_points import MEASURED, of, write_run
+from test_points import MEASURED, measurement, of, write_latency, write_run
 from test_report import HOSTILE, write_study
 
 from hrvit_lab.app import axes, points_chart
@@ -81,9 +81,15 @@ def test_parallel_coordinates_are_drawn_when_they_are_opened(results: Path) -> N
 def test_own_studies_and_trainings_are_points(results: Path) -> None:
     write_study(results / "mine")
     write_run(Path("runs") / "long")
+    write_latency(results / "timed", measurement(), measurement("hrvit_micro", samples_ms=(1.0, 1.0, 1.0)))
+    short = write_run(results / "train" / "quick")
+    (short / "recipe.yaml").unlink()
     app = run(draw_explore)
     options = app.multiselect(key="sources").options
-    assert options[0] == "mine" and "training long" in options
+    assert options[0] == "mine" and {"training long", "short training quick", "latency timed"} <= set(options)
+    assert not app.warning
+    app.multiselect(key="sources").set_value(["latency timed"]).run()
+    assert not app.exception and app.subheader[0].value == "All points (2)"
     app.multiselect(key="sources").set_value(["mine"]).run()
     assert not app.exception
     assert app.subheader[0].value == "All points (3)" and sources(app) == {"mine"} and charts(app) == 1

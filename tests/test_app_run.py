@@ -17,17 +17,20 @@ import pandas as pd
 import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
+from torch import nn
 
 from hrvit_lab.app import keeper, processes, run_choices, watch
 from hrvit_lab.app.processes import MOST_RUNNING, Process, Request
 from hrvit_lab.app.run_choices import Composed
 from hrvit_lab.app.search_progress import by_method, is_search, read_search
 from hrvit_lab.app.training_progress import read_training, seconds_of_recipe
-from hrvit_lab.config import ConfigError
+from hrvit_lab.config import ConfigError, preset
 from hrvit_lab.search import __main__ as search_command
 from hrvit_lab.study.run import run_study
 from hrvit_lab.study.status import read_status, still_running
 from hrvit_lab.study.store import Store
+from hrvit_lab.train.loop import Epoch
+from hrvit_lab.train.run import Run as ShortRun
 
 pytestmark = pytest.mark.usefixtures("main_module")
 
@@ -288,19 +291,62 @@ def test_a_study_is_seen_while_it_runs_elsewhere(tmp_path: Path) -> None:
 def test_a_training_is_read_from_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    assert read_training(folder).step == 0
+    (folder / "recipe.yaml").write_text("title: Mine\n")
+    assert read_training(folder).done == 0
     (folder / "metrics.jsonl").write_text(
         '{"step": 5, "loss": 2.5, "lr": 0.1, "images_per_s": 10}\n{"step": 9, "loss": NaN, "lr": 0.1}\n{"ste'
     )
     (folder / "summary.csv").write_text("epoch,step,train_loss,eval_loss,eval_top1,seconds\n1.0,8,2.2,2.1,30.0,40\n")
     (folder / "result.json").write_text('{"status": "running", "total_steps": 16}')
-    (folder / "recipe.yaml").write_text("title: Mine\n")
     progress = read_training(folder)
-    assert (progress.step, progress.total_steps, progress.score, progress.status) == (8, 16, "top1", "running")
+    assert (progress.done, progress.total, progress.score, progress.status) == (8, 16, "top1", "running")
     assert progress.steps["loss"].tolist() == [2.5]
     assert seconds_of_recipe(tmp_path, "Mine", "epoch", 3) == 120
     assert seconds_of_recipe(tmp_path, "Mine", "step", 16) == 80
     assert seconds_of_recipe(tmp_path, "Another", "epoch", 3) is None
+
+
+def write_short(folder: Path, status: str = "complete") -> Path:
+    """A short training's folder, as `hrvit_lab.train.run.Run` leaves it after two of three epochs."""
+    folder.mkdir(parents=True)
+    config = preset("hrvit_nano").replace(num_classes=10)
+    about = {"model": "hrvit_nano", "train": {"epochs": 3, "train_limit": None}, "data": {"name": "digits"}}
+    training = ShortRun(folder, nn.Linear(2, 2), config, about)
+    for epoch in (1, 2):
+        training.add(
+            Epoch(
+                epoch=epoch, learning_rate=0.1, train_loss=2 / epoch, train_top1=20.0 * epoch, val_loss=3 / epoch,
+                val_top1=30.0 * epoch, seconds=1.5,
+            )
+        )  # fmt: skip
+    training.save_result(status)
+    return folder
+
+
+def test_a_short_training_is_read_from_its_files(tmp_path: Path) -> None:
+    progress = read_training(write_short(tmp_path / "one", "diverged: the loss is nan"))
+    assert (progress.done, progress.total, progress.unit, progress.score) == (2, 3, "epoch", "top1")
+    assert progress.ended == "diverged: the loss is nan"
+    assert progress.evaluations["eval_top1"].tolist() == [30, 60]
+    assert progress.evaluations["eval_loss"].tolist() == [3, 1.5]
+    (tmp_path / "one" / "curves.csv").write_text("epoch\n")
+    (tmp_path / "one" / "result.json").write_text('{"train": {"epochs": -1}, "status": 3}')
+    progress = read_training(tmp_path / "one")
+    assert (progress.done, progress.total, progress.score, progress.status) == (0, None, None, "")
+
+
+def test_trainings_of_all_folders_are_listed_by_unique_names(results: Path) -> None:
+    runs = results / "runs"
+    for folder in (runs / "x", results / "train" / "x"):
+        write_short(folder)
+    (runs / "y").mkdir()
+    (runs / "y" / "recipe.yaml").write_text("title: Y")
+    found = watch.find_runs(results, runs)
+    assert {name: run.folder for name, run in found.items() if "x in" not in name} == {
+        "training y": runs / "y", "short training x": found["short training x"].folder,
+    }  # fmt: skip
+    assert {run.folder for run in found.values()} == {runs / "x", runs / "y", results / "train" / "x"}
+    assert len(found) == 3 and all(run.kind == "training" for run in found.values())
 
 
 def test_a_search_is_read_from_its_files(tmp_path: Path) -> None:
@@ -419,9 +465,23 @@ def test_first_visit_and_hostile_addresses(page: AppTest) -> None:
     assert not page.exception
 
 
+def test_a_short_training_is_shown_with_its_curves(page: AppTest, results: Path) -> None:
+    write_short(results / "train" / "mine", "interrupted")
+    page.query_params["view"] = "watch"
+    page.run()
+    assert not page.exception
+    assert page.selectbox(key="run").value == "short training mine"
+    assert page.dataframe[0].value["eval_top1"].tolist() == [30, 60]
+    assert {heading.value for heading in page.subheader} >= {"Loss", "top-1", "Evaluations"}
+    assert any("ended early\\: interrupted" in warning.value for warning in page.warning)
+    assert any("can't be resumed" in caption.value for caption in page.caption)
+
+
 def test_the_list_of_runs_has_no_link_that_leads_out(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "study"
     elsewhere.mkdir()
     (elsewhere / "study.yaml").touch()
     (results / "link").symlink_to(elsewhere)
+    (results / "train").symlink_to(elsewhere.parent)
+    (elsewhere / "result.json").touch()
     assert watch.find_runs(results, results / "none") == {}

@@ -237,15 +237,24 @@ def test_samples_are_images_of_their_classes() -> None:
 def test_trainings_of_the_owners_folder_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text("{}")
-    monkeypatch.setattr("sys.argv", ["app.py", "--runs", str(tmp_path / "runs")])
-    assert "training mine" not in subjects.networks()
+    (folder / "recipe.yaml").write_text("title: Mine")
+    monkeypatch.setattr("sys.argv", ["app.py", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
     (folder / "config.yaml").write_text(PRESETS["hrvit_nano"].to_yaml())
-    assert subjects.networks()["training mine"] == str(folder)
+    assert "training mine" not in subjects.networks()  # it has no weights yet
     (folder / "best.safetensors").write_bytes(b"no weights")
+    assert subjects.networks()["training mine"] == str(folder)
     app = run(draw_look_inside)
     app.selectbox(key="network").set_value("training mine").run()
     assert not app.exception and len(app.error) == 1
+
+
+def test_short_trainings_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "train" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("sys.argv", ["app.py", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
+    for name in ("result.json", "config.yaml", "model.safetensors"):
+        (folder / name).touch()
+    assert subjects.networks()["short training mine"] == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,14 @@ from test_report import write_study
 from hrvit_lab.app import points_chart
 from hrvit_lab.config import PRESETS, ConfigError
 from hrvit_lab.cost.count import count
+from hrvit_lab.latency.estimate import Estimate
+from hrvit_lab.latency.measurement import Measurement, to_csv, to_frame
 from hrvit_lab.published import published_results
 from hrvit_lab.study import limits as limits_module
 from hrvit_lab.study.limits import Limit, parse_limits, within
 from hrvit_lab.study.points import Points, collect, pareto_front
 from hrvit_lab.study.quantities import Quantity
+from hrvit_lab.train.__main__ import main as train
 
 MEASURED = sorted(path.parent for path in (Path(__file__).parents[1] / "studies" / "measured").glob("*/table.csv"))
 
@@ -39,6 +43,36 @@ def write_run(folder: Path, **changes: object) -> Path:
     result = {"recipe": recipe, "last": {"epoch": 12.0, "eval_top1": 89.25, "eval_loss": 0.3}, **changes}
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.yaml").write_text(PRESETS["hrvit_nano"].replace(num_classes=10).to_yaml())
+    (folder / "recipe.yaml").write_text("title: Mine")
+    return folder
+
+
+SHORT = ("hrvit_nano", "--data", "digits", "--resolution", "32", "--epochs", "1", "--train-limit", "40", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short training, as the command writes it."""
+    folder = tmp_path_factory.mktemp("results") / "train" / "mine"
+    assert train([*SHORT, "--out", str(folder)]) == 0
+    return folder
+
+
+def measurement(model: str = "hrvit_nano:deploy", **changes: Any) -> Measurement:
+    """A measurement of three kept rounds, as `race` returns it."""
+    given: dict[str, Any] = {
+        "model": model, "backend": "eager", "dtype": "float32", "resolution": (64, 96), "batch_size": 2,
+        "device": "cpu", "device_name": "Some CPU", "memory_format": "contiguous", "threads": 1, "training": False,
+        "samples_ms": (5.0, 7.0, 4.0), "throttled": ((), (), ()), "latency": Estimate(5.0, 4.0, 7.0),
+        "peak_memory_mib": 12.5,
+    }  # fmt: skip
+    return Measurement(**given | changes)
+
+
+def write_latency(folder: Path, *measurements: Measurement) -> Path:
+    """The folder of ``hrvit-lab latency --out``."""
+    folder.mkdir(parents=True)
+    (folder / "latency.csv").write_text(to_csv(to_frame(measurements)))
     return folder
 
 
@@ -91,7 +125,7 @@ def test_costs_of_another_network_are_a_separate_point(tmp_path: Path) -> None:
 
 
 def test_a_training_is_a_point_with_its_networks_costs(tmp_path: Path) -> None:
-    points = collect((), [write_run(tmp_path / "mine")])
+    points = collect((), {"training mine": write_run(tmp_path / "mine")})
     [row] = points.table[points.table["source"] == "training mine"].to_dict("records")
     costs = count(PRESETS["hrvit_nano"].replace(num_classes=10), 32)
     assert row[of(points, "top1", "fashion_mnist, 12 epochs").key] == 89.25
@@ -107,22 +141,111 @@ def test_a_training_is_a_point_with_its_networks_costs(tmp_path: Path) -> None:
 def test_a_broken_training_is_left_out_and_named(tmp_path: Path, text: str) -> None:
     folder = write_run(tmp_path / "bad")
     (folder / "result.json").write_text(text)
-    points = collect((), [folder, write_run(tmp_path / "good")])
-    assert points.faults == ("bad: result.json is not the result of a training by a recipe",)
+    points = collect((), {"bad": folder, "training good": write_run(tmp_path / "good")})
+    assert points.faults == ("bad: result.json is not the result of hrvit-lab train",)
     assert "training good" in set(points.table["source"])
+
+
+def test_a_short_training_is_a_point_with_its_networks_costs(short_run: Path) -> None:
+    """Its score has the quantity of a study that trains as long on the same data."""
+    points = collect((), {"short training mine": short_run})
+    assert points.faults == ()
+    [row] = points.table[points.table["source"] == "short training mine"].to_dict("records")
+    curves = pd.read_csv(short_run / "curves.csv")
+    top1 = of(points, "top1", "digits")
+    assert top1.conditions == "digits, 1 epoch of 40 images, 32×32 px"
+    assert (
+        row[top1.key] == curves["val_top1"].iloc[-1] and row[of(points, "val_loss").key] == curves["val_loss"].iloc[-1]
+    )
+    costs = count(PRESETS["hrvit_nano"].replace(num_classes=10), 32)
+    assert (row["params"], row[of(points, "macs", "32×32 px").key]) == (costs.params, costs.macs)
+    assert (row["name"], row["kind"], row["branches"]) == ("hrvit_nano", "HRViT", "4")
+
+
+def test_a_short_training_has_the_axis_of_studies_of_the_same_length(short_run: Path, tmp_path: Path) -> None:
+    result = json.loads((short_run / "result.json").read_text())
+    result |= {"epochs_done": 2, "train": result["train"] | {"epochs": 2, "train_limit": None}}
+    result["data"]["resolution"] = [64, 64]
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    points = collect(MEASURED, {"mine": tmp_path})
+    top1 = of(points, "top1", "digits, 2")
+    sources = set(points.table[points.table[top1.key].notna()]["source"])
+    assert {"mine", "branch_sweep"} <= sources
+
+
+def test_an_unfinished_short_training_has_conditions_of_its_own(short_run: Path, tmp_path: Path) -> None:
+    result = json.loads((short_run / "result.json").read_text())
+    result["train"]["epochs"] = 4
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert of(collect((), {"mine": tmp_path}), "top1", "digits").conditions.startswith("digits, 1 of 4 epochs of")
+    (tmp_path / "result.json").write_text(json.dumps(result | {"top1": None, "val_loss": None, "epochs_done": 0}))
+    points = collect((), {"mine": tmp_path})
+    assert points.faults == () and "mine" in set(points.table["source"])
+
+
+def test_timed_networks_are_points_with_device_settings_and_method(tmp_path: Path) -> None:
+    folder = write_latency(
+        tmp_path / "mine", measurement(), measurement(backend="openvino", samples_ms=(2.0, 3.0, 2.0)),
+        measurement("timm:resnet18", macs=2 * 5_000), measurement("x.yaml", training=True, macs=2 * 3 * 700),
+        measurement("hrvit_b1", status="refused", reason="no", samples_ms=(), throttled=()),
+        measurement("hrvit_micro", status="interrupted", reason="stopped"),
+    )  # fmt: skip
+    points = collect((), {}, [folder])
+    rows = points.table[points.table["source"] == "latency mine"].set_index("name")
+    assert list(rows.index) == [
+        "hrvit_nano:deploy",
+        "hrvit_nano:deploy, openvino",
+        "timm:resnet18",
+        "x.yaml",
+        "hrvit_micro",
+    ]
+    latency, step = of(points, "latency_ms", "px, 1 thread, inter"), of(points, "latency_ms", "training step")
+    assert latency.conditions == "Some CPU, batch 2, float32, 64×96 px, 1 thread, interleaved rounds"
+    assert rows[latency.key].dropna().tolist() == [5.0, 2.0, 5.0, 5.0] and rows[step.key].dropna().tolist() == [5.0]
+    assert rows[f"{latency.key} low"].iloc[0] == pytest.approx(4.2)  # 10th percentile of 4, 5 and 7
+    assert rows[of(points, "throughput_img_s", "64×96 px, 1").key].iloc[0] == 400
+    macs = of(points, "macs", "64×96 px")
+    costs = count(PRESETS["hrvit_nano"], (64, 96))
+    assert rows[macs.key].tolist()[:4] == [costs.macs, costs.macs, 5_000, 700]
+    assert rows["params"].tolist()[:2] == [costs.params] * 2 and math.isnan(rows["params"].iloc[2])
+    assert rows["kind"].tolist()[1:3] == ["HRViT", "baseline"]
+    assert rows[f"{latency.key} disturbed"].dropna().tolist() == ["stopped"]
+
+
+def test_a_latency_on_a_gpu_has_no_cpu_threads(tmp_path: Path) -> None:
+    folder = write_latency(tmp_path / "gpu", measurement(device_samples_ms=(4.0, 6.0, 3.0), device_name="Some GPU"))
+    assert "thread" not in of(collect((), {}, [folder]), "latency_ms").conditions
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "model\n", "\x00", '"'])
+def test_a_broken_latency_table_is_left_out_and_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "latency.csv").write_text(text)
+    points = collect((), {}, [tmp_path / "bad", write_latency(tmp_path / "good", measurement())])
+    assert points.faults == ("bad: latency.csv is not a table of hrvit-lab latency",)
+    assert "latency good" in set(points.table["source"])
+
+
+@pytest.mark.parametrize(("column", "cell"), [("height", "inf"), ("batch_size", "-1"), ("threads", ""), ("width", "x")])
+def test_a_latency_table_with_an_impossible_setting_is_left_out(tmp_path: Path, column: str, cell: str) -> None:
+    folder = write_latency(tmp_path / "bad", measurement())
+    table = pd.read_csv(folder / "latency.csv", dtype=str)
+    table[column] = cell
+    table.to_csv(folder / "latency.csv", index=False)
+    assert len(collect((), {}, [folder]).faults) == 1
 
 
 @pytest.mark.parametrize("size", [None, [], [32], "32x32", [10**9, 4], [-1, 32], {"a": 1}])
 def test_a_training_with_an_impossible_size_is_left_out_and_named(tmp_path: Path, size: object) -> None:
     recipe = {"data.name": "fashion_mnist", "data.resolution_px": size, "model.name": "hrvit_nano"}
-    points = collect((), [write_run(tmp_path / "bad", recipe=recipe)])
+    points = collect((), {"bad": write_run(tmp_path / "bad", recipe=recipe)})
     assert len(points.faults) == 1 and points.faults[0].startswith("bad: ")
 
 
 def test_a_broken_config_is_left_out_and_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "bad")
     (folder / "config.yaml").write_text("widths: [")
-    assert collect((), [folder]).faults[0].startswith("bad: ")
+    assert collect((), {"bad": folder}).faults[0].startswith("bad: ")
 
 
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:

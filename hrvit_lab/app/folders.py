@@ -8,6 +8,12 @@ from hrvit_lab.errors import ConfigError
 REFERENCE = Path(__file__).resolve().parents[2] / "studies" / "measured"
 """Studies whose results come with the repository; absent from an installed package."""
 
+SHORT = "train"
+"""Folder of short trainings in that of results."""
+
+TRAININGS = ("result.json", "recipe.yaml")
+"""Files of which a training's folder has at least one; a training by a recipe begins with the second."""
+
 
 def results_root(arguments: list[str]) -> Path:
     """Where studies leave their results: `--results` of the command line, by default `results`."""
@@ -39,9 +45,33 @@ def find_results(root: Path) -> dict[str, Path]:
     return _folders_with("table.csv", root)
 
 
-def find_runs(root: Path) -> dict[str, Path]:
-    """Folders directly in `root` that hold the result of a training, as `find_results`."""
-    return _folders_with("result.json", root)
+def find_latencies(root: Path) -> dict[str, Path]:
+    """Folders directly in `root` that `hrvit-lab latency --out` wrote, as `find_results`."""
+    return _folders_with("latency.csv", root)
+
+
+def find_trainings(runs: Path, results: Path) -> dict[str, Path]:
+    """The folders of trainings by unique names, newest first: those directly in `runs`, and the short ones that
+    `hrvit-lab train MODEL` writes to `train` in the folder of results."""
+    short = results / SHORT
+    roots = [runs, *([short] if short.resolve().is_relative_to(results.resolve()) else [])]
+    folders = {path for root in roots for name in TRAININGS for path in _folders_with(name, root).values()}
+    found: dict[str, Path] = {}
+    for folder in sorted(folders, key=lambda path: (-_modified(path), str(path))):
+        name = f"training {folder.name}" if is_by_recipe(folder) else f"short training {folder.name}"
+        while name in found:
+            name += f" in {folder.parent.name}"
+        found[name] = folder
+    return found
+
+
+def is_by_recipe(folder: Path) -> bool:
+    """Whether a training is one by a recipe, and not a short one."""
+    return (folder / "recipe.yaml").exists()
+
+
+def _modified(folder: Path) -> int:
+    return max(path.stat().st_mtime_ns for name in TRAININGS if (path := folder / name).exists())
 
 
 def _folders_with(name: str, root: Path) -> dict[str, Path]:

@@ -13,7 +13,8 @@ from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis
 from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.charts import MUTED, SERIES, shorten
 from hrvit_lab.metrics import si_scale
-from hrvit_lab.study.points import KINDS, pareto_front
+from hrvit_lab.study.point_rows import KINDS
+from hrvit_lab.study.points import pareto_front
 from hrvit_lab.study.quantities import Quantity
 from hrvit_lab.study.tables import DISTURBED
 

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from hrvit_lab.app.folders import find_runs, runs_root
+from hrvit_lab.app.folders import find_trainings, results_root, runs_root
 from hrvit_lab.config import PRESETS, SEGMENTERS, shipped
 from hrvit_lab.config.shipped import FOLDER
 from hrvit_lab.errors import ConfigError
@@ -30,9 +30,14 @@ UPLOADED = "your own image"
 def networks() -> dict[str, str]:
     """Names as they are shown, and what `open_network` takes: shipped weights first, then trainings, then presets."""
     found = {f"{name} (trained)": name for name in shipped()}
-    runs = find_runs(runs_root(sys.argv[1:]))
-    found |= {f"training {name}": str(path) for name, path in runs.items() if (path / "config.yaml").is_file()}
+    trainings = find_trainings(runs_root(sys.argv[1:]), results_root(sys.argv[1:]))
+    found |= {name: str(path) for name, path in trainings.items() if has_weights(path)}
     return found | {f"{name} (random weights)": name for name in (*PRESETS, *SEGMENTERS)}
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the network of a training can be loaded."""
+    return (folder / "config.yaml").is_file() and any(folder.glob("*.safetensors"))
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the network")

@@ -1,13 +1,17 @@
-"""How far a training by a recipe is, from the files that it writes. They are bounded, and damaged ones are left out."""
+"""How far a training is, from the files that it writes. They are bounded, and damaged ones are left out.
+
+A training by a recipe writes ``metrics.jsonl`` and ``summary.csv``, and a short one ``curves.csv``.
+"""
 
 import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
+from hrvit_lab.app.folders import is_by_recipe
 from hrvit_lab.config import ConfigError, read_text, read_yaml
 from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import SCORES
@@ -22,37 +26,61 @@ class TrainingProgress:
     """The state of a training.
 
     Attributes:
-        steps: one row every few seconds: ``step``, ``loss``, ``lr``, ``images_per_s``.
-        evaluations: one row per evaluation: ``epoch``, ``step``, ``train_loss``, ``eval_loss``, ``eval_top1``, ….
-        total_steps: None until the first evaluation.
+        steps: one row every few seconds: ``step``, ``loss``, ``lr``, ``images_per_s``; empty for a short training.
+        evaluations: one row per evaluation: ``epoch``, ``step``, ``train_loss``, ``eval_loss``, ``eval_top1``, …; short
+            trainings have no ``step``.
+        unit: what is counted: steps, or epochs of a short training.
+        total: number of them; None until it is known.
         score: of the evaluations: ``top1`` or ``miou``; None if there is none yet.
         status: as the training says; empty until the first evaluation.
     """
 
     steps: pd.DataFrame
     evaluations: pd.DataFrame
-    total_steps: int | None
+    unit: Literal["step", "epoch"]
+    total: int | None
     score: str | None
     status: str
 
     @property
-    def step(self) -> int:
-        """The last step that is known."""
-        known = [int(frame["step"].max()) for frame in (self.steps, self.evaluations) if len(frame)]
-        return max(known, default=0)
+    def done(self) -> int:
+        """The number of finished steps or epochs, as far as it is known."""
+        frames = (self.steps, self.evaluations)
+        return max((int(frame[self.unit].max()) for frame in frames if len(frame)), default=0)
+
+    @property
+    def ended(self) -> str:
+        """Why the training ended early, as it says; empty if it did not."""
+        return "" if self.status in ("running", "complete") else self.status
+
+
+STEPS = ("step", "loss", "lr", "images_per_s")
+SHORT_COLUMNS = {"val_loss": "eval_loss", "val_top1": "eval_top1"}
+"""Columns of ``curves.csv``, and their names in ``summary.csv``."""
 
 
 def read_training(folder: Path) -> TrainingProgress:
     """The state of the training in a folder, which may be running."""
     result = _object(folder / "result.json")
-    evaluations = _table(folder / "summary.csv")
-    total = result.get("total_steps")
-    score = next((key for key in SCORES if f"eval_{key}" in evaluations), None)
     status = result.get("status")
-    return TrainingProgress(
-        _lines(folder / "metrics.jsonl"), evaluations, total if isinstance(total, int) and total > 0 else None, score,
-        status if isinstance(status, str) else "",
-    )  # fmt: skip
+    said = status if isinstance(status, str) else ""
+    if not is_by_recipe(folder):
+        evaluations = _table(folder / "curves.csv", ["epoch"]).rename(columns=SHORT_COLUMNS)
+        options = result.get("train")
+        total = options.get("epochs") if isinstance(options, dict) else None
+        steps = pd.DataFrame(columns=STEPS)
+        return TrainingProgress(steps, evaluations, "epoch", _positive(total), _score(evaluations), said)
+    evaluations = _table(folder / "summary.csv", ["epoch", "step"])
+    steps, total = _lines(folder / "metrics.jsonl"), result.get("total_steps")
+    return TrainingProgress(steps, evaluations, "step", _positive(total), _score(evaluations), said)
+
+
+def _score(evaluations: pd.DataFrame) -> str | None:
+    return next((key for key in SCORES if f"eval_{key}" in evaluations), None)
+
+
+def _positive(number: Any) -> int | None:
+    return number if isinstance(number, int) and number > 0 else None
 
 
 def seconds_of_recipe(runs: Path, title: str, unit: str, length: int) -> float | None:
@@ -64,7 +92,7 @@ def seconds_of_recipe(runs: Path, title: str, unit: str, length: int) -> float |
     """
     newest = sorted(runs.glob("*/summary.csv"), key=lambda path: -path.stat().st_mtime)[:MAX_READ]
     for path in newest:
-        rows = _table(path)
+        rows = _table(path, ["epoch", "step"])
         if (
             "seconds" in rows
             and len(rows)
@@ -103,12 +131,13 @@ def _lines(path: Path) -> pd.DataFrame:
             rows.append({"step": int(row["step"]), **{key: float(row[key]) for key in ("loss", "lr", "images_per_s")}})
         except (ValueError, KeyError, TypeError, RecursionError):  # the last line may be incomplete
             continue
-    return pd.DataFrame(rows, columns=["step", "loss", "lr", "images_per_s"])
+    return pd.DataFrame(rows, columns=STEPS)
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(path: Path, required: list[str]) -> pd.DataFrame:
+    """A table of numbers; rows without the required ones are left out."""
     try:
         frame = pd.read_csv(io.BytesIO(read_bounded(path, MAX_BYTES)))
-        return frame.apply(pd.to_numeric, errors="coerce").dropna(subset=["epoch", "step"])
+        return frame.apply(pd.to_numeric, errors="coerce").dropna(subset=required)
     except (OSError, ValueError, KeyError):  # ValueError: also of an empty file
-        return pd.DataFrame(columns=["epoch", "step"])
+        return pd.DataFrame(columns=required)

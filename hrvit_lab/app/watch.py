@@ -12,6 +12,7 @@ from hrvit_lab import cli
 from hrvit_lab.app import processes
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.curves_chart import curves_chart, study_curves
+from hrvit_lab.app.folders import find_trainings, is_by_recipe
 from hrvit_lab.app.pages.studies import draw_table, tradeoff_chart
 from hrvit_lab.app.processes import SAID, Process, State
 from hrvit_lab.app.run_choices import again, resume_request
@@ -41,37 +42,43 @@ class Run(NamedTuple):
     """A run that can be watched.
 
     Attributes:
+        name: as in the list of runs.
         kind: ``study``, ``training`` or ``search``.
         folder: of its results.
         process: that the app started for it; None if it was started elsewhere.
     """
 
+    name: str
     kind: str
     folder: Path
     process: Process | None
 
-    @property
-    def name(self) -> str:
-        """As in the list of runs."""
-        return self.folder.name if self.kind == "study" else f"{self.kind} {self.folder.name}"
-
 
 def find_runs(results: Path, runs: Path) -> dict[str, Run]:
     """All runs by name, the newest first: of the app, and those whose files are in the folders."""
-    started = {(str(one.request.kind), one.request.target): one for one in processes.find(results)}
+    roots = {"study": results, "training": runs, "search": results}
+    started = {
+        (str(one.request.kind), roots[one.request.kind] / one.request.target): one
+        for one in processes.find(results)
+        if one.request.kind in roots
+    }
     places = [("search", path.parent.parent) for path in results.glob("*/search/search.yaml")]
     places += [("study", path.parent) for path in results.glob("*/study.yaml") if not is_search(path.parent)]
-    places += [("training", path.parent) for path in runs.glob("*/recipe.yaml")]
     places = [(kind, path) for kind, path in places if path.resolve().is_relative_to(path.parent.resolve())]
-    known = {(kind, path.name) for kind, path in places}
-    roots = {"study": results, "training": runs, "search": results}
-    places += [(kind, roots[kind] / name) for kind, name in started if kind in roots and (kind, name) not in known]
-    found = [Run(kind, path, started.get((kind, path.name))) for kind, path in places]
+    named = {(kind, path): run_name(kind, path.name) for kind, path in places}
+    named |= {("training", path): name for name, path in find_trainings(runs, results).items()}
+    named |= {(kind, path): run_name(kind, path.name) for kind, path in started if (kind, path) not in named}
+    found = [Run(name, *place, started.get(place)) for place, name in named.items()]
     return {run.name: run for run in sorted(found, key=lambda run: -_last_change(run))}
 
 
+def run_name(kind: str, target: str) -> str:
+    """The name of a run of the app: in the list of runs, and in addresses."""
+    return target if kind == "study" else f"{kind} {target}"
+
+
 def _last_change(run: Run) -> float:
-    files = ("study.yaml", "table.csv", "recipe.yaml", "result.json", "metrics.jsonl")
+    files = ("study.yaml", "table.csv", "recipe.yaml", "result.json", "metrics.jsonl", "curves.csv")
     times = [path.stat().st_mtime for name in files if (path := run.folder / name).exists()]
     return max([*times, run.process.started if run.process else 0.0], default=0.0)
 
@@ -99,7 +106,7 @@ class Seen(NamedTuple):
     def version(self) -> tuple[Any, ...]:
         """Changes when charts and tables do."""
         if self.progress is not None:
-            return self.running, len(self.progress.steps), len(self.progress.evaluations)
+            return self.running, len(self.progress.steps), len(self.progress.evaluations), self.progress.status
         if self.search is not None:
             return self.running, self.search.done, self.search.finished
         return self.running, self.fault, self.status.finished if self.status is not None else -1
@@ -146,6 +153,8 @@ def draw_head(run: Run, seen: Seen, results: Path) -> None:
         st.error(plain(seen.fault), icon=":material/error:")
     for label, reason in seen.status.failures[:MAX_NAMED] if seen.status is not None else ():
         st.warning(plain(f"{label}: {reason}"), icon=":material/warning:")
+    if seen.progress is not None and seen.progress.ended and not seen.running:
+        st.warning(plain(f"The training ended early: {seen.progress.ended}"), icon=":material/warning:")
     _draw_controls(run, results, seen)
     _draw_log(run.process)
 
@@ -243,56 +252,59 @@ def _draw_study(status: Status) -> None:
 
 
 def _draw_steps(progress: TrainingProgress, running: bool) -> None:
-    if progress.total_steps:
-        share = min(1.0, progress.step / progress.total_steps)
-        st.progress(share, f"Step {progress.step:,} of {progress.total_steps:,}")
+    done, unit = progress.done, progress.unit
+    if progress.total:
+        st.progress(min(1.0, done / progress.total), f"{unit.capitalize()} {done:,} of {progress.total:,}")
     elif running:
-        st.progress(0.0, f"Step {progress.step:,}" if progress.step else "Starting: loading the data takes a minute.")
-    elif not len(progress.steps):
-        st.caption("This training has no finished step.")
+        st.progress(0.0, f"{unit.capitalize()} {done:,}" if done else "Starting: loading the data takes a minute.")
+    elif not done:
+        st.caption(f"This training has no finished {unit}.")
 
 
 def _draw_training(run: Run, progress: TrainingProgress) -> None:
     left, right = st.columns(2, gap="large")
+    unit = progress.unit
     with left:
         st.subheader("Loss", anchor=False)
-        losses = _one_line(progress.steps, "loss", "training, one batch")
+        losses = (
+            _one_line(progress.steps, "loss", "training, one batch", unit)
+            if unit == "step"
+            else _one_line(progress.evaluations, "train_loss", "training, mean of the epoch", unit)
+        )
         if len(progress.evaluations):
-            parts = [losses, _one_line(progress.evaluations, "eval_loss", "validation")]
+            parts = [losses, _one_line(progress.evaluations, "eval_loss", "validation", unit)]
             losses = pd.concat([part for part in parts if len(part)], ignore_index=True)
-        _draw_line(losses, "loss, nats", "", "Loss appears after some seconds of training.", "loss")
+        _draw_line(losses, unit, "loss, nats", "", "Loss appears after some seconds of training.", "loss")
     with right:
         score = progress.score
         st.subheader(SCORES[score] if score else "Score", anchor=False)
-        scores = _one_line(progress.evaluations, f"eval_{score}", "validation")
+        scores = _one_line(progress.evaluations, f"eval_{score}", "validation", unit)
         label = f"validation {SCORES[score]}, %" if score else ""
-        _draw_line(scores, label, "%", "The score appears after the first evaluation.", "score")
+        _draw_line(scores, unit, label, "%", "The score appears after the first evaluation.", "score")
     if len(progress.evaluations):
         st.subheader("Evaluations", anchor=False)
         st.dataframe(progress.evaluations, hide_index=True, width="stretch")
         st.download_button(
-            "summary.csv", to_csv(progress.evaluations), f"{run.folder.name}.csv", "text/csv",
+            "Evaluations (CSV)", to_csv(progress.evaluations), f"{run.folder.name}.csv", "text/csv",
             icon=":material/download:", on_click="ignore",
         )  # fmt: skip
 
 
-def _one_line(frame: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+def _one_line(frame: pd.DataFrame, column: str, name: str, unit: str) -> pd.DataFrame:
     if column not in frame or frame[column].dropna().empty:
-        return pd.DataFrame(columns=["variant", "step", "value", "low", "high", "n"])
+        return pd.DataFrame(columns=["variant", unit, "value", "low", "high", "n"])
     rows = frame.dropna(subset=[column])
     value = rows[column].astype(float)
-    return pd.DataFrame(
-        {"variant": name, "step": rows["step"], "value": value, "low": value, "high": value, "n": 1}
-    )  # fmt: skip
+    return pd.DataFrame({"variant": name, unit: rows[unit], "value": value, "low": value, "high": value, "n": 1})
 
 
-def _draw_line(data: pd.DataFrame, title: str, unit: str, empty: str, key: str) -> None:
+def _draw_line(data: pd.DataFrame, x: str, title: str, unit: str, empty: str, key: str) -> None:
     if data.empty:
         st.caption(empty)
         return
     draw_chart(
-        curves_chart(data, "step", "step", title, unit), f"{key} of a training",
-        f"{title} by step, {len(data)} values.",
+        curves_chart(data, x, x, title, unit), f"{key} of a training",
+        f"{title} by {x}, {len(data)} values.",
     )  # fmt: skip
 
 
@@ -336,6 +348,9 @@ def _draw_controls(run: Run, results: Path, seen: Seen) -> None:
     request = process.request if process is not None else None
     if request is None and run.kind == "study":
         request = resume_request(run.folder, run.name)
+    if seen.progress is not None and not is_by_recipe(run.folder):
+        st.caption("A short training can't be resumed. Run its command again: it writes to a new folder.")
+        return
     if request is None:
         st.caption("To go on, run the command that started it again. Finished work is kept.")
         return

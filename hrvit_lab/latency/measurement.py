@@ -204,10 +204,10 @@ def to_csv(frame: pd.DataFrame) -> str:
 def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """One row per measurement, without raw samples; values that were not measured are missing.
 
-    Latencies are for the batch (``latency_ms`` is the median), energies for an image. ``disturbed`` has the reasons why
-    a latency is unreliable, or is empty. ``distance`` is latency divided by ``gemm_floor_ms``, the time of the
-    network's MACs at the speed of the matrix product ``ceiling``. ``ratio`` is latency divided by that of the reference
-    ``against``; ``control`` is the same ratio for the reference's second entry.
+    Latencies and MACs are for the batch (``latency_ms`` is the median), energies for an image. ``disturbed`` has the
+    reasons why a latency is unreliable, or is empty. ``distance`` is latency divided by ``gemm_floor_ms``, the time of
+    the network's MACs at the speed of the matrix product ``ceiling``. ``ratio`` is latency divided by that of the
+    reference ``against``; ``control`` is the same ratio for the reference's second entry.
     """
     rows = []
     for m in measurements:
@@ -221,7 +221,7 @@ def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
         }  # fmt: skip
         row |= {f"latency_ms_{q}": figures[f"latency_{q}_ms"] for q in ("min", "p10", "p90", "p99")}
         row |= {f"{kind}_latency_ms": figures[f"{kind}_p50_ms"] for kind in ("device", "cold")}
-        row["throughput_img_s"] = figures["throughput_img_s"]
+        row["throughput_img_s"], row["macs"] = figures["throughput_img_s"], m.macs
         row["against"], row["verdict"] = m.against, m.verdict
         row |= dict(zip(("ratio", "ratio_low", "ratio_high"), m.ratio or (None,) * 3, strict=True))
         row |= dict(zip(("control", "control_low", "control_high"), m.control or (None,) * 3, strict=True))

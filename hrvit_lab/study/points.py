@@ -1,14 +1,14 @@
-"""All results as points of one table: variants of studies, trainings by recipes, and published networks.
+"""All results as points of one table: variants of studies, trainings, timed networks, and published networks.
 
 Files are untrusted: their size is bounded, and invalid ones are left out and reported.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hrvit_lab.charts import undominated
-from hrvit_lab.config import ConfigError, HRViTConfig
-from hrvit_lab.cost.count import count
-from hrvit_lab.files import MIB, read_bounded
-from hrvit_lab.metrics import METRICS, SCORES
+from hrvit_lab.config import ConfigError
+from hrvit_lab.metrics import METRICS
 from hrvit_lab.published import METRIC_LABELS, PublishedResult, published_results
-from hrvit_lab.study.quantities import UNCONDITIONAL, Quantity, measured, of_metric
+from hrvit_lab.study.latency_points import latency_points
+from hrvit_lab.study.point_rows import FIELDS, PUBLISHED, kind_of, properties
+from hrvit_lab.study.quantities import Quantity, measured, of_metric
 from hrvit_lab.study.results import read_results, records_of
 from hrvit_lab.study.tables import DISTURBED
+from hrvit_lab.study.training_points import training_point
 
-HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
-"""Kinds of points: an HRViT or a baseline, both measured here, or a published network."""
-
-FIELDS = ("branches", "attention", "ffn", "fusion", "topology")
-"""Properties of a variant that are columns of the table; missing for networks without a config."""
-
-MAX_BYTES = 4 * MIB
 MAX_FOLDERS = 1000
 
 
@@ -40,9 +34,9 @@ class Points:
     """Points and the quantities that they have values of.
 
     Attributes:
-        table: one row per point. Columns: ``name``, ``source`` (study, training or publication), ``kind`` (one of
-            ``KINDS``), ``config_id``, ``FIELDS``, ``config`` (its fields, None if unknown); and for each quantity
-            ``KEY``, ``KEY low`` and ``KEY high`` (its spread) and ``KEY disturbed`` (why it is unreliable).
+        table: one row per point. Columns: ``name``, ``source`` (study, training, latency or publication), ``kind``
+            (one of ``KINDS``), ``config_id``, ``FIELDS``, ``config`` (its fields, None if unknown); and for each
+            quantity ``KEY``, ``KEY low`` and ``KEY high`` (its spread) and ``KEY disturbed`` (why it is unreliable).
         quantities: by key, those with the most values first.
         faults: folders that were left out, each with the reason.
     """
@@ -52,25 +46,36 @@ class Points:
     faults: tuple[str, ...] = ()
 
 
-def collect(studies: Iterable[Path] = (), trainings: Iterable[Path] = ()) -> Points:
-    """Points of the studies and trainings in these folders, and of all published results.
+def collect(
+    studies: Iterable[Path] = (), trainings: Mapping[str, Path] = MappingProxyType({}), latencies: Iterable[Path] = ()
+) -> Points:
+    """Points of the studies, trainings and latencies in these folders, and of all published results.
 
     Args:
         studies: folders with a ``table.csv``.
-        trainings: folders with a ``result.json`` of a training by a recipe.
+        trainings: folders with a ``result.json`` of ``hrvit-lab train``, by name.
+        latencies: folders with a ``latency.csv`` of ``hrvit-lab latency``.
     """
     rows: list[dict[str, Any]] = []
     quantities: dict[str, Quantity] = {}
     faults: list[str] = []
-    for read, folders in ((study_points, studies), (training_points, trainings)):
-        for folder in [*folders][:MAX_FOLDERS]:
-            try:
-                rows += read(folder, quantities)
-            except (ConfigError, OSError) as error:
-                faults.append(f"{folder.name}: {error}")
+    sources: list[tuple[Path, Callable[[], Iterable[dict[str, Any]]]]] = [
+        *((folder, partial(study_points, folder, quantities)) for folder in studies),
+        *((folder, partial(_one_training, folder, name, quantities)) for name, folder in trainings.items()),
+        *((folder, partial(latency_points, folder, quantities)) for folder in latencies),
+    ]
+    for folder, read in sources[:MAX_FOLDERS]:
+        try:
+            rows += read()
+        except (ConfigError, OSError) as error:
+            faults.append(f"{folder.name}: {error}")
     rows += published_points(quantities)
     table = pd.DataFrame(rows, columns=_columns(quantities))
     return Points(table, present(table, quantities), tuple(faults))
+
+
+def _one_training(folder: Path, name: str, quantities: dict[str, Quantity]) -> list[dict[str, Any]]:
+    return [training_point(folder, name, quantities)]
 
 
 def present(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
@@ -113,11 +118,6 @@ def study_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict
                 yield place | values
 
 
-def kind_of(config: Mapping[str, Any] | None) -> str:
-    """Whether the network of a study's config is a baseline or a variant of HRViT."""
-    return BASELINE if config is not None and "model" in config else HRVIT
-
-
 def _values(
     row: Mapping[str, Any], keys: Iterable[str], quantity_of: Callable[[str, str | None], Quantity],
     quantities: dict[str, Quantity],
@@ -139,61 +139,6 @@ def _values(
             yield f"{quantity.key} high", ends[1]
         if isinstance(why := row.get(f"{key}_{DISTURBED}"), str):
             yield f"{quantity.key} {DISTURBED}", why
-
-
-def properties(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``FIELDS`` of a config's fields. The fields are not validated; those of another type are missing."""
-    found: dict[str, Any] = dict.fromkeys(FIELDS)
-    if config is None:
-        return found
-    for name in FIELDS[1:]:
-        value = config.get(name)
-        values: list[Any] = value if isinstance(value, list) else [value]
-        names = [each for each in values if isinstance(each, str)]
-        found[name] = ", ".join(dict.fromkeys(names)) or None
-    widths = config.get("widths")
-    found["branches"] = str(len(widths)) if isinstance(widths, list) else None
-    return found
-
-
-# -- trainings ------------------------------------------------------------------------------------------------
-
-
-def training_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
-    """The last scores of a training by a recipe, and the costs of its network.
-
-    Raises:
-        ConfigError: if ``result.json`` is not that of a training.
-        OSError: if it cannot be read.
-    """
-    try:
-        result = json.loads(read_bounded(folder / "result.json", MAX_BYTES))
-        recipe, last = result["recipe"], result["last"]
-        data, network = str(recipe["data.name"]), str(recipe["model.name"])
-        scores = {key: float(last[f"eval_{key}"]) for key in SCORES if f"eval_{key}" in last}
-        where = f"{data}, {float(last['epoch']):g} epochs of a recipe"
-        height, width = (int(side) for side in recipe["data.resolution_px"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ConfigError("result.json is not the result of a training by a recipe") from None
-    config = None
-    values: dict[str, Any] = {}
-    if (folder / "config.yaml").exists():
-        loaded = HRViTConfig.from_yaml(read_bounded(folder / "config.yaml", MAX_BYTES).decode("utf-8", "replace"))
-        config = loaded.to_dict()
-        counts = count(loaded, (height, width))
-        for key in ("params", "macs"):
-            quantity = of_metric(key, "" if key in UNCONDITIONAL else f"{height}×{width} px")
-            quantities.setdefault(quantity.key, quantity)
-            values[quantity.key] = getattr(counts, key)
-    for key, value in scores.items():
-        if math.isfinite(value):
-            quantity = Quantity(key, SCORES[key], where, "%", "higher")
-            quantities.setdefault(quantity.key, quantity)
-            values[quantity.key] = value
-    yield {
-        "name": network, "source": f"training {folder.resolve().name}", "kind": HRVIT if config else BASELINE,
-        "config_id": loaded.id if config else None, "config": config, **properties(config), **values,
-    }  # fmt: skip
 
 
 # -- publications ---------------------------------------------------------------------------------------------

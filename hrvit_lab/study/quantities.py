@@ -11,7 +11,6 @@ from typing import Literal
 from hrvit_lab.cli import show_size
 from hrvit_lab.metrics import METRICS, PROXY
 from hrvit_lab.study.results import Results
-from hrvit_lab.study.spec import Spec
 
 UNCONDITIONAL = ("params", "weight_mib")
 """Costs that are independent of the input size."""
@@ -64,7 +63,7 @@ def measured(key: str, results: Results, resolution: str | None = None) -> Quant
         case "latency" | "memory":
             parts = [spec.device, f"batch {spec.latency.batch_size}", spec.latency.dtype, size]
             if metric.group == "latency":
-                parts += [threads(spec)] if spec.device == "cpu" else []
+                parts += [threads(spec.latency.threads)] if spec.device == "cpu" else []
                 parts.append(machine(results, metric.group))
             conditions = ", ".join(filter(None, parts))
         case _:
@@ -83,16 +82,29 @@ def of_metric(key: str, conditions: str) -> Quantity:
 def budget(results: Results) -> str:
     """Data and length of a study's trainings; scores of another budget are not comparable."""
     spec, recipe = results.spec, results.spec.recipe
-    limit = spec.train.train_limit if recipe is None else recipe.recipe.data.train_limit
-    images = f"{limit:,} images" if limit else "all images"
-    epochs = f"{spec.train.epochs} epochs of {images}"
-    training = epochs if recipe is None else f"recipe {recipe.name}, {recipe.length}, {images}"
-    return f"{spec.dataset}, {training}, {show_size(spec.train_resolution)} px"
+    if recipe is None:
+        return short_training(spec.dataset, str(spec.train.epochs), spec.train.train_limit, spec.train_resolution)
+    images = _images(recipe.recipe.data.train_limit)
+    return f"{spec.dataset}, recipe {recipe.name}, {recipe.length}, {images}, {show_size(spec.train_resolution)} px"
 
 
-def threads(spec: Spec) -> str:
-    """CPU threads of a study's latency."""
-    number = spec.latency.threads
+def short_training(dataset: str, epochs: str, train_limit: int | None, resolution: tuple[int, int]) -> str:
+    """Data and length of a short training, as in ``digits, 2 epochs of all images, 64×64 px``.
+
+    Args:
+        epochs: their number; for an unfinished training, such as ``1 of 2``.
+        train_limit: at most so many training images; None for all.
+    """
+    word = "epoch" if epochs == "1" else "epochs"
+    return f"{dataset}, {epochs} {word} of {_images(train_limit)}, {show_size(resolution)} px"
+
+
+def _images(limit: int | None) -> str:
+    return f"{limit:,} images" if limit else "all images"
+
+
+def threads(number: int | None) -> str:
+    """CPU threads of a latency; None for one of each core."""
     return f"{number} thread{'s' * (number > 1)}" if number else "one thread per core"
 
 

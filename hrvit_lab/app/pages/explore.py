@@ -17,7 +17,8 @@ from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
 from hrvit_lab.metrics import METRICS, SCORES, format_value
 from hrvit_lab.study.limits import parse_limits, within
-from hrvit_lab.study.points import KINDS, Points, collect, present
+from hrvit_lab.study.point_rows import KINDS
+from hrvit_lab.study.points import Points, collect, present
 from hrvit_lab.study.quantities import Quantity
 
 MAX_TABLE = 1000  # rows
@@ -31,7 +32,7 @@ If a metric was measured under several conditions, all values of a point must be
 def show() -> None:
     """Draw the page."""
     found = _folders(sys.argv[1:])
-    points = _collect(*(tuple((str(path), _modified(path)) for path in paths) for paths in found))
+    points = _collect(*(tuple((name, str(path), _modified(path)) for name, path in each.items()) for each in found))
     for fault in points.faults:
         st.warning(plain(fault), icon=":material/warning:")
     table = _filtered(points)
@@ -61,12 +62,17 @@ def show() -> None:
 # -- what is shown ---------------------------------------------------------------------------------------
 
 
-def _folders(arguments: list[str]) -> tuple[list[Path], list[Path]]:
-    """Folders of studies (the user's own and the reference results) and of trainings."""
-    own = folders.find_results(folders.results_root(arguments))
-    reference = folders.find_results(folders.REFERENCE)
-    studies = [*own.values(), *(path for name, path in reference.items() if name not in own)]
-    return studies, [*folders.find_runs(folders.runs_root(arguments)).values()]
+def _folders(arguments: list[str]) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Folders by name of studies and of latencies (the user's own and the reference results), and of trainings."""
+    results, runs = folders.results_root(arguments), folders.runs_root(arguments)
+    own, reference = folders.find_results(results), folders.find_results(folders.REFERENCE)
+    trainings = folders.find_trainings(runs, results)
+    timed = folders.find_latencies(results), folders.find_latencies(folders.REFERENCE)
+    return (
+        own | {name: path for name, path in reference.items() if name not in own},
+        {name: path for name, path in trainings.items() if (path / "result.json").is_file()},
+        timed[0] | {name: path for name, path in timed[1].items() if name not in timed[0]},
+    )
 
 
 def _modified(folder: Path) -> int:
@@ -74,9 +80,17 @@ def _modified(folder: Path) -> int:
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading results")
-def _collect(studies: Sequence[tuple[str, int]], trainings: Sequence[tuple[str, int]]) -> Points:
-    """Read again only if a folder has changed: the times are part of the cache's key."""
-    return collect([Path(path) for path, _ in studies], [Path(path) for path, _ in trainings])
+def _collect(
+    studies: Sequence[tuple[str, str, int]],
+    trainings: Sequence[tuple[str, str, int]],
+    latencies: Sequence[tuple[str, str, int]],
+) -> Points:
+    """Read again only if a folder has changed: names, paths and times are the cache's key."""
+    return collect(
+        [Path(path) for _, path, _ in studies],
+        {name: Path(path) for name, path, _ in trainings},
+        [Path(path) for _, path, _ in latencies],
+    )
 
 
 def _filtered(points: Points) -> pd.DataFrame:

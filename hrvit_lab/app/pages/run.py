@@ -126,8 +126,7 @@ def _on_start(request: Any, results: Path) -> None:
         st.session_state["run_error"] = str(error)
         return
     kind, target = process.request.kind, process.request.target
-    name = target if kind == "study" else f"{kind} {target}"
-    st.session_state.update(view="watch", run=name)
+    st.session_state.update(view="watch", run=watch.run_name(kind, target))
 
 
 def _shipped(results: Path, runs: Path) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
 from hrvit_lab.study.columns import cell, comparisons
-from hrvit_lab.study.points import kind_of
+from hrvit_lab.study.point_rows import kind_of
 from hrvit_lab.study.quantities import Quantity, measured
 from hrvit_lab.study.report.differences import differences
 from hrvit_lab.study.report.summary import remarks, summary
