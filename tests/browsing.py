@@ -198,6 +198,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the app with the results that come with the repository, as if they were the user's."""
+    from test_points import write_run
+
+    folder = tmp_path_factory.mktemp("full")
+    studies, trained = ROOT / "studies" / "measured", ROOT / "studies" / "trained" / "fashion_mnist"
+    shutil.copytree(studies, folder / "results")
+    run = write_run(folder / "runs" / "micro")
+    for name in ("recipe.yaml", "summary.csv"):
+        shutil.copy(trained / "hrvit_micro-seed0" / name, run)
+    with serve(folder / "results", folder / "runs") as running:
+        yield running.url
+
+
 def opened(browser: "Browser", url: str, width: int = 1440, theme: str = "light") -> "Page":
     page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)  # type: ignore[arg-type]
     page.set_default_timeout(WAIT_MS)
@@ -217,6 +232,13 @@ QUIET = """() => {
     return app?.dataset.testScriptState === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')
         && performance.now() - window.lastChange > 250;
 }"""
+
+
+PLACES = (
+    "explore", "explore?view=Parallel+coordinates&error=true", "studies", "build", "compare", "look-inside",
+    "run", "run?view=watch&run=branch_sweep", "run?view=watch&run=training+micro", "published",
+)  # fmt: skip
+"""Addresses that show each page with its content."""
 
 
 def settled(page: "Page") -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 WIDTH_PX = 1200
 """Of a picture in ``docs/``."""
-COLOURS = 256
 
 
 class Picture(NamedTuple):
@@ -95,7 +94,7 @@ def main(names: list[str]) -> None:
                 processes.stop(process)
             taken.thumbnail((WIDTH_PX, 2 * WIDTH_PX), Image.Resampling.LANCZOS)
             path = ROOT / "docs" / f"{name}.png"
-            taken.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+            taken.save(path, optimize=True)
             print(f"{path.relative_to(ROOT)}: {taken.width} × {taken.height}", flush=True)
 
 

@@ -9,11 +9,17 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from browsing import THEMES, WAIT_MS, Server, opened, serve, settled
+from browsing import PLACES, THEMES, WAIT_MS, Server, opened, serve, settled
+from PIL import Image
 
-from hrvit_lab.app import processes
+from hrvit_lab.app import processes, subjects
 from hrvit_lab.app.main import PAGES, address
+from hrvit_lab.insight.attention import block_attention
+from hrvit_lab.insight.what import WHAT
+from hrvit_lab.network.named import open_network
+from hrvit_lab.train.transforms.normalise import Normalise
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -21,17 +27,40 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
+def test_every_page_is_among_the_places() -> None:
+    assert {address(page) for page in PAGES} == {place.partition("?")[0] for place in PLACES}
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", [1440, 420])
-@pytest.mark.parametrize("name", [address(page) for page in PAGES])
+@pytest.mark.parametrize("place", PLACES)
 def test_every_page_has_no_error_and_fits_its_width(
-    browser: "Browser", server: str, name: str, width: int, theme: str
+    browser: "Browser", full: str, place: str, width: int, theme: str
 ) -> None:
-    """No error message, and no horizontal scrolling."""
-    page = opened(browser, f"{server}/{name}", width, theme)
+    assert_no_error_and_no_scrolling(opened(browser, f"{full}/{place}", width, theme))
+
+
+@pytest.mark.parametrize("what", [name for name in WHAT if name not in ("attention", "segments")])
+def test_every_view_of_look_inside_has_no_error_and_fits_a_telephone(
+    browser: "Browser", server: str, what: str
+) -> None:
+    page = opened(browser, f"{server}/look-inside?what={what}", 420)
+    page.locator("[data-testid=stImage] img").first.wait_for()
+    assert_no_error_and_no_scrolling(page)
+
+
+@pytest.mark.parametrize("place", ["explore", "studies", "run?view=watch"])
+def test_pages_without_results_have_no_error(browser: "Browser", server: str, place: str) -> None:
+    assert_no_error_and_no_scrolling(opened(browser, f"{server}/{place}", 420))
+
+
+def assert_no_error_and_no_scrolling(page: "Page") -> None:
+    """No error message, and the page is no wider than its window. Streamlit scrolls its main part, not the document."""
     assert page.locator("[data-testid=stException]").count() == 0
     assert page.locator("[data-testid=stAlertContentError]").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    main = page.locator("[data-testid=stMain]")
+    assert main.evaluate("main => [main.scrollWidth - main.clientWidth, main.scrollLeft]") == [0, 0]
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
     page.close()
 
 
@@ -44,6 +73,32 @@ def test_a_click_on_a_pixel_changes_the_maps(browser: "Browser", server: str) ->
     page.get_by_text(re.compile("the token at row 44, column 11 gives")).wait_for()
     settled(page)
     assert page.locator("[data-testid=stImage] img").first.get_attribute("src") != first
+    page.close()
+
+
+def test_an_uploaded_image_and_a_click_give_the_maps_of_insight(
+    browser: "Browser", server: str, tmp_path: Path
+) -> None:
+    """The arrays that the page offers are those that `insight` computes for this image and this pixel."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    page = opened(browser, f"{server}/look-inside")
+    page.get_by_role("combobox", name="Image").click()
+    page.get_by_role("option", name=subjects.UPLOADED).click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "mine.png")
+    page.get_by_text("mine.png").wait_for()
+    settled(page)
+    page.frame_locator("iframe").first.locator("img").click(position={"x": 60, "y": 235})
+    page.get_by_text(re.compile("the token at row 44, column 11 gives")).wait_for()
+    settled(page)
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Arrays (NPZ)").click()
+    found = open_network("hrvit_micro.fashion_mnist")
+    blocks = block_attention(found.model, Normalise(found.mean, found.std)(pixels)[None])
+    with np.load(started.value.path()) as arrays:
+        for block in blocks:
+            (tall, wide), name = block.place.stride, block.place.name
+            np.testing.assert_allclose(arrays[name], block.of_token((44 // tall, 11 // wide)), atol=1e-6)
     page.close()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench_app import write_many
-from browsing import THEMES, Server, opened, serve, settled
+from browsing import PLACES, THEMES, Server, opened, serve, settled
 from PIL import Image
 from test_points import write_run
 from test_report import write_study
@@ -115,16 +115,31 @@ def test_a_selected_point_with_markup_is_text(browser: "Browser", named: Server)
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", [address(page) for page in PAGES])
-def test_axe_finds_nothing_serious(browser: "Browser", server: str, name: str, theme: str) -> None:
-    """The rules of WCAG 2, levels A and AA."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    page = opened(browser, f"{server}/{name}", theme=theme)
-    page.wait_for_timeout(2000)
+@pytest.mark.parametrize("place", PLACES)
+def test_axe_finds_nothing_serious(browser: "Browser", full: str, place: str, theme: str) -> None:
+    page = opened(browser, f"{full}/{place}", theme=theme)
     page.wait_for_function(
-        "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')]"
+        "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].filter(chart => chart.checkVisibility())"
         ".every(chart => chart.querySelector('svg .mark-symbol, svg .mark-rect, svg .mark-line, canvas'))"
     )
+    settled(page)
+    assert_axe_finds_nothing_serious(page)
+    page.close()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing_serious_in_what_build_exports(browser: "Browser", full: str, theme: str) -> None:
+    page = opened(browser, f"{full}/build?preset=hrvit_b1&widths=32~64~192~256", theme=theme)
+    for tab in ("YAML", "Python", "timm", "Study"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        settled(page)
+        assert_axe_finds_nothing_serious(page)
+    page.close()
+
+
+def assert_axe_finds_nothing_serious(page: "Page") -> None:
+    """The rules of WCAG 2, levels A and AA."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     found = axe.Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"], "resultTypes": ["violations"]})
     serious = {
         f"{rule['id']}: {node['html'][:200]}"
@@ -133,4 +148,3 @@ def test_axe_finds_nothing_serious(browser: "Browser", server: str, name: str, t
         for node in rule["nodes"]
     }
     assert serious == set()
-    page.close()

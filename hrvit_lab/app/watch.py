@@ -361,7 +361,7 @@ def _draw_controls(run: Run, results: Path, seen: Seen) -> None:
     if message := st.session_state.pop("run_error", None):
         st.error(plain(message), icon=":material/error:")
     st.caption("Or in a terminal:")
-    st.code(request.command, language="sh", wrap_lines=True)
+    st.code(request.command, language=None, wrap_lines=True)
 
 
 def _resume(request: processes.Request, results: Path) -> None:

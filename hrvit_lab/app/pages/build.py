@@ -265,22 +265,19 @@ def _draw_more(draft: Draft, config: HRViTConfig, counts: Counts) -> None:
             st.dataframe(table, hide_index=True, width="stretch")
         else:
             st.caption(f"There is no difference to {plain(draft.against)}.")
-    _draw_code(yaml, config.to_yaml(), "yaml", exports.file_name(config, "yaml"))
-    _draw_code(python, exports.python_code(draft.preset, since_start), "python", None)
-    _draw_code(timm, exports.timm_code(draft.preset, since_start), "python", None)
+    _draw_code(yaml, config.to_yaml(), exports.file_name(config, "yaml"))
+    _draw_code(python, exports.python_code(draft.preset, since_start), None)
+    _draw_code(timm, exports.timm_code(draft.preset, since_start), None)
     with study:
         st.caption("A study of costs and latency. Save it, then run `hrvit-lab study FILE`.")
     _draw_code(
-        study,
-        exports.study_yaml(config, draft.against, draft.size),
-        "yaml",
-        f"study_{exports.file_name(config, 'yaml')}",
+        study, exports.study_yaml(config, draft.against, draft.size), f"study_{exports.file_name(config, 'yaml')}"
     )
 
 
-def _draw_code(tab: st.delta_generator.DeltaGenerator, text: str, language: str, file: str | None) -> None:
+def _draw_code(tab: st.delta_generator.DeltaGenerator, text: str, file: str | None) -> None:
     with tab:
-        st.code(text, language=language)
+        st.code(text, language=None)  # colours of a language's words stand out too little from a light background
         if file is not None:
             st.download_button(
                 f"Download {file}", text, file, "application/yaml", icon=":material/download:", on_click="ignore"

@@ -272,7 +272,7 @@ def _draw_recipe(recipe: AnyRecipe, length: int, unit: str, request: processes.R
     st.dataframe(pd.DataFrame(about.items(), columns=["setting", "value"]), hide_index=True, width="stretch")
     st.info(plain(_how_long(recipe, length, runs)), icon=":material/schedule:")
     st.caption(f"Results: `{runs / request.target}`. In a terminal:")
-    st.code(request.command, language="sh", wrap_lines=True)
+    st.code(request.command, language=None, wrap_lines=True)
 
 
 def _how_long(recipe: AnyRecipe, length: int, runs: Path) -> str:
@@ -320,4 +320,4 @@ def _draw_search(spec: SearchSpec, evaluations: int | None, request: processes.R
     about["input"] = f"{height} × {width} px"
     st.dataframe(pd.DataFrame(about.items(), columns=["setting", "value"]), hide_index=True, width="stretch")
     st.caption(f"Results: `{results / request.target}`, an ordinary study of the networks found. In a terminal:")
-    st.code(request.command, language="sh", wrap_lines=True)
+    st.code(request.command, language=None, wrap_lines=True)
