@@ -16,6 +16,7 @@ from hrvit_lab import __main__ as root
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.segments import segments
+from hrvit_lab.insight.similarity import similarity
 from hrvit_lab.insight.views_command import VIEWS
 from hrvit_lab.insight.what import WHAT
 from hrvit_lab.network.build import build
@@ -78,6 +79,30 @@ def test_the_command_writes_figures_and_the_arrays_of_the_functions(
         truth = np.asarray(mask.resize((64, 64), Image.Resampling.NEAREST, (11, 0, 56, 45)))
     np.testing.assert_array_equal(kept["wrong"], answer.prediction != truth)
     assert f"Wrong: {100 * kept['wrong'].mean():.1f} % of the pixels" in printed
+
+
+def test_two_networks_are_compared_by_similarity(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each reads the image with its own normalisation; the figure and its remarks name both."""
+    model = woken(build(tiny("window")))
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(tiny("window").to_yaml())
+    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, "run/model.safetensors")
+    data = {"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "resolution": [32, 32]}
+    Path("run/result.json").write_text(json.dumps({"data": data}))
+    arguments = "insight small.yaml image.png --beside run --what similarity --resolution 64 --out out"
+    assert root.main(arguments.split()) == 0
+    assert "maps, and 2 of run, at 8 × 8 positions" in capsys.readouterr().out
+    with Image.open("image.png") as image:
+        fitted = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, (11, 0, 56, 45)))
+    first, second = open_network("small.yaml"), open_network("run")
+    x, y = (Normalise(one.mean, one.std)(fitted)[None] for one in (first, second))
+    expected = similarity([(x, y)], first.model, second.model)
+    with np.load("out/similarity.npz") as arrays:
+        np.testing.assert_allclose(arrays["cka"], expected.cka, atol=1e-6)
+        assert tuple(arrays["maps"]) == expected.rows and tuple(arrays["maps_beside"]) == expected.columns
+    text = " ".join(re.findall(r">([^<>]+)</text>", Path("out/similarity.svg").read_text(encoding="utf-8")))
+    assert "small.yaml, 64×64, and run" in text and "small.yaml: " + REMARK in text and "run: Weights model" in text
+    assert json.loads(Path("out/about.json").read_text())["beside"] == "run"
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -161,6 +186,9 @@ def test_a_timm_model_has_the_views_that_it_supports(folder: Path, capsys: pytes
         ("small.yaml image.png --what attention --block stages.0.branches.0.9", "did you mean 'stages.0.branches.0."),
         ("small.yaml image.png --block stages.9", "attention: unknown block 'stages.9'; use one of"),
         ("small.yaml image.png --what features --class 3", "--what leaves out evidence, but an option of evidence"),
+        ("small.yaml image.png --what features --beside small.yaml", "--what leaves out similarity, but an option of"),
+        ("small.yaml image.png --beside hrvit_nanno", "is unknown; did you mean 'hrvit_nano'"),
+        ("small.yaml image.png --what similarity --resolution 8 --beside small.yaml", "CKA needs at least 4"),
         ("small.yaml image.png --pixel 64,0", "pixel 64,0 is outside of the image, which has 64 rows"),
         ("small.yaml image.png --pixel nine", "--pixel: 'nine' is not a pixel; write ROW,COLUMN"),
         ("small.yaml missing.png", "missing.png cannot be decoded (No such file or directory)"),

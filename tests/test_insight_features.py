@@ -3,6 +3,7 @@ learn."""
 
 import doctest
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,18 @@ def test_similarity_of_networks_in_minibatches() -> None:
     assert same.cka[0, 1] == pytest.approx(sums[0] / math.sqrt(sums[1] * sums[2]), rel=1e-6)
     between = similarity(batches, model, other)
     assert between.cka.shape == (2, 2) and between.cka[0, 0] < 0.99
+    # Each network may read the images with its own normalisation: the maps are those of what it reads.
+    images, others = batches[0], 2 * batches[0] - 1
+    own = similarity([(images, others)], model, other).cka
+    for (i, x), (j, y) in product(
+        enumerate(feature_maps(model, images).values()), enumerate(feature_maps(other, others).values())
+    ):
+        a, b = (
+            nn.functional.adaptive_avg_pool2d(one, (7, 5)).permute(0, 2, 3, 1).reshape(70, -1).double().numpy()
+            for one in (x, y)
+        )
+        assert own[i, j] == pytest.approx(linear_cka(a, b), rel=1e-6)
+    assert not np.allclose(own, similarity([images], model, other).cka)
     with pytest.raises(ConfigError, match="no images"):
         similarity([], model)
 

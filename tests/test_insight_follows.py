@@ -21,9 +21,9 @@ from hrvit_lab.network.named import NamedNetwork
 SIDE = 64
 
 
-def subject() -> Subject:
+def subject(seed: int = 0) -> Subject:
     """A small segmenter with random weights."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = woken(build(tiny("cross_shaped", head="segformer"))).eval()
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
@@ -34,6 +34,7 @@ def subject() -> Subject:
 
 CHANGES: dict[str, Any] = {
     "pixel": (40, 3), "block": "stages.0.branches.1.0", "class_number": 2, "truth": np.ones((SIDE, SIDE), np.int64),
+    "beside": subject(seed=1),
 }  # fmt: skip
 
 

@@ -105,6 +105,17 @@ def test_a_block_that_the_second_network_lacks_is_said_to_be_missing(results: Pa
     assert "has no block stages" in said(right) and "in stage 0, branch 0, block 1" in said(right)
 
 
+def test_the_maps_of_two_networks_are_compared(results: Path) -> None:
+    """Above the similarity of each with itself, the similarity of both."""
+    app = run(draw_look_inside)
+    app.selectbox(key="beside").set_value("hrvit_nano (random weights)").run()
+    app.segmented_control(key="what").set_value("similarity").run()
+    assert not app.exception and not app.error and len(app.get("image")) == 3
+    assert [len(column.get("image")) for column in columns_of_figures(app)] == [1, 1]
+    assert "17 maps, and 17 of hrvit\\_nano, at 2 × 2 positions" in texts(app)
+    assert "hrvit\\_nano\\: Random weights" in texts(app)
+
+
 def test_a_network_can_be_beside_itself(results: Path) -> None:
     app = run(draw_look_inside)
     app.selectbox(key="beside").set_value("hrvit_micro.fashion_mnist (trained)").run()

@@ -94,6 +94,9 @@ def parser() -> cli.Parser:
         "--block", metavar="NAME", help="the block whose heads are shown (default: the last one of the finest branch)"
     )
     parser.add_argument(
+        "--beside", metavar="MODEL", help="a second network, whose maps similarity compares with those of the first"
+    )
+    parser.add_argument(
         "--class", dest="class_number", type=cli.whole(0, 99_999), metavar="N",
         help="the class of the evidence (default: the predicted one)",
     )  # fmt: skip

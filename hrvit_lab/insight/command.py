@@ -47,7 +47,10 @@ def insight(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--resolution {cli.show_size(options.resolution)} is too large; use at most {MAX_SIDE_PX} pixels a side"
         )
-    of_view = {"attention": options.block, "evidence": options.class_number, "segments": options.truth}
+    of_view = {
+        "attention": options.block, "similarity": options.beside, "evidence": options.class_number,
+        "segments": options.truth,
+    }  # fmt: skip
     asked = {name for name, value in of_view.items() if value is not None} | set(options.what or ())
     if options.what and (unused := asked.difference(options.what)):
         name = min(unused)
@@ -59,7 +62,7 @@ def insight(options: argparse.Namespace) -> int:
     about = {
         "model": options.model, "seed": options.seed, "weights": network.weights, "trained": network.trained,
         "image": options.image, "resolution_px": subject.size, "pixel": subject.pixel, "block": options.block,
-        "class": options.class_number, "truth": options.truth, "note": subject.note,
+        "class": options.class_number, "truth": options.truth, "beside": options.beside, "note": subject.note,
     }  # fmt: skip
     if options.out is not None:
         check_same(options.out, about)
@@ -107,18 +110,14 @@ def check_same(out: Path, about: Mapping[str, Any], file: str = ABOUT) -> None:
 
 
 def make_subject(options: argparse.Namespace, network: NamedNetwork) -> Subject:
-    """The network with its image.
+    """The network with its image, and the second network.
 
     Raises:
         ConfigError: for an image that can't be read, or a size, pixel or truth that does not fit.
     """
     segmenter = network.name in SEGMENTERS
     size = options.resolution or network.resolution_px or ((512, 512) if segmenter else (224, 224))
-    channels = network.model.config.in_chans if isinstance(network.model, HRViT) else 3
-    if channels != 3:
-        raise ConfigError(f"in_chans = {channels}, but images have 3 channels; choose a network with in_chans = 3")
-    if isinstance(network.model, HRViT):
-        network.model.config.check_resolution(size)
+    check_accepts(network, size)
     picture = open_picture(options.image)
     image = np.array(fitted(picture, size, Image.Resampling.BICUBIC))
     pixel = options.pixel or (size[0] // 2, size[1] // 2)
@@ -129,7 +128,25 @@ def make_subject(options: argparse.Namespace, network: NamedNetwork) -> Subject:
         classes = int(getattr(network.model, "num_classes", 0) or 0)
         labels = read_truth(options.truth, (picture.height, picture.width), classes)
         truth = np.array(fitted(Image.fromarray(labels), size, Image.Resampling.NEAREST)).astype(np.int64)
-    return Subject(network, image, tensor, pixel, options.block, options.class_number, truth)
+    beside = None
+    if options.beside is not None:
+        second = open_network(options.beside, seed=options.seed, resolution=size)
+        check_accepts(second, size)
+        beside = Subject(second, image, Normalise(second.mean, second.std)(image)[None], pixel)
+    return Subject(network, image, tensor, pixel, options.block, options.class_number, truth, beside)
+
+
+def check_accepts(network: NamedNetwork, size: tuple[int, int]) -> None:
+    """Check that a network reads images with three channels of this size.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if not isinstance(network.model, HRViT):
+        return
+    if (channels := network.model.config.in_chans) != 3:
+        raise ConfigError(f"in_chans = {channels}, but images have 3 channels; choose a network with in_chans = 3")
+    network.model.config.check_resolution(size)
 
 
 def open_picture(name: str) -> Image.Image:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.insight.features import feature_maps
 
+Batch = Tensor | tuple[Tensor, Tensor]
 MIN_EXAMPLES = 4
 """The unbiased estimate divides by n · (n − 3)."""
 
@@ -62,12 +63,13 @@ def linear_cka(x_nd: NDArray[Any], y_ne: NDArray[Any]) -> float:
 
 
 def similarity(
-    batches: Iterable[Tensor], model: nn.Module, other: nn.Module | None = None, *, names: Iterable[str] | None = None
+    batches: Iterable[Batch], model: nn.Module, other: nn.Module | None = None, *, names: Iterable[str] | None = None
 ) -> Similarity:
     """CKA between the maps of a network and those of another one.
 
     Args:
-        batches: minibatches of images, (B, C, H, W), of one size. The estimates of HSIC are averaged over them.
+        batches: minibatches of images, (B, C, H, W), of one size; or pairs of the same images as each network reads
+            them. The estimates of HSIC are averaged over them.
         model: any network with maps (`feature_maps`).
         other: a second network; None: the same.
         names: of the maps of both that are compared; None: all.
@@ -78,10 +80,11 @@ def similarity(
     sums: list[NDArray[Any]] = []
     labels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     grid = (0, 0)
-    for images_BCHW in batches:
+    for batch in batches:
+        read = batch if isinstance(batch, tuple) else (batch, batch)
         both = [
-            {name: x for name, x in feature_maps(one, images_BCHW).items() if wanted is None or name in wanted}
-            for one in (model, other) if one is not None
+            {name: x for name, x in feature_maps(one, x_BCHW).items() if wanted is None or name in wanted}
+            for one, x_BCHW in zip((model, other), read, strict=True) if one is not None
         ]  # fmt: skip
         maps = [x_BCHW for part in both for x_BCHW in part.values()]
         if not maps:

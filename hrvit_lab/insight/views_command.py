@@ -45,6 +45,7 @@ class Subject:
         block: whose heads are shown; None: the last one of the finest branch.
         class_number: None: the predicted one.
         truth: class numbers (H, W), if they are known.
+        beside: a second network with the same image, to which the first is compared.
         attention_of: computes the attention of all blocks, which does not depend on the pixel; a caller that shows many
             pixels can give one that remembers.
     """
@@ -56,6 +57,7 @@ class Subject:
     block: str | None = None
     class_number: int | None = None
     truth: NDArray[Any] | None = None
+    beside: "Subject | None" = None
     attention_of: Callable[[nn.Module, Tensor], tuple[BlockAttention, ...]] = block_attention
 
     @property
@@ -219,12 +221,22 @@ def fields(subject: Subject) -> Shown:
 
 
 def likeness(subject: Subject) -> Shown:
-    """CKA between all maps."""
-    found = similarity([subject.tensor], subject.model)
-    arrays = {"cka": found.cka, "maps": np.array(found.rows)}
-    others = found.cka[~np.eye(len(found.cka), dtype=bool)]
-    said = f"{len(found.rows)} maps at {found.grid[0]} × {found.grid[1]} positions; mean CKA of pairs {_mean(others)}"
-    figure = numbers.similarity(found.cka, found.rows, found.columns, found.grid, subject.label, subject.note)
+    """CKA between all maps, or between those of the two networks."""
+    beside = subject.beside
+    if beside is None:
+        found = similarity([subject.tensor], subject.model)
+        pairs = found.cka[~np.eye(len(found.cka), dtype=bool)]
+        of, note, networks, other = f"{len(found.rows)} maps", subject.note, None, {}
+    else:
+        found = similarity([(subject.tensor, beside.tensor)], subject.model, beside.model)
+        pairs = found.cka.ravel()
+        networks = subject.network.name, beside.network.name
+        of = f"{len(found.rows)} maps, and {len(found.columns)} of {networks[1]},"
+        note = f"{networks[0]}: {subject.note} {networks[1]}: {beside.note}"
+        other = {"maps_beside": np.array(found.columns)}
+    arrays = {"cka": found.cka, "maps": np.array(found.rows), **other}
+    said = f"{of} at {found.grid[0]} × {found.grid[1]} positions; mean CKA of pairs {_mean(pairs)}"
+    figure = numbers.similarity(found.cka, found.rows, found.columns, found.grid, subject.label, note, networks)
     return Shown({"similarity": figure}, arrays, said)
 
 

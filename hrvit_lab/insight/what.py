@@ -24,7 +24,7 @@ WHAT = {
     "contributions": What("what attention, parallel convolution, shortcut and FFN add to the residual stream"),
     "statistics": What("attention distance, entropy, and diversity of heads"),
     "receptive_field": What("which pixels change the tokens of a pixel, with the areas of 50 and 99 %", ("pixel",)),
-    "similarity": What("similarity of branches and stages (CKA)"),
+    "similarity": What("similarity of branches and stages, also to those of a second network (CKA)", ("beside",)),
     "features": What("features of every branch and stage as colours (PCA)"),
     "evidence": What("where a class is seen, by gradients and by occlusion", ("class_number",)),
     "segments": What("a segmenter's prediction, entropy and errors", ("truth",)),

@@ -1,7 +1,7 @@
 """Numbers of `hrvit_lab.insight` as charts: contributions, statistics of attention, similarity."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -116,13 +116,24 @@ def attention_numbers(blocks: Sequence[BlockNumbers], subject: str, note: str = 
 
 @matplotlib.rc_context(STYLE)
 def similarity(
-    cka: NDArray[Any], rows: Sequence[str], columns: Sequence[str], grid: tuple[int, int], subject: str, note: str = ""
+    cka: NDArray[Any],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    grid: tuple[int, int],
+    subject: str,
+    note: str = "",
+    networks: tuple[str, str] | None = None,
 ) -> Figure:
-    """A matrix of similarities, with its values if there is room."""
+    """A matrix of similarities, with its values if there is room.
+
+    Args:
+        networks: the names of those with the maps of the rows and of the columns; None: ``subject`` has both.
+    """
     size = 0.9 + 0.235 * max(len(rows), 8)
     fig = Figure(figsize=(WIDTH, size + 0.7), layout="constrained")
     ax = fig.subplots()
-    shown = ax.imshow(cka, vmin=0, vmax=1, cmap="cividis", rasterized=True)
+    aspect: Literal["equal", "auto"] = "equal" if len(rows) == len(columns) else "auto"
+    shown = ax.imshow(cka, vmin=0, vmax=1, cmap="cividis", aspect=aspect, rasterized=True)
     ax.grid(visible=False)
     ax.set_xticks(range(len(columns)), [drawable(name) for name in columns], rotation=60, ha="right", fontsize=7.5)
     ax.set_yticks(range(len(rows)), [drawable(name) for name in rows], fontsize=7.5)
@@ -138,6 +149,10 @@ def similarity(
     bar.outline.set_visible(False)
     for spine in ax.spines.values():
         spine.set_visible(False)
+    if networks is not None:
+        ax.set_ylabel(drawable(networks[0]), fontsize=8.5)
+        ax.set_xlabel(drawable(networks[1]), fontsize=8.5)
+        subject = f"{subject}, and {networks[1]}"
     add_frame(
         fig, f"Similarity of representations – {subject}",
         f"Linear CKA, unbiased, between maps at {grid[0] * grid[1]} positions ({grid[0]} × {grid[1]}) of the image: 1 "

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hrvit_lab.insight.attention import BlockAttention
-    from hrvit_lab.insight.views_command import Shown
+    from hrvit_lab.insight.views_command import Shown, Subject
     from hrvit_lab.network.named import NamedNetwork
 
 SHOWN_PX = 336
@@ -54,6 +55,8 @@ def show() -> None:
                 format_func=_words, label_visibility="collapsed",
             ) or "attention"  # fmt: skip
             asked = Asked(pixel, _block(found, what))
+            if len(shown) > 1 and "beside" in WHAT[what].reads:
+                _draw(2, found, name, image, what, asked._replace(beside=_version(shown[1][1])))
             for place, column in enumerate(st.columns(len(shown), gap="large")):
                 with column:
                     _draw(place, *shown[place], image, what, asked)
@@ -77,7 +80,7 @@ def _following() -> str:
 def _network(label: str, key: str) -> tuple["NamedNetwork", str]:
     names = subjects.networks()
     shown = st.selectbox(label, list(names), key=key, bind="query-params")
-    return subjects.network(names[shown], subjects.modified(names[shown])), names[shown]
+    return subjects.network(*_version(names[shown])), names[shown]
 
 
 def _second() -> list[tuple["NamedNetwork", str]]:
@@ -86,7 +89,12 @@ def _second() -> list[tuple["NamedNetwork", str]]:
     shown = st.selectbox("Beside it", ["nothing", *names], key="beside", bind="query-params")
     if shown == "nothing":
         return []
-    return [(subjects.network(names[shown], subjects.modified(names[shown])), names[shown])]
+    return [(subjects.network(*_version(names[shown])), names[shown])]
+
+
+def _version(name: str) -> tuple[str, int]:
+    """A network, and when its files last changed."""
+    return name, subjects.modified(name)
 
 
 def _image_choice(found: "NamedNetwork", name: str) -> tuple[str, int]:
@@ -162,6 +170,7 @@ class Asked(NamedTuple):
 
     pixel: tuple[int, int] | None = None
     block: str | None = None
+    beside: tuple[str, int] | None = None
 
 
 class Key(NamedTuple):
@@ -185,9 +194,9 @@ def _draw(place: int, found: "NamedNetwork", name: str, image: NDArray[np.uint8]
     """The figures of a view, with the sentence and the files.
 
     Args:
-        place: of the network on the page.
+        place: on the page: 0 is the first network, 1 the second, 2 is of both.
     """
-    if place and asked.block is not None and asked.block not in _blocks(found):
+    if place == 1 and asked.block is not None and asked.block not in _blocks(found):
         st.caption(plain(f"{found.name} has no block {asked.block} with attention; its own {LAST_BLOCK} is shown."))
         asked = asked._replace(block=None)
     key = view_key(name, subjects.modified(name), image, what, asked)
@@ -197,8 +206,8 @@ def _draw(place: int, found: "NamedNetwork", name: str, image: NDArray[np.uint8]
         st.info(plain(f"{found.name}: {error}"))
         return
     st.markdown(f"**{plain(found.name)}**: {plain(view.said)}.")
-    if not found.trained:
-        st.caption(WARNING + plain(view.note))
+    if view.warning:
+        st.caption(WARNING + plain(view.warning))
     for stem, png in view.pictures.items():
         st.image(png, width="stretch", alt=f"{stem.replace('_', ' ')} of {found.name}: {view.said}")
         with st.container(horizontal=True):
@@ -214,12 +223,12 @@ def _draw(place: int, found: "NamedNetwork", name: str, image: NDArray[np.uint8]
 
 
 class View(NamedTuple):
-    """A view as it is shown: PNG files by name, an NPZ file, a sentence, and what must be said of the weights."""
+    """A view as it is shown: PNG files by name, an NPZ file, a sentence, and what must be said of random weights."""
 
     pictures: dict[str, bytes]
     arrays: bytes
     said: str
-    note: str
+    warning: str
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing")
@@ -231,7 +240,7 @@ def _view(key: Key) -> View:
     """
     from hrvit_lab.plots.style import fix_layout
 
-    shown, note = _shown(key)
+    shown, warning = _shown(key)
     file = io.BytesIO()
     arrays: dict[str, Any] = shown.arrays
     np.savez_compressed(file, **arrays)
@@ -241,7 +250,7 @@ def _view(key: Key) -> View:
         fix_layout(figure)  # else it is computed twice
         figure.savefig(buffer, format="png", dpi=SCREEN_DPI, pil_kwargs={"compress_level": 1})
         pictures[stem] = buffer.getvalue()
-    return View(pictures, file.getvalue(), shown.said, note)
+    return View(pictures, file.getvalue(), shown.said, warning)
 
 
 def _file(key: Key, stem: str, suffix: str) -> bytes:
@@ -253,19 +262,30 @@ def _file(key: Key, stem: str, suffix: str) -> bytes:
 
 
 def _shown(key: Key) -> tuple["Shown", str]:
-    from hrvit_lab.insight.views_command import VIEWS, Subject
+    from hrvit_lab.insight.views_command import VIEWS
 
-    name, modified_ns, pixels, side, what, asked = key
-    found = subjects.network(name, modified_ns)
-    image, tensor = _read(found, pixels, side)
+    subject = _subject(key, (key.name, key.modified_ns), key.asked)
+    if key.asked.beside is not None:
+        subject = replace(subject, beside=_subject(key, key.asked.beside, Asked()))
+    both = [one for one in (subject, subject.beside) if one is not None]
+    warnings = [
+        one.note if len(both) == 1 else f"{one.network.name}: {one.note}" for one in both if not one.network.trained
+    ]
+    return VIEWS[key.what](subject), " ".join(warnings)
+
+
+def _subject(key: Key, version: tuple[str, int], asked: Asked) -> "Subject":
+    """One of the networks of a view with the image."""
+    from hrvit_lab.insight.views_command import Subject
+
+    found = subjects.network(*version)
+    image, tensor = _read(found, key.pixels, key.side)
 
     def attention_of(*_: Any) -> "tuple[BlockAttention, ...]":
-        return _attention(name, modified_ns, pixels, side)
+        return _attention(*version, key.pixels, key.side)
 
-    subject = Subject(
-        found, image, tensor, asked.pixel or (side // 2, side // 2), asked.block, attention_of=attention_of
-    )
-    return VIEWS[what](subject), subject.note
+    pixel = asked.pixel or (key.side // 2, key.side // 2)
+    return Subject(found, image, tensor, pixel, asked.block, attention_of=attention_of)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
