@@ -21,9 +21,8 @@ import numpy as np
 import pandas as pd
 import psutil
 from browsing import ROOT, WAIT_MS, Server, ask, chromium, connected, elements, serve, visit
+from websockets.sync.client import ClientConnection
 
-from hrvit_lab.config import PRESETS
-from hrvit_lab.cost.count import count
 from hrvit_lab.study.files import load_study
 
 POINTS = 10_000
@@ -85,14 +84,23 @@ def write_many(folder: Path) -> None:
     (folder / "study.yaml").write_text(spec.to_yaml(), encoding="utf-8")
 
 
+def time_to(
+    kind: str, session: ClientConnection, page: str, query: str, process: psutil.Process
+) -> tuple[float, float]:
+    """From a request of a page until its first element of a kind leaves the server; without a kind, its last one."""
+    clock, taken = Clock(process), None
+    for message in ask(session, page, query):
+        if taken is None and kind and elements([message], kind):
+            taken = clock.read()
+    if kind and taken is None:
+        raise RuntimeError(f"{page} has no {kind}")
+    return taken or clock.read()
+
+
 def time_to_chart(server: Server, process: psutil.Process) -> tuple[float, float]:
-    """From a request of Explore until its first chart leaves the server."""
-    clock = Clock(process)
+    """From a request of Explore in a new session until its first chart leaves the server."""
     with connected(server) as session:
-        for message in ask(session, "explore"):
-            if elements([message], "vega_lite_chart"):
-                return clock.read()
-    raise RuntimeError("Explore has no chart")
+        return time_to("vega_lite_chart", session, "explore", "", process)
 
 
 def bench_server(folder: Path) -> None:
@@ -114,16 +122,23 @@ def bench_server(folder: Path) -> None:
         page.locator("[data-testid=stVegaLiteChart] svg.marks, [data-testid=stVegaLiteChart] canvas").first.wait_for()
         report("the same, to its first chart", clock.read())
         page.close()
-        visit(server, "build")
-        clock.start()
-        visit(server, "build")
-        report("Build: the whole page at the server, after the first", clock.read())
+        with connected(server) as session:
+            list(ask(session, "build", "preset=hrvit_b1"))
+            edits = [f"preset=hrvit_b1&num_classes={classes}" for classes in range(2, 13)]
+            taken = [time_to("metric", session, "build", edit, process) for edit in edits]
+            report("Build: an edit until its first count leaves the server", median_of(taken), "counts")
+            taken = [time_to("", session, "build", edit, process) for edit in edits]
+            report("Build: the whole page, counts already known", median_of(taken))
     with serve(folder, folder / "none") as server:
         process = psutil.Process(server.pid)
         visit(server, "published")  # imports
         first = time_to_chart(server, process)
         report(f"Explore: first chart of {POINTS:,} points at the server", first, "chart")
         report("the same, results already read", time_to_chart(server, process))
+
+
+def median_of(taken: list[tuple[float, float]]) -> tuple[float, float]:
+    return median(wall for wall, _ in taken), median(cpu for _, cpu in taken)
 
 
 def repeated(work: Callable[[int], object], number: int) -> tuple[float, float]:
@@ -133,15 +148,7 @@ def repeated(work: Callable[[int], object], number: int) -> tuple[float, float]:
         clock = Clock(psutil.Process())
         work(place)
         taken.append(clock.read())
-    return median(wall for wall, _ in taken), median(cpu for _, cpu in taken)
-
-
-def bench_counts() -> None:
-    """Build's counts of configs that were not counted before."""
-    config = PRESETS["hrvit_b1"]
-    count(config, 224)
-    edited = [config.replace(mlp_ratios=1 + place / 4) for place in range(21)]
-    report("Build: counts of an edited hrvit_b1", repeated(lambda place: count(edited[place], 224), 21), "counts")
+    return median_of(taken)
 
 
 def bench_maps() -> None:
@@ -170,7 +177,6 @@ def folder_of_many() -> Iterator[Path]:
 
 
 def main() -> int:
-    bench_counts()
     with folder_of_many() as folder:
         bench_server(folder)
     bench_maps()

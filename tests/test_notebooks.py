@@ -24,7 +24,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FINDING = "## What we found"
 
 NUMBERS = {
-    "quickstart": "{}",
+    "quickstart": """{"ratio": list(times[["ratio", "ratio_low", "ratio_high"]].iloc[1]),
+        "control": list(times[["control_low", "control_high"]].iloc[1])}""",
     "branch_and_depth_ablation": """{
         "rows": found[["before", "after", "p_holm"]].to_dict("records"),
         "interaction": [interaction.low, interaction.high],
@@ -99,7 +100,11 @@ def check_quickstart(said: str, found: dict[str, Any]) -> None:
     assert f"parameters grow by a factor of {five.params / one.params:.1f}, MACs of {five.macs / one.macs:.1f}" in said
     added = (100 * (five.params / four.params - 1), 100 * (five.macs / four.macs - 1))
     assert f"adds {added[0]:.0f} % to the parameters and {added[1]:.0f} % to the MACs" in said
-    assert re.search(r"takes \d+\.\d\d times as long as hrvit_nano .*: (faster|slower|tie)", said)
+    (ratio, low, high), control = found["ratio"], found["control"]
+    error = max(abs(math.log(end)) for end in control)
+    tie = low <= 1 <= high or abs(math.log(ratio)) <= error
+    word = "tie" if tie else "faster" if ratio < 1 else "slower"
+    assert f"takes {ratio:.2f} times as long as hrvit_nano (95 % interval {low:.2f} to {high:.2f}): {word}" in said
 
 
 def check_latency_and_roofline(said: str, found: dict[str, Any]) -> None:
