@@ -125,10 +125,10 @@ def bench_server(folder: Path) -> None:
         with connected(server) as session:
             list(ask(session, "build", "preset=hrvit_b1"))
             edits = [f"preset=hrvit_b1&num_classes={classes}" for classes in range(2, 13)]
-            first = [time_to("metric", session, "build", edit, process) for edit in edits]
-            report("Build: an edit until its first count leaves the server", median_of(first), "counts")
-            whole = [time_to("", session, "build", edit, process) for edit in edits]
-            report("Build: the whole page, counts already known", median_of(whole))
+            to_counts = [time_to("metric", session, "build", edit, process) for edit in edits]
+            report("Build: an edit until its first count leaves the server", median_of(to_counts), "counts")
+            to_end = [time_to("", session, "build", edit, process) for edit in edits]
+            report("Build: the whole page, counts already known", median_of(to_end))
     with serve(folder, folder / "none") as server:
         process = psutil.Process(server.pid)
         visit(server, "published")  # imports
