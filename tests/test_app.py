@@ -24,6 +24,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.testing.v1 import AppTest
+from test_chart_view import charts_of
 from test_report import HOSTILE, write_study
 from websockets.sync.client import connect
 
@@ -106,7 +107,9 @@ def test_a_study_is_shown(results: Path) -> None:
     shown = app.dataframe[0].value
     assert shown["MACs"].tolist() == pd.read_csv(folder / "table.csv")["macs"].tolist()
     assert any("proxy" in caption.value for caption in app.caption)
-    assert app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
+    [chart] = charts_of(app)
+    assert chart["title"]["text"] == ["top-1 on digits (proxy) against MACs"]
+    assert "± 1 standard deviation over seeds" in " ".join(chart["title"]["subtitle"])
 
 
 def test_baselines_and_comparisons_are_shown(results: Path) -> None:
@@ -162,7 +165,8 @@ def test_chart_data_equal_the_table(results: Path) -> None:
 def test_chart_texts_are_titles_and_rounded_values(folder: Path) -> None:
     """The hover text of every mark has titles and rounded values; ticks have no powers; axes name the conditions."""
     loaded = read_results(folder)
-    chart = studies.tradeoff_chart(loaded, "latency_ms" if "latency_ms" in loaded.metrics else "macs", "top1").to_dict()
+    x = "latency_ms" if "latency_ms" in loaded.metrics else "macs"
+    chart = studies.tradeoff_chart(loaded, x, "top1")[0].to_dict()
     line, *layers = chart["layer"]
     assert line["mark"]["type"] == "line" and line["mark"]["tooltip"] is None
     for layer in layers:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from random_configs import random_config
 from streamlit.testing.v1 import AppTest
+from test_chart_view import charts_of
 from test_latency_profile import draws, measured
 
 from hrvit_lab.app.builder import costs, exports, predicted
@@ -529,6 +530,8 @@ def test_colours_show_the_latency_that_a_profile_predicts(with_profile: Path) ->
     said = next(caption.value for caption in app.caption if caption.value.startswith("Predicted latency"))
     assert format_value(METRICS["latency_ms"], found.value) in said and "a machine, 1 thread" in said
     assert "share of latency" in drawn(app) and not app.warning
+    [bar_chart] = charts_of(app)
+    assert "predicted" in (given := " ".join(bar_chart["title"]["subtitle"])) and "a machine, 1 thread" in given
     bars = predicted.predicted(config, (96, 96)).values
     assert bars["value"].sum() == pytest.approx(found.value)
     for by in ("stage", "branch"):

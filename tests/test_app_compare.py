@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
+from test_chart_view import charts_of
 
 from hrvit_lab.app import compared, compared_race, processes
 from hrvit_lab.app.compared import MAX_STEPS, Model
@@ -173,9 +174,33 @@ def test_the_first_visit_shows_costs_and_says_what_to_do(page: AppTest) -> None:
     assert page.multiselect(key="models").value == ["hrvit_b1", "mit_b1"]
     table = page.dataframe[0].value
     assert table.set_index("cost").loc["parameters", "hrvit_b1"] == "19.7 M"
+    ratios, waterfall = charts_of(page)
+    assert all("one image of 224 × 224 px" in " ".join(each["title"]["subtitle"]) for each in (ratios, waterfall))
     assert ["have not raced here yet" in info.value or "No study here" in info.value for info in page.info] == [
         True
     ] * 2
+
+
+def draw_laps() -> None:
+    import json
+
+    from test_app_compare import record
+
+    from hrvit_lab.app.compared_race import _lap
+    from hrvit_lab.app.pages.compare import _draw_laps
+
+    lines = record("a", [1.0, 2.0, 3.0], None), record("b", [2.0, 4.0], 2.0)
+    _draw_laps([_lap(str(line["model"]), json.loads(json.dumps(line))) for line in lines])
+
+
+def test_charts_of_a_race_name_device_and_method() -> None:
+    app = AppTest.from_function(draw_laps, default_timeout=TIMEOUT_S).run()
+    assert not app.exception
+    drawn = charts_of(app)
+    assert len(drawn) == 2
+    for chart in drawn:
+        said = " ".join(chart["title"]["subtitle"])
+        assert "a CPU, 1 thread, batch 1, 64×64 px, float32, eager, 3 interleaved rounds" in said and "95 %" in said
 
 
 def test_opened_configs_are_offered_and_accuracies_shown(page: AppTest) -> None:

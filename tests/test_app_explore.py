@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_app import run
+from test_chart_view import charts_of
 from test_points import MEASURED, measurement, of, write_latency, write_run
 from test_report import HOSTILE, write_study
 
@@ -48,7 +49,7 @@ def reference() -> Points:
 
 
 def charts(app: AppTest) -> int:
-    return len(app.get("vega_lite_chart")) + len(app.get("arrow_vega_lite_chart"))
+    return len(charts_of(app))
 
 
 def sources(app: AppTest) -> set[str]:
@@ -69,13 +70,20 @@ def test_a_first_visit_shows_the_reference_studies(results: Path) -> None:
     assert not app.error and not app.warning
 
 
-def test_parallel_coordinates_are_drawn_when_they_are_opened(results: Path) -> None:
+def test_parallel_coordinates_are_drawn_when_they_are_opened(results: Path, reference: Points) -> None:
     app = run(draw_explore)
     assert not [choice for choice in app.multiselect if choice.label == "Axes"]
     app.session_state["view"] = "Parallel coordinates"
     app.run()
     assert not app.exception and charts(app) == 1
     assert [len(choice.value) for choice in app.multiselect if choice.label == "Axes"] == [2]
+    [chart] = charts_of(app)
+    axes_of = [choice for choice in app.multiselect if choice.label == "Axes"]
+    latency = next(option for option in axes_of[0].options if option.startswith("latency"))
+    keys = {str(quantity): key for key, quantity in reference.quantities.items()}
+    axes_of[0].set_value([keys[latency], *axes_of[0].value]).run()
+    said = " ".join(charts_of(app)[0]["title"]["subtitle"])
+    assert "1. cpu, batch 1, float32" in said and "thread" in said and "3. digits, 2 epochs" in said
 
 
 def test_own_studies_and_trainings_are_points(results: Path) -> None:

@@ -17,6 +17,8 @@ import pandas as pd
 import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
+from test_chart_view import charts_of
+from test_report import write_study
 from torch import nn
 
 from hrvit_lab.app import keeper, processes, run_choices, watch
@@ -35,6 +37,7 @@ from hrvit_lab.train.run import Run as ShortRun
 pytestmark = pytest.mark.usefixtures("main_module")
 
 TIMEOUT_S = 250
+TRAINED = Path(__file__).resolve().parent.parent / "studies" / "trained" / "composites" / "hrvit_nano-seed0"
 SMALL = Composed("hrvit_nano", "branches", (1, 2), ("params", "macs"), "digits", 64, 1, 1, 100, False, "")
 
 
@@ -298,9 +301,15 @@ def test_a_training_is_read_from_its_files(tmp_path: Path) -> None:
     )
     (folder / "summary.csv").write_text("epoch,step,train_loss,eval_loss,eval_top1,seconds\n1.0,8,2.2,2.1,30.0,40\n")
     (folder / "result.json").write_text('{"status": "running", "total_steps": 16}')
+    (folder / "recipe.yaml").write_text(
+        "title: Mine\ndata: {name: digits, resolution_px: [64, 96], global_batch_size: 32}\n"
+        "precision: {dtype: float32}\n"
+    )
+    (folder / "environment.json").write_text('{"hardware": "a CPU (family 1), 2 cores"}')
     progress = read_training(folder)
     assert (progress.done, progress.total, progress.score, progress.status) == (8, 16, "top1", "running")
     assert progress.steps["loss"].tolist() == [2.5]
+    assert progress.conditions == "digits, 64 × 96 px, batch 32, float32, a CPU"
     assert seconds_of_recipe(tmp_path, "Mine", "epoch", 3) == 120
     assert seconds_of_recipe(tmp_path, "Mine", "step", 16) == 80
     assert seconds_of_recipe(tmp_path, "Another", "epoch", 3) is None
@@ -310,7 +319,11 @@ def write_short(folder: Path, status: str = "complete") -> Path:
     """A short training's folder, as `hrvit_lab.train.run.Run` leaves it after two of three epochs."""
     folder.mkdir(parents=True)
     config = preset("hrvit_nano").replace(num_classes=10)
-    about = {"model": "hrvit_nano", "train": {"epochs": 3, "train_limit": None}, "data": {"name": "digits"}}
+    about: dict[str, Any] = {"model": "hrvit_nano", "train": {"epochs": 3, "train_limit": None, "batch_size": 32}}
+    about |= {
+        "data": {"name": "digits", "resolution": [64, 64]},
+        "environment": {"hardware": "a CPU (family 1), 2 cores"},
+    }
     training = ShortRun(folder, nn.Linear(2, 2), config, about)
     for epoch in (1, 2):
         training.add(
@@ -327,6 +340,7 @@ def test_a_short_training_is_read_from_its_files(tmp_path: Path) -> None:
     progress = read_training(write_short(tmp_path / "one", "diverged: the loss is nan"))
     assert (progress.done, progress.total, progress.unit, progress.score) == (2, 3, "epoch", "top1")
     assert progress.ended == "diverged: the loss is nan"
+    assert progress.conditions == "digits, 64 × 64 px, batch 32, a CPU"
     assert progress.evaluations["eval_top1"].tolist() == [30, 60]
     assert progress.evaluations["eval_loss"].tolist() == [3, 1.5]
     (tmp_path / "one" / "curves.csv").write_text("epoch\n")
@@ -347,6 +361,15 @@ def test_trainings_of_all_folders_are_listed_by_unique_names(results: Path) -> N
     }  # fmt: skip
     assert {run.folder for run in found.values()} == {runs / "x", runs / "y", results / "train" / "x"}
     assert len(found) == 3 and all(run.kind == "training" for run in found.values())
+
+
+@pytest.mark.parametrize(
+    "recipe", ["", "[]", "data: 1", "data: {name: [1], resolution_px: a, global_batch_size: b}", "{"]
+)
+def test_conditions_of_a_damaged_recipe_are_unknown(tmp_path: Path, recipe: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "environment.json").write_text('{"hardware": 1}')
+    assert read_training(tmp_path).conditions == "conditions unknown"
 
 
 def test_a_search_is_read_from_its_files(tmp_path: Path) -> None:
@@ -399,6 +422,34 @@ def draw_run() -> None:
 def page(results: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setattr(sys, "argv", ["app.py", "--results", str(results), "--runs", str(results / "none")])
     return AppTest.from_function(draw_run, default_timeout=TIMEOUT_S)
+
+
+def draw_finished() -> None:
+    import sys
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from hrvit_lab.app import watch
+    from hrvit_lab.study.results import read_results
+
+    if sys.argv[-1] == "study":
+        watch._draw_study(SimpleNamespace(results=read_results(Path(sys.argv[-2])), complete=True))  # type: ignore[arg-type]
+    else:
+        run = watch.Run("one", "training", Path(sys.argv[-2]), None)
+        watch.draw_results(run, watch.look(run))
+
+
+def test_charts_of_watched_runs_name_their_conditions(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_study(results / "branches")
+    for path, kind, expected in (
+        (folder, "study", ["digits, 4 epochs of all images", "standard deviation"]),
+        (TRAINED, "training", ["composites, 128 × 128 px, batch 16, float32, AMD"]),  # without losses
+    ):
+        monkeypatch.setattr(sys, "argv", ["app.py", str(path), kind])
+        app = AppTest.from_function(draw_finished, default_timeout=TIMEOUT_S).run()
+        assert not app.exception
+        said = [" ".join(chart["title"]["subtitle"]) for chart in charts_of(app)]
+        assert [part in text for part, text in zip(expected, said, strict=True)] == [True] * len(expected), said
 
 
 def test_a_study_is_composed_started_and_watched(page: AppTest, results: Path) -> None:

@@ -1,19 +1,54 @@
-"""Charts of the app as SVG files."""
+"""Charts of the app: their titles, and their SVG and CSV files."""
 
+import ast
 import doctest
+import io
+import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
 from test_points import MEASURED, of
 from test_report import HOSTILE
 
 from hrvit_lab.app import chart_view
-from hrvit_lab.app.chart_view import WIDTH, svg
-from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles
+from hrvit_lab.app.chart_view import WIDTH, svg, titled
+from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles, scatter_values
 from hrvit_lab.charts import shorten
 from hrvit_lab.study.points import collect
+from hrvit_lab.study.quantities import Quantity
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
+TELEPHONE = 330
+"""Width of a plot on a telephone in pixels."""
+
+APP = Path(chart_view.__file__).parent
+
+pytestmark = pytest.mark.usefixtures("main_module")
+
+
+def charts_of(app: AppTest) -> list[dict[str, Any]]:
+    """The charts that a page draws, as Vega-Lite. Each has title, conditions, and a button for SVG and for CSV."""
+    drawn = [json.loads(chart.proto.spec) for chart in (*app.get("vega_lite_chart"), *app.get("arrow_vega_lite_chart"))]
+    for chart in drawn:
+        assert "".join(chart["title"]["text"]) and "".join(chart["title"]["subtitle"]), chart["title"]
+    labels = [button.proto.label for button in app.get("download_button")]
+    assert labels.count("CSV") == labels.count("SVG") == len(drawn)
+    return drawn
+
+
+def widest(drawn: ET.Element, role: str) -> float:
+    """Width of the longest line of a kind of text in pixels, with 0.6 of the font size for a character."""
+    groups = [group for group in drawn.iter(f"{NAMESPACE}g") if role in group.get("class", "").split()]
+    texts = [text for group in groups for text in group.iter(f"{NAMESPACE}text")]
+    assert texts
+    spans = [(span, text) for text in texts for span in (list(text) or [text])]
+    sizes = [float((text.get("font-size") or "").removesuffix("px")) for _, text in spans]
+    return max(0.6 * size * len("".join(span.itertext())) for (span, _), size in zip(spans, sizes, strict=True))
 
 
 def test_docstring_examples() -> None:
@@ -52,3 +87,83 @@ def test_on_a_telephone_only_the_front_is_named_and_no_tick_is_negative() -> Non
         front, others = (set(named.loc[named["front"] == on, "name"].map(shorten)) for on in (True, False))
         assert front <= shown
         assert bool(others & shown) == (width == WIDTH)
+
+
+# -- titles, conditions and files ----------------------------------------------------------------------------
+
+
+def test_only_one_function_draws_charts() -> None:
+    """So that each chart has a title, its conditions and its files."""
+    own = {"altair_chart", "vega_lite_chart", "line_chart", "bar_chart", "area_chart", "scatter_chart", "pyplot"}
+    calls = [
+        path.name
+        for path in APP.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in own and getattr(node.value, "id", "") == "st"
+    ]
+    assert calls == ["chart_view.py"]
+
+
+def draw_one() -> None:
+    from test_chart_view import one_chart
+
+    from hrvit_lab.app.chart_view import draw_chart
+
+    chart, data = one_chart()
+    draw_chart(chart, "one", title="MACs of networks", conditions="64×64 px\ncounted", data=data, alt="Points.")
+
+
+def one_chart() -> tuple[Any, pd.DataFrame]:
+    points = collect(MEASURED)
+    x, y = of(points, "macs", "64×64"), of(points, "top1", "digits, 2")
+    rows = points.table[points.table[[x.key, y.key]].notna().all(axis=1)].head(7)
+    data = scatter_data(rows.assign(name=["=1+1", *rows["name"][1:]]), x, y, "source")
+    return scatter_chart(data, x, y, scatter_titles(x, y, "source"), "source"), scatter_values(data, x, y, "source")
+
+
+def test_a_drawn_chart_has_its_title_and_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: dict[str, Callable[[], str]] = {}
+    names: list[str] = []
+
+    def keep(label: str, make: Callable[[], str], name: str, *_: Any, **__: Any) -> None:
+        files[label] = make
+        names.append(name)
+
+    monkeypatch.setattr(chart_view.st, "download_button", keep)
+    app = AppTest.from_function(draw_one, default_timeout=100).run()
+    assert not app.exception and names == ["one.svg", "one.csv"]
+    [chart] = app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
+    spec = json.loads(chart.proto.spec)
+    assert (spec["title"]["text"], spec["title"]["subtitle"]) == (["MACs of networks"], ["64×64 px", "counted"])
+    texts = ["".join(text.itertext()) for text in ET.fromstring(files["SVG"]()).iter(f"{NAMESPACE}text")]
+    assert "MACs of networks" in texts and "counted" in "".join(texts)
+    _, data = one_chart()
+    table = pd.read_csv(io.StringIO(files["CSV"]()))
+    assert list(table) == list(data) and table["name"][0] == "'=1+1"  # no formula for a spreadsheet
+    numbers = table.select_dtypes("number")
+    assert len(numbers.columns) == 6
+    pd.testing.assert_frame_equal(numbers.astype(float), data[list(numbers)].astype(float))
+
+
+def test_spreads_end_on_a_logarithmic_axis_but_not_in_the_file() -> None:
+    x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
+    ends: dict[str, list[Any]] = {f"{q.key}{end}": [] for q in (x, y) for end in (" low", " high", " disturbed")}
+    table = pd.DataFrame(
+        {"name": ["a", "b"], "source": "s", "kind": "HRViT", x.key: [1.0, 1000], y.key: [1.0, 2]}
+        | {key: [None, None] for key in ends}
+    ).assign(**{"macs low": [-5.0, 990], "macs high": [7.0, 1010]})
+    data = scatter_data(table, x, y, "source")
+    assert scatter_values(data, x, y, "source")["macs low"].tolist() == [-5.0, 990.0]
+    spec = scatter_chart(data, x, y, {}, "source").to_dict()
+    assert [row["x_low"] for rows in spec["datasets"].values() for row in rows] == [0.1, 990.0]
+
+
+def test_title_and_conditions_fit_a_telephone() -> None:
+    chart, _ = one_chart()
+    long = "top-1 accuracy on the proxy of 1,797 digits against latency of a batch of images"
+    drawn = ET.fromstring(
+        svg(titled(chart, long, "cpu, batch 1, float32, one thread per core, " * 3).properties(width=TELEPHONE))
+    )
+    for role in ("role-title-text", "role-title-subtitle"):
+        assert 200 < widest(drawn, role) <= 360, role
+    assert float(drawn.get("width", 0)) < 420

@@ -1,9 +1,28 @@
-"""Axes of charts that read plainly: no powers, and SI prefixes for counts."""
+"""Axes and titles of charts that read plainly: no powers, SI prefixes for counts, lines that fit a telephone."""
 
 import math
+import textwrap
 
 import altair as alt
 import pandas as pd
+
+from hrvit_lab.charts import shorten
+
+LINE = 54
+"""Characters of a line of small letters that fit the screen of a telephone."""
+
+MAX_TEXT = 400
+"""Characters of a line before it is wrapped; longer ones are truncated in the middle."""
+
+
+def wrapped(text: str, width: int = LINE) -> list[str]:
+    """Lines of at most ``width`` characters; every line of the text begins a new one.
+
+    >>> wrapped("cpu, one thread\\ndigits", 8)
+    ['cpu, one', 'thread', 'digits']
+    """
+    parts = [shorten(part, MAX_TEXT) for part in text.splitlines()]
+    return [line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False)]
 
 
 def is_logarithmic(values: "pd.Series[float]") -> bool:

@@ -100,7 +100,7 @@ def waterfall_chart(steps: pd.DataFrame, title: str) -> Chart:
     return alt.layer(bars, texts).properties(height=ROW * len(data) + FRAME)
 
 
-def distribution_chart(samples: pd.DataFrame, summary: pd.DataFrame, names: Sequence[str], conditions: str) -> Chart:
+def distribution_chart(samples: pd.DataFrame, summary: pd.DataFrame, names: Sequence[str]) -> Chart:
     """All times of each model as ticks, 10th to 90th percentile as a bar, the median with its 95 % interval.
 
     Args:
@@ -111,7 +111,7 @@ def distribution_chart(samples: pd.DataFrame, summary: pd.DataFrame, names: Sequ
     inside = samples[samples["ms"] <= largest]
     y = alt.Y("model:N", title=None, sort=rows, axis=alt.Axis(labelLimit=200))
     x = alt.X(
-        "ms:Q", title=["latency of a batch, ms", conditions],
+        "ms:Q", title="latency of a batch, ms",
         scale=alt.Scale(zero=False, nice=False, padding=12), axis=plain_axis("ms", grid=True),
     )  # fmt: skip
     color = model_color(names, legend=False)

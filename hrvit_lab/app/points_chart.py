@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis
+from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis, wrapped
 from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.charts import MUTED, SERIES, shorten
-from hrvit_lab.metrics import si_scale
+from hrvit_lab.metrics import METRICS, si_scale
 from hrvit_lab.study.point_rows import KINDS
 from hrvit_lab.study.points import pareto_front
 from hrvit_lab.study.quantities import Quantity
@@ -83,13 +83,45 @@ def scatter_titles(x: Quantity, y: Quantity, colored: str) -> dict[str, str]:
 
 
 def with_places(data: pd.DataFrame, x: Quantity, y: Quantity) -> pd.DataFrame:
-    """The points with ``place``: where each name is drawn, "" if it is not. Spreads end on a logarithmic axis."""
-    data = data.copy()
-    for axis, quantity in (("x", x), ("y", y)):
-        if scale_type(quantity, data[axis]) == "log":
-            data[f"{axis}_low"] = data[f"{axis}_low"].clip(lower=data[axis].min() / 10)
-    data["place"] = _places(data, x, y)
-    return data
+    """The points with ``place``: where each name is drawn, "" if it is not."""
+    return data.assign(place=_places(clipped(data, x, y), x, y))
+
+
+def clipped(data: pd.DataFrame, x: Quantity, y: Quantity) -> pd.DataFrame:
+    """The points with spreads that end on a logarithmic axis, which has no 0."""
+    ends = {
+        f"{axis}_low": data[f"{axis}_low"].clip(lower=data[axis].min() / 10)
+        for axis, quantity in (("x", x), ("y", y))
+        if scale_type(quantity, data[axis]) == "log"
+    }
+    return data.assign(**ends)
+
+
+def scatter_values(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
+    """The values of a scatter chart, for its CSV file: the ends of spreads are not clipped."""
+    texts = {"name": data["name"], "kind": data["kind"], colored: data["group"]}
+    numbers = {
+        f"{quantity.key}{f' {end}' if end else ''}": data[f"{axis}_{end}" if end else axis]
+        for axis, quantity in (("x", x), ("y", y))
+        for end in ("", "low", "high")
+    }
+    return pd.DataFrame({**texts, **numbers, "on the Pareto front": data["front"], "unreliable": data["disturbed"]})
+
+
+def scatter_conditions(data: pd.DataFrame, *quantities: Quantity) -> str:
+    """How to read a scatter chart: number of points, front, and what bars and crosses are. Its axes name the rest."""
+    said = [f"{len(data):,} point{'s' * (len(data) != 1)}. Line and filled points: Pareto front."]
+    barred = [
+        q for q, axis in zip(quantities, "xy", strict=True) if (data[f"{axis}_low"] != data[f"{axis}_high"]).any()
+    ]
+    timed = [METRICS[q.metric].group in ("latency", "memory") if q.metric in METRICS else False for q in barred]
+    if not all(timed):
+        said.append("Bars: ± 1 standard deviation over seeds.")
+    if any(timed):
+        said.append("Bars of latency: 10th to 90th percentile.")
+    if data["disturbed"].any():
+        said.append("Crosses: unreliable, not on the front.")
+    return " ".join(said)
 
 
 def scale_type(quantity: Quantity, values: "pd.Series[float]") -> Literal["log", "linear"]:
@@ -152,10 +184,10 @@ def scatter_chart(
         titles: what hovering over a mark shows, by column.
         colored: what ``group`` is.
     """
-    data = data.assign(label=data["name"].map(shorten))
+    data = clipped(data, x, y).assign(label=data["name"].map(shorten))
     x_axis, y_axis = (
         channel(
-            f"{axis}:Q", title=[quantity.title, *([quantity.conditions] if quantity.conditions else [])],
+            f"{axis}:Q", title=[quantity.title, *wrapped(quantity.conditions)],
             axis=plain_axis(
                 quantity.unit, grid=axis == "y", ticks=_ticks(data, axis, quantity),
                 positive=bool((data[f"{axis}_low"] >= 0).all()),
@@ -273,6 +305,13 @@ def parallel_chart(
     lines = line.encode(across, up, color=color, detail="row:N")
     dots = dot.encode(across, up, color=color, tooltip=tooltip)
     return alt.layer(lines, dots, *marks).properties(height=420)
+
+
+def parallel_conditions(quantities: Sequence[Quantity]) -> str:
+    """The conditions of each axis, and how to read the chart."""
+    numbered = [(f"{place + 1}. ", quantity.conditions) for place, quantity in enumerate(quantities)]
+    lines = [number + conditions for number, conditions in numbered if conditions]
+    return "\n".join(["A line for each network; better values are at the top.", *lines])
 
 
 def heights(values: "pd.Series[float]", quantity: Quantity) -> NDArray[np.float64]:

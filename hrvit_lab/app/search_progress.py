@@ -8,6 +8,7 @@ import streamlit as st
 
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.curves_chart import curves_chart
+from hrvit_lab.cli import show_size
 from hrvit_lab.config import ConfigError
 from hrvit_lab.plots.search import NAMES
 from hrvit_lab.search.run import Search
@@ -87,9 +88,16 @@ def draw_hypervolume(progress: SearchProgress) -> None:
     draw_chart(
         curves_chart(by_method(progress.history), "evaluations", "evaluated networks", "hypervolume", ""),
         "hypervolume of a search",
-        f"Hypervolume against evaluated networks of {progress.history['method'].nunique()} methods.",
+        title="hypervolume by number of evaluated networks", conditions=_conditions(progress.spec),
+        data=progress.history,
+        alt=f"Hypervolume against evaluated networks of {progress.history['method'].nunique()} methods.",
     )  # fmt: skip
-    st.caption("Higher is better: the share of the objectives' box that is dominated. Mean and range over the seeds.")
+    st.caption("Higher is better: the share of the objectives' box that is dominated.")
+
+
+def _conditions(spec: SearchSpec) -> str:
+    seeds = f"{len(spec.budget.seeds)} seed{'s' * (len(spec.budget.seeds) != 1)}"
+    return f"{', '.join(spec.objectives)} at {show_size(spec.resolution)} px; mean and range over {seeds}"
 
 
 def by_method(history: pd.DataFrame) -> pd.DataFrame:

@@ -33,6 +33,7 @@ class TrainingProgress:
         total: number of them; None until it is known.
         score: of the evaluations: ``top1`` or ``miou``; None if there is none yet.
         status: as the training says; empty until the first evaluation.
+        conditions: data, input size, batch size and hardware, as far as they are known.
     """
 
     steps: pd.DataFrame
@@ -41,6 +42,7 @@ class TrainingProgress:
     total: int | None
     score: str | None
     status: str
+    conditions: str
 
     @property
     def done(self) -> int:
@@ -63,16 +65,18 @@ def read_training(folder: Path) -> TrainingProgress:
     """The state of the training in a folder, which may be running."""
     result = _object(folder / "result.json")
     status = result.get("status")
-    said = status if isinstance(status, str) else ""
+    said, where = status if isinstance(status, str) else "", conditions(folder)
     if not is_by_recipe(folder):
         evaluations = _table(folder / "curves.csv", ["epoch"]).rename(columns=SHORT_COLUMNS)
         options = result.get("train")
         total = options.get("epochs") if isinstance(options, dict) else None
         steps = pd.DataFrame(columns=STEPS)
-        return TrainingProgress(steps, evaluations, "epoch", _positive(total), _score(evaluations), said)
+        return TrainingProgress(
+            steps, evaluations, "epoch", _positive(total), _score(evaluations), said, conditions(folder)
+        )
     evaluations = _table(folder / "summary.csv", ["epoch", "step"])
     steps, total = _lines(folder / "metrics.jsonl"), result.get("total_steps")
-    return TrainingProgress(steps, evaluations, "step", _positive(total), _score(evaluations), said)
+    return TrainingProgress(steps, evaluations, "step", _positive(total), _score(evaluations), said, where)
 
 
 def _score(evaluations: pd.DataFrame) -> str | None:
@@ -81,6 +85,33 @@ def _score(evaluations: pd.DataFrame) -> str | None:
 
 def _positive(number: Any) -> int | None:
     return number if isinstance(number, int) and number > 0 else None
+
+
+def conditions(folder: Path) -> str:
+    """Data, input size, batch size, number format and hardware of a training, as far as its files tell."""
+    if is_by_recipe(folder):
+        settings, place = _recipe(folder / "recipe.yaml"), _object(folder / "environment.json")
+        size, batch = _get(settings, "data", "resolution_px"), _get(settings, "data", "global_batch_size")
+    else:
+        settings = _object(folder / "result.json")
+        size, batch, place = _get(settings, "data", "resolution"), _get(settings, "train", "batch_size"), settings
+    hardware = _get(place, "hardware") or _get(place, "environment", "hardware")
+    said = [
+        _get(settings, "data", "name"),
+        " × ".join(map(str, size)) + " px" if isinstance(size, list) else None,
+        f"batch {batch}" if isinstance(batch, int) else None,
+        _get(settings, "precision", "dtype"),
+        hardware.partition(" (")[0] if isinstance(hardware, str) else None,
+    ]
+    return ", ".join(one for one in said if isinstance(one, str) and one) or "conditions unknown"
+
+
+def _get(settings: dict[str, Any], *keys: str) -> Any:
+    """The value under nested keys; None if there is none."""
+    found: Any = settings
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def seconds_of_recipe(runs: Path, title: str, unit: str, length: int) -> float | None:
@@ -97,18 +128,18 @@ def seconds_of_recipe(runs: Path, title: str, unit: str, length: int) -> float |
             "seconds" in rows
             and len(rows)
             and rows[unit].iloc[-1] > 0
-            and _title(path.with_name("recipe.yaml")) == title
+            and _recipe(path.with_name("recipe.yaml")).get("title") == title
         ):
             return float(rows["seconds"].sum() / rows[unit].iloc[-1] * length)
     return None
 
 
-def _title(path: Path) -> str | None:
+def _recipe(path: Path) -> dict[str, Any]:
     try:
         recipe = read_yaml(read_text(path, "the recipe"), "the recipe")
     except ConfigError:
-        return None
-    return recipe.get("title") if isinstance(recipe, dict) else None
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hrvit_lab.app import processes
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.curves_chart import curves_chart, study_curves
 from hrvit_lab.app.folders import find_trainings, is_by_recipe
-from hrvit_lab.app.pages.studies import draw_table, tradeoff_chart
+from hrvit_lab.app.pages.studies import draw_table, draw_tradeoff, quantity
 from hrvit_lab.app.processes import SAID, Process, State
 from hrvit_lab.app.run_choices import again, resume_request
 from hrvit_lab.app.search_progress import SearchProgress, draw_hypervolume, draw_progress, is_search, read_search
@@ -218,23 +218,16 @@ def _draw_study(status: Status) -> None:
             label = SCORES[results.score]
             draw_chart(
                 curves_chart(curves, "epoch", "epoch", f"validation {label} on {results.dataset}, %", "%"),
-                "curves of a study",
-                f"Validation {label} by epoch of {curves['variant'].nunique()} networks.",
+                "curves of a study", title=f"validation {label} by epoch",
+                conditions=f"{quantity(results, results.score).conditions}\nMean over the finished seeds; bars: range.",
+                data=curves, alt=f"Validation {label} by epoch of {curves['variant'].nunique()} networks.",
             )  # fmt: skip
-            st.caption(
-                f"Mean over the finished seeds; bars: smallest to largest. A proxy: {results.spec.train.epochs} epochs."
-                if results.spec.recipe is None
-                else "Mean over the finished seeds; bars: smallest to largest."
-            )
     with right:
         st.subheader("Trade-off", anchor=False)
         x, y = results.spec.axes_of_tradeoff
         rows = results.table[[x, y]].notna().all(axis=1).sum() if {x, y} <= set(results.table) else 0
         if rows and results.comparable:
-            draw_chart(
-                tradeoff_chart(results, x, y), "trade-off of a study",
-                f"{y} against {x} of {rows} networks.",
-            )  # fmt: skip
+            draw_tradeoff(results, x, y)
             st.caption(f"{rows} of {len(results.table)} networks have both values so far. Hover for all values.")
         else:
             st.caption("The chart appears when a network has both values.")
@@ -273,14 +266,14 @@ def _draw_training(run: Run, progress: TrainingProgress) -> None:
         )
         if len(progress.evaluations):
             parts = [losses, _one_line(progress.evaluations, "eval_loss", "validation", unit)]
-            losses = pd.concat([part for part in parts if len(part)], ignore_index=True)
-        _draw_line(losses, unit, "loss, nats", "", "Loss appears after some seconds of training.", "loss")
+            losses = pd.concat([part for part in parts if len(part)] or [losses], ignore_index=True)
+        _draw_line(losses, unit, "loss, nats", "", "Loss appears after some seconds of training.", progress.conditions)
     with right:
         score = progress.score
         st.subheader(SCORES[score] if score else "Score", anchor=False)
         scores = _one_line(progress.evaluations, f"eval_{score}", "validation", unit)
         label = f"validation {SCORES[score]}, %" if score else ""
-        _draw_line(scores, unit, label, "%", "The score appears after the first evaluation.", "score")
+        _draw_line(scores, unit, label, "%", "The score appears after the first evaluation.", progress.conditions)
     if len(progress.evaluations):
         st.subheader("Evaluations", anchor=False)
         st.dataframe(progress.evaluations, hide_index=True, width="stretch")
@@ -298,13 +291,13 @@ def _one_line(frame: pd.DataFrame, column: str, name: str, unit: str) -> pd.Data
     return pd.DataFrame({"variant": name, unit: rows[unit], "value": value, "low": value, "high": value, "n": 1})
 
 
-def _draw_line(data: pd.DataFrame, x: str, title: str, unit: str, empty: str, key: str) -> None:
+def _draw_line(data: pd.DataFrame, x: str, title: str, unit: str, empty: str, conditions: str) -> None:
     if data.empty:
         st.caption(empty)
         return
     draw_chart(
-        curves_chart(data, x, x, title, unit), f"{key} of a training",
-        f"{title} by {x}, {len(data)} values.",
+        curves_chart(data, x, x, title, unit), f"{title} of a training", title=f"{title} by {x}",
+        conditions=conditions, data=data, alt=f"{title} by {x}, {len(data)} values.",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab import plots
-from hrvit_lab.app.builder.predicted import LATENCY, has_profile
+from hrvit_lab.app.builder.predicted import LATENCY, has_profile, predicted
 from hrvit_lab.app.builder.state import GROUPS, Draft, edit, shown
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
@@ -66,6 +66,14 @@ def _choice(name: str, label: str, options: tuple[str, ...], value: str, words: 
 def _chosen(name: str) -> None:
     value = st.session_state[f"view {name}"]
     edit(lambda draft: draft._replace(**{name: value}))
+
+
+def conditions(key: str, config: HRViTConfig, size: tuple[int, int]) -> str:
+    """The conditions of a cost of ``cost_chart``."""
+    if key == LATENCY:
+        return f"predicted from parts: {predicted(config, size).conditions}"
+    height, width = size
+    return f"one image of {height} × {width} px, counted in closed form; memory in float32"
 
 
 def cost_chart(values: pd.DataFrame, key: str, by: str) -> alt.Chart:

@@ -251,7 +251,9 @@ def _draw_more(draft: Draft, config: HRViTConfig, counts: Counts) -> None:
         cost, values = _spread(draft, config, counts)
         draw_chart(
             costs.cost_chart(values, cost, draft.by), f"{cost} by {draft.by}",
-            f"Bars: {METRICS[cost].label} by {draft.by}.",
+            title=f"{METRICS[cost].label} of {config.name} by {draft.by}",
+            conditions=costs.conditions(cost, config, counts.resolution),
+            data=values.rename(columns={"value": cost}), alt=f"Bars: {METRICS[cost].label} by {draft.by}.",
         )  # fmt: skip
         svg = plots.diagram(config, counts.resolution, cost, values=values)
         st.download_button(

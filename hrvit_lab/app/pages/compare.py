@@ -88,10 +88,10 @@ def _draw_costs(models: Sequence[Model], side: int) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         draw_chart(
-            charts.ratio_chart(rows, names), "ratios",
-            "; ".join(f"{r.cost} of {r.model}: {r.text}" for r in rows.itertuples() if r.key in ("params", "macs")),
+            charts.ratio_chart(rows, names), "ratios", title=f"costs divided by those of {names[0]}",
+            conditions=_counted_at(side), data=rows.drop(columns=["key", "text"]),
+            alt="; ".join(f"{r.cost} of {r.model}: {r.text}" for r in rows.itertuples() if r.key in ("params", "macs")),
         )  # fmt: skip
-        st.caption(f"One image of {side} × {side} px, counted in closed form or operator by operator; float32 bytes.")
     with right:
         table = pd.DataFrame({"cost": [METRICS[key].label for key in COSTS]})
         for place, model in enumerate(models):
@@ -104,7 +104,10 @@ def _draw_costs(models: Sequence[Model], side: int) -> None:
         st.dataframe(
             table, hide_index=True, width="stretch", column_config={"cost": st.column_config.Column(pinned=True)}
         )
-        _download("Costs (CSV)", rows, "costs.csv")
+
+
+def _counted_at(side: int) -> str:
+    return f"one image of {side} × {side} px, counted in closed form or operator by operator; float32 bytes"
 
 
 def _download(label: str, frame: pd.DataFrame, name: str) -> None:
@@ -136,8 +139,10 @@ def _draw_difference(models: Sequence[Model], side: int) -> None:
         steps = compared.waterfall(table, pair, key)
         more = table["second"].sum() - table["first"].sum()
         draw_chart(
-            charts.waterfall_chart(steps, f"{axis_label(key)} at {side} × {side} px"), "waterfall",
-            f"From {pair[0]} to {pair[1]}: {', '.join(f'{row.label} {row.text}' for row in steps.itertuples())}.",
+            charts.waterfall_chart(steps, axis_label(key)), "waterfall",
+            title=f"{_cost_label(key)} of {pair[0]} and of {pair[1]}, by {by}", conditions=_counted_at(side),
+            data=steps.drop(columns=["text"]),
+            alt=f"From {pair[0]} to {pair[1]}: {', '.join(f'{row.label} {row.text}' for row in steps.itertuples())}.",
         )  # fmt: skip
         st.caption(
             f"From the {_cost_label(key)} of {pair[0]} to those of {pair[1]}: {'+' if more >= 0 else '−'}"
@@ -219,10 +224,11 @@ def _draw_laps(laps: Sequence[compared_race.Lap]) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         draw_chart(
-            charts.distribution_chart(samples, summary, names, conditions), "distributions",
-            "Latency: " + "; ".join(f"{row.model}: {row.median:.4g} ms" for row in summary.itertuples()),
+            charts.distribution_chart(samples, summary, names), "distributions", title="latency of a batch",
+            conditions=f"{conditions}\nTicks: every time; wide bars: 10th to 90th percentile; points: median, 95 %.",
+            data=samples,
+            alt="Latency: " + "; ".join(f"{row.model}: {row.median:.4g} ms" for row in summary.itertuples()),
         )  # fmt: skip
-        _download("Times (CSV)", samples, "times.csv")
     with right:
         said = [
             f"**{plain(row.model)}** is {_verdict(row, names[0])}." for row in ratios.itertuples() if row.model in names
@@ -230,11 +236,11 @@ def _draw_laps(laps: Sequence[compared_race.Lap]) -> None:
         st.markdown("  \n".join(said))
         if len(ratios):
             draw_chart(
-                charts.interval_chart(ratios, "ratio", f"latency divided by that of {names[0]}, 95 % interval", 1),
-                "ratios of latency",
-                "; ".join(f"{row.model}: {row.ratio:.3f}, {row.verdict}" for row in ratios.itertuples()),
+                charts.interval_chart(ratios, "ratio", "ratio", 1), "ratios of latency",
+                title=f"latency divided by that of {names[0]}", conditions=f"{conditions}\nBars: 95 % intervals.",
+                data=ratios,
+                alt="; ".join(f"{row.model}: {row.ratio:.3f}, {row.verdict}" for row in ratios.itertuples()),
             )  # fmt: skip
-            _download("Ratios (CSV)", ratios, "ratios.csv")
     st.caption(LEGEND)
 
 
@@ -280,9 +286,9 @@ def _draw_effects(one: compared.Accuracy, number: int) -> None:
         verdict=["differs" if p < 0.05 else "no difference shown" if p == p else "one seed" for p in one.effects["p"]]
     )
     draw_chart(
-        charts.interval_chart(data, "delta", f"Δ {one.score} to {one.reference}, points; paired by seed, 95 %", 0),
-        f"effects {number}",
-        "; ".join(f"{row.model}: {row.delta:+.2f} points" for row in data.itertuples()),
+        charts.interval_chart(data, "delta", f"Δ {one.score}, points", 0), f"effects {number}",
+        title=f"Δ {one.score} to {one.reference}", conditions=f"{one.where}\nPaired by seed; bars: 95 % intervals.",
+        data=data, alt="; ".join(f"{row.model}: {row.delta:+.2f} points" for row in data.itertuples()),
     )  # fmt: skip
     said = [
         f"{plain(row.model)}: {row.delta:+.2f} points [{row.low:+.2f}, {row.high:+.2f}], {row.n} seeds, {row.verdict}"

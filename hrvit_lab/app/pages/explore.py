@@ -12,7 +12,17 @@ from hrvit_lab.app import folders
 from hrvit_lab.app.builder.exports import show_value
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.navigate import link_to_build
-from hrvit_lab.app.points_chart import COLORED, as_errors, parallel_chart, scatter_chart, scatter_data, scatter_titles
+from hrvit_lab.app.points_chart import (
+    COLORED,
+    as_errors,
+    parallel_chart,
+    parallel_conditions,
+    scatter_chart,
+    scatter_conditions,
+    scatter_data,
+    scatter_titles,
+    scatter_values,
+)
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
 from hrvit_lab.metrics import METRICS, SCORES, format_value
@@ -138,30 +148,14 @@ def _draw_scatter(shown: pd.DataFrame, y: Quantity, x: Quantity, colored: str) -
     data = scatter_data(shown, x, y, colored)
     chart = scatter_chart(data, x, y, scatter_titles(x, y, colored), colored)
     event = draw_chart(
-        chart, f"scatter of {x.key}, {y.key}",
-        f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
+        chart, f"scatter of {x.key}, {y.key}", title=f"{y.label} against {x.label}",
+        conditions=scatter_conditions(data, x, y), data=scatter_values(data, x, y, colored),
+        alt=f"Scatter plot of {y} against {x}: {len(data)} points, {data['front'].sum()} of them on the Pareto front.",
         on_select="rerun", selection_mode=["points"],
     )  # fmt: skip
-    said = [
-        f"{len(data):,} point{'s' * (len(data) != 1)}. The line joins the Pareto front.",
-        "Click on a point for its details, with Shift for several; scroll to zoom, double-click to reset.",
-    ]
-    if (data["x_low"] != data["x_high"]).any() or (data["y_low"] != data["y_high"]).any():
-        said.append("Bars: ± 1 standard deviation over seeds; for latency, 10th to 90th percentile.")
-    if data["disturbed"].any():
-        said.append("Crosses: unreliable measurements, excluded from the front.")
-    st.caption(" ".join(said))
-    st.download_button(
-        "Points (CSV)", _csv(data), "points.csv", "text/csv", icon=":material/download:", on_click="ignore"
-    )
+    st.caption("Click on a point for its details, with Shift for several; scroll to zoom, double-click to reset.")
     rows = [point.get("row") for point in event["selection"].get("points", [])]
     return shown[shown.index.isin([row for row in rows if isinstance(row, int)])]
-
-
-def _csv(data: pd.DataFrame) -> str:
-    from hrvit_lab.study.tables import to_csv
-
-    return to_csv(data.drop(columns=["row"]))
 
 
 def _draw_parallel(
@@ -180,9 +174,11 @@ def _draw_parallel(
     else:
         draw_chart(
             parallel_chart(rows, [quantities[key] for key in chosen], colored), "parallel coordinates",
-            f"Parallel coordinates of {len(rows)} points on {len(chosen)} axes.",
+            title=f"{len(rows):,} network{'s' * (len(rows) != 1)} with values of all {len(chosen)} quantities",
+            conditions=parallel_conditions([quantities[key] for key in chosen]),
+            data=rows[["name", "source", "kind", *chosen]],
+            alt=f"Parallel coordinates of {len(rows)} points on {len(chosen)} axes.",
         )  # fmt: skip
-        st.caption(f"{len(rows):,} points have values of all axes. Better values are at the top.")
 
 
 # -- table and details -----------------------------------------------------------------------------------

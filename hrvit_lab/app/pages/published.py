@@ -7,7 +7,7 @@ import streamlit as st
 
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.navigate import link_to_build
-from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles
+from hrvit_lab.app.points_chart import scatter_chart, scatter_conditions, scatter_data, scatter_titles, scatter_values
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.metrics import METRICS
@@ -77,9 +77,11 @@ def _draw_chart(points: Points) -> None:
     draw_chart(
         scatter_chart(data, horizontal, vertical, scatter_titles(horizontal, vertical, "source"), "source"),
         f"printed {vertical.key} against {horizontal.key}",
-        f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
+        title=f"{vertical.label} against {horizontal.label}, as published",
+        conditions=f"{scatter_conditions(data, horizontal, vertical)} Sources count and train differently.",
+        data=scatter_values(data, horizontal, vertical, "source"),
+        alt=f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
     )  # fmt: skip
-    st.caption("Printed against printed: sources count and train differently. The line joins the Pareto front.")
 
 
 def _costs(points: Points, score: Quantity) -> Sequence[Quantity]:

@@ -14,7 +14,7 @@ import streamlit as st
 from hrvit_lab import plots
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.folders import find_results, results_root
-from hrvit_lab.app.points_chart import scatter_chart, with_places
+from hrvit_lab.app.points_chart import scatter_chart, scatter_conditions, scatter_values, with_places
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
@@ -143,11 +143,7 @@ def _draw_tradeoff(results: Results) -> None:
     elif rows.empty:
         st.info("No variant has both metrics.")
     else:
-        draw_chart(
-            tradeoff_chart(results, x, y),
-            f"{results.name}: {y} against {x}",
-            f"{y} against {x} of {len(rows)} variants.",
-        )
+        draw_tradeoff(results, x, y)
         st.caption(_chart_note(results, x, y, len(results.table) - len(rows)))
 
 
@@ -179,10 +175,25 @@ def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str
     return with_places(data, quantity(results, x), quantity(results, y)), titles
 
 
-def tradeoff_chart(results: Results, x: str, y: str) -> alt.LayerChart | alt.FacetChart:
-    """Two metrics against each other: points with their spreads, the Pareto front, everything else on hovering."""
+def tradeoff_chart(results: Results, x: str, y: str) -> tuple[alt.LayerChart | alt.FacetChart, pd.DataFrame]:
+    """Two metrics against each other: points with their spreads, the Pareto front, everything else on hovering.
+
+    Returns:
+        The chart, and its data.
+    """
     data, titles = chart_data(results, x, y)
-    return scatter_chart(data, quantity(results, x), quantity(results, y), titles, "matching")
+    return scatter_chart(data, quantity(results, x), quantity(results, y), titles, "matching"), data
+
+
+def draw_tradeoff(results: Results, x: str, y: str) -> None:
+    """Draw the chart of two metrics against each other."""
+    chart, data = tradeoff_chart(results, x, y)
+    across, up = quantity(results, x), quantity(results, y)
+    draw_chart(
+        chart, f"{results.name}: {y} against {x}",
+        title=f"{up.label} against {across.label}", conditions=scatter_conditions(data, across, up),
+        data=scatter_values(data, across, up, "matching"), alt=f"{y} against {x} of {len(data)} variants.",
+    )  # fmt: skip
 
 
 def quantity(results: Results, key: str) -> Quantity:
@@ -191,13 +202,9 @@ def quantity(results: Results, key: str) -> Quantity:
 
 
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
-    said = ["Filled points and the line: Pareto front of the central values. Hover over a point for all its values."]
+    said = ["Hover over a point for all its values. The front is that of the central values."]
     if any(f"{key}_std" in results.table for key in (x, y)):
-        said.append("Bars: ± 1 standard deviation over seeds. The text above says which differences are significant.")
-    if any(f"{key}_p10" in results.table for key in (x, y)):
-        said.append("Bars of latency: 10th to 90th percentile.")
-    if plots.is_disturbed(results.table, x, y).any():
-        said.append("Crosses: unreliable measurements, excluded from the front.")
+        said.append("The text above says which differences are significant.")
     if missing:
         said.append(f"{missing} of {len(results.table)} variants have no value and are not shown.")
     return " ".join(said)
