@@ -12,13 +12,12 @@ import pandas as pd
 
 from hrvit_lab.app import processes
 from hrvit_lab.app.compared import Model
+from hrvit_lab.app.memory_cap import check_pass
 from hrvit_lab.app.processes import FOLDER, Process, Request
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.files import MIB, read_bounded, write_atomically
 
 SECONDS = (10, 30, 60)
-MAX_WEIGHTS_MIB = 1024
-MAX_ACTIVATIONS = 1_000_000_000
 MAX_BYTES = 64 * MIB
 MAX_SAMPLES = 400
 CONTROL = "A/A control"
@@ -55,24 +54,14 @@ def target(models: Sequence[Model], side: int, deploy: bool) -> str:
     return f"race-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def check_size(models: Sequence[Model]) -> None:
-    """Check that the networks are small enough to be built and timed here.
-
-    Raises:
-        ConfigError: if one is not.
-    """
-    for model in models:
-        if model.counts.weight_mib > MAX_WEIGHTS_MIB or model.counts.activations > MAX_ACTIVATIONS:
-            raise ConfigError(f"{model.name} is too large to be timed here at this input; choose a smaller input")
-
-
 def request(models: Sequence[Model], side: int, deploy: bool, seconds: int, results: Path) -> Request:
     """The request to time the models on one thread, with the first one as the reference. Configs become files.
 
     Raises:
         ConfigError: if a model is too large, or the folder of results can't be written.
     """
-    check_size(models)
+    for model in models:
+        check_pass(model.name, model.counts)
     name = target(models, side, deploy)
     place = results / FOLDER / "races"
     number = 1 + len(list(place.glob(f"{name}-*")))

@@ -10,8 +10,10 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from hrvit_lab.app import memory_cap
 from hrvit_lab.app.folders import find_trainings, results_root, runs_root
-from hrvit_lab.config import PRESETS, SEGMENTERS, shipped
+from hrvit_lab.app.memory_cap import MAX_BYTES, MAX_SIDE, check_weights
+from hrvit_lab.config import PRESETS, SEGMENTERS, read_config, shipped
 from hrvit_lab.config.shipped import FOLDER
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import MIB
@@ -25,6 +27,8 @@ PHOTOGRAPHS = ("chelsea", "astronaut", "coffee", "rocket")
 MAX_UPLOAD_BYTES = 8 * MIB
 MAX_UPLOAD_PIXELS = 40_000_000
 UPLOADED = "your own image"
+SIDES = (224, 64, 128, 320, 512)
+"""Of images, in pixels; the first one for networks without a side of their own."""
 
 
 def networks() -> dict[str, str]:
@@ -45,11 +49,42 @@ def network(name: str, modified_ns: int) -> "NamedNetwork":
     """The network; loaded again if its files have changed.
 
     Raises:
-        ConfigError: if it can't be loaded.
+        ConfigError: if it can't be loaded, is too large, or does not read images of three channels.
     """
     from hrvit_lab.network.named import open_network
 
+    check_network(name)
     return open_network(name)
+
+
+def check_network(name: str) -> None:
+    """Check, before it is built, that a network is small enough and reads images of three channels.
+
+    Raises:
+        ConfigError: if it does not, or its config can't be read.
+    """
+    from hrvit_lab.network.named import trained_files
+
+    path = Path(name)
+    config: str | Path = name
+    if name not in shipped() and path.exists():
+        config, weights = trained_files(path)
+        if weights.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{weights} has more than {MAX_BYTES // MIB:,} MiB; save the weights only")
+    found = read_config(config)
+    check_weights(path.name, found)
+    if found.in_chans != 3:
+        raise ConfigError(f"{path.name} has in_chans = {found.in_chans}, but images have 3; choose another network")
+
+
+def check_view(found: "NamedNetwork", side: int, what: str) -> None:
+    """Check that a view of a network fits in memory.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    config: Any = found.model.config
+    memory_cap.check_view(found.name, config, side, what)
 
 
 def modified(name: str) -> int:
@@ -134,7 +169,7 @@ def read_upload(content: bytes) -> "Image":
 
 
 def sides(found: "NamedNetwork") -> list[int]:
-    """Sides of images that may be chosen, in pixels; the network's own first."""
-    own = found.resolution_px[0] if found.resolution_px else 224
-    coarsest: Any = getattr(getattr(found.model, "config", None), "strides", (32,))
-    return [own, *(side for side in (64, 128, 224, 320, 512) if side != own and side >= coarsest[-1])]
+    """Sides of images that may be chosen, in pixels; the network's own first, unless it is too small or too large."""
+    own = found.resolution_px[0] if found.resolution_px else SIDES[0]
+    config: Any = found.model.config
+    return [side for side in dict.fromkeys((own, *sorted(SIDES))) if config.strides[-1] <= side <= MAX_SIDE]

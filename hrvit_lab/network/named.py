@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hrvit_lab.cli import printable
+from hrvit_lab.cli import MAX_SIDE, printable
 from hrvit_lab.config import (
     ConfigError,
     HRViTConfig,
@@ -31,6 +31,8 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS = (*RUN_WEIGHTS, "model.safetensors")
 """Files of weights in the folder of a training, the first choice first."""
 MAX_CLASS_NAME = 60
+MAX_SCALE = 1000
+"""Means and standard deviations of other sizes are those of no images in 0…1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,25 @@ def named_config(name: str) -> NetworkConfig:
             f"{TIMM}NAME"
         )
     return read_config(name)
+
+
+def trained_files(path: Path) -> tuple[Path, Path]:
+    """The config and the weights of a training's folder, or of a file of weights in it.
+
+    Raises:
+        ConfigError: if one of them is missing.
+    """
+    folder, weights = (path, None) if path.is_dir() else (path.parent, path)
+    if weights is None:
+        weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise ConfigError(f"{path} contains no {', '.join(WEIGHTS)}; give a folder written by hrvit-lab train")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{weights} has no config.yaml beside it, so its network is unknown; write one, such as 'preset: "
+            "hrvit_b1', or give a folder written by hrvit-lab train"
+        )
+    return folder / "config.yaml", weights
 
 
 def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None = None) -> NamedNetwork:
@@ -118,17 +139,9 @@ def _with_timm_preprocessing(found: NamedNetwork) -> NamedNetwork:
 
 def _trained(path: Path) -> NamedNetwork:
     """The network of a training's folder, or of a file of weights in it."""
-    folder, weights = (path, None) if path.is_dir() else (path.parent, path)
-    if weights is None:
-        weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise ConfigError(f"{path} contains no {', '.join(WEIGHTS)}; give a folder written by hrvit-lab train")
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"{weights} has no config.yaml beside it, so its network is unknown; write one, such as 'preset: "
-            "hrvit_b1', or give a folder written by hrvit-lab train"
-        )
-    model = build(read_config(folder / "config.yaml"))
+    config, weights = trained_files(path)
+    folder = config.parent
+    model = build(read_config(config))
     load_checkpoint(model, weights)
     shown = printable(path.resolve().name if path.is_dir() else path.name)
     label = printable(f"weights {weights.name} of {folder.resolve().name}")
@@ -152,13 +165,18 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("mean", "std"):
         value = fields.get(name)
-        if isinstance(value, list) and len(value) == 3 and all(isinstance(one, int | float) for one in value):
+        if isinstance(value, list) and len(value) == 3 and all(_is_scale(one, name == "std") for one in value):
             found[name] = tuple(map(float, value))
     size = fields.get("resolution_px", fields.get("resolution"))
     size = [size, size] if isinstance(size, int) else size
-    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size):
+    if isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side <= MAX_SIDE for side in size):
         found["resolution_px"] = tuple(size)
     classes = fields.get("class_names")
     if isinstance(classes, list):
         found["class_names"] = tuple(printable(one)[:MAX_CLASS_NAME] for one in classes)
     return found
+
+
+def _is_scale(value: Any, positive: bool) -> bool:
+    """Whether a value is a mean or, if positive, a standard deviation of pixels in 0…1."""
+    return type(value) in (int, float) and abs(value) <= MAX_SCALE and (value >= 1 / MAX_SCALE or not positive)

@@ -279,6 +279,7 @@ def _subject(key: Key, version: tuple[str, int], asked: Asked) -> "Subject":
     from hrvit_lab.insight.views_command import Subject
 
     found = subjects.network(*version)
+    subjects.check_view(found, key.side, key.what)
     image, tensor = _read(found, key.pixels, key.side)
 
     def attention_of(*_: Any) -> "tuple[BlockAttention, ...]":
