@@ -4,6 +4,7 @@ import doctest
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pandas as pd
 import pytest
@@ -13,7 +14,11 @@ from test_chart_view import charts_of
 from test_points import MEASURED, measurement, of, write_latency, write_run
 from test_report import HOSTILE, write_study
 
-from hrvit_lab.app import axes, points_chart
+from hrvit_lab.app import axes, points_chart, subjects
+from hrvit_lab.app.builder.state import from_query
+from hrvit_lab.app.compared import MAX_MODELS, offered
+from hrvit_lab.app.details import distinct_names
+from hrvit_lab.app.navigate import OPENED
 from hrvit_lab.app.points_chart import (
     as_errors,
     groups,
@@ -24,6 +29,9 @@ from hrvit_lab.app.points_chart import (
     scatter_titles,
 )
 from hrvit_lab.charts import SERIES
+from hrvit_lab.config import HRViTConfig, diff
+from hrvit_lab.metrics import METRICS, format_value
+from hrvit_lab.network.baselines import TimmConfig
 from hrvit_lab.published import published_results
 from hrvit_lab.study.points import Points, collect
 from hrvit_lab.study.quantities import Quantity
@@ -125,6 +133,101 @@ def test_every_pair_of_offered_axes_has_points(results: Path, reference: Points)
             assert not app.exception and not app.info and charts(app) == 1 and len(app.dataframe[0].value)
 
 
+def select_rows(app: AppTest, rows: list[int]) -> None:
+    """As the keyboard does it: space on the boxes of these rows."""
+    key = app.dataframe[0].key
+    assert key is not None
+    app.session_state[key] = {"selection": {"rows": rows}}
+    app.run()
+    assert not app.exception
+
+
+def links(app: AppTest) -> dict[str, dict[str, list[str]]]:
+    """The queries of the page's links by path and label."""
+    return {
+        f"{link.proto.page}: {link.proto.label}": parse_qs(link.proto.query_string) for link in app.get("page_link")
+    }
+
+
+def test_rows_that_are_selected_in_the_table_have_details(results: Path, reference: Points) -> None:
+    app = run(draw_explore)
+    assert not [heading for heading in app.subheader if heading.value == "Details"] and not links(app)
+    app.multiselect(key="sources").set_value(["branch_sweep"]).run()
+    select_rows(app, [0, 2])
+    table = app.dataframe[0].value
+    names = table["name"].iloc[[0, 2]].tolist()
+    values, changes = app.dataframe[1].value, app.dataframe[2].value
+    assert list(values) == ["quantity", *names, "conditions"] and list(changes) == ["field", *names]
+    rows = reference.table[reference.table["source"] == "branch_sweep"].set_index("name")
+    shown = values.set_index("quantity").loc["parameters"]
+    assert [shown[name] for name in names] == [
+        format_value(METRICS["params"], rows.loc[name, "params"]) for name in names
+    ]
+    configs = [HRViTConfig.from_dict(rows.loc[name, "config"]) for name in names]
+    assert changes["field"].tolist() == [field for field in diff(*configs) if field != "name"]
+    found = links(app)
+    assert found["compare: Compare these"]["models"] == [
+        f"{name} · {c.id}" for name, c in zip(names, configs, strict=True)
+    ]
+    opened = [from_query({key: value[0] for key, value in found[label].items()}) for label in found if "Build" in label]
+    assert [HRViTConfig.from_dict(dict(draft.fields)).id for draft in opened] == [config.id for config in configs]
+
+
+def test_compare_offers_what_explore_links_to(results: Path) -> None:
+    app = run(draw_explore)
+    app.multiselect(key="sources").set_value(["baselines"]).run()
+    kinds = app.dataframe[0].value["kind"].tolist()
+    select_rows(app, sorted([kinds.index("HRViT"), *(row for row, kind in enumerate(kinds) if kind == "baseline")]))
+    [models] = [query["models"] for label, query in links(app).items() if label.startswith("compare")]
+    networks = offered(app.session_state[OPENED])
+    assert len(models) == MAX_MODELS and set(models) <= set(networks)
+    assert {type(networks[model]) for model in models} == {HRViTConfig, TimmConfig}
+
+
+def test_a_published_network_leads_to_build_compare_and_look_inside(results: Path) -> None:
+    app = run(draw_explore)
+    app.multiselect(key="sources").set_value(["HRViT release"]).run()
+    select_rows(app, [app.dataframe[0].value["name"].tolist().index("hrvit_b1")])
+    found = links(app)
+    assert found == {
+        "compare: Compare with mit\\_b1": {"models": ["hrvit_b1", "mit_b1"]},
+        "look-inside: Look inside": {"network": ["hrvit_b1 (random weights)"]},
+        "build: Open in Build": {"preset": ["hrvit_b1"]},
+    }
+    assert set(found["look-inside: Look inside"]["network"]) <= set(subjects.networks())
+
+
+def test_a_training_leads_to_look_inside(results: Path) -> None:
+    for name in ("short", "empty"):
+        folder = write_run(Path("runs") / name)
+        (folder / "recipe.yaml").write_text("title: Mine")
+    (Path("runs") / "short" / "best.safetensors").touch()
+    app = run(draw_explore)
+    app.multiselect(key="sources").set_value(["training short", "training empty"]).run()
+    select_rows(app, [0, 1])
+    assert links(app)["look-inside: Look inside"] == {"network": ["training short"]}
+
+
+def test_a_network_without_a_preset_says_why_nothing_opens_it(results: Path) -> None:
+    app = run(draw_explore)
+    app.multiselect(key="sources").set_value(["HRFormer release"]).run()
+    select_rows(app, [0])
+    assert not links(app) and any("no preset has its layout" in caption.value for caption in app.caption)
+
+
+def test_a_selection_is_not_of_other_points_after_a_filter(results: Path) -> None:
+    app = run(draw_explore)
+    select_rows(app, [1])
+    assert [heading.value for heading in app.subheader][-1] == "Details"
+    app.multiselect(key="sources").set_value(["branch_sweep"]).run()
+    assert [heading.value for heading in app.subheader][-1] != "Details"
+
+
+def test_points_of_one_name_are_told_apart() -> None:
+    rows = pd.DataFrame({"name": ["a", "a", "a", "b", "field"], "source": ["x", "x", "y", "x", "x"]})
+    assert distinct_names(rows) == ["a (x) 1", "a (x) 2", "a (y)", "b", "field (network)"]
+
+
 def test_hostile_names_are_text(results: Path) -> None:
     write_study(results / "hostile", title=HOSTILE)
     table = pd.read_csv(results / "hostile" / "table.csv")
@@ -137,6 +240,18 @@ def test_hostile_names_are_text(results: Path) -> None:
     app = run(draw_explore)
     assert len(app.warning) == 2 and charts(app) == 1
     assert all("<" not in warning.value.replace("\\<", "") for warning in app.warning)
+
+
+def test_a_published_row_leads_to_build_compare_and_look_inside(results: Path) -> None:
+    app = run(draw_published)
+    names = app.dataframe[0].value["network"].tolist()
+    select_rows(app, [names.index("mit_b0 imagenet-1k")])
+    found = links(app)
+    assert found["build: Open in Build"]["preset"] == ["mit_b0"]
+    assert found["compare: Compare with hrvit\\_b1"] == {"models": ["mit_b0", "hrvit_b1"]}
+    assert found["look-inside: Look inside"] == {"network": ["mit_b0 (random weights)"]}
+    select_rows(app, [names.index("hrformer_tiny imagenet-1k")])
+    assert not links(app) and "no preset has its layout" in app.markdown[-1].value
 
 
 # -- Published --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig
+from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, HRViTConfig, read_yaml
 from hrvit_lab.cost.count import Counts, UncountedOperator, count
 from hrvit_lab.cost.tools import predictions
 from hrvit_lab.metrics import METRICS, SCORES, format_value
@@ -42,14 +42,18 @@ def offered(opened: Mapping[str, str]) -> dict[str, NetworkConfig]:
     """The models to choose from, by label: configs that this session has opened, presets, models of timm.
 
     Args:
-        opened: configs as YAML, by id.
+        opened: configs as YAML or JSON, by id.
     """
-    found: dict[str, NetworkConfig] = {}
-    for key, text in opened.items():
-        config = HRViTConfig.from_yaml(text)
-        found[f"{config.name or 'config'} · {key}"] = config
+    configs = [network_from_dict(read_yaml(text, "the config")) for text in opened.values()]
+    found: dict[str, NetworkConfig] = {label_of(config): config for config in configs}
     found |= {**PRESETS, **SEGMENTERS}
     return found | {name: TimmConfig(name) for name in BASELINES}
+
+
+def label_of(config: NetworkConfig) -> str:
+    """The label of a config that is neither a preset nor an offered model of timm; unique."""
+    name = config.name or (config.model if isinstance(config, TimmConfig) else "config")
+    return f"{name} · {config.id}"
 
 
 class Model(NamedTuple):

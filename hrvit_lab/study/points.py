@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from hrvit_lab.charts import undominated
 from hrvit_lab.config import ConfigError
 from hrvit_lab.metrics import METRICS
-from hrvit_lab.published import METRIC_LABELS, PublishedResult, published_results
 from hrvit_lab.study.latency_points import latency_points
-from hrvit_lab.study.point_rows import FIELDS, PUBLISHED, kind_of, properties
-from hrvit_lab.study.quantities import Quantity, measured, of_metric
+from hrvit_lab.study.point_rows import FIELDS, kind_of, properties
+from hrvit_lab.study.published_points import published_points
+from hrvit_lab.study.quantities import Quantity, measured
 from hrvit_lab.study.results import read_results, records_of
 from hrvit_lab.study.tables import DISTURBED
 from hrvit_lab.study.training_points import training_point
@@ -139,32 +139,6 @@ def _values(
             yield f"{quantity.key} high", ends[1]
         if isinstance(why := row.get(f"{key}_{DISTURBED}"), str):
             yield f"{quantity.key} {DISTURBED}", why
-
-
-# -- publications ---------------------------------------------------------------------------------------------
-
-
-def published_points(quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]]:
-    """The networks of ``published.csv``. Their accuracy and MACs are separate quantities."""
-    for result in published_results():
-        values: dict[str, Any] = {}
-        for quantity, value in _published_values(result):
-            quantities.setdefault(quantity.key, quantity)
-            values[quantity.key] = value
-        yield {
-            "name": " ".join(filter(None, (result.model, result.head if result.task == "segmentation" else ""))),
-            "source": result.source, "kind": PUBLISHED, "config": None, **properties(None), **values,
-        }  # fmt: skip
-
-
-def _published_values(result: PublishedResult) -> Iterator[tuple[Quantity, float]]:
-    data = f"{result.dataset}, published"
-    yield Quantity(result.metric, METRIC_LABELS[result.metric], data, "%", "higher"), float(result.value)
-    if result.params_m is not None:
-        yield of_metric("params", ""), float(result.params_m) * 1e6
-    if result.gflops is not None:
-        size = f"{result.resolution}×{result.resolution} px, as published"
-        yield of_metric("macs", size), float(result.gflops) * 1e9
 
 
 def pareto_front(table: pd.DataFrame, x: Quantity, y: Quantity) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Page "Explore": all results in one chart; the table and the details follow its selection."""
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +10,8 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab.app import folders
-from hrvit_lab.app.builder.exports import show_value
 from hrvit_lab.app.chart_view import draw_chart
-from hrvit_lab.app.navigate import link_to_build
+from hrvit_lab.app.details import draw_details
 from hrvit_lab.app.points_chart import (
     COLORED,
     as_errors,
@@ -24,8 +24,8 @@ from hrvit_lab.app.points_chart import (
     scatter_values,
 )
 from hrvit_lab.app.widgets import plain
-from hrvit_lab.config import PRESETS, ConfigError, HRViTConfig, diff
-from hrvit_lab.metrics import METRICS, SCORES, format_value
+from hrvit_lab.config import ConfigError
+from hrvit_lab.metrics import METRICS, SCORES
 from hrvit_lab.study.limits import parse_limits, within
 from hrvit_lab.study.point_rows import KINDS
 from hrvit_lab.study.points import Points, collect, present
@@ -64,9 +64,10 @@ def show() -> None:
     if parallel.open:
         with parallel:
             _draw_parallel(table, quantities, [x, y], colored)
-    _draw_table(shown if selected.empty else selected, [y, x], everything=selected.empty)
-    if not selected.empty:
-        _draw_details(selected, points.quantities)
+    rows = _draw_table(shown if selected.empty else selected, [y, x], everything=selected.empty)
+    chosen = selected if rows.empty else rows
+    if not chosen.empty:
+        draw_details(chosen, points.quantities)
 
 
 # -- what is shown ---------------------------------------------------------------------------------------
@@ -181,10 +182,11 @@ def _draw_parallel(
         )  # fmt: skip
 
 
-# -- table and details -----------------------------------------------------------------------------------
+# -- table -----------------------------------------------------------------------------------------------
 
 
-def _draw_table(rows: pd.DataFrame, quantities: Sequence[Quantity], everything: bool) -> None:
+def _draw_table(rows: pd.DataFrame, quantities: Sequence[Quantity], everything: bool) -> pd.DataFrame:
+    """The points as a table; returns the selected rows, which need no mouse."""
     st.subheader(f"All points ({len(rows):,})" if everything else f"Selected points ({len(rows):,})")
     shown = rows[["name", "source", "kind"]].copy()
     columns: dict[str, Any] = {"name": st.column_config.Column(width="medium", pinned=True)}
@@ -194,57 +196,17 @@ def _draw_table(rows: pd.DataFrame, quantities: Sequence[Quantity], everything: 
             columns[quantity.title] = st.column_config.NumberColumn(format="compact", help=quantity.conditions)
     for name in ("branches", "attention", "ffn", "fusion", "config_id"):
         shown[name.replace("_", " ")] = rows[name]
-    st.dataframe(shown.head(MAX_TABLE), hide_index=True, width="stretch", column_config=columns, placeholder="–")
-    if len(shown) > MAX_TABLE:
-        st.caption(f"The first {MAX_TABLE:,} rows; select points or set filters for others.")
+    event = st.dataframe(
+        shown.head(MAX_TABLE), hide_index=True, width="stretch", column_config=columns, placeholder="–",
+        key=_table_key(shown), on_select="rerun", selection_mode="multi-row",
+    )  # fmt: skip
+    said = "Select rows for their details: click on their boxes, or move there with the arrow keys and press space."
+    more = f" The first {MAX_TABLE:,} rows; set filters for others." if len(shown) > MAX_TABLE else ""
+    st.caption(said + more)
+    chosen = [row for row in event["selection"]["rows"] if row < len(rows)]
+    return rows.iloc[chosen]
 
 
-def _draw_details(rows: pd.DataFrame, quantities: Mapping[str, Quantity]) -> None:
-    """Everything known of the selected points, and what distinguishes their configs."""
-    st.subheader("Details")
-    first = rows.iloc[0]
-    if len(rows) == 1:
-        _draw_values(first, quantities)
-    if (config := _config(first)) is None:
-        st.caption("There is no config of this network.")
-        return
-    if len(rows) > 1 and (other := _config(rows.iloc[1])) is not None:
-        _draw_changes(config, other, str(first["name"]), str(rows.iloc[1]["name"]))
-    else:
-        preset = min(PRESETS.values(), key=lambda preset: len(diff(preset, config)))
-        _draw_changes(preset, config, preset.name, "this variant")
-    link_to_build(config)
-
-
-def _draw_values(point: "pd.Series[Any]", quantities: Mapping[str, Quantity]) -> None:
-    rows = []
-    for key, quantity in quantities.items():
-        if pd.notna(point[key]):
-            metric = METRICS.get(quantity.metric)
-            text = f"{point[key]:.2f} %" if metric is None or quantity.unit == "%" else format_value(metric, point[key])
-            if isinstance(why := point[f"{key} disturbed"], str):
-                text += f" (unreliable: {why})"
-            rows.append((quantity.label, text, quantity.conditions))
-    st.dataframe(pd.DataFrame(rows, columns=["quantity", "value", "conditions"]), hide_index=True, width="stretch")
-
-
-def _draw_changes(before: HRViTConfig, after: HRViTConfig, name_before: str, name_after: str) -> None:
-    changes = {field: pair for field, pair in diff(before, after).items() if field != "name"}
-    if not changes:
-        st.caption(plain(f"{name_after} and {name_before} have the same config."))
-        return
-    if name_before == name_after:
-        name_before, name_after = f"{name_before} (first)", f"{name_after} (second)"
-    rows = [(field, show_value(old), show_value(new)) for field, (old, new) in changes.items()]
-    st.dataframe(pd.DataFrame(rows, columns=["field", name_before, name_after]), hide_index=True, width="stretch")
-
-
-def _config(point: "pd.Series[Any]") -> HRViTConfig | None:
-    """The validated config of a point; None if it has none, or one that is no longer valid."""
-    fields = point["config"]
-    if not isinstance(fields, Mapping) or "model" in fields:
-        return None
-    try:
-        return HRViTConfig.from_dict(dict(fields))
-    except (ConfigError, TypeError):
-        return None
+def _table_key(shown: pd.DataFrame) -> str:
+    """Of a table with these rows: a selection is kept by position, and would be of other points in another table."""
+    return f"table {hashlib.sha256(repr((shown.index.tolist(), list(shown))).encode()).hexdigest()[:16]}"

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from hrvit_lab.app.chart_view import draw_chart
-from hrvit_lab.app.navigate import link_to_build
+from hrvit_lab.app.navigate import inside_label, link_to_build, link_to_compare, link_to_look_inside
 from hrvit_lab.app.points_chart import scatter_chart, scatter_conditions, scatter_data, scatter_titles, scatter_values
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError, HRViTConfig
@@ -109,11 +109,19 @@ def _draw_table(counted: Results) -> None:
         column_config={"network": st.column_config.Column(width="medium", pinned=True)},
     )  # fmt: skip
     st.caption(f"{AGREES}: our count, rounded to the printed digits, is the printed one. Select a row to open it.")
-    chosen = event["selection"]["rows"]
-    if chosen and (config := _config(counted, str(rows[chosen[0]]["variant"]))) is not None:
-        if remark := shown["remark"].iloc[chosen[0]]:
+    for chosen in event["selection"]["rows"]:
+        if remark := shown["remark"].iloc[chosen]:
             st.markdown(plain(remark))
+        if (config := _config(counted, str(rows[chosen]["variant"]))) is not None:
+            _draw_links(config)
+
+
+def _draw_links(config: HRViTConfig) -> None:
+    with st.container(horizontal=True):
         link_to_build(config)
+        link_to_compare([config])
+        if (label := inside_label(config)) is not None:
+            link_to_look_inside([label])
 
 
 def _config(counted: Results, name: str) -> HRViTConfig | None:
