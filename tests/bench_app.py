@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pandas as pd
 import psutil
-from browsing import ROOT, WAIT_MS, Server, ask, chromium, connected, elements, serve, visit
+from browsing import ROOT, WAIT_MS, Server, ask, chromium, connected, elements, opened, serve, settled, visit
 from websockets.sync.client import ClientConnection
 
 from hrvit_lab.study.files import load_study
@@ -141,32 +141,31 @@ def median_of(taken: list[tuple[float, float]]) -> tuple[float, float]:
     return median(wall for wall, _ in taken), median(cpu for _, cpu in taken)
 
 
-def repeated(work: Callable[[int], object], number: int) -> tuple[float, float]:
-    """Median wall and CPU time of calls of which no two have the same argument."""
-    taken = []
-    for place in range(number):
-        clock = Clock(psutil.Process())
-        work(place)
-        taken.append(clock.read())
-    return median_of(taken)
-
-
-def bench_maps() -> None:
-    """A pixel's click to its maps."""
-    from hrvit_lab.app.pages import look_inside
-
-    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
-
-    def click(place: int) -> None:
-        asked = look_inside.Asked((40 + 90 * place, 250))
-        look_inside._view(look_inside.view_key("hrvit_b1", 0, image, "attention", asked))
-
-    clock = Clock(psutil.Process())
-    click(0)
-    report("Look inside: first click, hrvit_b1 at 512 px", clock.read())
-    report(
-        "Look inside: a further pixel's maps, hrvit_b1 at 512 px", repeated(lambda place: click(place + 1), 4), "maps"
+def bench_maps(folder: Path) -> None:
+    """From a click on a pixel until Chromium shows its maps."""
+    shown = "() => [...document.querySelectorAll('[data-testid=stImage] img')].map(image => image.src)"
+    drawn = (
+        f"before => {{ const now = ({shown})(); return now.length === 2 && now.every(src => !before.includes(src)) }}"
     )
+    with serve(folder / "none", folder / "none") as server, chromium() as browser:
+        process = psutil.Process(server.pid)
+        page = opened(browser, f"{server.url}/look-inside?network=hrvit_b1+(random+weights)")
+        page.get_by_role("combobox", name="Side, px").click()
+        clock = Clock(process)
+        page.get_by_role("option", name="512", exact=True).click()
+        page.get_by_text("Pixel: row 256, column 256 of 512 × 512.").wait_for()
+        page.get_by_text("the token at row 256, column 256 gives").wait_for()
+        settled(page)
+        report("Look inside: first maps, hrvit_b1 at 512 px", clock.read())
+        taken = []
+        for place in range(1, 6):
+            before = page.evaluate(shown)
+            clock.start()
+            page.frame_locator("iframe").first.locator("img").click(position={"x": 50 * place, "y": 100})
+            page.wait_for_function(drawn, arg=before)
+            taken.append(clock.read())
+            settled(page)
+        report("Look inside: a click until its maps are shown, hrvit_b1 at 512 px", median_of(taken), "maps")
 
 
 @contextmanager
@@ -179,7 +178,7 @@ def folder_of_many() -> Iterator[Path]:
 def main() -> int:
     with folder_of_many() as folder:
         bench_server(folder)
-    bench_maps()
+        bench_maps(folder)
     for what in missed:
         print(f"missed: {what}", file=sys.stderr)
     return 1 if missed else 0
