@@ -23,6 +23,8 @@ MARK = "#00c2ff"
 """Colour of the marked pixel; no colour scale contains it."""
 HEAT = LinearSegmentedColormap.from_list("heat", ["#3b0f70", "#b73779", "#fc8961", "#fcfdbf"])
 """Dark violet to pale yellow, ordered by lightness: readable with colour blindness and in grey prints."""
+HEAT_TABLE = HEAT(np.arange(256))[:, :3].astype(np.float32)
+"""Its 256 colours: to look them up is quicker than to ask matplotlib."""
 MAX_SIDE = 320
 """Pixels of a panel's longer side; larger images are drawn smaller."""
 GAP, LINE, BAR = 0.1, 0.12, 0.4
@@ -56,14 +58,18 @@ def over(image: NDArray[Any], values: NDArray[Any], largest: float | None = None
         largest: the value with the full colour; None: the largest one.
     """
     most = float(values.max()) if largest is None else largest
-    share = (values / most if most > 0 else np.zeros_like(values)).clip(0, 1)
+    grey = pale(image)
+    if most <= 0:
+        return grey
+    share = (values / most).clip(0, 1).astype(np.float32)
     alpha = np.where(share > 0, 0.2 + 0.8 * np.sqrt(share), 0)[..., None]
-    return alpha * HEAT(share)[..., :3] + (1 - alpha) * pale(image)
+    colors = HEAT_TABLE[np.minimum(256 * share, 255).astype(np.uint8)]
+    return grey + alpha * (colors - grey)
 
 
 def pale(image: NDArray[Any]) -> NDArray[Any]:
     """A pale grey version of an image, float (H, W, 3)."""
-    grey = (image.astype(float) @ np.array([0.299, 0.587, 0.114])) / 255
+    grey = image @ np.array([0.299, 0.587, 0.114], np.float32) / 255
     return np.repeat((0.35 + 0.6 * grey)[..., None], 3, axis=-1)
 
 
