@@ -15,7 +15,7 @@ from test_attention import tiny, woken
 from torch import Tensor, nn
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.insight import locate, receptive_field
+from hrvit_lab.insight import evidence, locate, receptive_field
 from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
 from hrvit_lab.insight.features import coloured, feature_maps, last_maps, principal_components
@@ -28,7 +28,7 @@ from hrvit_lab.network.build import build
 
 
 def test_docstring_examples() -> None:
-    for module in (locate, receptive_field):
+    for module in (evidence, locate, receptive_field):
         tried = doctest.testmod(module)
         assert tried.attempted > 0 and tried.failed == 0
 
@@ -261,13 +261,13 @@ def test_gradient_evidence_equals_its_definition(head: str) -> None:
     maps = [x.detach().requires_grad_(True) for x in model.forward_features(image)]
     logits = model.forward_head(maps)
     score = logits[0, 3].mean() if logits.ndim == 4 else logits[0, 3]
-    for (branch, evidence), x, g in zip(found.items(), maps, torch.autograd.grad(score, maps), strict=True):
+    for (branch, seen), x, g in zip(found.items(), maps, torch.autograd.grad(score, maps), strict=True):
         h, w = x.shape[2:]
         small = torch.zeros(1, 1, h, w)
         for channel in range(x.shape[1]):
             small[0, 0] += g[0, channel].sum() / (h * w) * x[0, channel].detach()
         expected = nn.functional.interpolate(small.clamp(min=0), (49, 35), mode="bilinear")[0, 0]
-        np.testing.assert_allclose(evidence, expected, atol=1e-6, err_msg=branch)
+        np.testing.assert_allclose(seen, expected, atol=1e-6, err_msg=branch)
     number, probability = predicted_class(model, image)
     assert 0 <= number < 5 and 0.2 <= probability <= 1
     with pytest.raises(ConfigError, match="class 5 does not exist"):

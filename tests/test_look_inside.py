@@ -38,7 +38,9 @@ def texts(app: AppTest) -> str:
     return " ".join(each.value for each in (*app.markdown, *app.caption, *app.info, *app.error))
 
 
-def key(what: str, pixel: tuple[int, int] = (20, 7), side: int = 32, name: str = NAME, **asked: Any) -> look_inside.Key:
+def key_of(
+    what: str, pixel: tuple[int, int] = (20, 7), side: int = 32, name: str = NAME, **asked: Any
+) -> look_inside.Key:
     image = subjects.read_image(NAME, "ankle boot", None, side)
     return look_inside.view_key(name, 0, image, what, look_inside.Asked(pixel, **asked))
 
@@ -124,7 +126,7 @@ def test_a_network_can_be_beside_itself(results: Path) -> None:
 
 @pytest.mark.parametrize("pixel", [(20, 7), (0, 0), (31, 31)])
 def test_maps_of_the_page_equal_those_of_insight(pixel: tuple[int, int]) -> None:
-    view = look_inside._view(key("attention", pixel))
+    view = look_inside._view(key_of("attention", pixel))
     found = open_network(NAME)
     image = subjects.read_image(NAME, "ankle boot", None, 32)
     with np.load(io.BytesIO(view.arrays)) as arrays:
@@ -143,7 +145,7 @@ QUICK = ("attention", "rollout", "features")
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in WHAT if name != "segments"],
 )
 def test_every_view_is_drawn(what: str) -> None:
-    view = look_inside._view(key(what, side=64))
+    view = look_inside._view(key_of(what, side=64))
     assert view.pictures and view.said
     for png in view.pictures.values():
         assert min(Image.open(io.BytesIO(png)).size) > 200
@@ -156,10 +158,10 @@ def test_another_pixel_or_block_of_an_image_does_not_run_the_network_again() -> 
     model = subjects.network(NAME, 0).model
     hook = model.register_forward_pre_hook(lambda *_: runs.append(1))
     try:
-        views = [look_inside._view(key("attention", pixel)) for pixel in ((20, 7), (3, 30))]
-        look_inside._view(key("attention", (3, 30), block="stages.2.branches.1.0"))
+        views = [look_inside._view(key_of("attention", pixel)) for pixel in ((20, 7), (3, 30))]
+        look_inside._view(key_of("attention", (3, 30), block="stages.2.branches.1.0"))
         assert len(runs) == 1
-        look_inside._view(key("attention", side=64))
+        look_inside._view(key_of("attention", side=64))
         assert len(runs) == 2
     finally:
         hook.remove()
@@ -204,13 +206,13 @@ def test_another_pixel_draws_a_view_of_the_whole_image_only_once(
 
 def test_a_view_that_a_network_lacks_is_reported_in_one_sentence(results: Path) -> None:
     with pytest.raises(ConfigError, match="segment"):
-        look_inside._view(key("segments"))
+        look_inside._view(key_of("segments"))
 
 
 def test_figures_for_papers_are_drawn_on_demand() -> None:
-    [(stem, picture)] = look_inside._view(key("rollout")).pictures.items()
-    assert b"<svg" in look_inside._file(key("rollout"), stem, "svg")[:1000]
-    paper, shown = (Image.open(io.BytesIO(one)) for one in (look_inside._file(key("rollout"), stem, "png"), picture))
+    [(stem, picture)] = look_inside._view(key_of("rollout")).pictures.items()
+    assert b"<svg" in look_inside._file(key_of("rollout"), stem, "svg")[:1000]
+    paper, shown = (Image.open(io.BytesIO(one)) for one in (look_inside._file(key_of("rollout"), stem, "png"), picture))
     assert paper.width == pytest.approx(2 * shown.width, abs=2)
 
 

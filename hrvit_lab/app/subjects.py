@@ -116,6 +116,34 @@ def sample_sheet(dataset: str) -> Path:
     return FOLDER / f"{dataset}.png"
 
 
+def read_truth(network_name: str, choice: str, side: int) -> NDArray[np.uint8] | None:
+    """The class of each pixel of a scene that was chosen, (side, side), numbered as the network's classes are.
+
+    None for other images, whose classes are not known.
+    """
+    from PIL import Image, ImageOps
+
+    about = shipped().get(network_name)
+    if about is None or choice not in (names := samples(network_name)) or not label_sheet(about.dataset).is_file():
+        return None
+    labels = _cut(label_sheet(about.dataset), names.index(choice))
+    return np.array(ImageOps.fit(labels, (side, side), Image.Resampling.NEAREST))
+
+
+def label_sheet(dataset: str) -> Path:
+    """The classes of each pixel of a data set's scenes, as grey values; a strip like that of `sample_sheet`."""
+    return FOLDER / f"{dataset}.labels.png"
+
+
+def _cut(path: Path, number: int) -> "Image":
+    """A square of a strip."""
+    from PIL import Image
+
+    with Image.open(path) as sheet:
+        side_px = sheet.height
+        return sheet.crop((side_px * number, 0, side_px * (number + 1), side_px))
+
+
 def read_image(network_name: str, choice: str, uploaded: bytes | None, side: int) -> NDArray[np.uint8]:
     """The chosen image, scaled to cover a square and cropped to its centre: (side, side, 3).
 
@@ -132,10 +160,7 @@ def read_image(network_name: str, choice: str, uploaded: bytes | None, side: int
             raise ConfigError("no image is uploaded yet; choose a file")
         image = read_upload(uploaded)
     elif about is not None and choice in (names := samples(network_name)):
-        with Image.open(sample_sheet(about.dataset)) as sheet:
-            side_px = sheet.height
-            left = side_px * names.index(choice)
-            image = sheet.crop((left, 0, left + side_px, side_px)).convert("RGB")
+        image = _cut(sample_sheet(about.dataset), names.index(choice)).convert("RGB")
     else:
         image = read_photograph(choice.removeprefix("photograph "))
     return np.array(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))

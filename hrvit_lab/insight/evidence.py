@@ -3,6 +3,7 @@
 Sources: arXiv 1610.02391 (Grad-CAM); arXiv 1311.2901, section 4.2 (occlusion).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,15 @@ def occlusion_evidence(model: nn.Module, image_1CHW: Tensor, class_number: int, 
             for (top, left), score in zip(some, scores_B.tolist(), strict=True):
                 drops[top : top + patch_px, left : left + patch_px] = float(whole[class_number]) - score
     return drops
+
+
+def class_label(class_names: Sequence[str], number: int) -> str:
+    """A class in words.
+
+    >>> class_label(("coat", "bag"), 1), class_label((), 1)
+    ('bag (class 1)', 'class 1')
+    """
+    return f"{class_names[number]} (class {number})" if number < len(class_names) else f"class {number}"
 
 
 def check_class(number: int, classes: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from hrvit_lab import cli
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.insight.attention import BlockAttention, block_attention, mean_over_heads, remarks
 from hrvit_lab.insight.contributions import contributions
-from hrvit_lab.insight.evidence import gradient_evidence, occlusion_evidence, predicted_class
+from hrvit_lab.insight.evidence import class_label, gradient_evidence, occlusion_evidence, predicted_class
 from hrvit_lab.insight.features import coloured, feature_maps
 from hrvit_lab.insight.locate import on_image, pixels_of, token_at
 from hrvit_lab.insight.places import find_blocks
@@ -260,11 +260,7 @@ def seen_class(subject: Subject) -> Shown:
     patch = max(1, min(subject.size) // OCCLUSIONS)
     occlusion = occlusion_evidence(subject.model, subject.tensor, number, patch)
     gradients = gradient_evidence(subject.model, subject.tensor, number) if isinstance(subject.model, HRViT) else {}
-    names = subject.network.class_names
-
-    def named(one: int) -> str:
-        return f"{names[one]} (class {one})" if one < len(names) else f"class {one}"
-
+    named = partial(class_label, subject.network.class_names)
     figure = pictures.evidence(subject.image, gradients, occlusion, patch, named(number), subject.label, subject.note)
     said = f"largest score: {named(predicted)}, softmax {probability:.2f}; evidence for {named(number)}"
     return Shown({"evidence": figure}, {"occlusion": occlusion, **gradients}, said)

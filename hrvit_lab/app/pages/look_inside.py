@@ -33,7 +33,7 @@ INTRODUCTION = (
     "downloaded with its numbers."
 )
 WARNING = ":material/warning: "
-LAST_BLOCK = "the last of the finest branch"
+LAST_BLOCK, PREDICTED = "the last of the finest branch", "the predicted class"
 
 
 def show() -> None:
@@ -54,12 +54,12 @@ def show() -> None:
                 "What", list(WHAT), default="attention", key="what", required=True, bind="query-params",
                 format_func=_words, label_visibility="collapsed",
             ) or "attention"  # fmt: skip
-            asked = Asked(pixel, _block(found, what))
+            asked = Asked(pixel, _block(found, what), _class(found, what), _truth(name, choice, side))
             if len(shown) > 1 and "beside" in WHAT[what].reads:
                 _draw(2, found, name, image, what, asked._replace(beside=_version(shown[1][1])))
             for place, column in enumerate(st.columns(len(shown), gap="large")):
                 with column:
-                    _draw(place, *shown[place], image, what, asked)
+                    _draw(place, *shown[place], image, what, _of_second(asked, found, shown[1][0]) if place else asked)
     except ConfigError as error:
         st.error(plain(error), icon=":material/error:")
 
@@ -106,6 +106,11 @@ def _image_choice(found: "NamedNetwork", name: str) -> tuple[str, int]:
         help="The image is scaled to a square of this side. The first one is that of the training, if it is known.",
     )  # fmt: skip
     return choice, side
+
+
+def _truth(name: str, choice: str, side: int) -> bytes | None:
+    found = subjects.read_truth(name, choice, side)
+    return None if found is None else found.tobytes()
 
 
 def _upload(choice: str) -> bytes | None:
@@ -156,6 +161,21 @@ def _block(found: "NamedNetwork", what: str) -> str | None:
     return chosen if chosen in names else None
 
 
+def _class(found: "NamedNetwork", what: str) -> int | None:
+    """The class whose evidence is shown; None: the predicted one."""
+    if "class_number" not in WHAT[what].reads or not (names := _class_names(found)):
+        return None
+    chosen = st.selectbox("Evidence for", [PREDICTED, *names], key=f"class of {found.name}", width=360)
+    return names.index(chosen) if chosen in names else None
+
+
+def _class_names(found: "NamedNetwork") -> list[str]:
+    """The classes in words; each differs from all others."""
+    from hrvit_lab.insight.evidence import class_label
+
+    return [class_label(found.class_names, number) for number in range(int(getattr(found.model, "num_classes", 0)))]
+
+
 def _blocks(found: "NamedNetwork") -> list[str]:
     from hrvit_lab.insight.attention import attention_blocks
 
@@ -166,10 +186,12 @@ def _blocks(found: "NamedNetwork") -> list[str]:
 
 
 class Asked(NamedTuple):
-    """What is asked of a network and an image: fields of `Subject`."""
+    """What is asked of a network and an image: fields of `Subject`, so small or flat that they can be in a key."""
 
     pixel: tuple[int, int] | None = None
     block: str | None = None
+    class_number: int | None = None
+    truth: bytes | None = None
     beside: tuple[str, int] | None = None
 
 
@@ -190,15 +212,35 @@ def view_key(name: str, modified_ns: int, image: NDArray[np.uint8], what: str, a
     return Key(name, modified_ns, image.tobytes(), image.shape[0], what, asked._replace(**unread))
 
 
+def _of_second(asked: Asked, first: "NamedNetwork", second: "NamedNetwork") -> Asked:
+    """The same block, class and truth for the second network; a sentence if it lacks one."""
+    block, number, truth = asked.block, asked.class_number, asked.truth
+    if block is not None and block not in _blocks(second):
+        st.caption(plain(f"{second.name} has no block {block} with attention; its own {LAST_BLOCK} is shown."))
+        block = None
+    if number is not None:
+        name, number = _class_names(first)[number], same_class(first, second, number)
+        if number is None:
+            st.caption(plain(f"{second.name} has no {name}; {PREDICTED} is shown."))
+    if second.class_names != first.class_names:
+        truth = None
+    return asked._replace(block=block, class_number=number, truth=truth)
+
+
+def same_class(first: "NamedNetwork", second: "NamedNetwork", number: int) -> int | None:
+    """The number of a class of the first network in the second: that of the same name, or without names, the same."""
+    if number < len(first.class_names):
+        name = first.class_names[number]
+        return second.class_names.index(name) if name in second.class_names else None
+    return number if not second.class_names and number < len(_class_names(second)) else None
+
+
 def _draw(place: int, found: "NamedNetwork", name: str, image: NDArray[np.uint8], what: str, asked: Asked) -> None:
     """The figures of a view, with the sentence and the files.
 
     Args:
         place: on the page: 0 is the first network, 1 the second, 2 is of both.
     """
-    if place == 1 and asked.block is not None and asked.block not in _blocks(found):
-        st.caption(plain(f"{found.name} has no block {asked.block} with attention; its own {LAST_BLOCK} is shown."))
-        asked = asked._replace(block=None)
     key = view_key(name, subjects.modified(name), image, what, asked)
     try:
         view = _view(key)
@@ -286,7 +328,10 @@ def _subject(key: Key, version: tuple[str, int], asked: Asked) -> "Subject":
         return _attention(*version, key.pixels, key.side)
 
     pixel = asked.pixel or (key.side // 2, key.side // 2)
-    return Subject(found, image, tensor, pixel, asked.block, attention_of=attention_of)
+    truth = None
+    if asked.truth is not None:
+        truth = np.frombuffer(asked.truth, np.uint8).reshape(key.side, key.side).astype(np.int64)
+    return Subject(found, image, tensor, pixel, asked.block, asked.class_number, truth, attention_of=attention_of)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -1,0 +1,105 @@
+"""What is chosen on the page "Look inside" reaches the figures: class, truth, pixel."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_app import run
+from test_look_inside import NAME, columns_of_figures, draw_look_inside, key_of, said, texts
+
+from hrvit_lab.app import subjects
+from hrvit_lab.app.pages import look_inside
+from hrvit_lab.insight.evidence import occlusion_evidence
+from hrvit_lab.insight.segments import segments
+from hrvit_lab.network.named import NamedNetwork
+from hrvit_lab.train.data.composites import open_composites
+from hrvit_lab.train.data.find import DEBIAN_FASHION_MNIST
+from hrvit_lab.train.transforms.normalise import Normalise
+
+pytestmark = pytest.mark.usefixtures("main_module")
+
+# -- classes ----------------------------------------------------------------------------------------------
+
+
+def test_the_class_of_the_evidence_can_be_chosen(results: Path) -> None:
+    """The second network has the class of the same name, and says so if it has none."""
+    app = run(draw_look_inside)
+    for key, value in (
+        ("network", f"{NAME} (trained)"), ("what", "evidence"), (f"class of {NAME}", "bag (class 8)"),
+        ("beside", "hrvit_nano (random weights)"),
+    ):  # fmt: skip
+        widget = app.segmented_control(key=key) if key == "what" else app.selectbox(key=key)
+        widget.set_value(value).run()
+    assert not app.exception and not app.error
+    left, right = columns_of_figures(app)
+    assert "evidence for bag \\(class 8\\)" in said(left)
+    assert "has no bag" in said(right) and "largest score\\: class" in said(right)
+    # The same arrays as with --class 8.
+    found, image = subjects.network(NAME, 0), subjects.read_image(NAME, "ankle boot", None, 32)
+    expected = occlusion_evidence(found.model, Normalise(found.mean, found.std)(image)[None], 8, 4)
+    with np.load(io.BytesIO(look_inside._view(key_of("evidence", class_number=8)).arrays)) as arrays:
+        np.testing.assert_allclose(arrays["occlusion"], expected, atol=1e-6)
+
+
+def test_the_same_class_of_another_network_has_the_same_name() -> None:
+    def network(names: tuple[str, ...], classes: int) -> NamedNetwork:
+        model = torch.nn.Identity()
+        model.num_classes = classes  # type: ignore[assignment]
+        return NamedNetwork("any", model, "", trained=False, class_names=names)
+
+    clothes, others, unnamed = network(("coat", "bag"), 2), network(("bag", "hat"), 2), network((), 3)
+    assert look_inside.same_class(clothes, others, 1) == 0
+    assert look_inside.same_class(clothes, others, 0) is None
+    assert look_inside.same_class(clothes, unnamed, 1) is None
+    assert look_inside.same_class(unnamed, clothes, 1) is None
+    assert look_inside.same_class(unnamed, network((), 2), 1) == 1
+    assert look_inside.same_class(unnamed, network((), 2), 2) is None
+
+
+# -- the truth of scenes ------------------------------------------------------------------------------------
+
+SEGMENTER = "hrvit_nano.composites"
+
+
+def test_the_classes_of_scenes_are_those_of_the_generated_data_set() -> None:
+    """The sheets hold scenes 0, 1, 2, 5, 6 and 8 of the test scenes."""
+    if not DEBIAN_FASHION_MNIST.is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    scenes = open_composites("val", None, size=128)
+    for name, index in zip(subjects.samples(SEGMENTER), (0, 1, 2, 5, 6, 8), strict=True):
+        image, labels, _ = scenes.drawn(index)
+        assert np.array_equal(subjects.read_image(SEGMENTER, name, None, 128), image)
+        assert np.array_equal(subjects.read_truth(SEGMENTER, name, 128), labels)  # type: ignore[arg-type]
+
+
+def test_a_scene_is_shown_with_its_errors() -> None:
+    """The pixels that differ from the truth; those of another scene are many more."""
+    names, found = subjects.samples(SEGMENTER), subjects.network(SEGMENTER, 0)
+    assert subjects.read_truth(SEGMENTER, "photograph chelsea", 128) is None
+    assert subjects.read_truth(NAME, "ankle boot", 32) is None and subjects.read_truth("hrvit_b1", names[0], 64) is None
+    wrong = np.zeros((len(names), len(names)))
+    for i, name in enumerate(names):
+        image = subjects.read_image(SEGMENTER, name, None, 128)
+        predicted = segments(found.model, Normalise(found.mean, found.std)(image)[None]).prediction
+        for j, other in enumerate(names):
+            wrong[i, j] = 100 * (predicted != subjects.read_truth(SEGMENTER, other, 128)).mean()
+    assert np.diag(wrong).mean() < 15 and (wrong.argmin(1) == np.arange(len(names))).all()
+    truth = subjects.read_truth(SEGMENTER, names[2], 128)
+    assert truth is not None
+    image = subjects.read_image(SEGMENTER, names[2], None, 128)
+    asked = look_inside.Asked((3, 4), truth=truth.tobytes())
+    view = look_inside._view(look_inside.view_key(SEGMENTER, 0, image, "segments", asked))
+    with np.load(io.BytesIO(view.arrays)) as arrays:
+        assert np.array_equal(arrays["wrong"], arrays["prediction"] != truth)
+    assert f"Wrong: {wrong[2, 2]:.1f} % of the pixels" in view.said and "px of a boundary" in view.said
+
+
+def test_the_page_of_a_segmenter_shows_errors_at_boundaries(results: Path) -> None:
+    app = run(draw_look_inside)
+    app.selectbox(key="network").set_value(f"{SEGMENTER} (trained)").run()
+    app.segmented_control(key="what").set_value("segments").run()
+    assert not app.exception and not app.error and "px of a boundary" in texts(app)
+    app.selectbox(key=f"image of {SEGMENTER}").set_value("photograph chelsea").run()
+    assert not app.exception and "px of a boundary" not in texts(app)
