@@ -70,6 +70,12 @@ def test_the_command_serves_this_machine_only_in_any_folder(tmp_path: Path) -> N
         assert server.lives
 
 
+def test_both_copies_of_the_settings_are_equal() -> None:
+    """Not a link: without its target, as on some Windows machines, the app would listen to all."""
+    one, other = (ROOT / place / ".streamlit" / "config.toml" for place in (".", "hrvit_lab/app"))
+    assert not one.parent.is_symlink() and one.read_bytes() == other.read_bytes()
+
+
 def test_options_of_streamlit_and_of_the_app_reach_them() -> None:
     """Options of a user come after ours, so that they win."""
     own, of_streamlit = command_line._split(["--runs", "r", "--profile", "p", "--", "--server.address", "0.0.0.0"])
