@@ -268,6 +268,18 @@ def test_published_figures_are_shown_beside_ours(results: Path) -> None:
     assert charts(app) == 1
 
 
+def test_printed_costs_at_several_sizes_are_separate_charts(results: Path) -> None:
+    app = run(draw_published)
+    assert any("MiT\\: no printed MACs are known" in caption.value for caption in app.caption)
+    key = "miou [ade20k, published]"
+    app.session_state["accuracy"] = key
+    app.run()
+    [cost] = [choice for choice in app.button_group if choice.key == f"cost of {key}"]
+    assert not app.exception and charts(app) == 1
+    assert cost.options == ["MACs at 512×512 px", "MACs at 512×2048 px", "parameters"]
+    assert any("CSWin\\: its MACs are printed for 512×2048 px" in caption.value for caption in app.caption)
+
+
 # -- charts -----------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from hrvit_lab.published import published_results
 from hrvit_lab.study import limits as limits_module
 from hrvit_lab.study.limits import Limit, parse_limits, within
 from hrvit_lab.study.points import Points, collect, pareto_front
+from hrvit_lab.study.published_points import absent, config_of
 from hrvit_lab.study.quantities import Quantity
 from hrvit_lab.train.__main__ import main as train
 
@@ -115,6 +116,54 @@ def test_published_networks_are_points(reference: Points) -> None:
     top1, macs = of(reference, "top1", "published"), of(reference, "macs", "224×224 px, as published")
     b1 = rows[(rows["name"] == "hrvit_b1") & rows[top1.key].notna()].iloc[0]
     assert (b1[top1.key], b1[macs.key], b1["params"]) == (80.5, 2.7e9, 19.7e6)
+
+
+def test_printed_flops_are_at_the_size_for_which_they_are_printed(reference: Points) -> None:
+    """MACs of the config at that size are near the printed ones: at another size they would be at least 1.9 times."""
+    sizes = set()
+    for result in published_results():
+        config = config_of(result)
+        assert (result.gflops is None) == (result.flops_resolution is None)
+        if result.flops_resolution is None or result.gflops is None or config is None:
+            continue
+        own = count(config, result.flops_resolution).macs
+        assert own / float(result.gflops) / 1e9 == pytest.approx(1, abs=0.12), result.key
+        quantity = of(reference, "macs", "{}×{} px, as".format(*result.flops_resolution))
+        [point] = reference.table[
+            (reference.table["source"] == result.source)
+            & (reference.table["config_id"] == config.id)
+            & reference.table[quantity.key].notna()
+        ].to_dict("records")
+        assert point[quantity.key] == float(result.gflops) * 1e9
+        sizes.add(result.flops_resolution)
+    assert sizes == {(224, 224), (512, 512), (512, 2048)}
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "expected"),
+    [
+        ("imagenet-1k", "224×224", ["MiT: no printed MACs are known for these accuracies of the SegFormer paper"]),
+        (
+            "ade20k",
+            "512×512",
+            ["CSWin: its MACs are printed for 512×2048 px", "HRFormer: no mIoU on ade20k is known"],
+        ),
+        (
+            "ade20k",
+            "512×2048",
+            [
+                "HRViT: its MACs are printed for 512×512 px",
+                "MiT: its MACs are printed for 512×512 px",
+                "HRFormer: no mIoU on ade20k is known",
+            ],
+        ),
+    ],
+)
+def test_absent_architectures_are_named_with_the_reason(
+    reference: Points, data: str, size: str, expected: list[str]
+) -> None:
+    score = of(reference, "miou" if data == "ade20k" else "top1", f"{data}, published")
+    assert absent(score, of(reference, "macs", f"{size} px, as published")) == expected
 
 
 def test_published_networks_have_the_configs_of_their_published_counts(reference: Points) -> None:

@@ -27,6 +27,7 @@ class PublishedResult:
         metric, value: ``top1`` or ``miou``, in percent.
         params_m: million parameters; None where none is printed.
         gflops: what the source calls GFLOPs: multiply-accumulates, by the source's own convention.
+        flops_resolution: height and width in pixels for which they are printed; None where none are.
     """
 
     source: str
@@ -39,11 +40,17 @@ class PublishedResult:
     value: Decimal
     params_m: Decimal | None
     gflops: Decimal | None
+    flops_resolution: tuple[int, int] | None
 
     @property
     def key(self) -> str:
         """What a study file calls it: ``hrvit_b1 ade20k segformer``."""
         return " ".join(filter(None, (self.model, self.dataset, self.head)))
+
+    @property
+    def family(self) -> str:
+        """Name of the architecture, a value of ``FAMILIES``."""
+        return FAMILIES[self.model.partition("_")[0]]
 
     def columns(self, ours: Mapping[str, float]) -> Columns:
         """What a study's table says of it beside ours, given ``params``, ``macs`` and ``macs_paper`` or some of them.
@@ -109,6 +116,9 @@ class PublishedAblation:
         return said
 
 
+FAMILIES = {"hrvit": "HRViT", "cswin": "CSWin", "mit": "MiT", "hrformer": "HRFormer"}
+"""Architectures with published results, by the first word of a model's name."""
+
 METRIC_LABELS = {"top1": "top-1", "miou": "mIoU"}
 
 
@@ -136,6 +146,7 @@ def published_results() -> tuple[PublishedResult, ...]:
             value=Decimal(row["value"]),
             params_m=_decimal(row["params_m"]),
             gflops=_decimal(row["gflops_as_published"]),
+            flops_resolution=_size(row["flops_resolution"]),
         )
         for row in _read("published.csv")
     )
@@ -171,3 +182,10 @@ def _read(name: str) -> list[dict[str, str]]:
 
 def _decimal(text: str) -> Decimal | None:
     return Decimal(text) if text else None
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    height, width = text.split("x")
+    return int(height), int(width)

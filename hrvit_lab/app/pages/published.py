@@ -15,6 +15,7 @@ from hrvit_lab.study.analysis import results
 from hrvit_lab.study.columns import AGREES, cell, comparisons
 from hrvit_lab.study.files import find_study, load_study
 from hrvit_lab.study.points import Points, collect
+from hrvit_lab.study.published_points import AS_PUBLISHED, absent
 from hrvit_lab.study.quantities import Quantity
 from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.space import expand
@@ -69,7 +70,7 @@ def _draw_chart(points: Points) -> None:
         costs = _costs(points, points.quantities[y or scores[0].key])
         x = st.segmented_control(
             "Cost", [q.key for q in costs], default=costs[0].key, key=f"cost of {y}", required=True,
-            format_func=lambda key: points.quantities[key].label,
+            format_func=lambda key: _cost_label(points.quantities[key], costs),
         )  # fmt: skip
     vertical, horizontal = points.quantities[y or scores[0].key], points.quantities[x or costs[0].key]
     shown = points.table[points.table[[vertical.key, horizontal.key]].notna().all(axis=1)]
@@ -82,6 +83,14 @@ def _draw_chart(points: Points) -> None:
         data=scatter_values(data, horizontal, vertical, "source"),
         alt=f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
     )  # fmt: skip
+    if missing := absent(vertical, horizontal):
+        st.caption(plain(f"Not in this chart: {'; '.join(missing)}."))
+
+
+def _cost_label(cost: Quantity, offered: Sequence[Quantity]) -> str:
+    """Its name; with the input size if the same cost is printed for several."""
+    several = sum(each.metric == cost.metric for each in offered) > 1
+    return f"{cost.label} at {cost.conditions.removesuffix(AS_PUBLISHED)}" if several else cost.label
 
 
 def _costs(points: Points, score: Quantity) -> Sequence[Quantity]:
