@@ -16,9 +16,11 @@ from hrvit_lab.insight.contributions import contributions
 from hrvit_lab.insight.hooks import capture
 from hrvit_lab.insight.rollout import branch_rollout, network_rollout
 from hrvit_lab.insight.statistics import attention_statistics
+from hrvit_lab.insight.views_command import VIEWS, Subject
 from hrvit_lab.network.blocks import Attention
 from hrvit_lab.network.build import build
 from hrvit_lab.network.model import HRViT
+from hrvit_lab.network.named import NamedNetwork
 
 # -- contributions ----------------------------------------------------------------------------------------------------
 
@@ -155,6 +157,25 @@ def test_rollout_of_two_blocks_is_the_product_of_their_maps(variant: str) -> Non
     np.testing.assert_allclose(
         branch_rollout([first, second], token, residual=0)[3], (b @ a)[11 * 9 + 4].reshape(13, 9)[3], atol=1e-6
     )
+
+
+def test_the_view_has_the_rollout_of_every_branch_and_stage() -> None:
+    """Of two blocks each, by a product of dense matrices; and that of the network is as without known attention."""
+    model, image = network("cross_shaped"), torch.randn(1, 3, 64, 64)
+    blocks = block_attention(model, image)
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    subject = Subject(NamedNetwork("small", model, "random", trained=False), pixels, image, (41, 22))
+    shown = VIEWS["rollout"](subject)
+    assert list(shown.figures) == ["rollout", "branch_rollout"]
+    assert set(shown.arrays) == {f"{stage}branch {branch}" for stage in ("", "stage 0, ") for branch in (0, 1)}
+    for branch, stride in ((0, 4), (1, 8)):
+        first, second = (one.of_all().mean(0) for one in blocks if one.place.branch == branch)
+        token, side = (41 // stride, 22 // stride), 64 // stride
+        expected = second @ (0.5 * np.eye(side * side) + 0.5 * first)
+        expected = expected[token[0] * side + token[1]].reshape(side, side)
+        np.testing.assert_allclose(shown.arrays[f"stage 0, branch {branch}"], expected, atol=1e-6)
+        through = network_rollout(model, image, branch, token)
+        np.testing.assert_allclose(shown.arrays[f"branch {branch}"], through, atol=1e-7)
 
 
 def test_rollout_needs_blocks_of_one_branch() -> None:

@@ -51,7 +51,7 @@ def test_the_command_writes_figures_and_the_arrays_of_the_functions(
     assert root.main(arguments.split()) == 0
     printed = capsys.readouterr().out
     assert REMARK in printed and SILENT in printed and "not shown" not in printed
-    stems = {"attention_heads", *WHAT}
+    stems = {"attention_heads", "branch_rollout", *WHAT}
     expected = {f"{stem}.{ending}" for stem in stems for ending in ("png", "svg")} | {f"{name}.npz" for name in WHAT}
     assert {path.name for path in Path("out").iterdir()} == expected | {"about.json"}
     for stem in stems:

@@ -160,6 +160,7 @@ def test_another_pixel_or_block_of_an_image_does_not_run_the_network_again() -> 
     try:
         views = [look_inside._view(key_of("attention", pixel)) for pixel in ((20, 7), (3, 30))]
         look_inside._view(key_of("attention", (3, 30), block="stages.2.branches.1.0"))
+        look_inside._view(key_of("rollout", (3, 30)))
         assert len(runs) == 1
         look_inside._view(key_of("attention", side=64))
         assert len(runs) == 2
@@ -210,9 +211,11 @@ def test_a_view_that_a_network_lacks_is_reported_in_one_sentence(results: Path) 
 
 
 def test_figures_for_papers_are_drawn_on_demand() -> None:
-    [(stem, picture)] = look_inside._view(key_of("rollout")).pictures.items()
-    assert b"<svg" in look_inside._file(key_of("rollout"), stem, "svg")[:1000]
-    paper, shown = (Image.open(io.BytesIO(one)) for one in (look_inside._file(key_of("rollout"), stem, "png"), picture))
+    [(stem, picture)] = look_inside._view(key_of("features")).pictures.items()
+    assert b"<svg" in look_inside._file(key_of("features"), stem, "svg")[:1000]
+    paper, shown = (
+        Image.open(io.BytesIO(one)) for one in (look_inside._file(key_of("features"), stem, "png"), picture)
+    )
     assert paper.width == pytest.approx(2 * shown.width, abs=2)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.insight.attention import BlockAttention, block_attention
+from hrvit_lab.insight.attention import BlockAttention, block_attention, mean_over_heads
 from hrvit_lab.insight.heads import Size, on_tokens, pulled
 from hrvit_lab.insight.locate import check_token
 from hrvit_lab.insight.places import check_image
@@ -47,8 +47,7 @@ def branch_rollout(
             "the blocks of one branch and stage"
         )
     last = blocks[-1]
-    amounts_n = _one_hot(last.size, token).to(last.heads.q_hnd.device)
-    amounts_n = _moved(last, amounts_n)
+    amounts_n = torch.from_numpy(mean_over_heads(last.of_token(token))).to(last.heads.q_hnd.device).double().flatten()
     for one in reversed(blocks[:-1]):
         amounts_n = residual * amounts_n + (1 - residual) * _moved(one, amounts_n)
     return amounts_n.view(last.size).float().cpu().numpy()
@@ -56,7 +55,13 @@ def branch_rollout(
 
 @torch.no_grad()
 def network_rollout(
-    model: nn.Module, image_1CHW: Tensor, branch: int, token: tuple[int, int], *, residual: float = RESIDUAL
+    model: nn.Module,
+    image_1CHW: Tensor,
+    branch: int,
+    token: tuple[int, int],
+    *,
+    residual: float = RESIDUAL,
+    attention: Sequence[BlockAttention] | None = None,
 ) -> NDArray[Any]:
     """Where a token of a branch's last map comes from, in tokens of the stem's map. An approximation.
 
@@ -70,15 +75,14 @@ def network_rollout(
         branch: 0 is the finest.
         token: (row, column) in that branch.
         residual: 0 to 1.
+        attention: of all blocks for this image, if it is known; otherwise the network is run.
     Returns:
         (H, W) of the stem's map, at a quarter of the image's sides; it sums to 1.
     Raises:
         ConfigError: for a network without attention, or a branch or token that it does not have.
     """
     image = check_image(image_1CHW)
-    found: dict[tuple[int, int], list[BlockAttention]] = {}
-    for one in block_attention(model, image_1CHW):
-        found.setdefault((one.place.stage, one.place.branch), []).append(one)
+    found = by_branch(block_attention(model, image_1CHW) if attention is None else attention)
     model = cast(HRViT, model)
     sizes = model.config.map_sizes(image)
     if not 0 <= branch < len(sizes):
@@ -95,6 +99,14 @@ def network_rollout(
         else:
             amounts = _unfused(model.fusions[stage], amounts, sizes, model.config.upsample)
     return amounts[0].view(sizes[0]).float().cpu().numpy()
+
+
+def by_branch(attention: Sequence[BlockAttention]) -> dict[tuple[int, int], list[BlockAttention]]:
+    """The blocks of every (stage, branch), in the order of execution."""
+    found: dict[tuple[int, int], list[BlockAttention]] = {}
+    for one in attention:
+        found.setdefault((one.place.stage, one.place.branch), []).append(one)
+    return found
 
 
 def _one_hot(size: Size, token: tuple[int, int]) -> Tensor:

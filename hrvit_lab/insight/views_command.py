@@ -18,7 +18,7 @@ from hrvit_lab.insight.features import coloured, feature_maps
 from hrvit_lab.insight.locate import on_image, pixels_of, token_at
 from hrvit_lab.insight.places import find_blocks
 from hrvit_lab.insight.receptive_field import receptive_fields
-from hrvit_lab.insight.rollout import network_rollout
+from hrvit_lab.insight.rollout import branch_rollout, by_branch, network_rollout
 from hrvit_lab.insight.segments import IGNORED, boundary_errors, segments
 from hrvit_lab.insight.similarity import similarity
 from hrvit_lab.insight.statistics import attention_statistics
@@ -155,20 +155,30 @@ def attention(subject: Subject) -> Shown:
 
 
 def rollout(subject: Subject) -> Shown:
-    """Through the whole network, from every branch's last map."""
+    """Through the whole network, from every branch's last map; and through the blocks of each branch and stage."""
     model = _hrvit(subject)
     found: dict[str, NDArray[Any]] = {}
     drawn: dict[str, tuple[NDArray[Any], Box]] = {}
     for branch, side in enumerate(model.config.strides):
         token = token_at(subject.pixel, subject.size, (side, side))
-        map_hw = network_rollout(model, subject.tensor, branch, token)
+        map_hw = network_rollout(model, subject.tensor, branch, token, attention=subject.attention)
         found[f"branch {branch}"] = map_hw
         place = pixels_of(token, subject.size, (side, side))
         drawn[f"branch {branch}"] = on_image(map_hw, subject.size, (4, 4)), _rectangle(place)
     counts = [int((map_hw > 0).sum()) for map_hw in found.values()]
     said = f"tokens of the stem that reach the token, by branch: {', '.join(f'{count:,}' for count in counts)}"
-    figure = pictures.rollouts(subject.image, drawn, subject.pixel, subject.label, subject.note)
-    return Shown({"rollout": figure}, found, said)
+    of_branch = {}
+    for key, blocks in by_branch(subject.attention).items():
+        stride = blocks[-1].place.stride
+        map_hw = branch_rollout(blocks, token_at(subject.pixel, subject.size, stride))
+        found[f"stage {key[0]}, branch {key[1]}"] = map_hw
+        of_branch[key] = on_image(map_hw, subject.size, stride), _box(blocks[-1], subject), len(blocks)
+    about = subject.pixel, subject.label, subject.note
+    figures = {
+        "rollout": pictures.rollouts(subject.image, drawn, *about),
+        "branch_rollout": pictures.branch_rollouts(subject.image, of_branch, *about),
+    }
+    return Shown(figures, found, said)
 
 
 def paths(subject: Subject) -> Shown:

@@ -20,7 +20,7 @@ WHAT = {
     "attention": What(
         "where a pixel attends, in every branch and stage, and in every head of one block", ("pixel", "block")
     ),
-    "rollout": What("where the tokens of a pixel come from, through all blocks and fusions", ("pixel",)),
+    "rollout": What("where the tokens of a pixel come from, through the network and through each branch", ("pixel",)),
     "contributions": What("what attention, parallel convolution, shortcut and FFN add to the residual stream"),
     "statistics": What("attention distance, entropy, and diversity of heads"),
     "receptive_field": What("which pixels change the tokens of a pixel, with the areas of 50 and 99 %", ("pixel",)),

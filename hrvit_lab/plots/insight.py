@@ -36,17 +36,12 @@ def attention_montage(
         maps: by (stage, branch): the map on the image, (H, W), and the token's box in pixels.
         pixel: (row, column).
     """
-    stages, branches = sorted({key[0] for key in maps}), sorted({key[1] for key in maps})
-    rows = [
-        [_attention(image, maps.get((stage, branch)), pixel) for stage in stages]
-        for branch in branches
-    ]  # fmt: skip
-    return panels(
-        rows, f"Where a pixel attends – {subject}",
+    return _montage(
+        {place: _attention(image, found, pixel) for place, found in maps.items()},
+        f"Where a pixel attends – {subject}",
         f"Attention of the token at the cross (row {pixel[0]}, column {pixel[1]}; its outline is the token), mean over "
         "heads, last block of each branch and stage. Grey: no attention.",
-        note=note, row_names=[f"branch {branch}" for branch in branches],
-        column_names=[f"stage {stage}" for stage in stages], scale=(*RELATIVE, "attention weight of a token"),
+        note, "attention weight of a token",
     )  # fmt: skip
 
 
@@ -93,6 +88,31 @@ def rollouts(
         f"Where the last token of each branch at the cross (row {pixel[0]}, column {pixel[1]}) comes from. An "
         "approximation: residual streams count half, and fusions are linear maps with equal paths.",
         note=note, scale=(*RELATIVE, "share of a token of the stem"),
+    )  # fmt: skip
+
+
+def branch_rollouts(
+    image: NDArray[Any],
+    maps: Mapping[tuple[int, int], tuple[NDArray[Any], Box, int]],
+    pixel: Pixel,
+    subject: str,
+    note: str = "",
+) -> Figure:
+    """Where a token comes from through the blocks of its branch and stage.
+
+    Args:
+        maps: by (stage, branch): the map on the image, (H, W), the token's box in pixels, and the number of blocks.
+    """
+    drawn = {
+        place: _attention(image, (map_HW, box), pixel, f"{blocks} block{'s' if blocks > 1 else ''}")
+        for place, (map_HW, box, blocks) in maps.items()
+    }
+    return _montage(
+        drawn, f"Attention rollout through the blocks of a branch – {subject}",
+        f"Where the token at the cross (row {pixel[0]}, column {pixel[1]}) of the last block of each branch and stage "
+        "attends, carried back to the input of the first one; residual streams between them count half. The rollout "
+        "of one block is its attention.",
+        note, "share of a token at the first block's input",
     )  # fmt: skip
 
 
@@ -250,6 +270,18 @@ def _attention(
     map_HW, box = found
     most = f"largest {percent(float(map_HW.max()))}"
     return Panel(f"{name}\n{most}" if name else most, over(image, map_HW), (pixel,), (box,))
+
+
+def _montage(
+    drawn: Mapping[tuple[int, int], Panel | None], title: str, caption: str, note: str, meaning: str
+) -> Figure:
+    """Panels by (stage, branch): a row for each branch, a column for each stage."""
+    stages, branches = (sorted({key[axis] for key in drawn}) for axis in (0, 1))
+    return panels(
+        [[drawn.get((stage, branch)) for stage in stages] for branch in branches], title, caption, note=note,
+        row_names=[f"branch {branch}" for branch in branches], column_names=[f"stage {stage}" for stage in stages],
+        scale=(*RELATIVE, meaning),
+    )  # fmt: skip
 
 
 def percent(share: float) -> str:
