@@ -2,6 +2,8 @@
 
 import doctest
 import io
+import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -11,15 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 from test_app import run
 
+from hrvit_lab import create_model
 from hrvit_lab.app import subjects
 from hrvit_lab.app.pages import look_inside
 from hrvit_lab.config import PRESETS, ConfigError, shipped
 from hrvit_lab.insight.attention import block_attention
 from hrvit_lab.insight.what import WHAT
 from hrvit_lab.network.named import open_network
+from hrvit_lab.train.data import image_files, photographs
 from hrvit_lab.train.transforms.normalise import Normalise
 
 pytestmark = pytest.mark.usefixtures("main_module")
@@ -264,6 +269,48 @@ def test_trainings_of_the_owners_folder_are_offered(tmp_path: Path, monkeypatch:
     assert not app.exception and len(app.error) == 1
 
 
+def test_weights_beside_a_config_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/insight.md says of published weights: a file of any kind, and a config that names a preset."""
+    folder, outside = tmp_path / "runs" / "published", tmp_path / "outside"
+    for each in (folder, outside, tmp_path / "runs" / "bare"):
+        each.mkdir(parents=True)
+    monkeypatch.setattr("sys.argv", ["app.py", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
+    model = create_model("hrvit_nano", num_classes=10)
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, folder / "nano.pth")
+    save_file({name: each.contiguous() for name, each in model.state_dict().items()}, folder / "nano.safetensors")
+    torch.save(model.state_dict(), outside / "secret.pth")
+    (folder / "leads-out.pth").symlink_to(outside / "secret.pth")
+    (tmp_path / "runs" / "leads-out").symlink_to(outside)
+    shutil.copy(outside / "secret.pth", tmp_path / "runs" / "bare" / "nano.pth")  # without a config
+    (folder / "notes.txt").write_text("no weights")
+    for each in (folder, outside):
+        (each / "config.yaml").write_text("preset: hrvit_nano\nnum_classes: 10\n")
+    found = {name: path for name, path in subjects.networks().items() if str(tmp_path) in path}
+    assert found == {f"weights published/{name}": str(folder / name) for name in ("nano.pth", "nano.safetensors")}
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        for path in found.values():
+            opened = subjects.network(path, subjects.modified(path))
+            assert torch.equal(opened.model(image), model.eval()(image)) and opened.trained
+    app = run(draw_look_inside)
+    app.selectbox(key="network").set_value("weights published/nano.pth").run()
+    assert not app.exception and not app.error and "nano.pth" in texts(app).replace("\\", "")
+    assert "Random weights" not in texts(app)
+
+
+def test_weights_that_changed_are_read_again(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("preset: hrvit_nano\n")
+    before = []
+    for number in range(2):
+        torch.manual_seed(number)
+        torch.save(create_model("hrvit_nano").state_dict(), tmp_path / "nano.pth")
+        os.utime(tmp_path / "nano.pth", (1e9 + number, 1e9 + number))
+        os.utime(tmp_path / "config.yaml", (1e9 - 1, 1e9 - 1))
+        path = str(tmp_path / "nano.pth")
+        before.append(subjects.network(path, subjects.modified(path)).model.state_dict()["stem.conv1.weight"])
+    assert not torch.equal(*before)
+
+
 def test_short_trainings_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "train" / "mine"
     folder.mkdir(parents=True)
@@ -301,3 +348,33 @@ def test_an_upload_is_shown_unchanged() -> None:
     assert np.array_equal(subjects.read_image(NAME, subjects.UPLOADED, file.getvalue(), 48), pixels)
     with pytest.raises(ConfigError, match="no image is uploaded yet"):
         subjects.read_image(NAME, subjects.UPLOADED, None, 48)
+
+
+def test_an_image_is_decoded_once(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads by their content, photographs by their name; once for each side."""
+    decoded: list[str] = []
+
+    def counted(name: str, decode: Any) -> Any:
+        def count_and_decode(*arguments: Any) -> Any:
+            decoded.append(name)
+            return decode(*arguments)
+
+        return count_and_decode
+
+    monkeypatch.setattr(image_files, "decode_image", counted("bytes", image_files.decode_image))
+    monkeypatch.setattr(photographs, "read_photograph", counted("photograph", photographs.read_photograph))
+    subjects._square.clear()
+    file = io.BytesIO()
+    Image.fromarray(np.full((48, 48, 3), 77, np.uint8)).save(file, "PNG")
+    for network in (NAME, NAME, "hrvit_b1"):
+        image = subjects.read_image(network, subjects.UPLOADED, file.getvalue(), 32)
+        assert image.shape == (32, 32, 3) and (image == 77).all()
+        image[:] = 0  # each caller has its own copy
+    assert decoded == ["bytes"]
+    assert subjects.read_image(NAME, subjects.UPLOADED, file.getvalue(), 64).shape == (64, 64, 3)
+    assert decoded == ["bytes"] * 2
+    app = run(draw_look_inside)
+    app.selectbox(key="image of hrvit_micro.fashion_mnist").set_value("photograph chelsea").run()
+    for _ in range(2):
+        app.run()
+    assert not app.exception and decoded == ["bytes", "bytes", "photograph", "bytes"]  # a photograph is a file

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.network.weight_files import SUFFIXES, WEIGHTS
 
 REFERENCE = Path(__file__).resolve().parents[2] / "studies" / "measured"
 """Studies whose results come with the repository; absent from an installed package."""
@@ -13,6 +14,9 @@ SHORT = "train"
 
 TRAININGS = ("result.json", "recipe.yaml")
 """Files of which a training's folder has at least one; a training by a recipe begins with the second."""
+
+CONFIG = "config.yaml"
+MOST_LISTED = 200
 
 
 def results_root(arguments: list[str]) -> Path:
@@ -63,6 +67,30 @@ def find_trainings(runs: Path, results: Path) -> dict[str, Path]:
             name += f" in {folder.parent.name}"
         found[name] = folder
     return found
+
+
+def find_networks(runs: Path, results: Path) -> dict[str, Path]:
+    """Networks with weights by unique names, newest first, as `hrvit_lab.network.named.open_network` takes them.
+
+    They are the folders of trainings, and other files of weights in folders directly in `runs` that have a config.yaml.
+    Links that lead out of these folders don't count.
+    """
+    found = {name: folder for name, folder in find_trainings(runs, results).items() if _weights_of(folder)}
+    folders = [folder for folder in _folders_with(CONFIG, runs).values() if folder not in found.values()]
+    files = [file for folder in folders for file in folder.iterdir() if file.suffix in SUFFIXES and _is_inside(file)]
+    newest = sorted(files, key=lambda file: (-file.stat().st_mtime_ns, str(file)))[:MOST_LISTED]
+    return found | {f"weights {file.parent.name}/{file.name}": file for file in newest}
+
+
+def _weights_of(folder: Path) -> Path | None:
+    """The weights of a training with a config; None if there are none."""
+    first = next((path for name in WEIGHTS if (path := folder / name).is_file()), None)
+    return first if first is not None and _is_inside(first) and _is_inside(folder / CONFIG) else None
+
+
+def _is_inside(file: Path) -> bool:
+    """Whether it is a file, and no link that leads out of the folder above its own."""
+    return file.is_file() and file.resolve().is_relative_to(file.parent.parent.resolve())
 
 
 def is_by_recipe(folder: Path) -> bool:

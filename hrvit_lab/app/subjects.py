@@ -1,5 +1,6 @@
 """The networks and images that "Look inside" offers. Uploads are bounded, and no path comes from a page."""
 
+import hashlib
 import io
 import sys
 import warnings
@@ -11,7 +12,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from hrvit_lab.app import memory_cap
-from hrvit_lab.app.folders import find_trainings, results_root, runs_root
+from hrvit_lab.app.folders import find_networks, results_root, runs_root
 from hrvit_lab.app.memory_cap import MAX_BYTES, MAX_SIDE, check_weights
 from hrvit_lab.config import PRESETS, SEGMENTERS, read_config, shipped
 from hrvit_lab.config.shipped import FOLDER
@@ -34,14 +35,9 @@ SIDES = (224, 64, 128, 320, 512)
 def networks() -> dict[str, str]:
     """Names as they are shown, and what `open_network` takes: shipped weights first, then trainings, then presets."""
     found = {f"{name} (trained)": name for name in shipped()}
-    trainings = find_trainings(runs_root(sys.argv[1:]), results_root(sys.argv[1:]))
-    found |= {name: str(path) for name, path in trainings.items() if has_weights(path)}
+    own = find_networks(runs_root(sys.argv[1:]), results_root(sys.argv[1:]))
+    found |= {name: str(path) for name, path in own.items()}
     return found | {f"{name} (random weights)": name for name in (*PRESETS, *SEGMENTERS)}
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether the network of a training can be loaded."""
-    return (folder / "config.yaml").is_file() and any(folder.glob("*.safetensors"))
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the network")
@@ -88,9 +84,20 @@ def check_view(found: "NamedNetwork", side: int, what: str) -> None:
 
 
 def modified(name: str) -> int:
-    """When the files of a training last changed; 0 for other networks."""
+    """When the files of a training, or of a folder with weights, last changed; 0 for other networks."""
     path = Path(name)
-    return max((file.stat().st_mtime_ns for file in path.glob("*")), default=0) if path.is_dir() else 0
+    if name in shipped() or not path.exists():
+        return 0
+    folder = path if path.is_dir() else path.parent
+    return max((_time(file) for file in folder.glob("*")), default=0)
+
+
+def _time(file: Path) -> int:
+    """When a file last changed; 0 if it is gone, as a temporary file of a training may be."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def images(network_name: str) -> list[str]:
@@ -145,20 +152,28 @@ def _cut(path: Path, number: int) -> "Image":
 
 
 def read_image(network_name: str, choice: str, uploaded: bytes | None, side: int) -> NDArray[np.uint8]:
-    """The chosen image, scaled to cover a square and cropped to its centre: (side, side, 3).
+    """The chosen image, scaled to cover a square and cropped to its centre: (side, side, 3). It is decoded once.
 
     Raises:
         ConfigError: if an upload is missing, too large or no image.
     """
+    if choice != UPLOADED:
+        return _square(network_name, choice, "", side, None)
+    if uploaded is None:
+        raise ConfigError("no image is uploaded yet; choose a file")
+    return _square("", choice, hashlib.sha256(uploaded).hexdigest(), side, uploaded)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _square(network_name: str, choice: str, digest: str, side: int, _uploaded: bytes | None) -> NDArray[np.uint8]:
+    """As `read_image`; the digest stands for the upload, so that its bytes are not kept."""
     from PIL import Image, ImageOps
 
     from hrvit_lab.train.data.photographs import read_photograph
 
     about = shipped().get(network_name)
-    if choice == UPLOADED:
-        if uploaded is None:
-            raise ConfigError("no image is uploaded yet; choose a file")
-        image = read_upload(uploaded)
+    if _uploaded is not None:
+        image = read_upload(_uploaded)
     elif about is not None and choice in (names := samples(network_name)):
         image = _cut(sample_sheet(about.dataset), names.index(choice)).convert("RGB")
     else:

@@ -19,8 +19,8 @@ from hrvit_lab.devices import find_device
 from hrvit_lab.environment import environment
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import write_atomically, write_csv
-from hrvit_lab.network.checkpoint_files import RUN_WEIGHTS
 from hrvit_lab.network.checkpoints import load_checkpoint
+from hrvit_lab.network.weight_files import RUN_WEIGHTS
 from hrvit_lab.train import assemble
 from hrvit_lab.train.data.samples import Samples
 from hrvit_lab.train.distributed import joined

@@ -18,8 +18,6 @@ from safetensors.torch import load_file
 from hrvit_lab.cli import printable
 from hrvit_lab.errors import ConfigError
 
-RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
-"""Files of weights in the folder of a training by a recipe, the first choice first."""
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
 MAX_PICKLE_BYTES = 16 * 1024**2
 """Maximum size of the pickle with names and offsets. It is much larger in memory; 1,000 tensors take 0.2 MB."""

@@ -23,13 +23,11 @@ from hrvit_lab.config.text import shortened
 from hrvit_lab.errors import suggest
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_network
 from hrvit_lab.network.build import build, create_model
-from hrvit_lab.network.checkpoint_files import RUN_WEIGHTS
 from hrvit_lab.network.checkpoints import load_checkpoint
 from hrvit_lab.network.seeding import seeded
+from hrvit_lab.network.weight_files import WEIGHTS
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WEIGHTS = (*RUN_WEIGHTS, "model.safetensors")
-"""Files of weights in the folder of a training, the first choice first."""
 MAX_CLASS_NAME = 60
 MAX_SCALE = 1000
 """Means and standard deviations of other sizes are those of no images in 0…1."""

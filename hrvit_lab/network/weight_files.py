@@ -1,0 +1,10 @@
+"""Names of files of weights, without any slow import."""
+
+RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
+"""In the folder of a training by a recipe, the first choice first."""
+
+WEIGHTS = (*RUN_WEIGHTS, "model.safetensors")
+"""In the folder of any training, the first choice first."""
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Of files that are offered as weights; `hrvit_lab.network.checkpoints.load_checkpoint` reads files of any name."""
