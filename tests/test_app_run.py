@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,20 @@ from test_chart_view import charts_of
 from test_report import write_study
 from torch import nn
 
-from hrvit_lab.app import keeper, processes, run_choices, watch
+from hrvit_lab.app import keeper, processes, run_choices, search_time, watch
 from hrvit_lab.app.processes import MOST_RUNNING, Process, Request
 from hrvit_lab.app.run_choices import Composed
 from hrvit_lab.app.search_progress import by_method, is_search, read_search
+from hrvit_lab.app.search_time import how_long
 from hrvit_lab.app.training_progress import read_training, seconds_of_recipe
+from hrvit_lab.cli import rough_duration
 from hrvit_lab.config import ConfigError, preset
 from hrvit_lab.search import __main__ as search_command
+from hrvit_lab.search.files import find_search
+from hrvit_lab.search.genome import Space
+from hrvit_lab.search.run import Search
+from hrvit_lab.search.spec import load_search
+from hrvit_lab.search.state import State, advance, read_state, write_state
 from hrvit_lab.study.run import run_study
 from hrvit_lab.study.status import read_status, still_running
 from hrvit_lab.study.store import Store
@@ -385,7 +393,7 @@ def test_a_search_is_read_from_its_files(tmp_path: Path) -> None:
     assert search_command.main([str(tmp_path / "small.yaml"), "--out", str(results), "--jobs", "1"]) == 0
     progress = read_search(folder)
     assert progress is not None and progress.finished
-    assert progress.total == 12 * 2 * 2 == progress.done
+    assert progress.total == 12 * 2 * 2 == progress.done and progress.left_s == 0
     written = pd.read_csv(folder / "search" / "hypervolume.csv")
     pd.testing.assert_frame_equal(progress.history[list(written)], written, check_dtype=False)
     means = by_method(progress.history)
@@ -400,6 +408,46 @@ def test_a_search_is_read_from_its_files(tmp_path: Path) -> None:
     assert not seen.complete and seen.search is not None and seen.search.done == 48
     (folder / "search" / "search.yaml").write_text("- not a search")
     assert watch.look(watch.find_runs(results, tmp_path)["search small"]).search is None
+
+
+def test_the_time_of_a_search_is_that_of_an_earlier_run_by_its_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_time, "choose_jobs", lambda *_: (2, ""))
+    spec = load_search(find_search("cpu_nano"))
+    folder = tmp_path / "cpu_nano"
+    search = Search("cpu_nano", spec, folder)
+    runs = len(search.runs)
+    search.own_folder.mkdir(parents=True)
+    assert "unknown until the first generation" in how_long("cpu_nano", spec, 500, folder)
+    for place, run in enumerate(search.runs):  # 1 s each 100 networks; the first run has ended
+        state = State(evaluations=200, seconds=2.0, exhausted=place == 0)
+        write_state(search.state_file(*run), state, search.digest)
+    left = (500 - 200) * (runs - 1)
+    expected = rough_duration(left / 100 / 2)
+    assert how_long("cpu_nano", spec, 500, folder) == (
+        f"500 networks in each of {runs} runs. About {expected}, estimated from an earlier run of this search."
+    )
+    assert "All of them are evaluated" in how_long("cpu_nano", spec, 200, folder)
+    write_state(search.state_file(*search.runs[0]), State(evaluations=200, seconds=2.0), "another search")
+    assert "unknown" in how_long("cpu_nano", spec, 500, folder)
+    trained = load_search(find_search("segmenter_budget"))
+    assert trained.trainings is not None and "is trained" in how_long("x", trained, None, folder)
+
+
+def test_a_search_keeps_the_time_of_its_generations(tmp_path: Path) -> None:
+    space = Space(load_search(find_search("cpu_nano")))
+    times = [state.seconds for state in islice(advance(space, "random", 0, tmp_path / "s.json", "x"), 2)]
+    assert 0 < times[0] < times[1]
+    kept = read_state(tmp_path / "s.json", "x")
+    assert kept is not None and kept.seconds == times[1]
+    raw = json.loads((tmp_path / "s.json").read_text())
+    (tmp_path / "s.json").write_text(json.dumps({key: value for key, value in raw.items() if key != "seconds"}))
+    old = read_state(tmp_path / "s.json", "x")
+    assert old is not None and (old.seconds, old.evaluations) == (0, kept.evaluations)
+    (tmp_path / "s.json").write_text(json.dumps(raw | {"seconds": float("nan")}))
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_state(tmp_path / "s.json", "x")
 
 
 def test_a_long_history_is_thinned_out() -> None:
@@ -479,6 +527,7 @@ def test_a_search_is_started(page: AppTest, results: Path, monkeypatch: pytest.M
     shown = page.dataframe[0].value.set_index("setting")["value"]
     assert shown["networks per run"] == "200" and shown["methods"] == "NSGA-II and random search"
     assert "MACs, lower" in shown["better is"]
+    assert "unknown until the first generation" in page.info[0].value
     assert "hrvit_lab.search cpu_nano" in page.code[0].value
     page.button(key="start").click().run()
     assert not page.exception and page.selectbox(key="run").value == "search cpu_nano"

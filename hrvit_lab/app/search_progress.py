@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from hrvit_lab import cli
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.curves_chart import curves_chart
-from hrvit_lab.cli import show_size
+from hrvit_lab.app.search_time import seconds_left
 from hrvit_lab.config import ConfigError
 from hrvit_lab.plots.search import NAMES
 from hrvit_lab.search.run import Search
@@ -30,6 +31,7 @@ class SearchProgress:
         done: networks that are evaluated, in all runs; 0 for a search with trainings.
         total: of how many.
         finished: whether its results are written.
+        left_s: estimated time of the rest in seconds; None if it is unknown.
     """
 
     spec: SearchSpec
@@ -37,6 +39,7 @@ class SearchProgress:
     done: int
     total: int
     finished: bool
+    left_s: float | None
 
 
 def is_search(folder: Path) -> bool:
@@ -63,14 +66,17 @@ def _read(folder: Path, changes: list[int]) -> SearchProgress | None:
     total = 0 if search.spec.trainings else budget * len(search.runs)
     history = pd.DataFrame(history_rows(states), columns=["method", "seed", "evaluations", "hypervolume"])
     written = (folder / "table.csv").exists()
-    return SearchProgress(search.spec, history, done, total, written and done >= total)
+    left_s = seconds_left(search, states) if total else None
+    return SearchProgress(search.spec, history, done, total, written and done >= total, left_s)
 
 
 def draw_progress(progress: SearchProgress, running: bool) -> None:
     """The bar, or a sentence where there is none."""
     if progress.total:
         share = min(1.0, progress.done / progress.total)
-        st.progress(share, f"{progress.done:,} of {progress.total:,} networks, in all runs")
+        left = progress.left_s if running and share < 1 else None
+        said = f", about {cli.rough_duration(left)} left" if left is not None else ""
+        st.progress(share, f"{progress.done:,} of {progress.total:,} networks, in all runs{said}")
     elif running:
         st.progress(0.0, "Networks are being trained; the log below says how many.")
 
@@ -97,7 +103,7 @@ def draw_hypervolume(progress: SearchProgress) -> None:
 
 def _conditions(spec: SearchSpec) -> str:
     seeds = f"{len(spec.budget.seeds)} seed{'s' * (len(spec.budget.seeds) != 1)}"
-    return f"{', '.join(spec.objectives)} at {show_size(spec.resolution)} px; mean and range over {seeds}"
+    return f"{', '.join(spec.objectives)} at {cli.show_size(spec.resolution)} px; mean and range over {seeds}"
 
 
 def by_method(history: pd.DataFrame) -> pd.DataFrame:

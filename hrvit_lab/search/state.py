@@ -6,6 +6,8 @@ same networks as an uninterrupted one.
 
 import itertools
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,7 @@ class State:
         archive: non-dominated genomes so far.
         history: (evaluations, hypervolume) after each generation.
         exhausted: whether no new network can be found.
+        seconds: wall time of all finished generations.
     """
 
     generation: int = 0
@@ -47,6 +50,7 @@ class State:
     archive: list[Genome] = field(default_factory=list)
     history: list[tuple[int, float]] = field(default_factory=list)
     exhausted: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
 class Evaluator:
@@ -105,6 +109,7 @@ def advance(
     _extend(archive, state.archive, score(state.archive))
     best, worst = box(space, score)
     while state.evaluations < budget.evaluations and not state.exhausted:
+        began = time.perf_counter()
         met: dict[Genome, None] = {}
 
         def observed(genomes: Sequence[Genome], met: dict[Genome, None] = met) -> Scores:
@@ -122,6 +127,7 @@ def advance(
         state.exhausted = not new
         state.archive = archive.genomes
         state.history.append((state.evaluations, hypervolume(archive.objectives, best, worst)))
+        state.seconds += time.perf_counter() - began
         check()
         write_state(path, state, digest)
         yield state
@@ -154,6 +160,7 @@ def read_state(path: Path, digest: str) -> State | None:
             archive=[tuple(map(int, genome)) for genome in raw["archive"]],
             history=[(int(evaluations), float(volume)) for evaluations, volume in raw["history"]],
             exhausted=bool(raw["exhausted"]),
+            seconds=_seconds(raw.get("seconds", 0.0)),  # states of earlier versions have none
         )
     except FileNotFoundError:
         return None
@@ -161,6 +168,13 @@ def read_state(path: Path, digest: str) -> State | None:
         raise
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} can't be read ({type(error).__name__}); remove it to start this run again") from None
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError
+    return seconds
 
 
 def enumerate_all(space: Space, progress: Callable[[int], None] = lambda _: None) -> tuple[int, list[Genome], float]:

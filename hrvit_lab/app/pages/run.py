@@ -13,6 +13,7 @@ from hrvit_lab import cli
 from hrvit_lab.app import processes, run_choices, watch
 from hrvit_lab.app.folders import results_root, runs_root
 from hrvit_lab.app.run_choices import AXES, BASES, DATA, MEASURED, SIDES, Composed, words
+from hrvit_lab.app.search_time import how_long
 from hrvit_lab.app.training_progress import seconds_of_recipe
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
@@ -319,5 +320,6 @@ def _draw_search(spec: SearchSpec, evaluations: int | None, request: processes.R
         about |= {"trained networks": str(spec.trainings.networks), "proposed by": spec.trainings.sampler}
     about["input"] = f"{height} × {width} px"
     st.dataframe(pd.DataFrame(about.items(), columns=["setting", "value"]), hide_index=True, width="stretch")
+    st.info(plain(how_long(request.target, spec, evaluations, results / request.target)), icon=":material/schedule:")
     st.caption(f"Results: `{results / request.target}`, an ordinary study of the networks found. In a terminal:")
     st.code(request.command, language=None, wrap_lines=True)
