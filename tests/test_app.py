@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,9 +91,19 @@ def test_app_opens_on_the_first_page(results: Path) -> None:
 # -- studies ----------------------------------------------------------------------------------------------
 
 
-def test_without_results_the_page_says_what_to_run(results: Path) -> None:
+def test_a_first_visit_shows_a_study_of_the_repository_and_leads_to_run(results: Path) -> None:
     app = run(draw_studies)
-    assert "python -m hrvit_lab.study branch_sweep" in app.info[0].value
+    assert "hrvit-lab study branch_sweep" in app.info[0].value
+    [link] = app.get("page_link")
+    assert (link.proto.label, link.proto.page) == ("Run a study", "run")
+    assert app.selectbox(key="study").options == [f"{folder.name}, with the repository" for folder in MEASURED]
+    assert len(charts_of(app)) == 1 and len(app.dataframe[0].value) == len(pd.read_csv(MEASURED[0] / "table.csv"))
+
+
+def test_without_any_study_the_page_says_what_to_run(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "REFERENCE", results / "none")
+    app = run(draw_studies)
+    assert "hrvit-lab study branch_sweep" in app.info[0].value and app.get("page_link")
     assert not app.selectbox
 
 
@@ -100,7 +111,8 @@ def test_a_study_is_shown(results: Path) -> None:
     folder = write_study(results / "branches")
     app = run(draw_studies)
     assert app.title[0].value == "How many branches?"
-    assert app.selectbox(key="study").options == ["branches"]
+    assert app.selectbox(key="study").options[:2] == ["branches", f"{MEASURED[0].name}, with the repository"]
+    assert not app.get("page_link")
     assert app.selectbox(key="y of branches").value == "top1"
     assert app.selectbox(key="x of branches").value == "macs"
     assert "top-1 on digits (proxy), %" in app.selectbox(key="y of branches").options
@@ -188,14 +200,73 @@ def test_chart_texts_are_titles_and_rounded_values(folder: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("errors", [False, True])
 @pytest.mark.parametrize("folder", DRAWN, ids=lambda folder: folder.name)
-def test_points_on_the_front_are_named(folder: Path) -> None:
+def test_all_points_of_a_study_are_named(folder: Path, errors: bool) -> None:
     loaded = read_results(folder)
-    data, _ = studies.chart_data(loaded, *loaded.spec.axes_of_tradeoff)
-    named = data[data["place"] != ""]
-    assert len(named) >= min(3, len(data))
-    on_front = data[data["front"]]  # a network with two rows (as is, and matched) is named once
-    assert {*zip(on_front["x"], on_front["y"], strict=True)} <= {*zip(named["x"], named["y"], strict=True)}
+    data, _ = studies.chart_data(loaded, *loaded.spec.axes_of_tradeoff, errors)
+    assert 4 <= len(data) <= 12 and (data["place"] != "").all()
+
+
+def test_variants_that_are_one_network_are_one_point_with_both_names() -> None:
+    loaded = read_results(next(folder for folder in MEASURED if folder.name == "branch_sweep"))
+    data, _ = studies.chart_data(loaded, "macs", "top1")
+    assert len(data) == loaded.table["config_id"].nunique() == len(loaded.table) - 1
+    joint = data[data["name"].str.contains(" = ")]
+    assert joint["name"].tolist() == ["branches=4 = branches=4, equal macs"]
+    [row] = loaded.table[loaded.table["variant"] == "branches=4"].to_dict("records")
+    assert joint[["x", "y"]].to_numpy().tolist() == [[row["macs"], row["top1"]]]
+
+
+def test_networks_with_other_values_or_without_an_id_stay_apart(results: Path) -> None:
+    folder = write_study(results / "branches")
+    table = pd.read_csv(folder / "table.csv")
+    table.loc[1, ["macs", "top1"]] = table.loc[0, ["macs", "top1"]].to_numpy()
+    for ids, number in (("aab", 2), ("abc", 3), ("--c", 3)):
+        table.assign(config_id=pd.Series([*ids]).replace("-", None)).to_csv(folder / "table.csv", index=False)
+        assert len(studies.chart_data(read_results(folder), "macs", "top1")[0]) == number
+    table.assign(config_id="a").to_csv(folder / "table.csv", index=False)
+    assert len(studies.chart_data(read_results(folder), "macs", "top1")[0]) == 2  # the third has another accuracy
+
+
+def test_error_rates_are_shown_on_a_logarithmic_axis(results: Path) -> None:
+    folder = write_study(results / "branches")
+    app = run(draw_studies)
+    app.toggle(key="error of branches").set_value(True).run()
+    assert not app.exception
+    [chart] = charts_of(app)
+    assert chart["title"]["text"] == ["top-1 error on digits (proxy) against", "MACs"]
+    up = chart["layer"][0]["encoding"]["y"]
+    assert up["scale"]["type"] == "log" and up["title"][0] == "top-1 error on digits (proxy), %"
+    data, _ = studies.chart_data(read_results(folder), "macs", "top1", errors=True)
+    scores = pd.read_csv(folder / "table.csv")["top1"]
+    assert data["y"].tolist() == pytest.approx((100 - scores).tolist())
+    assert (data["y_high"] - data["y"]).tolist() == pytest.approx([0.5] * 3)
+    assert data["front"].tolist() == studies.chart_data(read_results(folder), "macs", "top1")[0]["front"].tolist()
+    app.selectbox(key="y of branches").set_value("params").run()
+    assert not app.toggle
+
+
+def test_the_table_has_the_percentiles_of_latency() -> None:
+    loaded = read_results(next(folder for folder in MEASURED if "latency_ms_p10" in pd.read_csv(folder / "table.csv")))
+    app = AppTest.from_function(draw_one_table, default_timeout=TIMEOUT_S).run()
+    assert not app.exception
+    shown = app.dataframe[0].value
+    first = loaded.table.iloc[0]
+    ends = [format_value(METRICS["latency_ms"], first[f"latency_ms_{end}"]) for end in ("p10", "p90")]
+    assert shown["latency, p10–p90"].tolist()[0] == f"{ends[0]} to {ends[1]}"
+    assert shown["latency, p10–p90"].isna().tolist() == loaded.table["latency_ms_p10"].isna().tolist()
+
+
+def draw_one_table() -> None:
+    import pandas as pd
+    from test_app import MEASURED
+
+    from hrvit_lab.app.pages import studies
+    from hrvit_lab.study.results import read_results
+
+    folder = next(folder for folder in MEASURED if "latency_ms_p10" in pd.read_csv(folder / "table.csv"))
+    studies.draw_table(read_results(folder))
 
 
 @settings(max_examples=100, deadline=None)
@@ -232,6 +303,18 @@ def test_a_name_is_placed_at_the_first_free_position() -> None:
     assert point_names.place_names(apart, names, [3, 0, 1, 2], "upper left") == [
         "upper right", "upper left", "upper right", "upper left"
     ]  # fmt: skip
+
+
+def test_of_ten_names_all_have_room_and_of_many_all_but_a_few() -> None:
+    """Two clusters of points are the hard case: most names are far from their points."""
+    for seed in range(100):
+        random = Random(seed)
+        centres = [(random.randint(150, 490), random.randint(120, 250)) for _ in range(2)]
+        points = [(x + random.gauss(0, 20), y + random.gauss(0, 20)) for x, y in centres for _ in range(12)]
+        names = [f"branches={number}, wide" for number in range(24)]
+        ten = [*range(5), *range(12, 17)]
+        assert "" not in point_names.place_names(np.array(points)[ten], names[:10], range(10), "upper left")
+        assert point_names.place_names(np.array(points), names, range(24), "upper left").count("") <= 5
 
 
 @pytest.mark.parametrize("name", ["study.yaml", "table.csv"])

@@ -4,6 +4,7 @@ import ast
 import doctest
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_spreads_end_on_a_logarithmic_axis_but_not_in_the_file() -> None:
     x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
     ends: dict[str, list[Any]] = {f"{q.key}{end}": [] for q in (x, y) for end in (" low", " high", " disturbed")}
     table = pd.DataFrame(
-        {"name": ["a", "b"], "source": "s", "kind": "HRViT", x.key: [1.0, 1000], y.key: [1.0, 2]}
+        {"name": ["a", "b"], "source": "s", "kind": "HRViT", "config_id": None, x.key: [1.0, 1000], y.key: [1.0, 2]}
         | {key: [None, None] for key in ends}
     ).assign(**{"macs low": [-5.0, 990], "macs high": [7.0, 1010]})
     data = scatter_data(table, x, y, "source")
@@ -167,3 +168,31 @@ def test_title_and_conditions_fit_a_telephone() -> None:
     for role in ("role-title-text", "role-title-subtitle"):
         assert 200 < widest(drawn, role) <= 360, role
     assert float(drawn.get("width", 0)) < 420
+
+
+def test_a_line_leads_from_a_point_to_a_name_far_from_it() -> None:
+    """In pixels of the drawn chart: it begins at the point and ends at the name."""
+    x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
+    table = pd.DataFrame(
+        {"name": [f"network {place}" for place in range(9)], "source": "s", "kind": "HRViT", "config_id": None}
+        | {x.key: [*range(100, 108), 300], y.key: [*range(100, 108), 300]}
+        | {f"{q.key}{end}": None for q in (x, y) for end in (" low", " high", " disturbed")}
+    )
+    data = scatter_data(table, x, y, "source")
+    far = data[data["place"].str.startswith("far")]
+    assert len(far) >= 2 and (data["place"] != "").all()
+    chart = scatter_chart(data, x, y, {"name": "variant"}, "source").properties(width=640, height=370)
+    drawn = ET.fromstring(svg(chart))
+    lines = [line for line in drawn.iter(f"{NAMESPACE}line") if line.get("stroke-width") == "0.7"]
+    assert len(lines) == len(far)
+    start = {_moved(line) for line in lines}
+    circles = {_moved(p) for p in drawn.iter(f"{NAMESPACE}path") if p.get("aria-roledescription") == "point"}
+    assert start <= circles
+    ends = [(_moved(line)[0] + float(line.get("x2", 0)), _moved(line)[1] + float(line.get("y2", 0))) for line in lines]
+    texts = [_moved(text) for text in drawn.iter(f"{NAMESPACE}text") if "".join(text.itertext()) in set(far["name"])]
+    assert all(min(abs(a - x) + abs(b - y) for a, b in texts) < 13 for x, y in ends)
+
+
+def _moved(element: ET.Element) -> tuple[float, float]:
+    x, y = re.findall(r"-?[\d.]+", element.get("transform", ""))[:2]
+    return round(float(x), 2), round(float(y), 2)

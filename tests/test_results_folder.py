@@ -455,8 +455,9 @@ def shown_everywhere(kept: Results) -> None:
     result_table(kept.spec, kept.table, 100)
     Page(render(kept, {}))
     if len(kept.metrics) > 1 and kept.comparable:
-        studies.tradeoff_chart(kept, *kept.metrics[:2])
-        studies.chart_data(kept, *kept.metrics[:2])
+        x, y = kept.metrics[:2]
+        studies.tradeoff_chart(kept, x, y)
+        studies.chart_data(kept, x, y)
 
 
 def drawn_everywhere(kept: Results) -> None:

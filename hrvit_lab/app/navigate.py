@@ -1,4 +1,4 @@
-"""Links from a network to Build, Compare and Look inside, with what they show in their addresses."""
+"""Links between pages: from a network to Build, Compare and Look inside, with what they show in their addresses."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -76,6 +76,11 @@ def _link(file: str, label: str, query: Mapping[str, str | list[str]]) -> None:
         st.Page(page.show, title=page.title, url_path=address(page)), label=plain(label),
         icon=f":material/{page.icon}:", query_params=query,
     )  # fmt: skip
+
+
+def link_to_run() -> None:
+    """Draw a link that opens Run, where a study can be started."""
+    _link("run", "Run a study", {})
 
 
 def _remember(config: NetworkConfig) -> None:

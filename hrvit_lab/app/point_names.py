@@ -30,6 +30,19 @@ PLACES: dict[str, tuple[int, int, Literal["left", "center", "right"]]] = {
 }
 """Offset of a name from its point in pixels (x to the right, y down), and its alignment."""
 
+FAR = 20
+"""A name at least so many pixels above or below its point has a line to it."""
+
+_FAR_SIDES: tuple[tuple[int, int, Literal["left", "center", "right"]], ...] = (
+    (14, -1, "left"), (-14, -1, "right"), (14, 1, "left"), (-14, 1, "right"), (0, -1, "center"), (0, 1, "center"),
+    (50, -1, "left"), (-50, -1, "right"), (50, 1, "left"), (-50, 1, "right"),
+)  # fmt: skip
+PLACES |= {
+    f"far {distance} {number}": (dx, sign * distance, align)
+    for distance in (28, 46, 66, 90, 120)
+    for number, (dx, sign, align) in enumerate(_FAR_SIDES)
+}
+
 
 def positions(
     values: NDArray[np.float64], low: float, high: float, length: int, padding: int, logarithmic: bool = False
@@ -53,7 +66,8 @@ def box(point: NDArray[np.float64], name: str, place: str) -> NDArray[np.float64
 def place_names(points: NDArray[np.float64], names: Sequence[str], order: Sequence[int], first: str) -> list[str]:
     """A key of ``PLACES`` for each name, or "" for a name without room.
 
-    A name stays within the plot area, and covers neither another name nor the point of another.
+    A name stays within the plot area, and covers neither another name nor the point of another. Places beside the
+    point are tried before those far from it.
 
     Args:
         points: pixels from the left and from the top, (n, 2).

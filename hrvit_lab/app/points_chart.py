@@ -1,5 +1,6 @@
 """Charts of points: two quantities against each other, and parallel coordinates."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -10,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis, wrapped
-from hrvit_lab.app.point_names import HEIGHT, PADDING, PLACES, WIDTH, place_names, positions
+from hrvit_lab.app.point_names import FAR, HEIGHT, LINE, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.charts import MUTED, SERIES, shorten
 from hrvit_lab.metrics import METRICS, si_scale
 from hrvit_lab.study.point_rows import KINDS
@@ -31,7 +32,13 @@ COLORED = {
 MAX_COLORS = len(SERIES) - 1
 OTHER, UNKNOWN = "others", "unknown"
 ERROR = " error"
+ERRORS = "Error rate on a logarithmic axis"
+ERRORS_HELP = "Shows 100 % minus the value. Differences between accurate networks become visible."
+SAME = " = "
+"""Between the names of variants that are one network."""
 MAX_NAMES = 25
+MAX_LABEL = 40
+"""Characters of the name of a point, which may be that of several variants."""
 MAX_NAMED = 400
 """Above this number of points, only those on the front are named."""
 
@@ -41,9 +48,14 @@ NARROW = "width < 500"
 SHAPES = {"HRViT": "circle", "baseline": "square", "published": "diamond"}
 
 
+def label(name: str) -> str:
+    """A name as it is drawn beside a point."""
+    return shorten(name, MAX_LABEL)
+
+
 def as_errors(table: pd.DataFrame, quantity: Quantity) -> tuple[pd.DataFrame, Quantity]:
     """The table with error rates in place of a score in percent, and their quantity."""
-    error = replace(quantity, metric=quantity.metric + ERROR, label=quantity.label + ERROR, better="lower")
+    error = as_error(quantity)
     key, end = quantity.key, error.key
     columns = {
         end: 100 - table[key],
@@ -52,6 +64,39 @@ def as_errors(table: pd.DataFrame, quantity: Quantity) -> tuple[pd.DataFrame, Qu
         f"{end} {DISTURBED}": table[f"{key} {DISTURBED}"],
     }
     return table.assign(**columns), error
+
+
+def as_error(score: Quantity) -> Quantity:
+    """The error rate that belongs to a score in percent."""
+    return replace(score, metric=score.metric + ERROR, label=score.label + ERROR, better="lower")
+
+
+def error_rates(data: pd.DataFrame) -> pd.DataFrame:
+    """The points of a chart with error rates in place of a score in percent on the vertical axis."""
+    return data.assign(y=100 - data["y"], y_low=100 - data["y_high"], y_high=100 - data["y_low"])
+
+
+def merged(data: pd.DataFrame, short: "pd.Series[str]") -> pd.DataFrame:
+    """The points with one for each network: variants with the same config and values, which would hide each other.
+
+    Its name has those of all its variants, joined by ``SAME``; everything else is that of the first.
+
+    Args:
+        data: as for ``scatter_chart``, with ``config_id``; points without one stay as they are.
+        short: the names of points that stay alone.
+    """
+    source = data["source"] if "source" in data else data["x"]
+    ids = [row if pd.isna(config) else config for row, config in zip(data["row"], data["config_id"], strict=True)]
+    keys = list(zip(ids, source, data["x"], data["y"], strict=True))
+    variants: dict[tuple[object, ...], list[str]] = {}
+    for key, name in zip(keys, data["name"], strict=True):
+        variants.setdefault(key, []).append(name)
+    names = [
+        SAME.join(dict.fromkeys(variants[key])) if len(variants[key]) > 1 else alone
+        for key, alone in zip(keys, short, strict=True)
+    ]
+    first = ~pd.Series(keys, index=data.index).duplicated()
+    return data.assign(name=names)[first].reset_index(drop=True)
 
 
 def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
@@ -64,6 +109,7 @@ def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
     data = pd.DataFrame(
         {"row": table.index, **{name: table[name].astype(str).tolist() for name in ("name", "source", "kind")}}
     )
+    data["config_id"] = table["config_id"].tolist()
     data["group"] = groups(table[COLORED[colored]]).tolist()
     for axis, quantity in (("x", x), ("y", y)):
         values = table[quantity.key].astype(float)
@@ -73,7 +119,7 @@ def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
         data[f"text_{axis}"] = [value_text(quantity, value) for value in values]
     data["front"] = pareto_front(table, x, y)
     data["disturbed"] = table[[f"{x.key} {DISTURBED}", f"{y.key} {DISTURBED}"]].notna().any(axis=1).to_numpy()
-    return with_places(data, x, y)
+    return with_places(merged(data, data["name"]), x, y)
 
 
 def scatter_titles(x: Quantity, y: Quantity, colored: str) -> dict[str, str]:
@@ -161,7 +207,7 @@ def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
     order = np.argsort(~data["front"].to_numpy(dtype=bool), kind="stable")
     named = order[: MAX_NAMES if len(data) <= MAX_NAMED else min(MAX_NAMES, int(data["front"].sum()))]
     first = f"{'upper' if y.better == 'higher' else 'lower'} {'left' if x.better == 'lower' else 'right'}"
-    names = data["name"].map(shorten).tolist()
+    names = data["name"].map(label).tolist()
     if len(data) <= MAX_NAMED:
         return place_names(np.stack([across, HEIGHT - up], axis=1), names, named.tolist(), first)
     places = [""] * len(data)  # names may cover points of a cloud, but not each other
@@ -184,7 +230,7 @@ def scatter_chart(
         titles: what hovering over a mark shows, by column.
         colored: what ``group`` is.
     """
-    data = clipped(data, x, y).assign(label=data["name"].map(shorten))
+    data = clipped(data, x, y).assign(label=data["name"].map(label))
     x_axis, y_axis = (
         channel(
             f"{axis}:Q", title=[quantity.title, *wrapped(quantity.conditions)],
@@ -229,6 +275,14 @@ def scatter_chart(
     crosses = base.transform_filter("datum.disturbed").mark_point(
         shape="cross", angle=45, size=160, color="gray", filled=True
     ).encode(x_axis, y_axis, tooltip=tooltip)  # fmt: skip
+    shown_here = alt.condition(f"{NARROW} && !datum.front", alt.value(0), alt.value(1))
+    leaders = [
+        base.transform_filter(alt.datum.place == place)
+        .mark_rule(x2Offset=dx, y2Offset=dy - math.copysign(LINE / 2, dy), color="gray", strokeWidth=0.7)
+        .encode(x_axis, y_axis, alt.X2("x:Q"), alt.Y2("y:Q"), opacity=shown_here, tooltip=tooltip)
+        for place, (dx, dy, _) in PLACES.items()
+        if abs(dy) >= FAR and (data["place"] == place).any()
+    ]
     names = [
         base.transform_filter(alt.datum.place == place)
         .mark_text(align=align, dx=dx, dy=dy, fontSize=12, color="gray")
@@ -237,12 +291,12 @@ def scatter_chart(
             y_axis,
             text="label:N",
             tooltip=tooltip,
-            opacity=alt.condition(f"{NARROW} && !datum.front", alt.value(0), alt.value(1)),
+            opacity=shown_here,
         )
         for place, (dx, dy, align) in PLACES.items()
         if (data["place"] == place).any()
     ]
-    return alt.layer(front, *bars, points, crosses, *names).properties(height=480)
+    return alt.layer(front, *leaders, *bars, points, crosses, *names).properties(height=480)
 
 
 def _ticks(data: pd.DataFrame, axis: str, quantity: Quantity) -> list[float] | None:

@@ -14,6 +14,8 @@ from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.details import draw_details
 from hrvit_lab.app.points_chart import (
     COLORED,
+    ERRORS,
+    ERRORS_HELP,
     as_errors,
     parallel_chart,
     parallel_conditions,
@@ -53,8 +55,7 @@ def show() -> None:
     y, x, colored = _axes(table, quantities)
     shown = table[table[[x.key, y.key]].notna().all(axis=1)]
     errors = y.unit == "%" and st.toggle(
-        "Error rate on a logarithmic axis", key="error", bind="query-params",
-        help="Shows 100 % minus the value. Differences between accurate networks become visible.",
+        ERRORS, key="error", bind="query-params", help=ERRORS_HELP,
     )  # fmt: skip
     scatter, parallel = st.tabs(["Scatter", "Parallel coordinates"], key="view", bind="query-params")
     selected = shown.iloc[:0]

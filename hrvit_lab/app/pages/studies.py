@@ -1,5 +1,6 @@
 """Page "Studies": the results of a study, its trade-offs and its table."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,12 +14,23 @@ import streamlit as st
 
 from hrvit_lab import plots
 from hrvit_lab.app.chart_view import draw_chart
-from hrvit_lab.app.folders import find_results, results_root
-from hrvit_lab.app.points_chart import scatter_chart, scatter_conditions, scatter_values, with_places
+from hrvit_lab.app.folders import REFERENCE, find_results, results_root
+from hrvit_lab.app.navigate import link_to_run
+from hrvit_lab.app.points_chart import (
+    ERRORS,
+    ERRORS_HELP,
+    as_error,
+    error_rates,
+    merged,
+    scatter_chart,
+    scatter_conditions,
+    scatter_values,
+    with_places,
+)
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
-from hrvit_lab.metrics import METRICS, PROXY, axis_label, format_value, metric_label
+from hrvit_lab.metrics import METRICS, PROXY, Metric, axis_label, format_value, metric_label
 from hrvit_lab.study.columns import cell, comparisons
 from hrvit_lab.study.point_rows import kind_of
 from hrvit_lab.study.quantities import Quantity, measured
@@ -32,25 +44,26 @@ PROXY_NOTE = (
     "Accuracy is a proxy: a short training from scratch on {dataset}. It compares variants at this training budget "
     "only, and cannot be compared with accuracies in the paper."
 )
-EMPTY = """There are no results in `{folder}` yet. Run a study, then reload this page:
-
-```
-python -m hrvit_lab.study branch_sweep
-```
-
-`python -m hrvit_lab.study --list` lists all studies. To open another folder of results, start the app with
-`streamlit run app.py -- --results FOLDER`."""
+EMPTY = """There are no results of your own in `{folder}` yet. Start a study on the page *Run*, or in a terminal:
+`hrvit-lab study branch_sweep`. To open another folder of results, start the app with `--results FOLDER`."""
+SHIPPED = "{name}, with the repository"
 
 
 def show() -> None:
     """Draw the page."""
     root = results_root(sys.argv[1:])
-    folders = find_results(root)
-    if not folders:
-        st.title("Studies")
+    own = find_results(root)
+    shipped = {name: path for name, path in sorted(find_results(REFERENCE).items()) if name not in own}
+    folders = own | shipped
+    if not own:
         st.info(EMPTY.format(folder=root.name), icon=":material/science:")
+        link_to_run()
+    if not folders:
         return
-    name = st.selectbox("Study", list(folders), key="study", width=360)
+    name = st.selectbox(
+        "Study", list(folders), key="study", width=360,
+        format_func=lambda name: SHIPPED.format(name=name) if name in shipped else name,
+    )  # fmt: skip
     try:
         results = _read(folders[name], (folders[name] / "table.csv").stat().st_mtime_ns)
     except ConfigError as error:
@@ -147,8 +160,10 @@ def _draw_tradeoff(results: Results) -> None:
         st.caption(_chart_note(results, x, y, len(results.table) - len(rows)))
 
 
-def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str, str]]:
+def chart_data(results: Results, x: str, y: str, errors: bool = False) -> tuple[pd.DataFrame, dict[str, str]]:
     """Points for ``scatter_chart``, and what hovering shows: titles by column.
+
+    Variants that are one network are one point. With ``errors``, ``y`` is 100 % minus the score.
 
     Vega reads dots and brackets in a column's name as paths, so the columns of texts get other names.
     """
@@ -172,23 +187,28 @@ def chart_data(results: Results, x: str, y: str) -> tuple[pd.DataFrame, dict[str
         data[axis], data[f"{axis}_low"], data[f"{axis}_high"] = table[key], table[key] - down, table[key] + up
     data["front"] = plots.pareto_front(table, x, y)
     data["disturbed"] = plots.is_disturbed(table, x, y)
-    return with_places(data, quantity(results, x), quantity(results, y)), titles
+    full = data.assign(name=said["variant"], config_id=table["config_id"])
+    data = merged(error_rates(full) if errors else full, data["name"])
+    return with_places(data, quantity(results, x), quantity(results, y, errors)), titles
 
 
-def tradeoff_chart(results: Results, x: str, y: str) -> tuple[alt.LayerChart | alt.FacetChart, pd.DataFrame]:
+def tradeoff_chart(
+    results: Results, x: str, y: str, errors: bool = False
+) -> tuple[alt.LayerChart | alt.FacetChart, pd.DataFrame]:
     """Two metrics against each other: points with their spreads, the Pareto front, everything else on hovering.
 
     Returns:
         The chart, and its data.
     """
-    data, titles = chart_data(results, x, y)
-    return scatter_chart(data, quantity(results, x), quantity(results, y), titles, "matching"), data
+    data, titles = chart_data(results, x, y, errors)
+    return scatter_chart(data, quantity(results, x), quantity(results, y, errors), titles, "matching"), data
 
 
 def draw_tradeoff(results: Results, x: str, y: str) -> None:
-    """Draw the chart of two metrics against each other."""
-    chart, data = tradeoff_chart(results, x, y)
-    across, up = quantity(results, x), quantity(results, y)
+    """Draw the chart of two metrics against each other, with a choice of error rates in place of a score."""
+    errors = METRICS[y].unit == "%" and st.toggle(ERRORS, key=f"error of {results.name}", help=ERRORS_HELP)
+    chart, data = tradeoff_chart(results, x, y, errors)
+    across, up = quantity(results, x), quantity(results, y, errors)
     draw_chart(
         chart, f"{results.name}: {y} against {x}",
         title=f"{up.label} against {across.label}", conditions=scatter_conditions(data, across, up),
@@ -196,9 +216,13 @@ def draw_tradeoff(results: Results, x: str, y: str) -> None:
     )  # fmt: skip
 
 
-def quantity(results: Results, key: str) -> Quantity:
-    """What an axis shows of a metric; the label says the data set of a proxy."""
-    return replace(measured(key, results), label=metric_label(key, results.dataset))
+def quantity(results: Results, key: str, errors: bool = False) -> Quantity:
+    """What an axis shows of a metric, or of its error rate; the label says the data set of a proxy."""
+    found, label = measured(key, results), metric_label(key, results.dataset)
+    if not errors:
+        return replace(found, label=label)
+    error = as_error(found)
+    return replace(error, label=label.replace(found.label, error.label, 1))
 
 
 def _chart_note(results: Results, x: str, y: str, missing: int) -> str:
@@ -224,6 +248,9 @@ def draw_table(results: Results) -> None:
             spread = f"{METRICS[key].label.removesuffix(PROXY)} ± std"
             shown[spread] = results.table[f"{key}_std"]
             formats[spread] = "± {:.2g}"
+        if {f"{key}_p10", f"{key}_p90"} <= set(results.table):
+            ends = zip(results.table[f"{key}_p10"], results.table[f"{key}_p90"], strict=True)
+            shown[f"{METRICS[key].label}, p10–p90"] = [_range(METRICS[key], low, high) for low, high in ends]
         if f"{key}_{DISTURBED}" in results.table:
             shown[f"{label}: disturbed"] = results.table[f"{key}_{DISTURBED}"]
     for column in comparisons(results.spec, results.table):
@@ -236,6 +263,13 @@ def draw_table(results: Results) -> None:
     else:
         styled = shown.style.format(formats)
         st.dataframe(styled, hide_index=True, width="stretch", column_config=columns, placeholder="–")
+
+
+def _range(metric: Metric, low: float, high: float) -> str | None:
+    """The 10th and 90th percentile with their unit; None if they are unknown."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return f"{format_value(metric, low)} to {format_value(metric, high)}"
 
 
 def _index(keys: list[str], key: str, fallback: int) -> int:
