@@ -14,7 +14,7 @@ from test_chart_view import charts_of
 from test_points import MEASURED, measurement, of, write_latency, write_run
 from test_report import HOSTILE, write_study
 
-from hrvit_lab.app import axes, points_chart, subjects
+from hrvit_lab.app import ablations, axes, folders, points_chart, subjects
 from hrvit_lab.app.builder.state import from_query
 from hrvit_lab.app.compared import MAX_MODELS, offered
 from hrvit_lab.app.details import distinct_names
@@ -32,7 +32,7 @@ from hrvit_lab.charts import SERIES
 from hrvit_lab.config import HRViTConfig, diff
 from hrvit_lab.metrics import METRICS, format_value
 from hrvit_lab.network.baselines import TimmConfig
-from hrvit_lab.published import published_results
+from hrvit_lab.published import published_ablations, published_results
 from hrvit_lab.study.points import Points, collect
 from hrvit_lab.study.quantities import Quantity
 
@@ -133,9 +133,9 @@ def test_every_pair_of_offered_axes_has_points(results: Path, reference: Points)
             assert not app.exception and not app.info and charts(app) == 1 and len(app.dataframe[0].value)
 
 
-def select_rows(app: AppTest, rows: list[int]) -> None:
+def select_rows(app: AppTest, rows: list[int], table: int = 0) -> None:
     """As the keyboard does it: space on the boxes of these rows."""
-    key = app.dataframe[0].key
+    key = app.dataframe[table].key
     assert key is not None
     app.session_state[key] = {"selection": {"rows": rows}}
     app.run()
@@ -278,6 +278,38 @@ def test_printed_costs_at_several_sizes_are_separate_charts(results: Path) -> No
     assert not app.exception and charts(app) == 1
     assert cost.options == ["MACs at 512×512 px", "MACs at 512×2048 px", "parameters"]
     assert any("CSWin\\: its MACs are printed for 512×2048 px" in caption.value for caption in app.caption)
+
+
+def test_printed_ablations_are_shown_beside_ours(results: Path) -> None:
+    app = run(draw_published)
+    assert app.subheader[-1].value == "Ablations: printed and ours"
+    shown = app.dataframe[1].value.set_index("change")
+    table = pd.read_csv(folders.REFERENCE / "paper_ablation" / "table.csv").set_index("variant")
+    assert list(shown.index) == [row.change for row in published_ablations()] == list(table.index[1:])
+    for row in published_ablations():
+        own: dict[str, Any] = shown.loc[row.change].to_dict()
+        ours: dict[str, Any] = table.loc[row.change].to_dict()
+        assert own["Δ ImageNet top-1, published"] == row.imagenet_top1
+        assert own["Δ Cityscapes mIoU, published"] == row.cityscapes_miou
+        assert own["Δ parameters, ours"] == f"{ours['params_change_percent']:+z.1f} %"
+        assert own["Δ top-1 on digits (proxy), ours"].startswith(f"{ours['top1_delta']:+z.1f} [")
+    said = app.caption[-1].value.replace("\\", "")
+    assert "fully trained on ImageNet and Cityscapes; ours are of hrvit_nano" in said
+    assert "digits, 2 epochs of all images, 64×64 px" in said and "5 seeds" in said
+    select_rows(app, [5], table=1)
+    [models] = [query["models"] for label, query in links(app).items() if label.startswith("compare")]
+    assert [model.partition(" · ")[0] for model in models] == ["as published", "sparse fusion"]
+    fields = {key: value[0] for key, value in links(app)["build: Open in Build"].items()}
+    assert from_query(fields).fields["fusion"] == "sparse"
+
+
+def test_without_our_results_the_printed_ablations_are_shown(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablations, "REFERENCE", results)
+    app = run(draw_published)
+    assert app.dataframe[1].value["Δ Cityscapes mIoU"].tolist() == [
+        row.cityscapes_miou for row in published_ablations()
+    ]
+    assert "studies/measured" in app.caption[-1].value
 
 
 # -- charts -----------------------------------------------------------------------------------------------

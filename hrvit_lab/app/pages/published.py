@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from hrvit_lab.app.ablations import draw_ablations
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.navigate import inside_label, link_to_build, link_to_compare, link_to_look_inside
 from hrvit_lab.app.points_chart import scatter_chart, scatter_conditions, scatter_data, scatter_titles, scatter_values
@@ -36,8 +37,9 @@ def show() -> None:
         counted = _counted()
     except ConfigError as error:  # an installed package comes without study files
         st.info(plain(str(error)))
-        return
-    _draw_table(counted)
+    else:
+        _draw_table(counted)
+    draw_ablations()
 
 
 @st.cache_data(show_spinner=False)
