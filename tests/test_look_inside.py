@@ -216,11 +216,10 @@ def test_a_view_that_a_network_lacks_is_reported_in_one_sentence(results: Path) 
 
 
 def test_figures_for_papers_are_drawn_on_demand() -> None:
-    [(stem, picture)] = look_inside._view(key_of("features")).pictures.items()
-    assert b"<svg" in look_inside._file(key_of("features"), stem, "svg")[:1000]
-    paper, shown = (
-        Image.open(io.BytesIO(one)) for one in (look_inside._file(key_of("features"), stem, "png"), picture)
-    )
+    key = key_of("features")
+    [(stem, picture)] = look_inside._view(key).pictures.items()
+    assert b"<svg" in look_inside._file(key, stem, "svg")[:1000]
+    paper, shown = (Image.open(io.BytesIO(one)) for one in (look_inside._file(key, stem, "png"), picture))
     assert paper.width == pytest.approx(2 * shown.width, abs=2)
 
 
