@@ -206,6 +206,7 @@ def test_a_timm_model_has_the_views_that_it_supports(folder: Path, capsys: pytes
         ("lonely.safetensors image.png", "lonely.safetensors has no config.yaml beside it"),
         ("timm:test_resnet image.png --what attention", "ResNet shows no attention"),
         ("timm:test_resnet image.png --what contributions", "ResNet has no blocks of an HRViT"),
+        ("timm:test_vit image.png --what features --resolution 150", "features: the network can't be run with an"),
         ("small.yaml image.png --what receptive_field --resolution 4", "resolution = 4×4 is too small"),
         ("small.yaml image.png --resolution 9000", "use at most 2048 pixels a side"),
     ],

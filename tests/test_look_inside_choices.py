@@ -1,4 +1,4 @@
-"""What is chosen on the page "Look inside" reaches the figures: class, truth, pixel."""
+"""What is chosen on the page "Look inside" reaches the figures: class, truth, models of timm, pixel."""
 
 import io
 from pathlib import Path
@@ -9,10 +9,14 @@ import torch
 from test_app import run
 from test_look_inside import NAME, columns_of_figures, draw_look_inside, key_of, said, texts
 
-from hrvit_lab.app import subjects
+from hrvit_lab.app import memory_cap, subjects
 from hrvit_lab.app.pages import look_inside
+from hrvit_lab.cost.count import count
+from hrvit_lab.errors import ConfigError
 from hrvit_lab.insight.evidence import occlusion_evidence
 from hrvit_lab.insight.segments import segments
+from hrvit_lab.network import named
+from hrvit_lab.network.baselines import TIMM, TimmConfig
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.train.data.composites import open_composites
 from hrvit_lab.train.data.find import DEBIAN_FASHION_MNIST
@@ -103,3 +107,62 @@ def test_the_page_of_a_segmenter_shows_errors_at_boundaries(results: Path) -> No
     assert not app.exception and not app.error and "px of a boundary" in texts(app)
     app.selectbox(key=f"image of {SEGMENTER}").set_value("photograph chelsea").run()
     assert not app.exception and "px of a boundary" not in texts(app)
+
+
+# -- models of timm -----------------------------------------------------------------------------------------
+
+OF_TIMM = "a model of timm (random weights)"
+
+
+def test_a_model_of_timm_is_typed(results: Path) -> None:
+    """Its attention is that of insight; a second network reads the same image; a view that it lacks is one sentence."""
+    app = run(draw_look_inside)
+    app.selectbox(key="beside").set_value(OF_TIMM).run()
+    assert not app.exception and "19 blocks" in said(columns_of_figures(app)[0])
+    [info] = app.info  # vit_tiny_patch16_224, whose size is fixed
+    assert "the network can't be run with an image of 64×64" in info.value
+    app.text_input(key="timm beside").set_value("test_vit").run()
+    assert not app.exception and not app.info and "6 blocks; in block 5" in said(columns_of_figures(app)[1])
+    app.selectbox(key="beside").set_value("nothing").run()
+    app.selectbox(key="network").set_value(OF_TIMM).run()
+    app.text_input(key="timm network").set_value("test_vit").run()
+    assert not app.exception and not app.error and not app.info
+    assert app.selectbox(key="side of timm:test_vit").options[0] == "160"
+    assert "6 blocks; in block 5" in texts(app) and "Random weights" in texts(app)
+    app.selectbox(key="block of timm:test_vit").set_value("blocks.2.attn").run()
+    assert "6 blocks; in block 2" in texts(app)
+    app.segmented_control(key="what").set_value("contributions").run()
+    assert not app.exception and len(app.info) == 1 and "has no blocks of an HRViT" in app.info[0].value
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("resnet", "timm has no such model"),
+        ("../../etc/passwd", "timm has no such model"),
+        ("", "timm has no such model"),
+        ("resnet18", "timm:resnet18 has 45 MiB of weights, and the app builds networks of at most 10 MiB"),
+    ],
+)
+def test_a_model_of_timm_that_is_unknown_or_too_large_is_not_built(
+    monkeypatch: pytest.MonkeyPatch, typed: str, message: str
+) -> None:
+    monkeypatch.setattr(memory_cap, "MAX_WEIGHT_BYTES", 10 * 2**20)
+    monkeypatch.setattr(named, "open_network", lambda *_: pytest.fail("the network was built"))
+    subjects.network.clear()
+    with pytest.raises(ConfigError, match=message) as raised:
+        subjects.network(TIMM + typed, 0)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_view_of_a_model_of_timm_has_a_memory_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = subjects.network("timm:test_resnet", 0)
+    subjects.check_view(found, 160, "evidence")
+    counts = count(TimmConfig("timm:test_resnet"), 160)
+    expected = 4 * counts.params + 16 * 4 * counts.activations  # the occlusions are run in batches of 16
+    monkeypatch.setattr(memory_cap, "MAX_BYTES", int(1.01 * expected))
+    subjects.check_view(found, 160, "evidence")
+    monkeypatch.setattr(memory_cap, "MAX_BYTES", int(0.99 * expected))
+    with pytest.raises(ConfigError, match="timm:test_resnet needs about"):
+        subjects.check_view(found, 160, "evidence")
+    subjects.check_view(found, 160, "features")

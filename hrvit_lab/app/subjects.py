@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from hrvit_lab.app import memory_cap
 from hrvit_lab.app.folders import find_networks, results_root, runs_root
 from hrvit_lab.app.memory_cap import MAX_BYTES, MAX_SIDE, check_weights
-from hrvit_lab.config import PRESETS, SEGMENTERS, read_config, shipped
+from hrvit_lab.config import PRESETS, SEGMENTERS, HRViTConfig, read_config, shipped
 from hrvit_lab.config.shipped import FOLDER
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import MIB
+from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,11 +34,15 @@ SIDES = (224, 64, 128, 320, 512)
 
 
 def networks() -> dict[str, str]:
-    """Names as they are shown, and what `open_network` takes: shipped weights first, then trainings, then presets."""
+    """Names as they are shown, and what `open_network` takes: shipped weights first, then trainings, then presets.
+
+    The last one is the prefix ``timm:``, to which the name of a model is added.
+    """
     found = {f"{name} (trained)": name for name in shipped()}
     own = find_networks(runs_root(sys.argv[1:]), results_root(sys.argv[1:]))
     found |= {name: str(path) for name, path in own.items()}
-    return found | {f"{name} (random weights)": name for name in (*PRESETS, *SEGMENTERS)}
+    found |= {f"{name} (random weights)": name for name in (*PRESETS, *SEGMENTERS)}
+    return found | {"a model of timm (random weights)": TIMM}
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the network")
@@ -61,6 +66,9 @@ def check_network(name: str) -> None:
     """
     from hrvit_lab.network.named import trained_files
 
+    if name.startswith(TIMM):
+        check_weights(name, TimmConfig(name))
+        return
     path = Path(name)
     config: str | Path = name
     if name not in shipped() and path.exists():
@@ -79,8 +87,12 @@ def check_view(found: "NamedNetwork", side: int, what: str) -> None:
     Raises:
         ConfigError: if it does not.
     """
-    config: Any = found.model.config
-    memory_cap.check_view(found.name, config, side, what)
+    memory_cap.check_view(found.name, _config(found), side, what)
+
+
+def _config(found: "NamedNetwork") -> NetworkConfig:
+    config: Any = getattr(found.model, "config", None)
+    return config if isinstance(config, HRViTConfig) else TimmConfig(found.name)
 
 
 def modified(name: str) -> int:
@@ -211,5 +223,8 @@ def read_upload(content: bytes) -> "Image":
 def sides(found: "NamedNetwork") -> list[int]:
     """Sides of images that may be chosen, in pixels; the network's own first, unless it is too small or too large."""
     own = found.resolution_px[0] if found.resolution_px else SIDES[0]
-    config: Any = found.model.config
+    config = _config(found)
+    if not isinstance(config, HRViTConfig):
+        about: Any = getattr(found.model, "pretrained_cfg", None) or {}
+        return [own] if about.get("fixed_input_size") else list(dict.fromkeys((own, *sorted(SIDES))))
     return [side for side in dict.fromkeys((own, *sorted(SIDES))) if config.strides[-1] <= side <= MAX_SIDE]

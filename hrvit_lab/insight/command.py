@@ -17,7 +17,7 @@ from hrvit_lab.environment import environment
 from hrvit_lab.files import MIB, read_bounded, write_atomically
 from hrvit_lab.insight.locate import token_at
 from hrvit_lab.insight.segments import IGNORED
-from hrvit_lab.insight.views_command import VIEWS, Shown, Subject
+from hrvit_lab.insight.views_command import VIEWS, Shown, Subject, show
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork, open_network
 from hrvit_lab.plots import save
@@ -73,7 +73,7 @@ def insight(options: argparse.Namespace) -> int:
     console.print(f"{subject.label}; pixel at row {subject.pixel[0]}, column {subject.pixel[1]}. {subject.note}")
     for name in options.what or VIEWS:
         try:
-            shown = VIEWS[name](subject)
+            shown = show(name, subject)
         except ConfigError as error:
             if name in asked:
                 raise ConfigError(f"{name}: {error}") from None

@@ -312,6 +312,28 @@ VIEWS: dict[str, Callable[[Subject], Shown]] = {
 """The function of each name of `hrvit_lab.insight.what.WHAT`."""
 
 
+def show(what: str, subject: Subject) -> Shown:
+    """A view of `VIEWS`.
+
+    Raises:
+        ConfigError: if the network does not have this view, or is a model of timm that does not accept the image.
+    """
+    try:
+        return VIEWS[what](subject)
+    except ConfigError:
+        raise
+    except Exception as error:  # timm's models raise different exceptions for sizes they do not support
+        both = [one for one in (subject, subject.beside) if one is not None]
+        theirs = [one.network.name for one in both if not isinstance(one.model, HRViT)]
+        if not theirs:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error!s:.200}".split())
+        raise ConfigError(
+            f"{'the network' if len(both) == 1 else ' or '.join(theirs)} can't be run with an image of "
+            f"{cli.show_size(subject.size)} ({reason}); choose another size or another view"
+        ) from error
+
+
 def _hrvit(subject: Subject) -> HRViT:
     if not isinstance(subject.model, HRViT):
         raise ConfigError(

@@ -15,6 +15,7 @@ from hrvit_lab.app import subjects
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.insight.what import WHAT
+from hrvit_lab.network.baselines import TIMM
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,11 @@ INTRODUCTION = (
     "downloaded with its numbers."
 )
 WARNING = ":material/warning: "
+TIMM_EXAMPLE = "vit_tiny_patch16_224"
+TIMM_HELP = (
+    "Any model of timm, with random weights: `resnet50`, `swin_tiny_patch4_window7_224`, … Most have receptive field, "
+    "similarity, features and evidence; vision transformers and Swin also have attention."
+)
 LAST_BLOCK, PREDICTED = "the last of the finest branch", "the predicted class"
 
 
@@ -80,7 +86,7 @@ def _following() -> str:
 def _network(label: str, key: str) -> tuple["NamedNetwork", str]:
     names = subjects.networks()
     shown = st.selectbox(label, list(names), key=key, bind="query-params")
-    return subjects.network(*_version(names[shown])), names[shown]
+    return _opened(names[shown], key)
 
 
 def _second() -> list[tuple["NamedNetwork", str]]:
@@ -89,7 +95,14 @@ def _second() -> list[tuple["NamedNetwork", str]]:
     shown = st.selectbox("Beside it", ["nothing", *names], key="beside", bind="query-params")
     if shown == "nothing":
         return []
-    return [(subjects.network(*_version(names[shown])), names[shown])]
+    return [_opened(names[shown], "beside")]
+
+
+def _opened(name: str, key: str) -> tuple["NamedNetwork", str]:
+    """The chosen network; that of a model of timm is typed."""
+    if name == TIMM:
+        name += st.text_input("Name in timm", TIMM_EXAMPLE, max_chars=100, key=f"timm {key}", help=TIMM_HELP).strip()
+    return subjects.network(*_version(name)), name
 
 
 def _version(name: str) -> tuple[str, int]:
@@ -304,7 +317,7 @@ def _file(key: Key, stem: str, suffix: str) -> bytes:
 
 
 def _shown(key: Key) -> tuple["Shown", str]:
-    from hrvit_lab.insight.views_command import VIEWS
+    from hrvit_lab.insight.views_command import show as show_view
 
     subject = _subject(key, (key.name, key.modified_ns), key.asked)
     if key.asked.beside is not None:
@@ -313,7 +326,7 @@ def _shown(key: Key) -> tuple["Shown", str]:
     warnings = [
         one.note if len(both) == 1 else f"{one.network.name}: {one.note}" for one in both if not one.network.trained
     ]
-    return VIEWS[key.what](subject), " ".join(warnings)
+    return show_view(key.what, subject), " ".join(warnings)
 
 
 def _subject(key: Key, version: tuple[str, int], asked: Asked) -> "Subject":
