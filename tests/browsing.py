@@ -12,15 +12,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
-from streamlit.proto.Common_pb2 import FileURLs, FileURLsRequest
+from streamlit.proto.Common_pb2 import FileUploaderState, FileURLs, FileURLsRequest, UploadedFileInfo
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState, WidgetStates
 from websockets.sync.client import ClientConnection, connect
 
 if TYPE_CHECKING:
@@ -95,9 +96,12 @@ def connected(server: Server) -> Iterator[ClientConnection]:
         yield connection
 
 
-def ask(connection: ClientConnection, name: str, query: str = "") -> Iterator[ForwardMsg]:
-    """Open an address in a session; what the server sends until the page is complete."""
-    request = BackMsg(rerun_script=ClientState(page_name=name, query_string=query))
+def ask(
+    connection: ClientConnection, name: str, query: str = "", states: Sequence[WidgetState] = ()
+) -> Iterator[ForwardMsg]:
+    """Open an address in a session, with widgets in these states; what the server sends until the page is complete."""
+    widgets = WidgetStates(widgets=states)
+    request = BackMsg(rerun_script=ClientState(page_name=name, query_string=query, widget_states=widgets))
     connection.send(request.SerializeToString())
     complete = ForwardMsg.FINISHED_SUCCESSFULLY
     while True:
@@ -132,8 +136,10 @@ def upload(server: Server, connection: ClientConnection, name: str, content: byt
     with urllib.request.urlopen(f"{server.url}/_stcore/health", timeout=10) as response:
         token = response.headers["Set-Cookie"].partition(";")[0]
     body = (
-        b'--edge\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n'
-        b"Content-Type: application/octet-stream\r\n\r\n" + content + b"\r\n--edge--\r\n"
+        f'--edge\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n".encode()
+        + content
+        + b"\r\n--edge--\r\n"
     )
     headers = {"Content-Type": "multipart/form-data; boundary=edge", "Cookie": token}
     headers["X-Xsrftoken"] = token.partition("=")[2]
@@ -146,6 +152,22 @@ def elements(messages: list[ForwardMsg], kind: str) -> list[Any]:
     """The elements of a kind, such as "alert", in messages."""
     found = [message.delta.new_element for message in messages if message.WhichOneof("type") == "delta"]
     return [getattr(element, kind) for element in found if element.WhichOneof("type") == kind]
+
+
+def chosen(messages: list[ForwardMsg], label: str, option: str) -> WidgetState:
+    """The state of the selectbox of that label when an option is chosen."""
+    [box] = [box for box in elements(messages, "selectbox") if box.label == label]
+    return WidgetState(id=box.id, string_value=option)
+
+
+def uploaded(server: Server, connection: ClientConnection, messages: list[ForwardMsg], content: bytes) -> WidgetState:
+    """Upload a file; the state of the page's only file uploader when it has this file."""
+    [uploader] = elements(messages, "file_uploader")
+    name = f"file{uploader.type[0]}"
+    place = upload(server, connection, name, content)
+    info = UploadedFileInfo(name=name, size=len(content), file_id=place.file_id, file_urls=place)
+    state = FileUploaderState(uploaded_file_info=[info])
+    return WidgetState(id=uploader.id, file_uploader_state_value=state)
 
 
 def query_keys(messages: list[ForwardMsg]) -> set[str]:
