@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_app import run
+from test_app import TIMEOUT_S, run
 from test_chart_view import charts_of
 from test_points import MEASURED, measurement, of, write_latency, write_run
 from test_report import HOSTILE, write_study
@@ -49,6 +49,12 @@ def draw_published() -> None:
     from hrvit_lab.app.pages import published
 
     published.show()
+
+
+def draw_compare() -> None:
+    from hrvit_lab.app.pages import compare
+
+    compare.show()
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +190,20 @@ def test_compare_offers_what_explore_links_to(results: Path) -> None:
     assert {type(networks[model]) for model in models} == {HRViTConfig, TimmConfig}
 
 
+def test_compare_opens_the_networks_of_the_link(results: Path) -> None:
+    app = run(draw_explore)
+    app.multiselect(key="sources").set_value(["branch_sweep"]).run()
+    select_rows(app, [0, 2])
+    page = AppTest.from_function(draw_compare, default_timeout=TIMEOUT_S)
+    page.session_state[OPENED] = app.session_state[OPENED]
+    models = links(app)["compare: Compare these"]["models"]
+    page.query_params["models"] = models
+    page.run()
+    assert not page.exception and page.multiselect(key="models").value == models
+    ids = {model.partition(" · ")[2] for model in models}
+    assert ids == set(app.dataframe[0].value["config id"].iloc[[0, 2]])
+
+
 def test_a_published_network_leads_to_build_compare_and_look_inside(results: Path) -> None:
     app = run(draw_explore)
     app.multiselect(key="sources").set_value(["HRViT release"]).run()
@@ -233,6 +253,8 @@ def test_hostile_names_are_text(results: Path) -> None:
     table = pd.read_csv(results / "hostile" / "table.csv")
     table["variant"] = [HOSTILE, "**b**", "$x$"]
     table.to_csv(results / "hostile" / "table.csv", index=False)
+    fields = HRViTConfig.from_dict({"preset": "hrvit_nano", "num_classes": 10}).to_dict()
+    (results / "hostile" / "configs.json").write_text(json.dumps(dict.fromkeys(table["variant"], fields)))
     (results / "broken").mkdir()
     (results / "broken" / "table.csv").write_bytes(b"\xff\xfe")
     (Path("runs") / "<b>").mkdir(parents=True)
@@ -240,6 +262,11 @@ def test_hostile_names_are_text(results: Path) -> None:
     app = run(draw_explore)
     assert len(app.warning) == 2 and charts(app) == 1
     assert all("<" not in warning.value.replace("\\<", "") for warning in app.warning)
+    app.multiselect(key="sources").set_value(["hostile"]).run()
+    select_rows(app, [0, 1, 2])
+    said = [*links(app), *(caption.value for caption in app.caption)]
+    assert len(links(app)) == 4 and all("<" not in text.replace("\\<", "") for text in said)
+    assert all("**" not in text for text in said)
 
 
 def test_a_published_row_leads_to_build_compare_and_look_inside(results: Path) -> None:
@@ -287,8 +314,8 @@ def test_printed_ablations_are_shown_beside_ours(results: Path) -> None:
     table = pd.read_csv(folders.REFERENCE / "paper_ablation" / "table.csv").set_index("variant")
     assert list(shown.index) == [row.change for row in published_ablations()] == list(table.index[1:])
     for row in published_ablations():
-        own: dict[str, Any] = shown.loc[row.change].to_dict()
-        ours: dict[str, Any] = table.loc[row.change].to_dict()
+        own: dict[Any, Any] = shown.loc[row.change].to_dict()
+        ours: dict[Any, Any] = table.loc[row.change].to_dict()
         assert own["Δ ImageNet top-1, published"] == row.imagenet_top1
         assert own["Δ Cityscapes mIoU, published"] == row.cityscapes_miou
         assert own["Δ parameters, ours"] == f"{ours['params_change_percent']:+z.1f} %"

@@ -23,6 +23,7 @@ from test_report import write_study
 from torch import nn
 
 from hrvit_lab.app import keeper, processes, run_choices, search_time, watch
+from hrvit_lab.app.folders import SHORT
 from hrvit_lab.app.processes import MOST_RUNNING, Process, Request
 from hrvit_lab.app.run_choices import Composed
 from hrvit_lab.app.search_progress import by_method, is_search, read_search
@@ -40,6 +41,7 @@ from hrvit_lab.study.run import run_study
 from hrvit_lab.study.status import read_status, still_running
 from hrvit_lab.study.store import Store
 from hrvit_lab.train.loop import Epoch
+from hrvit_lab.train.run import FOLDER as DEFAULT_FOLDER
 from hrvit_lab.train.run import Run as ShortRun
 
 pytestmark = pytest.mark.usefixtures("main_module")
@@ -369,6 +371,7 @@ def test_trainings_of_all_folders_are_listed_by_unique_names(results: Path) -> N
     }  # fmt: skip
     assert {run.folder for run in found.values()} == {runs / "x", runs / "y", results / "train" / "x"}
     assert len(found) == 3 and all(run.kind == "training" for run in found.values())
+    assert Path("results") / SHORT == DEFAULT_FOLDER
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def is_by_recipe(folder: Path) -> bool:
 
 
 def _modified(folder: Path) -> int:
-    return max(path.stat().st_mtime_ns for name in TRAININGS if (path := folder / name).exists())
+    return max((path.stat().st_mtime_ns for name in TRAININGS if (path := folder / name).exists()), default=0)
 
 
 def _folders_with(name: str, root: Path) -> dict[str, Path]:
