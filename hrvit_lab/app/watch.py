@@ -342,7 +342,11 @@ def _draw_controls(run: Run, results: Path, seen: Seen) -> None:
     if request is None and run.kind == "study":
         request = resume_request(run.folder, run.name)
     if seen.progress is not None and not is_by_recipe(run.folder):
-        st.caption("A short training can't be resumed. Run its command again: it writes to a new folder.")
+        going = "If its command still runs in a terminal, reload the page for further epochs. "
+        st.caption(
+            (going if seen.progress.status == "running" else "")
+            + "A short training can't be resumed; its command writes to a new folder when it is run again."
+        )
         return
     if request is None:
         st.caption("To go on, run the command that started it again. Finished work is kept.")
