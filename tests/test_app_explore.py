@@ -19,11 +19,10 @@ from hrvit_lab.app.builder.state import from_query
 from hrvit_lab.app.compared import MAX_MODELS, offered
 from hrvit_lab.app.details import distinct_names
 from hrvit_lab.app.navigate import OPENED
+from hrvit_lab.app.parallel_chart import heights, parallel_chart
+from hrvit_lab.app.point_groups import groups
 from hrvit_lab.app.points_chart import (
     as_errors,
-    groups,
-    heights,
-    parallel_chart,
     scatter_chart,
     scatter_data,
     scatter_titles,

@@ -18,7 +18,11 @@ from test_report import HOSTILE
 
 from hrvit_lab.app import chart_view
 from hrvit_lab.app.chart_view import WIDTH, svg, titled
-from hrvit_lab.app.points_chart import scatter_chart, scatter_data, scatter_titles, scatter_values
+from hrvit_lab.app.compare_charts import ratio_chart
+from hrvit_lab.app.curves_chart import curves_chart
+from hrvit_lab.app.parallel_chart import parallel_chart
+from hrvit_lab.app.point_groups import SHAPES
+from hrvit_lab.app.points_chart import scatter_chart, scatter_conditions, scatter_data, scatter_titles, scatter_values
 from hrvit_lab.charts import shorten
 from hrvit_lab.study.points import collect
 from hrvit_lab.study.quantities import Quantity
@@ -150,7 +154,15 @@ def test_spreads_end_on_a_logarithmic_axis_but_not_in_the_file() -> None:
     x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
     ends: dict[str, list[Any]] = {f"{q.key}{end}": [] for q in (x, y) for end in (" low", " high", " disturbed")}
     table = pd.DataFrame(
-        {"name": ["a", "b"], "source": "s", "kind": "HRViT", "config_id": None, x.key: [1.0, 1000], y.key: [1.0, 2]}
+        {
+            "name": ["a", "b"],
+            "source": "s",
+            "kind": "HRViT",
+            "family": "HRViT",
+            "config_id": None,
+            x.key: [1.0, 1000],
+            y.key: [1.0, 2],
+        }
         | {key: [None, None] for key in ends}
     ).assign(**{"macs low": [-5.0, 990], "macs high": [7.0, 1010]})
     data = scatter_data(table, x, y, "source")
@@ -174,7 +186,13 @@ def test_a_line_leads_from_a_point_to_a_name_far_from_it() -> None:
     """In pixels of the drawn chart: it begins at the point and ends at the name."""
     x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
     table = pd.DataFrame(
-        {"name": [f"network {place}" for place in range(9)], "source": "s", "kind": "HRViT", "config_id": None}
+        {
+            "name": [f"network {place}" for place in range(9)],
+            "source": "s",
+            "kind": "HRViT",
+            "family": "HRViT",
+            "config_id": None,
+        }
         | {x.key: [*range(100, 108), 300], y.key: [*range(100, 108), 300]}
         | {f"{q.key}{end}": None for q in (x, y) for end in (" low", " high", " disturbed")}
     )
@@ -196,3 +214,98 @@ def test_a_line_leads_from_a_point_to_a_name_far_from_it() -> None:
 def _moved(element: ET.Element) -> tuple[float, float]:
     x, y = re.findall(r"-?[\d.]+", element.get("transform", ""))[:2]
     return round(float(x), 2), round(float(y), 2)
+
+
+# -- shapes, dashes and legends ------------------------------------------------------------------------------
+
+
+def marks(drawn: ET.Element, role: str) -> list[ET.Element]:
+    return [path for path in drawn.iter(f"{NAMESPACE}path") if path.get("aria-roledescription") == role]
+
+
+def test_families_differ_in_shape_and_colour() -> None:
+    """In the drawn chart of published networks, and in its one legend."""
+    points = collect()
+    y = of(points, "top1", "imagenet-1k, published")
+    costs = [q for q in points.quantities.values() if q.metric == "macs"]
+    x = max(costs, key=lambda q: int(points.table[[q.key, y.key]].notna().all(axis=1).sum()))
+    rows = points.table[points.table[[x.key, y.key]].notna().all(axis=1)]
+    families = set(rows["family"])
+    assert len(families) >= 3
+    for colored in ("family", "source"):
+        data = scatter_data(rows, x, y, colored)
+        drawn = ET.fromstring(svg(scatter_chart(data, x, y, scatter_titles(x, y, colored), colored)))
+        looks = [(mark.get("d"), mark.get("stroke")) for mark in marks(drawn, "point")]
+        assert len(looks) == len(rows) and len({shape for shape, _ in looks}) == len(families)
+        if colored == "family":
+            assert len(set(looks)) == len({color for _, color in looks}) == len(families)
+            labels = ["".join(text.itertext()) for text in drawn.iter(f"{NAMESPACE}text")]
+            assert all(labels.count(family) == 1 for family in families)
+
+
+def test_published_points_among_others_have_a_ring() -> None:
+    x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
+    table = pd.DataFrame(
+        {"name": ["a", "b"], "source": "s", "kind": ["HRViT", "published"], "family": "HRViT", "config_id": None}
+        | {x.key: [1.0, 2.0], y.key: [2.0, 1.0]}
+        | {f"{q.key}{end}": None for q in (x, y) for end in (" low", " high", " disturbed")}
+    )
+    for rows, rings in ((table, 1), (table[:1], 0), (table[1:], 0)):
+        data = scatter_data(rows, x, y, "source")
+        drawn = ET.fromstring(svg(scatter_chart(data, x, y, {}, "source")))
+        assert len(marks(drawn, "point")) == len(rows) + rings
+        assert ("Rings: published values." in scatter_conditions(data, x, y)) == bool(rings)
+
+
+def test_lines_of_groups_differ_in_dash_and_colour() -> None:
+    points = collect(MEASURED)
+    x, y = of(points, "macs", "64×64"), of(points, "top1", "digits, 2")
+    rows = points.table[points.table[[x.key, y.key]].notna().all(axis=1)]
+    drawn = ET.fromstring(svg(parallel_chart(rows, [x, y], "source")))
+    looks = {(line.get("stroke"), line.get("stroke-dasharray")) for line in marks(drawn, "line mark")}
+    assert len(looks) == rows["source"].nunique() >= 5
+    assert len({dash for _, dash in looks}) == len({color for color, _ in looks}) == len(looks)
+
+
+def long_names(number: int) -> list[str]:
+    return [f"a network with a name that has many words, number {place}" for place in range(number)]
+
+
+def points_of_long_names() -> Any:
+    x, y = (Quantity(key, key, "", "", "lower") for key in ("macs", "params"))
+    table = pd.DataFrame(
+        {"name": "a", "source": long_names(8), "kind": "HRViT", "family": [*SHAPES, *SHAPES][:8], "config_id": None}
+        | {x.key: range(1, 9), y.key: range(8, 0, -1)}
+        | {f"{q.key}{end}": None for q in (x, y) for end in (" low", " high", " disturbed")}
+    )
+    return scatter_chart(scatter_data(table, x, y, "source"), x, y, {}, "source")
+
+
+def curves_of_long_names() -> Any:
+    one = {"epoch": [1, 2], "value": [1.0, 2], "low": [1.0, 2], "high": [1.0, 2], "n": 1}
+    return curves_chart(
+        pd.concat([pd.DataFrame(one | {"variant": name}) for name in long_names(8)]), "epoch", "", "", "%"
+    )
+
+
+def ratios_of_long_names() -> Any:
+    names = long_names(4)
+    return ratio_chart(
+        pd.DataFrame({"model": names, "cost": "MACs", "text": "1", "ratio": [1, 2, 3, 4]}), ["a", *names[1:]]
+    )
+
+
+@pytest.mark.parametrize("make", [points_of_long_names, curves_of_long_names, ratios_of_long_names])
+def test_legends_of_long_names_fit_a_telephone(make: Callable[[], Any]) -> None:
+    """Width of the drawn chart: that of the plot, or of a legend that is wider, which a page would cut."""
+    for width, most in ((TELEPHONE, TELEPHONE + 95), (WIDTH, WIDTH + 95)):
+        drawn = ET.fromstring(svg(make().properties(width=width)))
+        assert float(drawn.get("width", 0)) < most
+        labels = [
+            text
+            for group in drawn.iter(f"{NAMESPACE}g")
+            if "role-legend-label" in group.get("class", "").split()
+            for text in group.iter(f"{NAMESPACE}text")
+            if "".join(text.itertext()).startswith("a network with a name")
+        ]
+        assert len(labels) >= 3

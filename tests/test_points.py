@@ -4,6 +4,7 @@ import doctest
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.measurement import Measurement, to_csv, to_frame
 from hrvit_lab.published import published_results
 from hrvit_lab.study import limits as limits_module
+from hrvit_lab.study import point_rows
 from hrvit_lab.study.limits import Limit, parse_limits, within
+from hrvit_lab.study.point_rows import family_of
 from hrvit_lab.study.points import Points, collect, pareto_front
 from hrvit_lab.study.published_points import absent, config_of
 from hrvit_lab.study.quantities import Quantity
@@ -78,7 +81,7 @@ def write_latency(folder: Path, *measurements: Measurement) -> Path:
 
 
 def test_docstring_examples() -> None:
-    for module in (limits_module, points_chart):
+    for module in (limits_module, point_rows, points_chart):
         assert doctest.testmod(module).attempted > 0
         assert doctest.testmod(module).failed == 0
 
@@ -382,3 +385,23 @@ def test_points_within_limits() -> None:
     assert within(table, quantities, [Limit("macs", "<", 3)]).tolist() == [True, False, True, False]
     assert within(table, quantities, []).all()
     assert not np.any(within(table, quantities, [Limit("macs", "<", 3), Limit("macs", ">", 3)]))
+
+
+def test_every_point_has_its_family(reference: Points) -> None:
+    published = reference.table[reference.table["kind"] == "published"]
+    first = {"hrvit": "HRViT", "mit": "MiT", "cswin": "CSWin", "hrformer": "HRFormer"}
+    assert published["family"].tolist() == [first[re.split("_| ", name)[0]] for name in published["name"]]
+    own = reference.table[reference.table["kind"] != "published"]
+    assert set(zip(own["kind"], own["family"], strict=True)) == {("HRViT", "HRViT"), ("baseline", "other")}
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_of_their_families(name: str) -> None:
+    """Also as the config of a study, which has no name; blocks of another family in HRViT's layout are an HRViT."""
+    expected = {"mit": "MiT", "cswin": "CSWin"}.get(name.split("_")[0], "HRViT")
+    assert family_of(PRESETS[name].to_dict()) == family_of(PRESETS[name].replace(name="").to_dict()) == expected
+
+
+@pytest.mark.parametrize("config", [{"topology": []}, {"topology": "pyramid", "attention": {}}, {"model": 3}, {}])
+def test_a_damaged_config_has_a_family(config: dict[str, object]) -> None:
+    assert family_of(config) in ("HRViT", "other")

@@ -2,6 +2,8 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -10,6 +12,12 @@ from hrvit_lab.charts import shorten
 
 LINE = 54
 """Characters of a line of small letters that fit the screen of a telephone."""
+
+NARROW = "width < 500"
+"""Whether the plot area is that of a telephone, an expression of Vega."""
+
+MAX_LABEL, CHARACTER, SYMBOL, MARGIN = 260, 6, 40, 30
+"""Of a legend in pixels: largest label, a character, a symbol with its gaps, the axis beside the plot."""
 
 MAX_TEXT = 400
 """Characters of a line before it is wrapped; longer ones are truncated in the middle."""
@@ -23,6 +31,20 @@ def wrapped(text: str, width: int = LINE) -> list[str]:
     """
     parts = [shorten(part, MAX_TEXT) for part in text.splitlines()]
     return [line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False)]
+
+
+def legend(orient: Literal["top", "bottom"], names: Sequence[str], *, lines: bool = False) -> alt.Legend | None:
+    """A legend with as many columns as there is room for; none for a single name.
+
+    Args:
+        lines: symbols are lines, which show dashes.
+    """
+    if len(names) < 2:
+        return None
+    width = min(MAX_LABEL, CHARACTER * max(map(len, names)))
+    columns = alt.expr(f"max(1, floor((width + {MARGIN}) / {width + SYMBOL}))")
+    symbols: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 400, "symbolStrokeWidth": 2} if lines else {}
+    return alt.Legend(orient=orient, columns=columns, symbolLimit=20, labelLimit=MAX_LABEL, symbolOpacity=1, **symbols)
 
 
 def is_logarithmic(values: "pd.Series[float]") -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from hrvit_lab.app.axes import plain_axis
+from hrvit_lab.app.axes import legend, plain_axis
 from hrvit_lab.charts import MUTED, SERIES
 
 Chart = alt.LayerChart | alt.FacetChart
@@ -16,21 +16,21 @@ ROW, FRAME = 34, 100
 """Height of a row, and of axis, title and legend, in pixels."""
 
 
-def model_color(names: Sequence[str], legend: bool = True) -> alt.Color:
+def model_color(names: Sequence[str], named: bool = True) -> alt.Color:
     """A colour for each model, in the order of the selection; safe for colour blindness."""
     return alt.Color(
         "model:N", title=None, sort=list(names),
         scale=alt.Scale(domain=list(names), range=list(SERIES[: len(names)])),
-        legend=alt.Legend(orient="top", columns=2, labelLimit=260) if legend else None,
+        legend=legend("top", names) if named else None,
     )  # fmt: skip
 
 
-def model_shape(names: Sequence[str], legend: bool = True) -> alt.Shape:
+def model_shape(names: Sequence[str], named: bool = True) -> alt.Shape:
     """A shape for each model, beside its colour."""
     return alt.Shape(
         "model:N", title=None, sort=list(names),
         scale=alt.Scale(domain=list(names), range=list(MARKS[: len(names)])),
-        legend=alt.Legend(orient="top", columns=2, labelLimit=260) if legend else None,
+        legend=legend("top", names) if named else None,
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def distribution_chart(samples: pd.DataFrame, summary: pd.DataFrame, names: Sequ
         "ms:Q", title="latency of a batch, ms",
         scale=alt.Scale(zero=False, nice=False, padding=12), axis=plain_axis("ms", grid=True),
     )  # fmt: skip
-    color = model_color(names, legend=False)
+    color = model_color(names, named=False)
     ticks = alt.Chart(inside).mark_tick(thickness=1, opacity=0.25, height={"band": 0.7}, tooltip=None).encode(
         x, y, color=color
     )  # fmt: skip
@@ -124,7 +124,7 @@ def distribution_chart(samples: pd.DataFrame, summary: pd.DataFrame, names: Sequ
     )
     interval = base.mark_rule(color="gray", strokeWidth=2, tooltip=None).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
     points = base.mark_point(size=120, filled=True, opacity=1).encode(
-        alt.X("median:Q"), y, color=color, shape=model_shape(names, legend=False),
+        alt.X("median:Q"), y, color=color, shape=model_shape(names, named=False),
         tooltip=[
             alt.Tooltip("model:N"), alt.Tooltip("median:Q", format=".4g", title="median, ms"),
             alt.Tooltip("low:Q", format=".4g", title="95 % from"), alt.Tooltip("high:Q", format=".4g", title="to"),

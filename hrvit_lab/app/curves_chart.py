@@ -3,15 +3,15 @@
 import altair as alt
 import pandas as pd
 
-from hrvit_lab.app.axes import plain_axis
-from hrvit_lab.app.points_chart import MAX_COLORS, SHAPES
+from hrvit_lab.app.axes import legend, plain_axis
+from hrvit_lab.app.point_groups import MAX_COLORS
 from hrvit_lab.charts import MUTED, SERIES
 
 OTHERS = "others"
 PLOT, LEGEND_ROW = 330, 24
 """Height of the plot with its axis, and of a row of the legend, in pixels."""
 
-MARKS = (*SHAPES.values(), "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
+MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
 
 
 def study_curves(curves: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -47,14 +47,10 @@ def curves_chart(data: pd.DataFrame, x: str, x_title: str, y_title: str, unit: s
     )
     domain = [*shown, *([OTHERS] if len(shown) < len(names) else [])]
     colors = [*SERIES[: len(shown)], *([MUTED] if len(shown) < len(names) else [])]
-    legend = (
-        alt.Legend(orient="bottom", columns=2, labelLimit=260, symbolOpacity=1, symbolSize=70)
-        if len(domain) > 1
-        else None
-    )
-    color = alt.Color("group:N", title=None, sort=domain, scale=alt.Scale(domain=domain, range=colors), legend=legend)
+    shown_as = legend("bottom", domain)
+    color = alt.Color("group:N", title=None, sort=domain, scale=alt.Scale(domain=domain, range=colors), legend=shown_as)
     shape = alt.Shape(
-        "group:N", title=None, sort=domain, legend=legend,
+        "group:N", title=None, sort=domain, legend=shown_as,
         scale=alt.Scale(domain=domain, range=[MARKS[place % len(MARKS)] for place in range(len(domain))]),
     )  # fmt: skip
     whole = data[x].nunique() <= 12

@@ -1,36 +1,24 @@
-"""Charts of points: two quantities against each other, and parallel coordinates."""
+"""Charts of points: two quantities against each other."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
 import altair as alt
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hrvit_lab.app.axes import is_logarithmic, logarithmic_ticks, plain_axis, wrapped
+from hrvit_lab.app.axes import NARROW, is_logarithmic, logarithmic_ticks, plain_axis, wrapped
+from hrvit_lab.app.point_groups import COLORED, color_channel, groups, shape_channel
 from hrvit_lab.app.point_names import FAR, HEIGHT, LINE, PADDING, PLACES, WIDTH, place_names, positions
-from hrvit_lab.charts import MUTED, SERIES, shorten
+from hrvit_lab.charts import shorten
 from hrvit_lab.metrics import METRICS, si_scale
-from hrvit_lab.study.point_rows import KINDS
+from hrvit_lab.study.point_rows import PUBLISHED
 from hrvit_lab.study.points import pareto_front
 from hrvit_lab.study.quantities import Quantity
 from hrvit_lab.study.tables import DISTURBED
 
-COLORED = {
-    "source": "source",
-    "kind": "kind",
-    "branches": "branches",
-    "attention": "attention",
-    "FFN": "ffn",
-    "fusion": "fusion",
-}
-"""What the colour of a point can show, and the column of it."""
-
-MAX_COLORS = len(SERIES) - 1
-OTHER, UNKNOWN = "others", "unknown"
 ERROR = " error"
 ERRORS = "Error rate on a logarithmic axis"
 ERRORS_HELP = "Shows 100 % minus the value. Differences between accurate networks become visible."
@@ -41,11 +29,6 @@ MAX_LABEL = 40
 """Characters of the name of a point, which may be that of several variants."""
 MAX_NAMED = 400
 """Above this number of points, only those on the front are named."""
-
-NARROW = "width < 500"
-"""Whether the plot area is that of a telephone, an expression of Vega: names of dominated points would then overlap."""
-
-SHAPES = {"HRViT": "circle", "baseline": "square", "published": "diamond"}
 
 
 def label(name: str) -> str:
@@ -102,12 +85,15 @@ def merged(data: pd.DataFrame, short: "pd.Series[str]") -> pd.DataFrame:
 def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
     """The points of a chart of results, for ``scatter_chart``.
 
-    Columns: ``row`` (index in the table), ``name``, ``source``, ``kind``, ``group`` (by colour), ``x``, ``x_low``,
-    ``x_high``, ``y``, ``y_low``, ``y_high``, ``text_x`` and ``text_y`` (values with units), ``front``, ``disturbed``,
-    ``place``.
+    Columns: ``row`` (index in the table), ``name``, ``source``, ``kind``, ``family``, ``group`` (by colour), ``x``,
+    ``x_low``, ``x_high``, ``y``, ``y_low``, ``y_high``, ``text_x`` and ``text_y`` (values with units), ``front``,
+    ``disturbed``, ``place``.
     """
     data = pd.DataFrame(
-        {"row": table.index, **{name: table[name].astype(str).tolist() for name in ("name", "source", "kind")}}
+        {
+            "row": table.index,
+            **{name: table[name].astype(str).tolist() for name in ("name", "source", "kind", "family")},
+        }
     )
     data["config_id"] = table["config_id"].tolist()
     data["group"] = groups(table[COLORED[colored]]).tolist()
@@ -124,7 +110,7 @@ def scatter_data(table: pd.DataFrame, x: Quantity, y: Quantity, colored: str) ->
 
 def scatter_titles(x: Quantity, y: Quantity, colored: str) -> dict[str, str]:
     """What hovering over a point of ``scatter_data`` shows: titles by column."""
-    shown = {"name": "variant", "source": "source", "kind": "kind", "group": colored}
+    shown = {"name": "variant", "source": "source", "kind": "kind", "family": "family", "group": colored}
     return shown | {"text_y": y.label, "text_x": x.label}
 
 
@@ -145,7 +131,8 @@ def clipped(data: pd.DataFrame, x: Quantity, y: Quantity) -> pd.DataFrame:
 
 def scatter_values(data: pd.DataFrame, x: Quantity, y: Quantity, colored: str) -> pd.DataFrame:
     """The values of a scatter chart, for its CSV file: the ends of spreads are not clipped."""
-    texts = {"name": data["name"], "kind": data["kind"], colored: data["group"]}
+    texts = {name: data[name] for name in ("name", "source", "kind", "family") if name in data}
+    texts[colored] = data["group"]
     numbers = {
         f"{quantity.key}{f' {end}' if end else ''}": data[f"{axis}_{end}" if end else axis]
         for axis, quantity in (("x", x), ("y", y))
@@ -167,7 +154,14 @@ def scatter_conditions(data: pd.DataFrame, *quantities: Quantity) -> str:
         said.append("Bars of latency: 10th to 90th percentile.")
     if data["disturbed"].any():
         said.append("Crosses: unreliable, not on the front.")
+    if _some_published(data):
+        said.append("Rings: published values.")
     return " ".join(said)
+
+
+def _some_published(data: pd.DataFrame) -> bool:
+    """Whether published points are among points of other kinds, so that they have to be marked."""
+    return PUBLISHED in set(data["kind"]) and data["kind"].nunique() > 1
 
 
 def scale_type(quantity: Quantity, values: "pd.Series[float]") -> Literal["log", "linear"]:
@@ -186,13 +180,6 @@ def value_text(quantity: Quantity, value: float) -> str:
         return f"{value:.2f} %"
     scale, prefix = (1.0, quantity.unit) if quantity.unit else si_scale(value)
     return f"{value / scale:.4g} {prefix}".rstrip()
-
-
-def groups(values: "pd.Series[str]") -> "pd.Series[str]":
-    """The colour's group of each point; the rarest values are one group if there are more than colours."""
-    texts = values.astype(object).where(values.notna(), UNKNOWN).astype(str)
-    frequent = texts.value_counts().index[:MAX_COLORS]
-    return texts if texts.nunique() <= MAX_COLORS + 1 else texts.where(texts.isin(frequent), OTHER)
 
 
 def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
@@ -225,8 +212,8 @@ def scatter_chart(
     Streamlit draws charts of more than 2,000 points on a canvas, others as SVG.
 
     Args:
-        data: columns ``row``, ``name``, ``kind``, ``group``, ``x``, ``x_low``, ``x_high``, ``y``, ``y_low``,
-            ``y_high``, ``front``, ``disturbed`` and ``place``, and those of ``titles``.
+        data: columns ``row``, ``name``, ``kind``, ``family``, ``group``, ``x``, ``x_low``, ``x_high``, ``y``,
+            ``y_low``, ``y_high``, ``front``, ``disturbed`` and ``place``, and those of ``titles``.
         titles: what hovering over a mark shows, by column.
         colored: what ``group`` is.
     """
@@ -243,11 +230,7 @@ def scatter_chart(
         for channel, axis, quantity, padding in ((alt.X, "x", x, PADDING[0]), (alt.Y, "y", y, PADDING[1]))
     )  # fmt: skip
     color = color_channel(data["group"], colored)
-    shape = alt.Shape(
-        "kind:N", title=None, sort=list(KINDS),
-        scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())),
-        legend=alt.Legend(orient="top") if data["kind"].nunique() > 1 else None,
-    )  # fmt: skip
+    shape = shape_channel(data, colored)
     tooltip = [alt.Tooltip(f"{column}:N", title=title) for column, title in titles.items()]
     base = alt.Chart(data)
     click = alt.selection_point(name="points", fields=["row"])
@@ -296,81 +279,14 @@ def scatter_chart(
         for place, (dx, dy, align) in PLACES.items()
         if (data["place"] == place).any()
     ]
-    return alt.layer(front, *leaders, *bars, points, crosses, *names).properties(height=480)
+    rings = base.transform_filter(alt.datum.kind == PUBLISHED).mark_point(
+        size=260, color="gray", strokeWidth=1
+    ).encode(x_axis, y_axis, tooltip=tooltip)  # fmt: skip
+    some = [rings] if _some_published(data) else []
+    return alt.layer(front, *leaders, *bars, points, *some, crosses, *names).properties(height=480)
 
 
 def _ticks(data: pd.DataFrame, axis: str, quantity: Quantity) -> list[float] | None:
     if scale_type(quantity, data[axis]) == "linear":
         return None
     return logarithmic_ticks(data[f"{axis}_low"].min(), data[f"{axis}_high"].max())
-
-
-def color_channel(values: "pd.Series[str]", title: str) -> alt.Color:
-    """Colours that are safe for colour blindness; no legend for a single group."""
-    present = sorted(set(values) - {OTHER, UNKNOWN}, key=lambda value: (len(value) > 1, value))
-    domain = present + [name for name in (OTHER, UNKNOWN) if name in set(values)]
-    colors = [*SERIES[: len(present)], *[MUTED] * (len(domain) - len(present))]
-    legend = (
-        alt.Legend(
-            orient="bottom", columns=alt.expr(f"{NARROW} ? 2 : 4"), symbolLimit=20, labelLimit=220, symbolOpacity=1
-        )
-        if len(domain) > 1
-        else None
-    )
-    return alt.Color("group:N", title=title, scale=alt.Scale(domain=domain, range=colors), legend=legend)
-
-
-def parallel_chart(
-    table: pd.DataFrame, quantities: Sequence[Quantity], colored: str
-) -> alt.LayerChart | alt.FacetChart:
-    """A line per point over several axes, each from its worst value at the bottom to its best at the top."""
-    group = groups(table[COLORED[colored]])
-    parts: list[pd.DataFrame] = []
-    ends: list[tuple[str, float, str]] = []
-    for place, quantity in enumerate(quantities):
-        values = table[quantity.key].astype(float)
-        texts = [value_text(quantity, value) for value in values]
-        title = f"{place + 1}. {quantity.title}"
-        height = heights(values, quantity)
-        names = table["name"].astype(str)
-        part = {"row": table.index, "name": names, "group": group, "axis": title, "height": height, "text": texts}
-        parts.append(pd.DataFrame(part))
-        best, worst = int(np.argmax(height)), int(np.argmin(height))
-        ends += [(title, 1.0, texts[best]), (title, 0.0, texts[worst])]
-    data = pd.concat(parts, ignore_index=True)
-    color = color_channel(data["group"], colored)
-    ruler = alt.Axis(labelAngle=0, labelLimit=180, orient="top", domain=False, ticks=False, grid=True)
-    across = alt.X("axis:N", title=None, axis=ruler)
-    up = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
-    tooltip = [
-        alt.Tooltip("name:N", title="variant"), alt.Tooltip("axis:N", title="quantity"),
-        alt.Tooltip("text:N", title="value"),
-    ]  # fmt: skip
-    base = alt.Chart(data)
-    line = base.mark_line(opacity=0.6, strokeWidth=1.4, tooltip=None)
-    dot = base.mark_point(filled=True, size=36, opacity=0.9)
-    labels = alt.Chart(pd.DataFrame(ends, columns=["axis", "height", "text"]))
-    marks = [
-        labels.transform_filter(alt.datum.height == at)
-        .mark_text(dy=dy, color="gray", fontSize=11, tooltip=None)
-        .encode(across, up, text="text:N")
-        for at, dy in ((1.0, -12), (0.0, 12))
-    ]
-    lines = line.encode(across, up, color=color, detail="row:N")
-    dots = dot.encode(across, up, color=color, tooltip=tooltip)
-    return alt.layer(lines, dots, *marks).properties(height=420)
-
-
-def parallel_conditions(quantities: Sequence[Quantity]) -> str:
-    """The conditions of each axis, and how to read the chart."""
-    numbered = [(f"{place + 1}. ", quantity.conditions) for place, quantity in enumerate(quantities)]
-    lines = [number + conditions for number, conditions in numbered if conditions]
-    return "\n".join(["A line for each network; better values are at the top.", *lines])
-
-
-def heights(values: "pd.Series[float]", quantity: Quantity) -> NDArray[np.float64]:
-    """Places on an axis from 0 (the worst value) to 1 (the best), (points,); 0.5 if all values are equal."""
-    scaled = np.log(values.to_numpy()) if is_logarithmic(values) else values.to_numpy()
-    span = scaled.max() - scaled.min()
-    shares = (scaled - scaled.min()) / span if span else np.full(len(scaled), 0.5)
-    return np.asarray(shares if quantity.better == "higher" else 1 - shares)

@@ -15,6 +15,13 @@ HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
 FIELDS = ("branches", "attention", "ffn", "fusion", "topology")
 """Properties of a variant that are columns of the table; missing for networks without a config."""
 
+FAMILIES = {"hrvit": "HRViT", "mit": "MiT", "cswin": "CSWin", "hrformer": "HRFormer"}
+"""Families of networks, by the first word of their names."""
+
+OTHER_FAMILY = "other"
+_PYRAMIDS = {"spatial_reduction": "MiT", "cswin": "CSWin"}
+"""Families of networks with one branch at a time, by their attention."""
+
 COSTS = ("params", "macs")
 """Costs of trained and timed networks."""
 
@@ -27,9 +34,27 @@ def kind_of(config: Mapping[str, Any] | None) -> str:
     return BASELINE if config is not None and "model" in config else HRVIT
 
 
+def family_of(config: Mapping[str, Any] | None, name: str = "") -> str:
+    """The family of a network, one of ``FAMILIES`` or ``OTHER_FAMILY``.
+
+    Args:
+        config: its fields, which are not validated; None if they are unknown.
+        name: of a network without a config.
+
+    >>> family_of({"topology": "pyramid", "attention": ["cswin"] * 4}), family_of({}), family_of(None, "hrformer_tiny")
+    ('CSWin', 'HRViT', 'HRFormer')
+    """
+    if config is None or "model" in config:
+        name = name if config is None else str(config["model"]).rpartition(":")[2]
+        return FAMILIES.get(name.partition("_")[0], OTHER_FAMILY)
+    found = config.get("attention") if config.get("topology") == "pyramid" else None
+    kinds = set(map(str, found)) if isinstance(found, list | tuple) else {str(found)}
+    return _PYRAMIDS.get(kinds.pop(), FAMILIES["hrvit"]) if len(kinds) == 1 else FAMILIES["hrvit"]
+
+
 def properties(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``FIELDS`` of a config's fields. The fields are not validated; those of another type are missing."""
-    found: dict[str, Any] = dict.fromkeys(FIELDS)
+    """``FIELDS`` of a config's fields, and its family. Fields are not validated; those of another type are missing."""
+    found: dict[str, Any] = {**dict.fromkeys(FIELDS), "family": family_of(config)}
     if config is None:
         return found
     for name in FIELDS[1:]:

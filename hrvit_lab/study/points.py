@@ -35,8 +35,8 @@ class Points:
 
     Attributes:
         table: one row per point. Columns: ``name``, ``source`` (study, training, latency or publication), ``kind``
-            (one of ``KINDS``), ``config_id``, ``FIELDS``, ``config`` (its fields, None if unknown); and for each
-            quantity ``KEY``, ``KEY low`` and ``KEY high`` (its spread) and ``KEY disturbed`` (why it is unreliable).
+            (one of ``KINDS``), ``family``, ``config_id``, ``FIELDS``, ``config`` (its fields, None if unknown); and for
+            each quantity ``KEY``, ``KEY low`` and ``KEY high`` (its spread), ``KEY disturbed`` (why it is unreliable).
         quantities: by key, those with the most values first.
         faults: folders that were left out, each with the reason.
     """
@@ -86,7 +86,7 @@ def present(table: pd.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str
 
 def _columns(quantities: Iterable[str]) -> list[str]:
     spread = [f"{key}{end}" for key in quantities for end in ("", " low", " high", f" {DISTURBED}")]
-    return ["name", "source", "kind", "config_id", *FIELDS, "config", *spread]
+    return ["name", "source", "kind", "family", "config_id", *FIELDS, "config", *spread]
 
 
 # -- studies --------------------------------------------------------------------------------------------------

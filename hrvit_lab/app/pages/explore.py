@@ -12,13 +12,12 @@ import streamlit as st
 from hrvit_lab.app import folders
 from hrvit_lab.app.chart_view import draw_chart
 from hrvit_lab.app.details import draw_details
+from hrvit_lab.app.parallel_chart import parallel_chart, parallel_conditions
+from hrvit_lab.app.point_groups import COLORED
 from hrvit_lab.app.points_chart import (
-    COLORED,
     ERRORS,
     ERRORS_HELP,
     as_errors,
-    parallel_chart,
-    parallel_conditions,
     scatter_chart,
     scatter_conditions,
     scatter_data,
@@ -178,7 +177,7 @@ def _draw_parallel(
             parallel_chart(rows, [quantities[key] for key in chosen], colored), "parallel coordinates",
             title=f"{len(rows):,} network{'s' * (len(rows) != 1)} with values of all {len(chosen)} quantities",
             conditions=parallel_conditions([quantities[key] for key in chosen]),
-            data=rows[["name", "source", "kind", *chosen]],
+            data=rows[["name", "source", "kind", "family", *chosen]],
             alt=f"Parallel coordinates of {len(rows)} points on {len(chosen)} axes.",
         )  # fmt: skip
 

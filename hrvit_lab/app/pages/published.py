@@ -76,13 +76,13 @@ def _draw_chart(points: Points) -> None:
         )  # fmt: skip
     vertical, horizontal = points.quantities[y or scores[0].key], points.quantities[x or costs[0].key]
     shown = points.table[points.table[[vertical.key, horizontal.key]].notna().all(axis=1)]
-    data = scatter_data(shown, horizontal, vertical, "source")
+    data = scatter_data(shown, horizontal, vertical, "family")
     draw_chart(
-        scatter_chart(data, horizontal, vertical, scatter_titles(horizontal, vertical, "source"), "source"),
+        scatter_chart(data, horizontal, vertical, scatter_titles(horizontal, vertical, "family"), "family"),
         f"printed {vertical.key} against {horizontal.key}",
         title=f"{vertical.label} against {horizontal.label}, as published",
         conditions=f"{scatter_conditions(data, horizontal, vertical)} Sources count and train differently.",
-        data=scatter_values(data, horizontal, vertical, "source"),
+        data=scatter_values(data, horizontal, vertical, "family"),
         alt=f"Scatter plot of printed {vertical} against {horizontal} of {len(data)} networks.",
     )  # fmt: skip
     if missing := absent(vertical, horizontal):
