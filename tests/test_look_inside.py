@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from test_app import run
 
 from hrvit_lab import create_model
-from hrvit_lab.app import subjects
+from hrvit_lab.app import pixel_choice, subjects
 from hrvit_lab.app.pages import look_inside
 from hrvit_lab.config import PRESETS, ConfigError, shipped
 from hrvit_lab.insight.attention import block_attention
@@ -61,7 +61,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(look_inside).attempted > 0 and doctest.testmod(look_inside).failed == 0
+    assert doctest.testmod(pixel_choice).attempted > 0 and doctest.testmod(pixel_choice).failed == 0
 
 
 def test_a_first_visit_shows_a_trained_network(results: Path) -> None:
@@ -186,7 +186,6 @@ def test_another_pixel_draws_a_view_of_the_whole_image_only_once(
 ) -> None:
     """A click on the page, whose network runs again only for views that follow the pixel."""
     drawn: list[str] = []
-    clicked = [(32, 32)]
 
     def counted(key: Any) -> Any:
         drawn.append(key.what)
@@ -194,15 +193,14 @@ def test_another_pixel_draws_a_view_of_the_whole_image_only_once(
 
     real = look_inside._shown
     monkeypatch.setattr(look_inside, "_shown", counted)
-    monkeypatch.setattr(look_inside, "clicked_pixel", lambda *_: clicked[-1])
     app = run(draw_look_inside)
     image = subjects.read_image("hrvit_micro.fashion_mnist", "ankle boot", None, 64)
     for what in ("contributions", "features", "attention"):
         look_inside._view.clear()
         drawn.clear()
         app.segmented_control(key="what").set_value(what).run()
-        clicked.append((clicked[-1][0] - 5, 60))
-        app.run()
+        row = app.number_input(key="row of ankle boot at 64")
+        row.set_value(int(row.value or 0) - 5).run()
         assert drawn == [what] * (2 if what == "attention" else 1) and not app.exception
     for what, about in WHAT.items():
         two = [look_inside.view_key(NAME, 0, image, what, look_inside.Asked(pixel)) for pixel in ((1, 2), (3, 4))]
@@ -228,13 +226,13 @@ def test_a_click_selects_the_pixel_under_it(side: int) -> None:
     """A naive search of the pixel whose square on the screen contains the click."""
     for x in range(0, 336, 13):
         row, column = (next(c for c in range(side) if c * 336 <= at * side < (c + 1) * 336) for at in (335 - x, x))
-        assert look_inside.clicked_pixel({"x": x, "y": 335 - x, "width": 336, "height": 336}, side) == (row, column)
-    assert look_inside.clicked_pixel(None, side) == (side // 2, side // 2)
+        assert pixel_choice.clicked_pixel({"x": x, "y": 335 - x, "width": 336, "height": 336}, side) == (row, column)
+    assert pixel_choice.clicked_pixel(None, side) == (side // 2, side // 2)
 
 
 def test_the_mark_is_at_the_pixel() -> None:
     image = np.zeros((32, 32, 3), dtype=np.uint8)
-    shown = look_inside.marked(image, 3, 30)
+    shown = pixel_choice.marked(image, 3, 30)
     rows, columns = np.nonzero(shown.any(-1))
     scale = shown.shape[0] // 32
     assert (rows.min() + rows.max() + 1) / 2 == pytest.approx((3 + 0.5) * scale, abs=1)

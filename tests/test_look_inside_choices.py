@@ -1,15 +1,19 @@
 """What is chosen on the page "Look inside" reaches the figures: class, truth, models of timm, pixel."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 import torch
+from streamlit.testing.v1 import AppTest
 from test_app import run
 from test_look_inside import NAME, columns_of_figures, draw_look_inside, key_of, said, texts
 
-from hrvit_lab.app import memory_cap, subjects
+from hrvit_lab.app import memory_cap, pixel_choice, subjects
 from hrvit_lab.app.pages import look_inside
 from hrvit_lab.cost.count import count
 from hrvit_lab.errors import ConfigError
@@ -166,3 +170,50 @@ def test_a_view_of_a_model_of_timm_has_a_memory_cap(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match="timm:test_resnet needs about"):
         subjects.check_view(found, 160, "evidence")
     subjects.check_view(found, 160, "features")
+
+
+# -- the pixel ----------------------------------------------------------------------------------------------
+
+ABOUT = "ankle boot at 64"
+
+
+def numbers(app: AppTest) -> tuple[Any, Any]:
+    return app.number_input(key=f"row of {ABOUT}").value, app.number_input(key=f"column of {ABOUT}").value
+
+
+def test_a_click_and_the_numbers_choose_the_same_pixel(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was last: click, number, the same click again, number again."""
+    drawn: list[tuple[int, int]] = []
+
+    def image_to_click(shown: Any, *, key: str, on_click: Callable[[], None], **_: Any) -> None:
+        """A button instead of the image. Like the component, it sets the state of its key and calls back."""
+        blue = (shown == (0, 158, 230)).all(-1)
+        drawn.append((int(np.argmax(blue.sum(1))) // 5, int(np.argmax(blue.sum(0))) // 5))
+
+        def click() -> None:
+            st.session_state[key] = {"x": 42, "y": 320, "width": 336, "height": 336}
+            on_click()
+
+        st.button("click", key="click", on_click=click)
+
+    monkeypatch.setattr(pixel_choice, "streamlit_image_coordinates", image_to_click)
+    app = run(draw_look_inside)
+
+    def shows(row: int, column: int) -> bool:
+        said = f"the token at row {row}, column {column} gives" in texts(app)
+        return said and f"Pixel: row {row}, column {column} of 64" in texts(app) and drawn[-1] == (row, column)
+
+    assert numbers(app) == (32, 32) and shows(32, 32)
+    app.button(key="click").click().run()
+    assert numbers(app) == (60, 8) and shows(60, 8)
+    app.number_input(key=f"row of {ABOUT}").set_value(5).run()
+    assert numbers(app) == (5, 8) and shows(5, 8)
+    app.button(key="click").click().run()
+    assert numbers(app) == (60, 8) and shows(60, 8)
+    app.number_input(key=f"column of {ABOUT}").set_value(63).run()
+    assert numbers(app) == (60, 63) and shows(60, 63)
+    assert not app.exception and not app.error and not app.warning
+    # Another image begins at its centre, within its own bounds.
+    app.selectbox(key="side of hrvit_micro.fashion_mnist").set_value(128).run()
+    row = app.number_input(key="row of ankle boot at 128")
+    assert not app.exception and (row.value, row.min, row.max) == (64, 0, 127)

@@ -1,7 +1,6 @@
 """Page "Look inside": click on a pixel of an image, and see what a network does with it."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
-from streamlit_image_coordinates import streamlit_image_coordinates
 
 from hrvit_lab.app import subjects
+from hrvit_lab.app.pixel_choice import choose_pixel
 from hrvit_lab.app.widgets import plain
 from hrvit_lab.config import ConfigError
 from hrvit_lab.insight.what import WHAT
@@ -24,14 +23,11 @@ if TYPE_CHECKING:
     from hrvit_lab.insight.views_command import Shown, Subject
     from hrvit_lab.network.named import NamedNetwork
 
-SHOWN_PX = 336
-"""Side of the image to click on."""
-
 SCREEN_DPI = 100
 
 INTRODUCTION = (
-    "Click on a pixel of the image. {following} follow; the other figures are of the whole image. Every figure can be "
-    "downloaded with its numbers."
+    "Click on a pixel of the image, or give its row and column. {following} follow; the other figures are of the whole "
+    "image. Every figure can be downloaded with its numbers."
 )
 WARNING = ":material/warning: "
 TIMM_EXAMPLE = "vit_tiny_patch16_224"
@@ -54,7 +50,7 @@ def show() -> None:
             uploaded = _upload(choice)
         with right if len(shown) > 1 else left:
             image = subjects.read_image(name, choice, uploaded, side)
-            pixel = _click(image, f"{choice} at {side}")
+            pixel = choose_pixel(image, f"{choice} at {side}")
         with st.container() if len(shown) > 1 else right:  # two networks have the whole width, below the image
             what = st.segmented_control(
                 "What", list(WHAT), default="attention", key="what", required=True, bind="query-params",
@@ -131,39 +127,6 @@ def _upload(choice: str) -> bytes | None:
         return None
     file = st.file_uploader("Image file", type=["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"], key="photo")
     return None if file is None else file.getvalue()
-
-
-def _click(image: NDArray[np.uint8], key: str) -> tuple[int, int]:
-    """The pixel that was clicked, (row, column); the centre at first."""
-    side, key = image.shape[0], f"click on {key}"
-    row, column = clicked_pixel(st.session_state.get(key), side)
-    streamlit_image_coordinates(marked(image, row, column), width=SHOWN_PX, key=key, cursor="crosshair")
-    st.caption(f"Pixel: row {row}, column {column} of {side} × {side}.")
-    return row, column
-
-
-def clicked_pixel(click: Mapping[str, Any] | None, side: int) -> tuple[int, int]:
-    """The pixel under a click, (row, column); the centre without one.
-
-    >>> clicked_pixel({"x": 168, "y": 0, "width": 336, "height": 336}, 32)
-    (0, 16)
-    """
-    if not click or not click.get("width") or not click.get("height"):
-        return side // 2, side // 2
-    row, column = int(click["y"] * side / click["height"]), int(click["x"] * side / click["width"])
-    return min(side - 1, max(0, row)), min(side - 1, max(0, column))
-
-
-def marked(image: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
-    """The image at the size that is shown, with a cross at the pixel: (H, W, 3)."""
-    scale = max(1, SHOWN_PX // image.shape[0])
-    shown = np.kron(image, np.ones((scale, scale, 1), dtype=np.uint8))
-    y, x = row * scale + scale // 2, column * scale + scale // 2
-    arm = max(4, shown.shape[0] // 40)
-    for half, color in ((2, (255, 255, 255)), (1, (0, 158, 230))):
-        shown[max(0, y - half) : y + half, max(0, x - arm) : x + arm] = color
-        shown[max(0, y - arm) : y + arm, max(0, x - half) : x + half] = color
-    return shown
 
 
 def _block(found: "NamedNetwork", what: str) -> str | None:
