@@ -274,7 +274,11 @@ def test_timed_networks_are_points_with_device_settings_and_method(tmp_path: Pat
     assert rows[macs.key].tolist()[:4] == [costs.macs, costs.macs, 5_000, 700]
     assert rows["params"].tolist()[:2] == [costs.params] * 2 and math.isnan(rows["params"].iloc[2])
     assert rows["kind"].tolist()[1:3] == ["HRViT", "baseline"]
-    assert rows[f"{latency.key} disturbed"].dropna().tolist() == ["stopped"]
+    for metric in ("latency_ms", "throughput_img_s"):
+        key = of(points, metric, "px, 1 thread, inter").key
+        assert rows[f"{key} disturbed"].dropna().to_dict() == {"hrvit_micro": "stopped"}
+    memory = [key for key, quantity in points.quantities.items() if quantity.metric == "peak_memory_mib"]
+    assert len(memory) == 2 and rows[[f"{key} disturbed" for key in memory]].isna().all(axis=None)
 
 
 def test_a_latency_on_a_gpu_has_no_cpu_threads(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from hrvit_lab.cli import show_size
 from hrvit_lab.config import PRESETS, SEGMENTERS, ConfigError, own_name
 from hrvit_lab.files import read_bounded, unguarded
+from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.point_rows import MAX_BYTES, cost, kind_of, properties, put, put_costs
 from hrvit_lab.study.quantities import Quantity, of_metric, threads
 from hrvit_lab.study.results import records_of
@@ -45,11 +46,12 @@ def latency_points(folder: Path, quantities: dict[str, Quantity]) -> Iterator[di
         if not (pd.isna(row["latency_ms_p10"]) or pd.isna(row["latency_ms_p90"])):
             values |= {f"{latency.key} low": row["latency_ms_p10"], f"{latency.key} high": row["latency_ms_p90"]}
         why = row["disturbed"] if row["status"] == "ok" else row["reason"] or "it was interrupted"
-        if why:
-            values[f"{latency.key} {DISTURBED}"] = why
         for quantity in others:
             if not pd.isna(row[quantity.metric]):
                 put(values, quantities, quantity, row[quantity.metric])
+        if why:
+            timed = [q for q in (latency, *others) if METRICS[q.metric].group == "latency" and q.key in values]
+            values |= {f"{quantity.key} {DISTURBED}": why for quantity in timed}
         yield _network(row, values, quantities) | {"source": f"latency {folder.resolve().name}"}
 
 
