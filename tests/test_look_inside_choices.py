@@ -104,6 +104,13 @@ def test_a_scene_is_shown_with_its_errors() -> None:
     assert f"Wrong: {wrong[2, 2]:.1f} % of the pixels" in view.said and "px of a boundary" in view.said
 
 
+def test_the_second_network_has_the_truth_if_its_classes_are_the_same() -> None:
+    segmenter, classifier = subjects.network(SEGMENTER, 0), subjects.network(NAME, 0)
+    asked = look_inside.Asked((3, 4), truth=b"classes")
+    assert look_inside._of_second(asked, segmenter, segmenter) == asked
+    assert look_inside._of_second(asked, segmenter, classifier) == asked._replace(truth=None)
+
+
 def test_the_page_of_a_segmenter_shows_errors_at_boundaries(results: Path) -> None:
     app = run(draw_look_inside)
     app.selectbox(key="network").set_value(f"{SEGMENTER} (trained)").run()
