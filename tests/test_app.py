@@ -235,7 +235,7 @@ def test_error_rates_are_shown_on_a_logarithmic_axis(results: Path) -> None:
     app.toggle(key="error of branches").set_value(True).run()
     assert not app.exception
     [chart] = charts_of(app)
-    assert chart["title"]["text"] == ["top-1 error on digits (proxy) against", "MACs"]
+    assert chart["title"]["text"] == ["top-1 error on digits (proxy) against MACs"]
     up = chart["layer"][0]["encoding"]["y"]
     assert up["scale"]["type"] == "log" and up["title"][0] == "top-1 error on digits (proxy), %"
     data, _ = studies.chart_data(read_results(folder), "macs", "top1", errors=True)

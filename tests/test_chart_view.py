@@ -47,13 +47,13 @@ def charts_of(app: AppTest) -> list[dict[str, Any]]:
 
 
 def widest(drawn: ET.Element, role: str) -> float:
-    """Width of the longest line of a kind of text in pixels, with 0.6 of the font size for a character."""
+    """Width of the longest line of a kind of text in pixels, with half the font size for a character."""
     groups = [group for group in drawn.iter(f"{NAMESPACE}g") if role in group.get("class", "").split()]
     texts = [text for group in groups for text in group.iter(f"{NAMESPACE}text")]
     assert texts
     spans = [(span, text) for text in texts for span in (list(text) or [text])]
     sizes = [float((text.get("font-size") or "").removesuffix("px")) for _, text in spans]
-    return max(0.6 * size * len("".join(span.itertext())) for (span, _), size in zip(spans, sizes, strict=True))
+    return max(0.5 * size * len("".join(span.itertext())) for (span, _), size in zip(spans, sizes, strict=True))
 
 
 def test_docstring_examples() -> None:
@@ -309,3 +309,9 @@ def test_legends_of_long_names_fit_a_telephone(make: Callable[[], Any]) -> None:
             if "".join(text.itertext()).startswith("a network with a name")
         ]
         assert len(labels) >= 3
+
+
+@pytest.mark.parametrize("make", [points_of_long_names, curves_of_long_names])
+def test_the_plot_stays_high_above_a_legend_of_one_column(make: Callable[[], Any]) -> None:
+    """As on a page, where title, plot, axes and legend together have the chart's height; a row has 30 pixels there."""
+    assert make().height - 8 * 30 >= 300

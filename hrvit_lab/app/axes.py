@@ -10,7 +10,7 @@ import pandas as pd
 
 from hrvit_lab.charts import shorten
 
-LINE = 54
+LINE = 64
 """Characters of a line of small letters that fit the screen of a telephone."""
 
 NARROW = "width < 500"
@@ -18,6 +18,9 @@ NARROW = "width < 500"
 
 MAX_LABEL, CHARACTER, SYMBOL, MARGIN = 260, 6, 40, 30
 """Of a legend in pixels: largest label, a character, a symbol with its gaps, the axis beside the plot."""
+
+LEGEND_ROW, LEGEND_ROOM = 30, 80
+"""Height of a row of a legend on a page in pixels, and what a chart has room for."""
 
 MAX_TEXT = 400
 """Characters of a line before it is wrapped; longer ones are truncated in the middle."""
@@ -45,6 +48,15 @@ def legend(orient: Literal["top", "bottom"], names: Sequence[str], *, lines: boo
     columns = alt.expr(f"max(1, floor((width + {MARGIN}) / {width + SYMBOL}))")
     symbols: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 400, "symbolStrokeWidth": 2} if lines else {}
     return alt.Legend(orient=orient, columns=columns, symbolLimit=20, labelLimit=MAX_LABEL, symbolOpacity=1, **symbols)
+
+
+def with_legend(height: int, number: int) -> int:
+    """Height of a chart in pixels with a legend of so many names, which has one column on a telephone.
+
+    >>> with_legend(480, 1), with_legend(480, 6)
+    (480, 580)
+    """
+    return height + max(0, LEGEND_ROW * number - LEGEND_ROOM)
 
 
 def is_logarithmic(values: "pd.Series[float]") -> bool:

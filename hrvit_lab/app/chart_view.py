@@ -15,7 +15,7 @@ from hrvit_lab.study.tables import to_csv
 WIDTH = 760
 """Width in pixels of downloaded charts; those on a page are as wide as their column."""
 
-TITLE, CONDITIONS = (14, 40, 19), (11, LINE, 15)
+TITLE, CONDITIONS = (14, 46, 19), (11, LINE, 15)
 """Font size, characters of a line, and height of a line in pixels: a line fits the screen of a telephone."""
 
 GAP = 12

@@ -3,13 +3,13 @@
 import altair as alt
 import pandas as pd
 
-from hrvit_lab.app.axes import legend, plain_axis
+from hrvit_lab.app.axes import legend, plain_axis, with_legend
 from hrvit_lab.app.point_groups import MAX_COLORS
 from hrvit_lab.charts import MUTED, SERIES
 
 OTHERS = "others"
-PLOT, LEGEND_ROW = 330, 24
-"""Height of the plot with its axis, and of a row of the legend, in pixels."""
+PLOT = 380
+"""Height of the plot with its axis and a legend of two rows, in pixels."""
 
 MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
 
@@ -73,4 +73,4 @@ def curves_chart(data: pd.DataFrame, x: str, x_title: str, y_title: str, unit: s
     bars = base.transform_filter("datum.low != datum.high").mark_rule(opacity=0.4, tooltip=None).encode(
         across, alt.Y("low:Q"), alt.Y2("high:Q"), color=color
     )  # fmt: skip
-    return alt.layer(bars, lines, points).properties(height=PLOT + LEGEND_ROW * ((len(domain) + 1) // 2))
+    return alt.layer(bars, lines, points).properties(height=with_legend(PLOT, len(domain)))

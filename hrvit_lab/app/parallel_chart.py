@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hrvit_lab.app.axes import is_logarithmic
+from hrvit_lab.app.axes import is_logarithmic, with_legend
 from hrvit_lab.app.point_groups import COLORED, color_channel, dash_channel, groups
 from hrvit_lab.app.points_chart import value_text
 from hrvit_lab.study.quantities import Quantity
@@ -52,7 +52,7 @@ def parallel_chart(
     dash = dash_channel(data["group"], colored)
     lines = line.encode(across, up, color=color, strokeDash=dash, detail="row:N")
     dots = dot.encode(across, up, color=color, tooltip=tooltip)
-    return alt.layer(lines, dots, *marks).properties(height=420)
+    return alt.layer(lines, dots, *marks).properties(height=with_legend(420, group.nunique()))
 
 
 def parallel_conditions(quantities: Sequence[Quantity]) -> str:

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from hrvit_lab.app.axes import NARROW, is_logarithmic, logarithmic_ticks, plain_axis, wrapped
+from hrvit_lab.app.axes import NARROW, is_logarithmic, logarithmic_ticks, plain_axis, with_legend, wrapped
 from hrvit_lab.app.point_groups import COLORED, color_channel, groups, shape_channel
 from hrvit_lab.app.point_names import FAR, HEIGHT, LINE, PADDING, PLACES, WIDTH, place_names, positions
 from hrvit_lab.charts import shorten
@@ -25,6 +25,9 @@ ERRORS_HELP = "Shows 100 % minus the value. Differences between accurate network
 SAME = " = "
 """Between the names of variants that are one network."""
 MAX_NAMES = 25
+MAX_AXIS = 46
+"""Characters of a line of an axis's title, which is in larger letters than the conditions of the chart."""
+
 MAX_LABEL = 40
 """Characters of the name of a point, which may be that of several variants."""
 MAX_NAMED = 400
@@ -220,7 +223,7 @@ def scatter_chart(
     data = clipped(data, x, y).assign(label=data["name"].map(label))
     x_axis, y_axis = (
         channel(
-            f"{axis}:Q", title=[quantity.title, *wrapped(quantity.conditions)],
+            f"{axis}:Q", title=[quantity.title, *wrapped(quantity.conditions, MAX_AXIS)],
             axis=plain_axis(
                 quantity.unit, grid=axis == "y", ticks=_ticks(data, axis, quantity),
                 positive=bool((data[f"{axis}_low"] >= 0).all()),
@@ -283,7 +286,9 @@ def scatter_chart(
         size=260, color="gray", strokeWidth=1
     ).encode(x_axis, y_axis, tooltip=tooltip)  # fmt: skip
     some = [rings] if _some_published(data) else []
-    return alt.layer(front, *leaders, *bars, points, *some, crosses, *names).properties(height=480)
+    return alt.layer(front, *leaders, *bars, points, *some, crosses, *names).properties(
+        height=with_legend(480, data["group"].nunique())
+    )
 
 
 def _ticks(data: pd.DataFrame, axis: str, quantity: Quantity) -> list[float] | None:
