@@ -92,7 +92,9 @@ def started(command: list[str], port: int, folder: Path, environment: dict[str, 
 @contextlib.contextmanager
 def connected(server: Server) -> Iterator[ClientConnection]:
     """A session of the app."""
-    with connect(f"ws://localhost:{server.port}/_stcore/stream", max_size=None, ping_interval=None) as connection:
+    with connect(
+        f"ws://localhost:{server.port}/_stcore/stream", max_size=None, ping_interval=None, open_timeout=120
+    ) as connection:
         yield connection
 
 
