@@ -315,6 +315,8 @@ def test_of_ten_names_all_have_room_and_of_many_all_but_a_few() -> None:
         ten = [*range(5), *range(12, 17)]
         assert "" not in point_names.place_names(np.array(points)[ten], names[:10], range(10), "upper left")
         assert point_names.place_names(np.array(points), names, range(24), "upper left").count("") <= 5
+        near = point_names.place_names(np.array(points), names, range(24), "upper left", far=False)
+        assert "" in near and not any(place.startswith("far") for place in near)
 
 
 @pytest.mark.parametrize("name", ["study.yaml", "table.csv"])

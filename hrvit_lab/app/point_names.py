@@ -33,6 +33,8 @@ PLACES: dict[str, tuple[int, int, Literal["left", "center", "right"]]] = {
 FAR = 20
 """A name at least so many pixels above or below its point has a line to it."""
 
+_NEAR = len(PLACES)
+
 _FAR_SIDES: tuple[tuple[int, int, Literal["left", "center", "right"]], ...] = (
     (14, -1, "left"), (-14, -1, "right"), (14, 1, "left"), (-14, 1, "right"), (0, -1, "center"), (0, 1, "center"),
     (50, -1, "left"), (-50, -1, "right"), (50, 1, "left"), (-50, 1, "right"),
@@ -63,7 +65,9 @@ def box(point: NDArray[np.float64], name: str, place: str) -> NDArray[np.float64
     return np.array([left, top, left + width, top + LINE])
 
 
-def place_names(points: NDArray[np.float64], names: Sequence[str], order: Sequence[int], first: str) -> list[str]:
+def place_names(
+    points: NDArray[np.float64], names: Sequence[str], order: Sequence[int], first: str, far: bool = True
+) -> list[str]:
     """A key of ``PLACES`` for each name, or "" for a name without room.
 
     A name stays within the plot area, and covers neither another name nor the point of another. Places beside the
@@ -73,13 +77,15 @@ def place_names(points: NDArray[np.float64], names: Sequence[str], order: Sequen
         points: pixels from the left and from the top, (n, 2).
         order: of the names, by their index; earlier names take the places that later ones would need.
         first: the place to try first.
+        far: whether a name may be far from its point: with many points, lines to them would be a tangle.
     """
+    tried = sorted(list(PLACES)[: None if far else _NEAR], key=lambda place: place != first)
     placed = np.zeros((0, 4))
     places = [""] * len(names)
     for index in order:
         others = points[np.abs(points - points[index]).max(axis=1) > 1]
         taken = np.concatenate([placed, np.concatenate([others - RADIUS, others + RADIUS], axis=1)])
-        for place in sorted(PLACES, key=lambda place: place != first):
+        for place in tried:
             name = box(points[index], names[index], place)
             inside = (name[:2] >= 0).all() and (name[2:] <= (WIDTH, HEIGHT)).all()
             if inside and not ((name[:2] < taken[:, 2:]) & (name[2:] > taken[:, :2])).all(axis=1).any():

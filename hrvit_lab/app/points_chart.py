@@ -8,6 +8,7 @@ from typing import Literal
 import altair as alt
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hrvit_lab.app.axes import NARROW, is_logarithmic, logarithmic_ticks, plain_axis, with_legend, wrapped
 from hrvit_lab.app.point_groups import COLORED, color_channel, groups, shape_channel
@@ -24,6 +25,8 @@ ERRORS = "Error rate on a logarithmic axis"
 ERRORS_HELP = "Shows 100 % minus the value. Differences between accurate networks become visible."
 SAME = " = "
 """Between the names of variants that are one network."""
+FEW = 20
+"""Points of which a name may be far from its own, with a line to it."""
 MAX_NAMES = 25
 MAX_AXIS = 46
 """Characters of a line of an axis's title, which is in larger letters than the conditions of the chart."""
@@ -186,7 +189,7 @@ def value_text(quantity: Quantity, value: float) -> str:
 
 
 def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
-    """Where names are drawn; those of points on the front are placed first."""
+    """Where names are drawn; those of points on the front are placed first, then those of points that stand apart."""
     across, up = (
         positions(
             data[axis].to_numpy(dtype=float), data[f"{axis}_low"].min(), data[f"{axis}_high"].max(), length, padding,
@@ -194,17 +197,25 @@ def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
         )
         for axis, quantity, length, padding in zip("xy", (x, y), (WIDTH, HEIGHT), PADDING, strict=True)
     )  # fmt: skip
-    order = np.argsort(~data["front"].to_numpy(dtype=bool), kind="stable")
-    named = order[: MAX_NAMES if len(data) <= MAX_NAMED else min(MAX_NAMES, int(data["front"].sum()))]
+    points, front = np.stack([across, HEIGHT - up], axis=1), data["front"].to_numpy(dtype=bool)
     first = f"{'upper' if y.better == 'higher' else 'lower'} {'left' if x.better == 'lower' else 'right'}"
     names = data["name"].map(label).tolist()
     if len(data) <= MAX_NAMED:
-        return place_names(np.stack([across, HEIGHT - up], axis=1), names, named.tolist(), first)
+        order = np.lexsort((-_to_nearest(points), ~front))[:MAX_NAMES]
+        return place_names(points, names, order.tolist(), first, len(data) <= FEW)
     places = [""] * len(data)  # names may cover points of a cloud, but not each other
-    few = np.stack([across, HEIGHT - up], axis=1)[named]
-    for index, place in zip(named, place_names(few, [names[i] for i in named], range(len(named)), first), strict=True):
+    named = np.flatnonzero(front)[:MAX_NAMES]
+    few = place_names(points[named], [names[index] for index in named], range(len(named)), first)
+    for index, place in zip(named, few, strict=True):
         places[index] = place
     return places
+
+
+def _to_nearest(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distance of each point to its nearest other point, (n,)."""
+    apart = np.linalg.norm(points[:, None] - points, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    return np.asarray(apart.min(axis=1))
 
 
 def scatter_chart(
