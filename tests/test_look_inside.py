@@ -5,7 +5,10 @@ import io
 import os
 import shutil
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,27 @@ def test_another_pixel_or_block_of_an_image_does_not_run_the_network_again() -> 
             for name, one in maps.items():
                 token = pixel[0] // one.place.stride[0], pixel[1] // one.place.stride[1]
                 assert np.array_equal(arrays[name], one.of_token(token))
+
+
+def test_few_views_are_computed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight sessions that ask at once; each view can need all the memory that one is allowed."""
+    running, most, lock = [0], [0], threading.Lock()
+
+    def slow(*_: Any) -> str:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+        return "shown"
+
+    monkeypatch.setattr("hrvit_lab.insight.views_command.show", slow)
+    key = key_of("attention")
+    look_inside._shown(key)
+    with ThreadPoolExecutor(8) as sessions:
+        assert [shown for shown, _ in sessions.map(look_inside._shown, [key] * 8)] == ["shown"] * 8
+    assert most[0] == look_inside.MAX_VIEWS
 
 
 def test_another_pixel_draws_a_view_of_the_whole_image_only_once(

@@ -1,6 +1,7 @@
 """Page "Look inside": click on a pixel of an image, and see what a network does with it."""
 
 import io
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from hrvit_lab.network.named import NamedNetwork
 
 SCREEN_DPI = 100
+MAX_VIEWS = 2
+"""Views computed at a time, of all sessions."""
 
 INTRODUCTION = (
     "Click on a pixel of the image, or give its row and column. {following} follow; the other figures are of the whole "
@@ -289,7 +292,14 @@ def _shown(key: Key) -> tuple["Shown", str]:
     warnings = [
         one.note if len(both) == 1 else f"{one.network.name}: {one.note}" for one in both if not one.network.trained
     ]
-    return show_view(key.what, subject), " ".join(warnings)
+    with _turns():
+        return show_view(key.what, subject), " ".join(warnings)
+
+
+@st.cache_resource(show_spinner=False)
+def _turns() -> threading.BoundedSemaphore:
+    """Held while a view is computed. Sessions are threads; each view can need all that one is allowed."""
+    return threading.BoundedSemaphore(MAX_VIEWS)
 
 
 def _subject(key: Key, version: tuple[str, int], asked: Asked) -> "Subject":
