@@ -62,7 +62,7 @@ def test_a_chart_of_10_000_points_is_a_canvas_that_selects(browser: "Browser", m
     chart = page.locator("[data-testid=stVegaLiteChart]").first
     chart.locator("canvas").first.wait_for()
     assert chart.locator("svg").count() == 0
-    page.get_by_text("10,000 points.").wait_for()
+    page.get_by_role("heading", name="All points (10,000)").wait_for()
     page.wait_for_timeout(2000)
     box = chart.locator("canvas").first.bounding_box()
     assert box is not None
