@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
+from altair.utils import schemapi
 
 from hrvit_lab.charts import shorten
+
+schemapi.disable_debug_mode()  # a chart is validated as a whole when it is drawn; by default, each part is as well
 
 LINE = 64
 """Characters of a line of small letters that fit the screen of a telephone."""

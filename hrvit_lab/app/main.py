@@ -3,6 +3,7 @@
 A page is imported when it is first shown, below the heading of its line, so that the first one is there soon.
 """
 
+import gc
 import sys
 from importlib import import_module
 from typing import NamedTuple
@@ -26,7 +27,12 @@ class Page(NamedTuple):
     def show(self) -> None:
         if self.heading is not None:
             st.title(self.heading)
-        import_module(f"hrvit_lab.app.pages.{self.file}").show()
+        module = f"hrvit_lab.app.pages.{self.file}"
+        first = module not in sys.modules
+        import_module(module).show()
+        if first:  # what was imported stays; to search it for garbage would take 0.1 s, again and again
+            gc.collect()
+            gc.freeze()
 
 
 PAGES = (

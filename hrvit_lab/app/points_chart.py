@@ -75,14 +75,15 @@ def merged(data: pd.DataFrame, short: "pd.Series[str]") -> pd.DataFrame:
         short: the names of points that stay alone.
     """
     source = data["source"] if "source" in data else data["x"]
-    ids = [row if pd.isna(config) else config for row, config in zip(data["row"], data["config_id"], strict=True)]
-    keys = list(zip(ids, source, data["x"], data["y"], strict=True))
+    known = data["config_id"].notna()
+    ids = data["config_id"].astype(object).where(known, data["row"].astype(object))
+    keys = list(zip(*(column.tolist() for column in (ids, source, data["x"], data["y"])), strict=True))
     variants: dict[tuple[object, ...], list[str]] = {}
-    for key, name in zip(keys, data["name"], strict=True):
+    for key, name in zip(keys, data["name"].tolist(), strict=True):
         variants.setdefault(key, []).append(name)
     names = [
         SAME.join(dict.fromkeys(variants[key])) if len(variants[key]) > 1 else alone
-        for key, alone in zip(keys, short, strict=True)
+        for key, alone in zip(keys, short.tolist(), strict=True)
     ]
     first = ~pd.Series(keys, index=data.index).duplicated()
     return data.assign(name=names)[first].reset_index(drop=True)
@@ -199,13 +200,13 @@ def _places(data: pd.DataFrame, x: Quantity, y: Quantity) -> list[str]:
     )  # fmt: skip
     points, front = np.stack([across, HEIGHT - up], axis=1), data["front"].to_numpy(dtype=bool)
     first = f"{'upper' if y.better == 'higher' else 'lower'} {'left' if x.better == 'lower' else 'right'}"
-    names = data["name"].map(label).tolist()
     if len(data) <= MAX_NAMED:
+        names = data["name"].map(label).tolist()
         order = np.lexsort((-_to_nearest(points), ~front))[:MAX_NAMES]
         return place_names(points, names, order.tolist(), first, len(data) <= FEW)
     places = [""] * len(data)  # names may cover points of a cloud, but not each other
     named = np.flatnonzero(front)[:MAX_NAMES]
-    few = place_names(points[named], [names[index] for index in named], range(len(named)), first)
+    few = place_names(points[named], data["name"].iloc[named].map(label).tolist(), range(len(named)), first)
     for index, place in zip(named, few, strict=True):
         places[index] = place
     return places
@@ -231,7 +232,8 @@ def scatter_chart(
         titles: what hovering over a mark shows, by column.
         colored: what ``group`` is.
     """
-    data = clipped(data, x, y).assign(label=data["name"].map(label))
+    named = data["place"] != ""
+    data = clipped(data, x, y).assign(label=data["name"].where(named, "").map(label))
     x_axis, y_axis = (
         channel(
             f"{axis}:Q", title=[quantity.title, *wrapped(quantity.conditions, MAX_AXIS)],

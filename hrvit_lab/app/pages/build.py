@@ -34,11 +34,11 @@ def show() -> None:
     if message := st.session_state.pop(MESSAGE, None):
         st.error(plain(message), icon=":material/error:")
     left, right = st.columns([11, 9], gap="medium")
+    with right, st.container(key="side"):  # before the fields, whose widgets take most of the time
+        _draw_side(draft, counted)
     with left:
         fields.draw()
         _draw_budget(draft)
-    with right, st.container(key="side"):
-        _draw_side(draft, counted)
     if counted:
         _draw_more(draft, *counted)
 
