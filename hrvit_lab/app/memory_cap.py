@@ -1,6 +1,6 @@
 """Memory that a network needs, in closed form, and the limits of the app: counted before anything is allocated."""
 
-from functools import cache
+from functools import lru_cache
 
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.count import Counts, UncountedOperator, count
@@ -79,7 +79,7 @@ def _count(config: NetworkConfig, side: int) -> Counts:
     return _count_timm(config.model, side)
 
 
-@cache
+@lru_cache(maxsize=64)  # the name is typed by users
 def _count_timm(model: str, side: int) -> Counts:
     """Counted by a pass without data, which takes a second."""
     try:

@@ -5,7 +5,8 @@ import pandas as pd
 
 from hrvit_lab.app.axes import legend
 from hrvit_lab.charts import MUTED, SERIES
-from hrvit_lab.study.point_rows import FAMILIES, OTHER_FAMILY
+from hrvit_lab.published import FAMILIES
+from hrvit_lab.study.point_rows import OTHER_FAMILY
 
 COLORED = {
     "source": "source",

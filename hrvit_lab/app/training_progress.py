@@ -71,9 +71,7 @@ def read_training(folder: Path) -> TrainingProgress:
         options = result.get("train")
         total = options.get("epochs") if isinstance(options, dict) else None
         steps = pd.DataFrame(columns=STEPS)
-        return TrainingProgress(
-            steps, evaluations, "epoch", _positive(total), _score(evaluations), said, conditions(folder)
-        )
+        return TrainingProgress(steps, evaluations, "epoch", _positive(total), _score(evaluations), said, where)
     evaluations = _table(folder / "summary.csv", ["epoch", "step"])
     steps, total = _lines(folder / "metrics.jsonl"), result.get("total_steps")
     return TrainingProgress(steps, evaluations, "step", _positive(total), _score(evaluations), said, where)

@@ -116,7 +116,7 @@ class PublishedAblation:
         return said
 
 
-FAMILIES = {"hrvit": "HRViT", "cswin": "CSWin", "mit": "MiT", "hrformer": "HRFormer"}
+FAMILIES = {"hrvit": "HRViT", "mit": "MiT", "cswin": "CSWin", "hrformer": "HRFormer"}
 """Architectures with published results, by the first word of a model's name."""
 
 METRIC_LABELS = {"top1": "top-1", "miou": "mIoU"}

@@ -7,6 +7,7 @@ from hrvit_lab.cli import show_size
 from hrvit_lab.config import HRViTConfig
 from hrvit_lab.cost.count import count
 from hrvit_lab.files import MIB
+from hrvit_lab.published import FAMILIES
 from hrvit_lab.study.quantities import UNCONDITIONAL, Quantity, of_metric
 
 HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
@@ -14,9 +15,6 @@ HRVIT, BASELINE, PUBLISHED = KINDS = ("HRViT", "baseline", "published")
 
 FIELDS = ("branches", "attention", "ffn", "fusion", "topology")
 """Properties of a variant that are columns of the table; missing for networks without a config."""
-
-FAMILIES = {"hrvit": "HRViT", "mit": "MiT", "cswin": "CSWin", "hrformer": "HRFormer"}
-"""Families of networks, by the first word of their names."""
 
 OTHER_FAMILY = "other"
 _PYRAMIDS = {"spatial_reduction": "MiT", "cswin": "CSWin"}
@@ -35,7 +33,7 @@ def kind_of(config: Mapping[str, Any] | None) -> str:
 
 
 def family_of(config: Mapping[str, Any] | None, name: str = "") -> str:
-    """The family of a network, one of ``FAMILIES`` or ``OTHER_FAMILY``.
+    """The family of a network, one of ``published.FAMILIES`` or ``OTHER_FAMILY``.
 
     Args:
         config: its fields, which are not validated; None if they are unknown.

@@ -6,7 +6,7 @@ from typing import Any
 from hrvit_lab.cli import show_size
 from hrvit_lab.config import PRESETS, SEGMENTERS, HRViTConfig
 from hrvit_lab.published import FAMILIES, METRIC_LABELS, PublishedResult, published_results
-from hrvit_lab.study.point_rows import PUBLISHED, family_of, properties, put
+from hrvit_lab.study.point_rows import PUBLISHED, properties, put
 from hrvit_lab.study.quantities import Quantity, of_metric
 
 NUM_CLASSES = {"imagenet-1k": 1000, "ade20k": 150, "cityscapes": 19}
@@ -26,7 +26,7 @@ def published_points(quantities: dict[str, Quantity]) -> Iterator[dict[str, Any]
         yield {
             "name": " ".join(filter(None, (result.model, result.head if result.task == "segmentation" else ""))),
             "source": result.source, "kind": PUBLISHED, "config_id": config.id if config is not None else None,
-            "config": fields, **properties(fields), "family": family_of(None, result.model), **values,
+            "config": fields, **properties(fields), "family": result.family, **values,
         }  # fmt: skip
 
 

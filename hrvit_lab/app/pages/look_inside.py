@@ -47,7 +47,7 @@ def show() -> None:
     left, right = st.columns([1, 2], gap="large")
     try:
         with left:
-            found, name = _network("Network", "network")
+            found, name = _network()
             shown = [(found, name), *_second()]
             choice, side = _image_choice(found, name)
             uploaded = _upload(choice)
@@ -82,10 +82,10 @@ def _following() -> str:
 # -- what is looked at -----------------------------------------------------------------------------------
 
 
-def _network(label: str, key: str) -> tuple["NamedNetwork", str]:
+def _network() -> tuple["NamedNetwork", str]:
     names = subjects.networks()
-    shown = st.selectbox(label, list(names), key=key, bind="query-params")
-    return _opened(names[shown], key)
+    shown = st.selectbox("Network", list(names), key="network", bind="query-params")
+    return _opened(names[shown], "network")
 
 
 def _second() -> list[tuple["NamedNetwork", str]]:

@@ -32,7 +32,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.files import read_bounded
 from hrvit_lab.metrics import METRICS, PROXY, Metric, axis_label, format_value, metric_label
 from hrvit_lab.study.columns import cell, comparisons
-from hrvit_lab.study.point_rows import FAMILIES, family_of, kind_of
+from hrvit_lab.study.point_rows import family_of, kind_of
 from hrvit_lab.study.quantities import Quantity, measured
 from hrvit_lab.study.report.differences import differences
 from hrvit_lab.study.report.summary import remarks, summary
@@ -180,7 +180,7 @@ def chart_data(results: Results, x: str, y: str, errors: bool = False) -> tuple[
     configs = (results.configs.get(name) for name in table["variant"])
     known = [config if isinstance(config, Mapping) else None for config in configs]
     data["kind"] = [kind_of(config) for config in known]
-    data["family"] = [family_of(config) if config is not None else FAMILIES["hrvit"] for config in known]
+    data["family"] = [family_of(config, "hrvit") for config in known]
     data["name"] = [  # without the matching, which is shown by colour
         name.removesuffix(f", {matching}") for name, matching in zip(said["variant"], data["group"], strict=True)
     ]
