@@ -2,7 +2,8 @@
 
 A JSON line for each figure: wall time, and CPU time of the processes that do the work, both in seconds. On a machine
 with other work, wall time is longer than an idle machine's, which the CPU time bounds from below for a single thread.
-The exit code is 1 if a wall time misses its goal. About 2 minutes.
+The exit code is 1 if a wall time misses its goal. About a minute. Where JupyterLab is installed as well, the first page
+takes a second more: jsonschema, which Altair needs, then imports a grammar of addresses.
 """
 
 import json

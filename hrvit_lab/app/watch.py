@@ -296,7 +296,7 @@ def _draw_line(data: pd.DataFrame, x: str, title: str, unit: str, empty: str, co
         st.caption(empty)
         return
     draw_chart(
-        curves_chart(data, x, x, title, unit), f"{title} of a training", title=f"{title} by {x}",
+        curves_chart(data, x, x, title, unit), f"{title} of a training", title=f"{title.partition(', ')[0]} by {x}",
         conditions=conditions, data=data, alt=f"{title} by {x}, {len(data)} values.",
     )  # fmt: skip
 
