@@ -21,6 +21,8 @@ from hrvit_lab.export.graph import served_form
 from hrvit_lab.export.request import Request
 from hrvit_lab.export.sensitivity import Cost, Images, Piece, Sensitivity, pieces
 from hrvit_lab.latency.models import randomize_norms
+from hrvit_lab.network.blocks import cross_shaped
+from hrvit_lab.network.blocks.attend import attention_map
 from hrvit_lab.plots.sensitivity import PieceError, sensitivity_figure
 
 SMALL = HRViTConfig(
@@ -210,6 +212,17 @@ def test_an_interrupted_run_continues(
     assert "made has results of another seed (0, not 1); choose a new folder" in capsys.readouterr().err
 
 
+def test_rows_of_another_graph_are_refused(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(COMMAND.split()) == 0
+    before = json.loads((trained / "made" / "settings.json").read_text())["settings"]["graph"]
+    monkeypatch.setattr(cross_shaped, "attend_by_head", lambda q, k, v, **_: attention_map(q, k) @ v)  # same outputs
+    assert main(COMMAND.split()) == 2
+    assert f"made has results of another graph ({before}, not " in capsys.readouterr().err
+    assert main(COMMAND.replace("made", "other").split()) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -255,6 +268,7 @@ class Given:
     measured: list[tuple[str, ...]]
 
     def __init__(self, served: nn.Module, request: Request, images: Images, folder: Path) -> None:
+        self.graph = "0" * 16
         self.source = folder / "float32.onnx"
         self.source.write_bytes(b"a graph")
 

@@ -1,6 +1,7 @@
 """``onnx``: a graph of ONNX operators, run by ONNX Runtime and many others."""
 
 import ast
+import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from importlib import import_module
@@ -53,6 +54,16 @@ def modules_of_nodes(path: Path, operators: Collection[str]) -> dict[str, str]:
             scopes = ast.literal_eval(about.get(SCOPES, "[]"))
             found[node.name] = scopes[-2] if len(scopes) > 1 else ""  # the last one is the operator
     return found
+
+
+def graph_digest(path: Path) -> str:
+    """16 hexadecimal digits of the nodes of a file: operators, their settings and connections, but no weights."""
+    graph = import_module("onnx").load(path, load_external_data=False).graph
+    found = hashlib.sha256()
+    for node in graph.node:
+        del node.metadata_props[:]  # they have lines of the source
+        found.update(node.SerializeToString(deterministic=True))
+    return found.hexdigest()[:16]
 
 
 def load(path: Path, request: Request) -> Runner:

@@ -130,6 +130,7 @@ class Sensitivity:
         self._ranges.unlink(missing_ok=True)
         with torch.no_grad():
             onnx_graph.write_float(served, replace(request, dtype="float32"), self.source, named=True)
+        self.graph = onnx_graph.graph_digest(self.source)
         self._reference = self._outputs(self.source)
         self._before = self._counts(self._reference)
 

@@ -60,6 +60,7 @@ class Row:
 ROW = TypeAdapter(Row)
 Key = tuple[int | str | None, int | None, str]
 """Stage, branch and part of a row."""
+Settings = dict[str, str | int | float | None]
 
 
 def show_sensitivity(options: argparse.Namespace) -> int:
@@ -96,8 +97,7 @@ def show_sensitivity(options: argparse.Namespace) -> int:
     if lock is None:
         raise ConfigError(f"another process writes {folder}; wait for it, or choose another folder with --out")
     try:
-        _check_settings(folder, _settings(options, network, request, images))
-        rows = _measure(network, request, images, folder, console)
+        rows = _measure(network, request, images, folder, _settings(options, network, request, images), console)
         _write(rows, network, images, folder)
     finally:
         lock.release(unlink=True)
@@ -107,26 +107,27 @@ def show_sensitivity(options: argparse.Namespace) -> int:
 
 
 def _measure(
-    network: NamedNetwork, request: Request, images: Images, folder: Path, console: Console
+    network: NamedNetwork, request: Request, images: Images, folder: Path, settings: Settings, console: Console
 ) -> tuple[Row, ...]:
     """All rows: those of the folder, and the missing ones, which are added to it one by one."""
-    kept = _read_rows(folder / ROWS, bool(images.targets))
     work = folder / WORK
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
     work.mkdir()
     try:
-        return _measure_missing(network, request, images, folder, kept, console)
+        return _measure_missing(network, request, images, folder, settings, console)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _measure_missing(
-    network: NamedNetwork, request: Request, images: Images, folder: Path, kept: dict[Key, Row], console: Console
+    network: NamedNetwork, request: Request, images: Images, folder: Path, settings: Settings, console: Console
 ) -> tuple[Row, ...]:
     reported = partial(refusals, network.model, request, folder, cli.printable(network.name))
     with quiet():
         with reported():
             subject = Sensitivity(served_form(network.model), request, images, folder / WORK)
+        _check_settings(folder, settings | {"graph": subject.graph})
+        kept = _read_rows(folder / ROWS, bool(images.targets))
         found = [Piece(None, None, EVERYTHING, ()), *pieces(subject.source, network.model)]
         missing = [piece for piece in found if piece.key not in kept]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -144,9 +145,7 @@ def _measure_missing(
     return tuple(kept[piece.key] for piece in found)
 
 
-def _settings(
-    options: argparse.Namespace, network: NamedNetwork, request: Request, images: Images
-) -> dict[str, str | int | float | None]:
+def _settings(options: argparse.Namespace, network: NamedNetwork, request: Request, images: Images) -> Settings:
     return {
         "network": network.name,
         "weights": digest(network.model.state_dict()),
