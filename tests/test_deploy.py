@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from operators import count_real_operators
+from operators import RealOperators, count_real_operators
 from random_configs import with_one_block_a_branch
 from reference import reference_input, reference_tensor
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from hrvit_lab import PRESETS, build, create_model
 from hrvit_lab.latency.memory import measure_peak_memory
 from hrvit_lab.network.blocks import use_explicit_attention
+from hrvit_lab.network.blocks.attend import attend_served
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.heads import HEAD
 from hrvit_lab.network.model import HRViT
@@ -62,6 +63,29 @@ def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
         image = torch.randn(shape)
         with torch.no_grad():
             torch.testing.assert_close(served(image), plain(image), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("windows", "heads", "tokens", "dtype", "two_products"),
+    [
+        (3, 2, 16, torch.float32, True), (3, 1, 60, torch.float32, True), (100, 1, 60, torch.float32, True),
+        (112, 1, 60, torch.float32, False), (3, 2, 15, torch.float32, False), (3, 1, 61, torch.float32, False),
+        (3, 2, 16, torch.bfloat16, False),
+    ],
+)  # fmt: skip
+def test_small_windows_are_two_products(
+    windows: int, heads: int, tokens: int, dtype: torch.dtype, two_products: bool
+) -> None:
+    """Windows of 16 to 60 tokens with at most 400,000 scores, in float32; the others use the fused kernel."""
+    q, v = torch.randn(2, windows, tokens, heads, 8, dtype=dtype).transpose(2, 3)  # as views of a map
+    operators = RealOperators()
+    with torch.no_grad(), operators:
+        found = attend_served(q, v)
+    assert ("aten.bmm.default" in operators.calls) == two_products
+    weights = torch.exp(q.double() @ v.double().transpose(-2, -1) / 8**0.5)
+    expected = weights @ v.double() / weights.sum(-1, keepdim=True)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])

@@ -217,7 +217,7 @@ def test_rows_of_another_graph_are_refused(
 ) -> None:
     assert main(COMMAND.split()) == 0
     before = json.loads((trained / "made" / "settings.json").read_text())["settings"]["graph"]
-    monkeypatch.setattr(cross_shaped, "attend_by_head", lambda q, k, v, **_: attention_map(q, k) @ v)  # same outputs
+    monkeypatch.setattr(cross_shaped, "attend_served", lambda q, v, **_: attention_map(q, v) @ v)  # same outputs
     assert main(COMMAND.split()) == 2
     assert f"made has results of another graph ({before}, not " in capsys.readouterr().err
     assert main(COMMAND.replace("made", "other").split()) == 0

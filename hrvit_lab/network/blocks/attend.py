@@ -52,6 +52,23 @@ def attend_by_head(
     return attention_map(q_Bhnd, k_Bhmd, bias_hnm) @ v_Bhmd
 
 
+FEWEST_TOKENS, MOST_TOKENS, MOST_SCORES = 16, 60, 400_000
+"""Windows whose two products are faster than the fused kernel, in float32 on a CPU; more scores leave the cache."""
+
+
+def attend_served(q_Bhnd: Tensor, v_Bhmd: Tensor, *, fused: bool = True) -> Tensor:
+    """``attend_by_head`` for inference, where keys are the values: small windows by two products if that is faster."""
+    B, h, n, d = q_Bhnd.shape
+    known = isinstance(B, int)  # in a graph with free sizes, it is a symbol
+    small = known and FEWEST_TOKENS <= n <= MOST_TOKENS and B * h * n * n <= MOST_SCORES
+    if not (fused and small and q_Bhnd.dtype == torch.float32 and q_Bhnd.device.type == "cpu"):
+        return attend_by_head(q_Bhnd, v_Bhmd, v_Bhmd, fused=fused)
+    q_Bnd, v_Bmd = q_Bhnd.reshape(B * h, n, d), v_Bhmd.reshape(B * h, n, d)
+    nothing = q_Bnd.new_empty(1)  # multiplied by beta, and not read
+    scores_Bnm = torch.baddbmm(nothing, q_Bnd, v_Bmd.transpose(1, 2), beta=0, alpha=d**-0.5)
+    return torch.bmm(scores_Bnm.softmax(dim=-1), v_Bmd).view(B, h, n, d)
+
+
 def _slow_backward(q: Tensor) -> bool:
     """Whether the fused kernel's backward pass is slow: in bfloat16 on the CPU it takes seven times as long as in
     float32 (torch 2.15). A traced graph must not depend on the gradient mode."""

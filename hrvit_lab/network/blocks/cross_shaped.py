@@ -6,7 +6,7 @@ Source: arXiv 2111.01236, section 3.2 (HRViT); stripes after arXiv 2107.00652 (C
 import torch
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.attend import attend_by_head
+from hrvit_lab.network.blocks.attend import attend_served
 from hrvit_lab.network.blocks.stripes import stripe_attention
 from hrvit_lab.parts.attention.row import num_heads
 
@@ -74,6 +74,6 @@ class ServedCrossShaped(nn.Module):
         maps = torch.stack((q_rows, q_columns.transpose(1, 2), v_rows, v_columns.transpose(1, 2)))
         c, h = C // 2, mixer.num_heads
         q_Bhnd, v_Bhnd = maps.view(2, -1, stripe * W, h, c // h).transpose(2, 3).unbind()
-        out_Bhnd = attend_by_head(q_Bhnd, v_Bhnd, v_Bhnd, fused=mixer.fused_attn)
+        out_Bhnd = attend_served(q_Bhnd, v_Bhnd, fused=mixer.fused_attn)
         rows, columns = out_Bhnd.transpose(1, 2).reshape(2, B, H, W, c).unbind()
         return torch.cat((rows, columns.transpose(1, 2)), dim=-1), qv_BHWC.narrow(-1, C, C)
