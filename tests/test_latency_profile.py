@@ -40,7 +40,7 @@ from hrvit_lab.latency.profile import (
     measure_network,
     quality,
 )
-from hrvit_lab.latency.units import family_of, inside, parts_of, point_of
+from hrvit_lab.latency.units import AttentionWork, family_of, inside, parts_of, point_of
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.places import places
 from hrvit_lab.search.__main__ import main as search_main
@@ -67,11 +67,14 @@ HERE = Conditions(hardware="a machine", reference=REFERENCE, threads=1)
 
 
 def true_ms(part: Part) -> float:
-    """The machine's latency of a part: a cost of each call and of work, with a cache that makes large maps slower."""
+    """The machine's latency of a part: a cost of each call and of work, with a cache that makes large maps slower, and
+    products of attention in whole vectors."""
     point = point_of(part)
-    _, macs, moved, weights, operators, scores = point.work
+    _, macs, moved, weights, operators, *rest = point.work
+    attention = AttentionWork(*rest)
     tokens = 2 ** point.place[0]
-    return 0.004 * operators + 2e-7 * macs + 3e-6 * scores + 1e-6 * (moved + weights) * (1.5 if tokens > 200 else 1.0)
+    work = 2e-7 * (macs + attention.macs) + 3e-6 * attention.scores + 1e-7 * attention.whole_depths
+    return 0.004 * (operators + attention.rest) + work + 1e-6 * (moved + weights) * (1.5 if tokens > 200 else 1.0)
 
 
 def true_whole_ms(config: HRViTConfig, resolution: Size) -> float:
@@ -133,6 +136,21 @@ def test_the_timed_parts_of_a_network_are_those_of_its_plan() -> None:
     assert sum(part.kind == "attention" for part in found) == blocks
     [stem] = [part for part in found if part.kind == "stem"]
     assert point_of(stem).place[:2] == (math.log2(32 * 32), math.log2(config.stem_width))
+
+
+def test_the_work_of_attention_is_that_of_a_count_by_hand() -> None:
+    """A map of 10 × 10 in stripes of 3: three of 30 tokens and one of 10, each way with one head of 8."""
+    part = Part("attention", "cross_shaped", (16, 8, 3, True, True, True), ((10, 10),))
+    scores = 2 * (3 * 30**2 + 10**2)
+    work = AttentionWork(
+        macs=2 * 8 * scores, queries=2 * 100, scores=scores, whole_keys=200 * 32, whole_depths=16 * scores, rest=1,
+        rest_outputs=16 * 100,
+    )  # fmt: skip
+    assert point_of(part).work[5:] == pytest.approx(work)
+    assert point_of(part._replace(sizes=((9, 9),))).work[-2:] == (0, 0)
+    assert point_of(part).work[1] == 100 * (16 * 32 + 16 * 16 + 16 * 9)  # two linears and a depthwise convolution
+    without_scores = Part("attention", "depthwise_conv", (16, 8, 3, True, True, True), ((10, 10),))
+    assert not any(point_of(without_scores).work[5:])
 
 
 def test_predicted_parts_add_up_to_the_prediction_and_equal_a_loop_over_places(profile: Profile) -> None:

@@ -1,7 +1,7 @@
 """Latencies of parts from timed ones: a weighted sum of work for each family, corrected by the nearest timed parts.
 
-The correction interpolates between timed parts in tokens, width, shape, heads and keys. A part that was timed has its
-own latency.
+The correction interpolates between timed parts in tokens, width, shape, heads, keys and filled lanes. A part
+that was timed has its own latency.
 """
 
 import math
@@ -27,8 +27,8 @@ class Line:
     """The fit of a family.
 
     Attributes:
-        weights: milliseconds per unit of work, none negative, (6,).
-        places: of the timed parts, (parts, 5).
+        weights: milliseconds per unit of work, none negative, (12,).
+        places: of the timed parts, (parts, 6).
         corrections: logarithms of their latencies divided by the weighted sum, (parts,).
         spread: median of the corrections' sizes: the relative error without correction.
     """
