@@ -104,8 +104,9 @@ METRICS: dict[str, Metric] = {
 }  # fmt: skip
 """Every metric by its key, in the order of columns."""
 
-SPREAD = ("min", "p10", "p90", "p99")
-"""What may stand behind a metric's key, as in ``latency_ms_p90``: the spread of repeated runs."""
+SPREAD = ("min", "p10", "p90", "p99", "low", "high")
+"""What may stand behind a metric's key, as in ``latency_ms_p90``: the spread of repeated runs, and the ends of the 95 %
+interval of their median."""
 
 
 PROXY = " (proxy)"  # how the labels of `METRICS` mark accuracy on a small data set

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
+from hrvit_lab.latency.compare import bootstrap_median
 from hrvit_lab.study.files import spec_from
 from hrvit_lab.study.report.differences import differences
 from hrvit_lab.study.report.page import render
@@ -72,6 +74,43 @@ def power_of(seeds: int, std: float, effect: float) -> float:
     critical = scipy.stats.t.ppf(0.975, seeds - 1)
     shift = effect / std * seeds**0.5
     return float(1 - scipy.stats.nct.cdf(critical, seeds - 1, shift) + scipy.stats.nct.cdf(-critical, seeds - 1, shift))
+
+
+def timed(found: Results, samples: dict[str, np.ndarray]) -> Results:
+    """The study with latencies from samples of runs, as the latency group gives them."""
+    table = found.table.copy()
+    for row, name in enumerate(table["variant"]):
+        interval = bootstrap_median(samples[name].tolist())
+        values = {"": interval.value, "_low": interval.low, "_high": interval.high}
+        values |= {f"_p{q}": float(np.percentile(samples[name], q)) for q in (10, 90)}
+        for end, value in values.items():
+            table.loc[row, f"latency_ms{end}"] = value
+    return dataclasses.replace(found, table=tidy_table(table))
+
+
+def test_the_front_depends_on_the_error_of_the_median_and_not_on_the_spread_of_runs() -> None:
+    """Two networks with 100 runs each, whose medians differ by two standard errors; the faster one is less accurate."""
+    runs, sigma = 100, 0.5
+    error = (np.pi / 2) ** 0.5 * sigma / runs**0.5  # of the median of normal samples
+    deviations = scipy.stats.norm.ppf((np.arange(runs) + 0.5) / runs) * sigma
+    samples = {"accurate": 10 + deviations, "fast": 10 - 2 * 2**0.5 * error + deviations}
+    found = results({"accurate": 5, "fast": 0}, seeds=5, tradeoff=["latency_ms", "top1"])
+    differ = differences(timed(found, samples))
+    assert differ is not None
+    said = re.fullmatch(
+        r"Probability of being on the Pareto front of latency and top-1, from the spread over seeds and the interval "
+        r"of the latency: accurate 100 %, fast (\d+) %\.", differ.sentences[-1],
+    )  # fmt: skip
+    assert said is not None, differ.sentences[-1]
+    assert abs(int(said[1]) - 100 * scipy.stats.norm.cdf(2)) <= 2  # 98 %; by the spread of runs, it would be 57 %
+
+
+def test_without_an_interval_a_latency_is_taken_as_exact() -> None:
+    found = results({"accurate": 5, "fast": 0}, seeds=5, tradeoff=["latency_ms", "top1"])
+    table = found.table.assign(latency_ms=[10.0, 9.9], latency_ms_p10=9.0, latency_ms_p90=11.0)
+    differ = differences(dataclasses.replace(found, table=tidy_table(table)))
+    assert differ is not None
+    assert differ.sentences[-1].endswith("latency and top-1, from the spread over seeds: fast 100 %, accurate 100 %.")
 
 
 def test_without_effects_the_report_says_so() -> None:

@@ -105,6 +105,7 @@ def test_latency_options_are_passed_to_the_measurement() -> None:
     samples = values["samples"]
     assert (samples["batch_size"], samples["resolution"], samples["runs"]) == (2, (32, 48), 12)
     assert values["latency_ms_min"] <= values["latency_ms_p10"] <= values["latency_ms"] <= values["latency_ms_p90"]
+    assert values["latency_ms_low"] <= values["latency_ms"] <= values["latency_ms_high"]
     assert values["latency_ms_p90"] <= values["latency_ms_p99"] <= max(samples["samples_ms"])
     assert values["throughput_img_s"] == pytest.approx(2 / (values["latency_ms"] / 1e3))
 

@@ -4,7 +4,8 @@ from hrvit_lab.study.groups.group import Figures, Group, ProbeInput
 
 
 def measure(inputs: ProbeInput) -> Figures:
-    """Median wall time of a batch, its minimum and percentiles, throughput; raw measurements under ``samples``."""
+    """Median wall time of a batch with its 95 % interval, minimum and percentiles of the runs, throughput; raw
+    measurements under ``samples``."""
     from hrvit_lab.latency.models import build_measurable
     from hrvit_lab.latency.single import measure_latency
 
@@ -18,6 +19,8 @@ def measure(inputs: ProbeInput) -> Figures:
         "latency_ms": result.median_ms,
         "latency_ms_min": min(result.samples_ms),
         **{f"latency_ms_p{q}": result.percentile_ms(q) for q in (10, 90, 99)},
+        "latency_ms_low": result.latency.low,
+        "latency_ms_high": result.latency.high,
         "throughput_img_s": result.throughput_img_s,
         "samples": result.to_dict(),
         "disturbed": {metric.key: list(result.disturbed) for metric in LATENCY.metrics} if result.disturbed else {},

@@ -28,8 +28,8 @@ WANTED = 0.3
 """The difference, in points, for which the required number of seeds is given."""
 LIKELY = 0.05
 """Networks that are on the front with a smaller probability are not named."""
-P10_TO_P90 = 2.563
-"""Distance of the 10th and 90th percentile of a normal distribution, in standard deviations."""
+INTERVAL = 3.92
+"""Width of a 95 % interval of a normal distribution, in standard errors."""
 
 
 class Differences(NamedTuple):
@@ -158,19 +158,21 @@ def _front(results: Results) -> list[str]:
     if not results.comparable or y != results.score or x not in table or METRICS[x].better != "lower":
         return []
     known = table[table[x].notna()]
-    spread = known.get(f"{x}_p90", known[x]) - known.get(f"{x}_p10", known[x])
+    width = known.get(f"{x}_high", known[x]) - known.get(f"{x}_low", known[x])
     names = [str(name) for name in known["variant"]]
     cost = dict(zip(names, known[x].astype(float), strict=True))
     likely = pareto_probability(
         seed_values(results.curves, f"val_{y}"), cost,
-        dict(zip(names, (spread.fillna(0) / P10_TO_P90).astype(float), strict=True)), draws=2_000,
+        dict(zip(names, (width.fillna(0) / INTERVAL).astype(float), strict=True)), draws=2_000,
     )  # fmt: skip
     if len(likely) < 2:
         return []
     shown = sorted(((share, name) for name, share in likely.items() if share >= LIKELY), reverse=True)
     named = ", ".join(f"{name} {100 * share:.0f} %" for share, name in shown[:MAX_NAMED])
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
+    source = "the spread over seeds"
+    if (width > 0).any():
+        source += f" and the interval of the {METRICS[x].label}"
     return [
-        f"Probability of being on the Pareto front of {METRICS[x].label} and {SCORES[y]}, from the spread over seeds"
-        f"{' and runs' if x == 'latency_ms' else ''}: {named}{more}."
+        f"Probability of being on the Pareto front of {METRICS[x].label} and {SCORES[y]}, from {source}: {named}{more}."
     ]
