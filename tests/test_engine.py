@@ -412,6 +412,19 @@ def test_checkpoints_are_kept_found_and_refused(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_training_from_an_older_checkpoint_replaces_those_of_later_steps(tmp_path: Path) -> None:
+    engine = made()
+    for step in (500, 600):
+        engine.step = step
+        save(tmp_path, {**engine.state(), **EXTRA}, keep=2)
+    for step, names in ((100, ["step-00000100.pt"]), (200, ["step-00000100.pt", "step-00000200.pt"])):
+        engine.step = step
+        save(tmp_path, {**engine.state(), **EXTRA}, keep=2)
+        assert [path.name for path in checkpoints(tmp_path)] == names
+    state, _ = latest(tmp_path)
+    assert state is not None and state["step"] == 200
+
+
 def test_an_infinite_loss_is_recorded_as_missing() -> None:
     def scored(weight: float) -> dict[str, float]:
         model = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))

@@ -20,7 +20,10 @@ KEYS = {"format", "version", "step", "model", "optimizer", "scaler", "ema", "row
 
 
 def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
-    """Write a checkpoint and delete all but the last ``keep`` ones.
+    """Write a checkpoint, then delete all but the last ``keep`` ones up to it, and those of later steps.
+
+    A training that resumed from an older checkpoint computes the later steps again. Broken files of later steps are
+    deleted, too.
 
     Args:
         folder: created if absent.
@@ -37,8 +40,10 @@ def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **state}, buffer)
     write_atomically(path, buffer.getvalue())
-    for old in checkpoints(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+    found = checkpoints(folder)
+    end = found.index(path) + 1
+    for other in [*found[: max(end - keep, 0)], *found[end:]]:
+        other.unlink(missing_ok=True)
     return path
 
 
