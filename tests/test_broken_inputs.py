@@ -144,6 +144,13 @@ BROKEN: dict[str, tuple[Callable[[], Arguments], str]] = {
         "was trained with 0.004",
     ),
     "a folder that holds a training": (lambda: classify(lambda: None, "--out", "done"), "already contains a training"),
+    "a state of another folder for a folder that holds a training": (
+        lambda: classify(lambda: shutil.copytree("done", "other/done"), "--out", "done", "--resume", "other/STATE"),
+        "done already contains a training",
+    ),
+    "a state outside of a folder of a training": (
+        lambda: classify(lambda: shutil.copy(checkpoint(), "copied.pt"), "--resume", "copied.pt"), "--out",
+    ),
     "truncated initial weights": (
         lambda: classify(lambda: cut(Path("done/last.safetensors")), model__initial_weights="done/last.safetensors"),
         "done/last.safetensors",
@@ -189,7 +196,7 @@ def test_a_broken_input_is_reported_in_one_sentence_and_nothing_is_lost(
     prepare, said = BROKEN[what]
     arguments = prepare()
     state = str(checkpoint())
-    arguments = [state if argument == "STATE" else argument for argument in arguments]
+    arguments = [argument.replace("STATE", state) for argument in arguments]
     before = digests(Path("done"))
     capsys.readouterr()
     code = evaluate(arguments[1:]) if arguments[0] == "evaluate" else train(arguments)

@@ -22,6 +22,7 @@ from hrvit_lab.train.run import last_folder, numbered_folder
 
 FOLDER = Path("runs")
 RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
@@ -37,7 +38,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def begin(self, recipe: str, config: str | None, environment: Mapping[str, Any]) -> None:
         """Write recipe, config and environment.
@@ -95,16 +96,25 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
     """The folder of a training, the state to resume from, and the checkpoints that could not be read.
 
     Args:
-        out: the folder; None: a new one in ``runs``, or with ``auto`` the newest one of that name there.
+        out: the folder; None: that of the checkpoint, or a new one in ``runs``, or with ``auto`` the newest one of that
+            name there.
         resume: a checkpoint; ``auto``: the last one of the folder, if there is one; None: a new training.
     Raises:
-        ConfigError: if the folder contains a training and ``resume`` is None; or if the checkpoint, or all checkpoints
-            of the folder, cannot be read.
+        ConfigError: if the folder contains a training that ``resume`` does not continue; if the checkpoint, or all
+            checkpoints of the folder, cannot be read; or if the checkpoint is in no folder of a training, and ``out``
+            is None.
     """
     if resume not in (None, "auto"):
         path = Path(str(resume)).expanduser()
         state: dict[str, Any] | None = states.load(path)
-        return RunFolder(_made(out or path.resolve().parent.parent)), state, []
+        place = path.resolve().parent
+        own = place.parent if place.name == CHECKPOINTS else None
+        if out is not None and out.resolve() != own:
+            _check_free(out)
+        chosen = out or own
+        if chosen is None:
+            raise ConfigError(f"{path} is not in the folder of a training; give a folder for the results with --out")
+        return RunFolder(_made(chosen)), state, []
     if resume == "auto":
         folder = RunFolder(_made(out or last_folder(FOLDER, name)))
         state, broken = states.latest(folder.checkpoints)
@@ -116,10 +126,7 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
         return folder, state, broken
     if out is None:
         return RunFolder(numbered_folder(FOLDER, name)), None, []
-    if (out / RESULT).exists() or states.checkpoints(out / "checkpoints"):
-        raise ConfigError(
-            f"{out} already contains a training; add --resume auto to continue it, or choose another folder with --out"
-        )
+    _check_free(out)
     return RunFolder(_made(out)), None, []
 
 
@@ -137,6 +144,18 @@ def _finite(value: Any) -> Any:
         case list() | tuple():
             return [_finite(entry) for entry in value]
     return value
+
+
+def _check_free(out: Path) -> None:
+    """Check that the folder contains no training.
+
+    Raises:
+        ConfigError: if it does.
+    """
+    if (out / RESULT).exists() or states.checkpoints(out / CHECKPOINTS):
+        raise ConfigError(
+            f"{out} already contains a training; add --resume auto to continue it, or choose another folder with --out"
+        )
 
 
 def _made(path: Path) -> Path:
