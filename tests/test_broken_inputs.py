@@ -126,6 +126,10 @@ BROKEN: dict[str, tuple[Callable[[], Arguments], str]] = {
     "a missing recipe": (lambda: ["none.yaml", "--out", "new"], "none.yaml"),
     "an unknown setting": (lambda: classify(lambda: None, optimiser__learning_rat=1), "learning_rate"),
     "a batch that cannot be divided": (lambda: classify(lambda: None, data__batch_size_per_process=3), "multiple"),
+    "passes of one image": (
+        lambda: classify(lambda: None, data__batch_size_per_process=1, data__resolution_px=8),
+        "single value per channel at 8×8",
+    ),
     "an invalid network": (
         lambda: classify(lambda: Path("tiny.yaml").write_text(TINY.replace("[8, 16]", "[8, 15]"))), "15",
     ),

@@ -5,7 +5,7 @@ import math
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hrvit_lab import HRViTConfig
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.network.build import build
+from hrvit_lab.train.assemble import make_engine, make_plan, number_of_passes
 from hrvit_lab.train.data.order import epoch_order, mixed, rank_indices, seeded_sample
 from hrvit_lab.train.datasets import Task
 from hrvit_lab.train.distributed import Ranks, joined
@@ -29,6 +30,7 @@ from hrvit_lab.train.engine import Engine, EngineOptions
 from hrvit_lab.train.inference import InferenceOptions
 from hrvit_lab.train.loader import _sentences, evaluation_batches, steps_per_epoch, training_batches
 from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
+from hrvit_lab.train.recipe import AnyRecipe, load_recipe
 from hrvit_lab.train.state import checkpoints, latest, load, save
 from hrvit_lab.train.tasks import TASKS
 
@@ -439,13 +441,18 @@ def test_an_infinite_loss_is_recorded_as_missing() -> None:
 # -- several processes -----------------------------------------------------------------------------------------------
 
 
-def train_and_score(rank: int, size: int, port: int, out: str) -> None:
-    """The work of one of several processes; the first one writes the result."""
+def prepare(rank: int, size: int, port: int) -> None:
+    """Set what ``torchrun`` sets."""
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }  # fmt: skip
+
+
+def train_and_score(rank: int, size: int, port: int, out: str) -> None:
+    """The work of one of several processes; the first one writes the result."""
+    prepare(rank, size, port)
     with joined(torch.device("cpu")) as ranks:
         torch.manual_seed(0)
         model = build(SMALL)
@@ -468,20 +475,65 @@ def train_and_score(rank: int, size: int, port: int, out: str) -> None:
             )
 
 
-def run_processes(size: int, folder: Path) -> dict[str, Any]:
+def small_data(batch_size: int, global_batch_size: int) -> AnyRecipe:
+    settings = {
+        "data.batch_size_per_process": batch_size, "data.global_batch_size": global_batch_size,
+        "optimiser.name": "sgd", "optimiser.betas": None, "optimiser.epsilon": None,
+        "precision.sync_batch_norm": True, "schedule.warmup_epochs": 0,
+    }  # fmt: skip
+    return load_recipe("fashion_mnist", settings=list(settings.items()))
+
+
+def train_on_three_images(rank: int, size: int, port: int, out: str) -> None:
+    """Three steps of three images with a recipe for 8; two processes have 2 and 1 of them."""
+    prepare(rank, size, port)
+    recipe = small_data(2 if size > 1 else 4, 8)
+    with joined(torch.device("cpu")) as ranks:
+        torch.manual_seed(0)
+        plan = make_plan(recipe, 3)
+        engine = make_engine(recipe, build(SMALL), plan, ranks)
+        for batch in training_batches(Pictures(3), plain, batch_size=3, seed=3, start=0, stop=3, ranks=ranks):
+            engine.train_step(batch.images, batch.targets, plan.global_batch)
+        if ranks.first:
+            torch.save(engine.model.state_dict(), out)
+
+
+def run_processes(size: int, folder: Path, work: Callable[..., None] = train_and_score) -> dict[str, Any]:
     """The processes are forked by a server that has loaded torch once."""
     context = forked.server()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = folder / "out.pt"
-    processes = [context.Process(target=train_and_score, args=(rank, size, port, str(out))) for rank in range(size)]
+    processes = [context.Process(target=work, args=(rank, size, port, str(out))) for rank in range(size)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(250)
     assert [process.exitcode for process in processes] == [0] * size
     return torch.load(out, weights_only=True)
+
+
+def test_two_processes_train_like_one_on_fewer_images_than_a_batch(tmp_path: Path) -> None:
+    """They make equal numbers of passes: in each one, BatchNorm sums over both processes."""
+    one, two = (run_processes(size, tmp_path, train_on_three_images) for size in (1, 2))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+def test_a_step_has_the_fewest_passes_that_all_processes_can_share(batch_size: int) -> None:
+    for size in (1, 2, 3):
+        recipe = small_data(batch_size, 4 * batch_size * size)
+        for images in range(size, 5 * batch_size * size):
+            plan = make_plan(recipe, images)
+            shares = [len(range(rank, plan.global_batch, size)) for rank in range(size)]
+            enough = [n for n in range(1, 5) if all(share <= n * batch_size for share in shares)]
+            if min(shares) < enough[0]:
+                with pytest.raises(ConfigError, match=f"{images} training images over {size} processes"):
+                    number_of_passes(recipe, plan, Ranks(0, size))
+            else:
+                assert number_of_passes(recipe, plan, Ranks(0, size)) == enough[0]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from hrvit_lab.errors import ConfigError
 from hrvit_lab.network.baselines import NetworkConfig, TimmConfig, build_network
 from hrvit_lab.network.checkpoints import LoadReport, load_checkpoint
 from hrvit_lab.network.seeding import seeded
+from hrvit_lab.train.batches import trains_on_one_image
 from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.order import seeded_sample
 from hrvit_lab.train.data.samples import Samples, open_samples
@@ -82,7 +83,14 @@ def initialise(model: nn.Module) -> None:
 
 
 def make_engine(recipe: AnyRecipe, model: nn.Module, plan: Plan, ranks: Ranks) -> Engine:
-    """The engine for a model on its device."""
+    """The engine for a model on its device.
+
+    Raises:
+        ConfigError: for batch sizes that the network or the number of processes does not support, or an invalid
+            optimizer.
+    """
+    passes = number_of_passes(recipe, plan, ranks)
+    _check_passes(recipe, model, plan, ranks, passes)
     optimiser, precision = recipe.optimiser, recipe.precision
     groups = parameter_groups(
         model, optimiser.weight_decay, layer_decay=optimiser.layer_decay, head_rate=optimiser.head_rate_multiple
@@ -97,7 +105,7 @@ def make_engine(recipe: AnyRecipe, model: nn.Module, plan: Plan, ranks: Ranks) -
         make_rate(recipe, plan),
         EngineOptions(
             dtype=precision.dtype,
-            accumulate=recipe.accumulation(ranks.size),
+            accumulate=passes,
             clip=optimiser.clip_gradients,
             clip_mode=optimiser.clip_mode,
             ema_decay=recipe.regularisation.ema_decay if recipe.regularisation.ema else None,
@@ -108,6 +116,37 @@ def make_engine(recipe: AnyRecipe, model: nn.Module, plan: Plan, ranks: Ranks) -
         seed=recipe.run.seed,
         ranks=ranks,
     )
+
+
+def number_of_passes(recipe: AnyRecipe, plan: Plan, ranks: Ranks) -> int:
+    """Number of passes of a step, equal in all processes. A data set smaller than the global batch needs fewer ones.
+
+    Raises:
+        ConfigError: if the global batch size is not divisible, or a process has fewer images than passes.
+    """
+    recipe.accumulation(ranks.size)
+    smallest, largest = plan.global_batch // ranks.size, math.ceil(plan.global_batch / ranks.size)
+    passes = math.ceil(largest / recipe.data.batch_size_per_process)
+    if 0 < smallest < passes:
+        raise ConfigError(
+            f"{plan.global_batch} training images over {ranks.size} processes give {smallest} or {largest} images per "
+            f"process, but data.batch_size_per_process = {recipe.data.batch_size_per_process} needs {passes} passes in "
+            "each; raise it (-b), or change the number of processes"
+        )
+    return passes
+
+
+def _check_passes(recipe: AnyRecipe, model: nn.Module, plan: Plan, ranks: Ranks, passes: int) -> None:
+    """Check that the network can train on the smallest pass."""
+    if plan.global_batch // ranks.size // passes != 1 or (recipe.precision.sync_batch_norm and ranks.size > 1):
+        return
+    height, width = recipe.data.resolution_px
+    if not trains_on_one_image(model, torch.zeros(1, 3, height, width, device=next(model.parameters()).device)):
+        raise ConfigError(
+            f"{plan.global_batch} images per step in {passes} passes of {ranks.size} processes give a pass of one "
+            f"image, where a BatchNorm of this network has a single value per channel at {height}×{width} pixels; use "
+            "at least 2 images per pass, as by a higher data.batch_size_per_process (-b)"
+        )
 
 
 def open_split(recipe: AnyRecipe, split: str, root: Path | None) -> Samples:

@@ -33,7 +33,8 @@ class EngineOptions:
     Attributes:
         dtype: of activations under autocast: ``float32`` (no autocast), ``bfloat16``, or ``float16`` with a gradient
             scaler.
-        accumulate: number of parts of a batch whose gradients are accumulated before a step.
+        accumulate: number of parts of a batch whose gradients are accumulated before a step, equal in all processes;
+            at most the images of a process.
         clip: gradient clipping limit; None: no clipping.
         clip_mode: ``"value"`` of each element or ``"norm"`` of all.
         ema_decay: decay of the moving average of the weights per step, None for no average.
@@ -129,7 +130,8 @@ class Engine:
         targets = targets.to(self.device, non_blocking=True)
         if self.options.channels_last:
             x_BCHW = x_BCHW.to(memory_format=torch.channels_last)
-        parts = min(self.options.accumulate, len(x_BCHW))
+        parts = self.options.accumulate
+        assert parts <= len(x_BCHW), "a process without an image would skip the collective operations of the others"
         total = 0.0
         with seeded(mixed(self.seed, self.step, self.ranks.rank), self.device):
             for number, (x, y) in enumerate(zip(x_BCHW.tensor_split(parts), targets.tensor_split(parts), strict=True)):
