@@ -19,7 +19,7 @@ class TimmSegmenter(nn.Module):
         name: of a timm model that returns maps of features, such as ``resnet18``.
         num_classes: outputs for each pixel.
         width: channels that every map is projected to.
-        options: further arguments of ``timm.create_model``.
+        options: further arguments of ``timm.create_model``; ``drop_rate`` is that of the decoder.
 
     Shape: (B, C, H, W) → (B, num_classes, H/4, W/4), rounded as the backbone rounds.
 
@@ -29,8 +29,9 @@ class TimmSegmenter(nn.Module):
 
     def __init__(self, name: str, num_classes: int, width: int, options: Mapping[str, Any]) -> None:
         super().__init__()
+        backbone = {key: value for key, value in options.items() if key != "drop_rate"}
         try:
-            features: Any = timm.create_model(name, features_only=True, **options)
+            features: Any = timm.create_model(name, features_only=True, **backbone)
             strides = features.feature_info.reduction()
             places = [strides.index(stride) for stride in STRIDES]
         except (RuntimeError, AttributeError, ValueError) as error:
@@ -42,11 +43,27 @@ class TimmSegmenter(nn.Module):
         self.backbone = features
         self.channels_last = getattr(features, "output_fmt", "NCHW") == "NHWC"  # of Swin, for example
         dims = [features.feature_info.channels()[place] for place in places]
-        self.head = SegFormerHead(dims, (), width, num_classes, pyramid=True)
+        self.head = SegFormerHead(dims, (), width, num_classes, pyramid=True, drop_rate=options.get("drop_rate", 0.0))
         self.num_classes = num_classes
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the backbone's activations again in the backward pass, as timm's models do.
+
+        Raises:
+            AttributeError: or AssertionError, as for timm's models, if the backbone does not support it.
+        """
+        _inner(self.backbone).set_grad_checkpointing(enable)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         maps = self.backbone(x_BCHW)
         if self.channels_last:
             maps = [each.permute(0, 3, 1, 2) for each in maps]
         return self.head(*(maps[place] for place in self.places))
+
+
+def _inner(features: Any) -> Any:
+    """The model that timm's extractor wraps, or the extractor itself if it consists of the model's layers."""
+    for name in ("model", "body"):
+        if isinstance(wrapped := getattr(features, name, None), nn.Module):
+            return wrapped
+    return features

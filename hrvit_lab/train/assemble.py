@@ -40,8 +40,8 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
         ConfigError: for invalid fields, or a checkpoint or timm model that does not fit.
     """
     name = recipe.model.name
-    model = new_model(
-        recipe, timm_network(recipe, num_classes) if name.startswith(TIMM) else recipe.network(num_classes)
+    model = (
+        _timm_model(recipe, num_classes) if name.startswith(TIMM) else new_model(recipe, recipe.network(num_classes))
     )
     if recipe.model.initial_weights is not None:
         weights = Path(recipe.model.initial_weights).expanduser()
@@ -53,7 +53,7 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
 
 
 def timm_network(recipe: AnyRecipe, num_classes: int) -> TimmConfig:
-    """The config of a recipe's timm model.
+    """The config of a recipe's timm model, with the recipe's stochastic depth and dropout.
 
     Raises:
         ConfigError: for an unknown model, or a field that it does not have.
@@ -61,7 +61,43 @@ def timm_network(recipe: AnyRecipe, num_classes: int) -> TimmConfig:
     fields = {"num_classes": num_classes, "head": recipe.model.head}
     if twice := sorted(fields.keys() & recipe.model.changes.keys()):
         raise ConfigError(f"model.changes: {twice[0]} has its own setting; remove it from model.changes")
-    return TimmConfig(recipe.model.name).replace(**fields, **recipe.model.changes)
+    config = TimmConfig(recipe.model.name).replace(**fields, **recipe.model.changes)
+    rates = _drop_rates(recipe)
+    if twice := sorted(rates.keys() & config.options.keys()):
+        raise ConfigError(f"model.changes: options.{twice[0]} has its own setting; remove it from model.changes")
+    return config.replace(options={**config.options, **rates})
+
+
+def _timm_model(recipe: AnyRecipe, num_classes: int) -> nn.Module:
+    """The timm model of a recipe with random weights.
+
+    Raises:
+        ConfigError: if it does not support a setting of the recipe.
+    """
+    config, rates = timm_network(recipe, num_classes), _drop_rates(recipe)
+    try:
+        model: Any = new_model(recipe, config)
+    except ConfigError as error:
+        if not rates:
+            raise
+        raise ConfigError(
+            f"{error}; drop_path_rate is regularisation.drop_path, and drop_rate is regularisation.head_drop: set to 0 "
+            "what the model does not have"
+        ) from error
+    if recipe.precision.gradient_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):
+            raise ConfigError(
+                f"precision.gradient_checkpointing: {config.model} does not support it; set it to false"
+            ) from None
+    return model
+
+
+def _drop_rates(recipe: AnyRecipe) -> dict[str, float]:
+    """Arguments of a timm model for the recipe's stochastic depth and dropout; without those that are 0."""
+    given = {"drop_path_rate": recipe.regularisation.drop_path, "drop_rate": recipe.regularisation.head_drop}
+    return {name: rate for name, rate in given.items() if rate}
 
 
 def new_model(recipe: AnyRecipe, config: NetworkConfig) -> nn.Module:
