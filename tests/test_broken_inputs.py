@@ -16,6 +16,7 @@ from test_recipe_training import TINY, draw, on_pictures
 from test_segmentation_training import make_pairs, settings
 
 from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.train import assemble
 from hrvit_lab.train.__main__ import main as train
 
 Arguments = list[str]
@@ -169,6 +170,9 @@ BROKEN: dict[str, tuple[Callable[[], Arguments], str]] = {
     # evaluations
     "truncated weights": (lambda: score(lambda: cut(Path("done/best.safetensors")), "done"), "best.safetensors"),
     "a folder without weights": (lambda: score(lambda: None, "pictures"), "pictures contains no best.safetensors"),
+    "a file in place of the scores": (
+        lambda: score(lambda: Path("new").touch(), "done", "--out", "new"), "new: File exists; choose another folder",
+    ),
     "weights of other classes": (lambda: score(three_classes, "done"), "num_classes"),
 }  # fmt: skip
 
@@ -212,6 +216,25 @@ def test_a_broken_input_is_reported_in_one_sentence_and_nothing_is_lost(
     assert not Path("harmed").exists()
     if "in an epoch" in what or "in an evaluation" in what:
         assert list(Path("new/checkpoints").glob("step-*.pt")), "the steps before it are kept"
+
+
+def test_scores_are_printed_before_they_are_written(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(origin)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "scores.json.tmp").symlink_to("/dev/full" if Path("/dev/full").exists() else tmp_path)
+    assert evaluate(score(lambda: None, "done", "--out", str(tmp_path / "new"))[1:]) == 2
+    assert "top1 " in capsys.readouterr().out
+
+
+def test_a_folder_for_scores_that_cannot_be_made_is_reported_before_the_evaluation(
+    origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(origin)
+    monkeypatch.setattr(assemble, "score", lambda *_: pytest.fail("evaluated"))
+    (origin / "taken").touch()
+    assert evaluate(score(lambda: None, "done", "--out", "taken")[1:]) == 2
 
 
 def test_there_are_many_broken_inputs() -> None:

@@ -1,7 +1,8 @@
 """Evaluate a checkpoint with the settings of a recipe; writes scores, predictions and overlays."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +57,21 @@ def evaluate(options: argparse.Namespace) -> int:
         console.print(f"{weights}: {report}; {len(samples):,} images of {recipe.data.name} on {device}")
         own = (len(samples) - ranks.rank + ranks.size - 1) // ranks.size
         columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("evaluating", total=own)
+        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        task = bar.add_task("evaluating", total=own)
 
-            def seen(images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
-                kept.add(images, targets, predictions, indices)
-                bar.advance(task, len(indices))
+        def seen(images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
+            kept.add(images, targets, predictions, indices)
+            bar.advance(task, len(indices))
 
-            result = assemble.score(recipe, model, samples, ranks, seen)
-        kept.predictions = sorted(ranks.gathered(kept.predictions))
-        if ranks.first:
-            out = options.out or numbered_folder(*results_folder(options.checkpoint, weights))
-            write(out, result, kept, recipe, weights, device)
-            show(result, recipe, samples, console, out)
+        with results_folder(options, weights) if ranks.first else nullcontext() as out:
+            with bar:
+                result = assemble.score(recipe, model, samples, ranks, seen)
+            kept.predictions = sorted(ranks.gathered(kept.predictions))
+            if out is not None:
+                show(result, samples, console)
+                write(out, result, kept, recipe, weights, device)
+                console.print(f"Results in {out}")
     return 0
 
 
@@ -110,12 +113,35 @@ def found(options: argparse.Namespace) -> tuple[Path, AnyRecipe]:
     return path, without_weights(recipe)
 
 
-def results_folder(checkpoint: Path, weights: Path) -> tuple[Path, str]:
-    """Parent and name of the default folder of the results: next to the weights; in ``runs/NAME`` for a trained network
-    of the package."""
+@contextmanager
+def results_folder(options: argparse.Namespace, weights: Path) -> Iterator[Path]:
+    """Context: the folder of the results. It is made before the evaluation, and removed if nothing is written to it.
+
+    By default, it is next to the weights; for a trained network of the package, in ``runs/NAME``.
+
+    Raises:
+        ConfigError: if it cannot be made.
+    """
+    checkpoint: Path = options.checkpoint
     if weights.parent == WEIGHTS_OF_PACKAGE:
-        return RUNS / weights.stem, "evaluation"
-    return checkpoint if checkpoint.is_dir() else weights.parent, "evaluation"
+        parent = RUNS / weights.stem
+    else:
+        parent = checkpoint if checkpoint.is_dir() else weights.parent
+    try:
+        if options.out is None:
+            out = numbered_folder(parent, "evaluation")
+        else:
+            out = options.out
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or parent}: {error.strerror}; choose another folder for the results with --out"
+        ) from None
+    try:
+        yield out
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # only succeeds for an empty folder
 
 
 def without_weights(recipe: AnyRecipe) -> AnyRecipe:
@@ -161,7 +187,6 @@ class Kept:
 
 def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights: Path, device: torch.device) -> None:
     """Write the files of an evaluation."""
-    out.mkdir(parents=True, exist_ok=True)
     names = kept.samples.class_names
     write_atomically(
         out / "scores.json",
@@ -188,8 +213,8 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
         write_atomically(out / "overlays.html", page(title, kept.overlays, names))
 
 
-def show(result: Evaluation, recipe: AnyRecipe, samples: Samples, console: Any, out: Path) -> None:
-    """Print the scores, also by class, and the paths of the files."""
+def show(result: Evaluation, samples: Samples, console: Any) -> None:
+    """Print the scores, also by class."""
     for name, value in result.scores.items():
         console.print(f"{name:<14}{value:.4f} nats" if name == "loss" else f"{name:<14}{value:.2f} %")
     console.print(f"{'n_seen':<14}{result.n_seen:,}")
@@ -200,4 +225,3 @@ def show(result: Evaluation, recipe: AnyRecipe, samples: Samples, console: Any, 
     for name, *values in zip(samples.class_names, *result.per_class.values(), strict=True):
         table.add_row(name, *(f"{value:.1f}" if value == value else "–" for value in values))
     console.print(table)
-    console.print(f"Results in {out}")
