@@ -33,6 +33,7 @@ from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
 from hrvit_lab.train.recipe import AnyRecipe, load_recipe
 from hrvit_lab.train.state import checkpoints, latest, load, save
 from hrvit_lab.train.tasks import TASKS
+from hrvit_lab.train.training import Listener, Plan, Progress, as_state, from_state, train
 
 SMALL = HRViTConfig(
     depths=((1,), (1, 1)), widths=(8, 16), stem_width=8, head_dims=4, window_sizes=2, mlp_ratios=2, num_classes=5,
@@ -425,6 +426,46 @@ def test_a_training_from_an_older_checkpoint_replaces_those_of_later_steps(tmp_p
         assert [path.name for path in checkpoints(tmp_path)] == names
     state, _ = latest(tmp_path)
     assert state is not None and state["step"] == 200
+
+
+class Killed(BaseException):
+    """Ends a training as a kill does: nothing is saved after it."""
+
+
+def test_a_training_killed_in_an_evaluation_continues_with_it(tmp_path: Path) -> None:
+    plan = Plan(total_steps=6, steps_per_epoch=3, evaluate_every=3, save_every_s=1e9, global_batch=8, best="top1")
+
+    def trained(folder: Path, killed_at: int | None = None) -> tuple[Engine, list[Any]]:
+        engine, progress = made(**OPTIONS), Progress()
+        state, _ = latest(folder)
+        if state is not None:
+            progress = from_state(engine, state)
+
+        def batches(start: int, stop: int) -> Iterator[Any]:
+            return training_batches(Pictures(), augmented, batch_size=8, seed=3, start=start, stop=stop, ranks=Ranks())
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            if engine.step == killed_at:
+                raise Killed
+            return {"top1": float(engine.step)}
+
+        def keep(engine: Engine, progress: Progress) -> None:
+            about = {key: EXTRA[key] for key in ("recipe", "config", "versions", "data")}
+            save(folder, as_state(engine, progress, about), keep=2)
+
+        listener = Listener(lambda *_: None, lambda *_: None, keep)
+        train(engine, batches, evaluate, plan, progress, listener, catch_signals=False)
+        return engine, [(row["step"], row["train_loss"], row["eval_top1"]) for row in progress.rows]
+
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed", killed_at=3)
+    state, _ = latest(tmp_path / "killed")
+    assert state is not None and state["step"] == 3 and state["rows"] == []
+    whole, rows = trained(tmp_path / "whole")
+    resumed, resumed_rows = trained(tmp_path / "killed")
+    assert resumed_rows == rows and [row[0] for row in rows] == [3, 6]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
 def test_an_infinite_loss_is_recorded_as_missing() -> None:

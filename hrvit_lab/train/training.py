@@ -127,9 +127,11 @@ def train(
     """
     saved_at = time.monotonic()
     stream = batches(engine.step, plan.total_steps)
+    engine.ranks.wait()  # until all processes have read the state to resume from
     with _signals(catch_signals) as received:
         while True:
             if _is_due(engine, plan, progress):
+                _save(engine, progress, listener)  # an evaluation can outlast the time that a scheduler gives to end
                 with _kept(engine, progress, listener, received):
                     row = _evaluated(engine, evaluate, plan, progress.meter)
                 progress.rows.append(row)
