@@ -11,12 +11,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hrvit_lab import ConfigError, plots
 from hrvit_lab.train import trackers
-from hrvit_lab.train.engine_command import Watch
+from hrvit_lab.train.engine_command import Watch, warn_of_tracker
+
+
+def never(name: str, error: Exception) -> None:
+    raise AssertionError(f"{name} failed") from error
 
 
 def test_tensorboard_has_every_step_once_after_resuming(tmp_path: Path) -> None:
     for first, steps in ((0, (1, 2, 3, 4)), (2, (3, 4, 5))):
-        tracker = trackers.open_trackers(["tensorboard"], tmp_path, {"run.seed": 1}, first)["tensorboard"]
+        tracker = trackers.open_trackers(["tensorboard"], tmp_path, {"run.seed": 1}, first, never)["tensorboard"]
         for step in steps:
             tracker.add(step, {"loss": first + step / 8})
         tracker.close()
@@ -41,7 +45,7 @@ def test_wandb_receives_one_run_with_the_recipe_and_all_values(tmp_path: Path, m
     package.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", package)
     for first in (0, 7):
-        tracker = trackers.open_trackers(["wandb"], tmp_path, {"run.seed": 1}, first)["wandb"]
+        tracker = trackers.open_trackers(["wandb"], tmp_path, {"run.seed": 1}, first, never)["wandb"]
         tracker.add(first + 1, {"loss": 0.5})
         tracker.close()
     inits = [given for name, given in calls if name == "init"]
@@ -57,6 +61,21 @@ def test_unknown_trackers_and_missing_packages_are_reported_in_one_sentence(monk
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--track wandb: the package wandb is not installed; pip install wandb"):
         trackers.check_trackers(["wandb"])
+
+
+def test_a_tracker_that_cannot_be_opened_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def init(**given: Any) -> None:
+        raise RuntimeError("api_key not configured (no-tty)\ncall wandb.login")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    opened = trackers.open_trackers(["wandb", "tensorboard"], tmp_path, {"run.seed": 1}, 0, warn_of_tracker)
+    assert list(opened) == ["tensorboard"]
+    opened["tensorboard"].close()
+    [warning] = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: wandb failed (api_key not configured (no-tty)")
+    assert warning.endswith("the training continues without it")
 
 
 def test_a_failing_tracker_is_switched_off_and_the_training_continues(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,8 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
         check_same(about, state, folder.path)
         progress = training.from_state(engine, state)
     console = cli.console(soft_wrap=True, quiet=not ranks.first)
-    trackers = open_trackers(options.track, folder.path, recipe.settings, engine.step) if ranks.first else {}
+    names = options.track if ranks.first else ()
+    trackers = open_trackers(names, folder.path, recipe.settings, engine.step, warn_of_tracker)
     watch = Watch(recipe, folder, engine, plan, progress, about, train_samples.class_names, console, trackers)
     if ranks.first:
         _begin(recipe, folder, engine.step, device, num_classes)
@@ -184,8 +185,7 @@ class Watch:
 
     def _drop(self, name: str, error: Exception) -> None:
         del self.trackers[name]
-        reason = shown(str(error) or type(error).__name__, 120)
-        cli.complain(f"warning: {name} failed ({reason}); the training continues without it")
+        warn_of_tracker(name, error)
 
     def _result(self, status: str) -> None:
         rows = self.progress.rows
@@ -228,6 +228,12 @@ class Watch:
             f"{self.recipe.precision.dtype} on {self.engine.device}."
         )
         plots.save(plots.run_curves(pd.DataFrame(rows), self.plan.best, title, caption), self.folder.path / "curves")
+
+
+def warn_of_tracker(name: str, error: Exception) -> None:
+    """Print a warning that a tracker failed."""
+    reason = shown(str(error) or type(error).__name__, 120)
+    cli.complain(f"warning: {name} failed ({reason}); the training continues without it")
 
 
 def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path) -> None:

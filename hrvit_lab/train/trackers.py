@@ -44,15 +44,28 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def open_trackers(names: Sequence[str], folder: Path, settings: Mapping[str, Any], step: int) -> dict[str, Tracker]:
+def open_trackers(
+    names: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, Any],
+    step: int,
+    failed: Callable[[str, Exception], None],
+) -> dict[str, Tracker]:
     """Open trackers by name; call `check_trackers` first.
 
     Args:
         folder: of the run; trackers write their files to it.
         settings: of the recipe, by dotted name.
         step: number of finished steps; a tracker's data of later steps is replaced.
+        failed: called with the name and the error of a tracker that cannot be opened; it is left out.
     """
-    return {name: TRACKERS[name](folder, settings, step) for name in dict.fromkeys(names)}
+    opened = {}
+    for name in dict.fromkeys(names):
+        try:
+            opened[name] = TRACKERS[name](folder, settings, step)
+        except Exception as error:  # of another package: no key, no network
+            failed(name, error)
+    return opened
 
 
 def tensorboard(folder: Path, settings: Mapping[str, Any], step: int) -> Tracker:
