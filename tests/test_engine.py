@@ -28,7 +28,7 @@ from hrvit_lab.train.datasets import Task
 from hrvit_lab.train.distributed import Ranks, joined
 from hrvit_lab.train.engine import Engine, EngineOptions
 from hrvit_lab.train.inference import InferenceOptions
-from hrvit_lab.train.loader import _sentences, evaluation_batches, steps_per_epoch, training_batches
+from hrvit_lab.train.loader import Batch, _sentences, evaluation_batches, steps_per_epoch, training_batches
 from hrvit_lab.train.optim import make_optimizer, parameter_groups, rates
 from hrvit_lab.train.recipe import AnyRecipe, load_recipe
 from hrvit_lab.train.state import checkpoints, latest, load, save
@@ -477,6 +477,34 @@ def test_an_infinite_loss_is_recorded_as_missing() -> None:
 
     assert math.isclose(scored(0.0)["loss"], math.log(5), abs_tol=0.1)
     assert all(math.isnan(scored(weight)["loss"]) for weight in (float("nan"), float("inf")))
+
+
+def test_more_classes_than_a_confusion_matrix_supports_are_scored() -> None:
+    chance = np.random.default_rng(0)
+    truths, guesses = chance.integers(0, 5000, (2, 400))
+    guesses[:150] = truths[:150]
+
+    class Guess(nn.Module):
+        """Its images are the guessed classes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x_B: Tensor) -> Tensor:
+            return F.one_hot(x_B, 5000) * self.weight
+
+    batches = [
+        Batch(torch.from_numpy(guesses[part]), torch.from_numpy(truths[part]), torch.arange(200))
+        for part in (slice(0, 200), slice(200, 400))
+    ]
+    found = TASKS["classification"].evaluate(Guess(), batches, 5000, Ranks(), InferenceOptions(), None)
+    pairs = list(zip(truths.tolist(), guesses.tolist(), strict=True))
+    assert found.scores["top1"] == 100 * sum(truth == guess for truth, guess in pairs) / 400
+    assert found.matrix is None and found.matrix_rows(["x"] * 5000) == [] and found.n_seen == 400
+    for label, recall in enumerate(found.per_class["recall"]):
+        hits = [guess == label for truth, guess in pairs if truth == label]
+        assert recall == pytest.approx(100 * sum(hits) / len(hits)) if hits else math.isnan(recall)
 
 
 # -- several processes -----------------------------------------------------------------------------------------------

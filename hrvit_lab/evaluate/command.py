@@ -204,7 +204,8 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
     rows: list[Iterable[Any]] = [("class", *columns)]
     rows += zip(names, *(result.per_class[column] for column in columns), strict=True)
     write_csv(out / "per_class.csv", rows)
-    write_csv(out / "confusion_matrix.csv", result.matrix_rows(names))
+    if matrix := result.matrix_rows(names):
+        write_csv(out / "confusion_matrix.csv", matrix)
     if recipe.task == "classification":
         write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
     else:

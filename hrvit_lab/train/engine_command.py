@@ -159,7 +159,8 @@ class Watch:
         if better:
             self.folder.write_weights("best", self.engine.averaged or self.engine.model)
         assert self.last is not None  # called after an evaluation
-        write_csv(self.folder.path / "confusion_matrix.csv", self.last.matrix_rows(self.class_names))
+        if rows := self.last.matrix_rows(self.class_names):
+            write_csv(self.folder.path / "confusion_matrix.csv", rows)
         self._result("running")
         self._track(self.engine.step, row)
         shown = [name for name in row if name.startswith("eval_") and not name.endswith(("n_seen", "_plain"))]

@@ -19,7 +19,7 @@ from hrvit_lab.errors import ConfigError
 
 IGNORED = 255
 """Label of pixels without a class; they are not counted."""
-MAX_CLASSES = 4096  # 128 MiB of counts; ImageNet-21k needs `TopK`, not a matrix
+MAX_CLASSES = 4096  # 128 MiB of counts; ImageNet-21k needs `TopK` and `Recall`, not a matrix
 PIXELS_AT_ONCE = 2**20
 
 
@@ -233,6 +233,43 @@ class TopK:
     def n_seen(self) -> int:
         """Number of counted images."""
         return int(self.counts[2])
+
+
+class Recall:
+    """Images by their true class: all, and those that were predicted correctly. For any number of classes.
+
+    Args:
+        num_classes: C.
+
+    Attributes:
+        counts: int64 (2, C) on the CPU: correct images, all images.
+
+    >>> recall = Recall(3)
+    >>> recall.update(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+    >>> recall.per_class
+    (0.5, 1.0, nan)
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = torch.zeros(2, num_classes, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add predictions and true labels: two integer tensors of one shape, on any device.
+
+        Raises:
+            ConfigError: as `ConfusionMatrix.update`; then nothing is added.
+        """
+        _check_maps(prediction, target)
+        truth = target.to(prediction.device, torch.int64)
+        _check_labels(prediction, truth, self.num_classes, None)
+        for row, labels in zip(self.counts, (truth[prediction == truth], truth), strict=True):
+            row += torch.bincount(labels, minlength=self.num_classes).to(row.device)
+
+    @property
+    def per_class(self) -> tuple[float, ...]:
+        """Share of correct images of every class, 0 to 1; NaN for a class without images."""
+        return tuple(map(_fraction, *self.counts.tolist()))
 
 
 def _find_boundary(labels_HW: Tensor, scored_HW: Tensor, distance: int, num_classes: int) -> Tensor:

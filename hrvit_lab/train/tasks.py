@@ -12,7 +12,7 @@ from hrvit_lab.errors import ConfigError
 from hrvit_lab.train.distributed import Ranks
 from hrvit_lab.train.inference import InferenceOptions, predict
 from hrvit_lab.train.loader import Batch
-from hrvit_lab.train.scores import IGNORED, BoundaryIoU, ConfusionMatrix, TopK, scores
+from hrvit_lab.train.scores import IGNORED, MAX_CLASSES, BoundaryIoU, ConfusionMatrix, Recall, TopK, scores
 
 LOSS_UNITS = 2.0**20
 
@@ -23,17 +23,20 @@ Seen = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 @dataclass(frozen=True)
 class Evaluation:
     """Attributes: scores: by name: ``top1``, ``top5`` and ``loss``; or ``miou``, ``aacc``, ``macc``, ``boundary_iou``
-    in percent. n_seen: number of scored images. matrix: confusion matrix, int64 (C, C): row = truth. per_class: by name
-    of the score, one value per class in percent; NaN for classes without pixels.
+    in percent. n_seen: number of scored images. matrix: confusion matrix, int64 (C, C): row = truth; None for more
+    classes than `ConfusionMatrix` supports. per_class: by name of the score, one value per class in percent; NaN for
+    classes without pixels.
     """
 
     scores: dict[str, float]
     n_seen: int
-    matrix: Tensor
+    matrix: Tensor | None
     per_class: dict[str, tuple[float, ...]]
 
     def matrix_rows(self, class_names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The confusion matrix with headers, as rows of a table: one row per true class."""
+        """The confusion matrix with headers, as rows of a table: one row per true class; no rows without a matrix."""
+        if self.matrix is None:
+            return []
         rows = zip(class_names, self.matrix.tolist(), strict=True)
         return [("truth", *class_names), *((name, *row) for name, row in rows)]
 
@@ -109,7 +112,8 @@ def evaluate_classification(
 ) -> Evaluation:
     """Top-1, top-5 and mean cross-entropy over the images of all processes."""
     device = next(model.parameters()).device
-    top, matrix = TopK(), ConfusionMatrix(num_classes, ignored=None)
+    top, recall = TopK(), Recall(num_classes)
+    matrix = ConfusionMatrix(num_classes, ignored=None) if num_classes <= MAX_CLASSES else None
     # Losses are rounded to 2⁻²⁰ nats: sums of integers do not depend on the number of processes. The number of losses
     # that are not finite is summed too.
     loss_sum = torch.zeros(2, dtype=torch.int64)
@@ -118,22 +122,23 @@ def evaluate_classification(
         logits = model(x_BCHW)
         _check_logits(logits, 2, num_classes)
         top.update(logits, y_B)
-        matrix.update(logits.argmax(1), y_B)
+        recall.update(logits.argmax(1), y_B)
+        if matrix is not None:
+            matrix.update(logits.argmax(1), y_B)
         losses = F.cross_entropy(logits.double(), y_B, reduction="none")
         finite = losses.isfinite()
         loss_sum[0] += (losses[finite] * LOSS_UNITS).round().long().sum().cpu()
         loss_sum[1] += (~finite).sum().cpu()
         if seen is not None:
             seen(images, targets, logits.argmax(1).cpu(), indices)
-    for counts in (top.counts, matrix.counts, loss_sum):
+    for counts in (top.counts, recall.counts, loss_sum, *(() if matrix is None else (matrix.counts,))):
         counts.copy_(_summed(counts, ranks, device))
-    found = scores(matrix)
     loss = float("nan") if loss_sum[1] or not top.n_seen else float(loss_sum[0]) / LOSS_UNITS / top.n_seen
     return Evaluation(
         {"top1": top.top1, "top5": top.top5, "loss": loss},
         top.n_seen,
-        matrix.counts,
-        {"recall": tuple(100 * value for value in found.per_class_recall)},
+        None if matrix is None else matrix.counts,
+        {"recall": tuple(100 * value for value in recall.per_class)},
     )
 
 
