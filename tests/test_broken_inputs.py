@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[Callable[[], Arguments], str]] = {
     "a truncated state": (lambda: classify(lambda: cut(checkpoint()), "--out", "new", "--resume", "STATE"), "STATE"),
     "a state of another program": (
         lambda: classify(lambda: torch.save({"epoch": 3}, checkpoint()), "--out", "new", "--resume", "STATE"),
-        "not a training state",
+        "not a training state of hrvit_lab; to start from its weights, use --set model.initial_weights=FILE",
     ),
     "a state that runs code": (
         lambda: classify(lambda: torch.save(Attack(), checkpoint()), "--out", "new", "--resume", "STATE"), "STATE",

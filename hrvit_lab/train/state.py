@@ -73,7 +73,10 @@ def load(path: Path) -> dict[str, Any]:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ConfigError(f"{path} cannot be read as a checkpoint ({reason[0][:120]}); give an older one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ConfigError(f"{path} is not a training state of hrvit_lab; to start from its weights use --weights")
+        raise ConfigError(
+            f"{path} is not a training state of hrvit_lab; to start from its weights, use --set "
+            "model.initial_weights=FILE without --resume"
+        )
     if state.get("version") != VERSION or set(state) != KEYS:
         raise ConfigError(f"{path} was written by another version of hrvit_lab; resume it with that version")
     return state
