@@ -1,8 +1,10 @@
 """Trainings by recipes as commands: their files, how they end, and that they resume with equal results."""
 
 import csv
+import doctest
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hrvit_lab import create_model, load_checkpoint
 from hrvit_lab.evaluate.__main__ import main as evaluate
+from hrvit_lab.train import engine_command
 from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.data.limited import Limited
 from hrvit_lab.train.data.samples import open_samples
@@ -250,6 +253,18 @@ def test_a_finished_training_is_not_trained_again(undisturbed: Path, monkeypatch
     before = (undisturbed / "last.safetensors").read_bytes()
     assert main(command("--out", "whole", "--resume", "auto")) == 0
     assert (undisturbed / "last.safetensors").read_bytes() == before
+
+
+def test_a_resumed_training_names_packages_of_other_versions(
+    undisturbed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed, folder / "whole")
+    now = engine_command.versions()
+    monkeypatch.setattr(engine_command, "versions", lambda: {**now, "timm": "99.9", "new": "1.0"})
+    assert main(command("--out", "whole", "--resume", "auto")) == 0
+    [warning] = capsys.readouterr().err.splitlines()
+    assert f"written with timm {now['timm']} (now 99.9), no new (now 1.0); the results can differ" in warning
+    assert doctest.testmod(engine_command).attempted > 0 and doctest.testmod(engine_command).failed == 0
 
 
 def test_a_limited_data_set_is_reproducible() -> None:

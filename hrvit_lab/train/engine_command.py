@@ -76,6 +76,11 @@ def _run(recipe: AnyRecipe, options: RunOptions, device: torch.device, ranks: Ra
     progress = training.Progress()
     if state is not None:
         check_same(about, state, folder.path)
+        if ranks.first and (differences := changed_versions(state["versions"], about["versions"])):
+            cli.complain(
+                f"warning: the checkpoint was written with {differences}; the results can differ from those of an "
+                "uninterrupted training"
+            )
         progress = training.from_state(engine, state)
     console = cli.console(soft_wrap=True, quiet=not ranks.first)
     names = options.track if ranks.first else ()
@@ -256,6 +261,19 @@ def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path)
                 f"the checkpoint in {folder} belongs to {what} {state[what]}, not to {about[what]}; use the same "
                 "network and data"
             )
+
+
+def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The packages whose versions differ, in words; empty if none does.
+
+    >>> changed_versions({"torch": "2.7.0", "timm": "1.0.9"}, {"torch": "2.8.0", "timm": "1.0.9", "cuda": "12.8"})
+    'torch 2.7.0 (now 2.8.0), no cuda (now 12.8)'
+    """
+    return ", ".join(
+        f"{name} {before[name]} (now {now.get(name, 'none')})" if name in before else f"no {name} (now {now[name]})"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    )
 
 
 def _follow(
