@@ -210,7 +210,7 @@ def score(recipe: AnyRecipe, model: nn.Module, samples: Samples, ranks: Ranks, s
     Raises:
         ConfigError: if an image cannot be read, in any process.
     """
-    # For segmentation, the batch size counts windows; images of equal size are read together.
+    # For segmentation, the batch size counts windows of one image. Images of equal size are read together.
     batch_size = recipe.evaluation.batch_size if isinstance(recipe, ClassificationRecipe) else IMAGES_AT_ONCE
     batches = evaluation_batches(
         samples, make_transforms(recipe)[1], batch_size=batch_size, ranks=ranks, workers=recipe.run.workers

@@ -302,7 +302,7 @@ class ClassificationEvaluation(Section):
     )
     interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="interpolation of resizing")
     batch_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = Field(
-        128, description="images, or windows, in a pass"
+        128, description="images in a pass; for segmentation, windows of one image (mode slide)"
     )
     every_epochs: Count = Field(1, description="epochs between evaluations; the last one is always evaluated")
     best: Literal["top1", "top5"] = Field("top1", description="score that selects the best checkpoint")
@@ -322,7 +322,7 @@ class SegmentationEvaluation(Section):
     )
     flip: Switch = Field(False, description="average with the horizontally flipped image")
     batch_size: Annotated[int, Field(strict=True, ge=1, le=1024)] = Field(
-        1, description="images, or windows, in a pass"
+        1, description="images in a pass; for segmentation, windows of one image (mode slide)"
     )
     every_iterations: Length = Field(1000, description="steps between evaluations; the last one is always evaluated")
     best: Literal["miou", "aacc", "macc"] = Field("miou", description="score that selects the best checkpoint")
