@@ -415,6 +415,16 @@ def test_checkpoints_are_kept_found_and_refused(tmp_path: Path) -> None:
             load(path)
 
 
+def test_the_checkpoint_of_the_best_evaluation_is_kept(tmp_path: Path) -> None:
+    engine = made()
+    for step, best, kept in (
+        (1, None, [1]), (2, 1, [1, 2]), (3, 1, [1, 3]), (4, 1, [1, 4]), (5, 5, [5]), (6, 5, [5, 6]),
+    ):  # fmt: skip
+        engine.step = step
+        save(tmp_path, {**engine.state(), **EXTRA}, keep=1, best=best)
+        assert [load(path)["step"] for path in checkpoints(tmp_path)] == kept
+
+
 def test_a_training_from_an_older_checkpoint_replaces_those_of_later_steps(tmp_path: Path) -> None:
     engine = made()
     for step in (500, 600):

@@ -179,7 +179,9 @@ class Watch:
         )
 
     def _save(self, engine: Engine, progress: training.Progress) -> None:
-        self.folder.save(training.as_state(engine, progress, self.about), self.recipe.run.keep_last)
+        best = progress.best(self.plan.best)
+        step = None if best is None else int(best["step"])
+        self.folder.save(training.as_state(engine, progress, self.about), self.recipe.run.keep_last, step)
 
     def _track(self, step: int, figures: Mapping[str, float]) -> None:
         """Send values to the trackers. If a tracker fails, it is removed, and the training continues without it."""

@@ -82,9 +82,9 @@ class RunFolder:
         """Write ``result.json``."""
         write_atomically(self.path / RESULT, as_json(result))
 
-    def save(self, state: Mapping[str, Any], keep: int) -> None:
-        """Save a checkpoint."""
-        states.save(self.checkpoints, state, keep)
+    def save(self, state: Mapping[str, Any], keep: int, best: int | None = None) -> None:
+        """Save a checkpoint; the last ``keep`` ones and that of the best step are kept."""
+        states.save(self.checkpoints, state, keep, best)
 
 
 def plain_tensors(model: nn.Module) -> dict[str, Tensor]:

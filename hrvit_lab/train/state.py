@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, only the last few are kept, and reading them runs no code from the file."""
+"""Checkpoints of a run: written atomically; the last few and the best are kept; reading runs no code from the file."""
 
 import io
 import re
@@ -19,8 +19,8 @@ KEYS = {"format", "version", "step", "model", "optimizer", "scaler", "ema", "row
         "meter", "versions", "seed", "data"}  # fmt: skip
 
 
-def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
-    """Write a checkpoint, then delete all but the last ``keep`` ones up to it, and those of later steps.
+def save(folder: Path, state: Mapping[str, Any], keep: int, best: int | None = None) -> Path:
+    """Write a checkpoint, then delete all but the last ``keep`` ones up to it and the best, and those of later steps.
 
     A training that resumed from an older checkpoint computes the later steps again. Broken files of later steps are
     deleted, too.
@@ -29,6 +29,7 @@ def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
         folder: created if absent.
         state: the entries of ``KEYS`` without format and version; tensors, numbers, text, lists and dicts.
         keep: at least 1.
+        best: the step of the best evaluation, whose checkpoint is kept in addition; None before the first one.
     Returns:
         The path of the checkpoint, ``step-N.pt`` with the number of finished steps.
     Raises:
@@ -36,15 +37,21 @@ def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
     """
     assert set(state) | {"format", "version"} == KEYS, set(state) ^ KEYS
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{state['step']:08d}.pt"
+    path = path_of(folder, state["step"])
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **state}, buffer)
     write_atomically(path, buffer.getvalue())
     found = checkpoints(folder)
     end = found.index(path) + 1
     for other in [*found[: max(end - keep, 0)], *found[end:]]:
-        other.unlink(missing_ok=True)
+        if best is None or other != path_of(folder, best):
+            other.unlink(missing_ok=True)
     return path
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return folder / f"step-{step:08d}.pt"
 
 
 def checkpoints(folder: Path) -> list[Path]:
