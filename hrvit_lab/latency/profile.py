@@ -169,13 +169,20 @@ def _label(part: Part) -> str:
 # -- errors of predictions ---------------------------------------------------------------------------------------------
 
 
+class Twice(NamedTuple):
+    """Two separate measurements of a network, the A/A control; both at the speed of a profile, by its reference in the
+    same rounds."""
+
+    measured_ms: float
+    again_ms: float
+
+
 class Checked(NamedTuple):
     """A network that was predicted and measured.
 
     Attributes:
         predicted_ms, low_ms, high_ms: from the profile.
-        measured_ms, again_ms: two separate measurements, the A/A control; both at the speed of the profile, by its
-            reference in the same rounds.
+        measured_ms, again_ms: as in `Twice`.
         macs: for a comparison with MACs alone.
     """
 
@@ -187,7 +194,7 @@ class Checked(NamedTuple):
     macs: int
 
 
-def check_network(
+def measure_twice(
     profile: Profile,
     config: HRViTConfig,
     resolution: Size,
@@ -195,13 +202,13 @@ def check_network(
     *,
     clock: Clock = time.perf_counter,
     prepare: Callable[[HRViT], Any] = lambda model: None,
-) -> Checked:
-    """Predict and measure a network.
+) -> Twice:
+    """Measure a network that is to be predicted.
 
     Raises:
         ConfigError: if the profile is of other hardware, or does not support the network.
     """
-    predicted = predict(config, profile, resolution, hardware)
+    predict(config, profile, resolution, hardware)
     conditions = profile.conditions
     times = []
     for _ in range(2):
@@ -210,8 +217,16 @@ def check_network(
             threads=conditions.threads, budget=Budget(min_rounds=FEWEST_ROUNDS, max_seconds=2.0), clock=clock,
         )  # fmt: skip
         times.append(ratio.value * profile.reference_ms)
-    measured, again = times
-    return Checked(*predicted, measured, again, count(config, resolution).macs)
+    return Twice(*times)
+
+
+def check_network(profile: Profile, config: HRViTConfig, resolution: Size, measured: Twice) -> Checked:
+    """Predict a measured network.
+
+    Raises:
+        ConfigError: if the profile does not support it.
+    """
+    return Checked(*predict(config, profile, resolution), *measured, count(config, resolution).macs)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,16 @@ from hrvit_lab.latency.predict import (
     read_profile,
     write_profile,
 )
-from hrvit_lab.latency.profile import Checked, check_network, covered, extend, measure_network, quality
+from hrvit_lab.latency.profile import (
+    Checked,
+    Twice,
+    check_network,
+    covered,
+    extend,
+    measure_network,
+    measure_twice,
+    quality,
+)
 from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
@@ -79,15 +88,15 @@ def check(options: argparse.Namespace) -> int:
     digest = hashlib.sha256(read_bounded(options.profile, MAX_BYTES)).hexdigest()
     path: Path = options.out or options.profile.with_suffix(".check.json")
     here = hardware(found.conditions.device)
-    known = _read_checked(path, digest)
+    known = _read_measured(path, digest)
     rows: list[Checked] = []
     for config, resolution in _networks_to_check(options):
         key = f"{config.id} {resolution[0]}x{resolution[1]}"
         if key not in known:
-            known[key] = check_network(found, config, resolution, here)
+            known[key] = measure_twice(found, config, resolution, here)
             write_atomically(path, json.dumps({"profile": digest, "networks": known}))
             console.print(f"{len(rows) + 1} networks are checked.")
-        rows.append(known[key])
+        rows.append(check_network(found, config, resolution, known[key]))
     for line in said(found, rows):
         console.print(line)
     console.print(f"{'check':<12} {path}", soft_wrap=True)
@@ -147,8 +156,10 @@ def _networks_to_check(options: argparse.Namespace) -> Iterator[tuple[HRViTConfi
         yield draw(index, 0)
 
 
-def _read_checked(path: Path, digest: str) -> dict[str, Checked]:
-    """The networks that were checked with the profile of this digest, by id and size; empty if there is no file.
+def _read_measured(path: Path, digest: str) -> dict[str, Twice]:
+    """The networks that were measured for the profile of this digest, by id and size; empty if there is no file.
+
+    An older file has predictions and MACs, too. They are ignored, because the code that predicts may have changed.
 
     Raises:
         ConfigError: if the file is damaged, or of another profile.
@@ -161,10 +172,10 @@ def _read_checked(path: Path, digest: str) -> dict[str, Checked]:
             )
         found = {}
         for key, row in raw["networks"].items():
-            predicted, low, high, measured, again = map(float, row[:5])
-            if not all(0 < ms < math.inf for ms in (predicted, measured, again)):
+            measured, again = map(float, row[3:5] if len(row) == len(Checked._fields) else row)
+            if not all(0 < ms < math.inf for ms in (measured, again)):
                 raise ValueError(f"{key} has an invalid latency")
-            found[str(key)] = Checked(predicted, low, high, measured, again, int(row[5]))
+            found[str(key)] = Twice(measured, again)
         return found
     except FileNotFoundError:
         return {}
