@@ -16,6 +16,7 @@ from test_predictors import TINY
 
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.config.plan import Part, Size, plan
+from hrvit_lab.files import try_lock
 from hrvit_lab.latency.__main__ import main
 from hrvit_lab.latency.compare import CONTROL, Budget
 from hrvit_lab.latency.fit import fit
@@ -51,6 +52,7 @@ from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.run import Search
 from hrvit_lab.search.spec import load_search, search_from
+from hrvit_lab.study.executors.host import timing_lock
 
 FIELDS: Mapping[str, Any] = {
     "title": "Profiled",
@@ -533,12 +535,19 @@ def test_the_commands_measure_and_check_a_profile(
     space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the machine's latencies in the place of measurements."""
-    monkeypatch.setattr("hrvit_lab.latency.profile_command.measure_network", machine(0.01, np.random.default_rng(0)))
+    measure = machine(0.01, np.random.default_rng(0))
+
+    def alone(config: HRViTConfig, resolution: Size, conditions: Conditions) -> TimedNetwork:
+        assert timing_lock(exclusive=False) is None, "trials of a study could start"
+        return measure(config, resolution, conditions)
+
+    monkeypatch.setattr("hrvit_lab.latency.profile_command.measure_network", alone)
     monkeypatch.setattr("hrvit_lab.latency.profile_command.hardware", lambda device: "a machine")
 
     calls = []
 
     def twice(profile: Profile, config: HRViTConfig, resolution: Size, hardware: str) -> Twice:
+        assert timing_lock(exclusive=False) is None, "trials of a study could start"
         predict(config, profile, resolution, hardware)
         calls.append(f"{config.id} 32x32")
         return Twice(*[true_whole_ms(config, resolution)] * 2)
@@ -561,6 +570,13 @@ def test_the_commands_measure_and_check_a_profile(
     (tmp_path / "device.check.json").write_text(json.dumps(kept | {"networks": of_old_code}))
     assert main(again) == 0 and capsys.readouterr().out == output.split("checked.\n")[-1], "predicted by today's code"
 
+    computing = timing_lock(exclusive=False)
+    assert computing is not None
+    monkeypatch.setattr("hrvit_lab.latency.profile_command.time.sleep", lambda _: computing.release(unlink=True))
+    (tmp_path / "device.check.json").unlink()
+    assert main(again) == 0, "it waits for the trial that runs"
+    assert capsys.readouterr().out.startswith("Waiting until the trials")
+
     def refused(said: str, *arguments: str) -> None:
         assert main(list(arguments)) == 2
         error = capsys.readouterr().err
@@ -573,6 +589,11 @@ def test_the_commands_measure_and_check_a_profile(
     refused("not found; measure one", "check", str(tmp_path / "none.json"), "--search", str(space_file))
     refused("unknown search 'cpu_nan'", "profile", "cpu_nan", "--out", out)
     refused("--out", "profile", str(space_file))
+    for path, arguments in ((Path(out), asked), (tmp_path / "device.check.json", again)):
+        writer = try_lock(path.with_name(f"{path.name}.lock"))
+        assert writer is not None
+        refused(f"another process measures {path}", *arguments)
+        writer.release(unlink=True)
     damaged: list[Any] = [{"x": [1, 1, 1, 0, 1, 1]}, {"x": [1]}, []]
     for networks in damaged:
         (tmp_path / "device.check.json").write_text(json.dumps(kept | {"networks": networks}))

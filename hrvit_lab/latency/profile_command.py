@@ -4,7 +4,9 @@ import argparse
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hrvit_lab.latency.predict import (
     Conditions,
     Profile,
     Reference,
+    TimedNetwork,
     load_profile,
     read_profile,
     write_profile,
@@ -39,10 +42,13 @@ from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.spec import load_search
+from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.run import load_results
 
 CHECK_STREAM = 1
 """Distinguishes the draws of a check from those of its profile, which has the stream 0."""
+
+POLL_S = 0.2
 
 
 def profile(options: argparse.Namespace) -> int:
@@ -54,10 +60,7 @@ def profile(options: argparse.Namespace) -> int:
     console = cli.console()
     space = Space(load_search(find_search(options.search)))
     asked = _empty(options, space)
-    lock = try_lock(options.out.with_name(f"{options.out.name}.lock"))
-    if lock is None:
-        raise ConfigError(f"another process measures {options.out}; wait for it, or choose another file with --out")
-    try:
+    with _only_writer(options.out):
         found = read_profile(options.out) or asked
         for what, ours, theirs in (
             ("conditions", str(asked.conditions), str(found.conditions)),
@@ -66,13 +69,15 @@ def profile(options: argparse.Namespace) -> int:
             if ours != theirs:
                 raise ConfigError(f"{options.out} is a profile of other {what}; choose another file with --out")
 
+        def measure(config: HRViTConfig, resolution: Size, conditions: Conditions) -> TimedNetwork:
+            with alone(console):
+                return measure_network(config, resolution, conditions)
+
         def save(so_far: Profile) -> None:
             write_profile(options.out, so_far)
             console.print(f"{len(so_far.networks)} of {options.networks} networks are measured.")
 
-        measured = extend(found, _draws(space, options, 0), options.networks, measure_network, save)
-    finally:
-        lock.release(unlink=True)
+        measured = extend(found, _draws(space, options, 0), options.networks, measure, save)
     _describe(measured, options.out, console)
     return 0
 
@@ -81,26 +86,61 @@ def check(options: argparse.Namespace) -> int:
     """Predict and measure networks that are not in the profile; print the errors of predictions. Returns the exit code.
 
     Raises:
-        ConfigError: if the profile is of another device, or the file of the check is of another profile.
+        ConfigError: if the profile is of another device, the file of the check is of another profile, or another
+            process writes it.
     """
     console = cli.console()
     found = load_profile(options.profile)
     digest = hashlib.sha256(read_bounded(options.profile, MAX_BYTES)).hexdigest()
     path: Path = options.out or options.profile.with_suffix(".check.json")
     here = hardware(found.conditions.device)
-    known = _read_measured(path, digest)
     rows: list[Checked] = []
-    for config, resolution in _networks_to_check(options):
-        key = f"{config.id} {resolution[0]}x{resolution[1]}"
-        if key not in known:
-            known[key] = measure_twice(found, config, resolution, here)
-            write_atomically(path, json.dumps({"profile": digest, "networks": known}))
-            console.print(f"{len(rows) + 1} networks are checked.")
-        rows.append(check_network(found, config, resolution, known[key]))
+    with _only_writer(path):
+        known = _read_measured(path, digest)
+        for config, resolution in _networks_to_check(options):
+            key = f"{config.id} {resolution[0]}x{resolution[1]}"
+            if key not in known:
+                with alone(console):
+                    known[key] = measure_twice(found, config, resolution, here)
+                write_atomically(path, json.dumps({"profile": digest, "networks": known}))
+                console.print(f"{len(rows) + 1} networks are checked.")
+            rows.append(check_network(found, config, resolution, known[key]))
     for line in said(found, rows):
         console.print(line)
     console.print(f"{'check':<12} {path}", soft_wrap=True)
     return 0
+
+
+@contextmanager
+def alone(console: Console) -> Iterator[None]:
+    """Context: nothing else of this lab computes on this host. Trials of studies wait until it ends, see `timing_lock`;
+    it begins when those that run now have ended."""
+    told = False
+    while (lock := timing_lock(exclusive=True)) is None:
+        if not told:
+            console.print("Waiting until the trials and measurements that run on this machine have ended.")
+        told = True
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        lock.release(unlink=True)
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Context: no other process measures into this file.
+
+    Raises:
+        ConfigError: if one does.
+    """
+    lock = try_lock(path.with_name(f"{path.name}.lock"))
+    if lock is None:
+        raise ConfigError(f"another process measures {path}; wait for it, or choose another file with --out")
+    try:
+        yield
+    finally:
+        lock.release(unlink=True)
 
 
 def said(found: Profile, rows: Sequence[Checked]) -> Sequence[Any]:
