@@ -10,12 +10,9 @@ import scipy.stats
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.study.effects import (
-    complexity_weights,
-    distribution,
     effects,
     half_width,
     pareto_probability,
-    same_distribution,
     seed_values,
     seeds_for_effect,
     seeds_for_width,
@@ -165,27 +162,3 @@ def test_membership_equals_a_loop_without_any_spread() -> None:
         others = [(accuracy[other][0], -cost[other]) for other in accuracy if other != name]
         beaten = any(a >= mine[0] and c >= mine[1] and (a, c) != mine for a, c in others)
         assert found[name] == (0.0 if beaten else 1.0)
-
-
-# -- families --------------------------------------------------------------------------------------------------------
-
-
-def test_a_distribution_equals_that_of_scipy() -> None:
-    errors = np.random.default_rng(0).normal(30, 5, 50)
-    ours = distribution(errors)
-    theirs = scipy.stats.ecdf(errors).cdf
-    assert np.allclose(ours[:, 0], theirs.quantiles) and np.allclose(ours[:, 1], theirs.probabilities)
-
-
-def test_weights_make_complexity_uniform() -> None:
-    complexity = np.concatenate([np.geomspace(1, 1.9, 90), np.geomspace(512, 1024, 10)])
-    weights = complexity_weights(complexity, bins=10)
-    assert weights.sum() == pytest.approx(1)
-    assert weights[:90].sum() == pytest.approx(weights[90:].sum())
-    assert distribution(complexity, weights)[89, 1] == pytest.approx(0.5)
-
-
-def test_families_with_different_errors_are_distinguished() -> None:
-    draw = np.random.default_rng(0)
-    one, same, other = draw.normal(30, 3, 80), draw.normal(30, 3, 80), draw.normal(33, 3, 80)
-    assert same_distribution(one, same) > 0.05 > 1e-3 > same_distribution(one, other)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 from scipy.special import nctdtr, stdtrit  # scipy.stats takes a second to import
 
 from hrvit_lab.config import ConfigError
@@ -190,40 +189,6 @@ def pareto_probability(
         better &= (means[:, other] > means[:, one]) | (costs[:, other] < costs[:, one])
         on_front[:, one] &= ~better
     return dict(zip(names, on_front.mean(0).tolist(), strict=True))
-
-
-def distribution(errors: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:
-    """The empirical distribution of a family's errors: share of networks whose error is at most each value.
-
-    Args:
-        errors: one for each network.
-        weights: one for each network, to compare families at equal complexity (see `complexity_weights`).
-    Returns:
-        (n, 2): errors ascending, and the share up to each one (arXiv 1905.13214).
-    """
-    values = np.asarray(errors, dtype=float)
-    shares = np.full(len(values), 1 / max(1, len(values))) if weights is None else np.asarray(weights, dtype=float)
-    order = np.argsort(values, kind="stable")
-    return np.stack([values[order], np.cumsum(shares[order] / shares.sum())], axis=1)
-
-
-def complexity_weights(complexity: ArrayLike, bins: int = 10) -> NDArray[np.float64]:
-    """Weights that make the family's logarithmic complexity uniform over bins, (n,), summing to 1.
-
-    The bins span the range of the family, and bins without networks are ignored (arXiv 1905.13214, section 3.3).
-    """
-    logs = np.log(np.asarray(complexity, dtype=float))
-    edges = np.linspace(logs.min(), logs.max(), bins + 1)
-    place = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    return np.asarray(1 / (counts[place] * (counts > 0).sum()))
-
-
-def same_distribution(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """P-value of the two-sample Kolmogorov-Smirnov test of equal error distributions of two families."""
-    from scipy.stats import ks_2samp
-
-    return float(ks_2samp(ours, theirs).pvalue)
 
 
 def _pairs(
