@@ -97,6 +97,8 @@ def test_the_front_depends_on_the_error_of_the_median_and_not_on_the_spread_of_r
     found = results({"accurate": 5, "fast": 0}, seeds=5, tradeoff=["latency_ms", "top1"])
     differ = differences(timed(found, samples))
     assert differ is not None
+    ratio = re.fullmatch(r"× 0\.98 \[(\d\.\d\d), (\d\.\d\d)\]", differ.rows[0][-1])
+    assert ratio is not None and 0.95 <= float(ratio[1]) < 0.98 < float(ratio[2]) <= 1.01
     said = re.fullmatch(
         r"Probability of being on the Pareto front of latency and top-1, from the spread over seeds and the interval "
         r"of the latency: accurate 100 %, fast (\d+) %\.", differ.sentences[-1],

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.latency.compare import bootstrap_median
 from hrvit_lab.study.effects import (
     effects,
     half_width,
@@ -87,6 +88,46 @@ def test_without_effects_at_most_one_study_in_twenty_claims_one() -> None:
         )
         claimed += bool((effects(table, curves, [], reference="v0")["p_holm"] < 0.05).any())
     assert claimed <= scipy.stats.binom.ppf(0.999, 300, 0.05)
+
+
+# -- costs -----------------------------------------------------------------------------------------------------------
+
+
+def timed(samples: list[np.ndarray]) -> dict[str, list[float]]:
+    """The columns of latencies of two networks."""
+    medians = [bootstrap_median(of.tolist()) for of in samples]
+    return {
+        f"latency_ms{end}": list(of) for end, of in zip(("", "_low", "_high"), zip(*medians, strict=True), strict=True)
+    }
+
+
+def ratio_of(columns: dict[str, list[float]]) -> tuple[float, float, float]:
+    table, curves = study({(1, "a"): 0.0, (2, "a"): 1.0}, seeds=2)
+    row = effects(table.assign(**columns), curves, ["branches"]).to_dict("records")[0]
+    return row["latency_ratio"], row["latency_low"], row["latency_high"]
+
+
+def test_the_interval_of_a_ratio_of_latencies_equals_that_of_a_bootstrap() -> None:
+    draw = np.random.default_rng(0)
+    before, after = 10 * draw.lognormal(0, 0.1, 80), 12 * draw.lognormal(0, 0.05, 60)
+    ratio, low, high = ratio_of(timed([before, after]))
+    picks = [np.median(draw.choice(of, (4000, len(of))), axis=1) for of in (after, before)]
+    expected = np.percentile(picks[0] / picks[1], [2.5, 97.5])
+    assert ratio == np.median(after) / np.median(before)
+    assert (low, high) == pytest.approx(tuple(expected), rel=0.01) and low < ratio < high
+
+
+def test_the_interval_of_a_ratio_of_latencies_contains_the_true_ratio_19_times_in_20() -> None:
+    draw = np.random.default_rng(0)
+    found = [ratio_of(timed([10 * draw.lognormal(0, 0.1, 40), 12 * draw.lognormal(0, 0.1, 40)])) for _ in range(200)]
+    assert 0.91 < np.mean([low <= 1.2 <= high for _, low, high in found]) <= 1
+
+
+def test_without_the_intervals_of_both_latencies_a_ratio_has_none() -> None:
+    for low in (None, float("nan"), 0.0):
+        columns = {} if low is None else {"latency_ms_low": [low, 1.9], "latency_ms_high": [2.1, 2.1]}
+        ratio, *interval = ratio_of(columns)
+        assert ratio == 1.0 and np.isnan(interval).all()
 
 
 # -- how many seeds --------------------------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def effects(
             ``delta`` (mean difference of the score, points), its 95 % interval ``low`` to ``high``, ``std``
             (standard deviation of the differences), ``effect_size`` (the mean divided by it, Cohen's d of pairs), ``p``
             of the paired t-test, ``p_holm`` corrected for all rows, and ``macs_ratio`` and ``latency_ratio``, if the
-            table has both values.
+            table has both values. MACs are exact. ``latency_low`` to ``latency_high`` is the 95 % interval of the ratio
+            of latencies, if the table has the interval of both.
     """
     values = seed_values(curves, f"val_{score_of(table)}")
     rows = {str(row["variant"]): row for row in records_of(table)}
@@ -63,6 +64,7 @@ def effects(
         if before not in values or after not in values:
             continue
         compared = paired(values[after], values[before])
+        latency_low, latency_high = _latency_interval(rows[after], rows[before])
         spread = compared.se * compared.n**0.5
         found.append(
             {
@@ -78,6 +80,8 @@ def effects(
                 "p": compared.p,
                 "macs_ratio": _ratio(rows[after], rows[before], "macs"),
                 "latency_ratio": _ratio(rows[after], rows[before], "latency_ms"),
+                "latency_low": latency_low,
+                "latency_high": latency_high,
             }
         )
     columns = [
@@ -93,6 +97,8 @@ def effects(
         "p",
         "macs_ratio",
         "latency_ratio",
+        "latency_low",
+        "latency_high",
     ]
     frame = pd.DataFrame(found, columns=columns)
     frame.insert(columns.index("p") + 1, "p_holm", holm(frame["p"].tolist()))
@@ -214,6 +220,18 @@ def _same(one: Any, other: Any) -> bool:
 def _ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> float:
     one, other = ours.get(key, float("nan")), theirs.get(key, float("nan"))
     return float(one) / float(other) if other else float("nan")
+
+
+def _latency_interval(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, float]:
+    """95 % interval of the ratio of two latencies from the interval of each: the method of variance estimates recovery
+    (Zou and Donner 2008), applied to the logarithms. NaN if an interval is missing."""
+    ends = np.array([[row.get(f"latency_ms{end}", np.nan) for end in ("", "_low", "_high")] for row in (ours, theirs)])
+    if not (ends.astype(float) > 0).all():
+        return float("nan"), float("nan")
+    (our, our_low, our_high), (their, their_low, their_high) = np.log(ends.astype(float))
+    low = our - their - np.hypot(our - our_low, their_high - their)
+    high = our - their + np.hypot(our_high - our, their - their_low)
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def _smallest(enough: Any, what: str) -> int:

@@ -63,8 +63,8 @@ def differences(results: Results) -> Differences | None:
     if found.empty:
         return None
     rows = records_of(found.assign(size=-found["delta"].abs()).sort_values(["p_holm", "size"], kind="stable"))
-    costs = [(f"{name}_ratio", label) for name, label in (("macs", "MACs"), ("latency", "latency"))]
-    costs = [(key, label) for key, label in costs if results.comparable and found[key].notna().any()]
+    costs = [(name, label) for name, label in (("macs", "MACs"), ("latency", "latency"))]
+    costs = [(name, label) for name, label in costs if results.comparable and found[f"{name}_ratio"].notna().any()]
     values = {str(row["variant"]): row for row in records_of(table)}
     lines = [
         (
@@ -74,7 +74,7 @@ def differences(results: Results) -> Differences | None:
             f"{row['delta']:+z.2f}" + ("" if math.isnan(row["low"]) else f" [{row['low']:+z.2f}, {row['high']:+z.2f}]"),
             p_text(row["p_holm"]),
             "–" if math.isnan(row["effect_size"]) else f"{row['effect_size']:+z.1f}",
-            *(f"× {row[key]:.2f}" if row[key] == row[key] else "–" for key, _ in costs),
+            *(_ratio_text(row, name) for name, _ in costs),
         )
         for row in rows[:MAX_ROWS]
     ]
@@ -106,6 +106,12 @@ def change_of(axis: str, before: Mapping[str, Any], after: Mapping[str, Any], ax
 def p_text(p: float) -> str:
     """A p-value with one or two significant digits."""
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _ratio_text(row: Mapping[str, Any], name: str) -> str:
+    """``× 0.89 [0.87, 0.91]``: a ratio of costs with its interval, if there is one."""
+    ratio, low, high = (row.get(f"{name}_{end}", math.nan) for end in ("ratio", "low", "high"))
+    return "–" if math.isnan(ratio) else f"× {ratio:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
 
 def _findings(
