@@ -22,6 +22,7 @@ from hrvit_lab.plots.along import axis_curve
 from hrvit_lab.plots.cost import cost_breakdown
 from hrvit_lab.plots.deltas import deltas
 from hrvit_lab.plots.diagram import diagram
+from hrvit_lab.plots.families import error_distributions
 from hrvit_lab.plots.latency import latency_comparison, throughput_by_batch
 from hrvit_lab.plots.run import run_curves
 from hrvit_lab.plots.study import study_figures
@@ -68,6 +69,7 @@ __all__ = [
     "diagram",
     "draw",
     "drawable",
+    "error_distributions",
     "is_disturbed",
     "latency_comparison",
     "pareto_front",

@@ -8,6 +8,7 @@ from hrvit_lab import plots
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.count import count
 from hrvit_lab.metrics import METRICS
+from hrvit_lab.study.report.families import families_figures
 from hrvit_lab.study.results import Results, records_of
 from hrvit_lab.study.spec import EQUAL_MACS
 
@@ -21,6 +22,7 @@ def figures_of(results: Results) -> dict[str, plots.Figure]:
         table = table.drop(columns="macs", errors="ignore")  # the remaining differences in MACs mean nothing
     axes = spec.axis_names if spec.compare_to is None else ()  # with compare_to, variants have no shared axis values
     figures = plots.study_figures(table, results.curves, axes, costs_by_part(results), results.dataset, spec.tradeoff)
+    figures |= families_figures(results)
     score = results.score
     if spec.compare_to is not None and f"{score}_delta" in table and table[f"{score}_delta"].notna().any():
         figures = {f"{score}_deltas": plots.deltas(table, score, spec.compare_to, results.dataset)} | figures

@@ -18,6 +18,7 @@ from hrvit_lab import plots
 from hrvit_lab.metrics import METRICS, metric_label
 from hrvit_lab.study.columns import comparisons
 from hrvit_lab.study.report.differences import differences
+from hrvit_lab.study.report.families import families_sentences
 from hrvit_lab.study.report.summary import protocol, remarks, summary, unfinished
 from hrvit_lab.study.report.table import headings, row_head, table_columns, table_note
 from hrvit_lab.study.results import STUDY_FILE, Results, front_first, records_of
@@ -50,6 +51,7 @@ def render(results: Results, drawings: Mapping[str, str]) -> str:
         headings=headings(columns),
         columns=columns,
         differences=differences(results),
+        families=families_sentences(results),
         figures=[(name, inline_svg(svg, name)) for name, svg in drawings.items()],
         remarks=remarks(results),
         whole=bool(results.table["status"].isin(["ok", NOT_BUILT]).all()),
