@@ -19,12 +19,13 @@ from hrvit_lab.latency import race as lab
 from hrvit_lab.latency.auto import AUTO, Choice, Tried, candidates, choose, digest, keep, read_choice
 from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, eager
 from hrvit_lab.latency.compare import Budget
-from hrvit_lab.latency.gate import INT8_TOLERANCE, check
+from hrvit_lab.latency.gate import check
 from hrvit_lab.latency.measurement import Entry, Setting
 from hrvit_lab.latency.models import NamedModel
 from hrvit_lab.latency.race import race
 from hrvit_lab.latency.roofline import Ceilings
 from hrvit_lab.latency.workload import Workload, prepare
+from hrvit_lab.network.rounding import INT8_TOLERANCE
 
 QUICK = Budget(half_width=0.5, min_rounds=7, max_rounds=9, max_seconds=20)
 SETTING = Setting((8, 8), 2, threads=1)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,41 @@ def test_a_wrong_file_is_not_kept(
     assert list((small / "results" / "export").iterdir()) == []
 
 
+@pytest.mark.parametrize(("factor", "code"), [(1.4, 0), (1.6, 2)])
+def test_a_wrong_int8_file_is_not_kept(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], factor: float, code: int
+) -> None:
+    """Outputs on images from calibration decide; on others, with larger values, they are wrong here."""
+    (small / "images").mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(small / "images" / f"{index}.png")
+    network = open_network("small.yaml").model.eval()
+    with seeded(0):
+        randomize_norms(network)
+
+    def load(path: Path, request: Request) -> Callable[[Tensor], list[Tensor]]:
+        seen = request.calibration
+        assert seen is not None and seen.shape == (3, 3, 32, 32)
+        return lambda images: [(factor if images.abs().max() <= seen.abs().max() else -1) * network(images)]
+
+    def write(served: nn.Module, request: Request, path: Path) -> None:
+        path.write_bytes(b"a graph")
+
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write, load=load))
+    line = "export small.yaml --format onnx --dtype int8 --data images --resolution 32 --no-race --out made"
+    assert run(line) == code
+    if code:
+        error = capsys.readouterr().err
+        assert "on images that are from calibration (1×3×32×32), the relative error is 0.6" in error
+        assert not Path("made").exists()
+    else:
+        checks = json.loads(Path("made/card.json").read_text())["checks"]
+        assert checks[0]["relative_error"] == pytest.approx(0.4) and checks[0]["agrees"]
+        large = next(check for check in checks if check["images"] == "±10,000")
+        assert large["relative_error"] == pytest.approx(2) and not large["agrees"]
+
+
 def test_differences_by_hand() -> None:
     nan = float("nan")
     a, b = torch.tensor([3.0, 5.0, nan]), torch.tensor([3.0, 4.0, nan])
@@ -348,6 +384,26 @@ def test_images_that_are_compared() -> None:
     assert [float(images.abs().max()) for images in seen[3:6]] == [0.0, 1.0, 1e4]
     assert int(seen[6].isnan().sum()) == 1 and all(check.agrees for check in checks)
     assert [check.required for check in checks] == [True] * 6 + [False]
+
+
+def test_int8_is_compared_on_images_from_calibration() -> None:
+    class Mean(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((1, 2, 3))
+
+    seen: list[Tensor] = []
+
+    def run(images: Tensor) -> list[Tensor]:
+        seen.append(images)
+        return [images.mean((1, 2, 3))]
+
+    calibration = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 3, 4, 6)
+    request = Request("onnx", (4, 6), 2, ("batch", "size"), "int8", side_step=2, calibration=calibration)
+    checks = compare(Mean(), run, request)
+    shapes = [request.shape, *request.other_shapes]
+    assert [check.shape for check in checks if check.required] == shapes and (4, 3, 6, 4) in shapes
+    for images, shape in zip(seen, shapes, strict=False):
+        torch.testing.assert_close(images, torch.tensor([0.0, 1, 2, 0])[: shape[0], None, None, None].expand(shape))
 
 
 def test_required_checks_decide() -> None:
@@ -391,7 +447,8 @@ def test_int8_against_rounding_by_hand(tmp_path: Path, symmetric: bool) -> None:
     assert np.abs(found - wanted).max() < 1.01 * step
     assert np.abs(found - np.einsum("oc,nchw->nohw", w, x)).max() > 0.1 * step
     exported = export_network(layer, request, tmp_path)
-    assert all(check.tolerance == float("inf") for check in exported.checks)
+    assert all(check.tolerance == 0.5 for check in exported.checks)
+    assert [check.images for check in exported.checks if check.required] == ["from calibration"]
 
 
 def onnx_file(path: Path, *, loop: bool = False) -> Path:
@@ -481,6 +538,11 @@ def test_the_interval_covers_a_known_change() -> None:
     assert found.change_low == pytest.approx(-3.0 - half, abs=0.4)
     assert found.change_high == pytest.approx(-3.0 + half, abs=0.4)
     assert "75.00 % before and 72.00 % after, a change of -3.00 points" in found.sentence
+    lost = replace(found, change_high=-0.51)
+    assert not lost.within and lost.sentence.endswith("The loss is more than 0.5 points.")
+    assert replace(found, change_high=-0.5).within
+    few = compare_accuracy(np.stack([right] * 50), np.stack([right] * 49 + [wrong]), "top1")  # 1 of 50: by chance
+    assert few.after == 98.0 and few.within and "The loss" not in few.sentence
 
 
 def test_the_counts_of_many_classes_are_small() -> None:

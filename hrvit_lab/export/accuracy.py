@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+MAX_LOSS = 0.5
+"""Percentage points that a file may lose without a remark."""
 RESAMPLES = 1000
 AT_ONCE = 50
 """Resamples that are held in memory together."""
@@ -35,12 +37,18 @@ class Accuracy:
     images: int
 
     @property
+    def within(self) -> bool:
+        """Whether a loss of at most ``MAX_LOSS`` points is in the interval."""
+        return self.change_high >= -MAX_LOSS
+
+    @property
     def sentence(self) -> str:
         """All values in words."""
+        remark = "" if self.within else f" The loss is more than {MAX_LOSS:g} points."
         return (
             f"{self.score} {self.before:.2f} % before and {self.after:.2f} % after, a change of "
             f"{self.after - self.before:+.2f} points [{self.change_low:+.2f}, {self.change_high:+.2f}], on "
-            f"{self.images:,} images (95 % interval over images)."
+            f"{self.images:,} images (95 % interval over images).{remark}"
         )
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from hrvit_lab.export.format import Runner
 from hrvit_lab.export.request import Request
-from hrvit_lab.network.rounding import TOLERANCES, relative_error
+from hrvit_lab.network.rounding import relative_error, tolerance_of
 
 LARGE = 1e4
 NAN_PIXEL = (1, 2)
@@ -25,7 +26,7 @@ class Check:
         shape: (B, C, H, W) of the images.
         relative_error: norm of the difference divided by the norm of the plain network's output, over the elements that
             are finite there; infinite if a shape differs or an output is not finite where the plain network's is.
-        tolerance: the largest error that rounding explains; infinite for int8, which is judged by its accuracy.
+        tolerance: the largest error that passes.
         same_nan: whether the outputs are NaN at the same elements.
         required: whether a file that fails is refused. Runtimes differ in what they do with values outside of their
             number format's range, and with NaN; that is shown only.
@@ -45,18 +46,33 @@ class Check:
 
 
 def images_to_check(request: Request, seed: int) -> Iterator[tuple[str, Tensor, bool]]:
-    """Images with their description, and whether a file must agree on them."""
+    """Images with their description, and whether a file must agree on them.
+
+    An int8 file must agree on images from its calibration: values that are not between the smallest and the largest of
+    these are clipped.
+    """
     generator = torch.Generator().manual_seed(seed)
-    yield "random", torch.randn(request.shape, generator=generator), True
+    real = request.calibration
+    if real is not None:
+        for shape in (request.shape, *request.other_shapes):
+            yield "from calibration", with_shape(real, shape), True
+    yield "random", torch.randn(request.shape, generator=generator), real is None
     for shape in request.other_shapes:
-        yield "random, another shape", torch.randn(shape, generator=generator), True
-    yield "constant, 0", torch.zeros(request.shape), True
-    yield "constant, 1", torch.ones(request.shape), True
+        yield "random, another shape", torch.randn(shape, generator=generator), real is None
+    yield "constant, 0", torch.zeros(request.shape), real is None
+    yield "constant, 1", torch.ones(request.shape), real is None
     signs = torch.randint(2, request.shape, generator=generator).float() * 2 - 1
     yield "±10,000", LARGE * signs, request.dtype == "float32"
     one_nan = torch.randn(request.shape, generator=generator)
     one_nan[0, 0, NAN_PIXEL[0] % request.resolution[0], NAN_PIXEL[1] % request.resolution[1]] = math.nan
     yield "random with one NaN", one_nan, False
+
+
+def with_shape(images_NCHW: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    """The first of some images, resized and repeated where that is needed for ``shape``, (B, C, H, W)."""
+    batch, _, *size = shape
+    chosen = images_NCHW[torch.arange(batch) % len(images_NCHW)]
+    return chosen if list(chosen.shape[2:]) == size else F.interpolate(chosen, size, mode="bilinear")
 
 
 @torch.inference_mode()
@@ -67,7 +83,7 @@ def compare(plain: nn.Module, run: Runner, request: Request, seed: int = 0) -> l
         plain: in evaluation mode, on the CPU, in float32.
         run: the loaded file.
     """
-    tolerance = TOLERANCES.get(request.dtype, math.inf)
+    tolerance = tolerance_of(request.dtype)
     checks = []
     for words, images_BCHW, required in images_to_check(request, seed):
         wanted = [output.detach() for output in tree_leaves(plain(images_BCHW))]

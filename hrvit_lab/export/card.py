@@ -71,7 +71,9 @@ def record(
             for check in exported.checks
         ],
         "calibration_images": None if request.calibration is None else len(request.calibration),
-        "accuracy": None if accuracy is None else asdict(accuracy) | {"sentence": accuracy.sentence},
+        "accuracy": None
+        if accuracy is None
+        else asdict(accuracy) | {"within": accuracy.within, "sentence": accuracy.sentence},
         "latency": None if latency is None else dict(latency),
         "load": exported.lines,
         "environment": about,

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from hrvit_lab.network.rounding import TOLERANCES, relative_error
+from hrvit_lab.network.rounding import relative_error, tolerance_of
 
 CHUNK = 8
 """Images per call of the reference, so that it fits into memory wherever the tested network does."""
-
-INT8_TOLERANCE = 0.5
-"""Largest relative error of int8 products, more than rounding explains. It finds only a network that computes something
-else: an int8 network is judged by its accuracy on real images."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +39,9 @@ def check(output: Any, reference: Any, dtype: str) -> Finding:
     Args:
         output: of the tested network, in any number format.
         reference: of the plain network, eager, in float32.
-        dtype: number format of its products: a key of ``TOLERANCES``, or ``"int8"``.
+        dtype: number format of its products: as for `tolerance_of`.
     """
-    tolerance = INT8_TOLERANCE if dtype == "int8" else TOLERANCES[dtype]
-    return Finding(relative_error(output, reference), tolerance)
+    return Finding(relative_error(output, reference), tolerance_of(dtype))
 
 
 @torch.inference_mode()

@@ -9,6 +9,15 @@ TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest relative error by number format that rounding explains in a network of about a hundred layers with random
 weights."""
 
+INT8_TOLERANCE = 0.5
+"""Largest relative error of int8 products, more than rounding explains. It finds only a network that computes something
+else: an int8 network is judged by its accuracy on real images."""
+
+
+def tolerance_of(dtype: str) -> float:
+    """The largest relative error of products in a number format: a key of ``TOLERANCES``, or ``"int8"``."""
+    return INT8_TOLERANCE if dtype == "int8" else TOLERANCES[dtype]
+
 
 def relative_error(output: Any, reference: Any) -> float:
     """‖output − reference‖₂ / ‖reference‖₂ over all elements of tensors, or of lists of tensors; infinite if the shapes
