@@ -655,6 +655,8 @@ def test_int8_calibrated_on_a_folder(small: Path, ceilings: None, name: str) -> 
         ("small.yaml --format onnx --dtype int8", "int8 needs images for calibration; give a recipe or a folder"),
         ("small.yaml --format onnx --data .", "--data calibrates int8, but --dtype is float32; remove --data"),
         ("small.yaml --format onnx --dtype int8 --data .", "contains no images (.png, .jpg"),
+        ("small.yaml --format pt2 --dtype int8 --data .", "format pt2 does not support int8"),
+        ("small.yaml --format onnx --dtype int8 --data . --resolution 7", "resolution = 7×7 is too small"),
         ("small.yaml --format onnx --dtype int8 --data absent", "absent"),
     ],
 )

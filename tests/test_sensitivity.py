@@ -232,7 +232,7 @@ def test_rows_of_another_graph_are_refused(
         ("run --data proxy", "--data proxy has 10 classes, but run has 5 outputs"),
         ("run --data composites", "--data composites is for segmentation, which the outputs of run are not; give the"),
         ("grey --data images", "grey reads images of 1 channels, but those of --data have 3; choose a network with"),
-        ("run --data images --resolution 7", "resolution = 7×7 is too small"),
+        ("run --data absent --resolution 7", "resolution = 7×7 is too small"),
         ("run --data images --resolution 32 --batch-size 9", "calibration needs at least one batch of 9 images"),
         ("run --data images --out images/0.png", "images/0.png"),
     ],

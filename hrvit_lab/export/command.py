@@ -52,12 +52,12 @@ def export(options: argparse.Namespace) -> int:
         with seeded(options.seed):
             randomize_norms(network.model)
     request, tests = make_request(options, network), None
+    check_request(request, network.model, network.name, images_follow=options.data is not None)
     if options.data is not None:
         images, tests = open_images(
             options.data, network, request, options.calibration_images, options.test_images, options.seed
         )
         request = replace(request, calibration=images)
-    check_request(request, network.model, network.name)
     place = options.out or FOLDER / plain_name(f"{network.name}-{options.format}")
     with unfinished(place.parent) as folder:
         exported = export_network(network.model, request, folder, name=network.name, seed=options.seed)

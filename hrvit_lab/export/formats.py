@@ -53,11 +53,12 @@ def check_installed(packages: tuple[str, ...], what: str) -> None:
         raise ConfigError(f"{what} needs {', '.join(missing)}; run: pip install {' '.join(missing)}")
 
 
-def check_request(request: Request, model: nn.Module, name: str) -> None:
+def check_request(request: Request, model: nn.Module, name: str, *, images_follow: bool = False) -> None:
     """Check that a format, a network and the settings fit each other.
 
     Args:
         model: the network, called ``name``.
+        images_follow: the images for calibration will be read later.
     Raises:
         ConfigError: naming the setting, its value and the remedy.
     """
@@ -69,7 +70,7 @@ def check_request(request: Request, model: nn.Module, name: str) -> None:
         )
     if request.dtype == "int8":
         check_installed(int8.PACKAGES, "int8")
-        if request.calibration is None:
+        if request.calibration is None and not images_follow:
             raise ConfigError("int8 needs images for calibration; give a recipe or a folder of images with --data")
     for axis in request.free:
         if axis not in FREE_AXES:

@@ -78,11 +78,11 @@ def show_sensitivity(options: argparse.Namespace) -> int:
         )
     size = options.resolution or network.resolution_px or USUAL_PX
     request = Request("onnx", size, options.batch_size, dtype="int8", channels=input_channels(network.model))
+    check_request(request, network.model, network.name, images_follow=True)
     calibration, tests = open_images(
         options.data, network, request, options.calibration_images, options.test_images, options.seed
     )
     request = replace(request, calibration=calibration)
-    check_request(request, network.model, network.name)
     if tests is None:
         images = Images(calibration[list(drawn(len(calibration), options.test_images, options.seed))])
     else:
