@@ -15,7 +15,6 @@ from hrvit_lab.environment import environment, package_version
 from hrvit_lab.export.accuracy import Accuracy
 from hrvit_lab.export.formats import FORMATS
 from hrvit_lab.export.write import Exported
-from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork
 
 CARD, RECORD, CONFIG = "card.md", "card.json", "config.yaml"
@@ -41,7 +40,7 @@ def record(
         "model": network.name,
         "weights": network.weights,
         "trained": network.trained,
-        "config": model.config.to_dict() if isinstance(model, HRViT) else {"model": network.name},
+        "config": {"model": network.name} if network.config is None else network.config.to_dict(),
         "format": request.format,
         "runtime": form.runtime,
         "files": {

@@ -113,9 +113,7 @@ def race_file(network: NamedNetwork, exported: Exported, options: argparse.Names
     plain = network.model
     file = NamedModel(f"the file {exported.path.name}", plain, ExportedFile(plain, exported))
     dtype = request.dtype
-    if (
-        dtype == "int8"
-    ):  # it agrees on images from calibration, which those of the race are not
+    if dtype == "int8":  # it agrees on images from calibration, which those of the race are not
         file, dtype = NamedModel(file.name, file.module, file.module), "float32"
     entries = [Entry(NamedModel(network.name, plain, served_form(plain))), Entry(file, dtype=dtype)]
     setting = Setting(request.resolution, request.batch_size, threads=options.threads)

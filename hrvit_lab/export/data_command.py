@@ -15,7 +15,6 @@ from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, image_counts
 from hrvit_lab.export.request import Request
-from hrvit_lab.network.model import HRViT
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.parts.head import HEAD
 from hrvit_lab.train import assemble
@@ -67,7 +66,7 @@ def open_images(
     recipe = recipe_for(data, network, request)
     check_task(data, network, recipe)
     train, test = (assemble.open_split(recipe, split, None) for split in ("train", "val"))
-    classes = int(getattr(network.model, "num_classes", 0) or 0)
+    classes = network.config.num_classes if network.config else 0
     if classes != len(test.class_names):
         raise ConfigError(
             f"--data {data} has {len(test.class_names)} classes, but {network.name} has {classes} outputs; give "
@@ -99,8 +98,7 @@ def check_task(data: str, network: NamedNetwork, recipe: AnyRecipe) -> None:
     Raises:
         ConfigError: if they are not.
     """
-    model = network.model
-    head = HEAD[model.config.head] if isinstance(model, HRViT) else HEAD["classifier"]
+    head = HEAD[(network.config.head if network.config else None) or "classifier"]  # None: timm's own
     if not head.present or head.whole_image != (recipe.task == "classification"):
         raise ConfigError(
             f"--data {data} is for {recipe.task}, which the outputs of {network.name} are not; give the data that it "
