@@ -72,6 +72,8 @@ def open_images(
             f"--data {data} has {len(test.class_names)} classes, but {network.name} has {classes} outputs; give "
             "the data that it was trained on, or a folder of images"
         )
+    if recipe.data.mean is None or recipe.data.std is None:
+        raise ConfigError(f"--data {data} has no data.mean and data.std; give another recipe, or a folder of images")
     transform = assemble.make_transforms(recipe)[1]
     images = [resized(transform(*train[index])[0], request) for index in drawn(len(train), calibration, seed)]
     indices = drawn(len(test), tests, seed)
