@@ -83,8 +83,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_file_with_a_card_is_written(small: Path, capsys: pytest.CaptureFixture[str], name: str, race: bool) -> None:
-    arguments = f"export small.yaml --format {name} --resolution 64x96 --dynamic batch --seed 3 --threads 1"
-    assert main([*arguments.split(), *(["--max-seconds", "0.5"] if race else ["--no-race"])]) == 0
+    arguments = f"export small.yaml --format {name} --resolution 64x96 --dynamic batch --seed 3"
+    assert run(f"{arguments} {'--threads 1 --max-seconds 0.5' if race else '--no-race'}") == 0
     folder = small / "results" / "export" / f"small.yaml-{name}"
     files = {FORMATS[name].file, *FORMATS[name].beside, "card.md", "card.json", "config.yaml"}
     assert {path.name for path in folder.iterdir()} == files
@@ -658,6 +658,20 @@ def test_int8_calibrated_on_a_folder(small: Path, ceilings: None, name: str) -> 
         ("small.yaml --format pt2 --dtype int8 --data .", "format pt2 does not support int8"),
         ("small.yaml --format onnx --dtype int8 --data . --resolution 7", "resolution = 7×7 is too small"),
         ("small.yaml --format onnx --dtype int8 --data absent", "absent"),
+        (
+            "small.yaml --format pt2 --calibration-images 5",
+            "--calibration-images is a number of images of --data, which",
+        ),
+        (
+            "small.yaml --format pt2 --test-images 5",
+            "--test-images is a number of images of --data, which is not given",
+        ),
+        ("small.yaml --format onnx --dtype int8 --data . --test-images 5", "--test-images is for images with labels"),
+        (
+            "small.yaml --format pt2 --no-race --threads 1",
+            "--threads is for the race, but --no-race is given; remove one",
+        ),
+        ("small.yaml --format pt2 --no-race --max-seconds 1", "--max-seconds is for the race, but --no-race is given"),
     ],
 )
 def test_invalid_requests_are_one_sentence(

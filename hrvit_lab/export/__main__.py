@@ -106,13 +106,14 @@ def parser() -> cli.Parser:
         "accuracy before and after), or a folder of images (default: none)",
     )  # fmt: skip
     _add_images(parser, "the accuracy of int8 is measured on", 2000)
+    parser.set_defaults(calibration_images=None, test_images=None)  # command.py has the defaults
     parser.add_argument(
         "--out", type=cli.path, metavar="DIR",
         help="a new or empty folder (default: a new folder results/export/MODEL-FORMAT, MODEL-FORMAT-2, …)",
     )  # fmt: skip
     parser.add_argument("--no-race", action="store_true", help="do not measure the latency")
     parser.add_argument(
-        "--max-seconds", type=cli.number(0, 24 * 3600), default=10.0, metavar="S",
+        "--max-seconds", type=cli.number(0, 24 * 3600), metavar="S",
         help="stop the rounds of the race after this time, but not before 7 rounds (default: 10)",
     )  # fmt: skip
     parser.add_argument("--threads", type=cli.threads, metavar="N", help="CPU threads (default: torch's own choice)")

@@ -30,6 +30,8 @@ from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.run import plain_name
 
 FOLDER = Path("results") / "export"
+CALIBRATION_IMAGES, TEST_IMAGES, MAX_SECONDS = 256, 2000, 10.0
+"""Defaults, which the help names. Options have none, so that a given one without an effect is refused."""
 MAX_WARMUP_SECONDS = 10.0
 AGAINST = "the deployed network in PyTorch, eager, float32"
 
@@ -43,8 +45,7 @@ def export(options: argparse.Namespace) -> int:
     """
     console = cli.console(soft_wrap=True)
     find_format(options.format)
-    if options.data is not None and options.dtype != "int8":
-        raise ConfigError(f"--data calibrates int8, but --dtype is {options.dtype}; remove --data, or use --dtype int8")
+    check_used(options)
     if options.out is not None:
         check_new(options.out)
     network = open_network(options.model, seed=options.seed, resolution=options.resolution)
@@ -55,8 +56,9 @@ def export(options: argparse.Namespace) -> int:
     check_request(request, network.model, network.name, images_follow=options.data is not None)
     if options.data is not None:
         images, tests = open_images(
-            options.data, network, request, options.calibration_images, options.test_images, options.seed
-        )
+            options.data, network, request, options.calibration_images or CALIBRATION_IMAGES,
+            options.test_images or TEST_IMAGES, options.seed,
+        )  # fmt: skip
         request = replace(request, calibration=images)
     place = options.out or FOLDER / plain_name(f"{network.name}-{options.format}")
     with unfinished(place.parent) as folder:
@@ -89,6 +91,29 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def check_used(options: argparse.Namespace) -> None:
+    """Check that every given option has an effect.
+
+    Raises:
+        ConfigError: naming one that has none.
+    """
+    if options.data is not None and options.dtype != "int8":
+        raise ConfigError(f"--data calibrates int8, but --dtype is {options.dtype}; remove --data, or use --dtype int8")
+    for name in ("calibration_images", "test_images"):
+        if getattr(options, name) is not None and options.data is None:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is a number of images of --data, which is not given; remove {option}")
+    if options.test_images is not None and Path(options.data).expanduser().is_dir():
+        raise ConfigError(
+            f"--test-images is for images with labels, but --data {options.data} is a folder; remove --test-images, or "
+            "give a recipe"
+        )
+    for name in ("threads", "max_seconds"):
+        if getattr(options, name) is not None and options.no_race:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is for the race, but --no-race is given; remove one of them")
+
+
 def make_request(options: argparse.Namespace, network: NamedNetwork) -> Request:
     """The request of a command line; the default size is that of the network's training."""
     usual = (512, 512) if network.name in SEGMENTERS else (224, 224)
@@ -117,8 +142,8 @@ def race_file(network: NamedNetwork, exported: Exported, options: argparse.Names
         file, dtype = NamedModel(file.name, file.module, file.module), "float32"
     entries = [Entry(NamedModel(network.name, plain, served_form(plain))), Entry(file, dtype=dtype)]
     setting = Setting(request.resolution, request.batch_size, threads=options.threads)
-    budget = Budget(max_seconds=options.max_seconds)
-    warmup = min(MAX_WARMUP_SECONDS, options.max_seconds)
+    seconds = MAX_SECONDS if options.max_seconds is None else options.max_seconds
+    budget, warmup = Budget(max_seconds=seconds), min(MAX_WARMUP_SECONDS, seconds)
     with live(console, "race, ", sum(race_steps(entries, setting, budget, warmup).values())) as report:
         _, result = race(entries, setting, budget, seed=options.seed, max_warmup_seconds=warmup, report=report)
     if result.status == "interrupted":
