@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from hrvit_lab import PRESETS, build
 from hrvit_lab.__main__ import main
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.export import __main__ as cli
-from hrvit_lab.export import command, formats, onnx_graph, write
+from hrvit_lab.export import command, data_command, formats, onnx_graph, write
 from hrvit_lab.export.accuracy import class_counts, compare_accuracy
 from hrvit_lab.export.agreement import Check, compare, difference
-from hrvit_lab.export.data_command import ImagesWithLabels, measure_accuracy, recipe_for
+from hrvit_lab.export.data_command import ImagesWithLabels, in_memory, measure_accuracy, recipe_for
 from hrvit_lab.export.folder import finish, unfinished
 from hrvit_lab.export.formats import FORMATS, check_request
 from hrvit_lab.export.graph import side_step
@@ -580,6 +580,22 @@ class Five:
 
     def name(self, index: int) -> str:
         return str(index)
+
+
+def test_images_that_do_not_fit_are_refused_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def images() -> Iterator[Tensor]:
+        for value in read:
+            yield torch.full((3, 4, 6), value)
+
+    read = iter([0.0, 1.0])
+    request = Request("onnx", (4, 6), dtype="int8")
+    monkeypatch.setattr(data_command, "MAX_IMAGE_BYTES", 2 * 3 * 4 * 6 * 4 - 1)
+    with pytest.raises(ConfigError, match=r"2 images of 4×6 take 0 MiB, more than 0 MiB; use fewer with --some, or a"):
+        in_memory(images(), 2, request, "--some")
+    monkeypatch.setattr(data_command, "MAX_IMAGE_BYTES", 2 * 3 * 4 * 6 * 4)
+    assert in_memory(images(), 2, request, "--some").mean((1, 2, 3)).tolist() == [0.0, 1.0]
 
 
 def test_the_last_batch_is_filled_and_counted_once() -> None:

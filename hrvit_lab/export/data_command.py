@@ -1,6 +1,7 @@
 """The images of an int8 export: for calibration, and for the accuracy before and after."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from PIL import ImageOps
 from torch import Tensor
 
+from hrvit_lab.cli import show_size
 from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, image_counts
 from hrvit_lab.export.request import Request
+from hrvit_lab.files import MIB
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.parts.head import HEAD
 from hrvit_lab.train import assemble
@@ -25,6 +28,9 @@ from hrvit_lab.train.recipe import AnyRecipe, load_recipe
 from hrvit_lab.train.transforms.normalise import Normalise
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+CALIBRATION, TESTS = "--calibration-images", "--test-images"
+MAX_IMAGE_BYTES = 4096 * MIB
+"""Images that are held in memory together."""
 SCORES = {"classification": "top1", "segmentation": "miou"}
 
 
@@ -53,7 +59,7 @@ def open_images(
         data: a folder of images; or a recipe, whose training images calibrate and whose validation images test.
         calibration, tests: how many images at most, drawn with ``seed``.
     Raises:
-        ConfigError: if there is no such folder or recipe, or its images do not fit the network.
+        ConfigError: if there is no such folder or recipe, or its images do not fit the network or memory.
     """
     if request.channels != 3:
         raise ConfigError(
@@ -75,9 +81,11 @@ def open_images(
     if recipe.data.mean is None or recipe.data.std is None:
         raise ConfigError(f"--data {data} has no data.mean and data.std; give another recipe, or a folder of images")
     transform = assemble.make_transforms(recipe)[1]
-    images = [resized(transform(*train[index])[0], request) for index in drawn(len(train), calibration, seed)]
+    chosen = drawn(len(train), calibration, seed)
+    images = (resized(transform(*train[index])[0], request) for index in chosen)
     indices = drawn(len(test), tests, seed)
-    return torch.stack(images), ImagesWithLabels(test, indices, transform, SCORES[recipe.task])
+    found = in_memory(images, len(chosen), request, CALIBRATION)
+    return found, ImagesWithLabels(test, indices, transform, SCORES[recipe.task])
 
 
 def recipe_for(data: str, network: NamedNetwork, request: Request) -> AnyRecipe:
@@ -112,19 +120,38 @@ def of_folder(folder: Path, network: NamedNetwork, request: Request, most: int, 
     """Images of a folder and its subfolders, scaled and cropped to the request's size and normalised.
 
     Raises:
-        ConfigError: if there are none, or one cannot be read.
+        ConfigError: if there are none, or one cannot be read, or they take too much memory.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise ConfigError(f"{folder} contains no images ({', '.join(SUFFIXES)}); give another folder with --data")
     normalise = Normalise(network.mean, network.std)
     height, width = request.resolution
-    return torch.stack(
-        [
-            normalise(np.array(ImageOps.fit(open_image(files[index]), (width, height))))
-            for index in drawn(len(files), most, seed)
-        ]
-    )
+    chosen = drawn(len(files), most, seed)
+    images = (normalise(np.array(ImageOps.fit(open_image(files[index]), (width, height)))) for index in chosen)
+    return in_memory(images, len(chosen), request, CALIBRATION)
+
+
+def in_memory(images_CHW: Iterable[Tensor], number: int, request: Request, option: str) -> Tensor:
+    """Images of the request's size in one tensor, (N, C, H, W).
+
+    Args:
+        number: how many there are. They are read one after the other, after the check.
+        option: the one that limits their number.
+    Raises:
+        ConfigError: if they take more than ``MAX_IMAGE_BYTES``.
+    """
+    shape = (number, *request.shape[1:])
+    needed = math.prod(shape) * torch.float32.itemsize
+    if needed > MAX_IMAGE_BYTES:
+        raise ConfigError(
+            f"{number:,} images of {show_size(request.resolution)} take {needed / MIB:,.0f} MiB, more than "
+            f"{MAX_IMAGE_BYTES / MIB:,.0f} MiB; use fewer with {option}, or a smaller --resolution"
+        )
+    found = torch.empty(shape)
+    for index, image_CHW in enumerate(images_CHW):
+        found[index] = image_CHW
+    return found
 
 
 def drawn(number: int, most: int, seed: int) -> tuple[int, ...]:

@@ -5,22 +5,22 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from hrvit_lab import cli
 from hrvit_lab.charts import part_label
 from hrvit_lab.config import ConfigError
 from hrvit_lab.environment import environment, package_version
-from hrvit_lab.export.data_command import drawn, open_images, resized
+from hrvit_lab.export.data_command import TESTS, drawn, in_memory, open_images, resized
 from hrvit_lab.export.formats import check_request
 from hrvit_lab.export.graph import served_form
 from hrvit_lab.export.request import Request
@@ -86,11 +86,16 @@ def show_sensitivity(options: argparse.Namespace) -> int:
     if tests is None:
         images = Images(calibration[list(drawn(len(calibration), options.test_images, options.seed))])
     else:
-        pairs = [tests.transform(*tests.samples[index]) for index in tests.indices]
-        images = Images(
-            torch.stack([resized(image, request) for image, _ in pairs]), tuple(target for _, target in pairs),
-            tests.score, len(tests.samples.class_names),
-        )  # fmt: skip
+        pairs = (tests.transform(*tests.samples[index]) for index in tests.indices)
+        targets: list[Any] = []
+
+        def pixels() -> Iterator[Tensor]:
+            for image, target in pairs:
+                targets.append(target)
+                yield resized(image, request)
+
+        found = in_memory(pixels(), len(tests.indices), request, TESTS)
+        images = Images(found, tuple(targets), tests.score, len(tests.samples.class_names))
     folder: Path = options.out or FOLDER / plain_name(f"{network.name}-sensitivity")
     folder.mkdir(parents=True, exist_ok=True)
     lock = try_lock(folder / "writing.lock")
