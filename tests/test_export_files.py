@@ -96,10 +96,12 @@ def test_a_file_with_a_card_is_written(small: Path, capsys: pytest.CaptureFixtur
     assert card["costs"]["params"] == sum(parameter.numel() for parameter in network.model.parameters())
     assert HRViTConfig.from_dict(card["config"]).id == SMALL.id
     assert (card["input_shape"], card["output_shapes"], card["free"]) == ([1, 3, 64, 96], [[1, 5]], ["batch"])
+    assert (card["max_batch"], card["max_side_px"]) == (65_536, None)
     assert all(check["agrees"] for check in card["checks"] if "NaN" not in check["images"])
     assert all(check["relative_error"] < 1e-4 for check in card["checks"])
     assert card["files"][FORMATS[name].file]["bytes"] == (folder / FORMATS[name].file).stat().st_size
     text = (folder / "card.md").read_text()
+    assert "| images | float32, 1 × 3 × 64 × 96; up to 65,536 images |" in text
     assert f"# `small.yaml` as {name}" in text and torch.__version__ in text
     if race:
         assert card["latency"]["latency_ms"]["low"] <= card["latency"]["latency_ms"]["value"]
@@ -298,6 +300,14 @@ def test_free_sides_are_multiples_of_what_the_windows_need() -> None:
     assert side_step(build(PRESETS["mit_b0"])) == 32
     assert side_step(build(SMALL.replace(attention="global"))) == 8
     assert side_step(nn.Conv2d(3, 8, 1)) == 32
+
+
+def test_the_limits_of_free_axes() -> None:
+    free = Request("pt2", (64, 96), 65_535, FREE_AXES, side_step=24)
+    assert (free.max_batch, free.max_side_px) == (65_536, 8184)  # 341 × 24
+    assert {shape[0] for shape in free.other_shapes} == {1, 65_536}
+    assert Request("pt2", free=("size",), side_step=4096).max_side_px == 4 * 4096
+    assert (Request("pt2").max_batch, Request("pt2").max_side_px) == (None, None)
 
 
 # -- the comparison ------------------------------------------------------------------------------------------
@@ -659,6 +669,10 @@ def test_int8_calibrated_on_a_folder(small: Path, ceilings: None, name: str) -> 
             "small.yaml --format pt2 --dynamic size --resolution 40",
             "with a free size, the sides of images of small.yaml are multiples of 16 pixels",
         ),
+        (
+            "small.yaml --format pt2 --dynamic size --resolution 8208x16",
+            "with a free size, sides have at most 8192 pixels, but --resolution is 8208×16; use a smaller one, or",
+        ),
         ("timm:vit_tiny_patch16_224 --format pt2 --dynamic size", "cannot be exported to pt2 with a free size"),
         ("small.yamll --format pt2", "model 'small.yamll' is unknown"),
         ("absent.yaml --format pt2", "absent.yaml"),
@@ -776,6 +790,7 @@ def test_python_requests_are_checked_too() -> None:
         (Request("pt2", dtype="int4"), "format pt2 does not support int4"),
         (Request("pt2", batch_size=0), "batch_size is 0; use at least 1"),
         (Request("pt2", free=("depth",)), "axis 'depth' is unknown; use batch or size"),
+        (Request("pt2", batch_size=65_537, free=("batch",)), "there are at most 65536 images, but batch_size is 65537"),
     ]:
         with pytest.raises(ConfigError, match=sentence):
             check_request(request, model, "small")

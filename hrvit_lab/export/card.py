@@ -51,7 +51,9 @@ def record(
         "resolution_px": list(request.resolution),
         "batch_size": request.batch_size,
         "free": list(request.free),
+        "max_batch": request.max_batch,
         "side_step_px": request.side_step if "size" in request.free else None,
+        "max_side_px": request.max_side_px,
         "input_shape": list(request.shape),
         "output_shapes": [list(shape) for shape in exported.output_shapes],
         "mean": list(network.mean),
@@ -137,8 +139,9 @@ def as_markdown(about: Mapping[str, Any]) -> str:
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the file is and costs, in rows of two cells."""
     files = ", ".join(f"`{name}` ({mib(file['bytes'])})" for name, file in about["files"].items())
-    free = {"batch": "any number of images", "size": f"sides are multiples of {about['side_step_px']} pixels"}
-    said = "".join(f"; {free[axis]}" for axis in about["free"])
+    said = "" if about["max_batch"] is None else f"; up to {about['max_batch']:,} images"
+    if about["max_side_px"] is not None:
+        said += f"; sides are multiples of {about['side_step_px']} pixels, up to {about['max_side_px']:,}"
     macs = about["costs"]["macs"]
     rows = [
         ("file", files),

@@ -79,8 +79,19 @@ def check_request(request: Request, model: nn.Module, name: str, *, images_follo
             raise ConfigError(f"format {request.format} has no free {axis}; remove {axis} from --dynamic")
     if request.batch_size < 1:
         raise ConfigError(f"batch_size is {request.batch_size}; use at least 1")
+    if request.max_batch is not None and request.batch_size > request.max_batch:
+        raise ConfigError(
+            f"with a free batch, there are at most {request.max_batch} images, but batch_size is {request.batch_size}; "
+            "use a smaller one, or remove batch from --dynamic"
+        )
     if isinstance(model, HRViT):
         model.config.check_resolution(request.resolution)
+    if request.max_side_px is not None and max(request.resolution) > request.max_side_px:
+        height, width = request.resolution
+        raise ConfigError(
+            f"with a free size, sides have at most {request.max_side_px} pixels, but --resolution is {height}×{width}; "
+            "use a smaller one, or remove size from --dynamic"
+        )
     step = request.side_step
     if "size" in request.free and any(side % step for side in request.resolution):
         height, width = request.resolution

@@ -52,10 +52,20 @@ class Request:
         return batch, self.channels, height, width
 
     @property
+    def max_batch(self) -> int | None:
+        """The largest free number of images; None if it is fixed."""
+        return MAX_BATCH if "batch" in self.free else None
+
+    @property
+    def max_side_px(self) -> int | None:
+        """The largest free side in pixels; None if sides are fixed."""
+        return self.side_step * max(4, MAX_SIDE // self.side_step) if "size" in self.free else None
+
+    @property
     def other_shapes(self) -> tuple[tuple[int, int, int, int], ...]:
         """Shapes that differ from `shape` in every free axis; none without free axes."""
         batch, channels, height, width = self.shape
-        batches = (1, batch + 2) if "batch" in self.free else (batch,)
+        batches = (1, min(batch + 2, MAX_BATCH)) if "batch" in self.free else (batch,)
         step = self.side_step
         sides = [(2 * step, 3 * step), (3 * step, 2 * step)] if "size" in self.free else [(height, width)]
         shapes = [(b, channels, *side) for b in batches for side in sides]
@@ -75,8 +85,8 @@ class Request:
         axes: dict[int, Any] = {}
         if "batch" in self.free:
             axes[0] = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-        if "size" in self.free:
-            most = max(4, MAX_SIDE // self.side_step)
+        if self.max_side_px is not None:
+            most = self.max_side_px // self.side_step
             axes[2] = self.side_step * torch.export.Dim("rows", min=1, max=most)
             axes[3] = self.side_step * torch.export.Dim("columns", min=1, max=most)
         return (axes,) if axes else None
