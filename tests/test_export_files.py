@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from hrvit_lab.export.data_command import ImagesWithLabels, in_memory, measure_a
 from hrvit_lab.export.folder import finish, unfinished
 from hrvit_lab.export.formats import FORMATS, check_request
 from hrvit_lab.export.graph import side_step
+from hrvit_lab.export.int8 import quantize
 from hrvit_lab.export.request import FREE_AXES, Request
 from hrvit_lab.export.slim import slim
-from hrvit_lab.export.write import ExportedFile, check_agreement, export_network
+from hrvit_lab.export.write import SPARE_BYTES, ExportedFile, check_agreement, export_network
 from hrvit_lab.files import try_lock
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency.models import build_measurable, randomize_norms
@@ -752,6 +754,44 @@ def test_a_disk_that_fills_while_the_file_is_written(
     error = capsys.readouterr().err
     assert "No space left on device" in error and error.count("\n") == 1
     assert list((small / "results" / "export").iterdir()) == []
+
+
+@pytest.mark.parametrize(("place", "shown"), [(None, "deep"), ("model.pt", "deep"), ("/elsewhere/a", "/elsewhere/a")])
+def test_an_error_of_the_system_names_a_folder_that_exists(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str | None, shown: str
+) -> None:
+    """Not the unfinished folder, which is hidden and removed."""
+
+    def fails(served: nn.Module, request: Request, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", None if place is None else str(path.parent / place))
+
+    monkeypatch.setitem(FORMATS, "torchscript", replace(FORMATS["torchscript"], write=fails))
+    assert run("export small.yaml --format torchscript --resolution 32 --no-race --out deep/made") == 2
+    assert capsys.readouterr().err == (
+        f"error: {shown}: No space left on device; free some space there, or choose another folder\n"
+    )
+
+
+def test_copies_for_calibration_are_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the system's temporary folder; and four times the weights fit on the disk before."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    before = tempfile.gettempdir()
+    seen: list[Path] = []
+
+    def stopped(*_: object, **__: object) -> None:
+        seen.append(Path(tempfile.gettempdir()))
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(quantization, "quantize_static", stopped)
+    with pytest.raises(RuntimeError, match="stopped"):
+        quantize(tmp_path / "a.onnx", tmp_path / "b.onnx", "images", torch.zeros(1, 3, 4, 4), 1)
+    assert seen == [tmp_path] and tempfile.gettempdir() == before
+    layer, request = nn.Linear(1000, 1000), Request("onnx", dtype="int8", calibration=torch.zeros(1, 3, 224, 224))
+    needed = 4 * 4 * (1000 * 1000 + 1000) + SPARE_BYTES
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=needed - 1))
+    with pytest.raises(OSError, match="No space left"):
+        export_network(layer, request, tmp_path)
 
 
 def test_an_error_of_a_library_that_is_no_error_of_the_system(

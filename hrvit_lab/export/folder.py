@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import uuid
@@ -22,7 +23,7 @@ def unfinished(parent: Path) -> Iterator[Path]:
     removes it.
 
     Raises:
-        OSError: if it cannot be created, with the name of ``parent``.
+        OSError: if it or a file in it cannot be written, with the name of ``parent``.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)
@@ -37,7 +38,13 @@ def unfinished(parent: Path) -> Iterator[Path]:
             folder.mkdir()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(parent)) from None
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            name = error.filename if isinstance(error.filename, str | bytes) else ""
+            if Path(os.fsdecode(name)).is_relative_to(folder):  # it is hidden, and it will be gone
+                raise OSError(error.errno, error.strerror, str(parent)) from None
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release(unlink=True)

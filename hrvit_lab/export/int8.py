@@ -5,7 +5,9 @@ tensor, from the smallest and largest values on calibration images. The graph ho
 operators (QDQ), which ONNX Runtime and OpenVINO fuse into int8 products. Everything else, biases too, stays float32.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -61,18 +63,31 @@ def quantize(
             batch = next(self.batches, None)
             return None if batch is None or len(batch) < batch_size else {entry: batch.numpy()}
 
-    quantization.quantize_static(
-        source,
-        path,
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=list(PRODUCTS),
-        nodes_to_quantize=list(nodes),
-        calibration_cache_path=ranges,
-        per_channel=True,
-        activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        calibrate_method=quantization.CalibrationMethod.MinMax,
-        # Runtimes quantize biases themselves; in the file they would need a scale per channel too.
-        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
-    )
+    with temporary_files_in(path.parent):
+        quantization.quantize_static(
+            source,
+            path,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(PRODUCTS),
+            nodes_to_quantize=list(nodes),
+            calibration_cache_path=ranges,
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            # Runtimes quantize biases themselves; in the file they would need a scale per channel too.
+            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
+        )
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Temporary files are in ``folder`` meanwhile. ONNX Runtime writes copies of a network to the system's folder,
+    which can be small."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

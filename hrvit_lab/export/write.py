@@ -24,6 +24,9 @@ from hrvit_lab.files import MIB
 from hrvit_lab.network.quiet import quiet
 
 SPARE_BYTES = 16 * MIB
+COPIES, COPIES_OF_INT8 = 2, 4
+"""Files with all weights that must fit on the disk. An int8 file is made from a float32 one, which ONNX Runtime
+copies."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def export_network(model: nn.Module, request: Request, folder: Path, *, name: st
     form = FORMATS[request.format]
     plain = copy.deepcopy(model).eval()
     path = folder / form.file
-    check_space(plain, folder)
+    check_space(folder, needed_bytes(plain, request.dtype))
     with refusals(plain, request, folder, name), quiet(), torch.no_grad():
         form.write(served_form(plain), request, path)
         run = form.load(path, request)
@@ -89,7 +92,7 @@ def refusals(model: nn.Module, request: Request, folder: Path, name: str) -> Ite
 
     Raises:
         ConfigError: for a network that cannot be exported.
-        OSError: for files that cannot be written to ``folder``.
+        OSError: for files that cannot be written, with the name of the file or of ``folder``.
         MemoryError: if there is too little memory.
     """
     try:
@@ -98,24 +101,26 @@ def refusals(model: nn.Module, request: Request, folder: Path, name: str) -> Ite
         raise
     except Exception as error:  # exporters and runtimes raise different exceptions
         if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(folder)) from None
+            raise OSError(error.errno, error.strerror, error.filename or str(folder)) from None
         if is_out_of_memory(error):
             raise MemoryError(f"{name} at {show_size(request.resolution)}") from None
-        check_space(model, folder, needed=MIB)  # a full disk is the likely reason
+        check_space(folder, MIB)  # a full disk is the likely reason
         raise ConfigError(_refused(name, request, error)) from error
 
 
-def check_space(model: nn.Module, folder: Path, needed: int | None = None) -> None:
-    """Check that the disk has space for the file.
+def needed_bytes(model: nn.Module, dtype: str) -> int:
+    """Bytes on the disk for a file and its copies, with ``SPARE_BYTES`` for the graph."""
+    copies = COPIES_OF_INT8 if dtype == "int8" else COPIES
+    tensors = [*model.parameters(), *model.buffers()]
+    return copies * sum(tensor.numel() * tensor.element_size() for tensor in tensors) + SPARE_BYTES
 
-    Args:
-        needed: bytes; None: twice the weights, and ``SPARE_BYTES`` for the graph.
+
+def check_space(folder: Path, needed: int) -> None:
+    """Check that the disk has space for this number of bytes.
+
     Raises:
         OSError: if there is less.
     """
-    if needed is None:
-        tensors = [*model.parameters(), *model.buffers()]
-        needed = 2 * sum(tensor.numel() * tensor.element_size() for tensor in tensors) + SPARE_BYTES
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
