@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, build
 from hrvit_lab.__main__ import main
-from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.export import __main__ as cli
 from hrvit_lab.export import command, data_command, formats, onnx_graph, write
 from hrvit_lab.export.accuracy import class_counts, compare_accuracy
@@ -103,6 +103,7 @@ def test_a_file_with_a_card_is_written(small: Path, capsys: pytest.CaptureFixtur
     assert all(check["relative_error"] < 1e-4 for check in card["checks"])
     assert card["files"][FORMATS[name].file]["bytes"] == (folder / FORMATS[name].file).stat().st_size
     text = (folder / "card.md").read_text()
+    assert f"| config | `config.yaml`, id `{SMALL.id}` |" in text
     assert "| images | float32, 1 × 3 × 64 × 96; up to 65,536 images |" in text
     assert f"# `small.yaml` as {name}" in text and torch.__version__ in text
     if race:
@@ -161,6 +162,12 @@ def test_the_card_of_a_trained_network_tells_its_images_and_classes(small: Path)
     assert card["trained"] and card["resolution_px"] == [32, 32] and card["mean"] == [0.286] * 3
     assert card["class_names"][0] == "t-shirt" and "0…1, less mean 0.286, divided by 0.353" in text
     assert "weights hrvit_nano.fashion_mnist" in text
+    config = preset("hrvit_nano.fashion_mnist")
+    assert (card["preset"], card["changes"]["num_classes"], card["config_id"]) == ("hrvit_nano", 10, config.id)
+    assert HRViTConfig.from_dict({"preset": "hrvit_nano", **card["changes"]}).id == config.id
+    params = card["costs"]["params"]
+    assert "| config | `hrvit_nano`, " in text and f"`num_classes = 10`, id `{config.id}` |" in text
+    assert f"| parameters | {params:,} ({params * 4 / 2**20:.2f}\N{NO-BREAK SPACE}MiB in float32) |" in text
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])

@@ -10,11 +10,13 @@ from typing import Any
 from torch import nn
 
 from hrvit_lab.cli import mib, printable, si
+from hrvit_lab.config import PRESETS, SEGMENTERS, HRViTConfig, diff
 from hrvit_lab.cost.count import UncountedOperator, count
 from hrvit_lab.environment import environment, package_version
 from hrvit_lab.export.accuracy import Accuracy
 from hrvit_lab.export.formats import FORMATS
 from hrvit_lab.export.write import Exported
+from hrvit_lab.network.baselines import NetworkConfig
 from hrvit_lab.network.named import NamedNetwork
 
 CARD, RECORD, CONFIG = "card.md", "card.json", "config.yaml"
@@ -40,6 +42,8 @@ def record(
         "model": network.name,
         "weights": network.weights,
         "trained": network.trained,
+        "config_id": None if network.config is None else network.config.id,
+        **preset_and_changes(network.config),
         "config": {"model": network.name} if network.config is None else network.config.to_dict(),
         "format": request.format,
         "runtime": form.runtime,
@@ -78,6 +82,18 @@ def record(
         "latency": None if latency is None else dict(latency),
         "load": exported.lines,
         "environment": about,
+    }
+
+
+def preset_and_changes(config: NetworkConfig | None) -> dict[str, Any]:
+    """The preset by whose name a config is called, and the fields that differ from it; None without a preset."""
+    name = config.name.partition(".")[0] if isinstance(config, HRViTConfig) else ""
+    base = (PRESETS | SEGMENTERS).get(name)
+    if not isinstance(config, HRViTConfig) or base is None:
+        return {"preset": None, "changes": None}
+    return {
+        "preset": name,
+        "changes": {field: now for field, (_, now) in diff(base, config).items() if field != "name"},
     }
 
 
@@ -142,19 +158,20 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     said = "" if about["max_batch"] is None else f"; up to {about['max_batch']:,} images"
     if about["max_side_px"] is not None:
         said += f"; sides are multiples of {about['side_step_px']} pixels, up to {about['max_side_px']:,}"
-    macs = about["costs"]["macs"]
+    macs, params = about["costs"]["macs"], about["costs"]["params"]
     rows = [
         ("file", files),
+        ("config", _config(about)),
         ("runtime", about["runtime"]),
         ("images", f"float32, {_times(about['input_shape'])}{said}"),
         ("output", f"float32, {' and '.join(map(_times, about['output_shapes']))}"),
         ("arithmetic", about["dtype"]),
-        ("parameters", f"{about['costs']['params']:,}"),
+        ("parameters", f"{params:,} ({mib(4 * params)} in float32)"),
         ("MACs of one image", "unknown" if macs is None else si(macs)),
     ]
     if about["trained"]:
         pixels = f"0…1, less mean {_listed(about['mean'])}, divided by {_listed(about['std'])}"
-        rows.insert(3, ("pixels", pixels))
+        rows.insert(4, ("pixels", pixels))
     if about["class_names"]:
         rows.append(("classes", code(", ".join(about["class_names"]))))
     return rows
@@ -199,6 +216,15 @@ def _accuracy_lines(about: Mapping[str, Any]) -> list[str]:
         return []
     measured = about["accuracy"]["sentence"] if about["accuracy"] else "Not measured: the images have no labels."
     return ["## Accuracy", "", f"Calibrated on {about['calibration_images']:,} images. {measured}", ""]
+
+
+def _config(about: Mapping[str, Any]) -> str:
+    """The network's preset with the changed fields, or its file, and its id."""
+    if about["preset"] is None:
+        name = code(about["config"]["model"]) if "model" in about["config"] else f"`{CONFIG}`"
+        return f"{name}, id `{about['config_id']}`"
+    changes = "".join(f", {code(f'{field} = {value}')}" for field, value in about["changes"].items())
+    return f"{code(about['preset'])}{changes}, id `{about['config_id']}`"
 
 
 def _check_row(check: Mapping[str, Any]) -> tuple[str, ...]:
