@@ -185,7 +185,7 @@ def test_after_an_interruption_or_an_error_nothing_is_left(
     else:
         with pytest.raises(RuntimeError):
             run(line)
-    assert list(Path("results/export").iterdir()) == []
+    assert not Path("results").exists()
 
 
 def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
@@ -198,6 +198,18 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
         assert finish(folder, tmp_path / "made") == tmp_path / "made-4"
     assert {path.name for path in tmp_path.iterdir()} == {"made", "made-2", "made-3", "made-4"}
     assert (tmp_path / "made" / "theirs").exists() and (tmp_path / "made-4" / "ours").exists()
+
+
+def test_folders_that_were_there_or_are_not_empty_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for inside in ("", "a", "a/b"):
+        with pytest.raises(ConfigError), unfinished(tmp_path / "mine" / inside):
+            raise ConfigError("refused")
+        assert list((tmp_path / "mine").iterdir()) == []
+    with pytest.raises(ConfigError), unfinished(tmp_path / "mine" / "a" / "b"):
+        (tmp_path / "mine" / "a" / "theirs").write_text("x")
+        raise ConfigError("refused")
+    assert [path.name for path in (tmp_path / "mine" / "a").iterdir()] == ["theirs"]
 
 
 def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
@@ -338,7 +350,7 @@ def test_a_wrong_file_is_not_kept(
     assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
     error = capsys.readouterr().err
     assert "on images that are random (1×3×32×32), the relative error is" in error and error.count("\n") == 1
-    assert list((small / "results" / "export").iterdir()) == []
+    assert not (small / "results").exists()
 
 
 @pytest.mark.parametrize(("factor", "code"), [(1.4, 0), (1.6, 2)])
@@ -739,7 +751,7 @@ def test_a_full_disk(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
     error = capsys.readouterr().err
     assert "No space left on device" in error and "choose another folder" in error and error.count("\n") == 1
-    assert list((small / "results" / "export").iterdir()) == []
+    assert not (small / "results").exists()
 
 
 @pytest.mark.parametrize(
@@ -760,7 +772,7 @@ def test_a_disk_that_fills_while_the_file_is_written(
     assert run("export small.yaml --format torchscript --resolution 32 --no-race") == 2
     error = capsys.readouterr().err
     assert "No space left on device" in error and error.count("\n") == 1
-    assert list((small / "results" / "export").iterdir()) == []
+    assert not (small / "results").exists()
 
 
 @pytest.mark.parametrize(("place", "shown"), [(None, "deep"), ("model.pt", "deep"), ("/elsewhere/a", "/elsewhere/a")])

@@ -19,14 +19,34 @@ PREFIX = ".export-"
 @contextmanager
 def unfinished(parent: Path) -> Iterator[Path]:
     """A hidden folder in ``parent``, which is created if it is absent. It is removed at the end, unless `finish` gave
-    it its name: after an error or Ctrl-C nothing is left. A process that is killed leaves its folder, and the next one
-    removes it.
+    it its name: after an error or Ctrl-C nothing is left, and of ``parent`` only what was there. A process that is
+    killed leaves its folder, and the next one removes it.
 
     Raises:
         OSError: if it or a file in it cannot be written, with the name of ``parent``.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(parent)
+    with _made(parent):
+        _remove_abandoned(parent)
+        with _locked_folder(parent) as folder:
+            yield folder
+
+
+@contextmanager
+def _made(parent: Path) -> Iterator[None]:
+    """Create a folder and those above it. At the end, created ones that are empty are removed."""
+    created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty
+            for folder in created:
+                folder.rmdir()
+
+
+@contextmanager
+def _locked_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent``, locked by this process and removed at the end."""
     folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
     try:
         lock = try_lock(_lock_file(folder))
