@@ -99,7 +99,8 @@ def test_a_file_with_a_card_is_written(small: Path, capsys: pytest.CaptureFixtur
     assert HRViTConfig.from_dict(card["config"]).id == SMALL.id
     assert (card["input_shape"], card["output_shapes"], card["free"]) == ([1, 3, 64, 96], [[1, 5]], ["batch"])
     assert (card["max_batch"], card["max_side_px"]) == (65_536, None)
-    assert all(check["agrees"] for check in card["checks"] if "NaN" not in check["images"])
+    exact = name in ("pt2", "torchscript")  # other runtimes may turn NaN into numbers
+    assert all(check["agrees"] for check in card["checks"] if exact or "NaN" not in check["images"])
     assert all(check["relative_error"] < 1e-4 for check in card["checks"])
     assert card["files"][FORMATS[name].file]["bytes"] == (folder / FORMATS[name].file).stat().st_size
     text = (folder / "card.md").read_text()
@@ -301,7 +302,7 @@ def test_every_number_format(tmp_path: Path, name: str, dtype: str) -> None:
     images = torch.randn(4, 3, 64, 96) if dtype == "int8" else None
     exported = export_network(model, Request(name, (64, 96), 1, (), dtype, calibration=images), tmp_path)
     assert all(check.agrees for check in exported.checks if check.required)
-    assert exported.checks[0].relative_error > 0
+    assert exported.checks[0].relative_error > {"bfloat16": 1e-3, "float16": 1e-5, "int8": 1e-3}[dtype]
 
 
 @pytest.mark.slow
