@@ -1,8 +1,10 @@
 """Search: genomes, repair, hypervolume, NSGA-II against enumeration, resuming, and the command."""
 
+import csv
 import itertools
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import pytest
 from hrvit_lab import load_results, run_study
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.cost.count import count
+from hrvit_lab.search import front
 from hrvit_lab.search.__main__ import main
 from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.files import find_search, list_searches
@@ -286,6 +289,29 @@ def test_the_result_of_a_search_is_a_study_that_can_be_read_and_measured(ran: Pa
     assert rows["config_id"].tolist() == [search.space.config(genome).id for genome in genomes]
     again = run_study(ran / "out" / "small" / "study.yaml", out=tmp_path, settings={"metrics": ["activations"]})
     assert again.table["activations"].notna().all()
+
+
+def test_all_of_the_pareto_set_and_the_base_are_in_a_table(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study shows three of the networks, under the names that they have in the table of all."""
+    out = shutil.copytree(ran / "out", tmp_path / "out")
+    monkeypatch.setattr(front, "MAX_SHOWN", 3)
+    assert main([str(ran / "small.yaml"), "--out", str(out), "--jobs", "1"]) == 0
+    rows = list(csv.DictReader((out / "small" / "search" / "pareto.csv").read_text().splitlines()))
+    search = Search("small", search_from(SMALL), out / "small")
+    genomes, _ = front_of(search, search.states())
+    configs = [preset("hrvit_nano"), *map(search.space.config, genomes)]
+    costs = [count(config, 64) for config in configs]
+    assert [row["config_id"] for row in rows] == [config.id for config in configs] and len(rows) > 4
+    assert [(float(row["macs"]), float(row["params"])) for row in rows] == [(c.macs, c.params) for c in costs]
+    table = load_results("small", out=out).table
+    by_name = {row["variant"]: row["config_id"] for row in rows}
+    assert len(table) == 4 and table["variant"].tolist()[:2] == ["hrvit_nano", "found 1"]
+    assert [by_name[name] for name in table["variant"]] == table["config_id"].tolist()
+    as_good = sum(found.macs <= costs[0].macs and found.params >= costs[0].params for found in costs[1:])
+    assert f"at least as good as the base in all objectives: {as_good}." in capsys.readouterr().out
+    assert 0 < as_good < len(genomes)
 
 
 def test_the_search_leaves_its_history_and_the_truth(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,12 @@ from hrvit_lab import cli, plots
 from hrvit_lab.config import ConfigError
 from hrvit_lab.plots.search import NAMES, hypervolume_curves
 from hrvit_lab.search.files import find_search, list_searches
-from hrvit_lab.search.front import MAX_SHOWN, results_of, shown
+from hrvit_lab.search.front import results_of, shown
 from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.run import (
     Search,
     Truth,
+    as_good_as_base,
     begun,
     check,
     front_of,
@@ -114,15 +115,24 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
     genomes, objectives = front_of(asked, states)
     figure = hypervolume_curves(history, asked.spec.title, truth.hypervolume if truth else None)
     plots.save(figure, asked.own_folder / "hypervolume")
-    kept = shown(genomes)
-    write_front(asked, kept)
-    results, failed = results_of(asked, {f"found {number}": genome for number, genome in enumerate(kept, 1)})
+    found = {f"found {number}": genome for number, genome in enumerate(genomes, 1)}
+    write_front(asked, found)
+    kept = shown(found)
+    results, failed = results_of(asked, kept)
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
-    for sentence in said(history, truth, volume_of(asked, objectives), len(genomes)):
+    for sentence in said(history, truth, volume_of(asked, objectives), len(found)):
         console.print(sentence, soft_wrap=True)
-    if len(kept) < len(genomes):
-        console.print(f"The table has {MAX_SHOWN} of {len(genomes):,} networks, evenly spaced along the Pareto set.")
+    as_good = as_good_as_base(asked, objectives)
+    console.print(
+        f"Found networks that are at least as good as the base in all objectives: {as_good:,}.", soft_wrap=True
+    )
+    if len(kept) < len(found):
+        console.print(
+            f"The table has {len(kept)} of {len(found):,} networks, evenly spaced along the Pareto set; pareto.csv has "
+            "all.",
+            soft_wrap=True,
+        )
     console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, pareto.csv, figure, states of the runs")
     return code
 

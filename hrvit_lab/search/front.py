@@ -1,6 +1,6 @@
 """The Pareto set of a search as an ordinary study, so that report, plots and app show it and studies can measure it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 MAX_SHOWN = 200
 
 
-def shown(genomes: Sequence[Genome]) -> list[Genome]:
+def shown(genomes: Mapping[str, Genome]) -> dict[str, Genome]:
     """At most ``MAX_SHOWN`` networks of a front, evenly spaced along it, with both ends."""
-    places = np.unique(np.linspace(0, len(genomes) - 1, min(len(genomes), MAX_SHOWN)).round().astype(int))
-    return [genomes[place] for place in places] if len(genomes) else []
+    names = list(genomes)
+    places = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_SHOWN)).round().astype(int))
+    return {names[place]: genomes[names[place]] for place in places}
 
 
 def study_of(search: Search, genomes: Mapping[str, Genome]) -> Spec:
     """A study of the base and these networks by name, with the search's objectives and constraints as its metrics."""
-    base = search.spec.base_config
-    label = base.name or "base"
-    variants: list[dict[str, Any]] = [{"name": label, "set": {}}]
+    variants: list[dict[str, Any]] = [{"name": search.base_name, "set": {}}]
     for name, genome in genomes.items():
         variants.append({"name": name, "set": changed_fields(search.space, genome)})
     named = dict.fromkeys(("params", "macs", *search.spec.objectives, *search.spec.constraints))
     metrics = [key for key in METRICS if key in named]
     fields: dict[str, Any] = {
         "title": search.spec.title, "question": search.spec.question, "base": dict(search.spec.base),
-        "variants": variants, "compare_to": label, "metrics": metrics, "resolution": list(search.spec.resolution),
+        "variants": variants, "compare_to": search.base_name, "metrics": metrics,
+        "resolution": list(search.spec.resolution),
     }  # fmt: skip
     if search.spec.trainings is not None:
         parts = ("seeds", "data", "train", "recipe", "trial_timeout_s")

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -56,6 +56,11 @@ class Search:
     def space(self) -> Space:
         """The networks."""
         return Space(self.spec)
+
+    @property
+    def base_name(self) -> str:
+        """The name of the base in tables."""
+        return self.spec.base_config.name or "base"
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -106,13 +111,16 @@ class Truth:
 
 
 def check(search: Search) -> None:
-    """Compute all quantities of one network, so that missing images, profiles and parts are found before the search.
+    """Compute all quantities of the base and of one network, so that missing images, profiles and parts are found
+    before the search.
 
     Raises:
         ConfigError: with the reason.
     """
     folder = search.own_folder if search.own_folder.exists() else None
-    Evaluator(search.space, folder).values(search.space.random(np.random.default_rng(0)))
+    evaluator = Evaluator(search.space, folder)
+    evaluator.values(search.space.random(np.random.default_rng(0)))
+    evaluator.values_of_base()
 
 
 @contextmanager
@@ -247,14 +255,23 @@ def write_history(search: Search, states: Mapping[tuple[str, int], State]) -> pd
     return history
 
 
-def write_front(search: Search, genomes: Sequence[Genome]) -> None:
-    """Write ``pareto.csv``: the networks with all objectives and constrained quantities, predictors included."""
+def write_front(search: Search, genomes: Mapping[str, Genome]) -> None:
+    """Write ``pareto.csv``: the base and networks by name, with all objectives and constrained quantities."""
     evaluator = Evaluator(search.space, search.own_folder)
-    rows = [
-        [f"found {number}", search.space.config(genome).id, *evaluator.values(genome)]
-        for number, genome in enumerate(genomes, 1)
-    ]
-    write_csv(search.own_folder / "pareto.csv", [["variant", "config_id", *search.spec.quantities], *rows])
+    base = [search.base_name, search.space.base.id, *evaluator.values_of_base()]
+    rows = [[name, search.space.config(genome).id, *evaluator.values(genome)] for name, genome in genomes.items()]
+    write_csv(search.own_folder / "pareto.csv", [["variant", "config_id", *search.spec.quantities], base, *rows])
+
+
+def as_good_as_base(search: Search, objectives: np.ndarray[Any, Any]) -> int:
+    """The number of networks that are at least as good as the base in every objective.
+
+    Args:
+        objectives: lower is better, (networks, objectives).
+    """
+    evaluator = Evaluator(search.space, search.own_folder)
+    base = evaluator.signs * evaluator.values_of_base()[: len(evaluator.signs)]
+    return int((objectives <= base).all(axis=1).sum())
 
 
 def volume_of(search: Search, objectives: np.ndarray[Any, Any]) -> float:

@@ -58,6 +58,9 @@ class Evaluator:
 
     Args:
         folder: where the scores of predictors are kept; None: in memory only.
+
+    Attributes:
+        signs: 1 for an objective that should be low, -1 for one that should be high, (objectives,).
     """
 
     def __init__(self, space: Space, folder: Path | None = None) -> None:
@@ -66,7 +69,7 @@ class Evaluator:
         self._keys = spec.untrained
         self._quantities = Quantities(self._keys, spec.resolution, spec.predictors, spec.profile, folder)
         known = [better for key, better in spec.objectives.items() if key in self._keys]
-        self._signs = np.array([1.0 if better == "lower" else -1.0 for better in known])
+        self.signs = np.array([1.0 if better == "lower" else -1.0 for better in known])
         self._known: dict[Genome, tuple[float, ...]] = {}
 
     def __call__(self, genomes: Sequence[Genome]) -> Scores:
@@ -74,7 +77,7 @@ class Evaluator:
         values = np.array([self.values(genome) for genome in genomes]).reshape(len(genomes), len(self._keys))
         violation = (~np.isfinite(values)).sum(axis=1).astype(float)
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        objectives = values[:, : len(self._signs)] * self._signs
+        objectives = values[:, : len(self.signs)] * self.signs
         for key, bounds in self.space.spec.constraints.items():
             value = values[:, self._keys.index(key)]
             for limit, over in ((bounds.max, 1.0), (bounds.min, -1.0)):
@@ -89,6 +92,10 @@ class Evaluator:
                 self._known.clear()
             self._known[genome] = self._quantities(self.space.config(genome))
         return self._known[genome]
+
+    def values_of_base(self) -> tuple[float, ...]:
+        """The same of the base, which may be outside the space."""
+        return self._quantities(self.space.base)
 
 
 def advance(
