@@ -3,12 +3,14 @@
 import csv
 import itertools
 import json
+import multiprocessing
 import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +434,23 @@ def test_names_folders_and_states_that_do_not_fit_are_one_sentence(
     state.write_text(json.dumps({"version": 1, "search": "other"}))
     refused("is the state of another search")
     assert state.read_text() == json.dumps({"version": 1, "search": "other"})
+
+
+def test_a_killed_worker_ends_a_search_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill_and_wait(*arguments: Any) -> Any:
+        for process in multiprocessing.active_children():
+            process.kill()
+        return wait(*arguments)
+
+    monkeypatch.setattr("hrvit_lab.search.run.wait", kill_and_wait)
+    monkeypatch.setattr("hrvit_lab.search.command.choose_jobs", lambda *_: (2, ""))
+    (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
+    assert main([str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: a worker process of the search was killed") and error.count("\n") == 1, error
+    assert not [path for path in (tmp_path / "out/small/search").iterdir() if "claim" in path.name]
 
 
 def test_runs_on_two_processes_equal_runs_on_one(ran: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from hrvit_lab.search.propose import Proposal, Told, propose
 from hrvit_lab.search.run import Search, begun
 from hrvit_lab.search.spec import search_from
 from hrvit_lab.search.trainings import Halving
+from hrvit_lab.study import runner
 from hrvit_lab.study.groups import PROBES, ProbeInput
 from hrvit_lab.study.trials import Trial
 
@@ -370,6 +371,19 @@ def test_a_bad_search_file_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert not list((tmp_path / "out").glob("**/*.json"))
+
+
+def test_workers_that_can_not_start_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unable(*_: Any, **__: Any) -> None:
+        raise runner.WorkerUnable("a worker could not start: Cannot allocate memory; try fewer --jobs")
+
+    monkeypatch.setattr(runner, "run", unable)
+    (tmp_path / "real.yaml").write_text(json.dumps(FIELDS))
+    assert main([str(tmp_path / "real.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error == "error: a worker could not start: Cannot allocate memory; try fewer --jobs\n"
 
 
 def test_options_for_searches_without_trainings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from hrvit_lab.search.run import (
     write_history,
 )
 from hrvit_lab.search.spec import load_search, search_from
+from hrvit_lab.study.executors import WorkerUnable
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.files import study_name
 from hrvit_lab.study.folder import write_inputs
@@ -49,8 +50,15 @@ def show_list(console: Console) -> int:
 
 
 def search(options: argparse.Namespace, console: Console) -> int:
-    """Run what is missing of a search, then show and write its results."""
-    asked = prepare(options)
+    """Run what is missing of a search, then show and write its results. Returns 1 if a worker failed."""
+    try:
+        return _run_and_show(prepare(options), options, console)
+    except WorkerUnable as error:
+        cli.complain(f"error: {error}")
+        return 1
+
+
+def _run_and_show(asked: Search, options: argparse.Namespace, console: Console) -> int:
     space, budget = asked.space, asked.spec.budget
     console.print(" ".join(asked.spec.question.split()), soft_wrap=True)
     if asked.spec.trainings is not None:

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from hrvit_lab.search.hold import Hold, held
 from hrvit_lab.search.methods import METHODS
 from hrvit_lab.search.spec import SearchSpec, search_from
 from hrvit_lab.search.state import VERSION, Evaluator, State, advance, enumerate_all, history_rows, read_state
+from hrvit_lab.study.executors import WorkerUnable
 
 MAX_ENUMERATED = 300_000
 """Spaces with at most this many combinations are enumerated."""
@@ -154,6 +156,7 @@ def run(search: Search, hold: Hold, jobs: int, progress: Progress) -> None:
         jobs: number of processes.
     Raises:
         ConfigError: if another process has taken over this search, or a state can't be used.
+        WorkerUnable: if a worker process was killed; the states of finished generations are kept.
     """
     done = {run: state.evaluations for run, state in search.states().items()}
     if jobs > 1:
@@ -183,6 +186,11 @@ def _run_in_processes(
             for future in finished:
                 future.result()
             progress(sum(counts[:]))
+    except BrokenProcessPool:
+        raise WorkerUnable(
+            "a worker process of the search was killed, possibly because memory ran out; run the same command again to "
+            "resume, with fewer --jobs if memory is short"
+        ) from None
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
