@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import multiprocessing
 import random
 import shutil
@@ -372,6 +373,11 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("space.stem_width", {"from": 8, "to": 16, "step": 4}, "space.stem_width"),
         ("space.stem_width", {"choices": {"from": 8, "to": 16, "step": 0}}, "is not a range"),
         ("space.stem_width", {"choices": {"from": 8, "to": 1e9, "step": 1}}, "use at most 1,000"),
+        ("space.stem_width", {"choices": {"from": 1, "to": 1001, "step": 1}}, "use at most 1,000"),
+        ("space.stem_width", {"choices": {"from": 2, "to": 3, "step": 1e-320}}, "use at most 1,000"),
+        ("space.stem_width", {"choices": {"from": 8, "to": math.inf, "step": 8}}, "with ends of at most"),
+        ("space.stem_width", {"choices": {"from": 8, "to": math.nan, "step": 8}}, "with ends of at most"),
+        ("space.stem_width", {"choices": {"from": 8, "to": 10**400, "step": 8}}, "with ends of at most"),
         ("space.stem_width", [8, 8], "a choice occurs twice"),
         ("space.stem_width", [-8], "stem_width"),
         ("space.widths.choices", [[8], [16]], "2 lists for 4 branches"),
@@ -400,7 +406,8 @@ def test_a_bad_search_file_is_one_sentence(
     key: str, value: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text(json.dumps(_with(key, value)))
+    text = json.dumps(_with(key, value)).replace("Infinity", ".inf").replace("NaN", ".nan")
+    file.write_text(text.replace("1e-320", "1.0e-320"))
     assert main([str(file), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error

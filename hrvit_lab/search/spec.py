@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, ConfigError, HRViTConfig, read_text, read_yaml, suggest
-from hrvit_lab.config.text import first_problem
+from hrvit_lab.config.text import first_problem, shortened
 from hrvit_lab.search.objectives import OBJECTIVES
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
@@ -16,6 +16,8 @@ from hrvit_lab.study.axes import AXES, FIELDS, check_axis
 from hrvit_lab.study.spec import Bounds, Prose, Resolution
 
 MAX_CHOICES = 1000
+MAX_END = 10**9
+"""Of the ends of a range."""
 
 Choices = Annotated[list[Any], Field(min_length=1, max_length=MAX_CHOICES)]
 
@@ -52,13 +54,19 @@ class Dimension(_Section):
             return value
         ends = [value.get(key) for key in ("from", "to", "step")]
         numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
-        if set(value) != {"from", "to", "step"} or len(numbers) < 3 or numbers[2] <= 0 or numbers[0] > numbers[1]:
-            raise ValueError(f"{dict(value)} is not a range; write {{from: 16, to: 64, step: 8}}")
+        complete = set(value) == {"from", "to", "step"} and len(numbers) == 3
+        if not complete or numbers[2] <= 0 or not -MAX_END <= numbers[0] <= numbers[1] <= MAX_END:
+            raise ValueError(
+                f"{shortened(dict(value))} is not a range; write {{from: 16, to: 64, step: 8}}, with ends of at most "
+                f"{MAX_END:,}"
+            )
         low, high, step = numbers
-        count = int((high - low) / step + 1e-9) + 1
-        if count > MAX_CHOICES:
-            raise ValueError(f"has {count:,} values; use at most {MAX_CHOICES:,}")
-        return [low + index * step for index in range(count)]
+        if step > high - low:
+            return [low]
+        steps = (high - low) / step + 1e-9  # infinite for a tiny step
+        if steps >= MAX_CHOICES:
+            raise ValueError(f"{shortened(dict(value))} has too many values; use at most {MAX_CHOICES:,}")
+        return [low + index * step for index in range(int(steps) + 1)]
 
     def of_branch(self, branch: int) -> list[Any]:
         """The values for one branch."""
