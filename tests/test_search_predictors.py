@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from test_predictors import TINY
 
+from hrvit_lab.config import ConfigError
 from hrvit_lab.search.__main__ import main
+from hrvit_lab.search.genome import Space
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.predictors.kept import KeptScores
@@ -64,6 +66,21 @@ def test_a_score_that_is_not_finite_is_outside_the_constraints(monkeypatch: pyte
     monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", lambda *_: {"synflow": float("-inf")})
     scores = Evaluator(space)(list(space.all()))
     assert (scores.violation == 1).all() and (scores.objectives[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"base": {**TINY.to_dict(), "in_chans": 1}}, "base: in_chans = 1, but images for predictors have 3 channels"),
+        ({"space": {"in_chans": [1, 3]}}, "space: in_chans can't vary with predictors"),
+        ({"space": {"num_classes": [2, 3]}}, "space: num_classes can't vary with predictors"),
+    ],
+)
+def test_channels_and_classes_are_those_of_the_images(changes: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        search_from({**FIELDS, **changes})
+    costs = {"macs": "lower", "params": "higher"}
+    assert Space(search_from({**FIELDS, **changes, "objectives": costs})).genes
 
 
 def test_other_images_and_costs_alone_give_other_and_equal_digests() -> None:

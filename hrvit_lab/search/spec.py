@@ -13,6 +13,7 @@ from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.trainings import PREDICTED_LATENCY, TRAINED, Trainings
 from hrvit_lab.study.axes import AXES, FIELDS, check_axis
+from hrvit_lab.study.requirements import IMAGE_CHANNELS
 from hrvit_lab.study.spec import Bounds, Prose, Resolution
 
 MAX_CHOICES = 1000
@@ -179,9 +180,20 @@ class SearchSpec(_Section):
         base.check_resolution(self.resolution)
         if self.predicted:
             base.check_resolution(self.predictors.data.resolution)
+            self._check_images(base)
         elif self.predictors != BatchChoice():
             raise ValueError("predictors: none is among objectives and constraints; add one, or remove the section")
         return self
+
+    def _check_images(self, base: HRViTConfig) -> None:
+        """Check that networks can read the images of predictors, which also set their number of classes."""
+        if base.in_chans != IMAGE_CHANNELS:
+            raise ValueError(
+                f"base: in_chans = {base.in_chans}, but images for predictors have {IMAGE_CHANNELS} channels; use "
+                f"{IMAGE_CHANNELS}"
+            )
+        if fixed := next((name for name in ("in_chans", "num_classes") if name in self.space), None):
+            raise ValueError(f"space: {fixed} can't vary with predictors, whose images set it; remove it")
 
     def _check_condition(self, name: str, other: str) -> None:
         if other == name or other not in self.space:
