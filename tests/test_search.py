@@ -1,5 +1,6 @@
 """Search: genomes, repair, hypervolume, NSGA-II against enumeration, resuming, and the command."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -137,6 +138,36 @@ def test_a_space_without_a_valid_width_is_refused() -> None:
     fields = {"widths": {"per": "branch", "choices": [[8], [7], [32], [64]]}}
     with pytest.raises(ConfigError, match=r"branch 1 has no valid width with attention cross_shaped"):
         space_of(SMALL, space=fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"head_dims": [8, 12, 16]}, "branch 2 has no valid width with .*, head_dims 12"),
+        ({"mlp_ratios": [2, 2.3]}, "branch 2 has no valid width with .*, mlp_ratios 2.3"),
+        (
+            {"head_dims": [8, 12], "widths": {"per": "branch", "choices": [[8, 24], [16, 24], [48], [64, 80]]}},
+            "branch 3 has no valid width with .*, head_dims 12",
+        ),
+    ],
+)
+def test_a_shared_value_without_a_valid_width_in_a_branch_is_refused(fields: dict[str, Any], said: str) -> None:
+    """Without the check, the first random genome with the value fails."""
+    with pytest.raises(ConfigError, match=said):
+        space_of(SMALL, space=fields)
+
+
+def test_every_genome_of_a_space_with_shared_values_can_be_repaired() -> None:
+    """To networks of the space, which are enumerated without genomes."""
+    widths = [[8, 24], [16, 24], [32, 48], [64, 96]]
+    space = space_of(SMALL, space={"head_dims": [8, 12], "widths": {"per": "branch", "choices": widths}})
+    valid = set()
+    for head_dim, *chosen in itertools.product([8, 12], *widths):
+        with contextlib.suppress(ConfigError):
+            valid.add(preset("hrvit_nano").replace(name="", head_dims=head_dim, widths=chosen).id)
+    genomes = itertools.product(*(range(len(gene.choices)) for gene in space.genes))
+    assert {space.config(space.repaired(genome)).id for genome in genomes} == valid
+    assert 2 < len(valid) < 32
 
 
 # -- what is better --------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A space of networks as integers: a genome has one index for every choice, and every genome is a valid network.
 
-A gene without effect (of a missing branch, or whose condition is not met) is 0, so that equal networks have equal
-genomes. A width that is invalid with its head dim, ratio or parts is repaired to the nearest valid choices.
+A gene without effect (of a missing branch, or whose condition is not met) is 0. A width that is invalid with its head
+dim, ratio or parts is repaired to the nearest valid choices of its branch. A value that all branches share is not
+changed: a space in which it has no valid width in a branch is refused.
 """
 
 import itertools
@@ -18,6 +19,7 @@ from hrvit_lab.study.axes import AXES, apply
 
 Genome = tuple[int, ...]
 MAX_GENES = 300
+MAX_CHECKED = 2000
 TOGETHER = ("widths", "head_dims", "mlp_ratios")
 """Fields that are repaired together, since a width must fit the head dim and the ratio of its branch."""
 
@@ -220,26 +222,31 @@ class Space:
             width, head_dim, ratio = (value for _, value in combination)
             if accepts(width, head_dim, ratio):
                 return tuple(choice for choice, _ in combination)
+        shared = [f"{name} {value}" for name, value in zip(TOGETHER, fixed, strict=True) if value is not None]
         raise ConfigError(
-            f"space: branch {branch} has no valid width with attention {attention}, ffn {ffn} and shortcut {shortcut}; "
-            "give other choices of widths, head_dims or mlp_ratios"
+            f"space: branch {branch} has no valid width with attention {attention}, ffn {ffn}, shortcut {shortcut}"
+            f"{''.join(f', {text}' for text in shared)}; give other choices of widths, head_dims or mlp_ratios"
         )
 
     def _check(self) -> None:
-        """Check that every combination of parts has a valid network.
+        """Check that every combination of parts, and of values that all branches share, has a valid network.
+
+        Of more than `MAX_CHECKED` combinations in a branch, the first ones are checked.
 
         Raises:
-            ConfigError: naming the branch and the parts.
+            ConfigError: naming the branch, the parts and the values.
         """
         parts = [i for i, gene in enumerate(self.genes) if gene.field in ("attention", "ffn", "shortcut", "stem")]
         shared = [i for i in parts if not self.genes[i].place]
+        shared += [i for i, gene in enumerate(self.genes) if gene.field in TOGETHER and not gene.place]
         branches = self._place.get(("branches", ()))
         start = [0] * len(self.genes)
         if branches is not None:
             start[branches] = int(np.argmax(self.genes[branches].choices))
         for branch in range(MAX_BRANCHES):
             varied = shared + [i for i in parts if self.genes[i].place == (branch,)]
-            for combination in itertools.product(*(range(len(self.genes[i].choices)) for i in varied)):
+            combinations = itertools.product(*(range(len(self.genes[i].choices)) for i in varied))
+            for combination in itertools.islice(combinations, MAX_CHECKED):
                 genome = list(start)
                 for index, choice in zip(varied, combination, strict=True):
                     genome[index] = choice
