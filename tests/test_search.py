@@ -416,6 +416,11 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("space.stem_width", {"choices": [8], "when": {"ffn": ["mlp"]}}, "'ffn' is not another dimension"),
         ("space.stem_width", {"choices": [8], "when": {"mlp_ratios": [9]}}, "9 is not among its choices"),
         ("space.stem_width", {"choices": [8], "when": {"widths": [8]}}, "'widths' has a value per branch"),
+        (
+            "space",
+            {"shortcut": ["des", "none"], "branches": {"choices": [2, 3], "when": {"shortcut": ["des"]}}},
+            "the number of branches can't have a condition",
+        ),
         ("objectives", {"macs": "lower"}, "objectives"),
         ("objectives.latency", "lower", "unknown objective 'latency'"),
         ("objectives.macs", "less", "objectives.macs"),

@@ -196,6 +196,8 @@ class SearchSpec(_Section):
             raise ValueError(f"space: {fixed} can't vary with predictors, whose images set it; remove it")
 
     def _check_condition(self, name: str, other: str) -> None:
+        if name == "branches":
+            raise ValueError("space.branches.when: the number of branches can't have a condition; remove it")
         if other == name or other not in self.space:
             raise ValueError(f"space.{name}.when: {other!r} is not another dimension of this space; name one of them")
         if self.space[other].when:
