@@ -506,9 +506,11 @@ def test_a_search_improves_predicted_latency(
     }  # fmt: skip
     file.write_text(json.dumps(fields))
     arguments = [str(file), "--out", str(tmp_path / "out"), "--jobs", "1"]
-    assert search_main(arguments) == 2
-    assert "device.json not found; measure one" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    for option in ([], ["--dry-run"]):
+        assert search_main([*arguments, *option]) == 2
+        assert "device.json not found; measure one" in capsys.readouterr().err and not (tmp_path / "out").exists()
     write_profile(path, profile)
+    assert search_main([*arguments, "--dry-run"]) == 0 and not (tmp_path / "out").exists()
     assert search_main(arguments) == 0
     search = Search("fast", search_from(fields), tmp_path / "out" / "fast")
     by_id: dict[str, HRViTConfig] = {}

@@ -73,9 +73,9 @@ def _run_and_show(asked: Search, options: argparse.Namespace, console: Console) 
         f"{budget.evaluations:,} networks each.",
         soft_wrap=True,
     )
+    check(asked, build=not options.dry_run)
     if options.dry_run:
         return 0
-    check(asked)
     with begun(asked) as hold:
         truth = _search(asked, hold, options.jobs, console)
         return _present(asked, truth, console)

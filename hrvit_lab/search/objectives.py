@@ -65,6 +65,16 @@ class Quantities:
             found[PREDICTED_LATENCY] = self._latency_ms(config)
         return tuple(found[key] if key in found else COSTS[key](counts) for key in self.keys)
 
+    def check(self, config: HRViTConfig) -> None:
+        """Compute the quantities of a network that need no images.
+
+        Raises:
+            ConfigError: if the profile is missing, or a quantity can't be computed for the network.
+        """
+        count(config, self._resolution)
+        if PREDICTED_LATENCY in self.keys:
+            self._latency_ms(config)
+
     def _latency_ms(self, config: HRViTConfig) -> float:
         from hrvit_lab.latency.predict import predict
 

@@ -112,15 +112,20 @@ class Truth:
     hypervolume: float
 
 
-def check(search: Search) -> None:
+def check(search: Search, build: bool = True) -> None:
     """Compute all quantities of the base and of one network, so that missing images, profiles and parts are found
     before the search.
 
+    Args:
+        build: False: only quantities for which no network is built.
     Raises:
         ConfigError: with the reason.
     """
     folder = search.own_folder if search.own_folder.exists() else None
     evaluator = Evaluator(search.space, folder)
+    evaluator.quantities.check(search.space.base)
+    if not build:
+        return
     evaluator.values(search.space.random(np.random.default_rng(0)))
     evaluator.values_of_base()
 

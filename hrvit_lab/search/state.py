@@ -60,6 +60,7 @@ class Evaluator:
         folder: where the scores of predictors are kept; None: in memory only.
 
     Attributes:
+        quantities: of the search, for a network.
         signs: 1 for an objective that should be low, -1 for one that should be high, (objectives,).
     """
 
@@ -67,7 +68,7 @@ class Evaluator:
         spec = space.spec
         self.space = space
         self._keys = spec.untrained
-        self._quantities = Quantities(self._keys, spec.resolution, spec.predictors, spec.profile, folder)
+        self.quantities = Quantities(self._keys, spec.resolution, spec.predictors, spec.profile, folder)
         known = [better for key, better in spec.objectives.items() if key in self._keys]
         self.signs = np.array([1.0 if better == "lower" else -1.0 for better in known])
         self._known: dict[Genome, tuple[float, ...]] = {}
@@ -90,12 +91,12 @@ class Evaluator:
         if genome not in self._known:
             if len(self._known) >= MAX_CACHED:
                 self._known.clear()
-            self._known[genome] = self._quantities(self.space.config(genome))
+            self._known[genome] = self.quantities(self.space.config(genome))
         return self._known[genome]
 
     def values_of_base(self) -> tuple[float, ...]:
         """The same of the base, which may be outside the space."""
-        return self._quantities(self.space.base)
+        return self.quantities(self.space.base)
 
 
 def advance(
