@@ -511,6 +511,10 @@ def test_a_search_improves_predicted_latency(
         assert "device.json not found; measure one" in capsys.readouterr().err and not (tmp_path / "out").exists()
     write_profile(path, profile)
     assert search_main([*arguments, "--dry-run"]) == 0 and not (tmp_path / "out").exists()
+    file.write_text(json.dumps({**fields, "space": {"attention": ["linear", "global"]}}))
+    assert search_main([*arguments, "--dry-run"]) == 2
+    assert "networks with attention = 'global' can't be searched: the profile has no" in capsys.readouterr().err
+    file.write_text(json.dumps(fields))
     assert search_main(arguments) == 0
     search = Search("fast", search_from(fields), tmp_path / "out" / "fast")
     by_id: dict[str, HRViTConfig] = {}

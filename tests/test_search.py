@@ -381,6 +381,48 @@ def test_shipped_searches_are_valid() -> None:
         assert Space(load_search(path)).size > 1
 
 
+def test_every_part_and_number_of_branches_is_checked_before_a_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base has 4 branches of stride 32 and classifies; other choices do not fit."""
+    scored = {
+        "objectives": {"macs": "lower", "zico": "higher"},
+        "predictors": {"data": {"name": "digits", "resolution": 32}},
+    }
+    for changes, said in (
+        ({"resolution": 32, "space": {"branches": [3, 5]}}, "branches = 5 can't be searched: resolution = 32×32"),
+        ({**scored, "space": {"branches": [3, 5]}}, "branches = 5 can't be searched: resolution = 32×32"),
+        (
+            {**scored, "space": {"head": ["pool", "segformer"]}},
+            "head = 'segformer' can't be searched: predictor 'zico'",
+        ),
+    ):
+        (tmp_path / "bad.yaml").write_text(json.dumps({**SMALL, **changes}))
+        assert main([str(tmp_path / "bad.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+        error = capsys.readouterr().err
+        assert f"space: networks with {said}" in error and error.count("\n") == 1
+
+
+def test_examples_have_every_part_once_also_those_with_a_condition() -> None:
+    space = space_of(
+        WIDE,
+        space={
+            **WIDE["space"],
+            "shortcut": {"choices": ["none", "des"], "when": {"ffn": ["mlp"]}},
+            "fusion": ["dense", "sparse"],
+        },
+    )
+    configs = {name: space.config(genome) for name, genome in space.examples().items()}
+    assert {config.num_branches for config in configs.values()} == {2, 3, 5}
+    assert {config.ffn[0] for config in configs.values()} == {"mixcfn", "mlp"}
+    assert {config.fusion for config in configs.values()} == {"dense", "sparse"}
+    assert {config.shortcut for config in configs.values()} == {"none", "des"}
+    for branch in range(5):
+        of_branch = {config.attention[branch] for config in configs.values() if config.num_branches > branch}
+        assert of_branch == {"cross_shaped", "window", "linear", "global"}
+    assert configs["shortcut = 'des'"].shortcut == "des" and configs["shortcut = 'des'"].ffn == ("mlp",) * 5
+
+
 def _with(key: str, value: Any) -> dict[str, Any]:
     """`SMALL` with a value at a dotted key."""
     fields = json.loads(json.dumps(SMALL))

@@ -361,6 +361,7 @@ def test_a_search_that_is_killed_gives_the_same_outcomes(tmp_path: Path) -> None
         ({"trainings": {"networks": 9, "train": {"train_limit": 3}}}, "leaves classes without an image"),
         ({"objectives": {"macs": "lower", "miou": "higher"}}, "metric 'miou' needs a recipe for segmentation"),
         ({"base": {**TINY.to_dict(), "head": "none"}}, "head = 'none'"),
+        ({"space": {"head": ["pool", "segformer"]}}, "head = 'segformer' does not classify whole images"),
     ],
 )
 def test_a_bad_search_file_is_one_sentence(

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, ConfigError, HRViTConfig, with_branches
+from hrvit_lab.config import MAX_BRANCHES, PER_BRANCH, TABLES, ConfigError, HRViTConfig, with_branches
+from hrvit_lab.config.text import shortened
 from hrvit_lab.search.spec import Dimension, SearchSpec
 from hrvit_lab.study.axes import AXES, apply
 
@@ -114,6 +115,32 @@ class Space:
         for indices in itertools.product(*(range(len(gene.choices)) for gene in self.genes)):
             if self.repaired(indices) == indices:
                 yield indices
+
+    def examples(self) -> dict[str, Genome]:
+        """Networks in which every number of branches and every part of the space occurs, by what was chosen.
+
+        Other choices are the first ones, and the number of branches the largest.
+        """
+        found: dict[Genome, str] = {}
+        for index, gene in enumerate(self.genes):
+            if gene.field not in (*TABLES, "branches"):
+                continue
+            where = f"{gene.field}[{gene.place[0]}]" if gene.place else gene.field
+            for choice, value in enumerate(gene.choices):
+                genome = self._first()
+                genome[index] = choice
+                for other, values in self._conditions[index]:
+                    meets = (i for i, chosen in enumerate(self.genes[other].choices) if chosen in values)
+                    genome[other] = next(meets, 0)
+                found.setdefault(self.repaired(genome), f"{where} = {shortened(value)}")
+        return {name: genome for genome, name in found.items()}
+
+    def _first(self) -> list[int]:
+        """The first choice of every gene, and most branches."""
+        genome = [0] * len(self.genes)
+        if (branches := self._place.get(("branches", ()))) is not None:
+            genome[branches] = int(np.argmax(self.genes[branches].choices))
+        return genome
 
     # -- which genes count -----------------------------------------------------------------------------------------
 
@@ -239,15 +266,11 @@ class Space:
         parts = [i for i, gene in enumerate(self.genes) if gene.field in ("attention", "ffn", "shortcut", "stem")]
         shared = [i for i in parts if not self.genes[i].place]
         shared += [i for i, gene in enumerate(self.genes) if gene.field in TOGETHER and not gene.place]
-        branches = self._place.get(("branches", ()))
-        start = [0] * len(self.genes)
-        if branches is not None:
-            start[branches] = int(np.argmax(self.genes[branches].choices))
         for branch in range(MAX_BRANCHES):
             varied = shared + [i for i in parts if self.genes[i].place == (branch,)]
             combinations = itertools.product(*(range(len(self.genes[i].choices)) for i in varied))
             for combination in itertools.islice(combinations, MAX_CHECKED):
-                genome = list(start)
+                genome = self._first()
                 for index, choice in zip(varied, combination, strict=True):
                     genome[index] = choice
                 self.config(self.repaired(genome))

@@ -66,12 +66,18 @@ class Quantities:
         return tuple(found[key] if key in found else COSTS[key](counts) for key in self.keys)
 
     def check(self, config: HRViTConfig) -> None:
-        """Compute the quantities of a network that need no images.
+        """Check that the quantities can be computed for a network, without building it.
 
         Raises:
-            ConfigError: if the profile is missing, or a quantity can't be computed for the network.
+            ConfigError: if the profile is missing, an input is too small for the network, or a part is not supported.
         """
         count(config, self._resolution)
+        if self.predictors:
+            from hrvit_lab.search.predictors.score import check_head
+
+            config.check_resolution(self._choice.data.resolution)
+            for key in self.predictors:
+                check_head(key, config)
         if PREDICTED_LATENCY in self.keys:
             self._latency_ms(config)
 

@@ -78,14 +78,15 @@ def run_trainings(search: Search, hold: Hold, jobs: int, watch: Watch, executor:
 
 
 def check_trainings(search: Search) -> None:
-    """Check that the base of a search can be trained here, and that the folder has no state of another search.
+    """Check that the base and each part of a search can be trained here, and that the folder has no state of another
+    search.
 
     Writes nothing.
 
     Raises:
         ConfigError: if data, device, head, metric or state do not fit.
     """
-    spec = study_of(search, {})
+    spec = study_of(search, search.space.examples())
     check_requirements(spec, expand(spec).variants)
     read_outer(search)
 

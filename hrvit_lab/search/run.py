@@ -113,8 +113,8 @@ class Truth:
 
 
 def check(search: Search, build: bool = True) -> None:
-    """Compute all quantities of the base and of one network, so that missing images, profiles and parts are found
-    before the search.
+    """Check before a search that its quantities can be computed: for the base, and for a network with each number of
+    branches and each part. All quantities of the base and of one network are computed.
 
     Args:
         build: False: only quantities for which no network is built.
@@ -124,6 +124,11 @@ def check(search: Search, build: bool = True) -> None:
     folder = search.own_folder if search.own_folder.exists() else None
     evaluator = Evaluator(search.space, folder)
     evaluator.quantities.check(search.space.base)
+    for name, genome in search.space.examples().items():
+        try:
+            evaluator.quantities.check(search.space.config(genome))
+        except ConfigError as error:
+            raise ConfigError(f"space: networks with {name} can't be searched: {error}") from None
     if not build:
         return
     evaluator.values(search.space.random(np.random.default_rng(0)))

@@ -86,10 +86,20 @@ def _check(key: str, model: nn.Module) -> None:
     reads = PREDICTORS[key].reads
     if reads == "blocks" and not isinstance(model, HRViT):
         raise ConfigError(f"predictor {key!r} supports HRViTs only, not {type(model).__name__}; {_others('blocks')}")
-    if reads == "labels" and isinstance(model, HRViT) and not _classifies(model.config):
+    if isinstance(model, HRViT):
+        check_head(key, model.config)
+
+
+def check_head(key: str, config: HRViTConfig) -> None:
+    """Check that a predictor supports the head of a network.
+
+    Raises:
+        ConfigError: if it reads labels, and the network does not classify whole images.
+    """
+    if PREDICTORS[key].reads == "labels" and not _classifies(config):
         raise ConfigError(
-            f"predictor {key!r} needs a network that classifies whole images, but its head is "
-            f"{model.config.head!r}; {_others('labels')}"
+            f"predictor {key!r} needs a network that classifies whole images, but its head is {config.head!r}; "
+            f"{_others('labels')}"
         )
 
 
