@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_predictors import TINY
 
-from hrvit_lab.config import ConfigError
+from hrvit_lab.config import ConfigError, HRViTConfig
+from hrvit_lab.cost.count import count
 from hrvit_lab.search.__main__ import main
+from hrvit_lab.search.archive import box
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
@@ -66,6 +69,22 @@ def test_a_score_that_is_not_finite_is_outside_the_constraints(monkeypatch: pyte
     monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", lambda *_: {"synflow": float("-inf")})
     scores = Evaluator(space)(list(space.all()))
     assert (scores.violation == 1).all() and (scores.objectives[:, 1] == 0).all()
+
+
+def test_a_score_that_is_not_finite_does_not_move_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks with MLPs have no score, the others 108 or 116; half of the difference is added on both sides."""
+
+    def scored(config: HRViTConfig, *_: Any) -> dict[str, float]:
+        return {"synflow": float("-inf") if config.ffn[0] == "mlp" else 100.0 + config.stem_width}
+
+    space = Search("x", search_from(FIELDS), Path()).space
+    monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", scored)
+    best, worst = box(space, Evaluator(space))
+    macs = [count(TINY.replace(stem_width=width), 32).macs for width in (8, 16)]
+    assert (best[1], worst[1]) == (-120, -104)
+    assert (best[0], worst[0]) == (1.5 * macs[0] - 0.5 * macs[1], 1.5 * macs[1] - 0.5 * macs[0])
+    monkeypatch.setattr("hrvit_lab.search.predictors.score.score_config", lambda *_: {"synflow": float("nan")})
+    assert np.isfinite(box(space, Evaluator(space))).all()
 
 
 @pytest.mark.parametrize(

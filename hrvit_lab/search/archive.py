@@ -55,10 +55,13 @@ def hypervolume(objectives: NDArray[np.float64], best: NDArray[np.float64], wors
 def box(space: Space, evaluate: Evaluate) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The box for the hypervolume: the smallest and largest values of random networks, widened by half.
 
-    It depends on the space alone, so that all methods and seeds are measured in the same box.
+    Networks whose scores are not finite do not count, unless there are no others. Networks outside the constraints do:
+    within tight constraints there may be too few for a range. The box depends on the space alone, so that all methods
+    and seeds are measured in the same box.
     """
     rng = np.random.default_rng(0)
-    values = evaluate([space.random(rng) for _ in range(SAMPLE)]).objectives
+    scores = evaluate([space.random(rng) for _ in range(SAMPLE)])
+    values = scores.objectives[scores.finite] if scores.finite.any() else scores.objectives
     low, high = values.min(axis=0), values.max(axis=0)
     margin = np.maximum((high - low) / 2, 1e-9)
     return low - margin, high + margin

@@ -29,10 +29,12 @@ class Scores(NamedTuple):
     Attributes:
         objectives: (networks, objectives).
         violation: how far each network is outside the constraints, (networks,); 0 inside.
+        finite: whether all scores of a network are finite, (networks,). Others count as a violation, and as 0.
     """
 
     objectives: NDArray[np.float64]
     violation: NDArray[np.float64]
+    finite: NDArray[np.bool_]
 
 
 Evaluate = Callable[[Sequence[Genome]], Scores]

@@ -76,7 +76,8 @@ class Evaluator:
     def __call__(self, genomes: Sequence[Genome]) -> Scores:
         """Objectives (lower is better) and violations of the constraints; a score that is not finite is one."""
         values = np.array([self.values(genome) for genome in genomes]).reshape(len(genomes), len(self._keys))
-        violation = (~np.isfinite(values)).sum(axis=1).astype(float)
+        finite = np.isfinite(values)
+        violation = (~finite).sum(axis=1).astype(float)
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         objectives = values[:, : len(self.signs)] * self.signs
         for key, bounds in self.space.spec.constraints.items():
@@ -84,7 +85,7 @@ class Evaluator:
             for limit, over in ((bounds.max, 1.0), (bounds.min, -1.0)):
                 if limit is not None:
                     violation += np.maximum(over * (value - limit), 0) / max(abs(limit), 1.0)
-        return Scores(objectives, violation)
+        return Scores(objectives, violation, finite.all(axis=1))
 
     def values(self, genome: Genome) -> tuple[float, ...]:
         """The quantities of the search, objectives first."""
