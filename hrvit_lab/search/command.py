@@ -160,8 +160,8 @@ def said(history: "pd.DataFrame", truth: Truth | None, volume: float, found: int
     if truth is not None:
         reached = 100 * volume / truth.hypervolume if truth.hypervolume else 100.0
         sentences.append(
-            f"All {truth.networks:,} networks of the space were enumerated: {len(truth.front):,} are on the true "
-            f"Pareto front. The runs together reach {reached:.2f} % of its hypervolume."
+            f"All {truth.networks:,} valid combinations of the space were enumerated: {len(truth.front):,} are on the "
+            f"true Pareto front. The runs together reach {reached:.2f} % of its hypervolume."
         )
     return sentences
 

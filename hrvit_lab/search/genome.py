@@ -1,8 +1,9 @@
 """A space of networks as integers: a genome has one index for every choice, and every genome is a valid network.
 
-A gene without effect (of a missing branch, or whose condition is not met) is 0. A width that is invalid with its head
-dim, ratio or parts is repaired to the nearest valid choices of its branch. A value that all branches share is not
-changed: a space in which it has no valid width in a branch is refused.
+A gene without effect (of a missing branch, or whose condition is not met) is 0. Two genomes may still be one network,
+for example with two head dims that are above the width. A width that is invalid with its head dim, ratio or parts is
+repaired to the nearest valid choices of its branch. A value that all branches share is not changed: a space in which it
+has no valid width in a branch is refused.
 """
 
 import itertools
@@ -63,7 +64,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Number of combinations of choices. It is at least the number of different networks."""
+        """Number of combinations of choices, valid or not."""
         return math.prod(len(gene.choices) for gene in self.genes)
 
     @cached_property
@@ -111,7 +112,7 @@ class Space:
         return self.repaired(rng.integers(0, self.lengths).tolist())
 
     def all(self) -> Iterator[Genome]:
-        """Every genome of a valid network, once."""
+        """Every genome of a valid network, once; some may be the same network."""
         for indices in itertools.product(*(range(len(gene.choices)) for gene in self.genes)):
             if self.repaired(indices) == indices:
                 yield indices

@@ -105,7 +105,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Truth:
-    """The result of enumerating a space: number of networks, Pareto set, and hypervolume of that set."""
+    """The result of enumerating a space: number of valid combinations, Pareto set, and hypervolume of that set."""
 
     networks: int
     front: list[Genome]

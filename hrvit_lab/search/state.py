@@ -35,7 +35,7 @@ class State:
 
     Attributes:
         generation: number of finished generations.
-        evaluations: number of evaluated networks, in whole generations. One that a later generation meets again counts
+        evaluations: number of evaluated genomes, in whole generations. One that a later generation meets again counts
             again.
         population: genomes of the last generation.
         archive: non-dominated genomes so far.
@@ -187,10 +187,10 @@ def _seconds(value: Any) -> float:
 
 
 def enumerate_all(space: Space, progress: Callable[[int], None] = lambda _: None) -> tuple[int, list[Genome], float]:
-    """All networks of a small space: their number, the Pareto set, and its hypervolume.
+    """All of a small space: the number of its genomes, the Pareto set, and its hypervolume.
 
     Args:
-        progress: called with the number of networks so far.
+        progress: called with the number of genomes so far.
     """
     score, archive, number = Evaluator(space), Archive(len(space.spec.objectives)), 0
     best, worst = box(space, score)
