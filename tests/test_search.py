@@ -31,6 +31,7 @@ from hrvit_lab.search.methods import METHODS
 from hrvit_lab.search.run import Search, begun, front_of, run, truth_of
 from hrvit_lab.search.spec import SearchSpec, load_search, search_from
 from hrvit_lab.search.state import Evaluator, State, advance, enumerate_all, read_state
+from hrvit_lab.study.files import study_name
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -324,6 +325,27 @@ def test_the_result_of_a_search_is_a_study_that_can_be_read_and_measured(ran: Pa
     assert rows["config_id"].tolist() == [search.space.config(genome).id for genome in genomes]
     again = run_study(ran / "out" / "small" / "study.yaml", out=tmp_path, settings={"metrics": ["activations"]})
     assert again.table["activations"].notna().all()
+    assert again.folder == tmp_path / "small"
+
+
+def test_studies_of_several_searches_have_their_names(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of their files are named study.yaml; one that is not in a folder of results keeps that name."""
+    for name, title in (("one", "First"), ("two", "Second")):
+        shutil.copytree(ran / "out" / "small", tmp_path / name)
+        text = (tmp_path / name / "study.yaml").read_text()
+        (tmp_path / name / "study.yaml").write_text(text.replace("title: Small", f"title: {title}"))
+        run_study(tmp_path / name / "study.yaml", out=tmp_path / "out", settings={"metrics": ["params"]})
+    assert [load_results(name, out=tmp_path / "out").spec.title for name in ("one", "two")] == ["First", "Second"]
+    out = shutil.copytree(ran / "out", tmp_path / "searched")
+    beside = run_study(out / "small" / "study.yaml", out=out, settings={"metrics": ["activations"]})
+    assert beside.folder == out / "small-2"
+    monkeypatch.chdir(tmp_path / "one")
+    assert study_name(Path("study.yaml")) == "one"
+    monkeypatch.chdir(tmp_path)
+    shutil.copy("one/study.yaml", "study.yaml")
+    assert study_name(Path("study.yaml")) == "study"
 
 
 def test_all_of_the_pareto_set_and_the_base_are_in_a_table(

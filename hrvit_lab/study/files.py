@@ -66,7 +66,12 @@ def list_files(folder: str) -> dict[str, Path]:
 
 
 def study_name(path: Path) -> str:
-    """The study's name, which is also the name of its results folder: the file name without suffix."""
+    """The study's name, which is also the name of its results folder: the file name without suffix.
+
+    The name of ``study.yaml`` in a folder of results is that of the folder.
+    """
+    if path.name == "study.yaml" and path.with_name("environment.json").exists():
+        return path.parent.resolve().name
     return path.name.removesuffix(".yaml").removesuffix(".yml")
 
 
