@@ -4,6 +4,7 @@ import csv
 import doctest
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from forked import Command
@@ -117,6 +119,8 @@ def test_a_training_writes_all_documented_files(undisturbed: Path) -> None:
     assert abs(100 * float(matrix.diagonal().sum()) / 360 - float(row["eval_top1"])) < 1e-9
     lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == STEPS and {"loss", "lr", "images_per_s"} <= lines[-1].keys()
+    resident = psutil.Process().memory_info().rss / 2**20
+    assert all(resident / 4 < line["memory_mib"] < 4 * resident for line in lines)
     drawn = (undisturbed / "curves.svg").read_text()
     assert f"best {result['best']['eval_top1']:.2f} at epoch 1" in drawn and "360 validation images" in drawn
     events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
@@ -125,9 +129,15 @@ def test_a_training_writes_all_documented_files(undisturbed: Path) -> None:
     assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in lines]
 
 
-def test_a_model_of_timm_is_trained_and_its_file_scored(folder: Path) -> None:
+def test_a_model_of_timm_is_trained_and_its_file_scored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal, with a progress bar
+    monkeypatch.setenv("COLUMNS", "200")
     settings = {"model__name": "timm:test_resnet", "data__train_limit": 32, "regularisation__ema": "false"}
     assert main(command("--out", "resnet", **settings)) == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert re.search(r"2/2 [\d,]+ images/s time left \S+ loss [\d.]+, lr [\de.-]+, [\d,]+ MiB", shown), shown
     result = json.loads((folder / "resnet" / "result.json").read_text())
     assert evaluate(["resnet", "--set", "run.workers=0"]) == 0
     scores = json.loads((folder / "resnet" / "evaluation" / "scores.json").read_text())

@@ -27,6 +27,7 @@ from hrvit_lab.train.engine import Engine
 from hrvit_lab.train.flags import RunOptions
 from hrvit_lab.train.loader import training_batches
 from hrvit_lab.train.loop import TrainingDiverged
+from hrvit_lab.train.memory import used_mib
 from hrvit_lab.train.recipe import AnyRecipe
 from hrvit_lab.train.recipe_sections import TIMM
 from hrvit_lab.train.run_folder import RunFolder, open_folder
@@ -138,10 +139,11 @@ class Watch:
         self.line_at = time.monotonic()
         self.bar = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TextColumn("time left"), TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[loss]}"),
+            TextColumn("time left"), TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[figures]}"),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task("training", total=plan.total_steps, completed=engine.step, rate="", loss="")
+        self.task = self.bar.add_task("training", total=plan.total_steps, completed=engine.step, rate="", figures="")
 
     @property
     def listener(self) -> training.Listener:
@@ -150,12 +152,12 @@ class Watch:
 
     def _step(self, step: int, loss: float, rate: float, seconds: float) -> None:
         images_per_s = self.plan.global_batch / seconds if seconds else 0.0
-        self.bar.update(self.task, completed=step, rate=f"{images_per_s:,.0f} images/s", loss=f"loss {loss:.3f}")
+        memory = used_mib(self.engine.device)
+        figures = f"loss {loss:.3f}, lr {rate:.2g}, {memory:,.0f} MiB"
+        self.bar.update(self.task, completed=step, rate=f"{images_per_s:,.0f} images/s", figures=figures)
         if time.monotonic() - self.line_at > LINE_EVERY_S or step == self.plan.total_steps:
             self.line_at = time.monotonic()
-            line = {"step": step, "loss": loss, "lr": rate, "images_per_s": images_per_s}
-            if self.engine.device.type == "cuda":
-                line["memory_mib"] = torch.cuda.max_memory_allocated(self.engine.device) / 2**20
+            line = {"step": step, "loss": loss, "lr": rate, "images_per_s": images_per_s, "memory_mib": memory}
             self.folder.add_line(line)
             self._track(step, line)
 

@@ -1,5 +1,6 @@
-"""A lower bound on the memory of a training step, checked before training starts."""
+"""Memory of a training: a lower bound for a step, checked before training starts, and what a process uses."""
 
+import psutil
 import torch
 
 from hrvit_lab.config import HRViTConfig
@@ -8,6 +9,7 @@ from hrvit_lab.cost.memory import peak_memory_bytes
 from hrvit_lab.environment import available_memory
 
 GIB = 2**30
+MIB = 2**20
 
 
 def least_bytes(config: HRViTConfig, resolution: tuple[int, int], batch_size: int) -> int:
@@ -23,6 +25,16 @@ def least_bytes(config: HRViTConfig, resolution: tuple[int, int], batch_size: in
 def free_bytes(device: torch.device) -> int:
     """Free memory of a CUDA device in bytes; for all other devices, of the machine."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
+def used_mib(device: torch.device) -> float:
+    """Memory of this process in MiB: on a CUDA device the maximum that torch allocated there, else the resident size.
+
+    It does not include the memory of the processes that load images.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    return float(psutil.Process().memory_info().rss / MIB)
 
 
 def too_large(config: HRViTConfig, resolution: tuple[int, int], batch_size: int, free: int) -> str:
