@@ -577,14 +577,15 @@ def train_on_three_images(rank: int, size: int, port: int, out: str) -> None:
             torch.save(engine.model.state_dict(), out)
 
 
-def run_processes(size: int, folder: Path, work: Callable[..., None] = train_and_score) -> dict[str, Any]:
-    """The processes are forked by a server that has loaded torch once."""
+def run_processes(size: int, folder: Path, work: Callable[..., None] = train_and_score, *more: str) -> dict[str, Any]:
+    """The processes are forked by a server that has loaded torch once. Each calls ``work(rank, size, port, out,
+    *more)``."""
     context = forked.server()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = folder / "out.pt"
-    processes = [context.Process(target=work, args=(rank, size, port, str(out))) for rank in range(size)]
+    processes = [context.Process(target=work, args=(rank, size, port, str(out), *more)) for rank in range(size)]
     for process in processes:
         process.start()
     for process in processes:
