@@ -24,7 +24,7 @@ from hrvit_lab import create_model, load_checkpoint
 from hrvit_lab.data.__main__ import main as data
 from hrvit_lab.evaluate.__main__ import main as evaluate
 from hrvit_lab.train.__main__ import main
-from hrvit_lab.train.data.samples import open_samples
+from hrvit_lab.train.data.samples import Samples, open_samples
 
 SIZE = (40, 56)
 
@@ -130,6 +130,7 @@ def test_every_layout_is_checked_trained_resumed_and_scored(
     matrix = [[int(cell) for cell in row[1:]] for row in rows]
     rows_scored = SIZE[0] if layout == "oxford_pets_masks" else SIZE[0] - 3  # elsewhere the stripe is ignored
     assert sum(map(sum, matrix)) == 3 * rows_scored * SIZE[1]
+    assert matrix == of_files(said, open_samples(layout, "val", tmp_path / "data"))
     page = (said / "overlays.html").read_text()
     assert page.count("<img") == 3 * 4 and "mIoU" in page
     if layout == "mask_folder":
@@ -168,6 +169,22 @@ def test_a_model_of_timm_is_trained_and_scored_as_a_segmenter(tmp_path: Path, mo
     scores = json.loads((tmp_path / "whole" / "evaluation" / "scores.json").read_text())
     best = json.loads((tmp_path / "whole" / "result.json").read_text())["best"]
     assert scores["miou"] == best["eval_miou"] and scores["n_seen"] == 3
+
+
+def of_files(folder: Path, samples: Samples) -> list[list[int]]:
+    """The confusion matrix of the label maps in the files, pixel by pixel."""
+    with open(folder / "predictions.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [samples.name(index) for index in range(len(samples))]
+    counts = [[0] * len(samples.class_names) for _ in samples.class_names]
+    for index, row in enumerate(rows):
+        with Image.open(folder / row["file"]) as image:
+            assert image.mode == "L"
+            labels = np.array(image)
+        for truth, label in zip(np.array(samples[index][1]).flat, labels.flat, strict=True):
+            if truth != 255:
+                counts[truth][label] += 1
+    return counts
 
 
 def by_hand(folder: Path, matrix: list[list[int]]) -> float:

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint with the settings of a recipe; writes scores, predictions and overlays."""
 
 import argparse
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -33,6 +35,10 @@ from hrvit_lab.train.run_folder import as_json
 from hrvit_lab.train.tasks import Evaluation
 
 MAX_OVERLAYS = 24
+LABEL_MAPS = "predictions"
+"""Folder of the predicted label maps."""
+COLUMNS = {"classification": ("index", "name", "truth", "prediction"), "segmentation": ("index", "name", "file")}
+"""Columns of ``predictions.csv`` by task."""
 FILES = ("scores.json", "per_class.csv", "confusion_matrix.csv", "predictions.csv", "overlays.html")
 
 
@@ -52,7 +58,6 @@ def evaluate(options: argparse.Namespace) -> int:
         model, _ = assemble.make_model(recipe, len(samples.class_names))
         report = load_checkpoint(model, weights, ema=options.ema)
         model = model.to(device).eval()
-        kept = Kept(recipe, samples)
         console = cli.console(soft_wrap=True, quiet=not ranks.first)
         console.print(f"{weights}: {report}; {len(samples):,} images of {recipe.data.name} on {device}")
         own = (len(samples) - ranks.rank + ranks.size - 1) // ranks.size
@@ -60,11 +65,14 @@ def evaluate(options: argparse.Namespace) -> int:
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         task = bar.add_task("evaluating", total=own)
 
-        def seen(images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
-            kept.add(images, targets, predictions, indices)
-            bar.advance(task, len(indices))
-
         with results_folder(options, weights) if ranks.first else nullcontext() as out:
+            [folder] = ranks.gathered([] if out is None else [out])
+            kept = Kept(recipe, samples, folder)
+
+            def seen(images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
+                kept.add(images, targets, predictions, indices)
+                bar.advance(task, len(indices))
+
             with bar:
                 result = assemble.score(recipe, model, samples, ranks, seen)
             kept.predictions = sorted(ranks.gathered(kept.predictions))
@@ -159,11 +167,16 @@ def without_weights(recipe: AnyRecipe) -> AnyRecipe:
 
 
 class Kept:
-    """Predictions of all images (of this process, until they are gathered), and the first images for overlays."""
+    """Predictions of all images (of this process, until they are gathered), and the first images for overlays.
 
-    def __init__(self, recipe: AnyRecipe, samples: Samples) -> None:
-        self.recipe, self.samples = recipe, samples
-        self.predictions: list[tuple[int, str, str, str]] = []
+    Attributes:
+        predictions: rows of ``predictions.csv``. A label map is a file in ``LABEL_MAPS`` of the folder of the results,
+            which is written when it is added.
+    """
+
+    def __init__(self, recipe: AnyRecipe, samples: Samples, folder: Path) -> None:
+        self.recipe, self.samples, self.folder = recipe, samples, folder
+        self.predictions: list[tuple[Any, ...]] = []
         self.overlays: list[Overlay] = []
 
     def add(self, images: Tensor, targets: Tensor, predictions: Tensor, indices: Tensor) -> None:
@@ -173,6 +186,10 @@ class Kept:
             for index, truth, guess in zip(indices.tolist(), targets.tolist(), predictions.tolist(), strict=True):
                 self.predictions.append((index, self.samples.name(index), names[truth], names[guess]))
             return
+        for guess, index in zip(predictions, indices.tolist(), strict=True):
+            file = f"{LABEL_MAPS}/{index:06d}.png"  # an image's name may be no name of a file
+            write_label_map(self.folder / file, guess.numpy())
+            self.predictions.append((index, self.samples.name(index), file))
         room = MAX_OVERLAYS - len(self.overlays)
         for x_CHW, truth, guess, index in zip(images[:room], targets, predictions, indices.tolist(), strict=False):
             shown = self._pixels(x_CHW, (truth.shape[0], truth.shape[1]))
@@ -183,6 +200,14 @@ class Kept:
         mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (self.recipe.data.mean, self.recipe.data.std))
         image = F.interpolate((x_CHW * std + mean)[None], size, mode="bilinear", antialias=True)[0]
         return (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+def write_label_map(path: Path, labels_HW: np.ndarray) -> None:
+    """Write the labels, 0 … 254, as the pixels of a grey PNG."""
+    content = io.BytesIO()
+    Image.fromarray(labels_HW.astype(np.uint8)).save(content, "PNG")
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, content.getvalue())
 
 
 def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights: Path, device: torch.device) -> None:
@@ -206,9 +231,8 @@ def write(out: Path, result: Evaluation, kept: Kept, recipe: AnyRecipe, weights:
     write_csv(out / "per_class.csv", rows)
     if matrix := result.matrix_rows(names):
         write_csv(out / "confusion_matrix.csv", matrix)
-    if recipe.task == "classification":
-        write_csv(out / "predictions.csv", [("index", "name", "truth", "prediction"), *kept.predictions])
-    else:
+    write_csv(out / "predictions.csv", [COLUMNS[recipe.task], *kept.predictions])
+    if recipe.task == "segmentation":
         network = weights.parent.name if weights.name in RUN_WEIGHTS else weights.name
         title = f"{network} on {recipe.data.name}: mIoU {result.scores['miou']:.2f} %"
         write_atomically(out / "overlays.html", page(title, kept.overlays, names))
