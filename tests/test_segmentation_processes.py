@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 from test_engine import SMALL, prepare, run_processes
+from test_recipe_training import TINY
+from test_segmentation_training import make_pairs, settings
+from test_several_processes import run_two
 from torch import Tensor, nn
 
+from hrvit_lab.evaluate.__main__ import main as evaluate
 from hrvit_lab.network.build import build
+from hrvit_lab.train.__main__ import main
 from hrvit_lab.train.datasets import Task
 from hrvit_lab.train.distributed import joined
 from hrvit_lab.train.engine import Engine, EngineOptions
@@ -92,3 +97,17 @@ def test_several_processes_segment_like_one(head: str, tmp_path: Path) -> None:
     pixels = sum(int((mask != 255).sum()) for _, mask in Scenes(23, SIZES).scenes)
     assert torch.equal(together["matrix"], alone["matrix"]) and alone["matrix"].sum() == pixels
     assert together["scores"] == alone["scores"]
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_label_maps_of_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pairs(tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(TINY + "segformer_width: 8\n")
+    monkeypatch.chdir(tmp_path)
+    changes = settings({"data.name": "mask_folder", "schedule.iterations": 1, "evaluation.every_iterations": 1})
+    assert main(["ade20k_segformer", "--data", "data", "--out", "whole", "--set", changes]) == 0
+    command = ["whole", "--data", "data", "--set", "run.workers=0,evaluation.base_size_px=null", "--out"]
+    assert evaluate([*command, "one"]) == 0
+    assert run_two("hrvit_lab.evaluate", *command, "two") == [(0, ""), (0, "")]
+    one, two = ({path.name: path.read_bytes() for path in Path(name).rglob("*.[pc]*")} for name in ("one", "two"))
+    assert one == two and sorted(name for name in one if name.endswith(".png")) == [f"{i:06d}.png" for i in range(3)]
