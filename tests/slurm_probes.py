@@ -40,6 +40,11 @@ def accuracy(asked: ProbeInput) -> dict[str, Any]:
     return light_worker.accuracy(asked)
 
 
+def stopped(asked: ProbeInput) -> dict[str, Any]:
+    """As a training that a search stops after its first epoch, for even seeds."""
+    return accuracy(asked) | ({"stopped_epoch": 1} if asked.seed % 2 == 0 else {})
+
+
 def latency(asked: ProbeInput) -> dict[str, Any]:
     return {"latency_ms": light_worker.figure(asked), "throughput_img_s": 1.0}
 

@@ -51,19 +51,19 @@ def test_the_commands_from_a_laptop_to_a_cluster_run(
     import fake_slurm
     import slurm_probes
 
-    from hrvit_lab.study import requirements, sweep
+    from hrvit_lab.study import engine, requirements, sweep
     from hrvit_lab.study.__main__ import main
     from hrvit_lab.study.executors import slurm
 
     def interrupt(self: object, seconds: float) -> None:
         raise KeyboardInterrupt
 
-    conditions = sweep.environment
+    conditions = engine.environment
     monkeypatch.setattr(sweep, "PROBES", {**sweep.PROBES, "latency": slurm_probes.latency})
-    monkeypatch.setattr(sweep, "on_node", lambda trials, options, *others, **more: (conditions("cpu"), options))
+    monkeypatch.setattr(engine, "on_node", lambda trials, options, *others, **more: (conditions("cpu"), options))
     monkeypatch.setattr(requirements, "find_device", lambda name: None)
     monkeypatch.setattr(requirements, "hardware", lambda name: "a GPU")
-    monkeypatch.setattr(sweep, "environment", lambda device: {**conditions("cpu"), "hardware": device})
+    monkeypatch.setattr(engine, "environment", lambda device: {**conditions("cpu"), "hardware": device})
     monkeypatch.setattr(slurm.Clock, "sleep", interrupt)
     (folder := tmp_path / "cluster").mkdir()
     (folder / "hold").touch()

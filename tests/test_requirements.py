@@ -137,7 +137,7 @@ def test_a_root_is_not_read_when_nothing_trains(
     def fail(*_: object) -> str:
         raise AssertionError("the root was read")
 
-    monkeypatch.setattr("hrvit_lab.study.sweep.files_digest", fail)
+    monkeypatch.setattr("hrvit_lab.study.engine.files_digest", fail)
     arguments = [str(study), "--metrics", "params", "--set", f"data.name=folder,data.root={tmp_path}", "--dry-run"]
     assert main(arguments) == 0
     with pytest.raises(AssertionError, match="the root was read"):

@@ -21,7 +21,7 @@ from hrvit_lab.cost.count import count
 from hrvit_lab.search.__main__ import main
 from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.halving import STOPPED, Curve, HalvedStore, limits, train_until
-from hrvit_lab.search.outer import Outer, best_of, read_outer, run_trainings
+from hrvit_lab.search.outer import Outer, best_of, engine_of, read_outer, run_trainings
 from hrvit_lab.search.propose import Proposal, Told, propose
 from hrvit_lab.search.run import Search, begun
 from hrvit_lab.search.spec import search_from
@@ -108,7 +108,7 @@ def search_in(folder: Path, fields: Mapping[str, Any] = FIELDS) -> Search:
 
 def finished(search: Search, stop_after: int | None = None) -> Outer:
     with begun(search) as hold:
-        return run_trainings(search, hold, 1, Silent(stop_after), executor="inline")
+        return run_trainings(search, hold, engine_of(search, jobs=0), Silent(stop_after))
 
 
 # -- proposals ---------------------------------------------------------------------------------------------------------

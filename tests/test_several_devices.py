@@ -10,7 +10,7 @@ import pytest
 from test_study_runner import NANO, Notes
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.study import requirements, runner, sweep
+from hrvit_lab.study import engine, requirements, runner
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.groups import ProbeInput
 from hrvit_lab.study.spec import Spec
@@ -95,7 +95,7 @@ def test_the_command_plans_for_the_kind_and_runs_on_each(
     for module in (requirements,):
         monkeypatch.setattr(module, "find_device", lambda name: None)
         monkeypatch.setattr(module, "hardware", lambda device: "a GPU")
-    monkeypatch.setattr(sweep, "environment", lambda device: {"hardware": "a GPU", "versions": {"torch": "2"}})
+    monkeypatch.setattr(engine, "environment", lambda device: {"hardware": "a GPU", "versions": {"torch": "2"}})
     study = STUDY | {"metrics": ["top1"], "seeds": [0, 1, 2]}
     Path("mine.yaml").write_text(json.dumps(study))
     assert main(["mine.yaml", "--device", "cuda:0,cuda:1"]) == 0

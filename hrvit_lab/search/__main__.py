@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hrvit_lab import cli
 from hrvit_lab.search.predictors import PREDICTORS
+from hrvit_lab.study.engine_options import add_device, add_executor
 from hrvit_lab.train.datasets import IN_MEMORY
 
 EXAMPLES = """\
@@ -14,6 +15,7 @@ examples:
   hrvit-lab search cpu_nano
   hrvit-lab search cpu_nano --dry-run
   hrvit-lab search mine.yaml --evaluations 50000 --seeds 0,1,2
+  hrvit-lab search segmenter_budget --executor slurm --gres gpu:1 --device cuda --time 2:00:00
   hrvit-lab search score hrvit_nano mit_b0 --predictors zico,naswot
   hrvit-lab search quality predictor_quality
   hrvit-lab search supernet nano_by_zico predictor_quality
@@ -98,6 +100,8 @@ def parser() -> cli.Parser:
         "--jobs", type=cli.whole(1, 1024), metavar="N", help="number of processes (default: one per CPU core)"
     )
     parser.add_argument("--dry-run", action="store_true", help="check the search and show its size; run nothing")
+    add_device(parser, "trainings", "that of the search file")
+    add_executor(parser)
     return parser
 
 

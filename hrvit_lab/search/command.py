@@ -27,7 +27,8 @@ from hrvit_lab.search.run import (
     write_front,
     write_history,
 )
-from hrvit_lab.search.spec import load_search, search_from
+from hrvit_lab.search.spec import SearchSpec, load_search, search_from
+from hrvit_lab.study.engine_options import device_of, slurm_of
 from hrvit_lab.study.executors import WorkerUnable
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.files import study_name
@@ -113,8 +114,27 @@ def prepare(options: argparse.Namespace) -> Search:
     if changes:
         fields = spec.model_dump(mode="json")
         spec = search_from({**fields, "budget": {**fields["budget"], **changes}}, "--evaluations and --seeds")
+    spec = _on_device(spec, options)
     name = study_name(path)
     return Search(name, spec, options.out / name)
+
+
+def _on_device(spec: SearchSpec, options: argparse.Namespace) -> SearchSpec:
+    """The search with the device of the command line.
+
+    Raises:
+        ConfigError: if device or executor do not fit a search without trainings, or an option is invalid.
+    """
+    device, slurm = device_of(options), slurm_of(options)
+    if spec.trainings is None and (device or slurm):
+        raise ConfigError(
+            f"--{'device' if device else 'executor'} is for searches with trainings; remove it, since this search "
+            "computes on the CPU of this machine"
+        )
+    if device is None:
+        return spec
+    fields = spec.model_dump(mode="json")
+    return search_from({**fields, "trainings": {**fields["trainings"], "device": device}}, "--device")
 
 
 def _present(asked: Search, truth: Truth | None, console: Console) -> int:

@@ -12,12 +12,10 @@ from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.run import Search
 from hrvit_lab.study.files import spec_from, study_in_memory
 from hrvit_lab.study.reporting import gather, plan_under
-from hrvit_lab.study.requirements import trains
 from hrvit_lab.study.results import STUDY_FILE
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
-from hrvit_lab.train.data.image_folders import files_digest
 
 if TYPE_CHECKING:
     from hrvit_lab.study.results import Results
@@ -45,7 +43,7 @@ def study_of(search: Search, genomes: Mapping[str, Genome]) -> Spec:
         "resolution": list(search.spec.resolution),
     }  # fmt: skip
     if search.spec.trainings is not None:
-        parts = ("seeds", "data", "train", "recipe", "trial_timeout_s")
+        parts = ("seeds", "data", "train", "recipe", "device", "trial_timeout_s")
         fields |= search.spec.trainings.model_dump(mode="json", include=set(parts), exclude_none=True)
     if pair := _tradeoff(search):
         fields["tradeoff"] = pair
@@ -60,15 +58,16 @@ def changed_fields(space: Space, genome: Genome) -> dict[str, Any]:
     return plain
 
 
-def conditions_of(spec: Spec, here: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment of a study's trials: that of this machine, with the digest of the training files."""
-    return dict(here) | {"data_files": files_digest(spec.data_root) if trains(spec) else ""}
+def results_of(
+    search: Search, genomes: Mapping[str, Genome], conditions: Mapping[str, Any] | None = None
+) -> "tuple[Results, list[tuple[str, str]]]":
+    """The results of that study, and the failed trials. Costs are computed; trainings are read from the store.
 
-
-def results_of(search: Search, genomes: Mapping[str, Genome]) -> "tuple[Results, list[tuple[str, str]]]":
-    """The results of that study, and the failed trials. Costs are computed; trainings are read from the store."""
+    Args:
+        conditions: the environment of the trainings; None: there are none.
+    """
     spec = study_of(search, genomes)
-    conditions = conditions_of(spec, environment("cpu")) | {STUDY_FILE: study_in_memory(spec)}
+    conditions = {**(conditions or environment("cpu")), STUDY_FILE: study_in_memory(spec)}
     expansion = expand(spec)
     planned = plan_under(conditions, spec, expansion)
     return gather(search.folder, spec, expansion, planned, Store(search.folder.parent), conditions)

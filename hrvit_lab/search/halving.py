@@ -5,9 +5,10 @@ A stopped training is no trial of a study: its record is in the folder of the se
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from hrvit_lab.files import write_atomically
 from hrvit_lab.study.groups import Figures, ProbeInput
@@ -96,6 +97,18 @@ class HalvedStore(Store):
     def __init__(self, out: Path, folder: Path) -> None:
         super().__init__(out)
         self._stopped = folder
+
+    def absolute(self) -> Self:
+        """The same store, for processes with another working folder."""
+        found = super().absolute()
+        found._stopped = self._stopped.absolute()
+        return found
+
+    def names(self) -> set[str]:
+        """The names of all files, those of stopped trainings included."""
+        with contextlib.suppress(FileNotFoundError):
+            return super().names() | set(os.listdir(self._stopped))
+        return super().names()
 
     def load(self, key: str) -> dict[str, Any] | None:
         """The outcome of a trial; of a stopped one if there is no other."""

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hrvit_lab.config import ConfigError
-from hrvit_lab.environment import environment
 from hrvit_lab.files import MIB, read_bounded, write_atomically, write_csv
 from hrvit_lab.search.archive import Archive
-from hrvit_lab.search.front import conditions_of, study_of
+from hrvit_lab.search.front import study_of
 from hrvit_lab.search.genome import Genome
 from hrvit_lab.search.halving import STOPPED, Curve, HalvedStore, limits, train_until
 from hrvit_lab.search.hold import Hold
@@ -25,7 +24,7 @@ from hrvit_lab.search.propose import Proposal, Told, propose
 from hrvit_lab.search.run import Search
 from hrvit_lab.search.state import Evaluator
 from hrvit_lab.search.trainings import Trainings
-from hrvit_lab.study import runner
+from hrvit_lab.study.engine import Engine, choose_engine
 from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.reporting import plan_under
 from hrvit_lab.study.requirements import check_requirements
@@ -63,42 +62,41 @@ class Outer:
     proposed: list[Proposal] = field(default_factory=list)
 
 
-def run_trainings(search: Search, hold: Hold, jobs: int, watch: Watch, executor: str = "local") -> Outer:
+def run_trainings(search: Search, hold: Hold, engine: Engine, watch: Watch) -> Outer:
     """Propose and train until the search has its number of networks, or the space has no more.
 
     Args:
         hold: on the search, from `hrvit_lab.search.run.begun`.
-        jobs: number of trainings at the same time.
-        executor: a key of `hrvit_lab.study.executors.EXECUTORS`.
+        engine: of the trainings, from `engine_of`.
     Raises:
-        ConfigError: if a network can't be trained here, or another process has taken over this search.
+        ConfigError: if a network can't be trained there, or another process has taken over this search.
+        WorkerUnable: if no worker or job can start.
         KeyboardInterrupt: on Ctrl-C; finished trainings are kept.
     """
-    return _Loop(search, hold, jobs, watch, executor).run()
+    return _Loop(search, hold, engine, watch).run()
 
 
-def check_trainings(search: Search) -> None:
-    """Check that the base and each part of a search can be trained here, and that the folder has no state of another
-    search.
+def engine_of(search: Search, jobs: int | None = None, **options: Any) -> Engine:
+    """Where the trainings of a search run. Checks that its base and each part can be trained there, and that the folder
+    has no state of another search.
 
-    Writes nothing.
-
+    Args:
+        jobs, options: as in `choose_engine`, which says what it writes.
     Raises:
-        ConfigError: if data, device, head, metric or state do not fit.
+        ConfigError: if data, device, head, metric, state or an option do not fit.
     """
     spec = study_of(search, search.space.examples())
-    check_requirements(spec, expand(spec).variants)
     read_outer(search)
+    return choose_engine(spec, expand(spec).variants, search.folder.parent, jobs, **options)
 
 
 class _Loop:
-    def __init__(self, search: Search, hold: Hold, jobs: int, watch: Watch, executor: str) -> None:
+    def __init__(self, search: Search, hold: Hold, engine: Engine, watch: Watch) -> None:
         assert search.spec.trainings is not None
-        self.search, self.hold, self.jobs, self.watch, self.executor = search, hold, jobs, watch, executor
+        self.search, self.hold, self.engine, self.watch = search, hold, engine, watch
         self.trainings: Trainings = search.spec.trainings
         self.store = HalvedStore(search.folder.parent, search.own_folder / "stopped")
         self.evaluator = Evaluator(search.space, search.own_folder)
-        self.conditions = environment("cpu")
         self.state = read_outer(search) or Outer()
 
     def run(self) -> Outer:
@@ -138,16 +136,12 @@ class _Loop:
         named = {f"network {number}": proposal.genome for number, proposal in enumerate(proposals, first)}
         spec = study_of(self.search, named)
         expansion = expand(spec)
-        check_requirements(spec, expansion.variants)
-        conditions = conditions_of(spec, self.conditions)
-        planned = plan_under(conditions, spec, expansion)
+        check_requirements(spec, expansion.variants, here=self.engine.slurm is None)
+        planned = plan_under(self.engine.conditions, spec, expansion)
         pending = [trial for trial in in_order(planned) if self.store.load(trial.key) is None]
         if pending:
             with self.watch(pending, len(self.state.outcomes)) as watcher:
-                runner.run(
-                    pending, self.store, self._probes(), watcher, jobs=self.jobs,
-                    timeout_s=spec.trial_timeout_s, environment=conditions, executor=self.executor,
-                )  # fmt: skip
+                self.engine.run(pending, self.store, self._probes(), watcher, timeout_s=spec.trial_timeout_s)
         dropped = {drop.name: drop.reason for drop in expansion.dropped}
         return [
             self._outcome(proposal, planned.get(name, []), dropped.get(name, ""))
@@ -200,7 +194,7 @@ class _Loop:
         if not named:
             return []
         spec = study_of(self.search, named)
-        planned = plan_under(conditions_of(spec, self.conditions), spec, expand(spec))
+        planned = plan_under(self.engine.conditions, spec, expand(spec))
         found = []
         for name, genome in named.items():
             for trial in planned.get(name, ()):

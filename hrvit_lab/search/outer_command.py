@@ -8,9 +8,10 @@ from rich.console import Console
 from hrvit_lab import cli
 from hrvit_lab.search.front import results_of
 from hrvit_lab.search.hold import Hold
-from hrvit_lab.search.outer import Outcome, best_of, check_trainings, run_trainings, write_trainings
+from hrvit_lab.search.outer import Outcome, best_of, engine_of, run_trainings, write_trainings
 from hrvit_lab.search.run import Search, begun, check
-from hrvit_lab.study.executors.host import choose_jobs
+from hrvit_lab.study.engine import Engine
+from hrvit_lab.study.engine_options import devices_of, slurm_of
 from hrvit_lab.study.folder import write_inputs
 from hrvit_lab.study.progress import Display
 from hrvit_lab.study.reporting import present
@@ -33,29 +34,30 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
         soft_wrap=True,
     )
     check(asked)
-    check_trainings(asked)
+    engine = engine_of(
+        asked, options.jobs, devices=devices_of(options), slurm=slurm_of(options), ask=not options.dry_run
+    )
     if options.dry_run:
         return 0
     with begun(asked) as hold:
-        return _train(asked, hold, options.jobs, console)
+        return _train(asked, hold, engine, console)
 
 
-def _train(asked: Search, hold: Hold, requested: int | None, console: Console) -> int:
+def _train(asked: Search, hold: Hold, engine: Engine, console: Console) -> int:
     trainings = asked.spec.trainings
     assert trainings is not None
-    jobs, fewer = choose_jobs(requested, "cpu", 1 if trainings.recipe is None else trainings.recipe.processes)
-    if fewer:
-        cli.complain(fewer)
+    if engine.fewer_jobs:
+        cli.complain(engine.fewer_jobs)
     store = Store(asked.folder.parent)
 
     def watch(pending: Sequence[Trial], finished: int) -> Display:
         console.print(f"{finished} of {trainings.networks} networks are finished.")
-        return Display(pending, durations(store, list(pending), {}), jobs, console)
+        return Display(pending, durations(store, list(pending), {}), engine.jobs, console)
 
-    state = run_trainings(asked, hold, jobs, watch)
+    state = run_trainings(asked, hold, engine, watch)
     write_trainings(asked, state.outcomes)
     best = best_of(asked, state.outcomes)
-    results, failed = results_of(asked, best)
+    results, failed = results_of(asked, best, engine.conditions)
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
     console.print(said(state.outcomes, len(best)), soft_wrap=True)

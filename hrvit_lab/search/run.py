@@ -89,6 +89,8 @@ class Search:
             del fields["trainings"]
         else:
             del fields["trainings"]["networks"], fields["budget"]
+            if fields["trainings"]["device"] == "cpu":
+                del fields["trainings"]["device"]  # searches began before there was a choice
             if (recipe := fields["trainings"]["recipe"]) and recipe["processes"] == 1:
                 del recipe["processes"]  # searches began before there were several
         return hashlib.sha256(json.dumps([VERSION, fields], sort_keys=True).encode()).hexdigest()[:16]

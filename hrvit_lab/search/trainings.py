@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.recipe_choice import RecipeChoice
-from hrvit_lab.study.spec import MAX_TRIALS, DataChoice
+from hrvit_lab.study.spec import MAX_TRIALS, DataChoice, DeviceName
 from hrvit_lab.train.options import TrainOptions
 
 PREDICTED_LATENCY = "predicted_latency_ms"
@@ -56,7 +56,7 @@ class Trainings(_Section):
             same time; the result does not depend on the number of processes.
         seed: of the sampler.
         seeds: of the trainings; objectives are means over them.
-        data, train, recipe: of the trainings, as in a study file.
+        data, train, recipe, device: of the trainings, as in a study file.
         halving: None: all trainings run to the end.
         trial_timeout_s: time limit of a training in seconds.
     """
@@ -69,6 +69,7 @@ class Trainings(_Section):
     data: DataChoice = DataChoice()
     train: TrainOptions = TrainOptions()
     recipe: RecipeChoice | None = None
+    device: DeviceName = "cpu"
     halving: Halving | None = None
     trial_timeout_s: float = Field(1800, gt=0, le=7 * 24 * 3600)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrvit_lab import cli
+from hrvit_lab.study.engine_options import add_device, add_executor
 
 EXAMPLES = """\
 examples:
@@ -91,11 +92,7 @@ def parser() -> cli.Parser:
         metavar="0,1,2",
         help="seeds of the trainings, separated by commas (default: those of the study file)",
     )
-    parser.add_argument(
-        "--device", type=cli.listed(cli.device), metavar="D",
-        help="device for training and latency: cpu, cuda, cuda:N (default: that of the study file); several GPUs share "
-        "the trials: cuda:0,cuda:1",
-    )  # fmt: skip
+    add_device(parser, "training and latency", "that of the study file")
     _add_out(parser)
     parser.add_argument(
         "--jobs",
@@ -113,7 +110,7 @@ def parser() -> cli.Parser:
         metavar="GROUP,…",
         help="measure these groups again and replace the kept trials: latency, memory, accuracy, segmentation",
     )
-    _add_slurm(parser)
+    add_executor(parser)
     return parser
 
 
@@ -141,27 +138,6 @@ def report_parser() -> cli.Parser:
         "--into", type=cli.path, metavar="DIR", help="folder to write to (default: the folder of the study in --out)"
     )
     return parser
-
-
-def _add_slurm(parser: cli.Parser) -> None:
-    parser.add_argument(
-        "--executor", type=cli.one_of(("local", "slurm"), "executor"), default="local", metavar="NAME",
-        help="local: processes of this machine; slurm: jobs of a cluster, submitted from its login node "
-        "(default: local)",
-    )  # fmt: skip
-    slurm = parser.add_argument_group("jobs of Slurm")
-    slurm.add_argument("--partition", metavar="NAME", help="partition of the jobs (default: the cluster's)")
-    slurm.add_argument("--gres", metavar="GRES", help="generic resources of a job, such as gpu:1 (default: none)")
-    slurm.add_argument("--time", metavar="LIMIT", help="time limit of a job: minutes, H:MM:SS, D-HH (default: 60)")
-    slurm.add_argument(
-        "--array-parallelism", type=cli.whole(1, 100_000), metavar="N", help="jobs at the same time (default: 100)"
-    )
-    slurm.add_argument("--mem", metavar="SIZE", help="memory of a job, such as 8G (default: the cluster's)")
-    slurm.add_argument("--account", metavar="NAME", help="account of the jobs (default: the user's)")
-    slurm.add_argument(
-        "--slurm", action="append", default=[], metavar="KEY=VALUE",
-        help="any other option of sbatch, such as constraint=a100; can be repeated (default: none)",
-    )  # fmt: skip
 
 
 def _add_out(parser: cli.Parser) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from hrvit_lab import cli
 from hrvit_lab.config import ConfigError
 from hrvit_lab.config.settings import parse_settings
 from hrvit_lab.cost.count import UncountedOperator, count
-from hrvit_lab.study.cluster.options import SlurmOptions, slurm_options
+from hrvit_lab.study.engine_options import device_of, devices_of, slurm_of
 from hrvit_lab.study.files import find_study, load_study, study_file, study_name
 from hrvit_lab.study.reporting import present
 from hrvit_lab.study.requirements import trains
@@ -21,9 +20,6 @@ from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.sweep import Sweep, begin, describe, durations, prepare, run, show_folder
 from hrvit_lab.train.data.image_folders import describe_skipped, list_images
 
-SLURM_OPTIONS = ("partition", "gres", "time", "array_parallelism", "mem", "account", "slurm")
-"""Options of the command line that are only for the executor ``slurm``."""
-
 
 def sweep(options: argparse.Namespace, console: Console) -> int:
     """Run the missing trials of a study, then show and write its results."""
@@ -32,11 +28,9 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     path = find_study(options.study)
     spec = load_study(path, _settings(options))
     again = options.again or ()
-    devices = options.device if options.device and len(options.device) > 1 else ()
-    slurm = _slurm(options)
     sweep = prepare(
-        study_name(path), spec, study_file(path), options.out, options.jobs, again, devices=devices, slurm=slurm,
-        ask=not options.dry_run,
+        study_name(path), spec, study_file(path), options.out, options.jobs, again, devices=devices_of(options),
+        slurm=slurm_of(options), ask=not options.dry_run,
     )  # fmt: skip
     show_folder(sweep, console)
     show_dropped(sweep.expansion, console)
@@ -96,39 +90,6 @@ def network_costs(variant: Variant) -> tuple[float, float]:
 def _settings(options: argparse.Namespace) -> list[tuple[str, Any]]:
     settings = [setting for text in options.set for setting in parse_settings(text)]
     settings += [(key, value) for key in ("metrics", "seeds") if (value := getattr(options, key)) is not None]
-    if options.device:
-        settings.append(("device", options.device[0] if len(options.device) == 1 else _kind(options.device)))
+    if (device := device_of(options)) is not None:
+        settings.append(("device", device))
     return settings
-
-
-def _kind(devices: Sequence[str]) -> str:
-    """The kind of several GPUs, ``cuda``.
-
-    Raises:
-        ConfigError: if they are not GPUs with numbers.
-    """
-    for device in devices:
-        if not device.startswith("cuda:"):
-            raise ConfigError(f"--device {','.join(devices)}: several devices must be GPUs with numbers: cuda:0,cuda:1")
-    return "cuda"
-
-
-def _slurm(options: argparse.Namespace) -> SlurmOptions | None:
-    """The options of jobs; None for the local executor.
-
-    Raises:
-        ConfigError: if an option is invalid, or belongs to the other executor.
-    """
-    given = {name: getattr(options, name) for name in SLURM_OPTIONS}
-    if options.executor == "slurm":
-        if options.jobs is not None:
-            raise ConfigError("--jobs is for --executor local; use --array-parallelism with slurm")
-        if options.device and len(options.device) > 1:
-            raise ConfigError("several devices are for --executor local; use --device cuda --gres gpu:1 with slurm")
-        return slurm_options(**given)
-    for name, value in given.items():
-        if value:
-            raise ConfigError(f"--{name.replace('_', '-')} needs --executor slurm; add it, or remove the option")
-    if options.jobs is not None and options.device and len(options.device) > 1:
-        raise ConfigError("--jobs can't be combined with several devices, which have one worker each; remove it")
-    return None

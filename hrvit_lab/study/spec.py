@@ -59,6 +59,15 @@ def _without_control(text: str) -> str:
 Prose = Annotated[str, AfterValidator(_without_control)]
 
 
+def _known_device(device: str) -> str:
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", device):
+        raise ValueError(f"{device!r} is not a device; use cpu, cuda, cuda:N or mps")
+    return device
+
+
+DeviceName = Annotated[str, AfterValidator(_known_device)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -191,7 +200,7 @@ class Spec(_Section):
     tradeoff: tuple[str, str] | None = None
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=1000)
     resolution: Resolution = (224, 224)
-    device: str = "cpu"
+    device: DeviceName = "cpu"
     data: DataChoice = DataChoice()
     train: TrainOptions = TrainOptions()
     recipe: RecipeChoice | None = None
@@ -235,13 +244,6 @@ class Spec(_Section):
             if key not in METRICS:
                 raise ValueError(f"unknown metric {key!r}; {suggest(key, METRICS)}")
         return keys
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, device: str) -> str:
-        if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,2})?", device):
-            raise ValueError(f"{device!r} is not a device; use cpu, cuda, cuda:N or mps")
-        return device
 
     @field_validator("constraints")
     @classmethod

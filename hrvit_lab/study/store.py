@@ -4,6 +4,7 @@ Claims need no file locks, and a killed study's claims are void, see `claims`.
 """
 
 import contextlib
+import copy
 import heapq
 import json
 import logging
@@ -11,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hrvit_lab.files import write_atomically
 from hrvit_lab.study.claims import Claim, Owner, read_claim, remove_leftovers, try_claim
@@ -29,6 +30,12 @@ class Store:
     def __init__(self, out: Path) -> None:
         self.folder = out / "trials"
         self._warned: set[Path] = set()
+
+    def absolute(self) -> Self:
+        """The same store, for processes with another working folder."""
+        found = copy.copy(self)
+        found.folder = self.folder.absolute()
+        return found
 
     def create(self) -> None:
         """Create the folder, and remove leftover files of killed processes.

@@ -11,22 +11,17 @@ from rich.console import Console
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, suggest
-from hrvit_lab.environment import environment
 from hrvit_lab.study import runner
 from hrvit_lab.study.cluster.chunks import describe_estimate, estimate
-from hrvit_lab.study.cluster.commands import check_slurm
-from hrvit_lab.study.cluster.node import on_node
 from hrvit_lab.study.cluster.options import SlurmOptions
-from hrvit_lab.study.executors.host import choose_jobs
+from hrvit_lab.study.engine import Engine, choose_engine
 from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.progress import Display, comparable, describe_plan, describe_trials
 from hrvit_lab.study.reporting import Failures, gather, plan_under
-from hrvit_lab.study.requirements import check_devices, check_gpus, check_requirements, depends_on_hardware, trains
 from hrvit_lab.study.space import Expansion, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial, in_order
-from hrvit_lab.train.data.image_folders import files_digest
 
 if TYPE_CHECKING:
     from hrvit_lab.study.results import Results
@@ -44,12 +39,7 @@ class Sweep:
         folder: folder of its results.
         expansion: its networks.
         planned: trials by variant.
-        conditions: the environment.
-        jobs: number of trials at the same time.
-        fewer_jobs: a sentence if that is less than requested, else empty.
-        executor: a key of `EXECUTORS`.
-        devices: GPUs of this machine that share the trials; empty: the study's device.
-        slurm: options of jobs, for the executor ``slurm``.
+        engine: where its trials run.
     """
 
     name: str
@@ -59,12 +49,7 @@ class Sweep:
     folder: Path
     expansion: Expansion
     planned: Mapping[str, list[Trial]]
-    conditions: Mapping[str, Any]
-    jobs: int
-    fewer_jobs: str
-    executor: str = "local"
-    devices: tuple[str, ...] = ()
-    slurm: SlurmOptions | None = None
+    engine: Engine
 
     @cached_property
     def store(self) -> Store:
@@ -82,7 +67,7 @@ class Sweep:
 
     def results(self) -> tuple["Results", Failures]:
         """The results from the records, and the failed trials."""
-        return gather(self.folder, self.spec, self.expansion, self.planned, self.store, self.conditions)
+        return gather(self.folder, self.spec, self.expansion, self.planned, self.store, self.engine.conditions)
 
 
 def prepare(
@@ -101,49 +86,20 @@ def prepare(
     for its hardware.
 
     Args:
-        jobs: number of trials at the same time; None: as many as fit; 0: in this process, without workers.
-        devices: GPUs of this machine that share the trials.
-        slurm: options of jobs; None: the trials run on this machine.
-        ask: whether such a job may be submitted.
+        jobs, devices, slurm, ask: as in `choose_engine`.
     Raises:
         ConfigError: if it cannot run here, does not measure a group of ``again``, or if the folder of its name holds
             the results of another study.
     """
     from hrvit_lab.study.folder import choose_folder
 
-    if jobs is not None and jobs < 0:
-        raise ConfigError(f"jobs = {jobs} is out of range; use 0 or more")
-    executor = "inline" if jobs == 0 else "local" if slurm is None else "slurm"
-    most, fewer = (1, "") if jobs == 0 else choose_jobs(jobs, spec.device, spec.processes)
-    if devices:
-        most = len(devices)
     expansion = expand(spec)
-    check_requirements(spec, expansion.variants, here=slurm is None)
-    check_devices(spec, devices)
-    data_files = files_digest(spec.data_root) if trains(spec) else ""
-    if slurm is None:
-        conditions: Mapping[str, Any] = environment(devices[0] if devices else spec.device)
-    else:
-        check_slurm()
-        check_gpus(spec, slurm.gpus)
-        most = slurm.array_parallelism
-        conditions, slurm = _on_cluster(spec, out, slurm, ask)
-    conditions = {**conditions, "data_files": data_files}
-    planned = plan_under(conditions, spec, expansion)
+    engine = choose_engine(spec, expansion.variants, out, jobs, devices=devices, slurm=slurm, ask=ask)
+    planned = plan_under(engine.conditions, spec, expansion)
     folder = choose_folder(out, name, origin, spec, planned)
-    sweep = Sweep(
-        name, spec, origin, out, folder, expansion, planned, conditions, most, fewer, executor, tuple(devices), slurm
-    )
+    sweep = Sweep(name, spec, origin, out, folder, expansion, planned, engine)
     _check_again(again, sweep.trials)
     return sweep
-
-
-def _on_cluster(spec: Spec, out: Path, slurm: SlurmOptions, ask: bool) -> tuple[Mapping[str, Any], SlurmOptions]:
-    """The environment of the nodes, if the values of trials depend on it, and the options of jobs."""
-    alone = depends_on_hardware(spec)
-    if spec.device == "cpu" and not alone:
-        return environment("cpu"), slurm
-    return on_node(Store(out).folder, slurm, spec.device, cli.complain, alone=alone, ask=ask)
 
 
 def show_folder(sweep: Sweep, console: Console) -> None:
@@ -171,7 +127,7 @@ def begin(sweep: Sweep) -> None:
     from hrvit_lab.study.folder import write_inputs
     from hrvit_lab.study.results import STUDY_FILE
 
-    about = {**sweep.conditions, STUDY_FILE: dict(sweep.origin)}
+    about = {**sweep.engine.conditions, STUDY_FILE: dict(sweep.origin)}
     write_inputs(sweep.folder, analysis.results(sweep.folder, sweep.spec, sweep.expansion, sweep.planned, {}, about))
 
 
@@ -195,29 +151,19 @@ def run(sweep: Sweep, console: Console, retry_failed: bool = False, again: Colle
         if pending:
             there = {key: record for key, record in records.items() if key not in retaken}
             known = durations(sweep.store, pending, records)
-            if sweep.fewer_jobs:
-                cli.complain(sweep.fewer_jobs)
+            if sweep.engine.fewer_jobs:
+                cli.complain(sweep.engine.fewer_jobs)
             console.print(describe(sweep, there, known), soft_wrap=True)
-            with Display(pending, known, sweep.jobs, console) as display:
-                runner.run(
-                    pending,
-                    sweep.store,
-                    PROBES,
-                    display,
-                    jobs=sweep.jobs,
-                    timeout_s=sweep.spec.trial_timeout_s,
-                    environment=sweep.conditions,
-                    retry_failed=retry_failed,
-                    again=again,
-                    executor=sweep.executor,
-                    devices=sweep.devices,
-                    slurm=sweep.slurm,
-                )
+            with Display(pending, known, sweep.engine.jobs, console) as display:
+                sweep.engine.run(
+                    pending, sweep.store, PROBES, display, timeout_s=sweep.spec.trial_timeout_s,
+                    retry_failed=retry_failed, again=again,
+                )  # fmt: skip
     except KeyboardInterrupt:
         cli.complain(
             f"interrupted: {len(sweep.records())} of {len(trials)} trials are kept in {sweep.store.folder}; "
             "run the same command again to resume"
-            + ("; submitted jobs go on (study status shows them)" if sweep.slurm is not None else "")
+            + ("; submitted jobs go on (study status shows them)" if sweep.engine.slurm is not None else "")
         )
         raise
     if trials:
@@ -234,11 +180,12 @@ def describe(sweep: Sweep, records: Mapping[str, Any], known: Sequence[Mapping[s
         records: the existing records, by key.
         known: records from which to estimate durations.
     """
-    if sweep.slurm is None:
-        return describe_plan(sweep.trials, records, sweep.jobs, known)
+    slurm = sweep.engine.slurm
+    if slurm is None:
+        return describe_plan(sweep.trials, records, sweep.engine.jobs, known)
     missing = [trial for trial in sweep.trials if trial.key not in records]
     said = describe_trials(sweep.trials, records)
-    return f"{said} {describe_estimate(estimate(missing, sweep.slurm, known), sweep.slurm)}" if missing else said
+    return f"{said} {describe_estimate(estimate(missing, slurm, known), slurm)}" if missing else said
 
 
 def durations(store: Store, trials: list[Trial], records: Mapping[str, Any]) -> list[Mapping[str, Any]]:

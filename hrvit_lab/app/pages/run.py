@@ -228,7 +228,7 @@ def _draw_plan(sweep: Sweep) -> None:
     st.markdown(plain(" ".join(sweep.spec.question.split())))
     missing = [trial for trial in sweep.trials if trial.key not in records]
     known = durations(sweep.store, missing, records)
-    st.info(plain(describe_plan(sweep.trials, records, sweep.jobs, known)), icon=":material/schedule:")
+    st.info(plain(describe_plan(sweep.trials, records, sweep.engine.jobs, known)), icon=":material/schedule:")
     rows = []
     for variant in sweep.expansion.variants:
         trials = [trial for trial in sweep.planned[variant.name] if trial.computed is None]

@@ -23,7 +23,6 @@ from hrvit_lab.study.cluster.source import source_digest
 from hrvit_lab.study.executors.local import run_here
 from hrvit_lab.study.executors.work import Ended, Work, WorkerUnable
 from hrvit_lab.study.groups import GROUPS
-from hrvit_lab.study.store import Store
 from hrvit_lab.study.trials import Trial
 
 REFUSED = "refused"
@@ -100,7 +99,7 @@ def run_job(job: Job) -> None:
 
 def _work(job: Job) -> Work:
     fields = pickle.loads(job.work)
-    work = Work(store=Store(Path(job.out)), watcher=_Log(), jobs=1, **fields)
+    work = Work(watcher=_Log(), jobs=1, **fields)
     missing = tuple(trial for trial in work.trials if work.settled(trial) is None)
     device = work.trials[0].inputs.device
     if device != "cpu":

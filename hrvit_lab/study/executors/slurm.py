@@ -309,6 +309,7 @@ class Coordinator:
         return pickle.dumps(
             {
                 "trials": tuple(chunk),
+                "store": self.work.store.absolute(),
                 "probes": dict(self.work.probes),
                 "before": {key: record for key, record in self.work.before.items() if key in keys},
                 "timeout_s": self.work.timeout_s,
