@@ -6,11 +6,10 @@ import itertools
 import json
 import math
 import multiprocessing
-import random
+import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import wait
 from pathlib import Path
@@ -281,23 +280,23 @@ def test_seeds_differ_and_a_box_does_not(tmp_path: Path) -> None:
     assert all(map(np.array_equal, box(space, Evaluator(space)), box(space, Evaluator(space))))
 
 
-@pytest.mark.slow
 def test_a_search_that_is_killed_ten_times_gives_the_same_pareto_set(tmp_path: Path) -> None:
-    fields = {**WIDE, "budget": {"evaluations": 1500, "population": 50, "seeds": [0]}}
-    file = tmp_path / "wide.yaml"
-    file.write_text(json.dumps(fields))
-    whole = Search("wide", search_from(fields), tmp_path / "whole" / "wide")
+    """By SIGKILL while it computes, each time after at least one more generation; see `killed_search`."""
+    fields = {**WIDE, "budget": {"evaluations": 500, "population": 10, "seeds": [0]}}
+    whole, killed = (Search("wide", search_from(fields), tmp_path / name / "wide") for name in ("whole", "killed"))
     with begun(whole) as hold:
         run(whole, hold, 1, lambda _: None)
-    rng = random.Random(0)
-    command = [sys.executable, "-m", "hrvit_lab.search", str(file), "--out", str(tmp_path / "killed"), "--jobs", "2"]
-    for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(3, 8))
-        process.kill()
-        process.wait()
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    killed = Search("wide", whole.spec, tmp_path / "killed" / "wide")
+    (tmp_path / "wide.yaml").write_text(json.dumps(fields))
+    command = [sys.executable, "-m", "killed_search", str(tmp_path / "wide.yaml"), str(tmp_path / "killed"), "10"]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    output = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, text=True, stdout=subprocess.PIPE, check=True
+    ).stdout
+    at = [int(line) for line in output.split()]
+    total = sum(state.generation for state in whole.states().values())
+    assert len(at) == 10 and at[0] > 0 and at == sorted(set(at)) and at[-1] < total
+    with begun(killed) as hold:
+        run(killed, hold, 1, lambda _: None)
     assert killed.states() == whole.states()
     assert front_of(killed, killed.states())[0] == front_of(whole, whole.states())[0]
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -324,19 +325,27 @@ def test_the_command_trains_networks_and_its_result_is_a_study(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_that_is_killed_gives_the_same_outcomes(tmp_path: Path) -> None:
-    """With real trainings in worker processes, and kill -9 of the search at random times."""
+    """With real trainings in worker processes, and kill -9 of the search while it trains: each time after at least one
+    more training has ended."""
     trainings = {
-        "networks": 6, "batch": 2, "halving": {"factor": 2},
+        "networks": 10, "batch": 2, "halving": {"factor": 2},
         "train": {"epochs": 3, "train_limit": 20, "batch_size": 10},
     }  # fmt: skip
     (tmp_path / "real.yaml").write_text(json.dumps({**FIELDS, "trainings": trainings}))
     command = [sys.executable, "-m", "hrvit_lab.search", str(tmp_path / "real.yaml"), "--jobs", "2", "--out"]
     rng = np.random.default_rng(0)
+    folders = (tmp_path / "killed" / "trials", tmp_path / "killed" / "real" / "search" / "stopped")
+    ended = [0]
     for _ in range(4):
         process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(6, 14))
+        while (number := sum(len(list(folder.glob("*.json"))) for folder in folders)) == ended[-1]:
+            assert process.poll() is None, "it ended by itself"
+            time.sleep(0.05)
+        ended.append(number)
+        time.sleep(rng.uniform(0, 0.5))
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "it ended by itself"
+    assert ended[-1] < 11, "the base and ten networks"
     for name in ("killed", "whole"):
         assert subprocess.run([*command, str(tmp_path / name)], stdout=subprocess.DEVNULL, check=False).returncode == 0
     spec = search_from({**FIELDS, "trainings": trainings})
