@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from hrvit_lab.search import front
 from hrvit_lab.search.__main__ import main
 from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.files import find_search, list_searches
-from hrvit_lab.search.genome import Space
+from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.methods import METHODS
 from hrvit_lab.search.run import Search, begun, front_of, run, truth_of
 from hrvit_lab.search.spec import SearchSpec, load_search, search_from
@@ -241,16 +241,52 @@ def test_a_run_ends_when_there_is_no_new_network(tmp_path: Path) -> None:
     assert state.exhausted and state.evaluations == 3
 
 
+MEDIUM: Mapping[str, Any] = {
+    **SMALL,
+    "base": {"preset": "hrvit_nano", "num_classes": 10},
+    "space": {
+        "widths": {"per": "branch", "choices": [[8, 16, 24], [16, 32, 48], [32, 64, 96], [64, 96, 128, 160]]},
+        "mlp_ratios": [2, 3, 4],
+        "window_sizes": {"per": "branch", "choices": [[1, 2], [1, 2], [1, 4], [1]]},
+        "stem_width": [8, 16],
+    },
+    "objectives": {"macs": "lower", "moved_mib": "lower", "params": "higher"},
+    "budget": {"evaluations": 500, "population": 40},
+}
+"""3456 networks, of which 47 are on the front."""
+
+
+def share_found(space: Space, state: State, front: Sequence[Genome]) -> float:
+    """Which share of the points of the true front a run found."""
+    score = Evaluator(space)
+    truth, found = ({tuple(row) for row in score(each).objectives.tolist()} for each in (front, state.archive))
+    return len(truth & found) / len(truth)
+
+
+def test_nsga2_finds_most_of_a_front_that_random_search_misses(tmp_path: Path) -> None:
+    """At equal evaluations. Random search dominates most of the volume, too, so the volume does not tell them apart."""
+    space = space_of(MEDIUM)
+    networks, front, volume = enumerate_all(space)
+    assert (networks, len(front)) == (3456, 47)
+    for seed in (0, 1):
+        guided, blind = (finished(space, method, seed, tmp_path / f"{method}{seed}") for method in ("nsga2", "random"))
+        assert max(guided.evaluations, blind.evaluations) <= 0.16 * networks
+        assert share_found(space, guided, front) > 0.6 and share_found(space, blind, front) < 0.3
+        assert volume > guided.history[-1][1] > blind.history[-1][1] > 0.95 * volume
+
+
 @pytest.mark.slow
 def test_the_front_of_87480_networks_is_found_in_five_percent_of_the_evaluations(tmp_path: Path) -> None:
+    """The volume and the points of the front; random search dominates much of the volume, but finds few points."""
     spec = load_search(ROOT / "studies" / "search" / "cpu_nano.yaml")
     space = Space(spec)
-    networks, _, volume = enumerate_all(space)
+    networks, front, volume = enumerate_all(space)
     assert networks == 87_480
     for seed in (0, 1):
-        state = finished(space, "nsga2", seed, tmp_path / f"{seed}.json")
-        reached = [found for evaluations, found in state.history if evaluations <= 0.05 * networks]
-        assert reached[-1] >= 0.99 * volume
+        guided, blind = (finished(space, method, seed, tmp_path / f"{method}{seed}") for method in ("nsga2", "random"))
+        assert max(guided.evaluations, blind.evaluations) <= 0.05 * networks
+        assert guided.history[-1][1] >= 0.99 * volume
+        assert share_found(space, guided, front) >= 0.9 and share_found(space, blind, front) <= 0.2
 
 
 def test_constraints_hold_in_the_result(tmp_path: Path) -> None:
