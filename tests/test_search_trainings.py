@@ -46,6 +46,7 @@ FIELDS: Mapping[str, Any] = {
 }
 """60 networks."""
 
+COSTS = {"macs": "lower", "params": "higher"}
 HALVED = {**FIELDS, "trainings": {**FIELDS["trainings"], "halving": {"first_epoch": 1, "factor": 2}}}
 
 
@@ -107,9 +108,9 @@ def search_in(folder: Path, fields: Mapping[str, Any] = FIELDS) -> Search:
     return Search("trained", search_from(fields), folder / "trained")
 
 
-def finished(search: Search, stop_after: int | None = None) -> Outer:
+def finished(search: Search, stop_after: int | None = None, retry_failed: bool = False) -> Outer:
     with begun(search) as hold:
-        return run_trainings(search, hold, engine_of(search, jobs=0), Silent(stop_after))
+        return run_trainings(search, hold, engine_of(search, jobs=0), Silent(stop_after), retry_failed)
 
 
 # -- proposals ---------------------------------------------------------------------------------------------------------
@@ -268,6 +269,39 @@ def test_a_failed_training_is_an_outcome_with_its_reason(
     assert all("the loss is not finite" in outcome.reason for outcome in failed)
 
 
+@pytest.mark.parametrize("fields", [FIELDS, HALVED], ids=["whole", "halved"])
+def test_failed_trainings_are_repeated_on_request_and_the_others_are_not(
+    fields: Mapping[str, Any], tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks with MLPs fail at first, those with a ratio of 4 always; the second attempt is interrupted."""
+    broken = {"mlp"}
+
+    def unsure(inputs: ProbeInput, on_epoch: Callable[[Any], None] = lambda row: None) -> dict[str, Any]:
+        config = inputs.config
+        assert isinstance(config, HRViTConfig)
+        if config.ffn[0] in broken or config.mlp_ratios[0] == 4:
+            raise MemoryError("no memory")
+        return stub(inputs, on_epoch)
+
+    monkeypatch.setattr("hrvit_lab.search.outer.PROBES", {**PROBES, "accuracy": unsure})
+    monkeypatch.setattr("hrvit_lab.search.halving.train", unsure)
+    search = search_in(tmp_path, fields)
+    before = finished(search).outcomes
+    assert finished(search).outcomes == before
+    trained = [config_id for config_id, _ in stub.trained]
+    broken.clear()
+    with pytest.raises(KeyboardInterrupt):
+        finished(search, stop_after=1, retry_failed=True)
+    after = finished(search, retry_failed=True).outcomes
+    assert [outcome.genome for outcome in after] == [outcome.genome for outcome in before]
+    configs = [search.space.config(outcome.genome) for outcome in after]
+    assert [outcome.values is None for outcome in after] == [config.mlp_ratios[0] == 4 for config in configs]
+    repaired = {config.id for config in configs if config.ffn[0] == "mlp" and config.mlp_ratios[0] != 4}
+    again = [config_id for config_id, _ in stub.trained[len(trained) :]]
+    assert repaired and set(again) == repaired and len(again) == len(repaired), "no finished training ran again"
+    assert read_outer(search) == Outer(after, [])
+
+
 def test_a_training_whose_loss_is_not_finite_is_an_outcome_with_its_reason(
     tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +435,12 @@ def test_options_for_searches_without_trainings_are_refused(tmp_path: Path, caps
     for option in (["--evaluations", "50"], ["--seeds", "0,1"]):
         assert main([str(tmp_path / "real.yaml"), "--out", str(tmp_path / "out"), *option]) == 2
         assert "change trainings in the file" in capsys.readouterr().err
+
+
+def test_an_option_for_searches_with_trainings_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "costs.yaml").write_text(json.dumps({**FIELDS, "trainings": None, "objectives": COSTS}))
+    assert main([str(tmp_path / "costs.yaml"), "--out", str(tmp_path / "out"), "--retry-failed"]) == 2
+    assert "--retry-failed is for searches with trainings" in capsys.readouterr().err
 
 
 def test_states_of_other_searches_and_damaged_ones_are_refused(tmp_path: Path, stub: Stub) -> None:

@@ -99,6 +99,7 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--jobs", type=cli.whole(1, 1024), metavar="N", help="number of processes (default: one per CPU core)"
     )
+    parser.add_argument("--retry-failed", action="store_true", help="train networks again whose training failed")
     parser.add_argument("--dry-run", action="store_true", help="check the search and show its size; run nothing")
     add_device(parser, "trainings", "that of the search file")
     add_executor(parser)

@@ -111,6 +111,8 @@ def prepare(options: argparse.Namespace) -> Search:
         raise ConfigError(
             "--evaluations and --seeds are for searches without trainings; change trainings in the file instead"
         )
+    if options.retry_failed and spec.trainings is None:
+        raise ConfigError("--retry-failed is for searches with trainings; remove it")
     if changes:
         fields = spec.model_dump(mode="json")
         spec = search_from({**fields, "budget": {**fields["budget"], **changes}}, "--evaluations and --seeds")

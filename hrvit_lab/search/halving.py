@@ -111,12 +111,12 @@ class HalvedStore(Store):
         return super().names()
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """The outcome of a trial; of a stopped one if there is no other."""
-        if (record := super().load(key)) is not None:
-            return record
-        with contextlib.suppress(OSError, ValueError):
-            return read_record(self._stopped / f"{key}.json")
-        return None
+        """The outcome of a trial; of a stopped one if there is no other that is ok."""
+        record = super().load(key)
+        if record is None or record["status"] != "ok":
+            with contextlib.suppress(OSError, ValueError):
+                return read_record(self._stopped / f"{key}.json")
+        return record
 
     def save(self, record: Mapping[str, Any]) -> None:
         """Write a record, in the folder for stopped trainings if it is one."""

@@ -62,18 +62,19 @@ class Outer:
     proposed: list[Proposal] = field(default_factory=list)
 
 
-def run_trainings(search: Search, hold: Hold, engine: Engine, watch: Watch) -> Outer:
+def run_trainings(search: Search, hold: Hold, engine: Engine, watch: Watch, retry_failed: bool = False) -> Outer:
     """Propose and train until the search has its number of networks, or the space has no more.
 
     Args:
         hold: on the search, from `hrvit_lab.search.run.begun`.
         engine: of the trainings, from `engine_of`.
+        retry_failed: train networks again whose training failed before this call.
     Raises:
         ConfigError: if a network can't be trained there, or another process has taken over this search.
         WorkerUnable: if no worker or job can start.
         KeyboardInterrupt: on Ctrl-C; finished trainings are kept.
     """
-    return _Loop(search, hold, engine, watch).run()
+    return _Loop(search, hold, engine, watch, retry_failed).run()
 
 
 def engine_of(search: Search, jobs: int | None = None, **options: Any) -> Engine:
@@ -91,16 +92,20 @@ def engine_of(search: Search, jobs: int | None = None, **options: Any) -> Engine
 
 
 class _Loop:
-    def __init__(self, search: Search, hold: Hold, engine: Engine, watch: Watch) -> None:
+    def __init__(self, search: Search, hold: Hold, engine: Engine, watch: Watch, retry_failed: bool) -> None:
         assert search.spec.trainings is not None
         self.search, self.hold, self.engine, self.watch = search, hold, engine, watch
         self.trainings: Trainings = search.spec.trainings
         self.store = HalvedStore(search.folder.parent, search.own_folder / "stopped")
         self.evaluator = Evaluator(search.space, search.own_folder)
         self.state = read_outer(search) or Outer()
+        self.retry_failed = retry_failed
+        self.retried: set[str] = set()
 
     def run(self) -> Outer:
         self.store.create()
+        if self.retry_failed:
+            self._retry()
         while len(self.state.outcomes) < self.trainings.networks:
             if not self.state.proposed:
                 missing = self.trainings.networks - len(self.state.outcomes)
@@ -108,10 +113,23 @@ class _Loop:
                 if not self.state.proposed:
                     break  # the space has no more networks
                 self._write()
-            self.state.outcomes += self._train(self.state.proposed)
+            first = len(self.state.outcomes) + 1
+            self.state.outcomes += self._train(dict(enumerate(self.state.proposed, first)))
             self.state.proposed = []
             self._write()
         return self.state
+
+    def _retry(self) -> None:
+        """Train the networks again that failed. The others, and the networks that were proposed, stay as they are."""
+        failed = {
+            number: Proposal(outcome.genome, outcome.attributes)
+            for number, outcome in enumerate(self.state.outcomes, 1)
+            if outcome.values is None
+        }
+        if failed:
+            for number, outcome in zip(failed, self._train(failed), strict=True):
+                self.state.outcomes[number - 1] = outcome
+            self._write()
 
     def _write(self) -> None:
         self.hold.check()
@@ -131,22 +149,32 @@ class _Loop:
     def _is_allowed(self, genome: Genome) -> bool:
         return bool(self.evaluator([genome]).violation[0] <= 0)
 
-    def _train(self, proposals: Sequence[Proposal]) -> list[Outcome]:
-        first = len(self.state.outcomes) + 1
-        named = {f"network {number}": proposal.genome for number, proposal in enumerate(proposals, first)}
+    def _train(self, proposals: Mapping[int, Proposal]) -> list[Outcome]:
+        """The outcomes of networks by their number."""
+        named = {f"network {number}": proposal.genome for number, proposal in proposals.items()}
         spec = study_of(self.search, named)
         expansion = expand(spec)
         check_requirements(spec, expansion.variants, here=self.engine.slurm is None)
         planned = plan_under(self.engine.conditions, spec, expansion)
-        pending = [trial for trial in in_order(planned) if self.store.load(trial.key) is None]
+        pending = [trial for trial in in_order(planned) if self._is_missing(trial)]
+        self.retried |= {trial.key for trial in pending}
         if pending:
             with self.watch(pending, len(self.state.outcomes)) as watcher:
-                self.engine.run(pending, self.store, self._probes(), watcher, timeout_s=spec.trial_timeout_s)
+                self.engine.run(
+                    pending, self.store, self._probes(list(proposals.values())), watcher,
+                    timeout_s=spec.trial_timeout_s, retry_failed=self.retry_failed,
+                )  # fmt: skip
         dropped = {drop.name: drop.reason for drop in expansion.dropped}
         return [
             self._outcome(proposal, planned.get(name, []), dropped.get(name, ""))
-            for name, proposal in zip(named, proposals, strict=True)
+            for name, proposal in zip(named, proposals.values(), strict=True)
         ]
+
+    def _is_missing(self, trial: Trial) -> bool:
+        """Whether a trial has no record, or one of a failure that is retried once."""
+        record = self.store.load(trial.key)
+        again = self.retry_failed and trial.key not in self.retried
+        return record is None or (again and record["status"] != "ok")
 
     def _outcome(self, proposal: Proposal, trials: Sequence[Trial], reason: str) -> Outcome:
         trained = [trial for trial in trials if trial.computed is None]
@@ -166,7 +194,7 @@ class _Loop:
 
     # -- successive halving ----------------------------------------------------------------------------------------
 
-    def _probes(self) -> Mapping[str, Any]:
+    def _probes(self, proposals: Sequence[Proposal]) -> Mapping[str, Any]:
         """The probes of the study; with halving, a training is stopped at the limits of its network."""
         halving = self.trainings.halving
         if halving is None:
@@ -178,7 +206,7 @@ class _Loop:
         epochs = halving.epochs(self.trainings.train.epochs)
         by_network = {
             self.search.space.config(genome).id: limits(curves, self._costs(genome), epochs, halving.factor)
-            for genome, _ in self.state.proposed
+            for genome, _ in proposals
         }
         return {**PROBES, "accuracy": partial(train_until, limits=by_network, key=column, sign=sign)}
 

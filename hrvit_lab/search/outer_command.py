@@ -40,10 +40,10 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
     if options.dry_run:
         return 0
     with begun(asked) as hold:
-        return _train(asked, hold, engine, console)
+        return _train(asked, hold, engine, options.retry_failed, console)
 
 
-def _train(asked: Search, hold: Hold, engine: Engine, console: Console) -> int:
+def _train(asked: Search, hold: Hold, engine: Engine, retry_failed: bool, console: Console) -> int:
     trainings = asked.spec.trainings
     assert trainings is not None
     if engine.fewer_jobs:
@@ -54,7 +54,7 @@ def _train(asked: Search, hold: Hold, engine: Engine, console: Console) -> int:
         console.print(f"{finished} of {trainings.networks} networks are finished.")
         return Display(pending, durations(store, list(pending), {}), engine.jobs, console)
 
-    state = run_trainings(asked, hold, engine, watch)
+    state = run_trainings(asked, hold, engine, watch, retry_failed)
     write_trainings(asked, state.outcomes)
     best = best_of(asked, state.outcomes)
     results, failed = results_of(asked, best, engine.conditions)
