@@ -79,6 +79,24 @@ def test_a_library_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert len(compiled) == 2 == len(list(folder.iterdir()))
 
 
+def test_a_damaged_library_is_compiled_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(path: Path, program: torch.export.ExportedProgram) -> None:
+        path.write_bytes(b"library")
+
+    def opened(path: str) -> Any:
+        if Path(path).read_bytes() != b"library":
+            raise RuntimeError("Failed to initialize zip archive")
+        return lambda images: images.shape
+
+    monkeypatch.setattr(aot, "compile_to", fake)
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", opened)
+    compiled_ahead(load(network(), 2))
+    (library,) = folder.iterdir()
+    library.write_bytes(b"libr")
+    run, _ = compiled_ahead(load(network(), 2))
+    assert run() == (2, 3, 8, 8) and library.read_bytes() == b"library"
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_compilation_leaves_no_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
@@ -88,6 +106,9 @@ def test_an_interrupted_compilation_leaves_no_library(
         raise stop
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", stopped)
+    killed = tmp_path / f".export-{0:032}"  # of a process that was killed
+    killed.mkdir()
+    (killed / "name.pt2").write_bytes(b"half a lib")
     with pytest.raises(stop):
         compile_to(tmp_path / "name.pt2", torch.export.export(network(), (torch.zeros(2, 3, 8, 8),)))
     assert list(tmp_path.iterdir()) == []

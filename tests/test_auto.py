@@ -118,6 +118,9 @@ def test_a_choice_depends_on_network_setting_and_machine(kept: Path, monkeypatch
     monkeypatch.undo()
     monkeypatch.setattr(auto, "hardware", lambda device: "another processor")
     others.append(digest(named().module, SETTING, "float32", names))
+    monkeypatch.undo()
+    monkeypatch.setattr(auto, "source_digest", lambda folder: f"other code of {folder}")
+    others.append(digest(named().module, SETTING, "float32", names))
     assert len({known, *others}) == 1 + len(others)
 
 
@@ -148,6 +151,22 @@ def test_a_choice_that_cannot_be_kept_is_not_lost(kept: Path) -> None:
     assert choice.sentences.endswith(
         f"the next run chooses again, because {choice.path} cannot be written (File exists)"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError("no space left"), "slow failed"), (torch.OutOfMemoryError("out of memory"), "slow ran out of memory")],
+)
+def test_a_back_end_that_failed_once_is_tried_again(kept: Path, error: Exception, said: str) -> None:
+    def failing(_: Any) -> Any:
+        raise error
+
+    healthy = BACKENDS["slow"]
+    BACKENDS["slow"] = replace(healthy, prepare=failing)
+    choice = choose(named(), SETTING, budget=QUICK)
+    assert choice.backend == "eager" and choice.sentences.endswith(f"the next run chooses again, because {said}")
+    BACKENDS["slow"] = healthy
+    assert [one.reason for one in choose(named(), SETTING, budget=QUICK).tried if one.backend == "slow"] == [""]
 
 
 def test_processes_that_choose_at_once_keep_one_whole_file(kept: Path) -> None:

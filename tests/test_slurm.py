@@ -21,6 +21,7 @@ import test_trial_processes
 from test_study_runner import Notes
 
 from hrvit_lab.config import ConfigError, preset
+from hrvit_lab.source import PACKAGE, source_digest
 from hrvit_lab.study import runner, status_command
 from hrvit_lab.study.__main__ import main
 from hrvit_lab.study.cluster import commands
@@ -29,7 +30,6 @@ from hrvit_lab.study.cluster.commands import State, ask_states, cancel_jobs, fin
 from hrvit_lab.study.cluster.ledger import Ledger, Submission
 from hrvit_lab.study.cluster.node import on_node
 from hrvit_lab.study.cluster.options import SlurmOptions, parse_time, slurm_options
-from hrvit_lab.study.cluster.source import PACKAGE, source_digest
 from hrvit_lab.study.executors import slurm
 from hrvit_lab.study.groups import PROBES, ProbeInput
 from hrvit_lab.study.store import Store

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hrvit_lab.environment import hardware, versions
+from hrvit_lab.export.folder import unfinished
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.quiet import quiet
 
@@ -55,17 +56,20 @@ def compiled_ahead(load: Workload) -> tuple[Callable[[], Any], float]:
         path = folder / f"{digest(program, load.device)}.pt2"
         if not path.exists():
             compile_to(path, program)
-        runner = aoti_load_package(str(path))
+        try:
+            runner = aoti_load_package(str(path))
+        except RuntimeError:  # damaged, as after a crash of the machine
+            path.unlink(missing_ok=True)
+            compile_to(path, program)
+            runner = aoti_load_package(str(path))
     return lambda: runner(load.images_BCHW), time.perf_counter() - began
 
 
 def compile_to(path: Path, program: torch.export.ExportedProgram) -> None:
-    """Compile to ``path``, which appears complete: two processes may compile the same graph at the same time."""
+    """Compile to ``path``, which appears complete: two processes may compile the same graph at the same time. What
+    killed processes left there is removed."""
     from torch._inductor import aoti_compile_and_package  # imported here: it takes a second
 
-    unfinished = path.with_name(f"{path.stem}.{os.getpid()}.pt2")
-    try:
-        aoti_compile_and_package(program, package_path=str(unfinished), inductor_configs={"freezing": True})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(path.parent) as folder:
+        aoti_compile_and_package(program, package_path=str(folder / path.name), inductor_configs={"freezing": True})
+        os.replace(folder / path.name, path)

@@ -21,9 +21,13 @@ from hrvit_lab.latency.measurement import Entry, Measurement, Setting
 from hrvit_lab.latency.models import NamedModel
 from hrvit_lab.latency.race import race
 from hrvit_lab.latency.steps import Report
+from hrvit_lab.source import PACKAGE, source_digest
 
 AUTO = "auto"
 """The name that ``--backend`` takes instead of a back end."""
+
+ACCIDENTS = {"failed": "failed", "out of memory": "ran out of memory"}
+"""A status that another race may not have, and how it is said."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Choice:
         disturbed: whether other programs disturbed the race.
         date_utc: of the race.
         path: of the file that keeps it.
-        unkept: why the file could not be written.
+        unkept: why it is not kept.
     """
 
     tried: tuple[Tried, ...]
@@ -77,7 +81,7 @@ class Choice:
         busy = ", while other programs were running" if self.disturbed else ""
         said += f" Found on {self.date_utc[:10]}{busy}; "
         if self.unkept:
-            return f"{said}the next run chooses again, because {self.path} cannot be written ({self.unkept})"
+            return f"{said}the next run chooses again, because {self.unkept}"
         return f"{said}to choose again, remove {self.path}"
 
 
@@ -91,7 +95,9 @@ def choose(
     max_warmup_seconds: float = 10.0,
     report: Report = lambda step: None,
 ) -> Choice:
-    """The kept choice for this network, setting and machine; or else the result of a race, which is kept.
+    """The kept choice for this network, setting and machine; or else the result of a race.
+
+    It is kept, unless a back end failed or ran out of memory, which may be an accident.
 
     Back ends that round more than ``dtype`` does (int8) are not candidates, nor are those with wrong outputs.
 
@@ -115,7 +121,8 @@ def choose(
     if any(result.status == "interrupted" for result in results):
         raise KeyboardInterrupt
     choice = Choice(ranked(results), any(m.disturbed for m in results), str(environment()["date_utc"]), path)
-    return keep(choice)
+    accidents = [f"{m.backend} {ACCIDENTS[m.status]}" for m in results if m.status in ACCIDENTS]
+    return replace(choice, unkept=" and ".join(accidents)) if accidents else keep(choice)
 
 
 def keep(choice: Choice) -> Choice:
@@ -130,7 +137,7 @@ def keep(choice: Choice) -> Choice:
             finally:
                 lock.release(unlink=True)
     except OSError as error:
-        return replace(choice, unkept=error.strerror or type(error).__name__)
+        return replace(choice, unkept=f"{choice.path} cannot be written ({error.strerror or type(error).__name__})")
     return choice
 
 
@@ -164,11 +171,12 @@ def fastest_first(tried: Sequence[Tried]) -> tuple[Tried, ...]:
 
 def digest(model: nn.Module, setting: Setting, dtype: str, names: list[str]) -> str:
     """24 hexadecimal digits of all that a choice depends on: modules and shapes of the network, the setting, the
-    candidates, versions and hardware."""
+    candidates, versions, hardware, and the code that builds, converts and runs networks."""
     shapes = [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     threads = setting.threads or torch.get_num_threads()
     facts = [repr(model), shapes, asdict(setting) | {"threads": threads}, dtype, names, sorted(versions().items())]
-    return hashlib.sha256(repr([*facts, hardware(setting.device)]).encode()).hexdigest()[:24]
+    facts += [hardware(setting.device), *(source_digest(PACKAGE / room) for room in ("network", "export", "latency"))]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
 
 def read_choice(path: Path, names: Sequence[str]) -> Choice | None:

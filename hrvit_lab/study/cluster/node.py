@@ -17,11 +17,11 @@ from typing import Any
 from hrvit_lab.environment import environment, torch_version
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import MIB, read_bounded, write_atomically
+from hrvit_lab.source import source_digest
 from hrvit_lab.study.claims import host_name
 from hrvit_lab.study.cluster.commands import Busy, Cluster, Slurm
 from hrvit_lab.study.cluster.ledger import Ledger
 from hrvit_lab.study.cluster.options import SlurmOptions
-from hrvit_lab.study.cluster.source import source_digest
 
 POLL_S = 1.0
 LOOK_S = 10.0

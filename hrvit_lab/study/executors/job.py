@@ -17,9 +17,9 @@ from types import FrameType
 from typing import Any
 
 from hrvit_lab.environment import environment, hardware, torch_version
+from hrvit_lab.source import source_digest
 from hrvit_lab.study.claims import host_name
 from hrvit_lab.study.cluster.ledger import Ledger
-from hrvit_lab.study.cluster.source import source_digest
 from hrvit_lab.study.executors.local import run_here
 from hrvit_lab.study.executors.work import Ended, Work, WorkerUnable
 from hrvit_lab.study.groups import GROUPS

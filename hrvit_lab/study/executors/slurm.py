@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hrvit_lab.source import source_digest
 from hrvit_lab.study.cluster.chunks import arrays, by_kind, typical_seconds
 from hrvit_lab.study.cluster.commands import GONE, Busy, Cluster, Slurm, State
 from hrvit_lab.study.cluster.ledger import Ledger, Submission
 from hrvit_lab.study.cluster.node import forget_nodes
-from hrvit_lab.study.cluster.source import source_digest
 from hrvit_lab.study.executors.job import REFUSED, Job, run_job
 from hrvit_lab.study.executors.signals import noted_signals
 from hrvit_lab.study.executors.work import MAX_INTERRUPTIONS, Outcome, Work, WorkerUnable

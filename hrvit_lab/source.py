@@ -1,9 +1,9 @@
-"""A digest of the package's source, by which a job notices that it runs other code than its coordinator."""
+"""A digest of the package's source, by which a job or a kept result notices that it is of other code."""
 
 import hashlib
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2]
+PACKAGE = Path(__file__).parent
 SUFFIXES = (".py", ".yaml", ".csv")
 
 
