@@ -130,6 +130,25 @@ def test_a_packed_network_is_copied_and_saved(again: Callable[[nn.Module], Any],
         torch.testing.assert_close(served(images), expected, atol=1e-4 if dtype == torch.float32 else 0.1, rtol=0.05)
 
 
+def test_weights_of_a_packed_network_are_in_its_state() -> None:
+    """Every weight has an influence, so a copy with equal outputs has all of them."""
+    config, images = with_one_block_a_branch(PRESETS["hrvit_nano"]), torch.randn(2, 3, 64, 64)
+    one, two = (pack(deploy(model), images) for model in (randomised(build(config)), build(config)))
+    with torch.no_grad():
+        expected = one(images)
+        assert (two(images) - expected).abs().max() > 0.01
+        file = io.BytesIO()
+        torch.save(one.state_dict(), file)
+        file.seek(0)
+        two.load_state_dict(torch.load(file))
+        assert torch.equal(two(images), expected)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        two.load_state_dict(deploy(build(config)).state_dict())
+    linear = next(part for part in two.modules() if isinstance(part, PackedLinear))
+    with pytest.raises(RuntimeError, match="not those of this packed module"):
+        linear.set_extra_state({"weight": torch.zeros(3, 5), "bias": None})
+
+
 def test_a_packed_network_runs_fewer_operators(served: HRViT) -> None:
     image = reference_input(224, 224)
     assert count_real_operators(pack(served, image), image) < count_real_operators(served, image) - 50

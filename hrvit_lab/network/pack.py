@@ -21,7 +21,9 @@ def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
             slower.
     Returns:
         The copy, which can be called, copied and saved as a whole (``copy.deepcopy``, ``torch.save``); what is loaded
-        is packed again, for the processor that loads it. It has no gradients. To convert, move, export, compile or
+        is packed again, for the processor that loads it. Its ``state_dict`` has the unpacked weights, for a network
+        that is packed from an equal config; for another size or number format, pack ``served`` again. It has no
+        gradients. To convert, move, export, compile or
         count the network, use ``served``; to time the copy, use the back end ``packed``.
     Raises:
         ValueError: if ``refusal`` returns a reason.

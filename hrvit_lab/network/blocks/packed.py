@@ -20,10 +20,12 @@ class Packed(nn.Module, ABC):
 
     Attributes:
         weight: packed.
+        bias: or None.
         shape: of the inputs that the layout is optimized for.
     """
 
     weight: Tensor
+    bias: Tensor | None
     shape: torch.Size
 
     @abstractmethod
@@ -36,6 +38,18 @@ class Packed(nn.Module, ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.weight = self.layout_of(self.weight)
+
+    def get_extra_state(self) -> dict[str, Tensor | None]:
+        """What ``state_dict`` has of this module: weight and bias, unpacked."""
+        return {"weight": self.weight.to_dense(), "bias": self.bias}
+
+    def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
+        """What ``load_state_dict`` does with it."""
+        weight, bias = state["weight"], state["bias"]
+        shapes = [None if tensor is None else tensor.shape for tensor in (weight, bias)]
+        if weight is None or shapes != [self.weight.shape, None if self.bias is None else self.bias.shape]:
+            raise RuntimeError(f"weight and bias are {shapes[0]} and {shapes[1]}, not those of this packed module")
+        self.weight, self.bias = self.layout_of(weight.to(self.weight.dtype)), bias
 
 
 class PackedLinear(Packed):
