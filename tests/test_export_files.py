@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from operators import RealOperators
 from PIL import Image
+from random_configs import with_one_block_a_branch
 from torch import Tensor, nn
 
 from hrvit_lab import PRESETS, build
@@ -36,7 +38,9 @@ from hrvit_lab.files import try_lock
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency.models import build_measurable, randomize_norms
 from hrvit_lab.latency.roofline import Ceilings
+from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.named import NamedNetwork, named_config, open_network
+from hrvit_lab.network.quiet import quiet
 from hrvit_lab.network.seeding import seeded
 from hrvit_lab.train.assemble import make_transforms
 from hrvit_lab.train.recipe import load_recipe
@@ -291,6 +295,25 @@ def test_every_network_in_every_format(tmp_path: Path, network: str, name: str, 
             [output] = run(images)
         assert output.shape == expected.shape and expected.abs().max() > 0.01
         assert (output - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize(("name", "free"), [("pt2", ()), ("pt2", ("batch",)), ("torchscript", ())])
+def test_a_file_has_the_operators_of_the_deployed_network(tmp_path: Path, name: str, free: tuple[str, ...]) -> None:
+    """The attention of small windows is two products, others are fused."""
+    served, request = deploy(build(with_one_block_a_branch(PRESETS["hrvit_nano"]))), Request(name, (64, 64), 2, free)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), RealOperators() as counted:
+        served(images)
+    path = tmp_path / FORMATS[name].file
+    with quiet():
+        FORMATS[name].write(served, request, path)
+    if name == "pt2":
+        nodes = [str(node.target) for node in torch.export.load(path).graph.nodes]
+    else:
+        nodes = [node.kind() for node in torch.jit.load(str(path)).inlined_graph.nodes()]
+    wanted = counted.calls["aten.bmm.default"]
+    assert wanted > 2
+    assert sum(node in ("aten.bmm.default", "aten::bmm") for node in nodes) == wanted
 
 
 @pytest.mark.slow

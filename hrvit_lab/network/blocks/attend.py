@@ -59,8 +59,8 @@ FEWEST_TOKENS, MOST_TOKENS, MOST_SCORES = 16, 60, 400_000
 def attend_served(q_Bhnd: Tensor, v_Bhmd: Tensor, *, fused: bool = True) -> Tensor:
     """``attend_by_head`` for inference, where keys are the values: small windows by two products if that is faster."""
     B, h, n, d = q_Bhnd.shape
-    known = isinstance(B, int)  # in a graph with free sizes, it is a symbol
-    small = known and FEWEST_TOKENS <= n <= MOST_TOKENS and B * h * n * n <= MOST_SCORES
+    in_cache = not isinstance(B, int) or B * h * n * n <= MOST_SCORES  # with a free batch, B is a symbol
+    small = FEWEST_TOKENS <= n <= MOST_TOKENS and in_cache
     if not (fused and small and q_Bhnd.dtype == torch.float32 and q_Bhnd.device.type == "cpu"):
         return attend_by_head(q_Bhnd, v_Bhmd, v_Bhmd, fused=fused)
     q_Bnd, v_Bmd = q_Bhnd.reshape(B * h, n, d), v_Bhmd.reshape(B * h, n, d)
