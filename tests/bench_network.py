@@ -7,9 +7,11 @@ setting gives one JSON line:
 - ``x_floor``, in float32: our time divided by that of the same multiply-accumulates in the fastest matrix product. The
   product is found before, and timed in the same race. ``floor`` gives its name and side.
 
-The exit code is 1 if the packed network misses a goal. It takes about 7 minutes.
-``python tests/bench_network.py training`` times training steps instead, and ``python tests/bench_network.py segformer``
-the deployed network with SegFormer's decoder, against the same one with the decoder as it is published.
+The exit code is 1 if the packed network misses a goal. It takes about 7 minutes. An argument changes what is timed:
+
+- ``compiled``: the form ``AOTInductor`` too, which takes some minutes to compile.
+- ``training``: training steps instead.
+- ``segformer``: the deployed network with SegFormer's decoder, against the decoder as it is published.
 """
 
 import copy
@@ -30,11 +32,13 @@ from torch import Tensor, nn
 
 from hrvit_lab.config import PRESETS
 from hrvit_lab.cost.ledger import totals
+from hrvit_lab.latency.aot import compiled_ahead
 from hrvit_lab.latency.compare import Budget, compare, paired_ratio
 from hrvit_lab.latency.memory import measure_peak_memory
 from hrvit_lab.latency.models import randomize_norms
 from hrvit_lab.latency.roofline import PRODUCTS, Product, time_products
 from hrvit_lab.latency.timing import cpu_stopwatch, primed
+from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.build import create_model
 from hrvit_lab.network.checkpoints import load_published
 from hrvit_lab.network.deploy import deploy
@@ -163,6 +167,8 @@ def main() -> int:
             "packed": partial(pack(served, images), images),
             GEMM: product,
         }
+        if "compiled" in sys.argv[1:]:
+            calls["AOTInductor"], _ = compiled_ahead(Workload(served, images, cpu, CONFIG.name))
         if (resolution, batch_size) == (224, 8):
             rounded = images.bfloat16()
             calls["naive bfloat16"] = partial(copy.deepcopy(naive).bfloat16(), rounded)
