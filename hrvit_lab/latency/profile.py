@@ -169,6 +169,9 @@ def _label(part: Part) -> str:
 # -- errors of predictions ---------------------------------------------------------------------------------------------
 
 
+MEAN = "profile, for the mean of both"
+
+
 class Twice(NamedTuple):
     """Two separate measurements of a network, the A/A control; both at the speed of a profile, by its reference in the
     same rounds."""
@@ -246,10 +249,11 @@ class Quality:
 
 
 def quality(checked: Sequence[Checked]) -> dict[str, Quality]:
-    """Of the profile; of a second measurement, whose error is the noise of both; and of MACs times a constant.
+    """Of the profile; of a second measurement, whose error is the noise of both; of MACs times a constant; and of the
+    profile for the mean of both measurements, which has less noise than one.
 
-    A perfect prediction has the noise of one measurement only, so it would be closer than the second measurement.
-    The constant is the median of latency divided by MACs of these networks: the best that MACs alone can do.
+    A perfect prediction has the noise of one measurement only, so it would be closer than the second measurement. The
+    constant is the median of latency divided by MACs of these networks: the best that MACs alone can do.
     """
     measured = np.array([each.measured_ms for each in checked])
     macs = np.array([each.macs for each in checked], dtype=float)
@@ -258,7 +262,9 @@ def quality(checked: Sequence[Checked]) -> dict[str, Quality]:
         CONTROL: np.array([each.again_ms for each in checked]),
         "MACs alone": macs * float(np.median(measured / macs)),
     }
-    return {name: _quality(predicted, measured) for name, predicted in predictions.items()}
+    found = {name: _quality(predicted, measured) for name, predicted in predictions.items()}
+    both = np.sqrt(measured * np.array([each.again_ms for each in checked]))
+    return found | {MEAN: _quality(predictions["profile"], both)}
 
 
 def covered(checked: Sequence[Checked]) -> float:
