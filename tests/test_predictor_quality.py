@@ -15,7 +15,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.search.__main__ import main
 from hrvit_lab.search.draw import draw, variants
 from hrvit_lab.search.genome import Space
-from hrvit_lab.search.quality import az_nas, correlations, partial_tau, quality, tau_matrix, verdict
+from hrvit_lab.search.quality import CONTROLS, az_nas, correlations, partial_tau, quality, tau_matrix, verdict
 from hrvit_lab.search.quality_command import between_seeds
 from hrvit_lab.search.spec import load_search
 from hrvit_lab.study.files import load_study
@@ -171,6 +171,31 @@ def test_az_nas_sums_the_logs_of_ranks() -> None:
     )
     expected = [math.log(1 * 3 * 1 * 1 / 81), math.log(2 * 1 * 2 * 3 / 81), math.log(3 * 2 * 3 * 2 / 81)]
     assert az_nas(table).tolist() == pytest.approx(expected)
+
+
+def test_the_committed_study_bears_out_the_table_of_the_documentation() -> None:
+    """τ again by scipy; partial τ and intervals are those of the committed table."""
+    folder = ROOT / "studies" / "measured" / "predictor_quality"
+    scores = pd.read_csv(folder / "predictors" / "scores.csv")
+    rows = pd.read_csv(folder / "predictors" / "quality.csv").set_index("predictor")
+    table = read_results(folder).table.set_index("variant")
+    assert len(scores) == 48 and scores["top1"].tolist() == pytest.approx(table["top1"][scores["variant"]].tolist())
+    for key in rows.index:
+        sign = -1 if key == "loss_after_steps" else 1  # lower is better
+        tau = sign * stats.kendalltau(scores["top1"], scores[key]).statistic
+        assert rows["tau"][key] == pytest.approx(tau), key
+    assert not rows["beats"].any() and not rows["adds"].any()
+    text = (ROOT / "docs" / "search.md").read_text(encoding="utf-8").replace("−", "-")
+    labels = {
+        "macs": "MACs", "params": "parameters", "az_nas": "AZ-NAS, all its parts", "expressivity": "expressivity",
+        "naswot": "NASWOT", "early": "accuracy after half of the epochs", "extrapolated": "extrapolated learning curve",
+    }  # fmt: skip
+    for key, label in labels.items():
+        row = rows.loc[key]
+        said = f"| {label} | {row['tau']:.2f} [{row['tau_low']:.2f}, {row['tau_high']:.2f}] |"
+        if key not in CONTROLS:
+            said += f" {row['partial_tau']:.2f} [{row['partial_tau_low']:.2f}, {row['partial_tau_high']:.2f}] |"
+        assert said in text, said
 
 
 def test_the_committed_branch_sweep_is_scored_and_judged(

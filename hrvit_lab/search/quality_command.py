@@ -69,7 +69,11 @@ def show_quality(options: argparse.Namespace) -> int:
     networks = len(table.dropna(subset=[score, *better]))
     _print(found, results, networks, console)
     if (agreement := between_seeds(results, score)) is not None:
-        console.print(f"Rankings by two seeds agree with τ {agreement:.2f}: no predictor can be expected to do better.")
+        console.print(
+            f"Rankings by two seeds agree with τ {agreement:.2f}. The rest is noise of trainings, which lowers the τ "
+            "of every predictor.",
+            soft_wrap=True,
+        )
     untrained = found[~found["predictor"].isin((*CURVES, SUPERNET))]
     sentences = verdict(untrained, networks, LABELS)
     if SUPERNET in table:
