@@ -443,7 +443,7 @@ def test_the_table_of_the_documentation_is_what_a_check_shows() -> None:
         measured = kept["networks"][f"{config.id} {height}x{width}"]
         rows.append(check_network(found, config, (height, width), Twice(*(measured[3:5] or measured))))
     text = (root / "docs" / "latency.md").read_text(encoding="utf-8")
-    names = {CONTROL: "a second measurement of the same network", MEAN: "profile, compared with the mean of both"}
+    names = {CONTROL: "a second measurement of the same network"}
     for name, worth in quality(rows).items():
         said = [cell.strip(" %") for cell in text.split(f"\n| {names.get(name, name)} |")[1].split("\n")[0].split("|")]
         of_fit = float(name in ("profile", MEAN))
@@ -592,7 +592,7 @@ def test_the_commands_measure_and_check_a_profile(
 
     computing = timing_lock(exclusive=False)
     assert computing is not None
-    monkeypatch.setattr("hrvit_lab.latency.profile_command.time.sleep", lambda _: computing.release(unlink=True))
+    monkeypatch.setattr("hrvit_lab.study.executors.host.time.sleep", lambda _: computing.release(unlink=True))
     (tmp_path / "device.check.json").unlink()
     assert main(again) == 0, "it waits for the trial that runs"
     assert capsys.readouterr().out.startswith("Waiting until the trials")

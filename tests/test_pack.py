@@ -140,7 +140,7 @@ def test_weights_of_a_packed_network_are_in_its_state() -> None:
         file = io.BytesIO()
         torch.save(one.state_dict(), file)
         file.seek(0)
-        two.load_state_dict(torch.load(file))
+        two.load_state_dict(torch.load(file, weights_only=True))
         assert torch.equal(two(images), expected)
     with pytest.raises(RuntimeError, match="Missing key"):
         two.load_state_dict(deploy(build(config)).state_dict())

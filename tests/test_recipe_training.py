@@ -137,7 +137,7 @@ def test_a_model_of_timm_is_trained_and_its_file_scored(
     settings = {"model__name": "timm:test_resnet", "data__train_limit": 32, "regularisation__ema": "false"}
     assert main(command("--out", "resnet", **settings)) == 0
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
-    assert re.search(r"2/2 [\d,]+ images/s time left \S+ loss [\d.]+, lr [\de.-]+, [\d,]+ MiB", shown), shown
+    assert re.search(r"2/2 [\d,]+ img/s \S+ left loss [\d.]+, lr [\de.-]+, [\d,]+ MiB", shown), shown
     result = json.loads((folder / "resnet" / "result.json").read_text())
     assert evaluate(["resnet", "--set", "run.workers=0"]) == 0
     scores = json.loads((folder / "resnet" / "evaluation" / "scores.json").read_text())

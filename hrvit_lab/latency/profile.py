@@ -169,7 +169,8 @@ def _label(part: Part) -> str:
 # -- errors of predictions ---------------------------------------------------------------------------------------------
 
 
-MEAN = "profile, for the mean of both"
+MEAN = "profile (mean of both)"
+"""Name of the quality of predictions for the mean of both measurements."""
 
 
 class Twice(NamedTuple):

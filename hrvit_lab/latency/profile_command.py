@@ -4,9 +4,9 @@ import argparse
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,11 @@ from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.spec import load_search
-from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.executors.host import holding_timing_lock
 from hrvit_lab.study.run import load_results
 
 CHECK_STREAM = 1
 """Distinguishes the draws of a check from those of its profile, which has the stream 0."""
-
-POLL_S = 0.2
 
 
 def profile(options: argparse.Namespace) -> int:
@@ -115,16 +113,13 @@ def check(options: argparse.Namespace) -> int:
 def alone(console: Console) -> Iterator[None]:
     """Context: nothing else of this lab computes on this host. Trials of studies wait until it ends, see `timing_lock`;
     it begins when those that run now have ended."""
-    told = False
-    while (lock := timing_lock(exclusive=True)) is None:
-        if not told:
-            console.print("Waiting until the trials and measurements that run on this machine have ended.")
-        told = True
-        time.sleep(POLL_S)
-    try:
+
+    @cache
+    def say_once() -> None:
+        console.print("Waiting until the trials and measurements that run on this machine have ended.")
+
+    with holding_timing_lock(exclusive=True, waiting=say_once):
         yield
-    finally:
-        lock.release(unlink=True)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ class AttentionWork(NamedTuple):
 
 
 LANES = 16
+"""Numbers of float32 in a vector of AVX-512."""
 
 
 def inside(part: Part) -> tuple[Part, ...]:

@@ -25,10 +25,9 @@ from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_n
 from hrvit_lab.network.build import create_model
 from hrvit_lab.network.checkpoints import load_checkpoint
 from hrvit_lab.network.seeding import seeded
-from hrvit_lab.network.weight_files import WEIGHTS
+from hrvit_lab.network.weight_files import RESULT, WEIGHTS
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RESULT = "result.json"
 MAX_CLASS_NAME = 60
 MAX_SCALE = 1000
 """Means and standard deviations of other sizes are those of no images in 0…1."""

@@ -1,4 +1,7 @@
-"""Names of files of weights, without any slow import."""
+"""Names of files of weights and results, without any slow import."""
+
+RESULT = "result.json"
+"""In the folder of any training: its scores and settings."""
 
 RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
 """In the folder of a training by a recipe, the first choice first."""

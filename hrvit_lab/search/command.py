@@ -28,6 +28,7 @@ from hrvit_lab.search.run import (
     write_history,
 )
 from hrvit_lab.search.spec import SearchSpec, load_search, search_from
+from hrvit_lab.search.state import Evaluator
 from hrvit_lab.study.engine_options import device_of, slurm_of
 from hrvit_lab.study.executors import WorkerUnable
 from hrvit_lab.study.executors.host import choose_jobs
@@ -146,14 +147,15 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
     figure = hypervolume_curves(history, asked.spec.title, truth.hypervolume if truth else None)
     plots.save(figure, asked.own_folder / "hypervolume")
     found = {f"found {number}": genome for number, genome in enumerate(genomes, 1)}
-    write_front(asked, found)
+    evaluator = Evaluator(asked.space, asked.own_folder)
+    write_front(asked, evaluator, found)
     kept = shown(found)
     results, failed = results_of(asked, kept)
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
     for sentence in said(history, truth, volume_of(asked, objectives), len(found)):
         console.print(sentence, soft_wrap=True)
-    as_good = as_good_as_base(asked, objectives)
+    as_good = as_good_as_base(evaluator, objectives)
     console.print(
         f"Found networks that are at least as good as the base in all objectives: {as_good:,}.", soft_wrap=True
     )

@@ -149,9 +149,13 @@ def verdict(found: pd.DataFrame, networks: int, labels: Mapping[str, str]) -> li
         (
             "beats",
             f"ranks the {networks} networks better than {cost}",
-            f"no predictor ranks the {networks} networks better than {cost}",
+            f"no predictor ranks the {networks} networks better than {cost}, beyond chance",
         ),
-        ("adds", "ranks networks of equal parameters and MACs", "no predictor ranks networks of equal costs"),
+        (
+            "adds",
+            "ranks networks of equal parameters and MACs",
+            "no predictor ranks networks of equal costs, beyond chance",
+        ),
     ):
         field = "tau" if said == "beats" else "partial_tau"
         names = others.index[others[said]].tolist()

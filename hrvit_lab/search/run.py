@@ -275,21 +275,19 @@ def write_history(search: Search, states: Mapping[tuple[str, int], State]) -> pd
     return history
 
 
-def write_front(search: Search, genomes: Mapping[str, Genome]) -> None:
+def write_front(search: Search, evaluator: Evaluator, genomes: Mapping[str, Genome]) -> None:
     """Write ``pareto.csv``: the base and networks by name, with all objectives and constrained quantities."""
-    evaluator = Evaluator(search.space, search.own_folder)
     base = [search.base_name, search.space.base.id, *evaluator.values_of_base()]
     rows = [[name, search.space.config(genome).id, *evaluator.values(genome)] for name, genome in genomes.items()]
     write_csv(search.own_folder / "pareto.csv", [["variant", "config_id", *search.spec.quantities], base, *rows])
 
 
-def as_good_as_base(search: Search, objectives: np.ndarray[Any, Any]) -> int:
+def as_good_as_base(evaluator: Evaluator, objectives: np.ndarray[Any, Any]) -> int:
     """The number of networks that are at least as good as the base in every objective.
 
     Args:
         objectives: lower is better, (networks, objectives).
     """
-    evaluator = Evaluator(search.space, search.own_folder)
     base = evaluator.signs * evaluator.values_of_base()[: len(evaluator.signs)]
     return int((objectives <= base).all(axis=1).sum())
 

@@ -160,7 +160,7 @@ def number_of_passes(recipe: AnyRecipe, plan: Plan, ranks: Ranks) -> int:
     Raises:
         ConfigError: if the global batch size is not divisible, or a process has fewer images than passes.
     """
-    recipe.accumulation(ranks.size)
+    recipe.accumulation(ranks.size)  # refuses a global batch that processes and passes do not divide
     smallest, largest = plan.global_batch // ranks.size, math.ceil(plan.global_batch / ranks.size)
     passes = math.ceil(largest / recipe.data.batch_size_per_process)
     if 0 < smallest < passes:

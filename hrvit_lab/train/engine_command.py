@@ -138,9 +138,8 @@ class Watch:
         self.last: Evaluation | None = None
         self.line_at = time.monotonic()
         self.bar = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TextColumn("time left"), TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[figures]}"),
+            BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True), TextColumn("left {task.fields[figures]}"),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task("training", total=plan.total_steps, completed=engine.step, rate="", figures="")
@@ -153,8 +152,8 @@ class Watch:
     def _step(self, step: int, loss: float, rate: float, seconds: float) -> None:
         images_per_s = self.plan.global_batch / seconds if seconds else 0.0
         memory = used_mib(self.engine.device)
-        figures = f"loss {loss:.3f}, lr {rate:.2g}, {memory:,.0f} MiB"
-        self.bar.update(self.task, completed=step, rate=f"{images_per_s:,.0f} images/s", figures=figures)
+        figures = f"loss {loss:.3f}, lr {rate:.1e}, {memory:,.0f} MiB"  # all of it fits into 80 columns
+        self.bar.update(self.task, completed=step, rate=f"{images_per_s:,.0f} img/s", figures=figures)
         if time.monotonic() - self.line_at > LINE_EVERY_S or step == self.plan.total_steps:
             self.line_at = time.monotonic()
             line = {"step": step, "loss": loss, "lr": rate, "images_per_s": images_per_s, "memory_mib": memory}

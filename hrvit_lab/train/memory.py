@@ -7,9 +7,9 @@ from hrvit_lab.config import HRViTConfig
 from hrvit_lab.cost.ledger import totals
 from hrvit_lab.cost.memory import peak_memory_bytes
 from hrvit_lab.environment import available_memory
+from hrvit_lab.files import MIB
 
 GIB = 2**30
-MIB = 2**20
 
 
 def least_bytes(config: HRViTConfig, resolution: tuple[int, int], batch_size: int) -> int:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.files import write_atomically, write_csv
+from hrvit_lab.network.weight_files import RESULT
 from hrvit_lab.train import state as states
 from hrvit_lab.train.run import last_folder, numbered_folder
 
 FOLDER = Path("runs")
-RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 
 

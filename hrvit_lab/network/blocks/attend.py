@@ -53,7 +53,8 @@ def attend_by_head(
 
 
 FEWEST_TOKENS, MOST_TOKENS, MOST_SCORES = 16, 60, 400_000
-"""Windows whose two products are faster than the fused kernel, in float32 on a CPU; more scores leave the cache."""
+"""Windows whose two products are faster than the fused kernel, in float32 on a CPU (``tests/bench_attention.py``); more
+scores leave the cache."""
 
 
 def attend_served(q_Bhnd: Tensor, v_Bhmd: Tensor, *, fused: bool = True) -> Tensor:

@@ -49,7 +49,8 @@ class Packed(nn.Module, ABC):
         shapes = [None if tensor is None else tensor.shape for tensor in (weight, bias)]
         if weight is None or shapes != [self.weight.shape, None if self.bias is None else self.bias.shape]:
             raise RuntimeError(f"weight and bias are {shapes[0]} and {shapes[1]}, not those of this packed module")
-        self.weight, self.bias = self.layout_of(weight.to(self.weight.dtype)), bias
+        self.weight = self.layout_of(weight.to(self.weight.dtype))
+        self.bias = None if bias is None else bias.to(self.weight.dtype)
 
 
 class PackedLinear(Packed):

@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hrvit_lab.environment import available_memory, usable_cores
@@ -22,6 +23,7 @@ WORKER_BYTES = 540 * 2**20
 
 ENTRY_TRIES = 10
 ENTRY_WAIT_S = 0.01
+POLL_S = 0.2
 
 
 def choose_jobs(requested: int | None, device: str, processes: int = 1) -> tuple[int, str]:
@@ -86,6 +88,24 @@ def timing_lock(*, exclusive: bool) -> Lock | None:
             return None
         entered.pop_all()
         return gate
+
+
+@contextlib.contextmanager
+def holding_timing_lock(*, exclusive: bool, waiting: Callable[[], None]) -> Iterator[None]:
+    """Context: this process holds the lock of `timing_lock`.
+
+    Args:
+        waiting: called again and again until the lock is available.
+    Raises:
+        ConfigError: as `timing_lock`.
+    """
+    while (lock := timing_lock(exclusive=exclusive)) is None:
+        waiting()
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        lock.release(unlink=True)
 
 
 def _enter(gate: Path) -> Lock | None:

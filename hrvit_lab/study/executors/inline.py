@@ -13,14 +13,12 @@ from functools import partial
 
 from hrvit_lab.environment import usable_cores
 from hrvit_lab.study.claims import host_name
-from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.executors.host import POLL_S, holding_timing_lock
 from hrvit_lab.study.executors.work import Work
 from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
 from hrvit_lab.study.worker import attempt
-
-POLL_S = 0.2
 
 
 def run_inline(work: Work) -> None:
@@ -28,8 +26,13 @@ def run_inline(work: Work) -> None:
     for alone, threads in ((False, 1), (True, usable_cores())):
         queue = deque(trial for trial in work.trials if GROUPS[trial.group].alone == alone)
         if queue:
-            with _timing(work, queue, exclusive=alone), _torch_threads(threads):
-                _run(work, queue)
+            _run_together(work, queue, alone, threads)
+
+
+def _run_together(work: Work, queue: deque[Trial], alone: bool, threads: int) -> None:
+    lock = holding_timing_lock(exclusive=alone, waiting=lambda: work.watcher.waiting(list(queue)))
+    with lock, _torch_threads(threads):
+        _run(work, queue)
 
 
 def _run(work: Work, queue: deque[Trial]) -> None:
@@ -63,18 +66,6 @@ def _run(work: Work, queue: deque[Trial]) -> None:
         finally:
             work.store.release(claim)
         work.watcher.finished(trial, record)
-
-
-@contextlib.contextmanager
-def _timing(work: Work, queue: deque[Trial], *, exclusive: bool) -> Iterator[None]:
-    """The host's lock for measurements, once it is available."""
-    while (lock := timing_lock(exclusive=exclusive)) is None:
-        work.watcher.waiting(list(queue))
-        time.sleep(POLL_S)
-    try:
-        yield
-    finally:
-        lock.release(unlink=True)
 
 
 @contextlib.contextmanager
