@@ -133,7 +133,7 @@ def test_a_model_of_timm_is_trained_and_its_file_scored(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal, with a progress bar
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")  # the bar has all figures also in a narrow one
     settings = {"model__name": "timm:test_resnet", "data__train_limit": 32, "regularisation__ema": "false"}
     assert main(command("--out", "resnet", **settings)) == 0
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)

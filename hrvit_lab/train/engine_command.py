@@ -38,6 +38,8 @@ FREE = ("run.workers", "run.threads", "run.save_every_s", "run.keep_last")
 """Settings that may change when a training is resumed."""
 LINE_EVERY_S = 5.0
 """Seconds between lines of ``metrics.jsonl``."""
+WIDE = 112
+"""Columns of a terminal where a bar of 40 leaves room for all figures; with one of 8, they fit into 80."""
 
 
 def run_recipe(recipe: AnyRecipe, options: RunOptions) -> int:
@@ -138,8 +140,9 @@ class Watch:
         self.last: Evaluation | None = None
         self.line_at = time.monotonic()
         self.bar = Progress(
-            BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True), TextColumn("left {task.fields[figures]}"),
+            BarColumn(bar_width=8 if console.width < WIDE else 40), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("left {task.fields[figures]}"),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task("training", total=plan.total_steps, completed=engine.step, rate="", figures="")
@@ -152,7 +155,7 @@ class Watch:
     def _step(self, step: int, loss: float, rate: float, seconds: float) -> None:
         images_per_s = self.plan.global_batch / seconds if seconds else 0.0
         memory = used_mib(self.engine.device)
-        figures = f"loss {loss:.3f}, lr {rate:.1e}, {memory:,.0f} MiB"  # all of it fits into 80 columns
+        figures = f"loss {loss:.3f}, lr {rate:.1e}, {memory:,.0f} MiB"
         self.bar.update(self.task, completed=step, rate=f"{images_per_s:,.0f} img/s", figures=figures)
         if time.monotonic() - self.line_at > LINE_EVERY_S or step == self.plan.total_steps:
             self.line_at = time.monotonic()
