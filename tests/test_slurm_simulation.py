@@ -74,7 +74,7 @@ class SimulatedCluster(Clock):
         self.fates: Counter[str] = Counter()
         self.outside_s = 0.0
         self.deaths = 0
-        self.dies_at = [self.time + 37.0 * number**2 for number in range(1, 9)]
+        self.dies_at = [self.time + 10.0 * number**2 for number in range(1, 9)]
 
     # -- what the coordinator sees
 
