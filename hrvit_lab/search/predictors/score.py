@@ -37,16 +37,18 @@ def score_config(
 ) -> dict[str, float]:
     """Scores of a network with the data's number of classes, and random weights from the seed; see `scores`."""
     height, width = batch.images.shape[2:]
-    with seeded(seed):
-        model = build_network(config.replace(num_classes=num_classes), (height, width))
-    return scores(model, keys, batch, seed)
+    found = {}
+    for key in keys:
+        with seeded(seed):  # to build a network is as quick as to copy it, and searches have one predictor
+            model = build_network(config.replace(num_classes=num_classes), (height, width))
+        found[key] = _score(model, key, batch, seed)
+    return found
 
 
 def scores(model: nn.Module, keys: Iterable[str], batch: Batch, seed: int = 0) -> dict[str, float]:
     """Scores by predictor, on the CPU in one thread. Neither the model nor random numbers outside are changed.
 
-    Every predictor gets a copy in training mode. Weights of norms that are all zero are one in it: they are zero at
-    initialisation so that a block starts as an identity, and the gradient would not reach the block's attention.
+    Every predictor gets a copy.
 
     Args:
         keys: of `PREDICTORS`.
@@ -54,14 +56,20 @@ def scores(model: nn.Module, keys: Iterable[str], batch: Batch, seed: int = 0) -
     Raises:
         ConfigError: if a predictor does not support the network.
     """
-    found = {}
-    for key in keys:
-        copied = copy.deepcopy(model).train()
-        _open_norms(copied)
-        _check(key, copied)
-        with seeded(seed), intra_op_threads(1), torch.enable_grad():
-            found[key] = PREDICTORS[key].function(copied, batch)
-    return found
+    return {key: _score(copy.deepcopy(model), key, batch, seed) for key in keys}
+
+
+def _score(model: nn.Module, key: str, batch: Batch, seed: int) -> float:
+    """The score of a network in training mode, which the predictor may change.
+
+    Weights of norms that are all zero are set to one: they are zero at initialisation so that a block starts as an
+    identity, and the gradient would not reach the block's attention.
+    """
+    model.train()
+    _open_norms(model)
+    _check(key, model)
+    with seeded(seed), intra_op_threads(1), torch.enable_grad():
+        return PREDICTORS[key].function(model, batch)
 
 
 def _open_norms(model: nn.Module) -> None:
