@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,81 @@ def test_repair_moves_to_the_nearest_valid_width() -> None:
     assert repaired.widths[1] == 24 and repaired.head_dims[1] == 12
 
 
+FINE = {
+    "widths": {"per": "branch", "choices": {"from": 8, "to": 256, "step": 1}},
+    "head_dims": {"per": "branch", "choices": {"from": 4, "to": 64, "step": 1}},
+    "mlp_ratios": {"per": "branch", "choices": {"from": 2, "to": 6, "step": 0.1}},
+}
+
+
+def test_a_fine_grid_is_repaired_by_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its 622,749 combinations in each branch, valid widths are sought for few head dims and ratios."""
+    space, asked = space_of(SMALL, space=FINE), [0]
+    rule = HRViTConfig.width_accepts
+
+    def counted(config: HRViTConfig, branch: int) -> Callable[[int], bool]:
+        asked[0] += 1
+        return rule(config, branch)
+
+    rng = np.random.default_rng(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(HRViTConfig, "width_accepts", counted)
+        genomes = [space.random(rng) for _ in range(100)]
+    assert 100 < asked[0] <= 2501  # head dims × ratios
+    for genome in genomes:
+        HRViTConfig(**space.config(genome).model_dump())
+
+
+def test_repair_finds_the_nearest_of_all_combinations() -> None:
+    """As if all of them were tried, in the order of their distance."""
+    fields = {
+        "widths": {"per": "branch", "choices": {"from": 8, "to": 40, "step": 1}},
+        "head_dims": {"per": "branch", "choices": {"from": 4, "to": 16, "step": 3}},
+        "mlp_ratios": {"per": "branch", "choices": [2, 2.5, 3, 4]},
+    }
+    space, rng = space_of(SMALL, space=fields), np.random.default_rng(0)
+    places = [[(gene.field, gene.place) for gene in space.genes].index((field, (1,))) for field in fields]
+    combinations = list(itertools.product(*(range(len(space.genes[place].choices)) for place in places)))
+    repaired = 0
+    for _ in range(25):
+        drawn = rng.integers(0, space.lengths).tolist()
+        now = [drawn[place] for place in places]
+
+        def away(choices: tuple[int, ...], now: list[int] = now) -> tuple[int, ...]:
+            steps = [abs(choice - index) for choice, index in zip(choices, now, strict=True)]
+            return (sum(steps), *steps[::-1])
+
+        for nearest in sorted(combinations, key=away):
+            values = [space.genes[place].choices[choice] for place, choice in zip(places, nearest, strict=True)]
+            if valid_in_branch_1(*values):
+                break
+        genome = space.repaired(drawn)
+        assert tuple(genome[place] for place in places) == nearest
+        repaired += tuple(now) != nearest
+    assert repaired > 10
+
+
+def valid_in_branch_1(width: int, head_dim: int, ratio: float) -> bool:
+    base = preset("hrvit_nano")
+    fields = {"widths": width, "head_dims": head_dim, "mlp_ratios": ratio}
+    try:
+        base.replace(
+            **{key: (*getattr(base, key)[:1], value, *getattr(base, key)[2:]) for key, value in fields.items()}
+        )
+    except ConfigError:
+        return False
+    return True
+
+
 def test_a_space_without_a_valid_width_is_refused() -> None:
     fields = {"widths": {"per": "branch", "choices": [[8], [7], [32], [64]]}}
     with pytest.raises(ConfigError, match=r"branch 1 has no valid width with attention cross_shaped"):
+        space_of(SMALL, space=fields)
+
+
+def test_a_space_that_is_too_fine_to_try_all_is_refused() -> None:
+    fields = {**FINE, "widths": {"per": "branch", "choices": {"from": 1, "to": 1000, "step": 1}}}
+    with pytest.raises(ConfigError, match=r"2,501,000 combinations of .* in branch 0; use at most"):
         space_of(SMALL, space=fields)
 
 

@@ -8,6 +8,7 @@ has no valid width in a branch is refused.
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from hrvit_lab.study.axes import AXES, apply
 Genome = tuple[int, ...]
 MAX_GENES = 300
 MAX_CHECKED = 2000
+MAX_TOGETHER = 1_000_000
+"""Combinations of the fields `TOGETHER` in a branch: all are tried before a space is refused."""
 TOGETHER = ("widths", "head_dims", "mlp_ratios")
 """Fields that are repaired together, since a width must fit the head dim and the ratio of its branch."""
 
@@ -56,10 +59,12 @@ class Space:
         if len(self.genes) > MAX_GENES:
             raise ConfigError(f"space: {len(self.genes)} choices in one network; use at most {MAX_GENES}")
         self._place = {(gene.field, gene.place): index for index, gene in enumerate(self.genes)}
+        self._check_together()
         self._conditions = [self._conditions_of(gene) for gene in self.genes]
         self._dumped = {number: base.model_dump() | {"name": ""} for number, base in self.bases.items()}
         self._present = {number: [_exists(gene, base) for gene in self.genes] for number, base in self.bases.items()}
         self._nearest = lru_cache(maxsize=100_000)(self._search_nearest)
+        self._valid_widths = lru_cache(maxsize=100_000)(_valid_widths)
         self._check()
 
     @property
@@ -222,39 +227,41 @@ class Space:
     def _search_nearest(
         self, branch: int, rule: tuple[Any, ...], now: tuple[int, ...], fixed: tuple[Any, ...]
     ) -> tuple[int, ...]:
-        """The nearest indices of width, head dim and ratio that are valid together; -1 for those that are fixed."""
-        options: list[list[tuple[int, Any]]] = []
-        for field, index, value in zip(TOGETHER, now, fixed, strict=True):
-            if index < 0:
-                options.append([(-1, value)])
-            else:
-                options.append(list(enumerate(self.genes[self._place[field, (branch,)]].choices)))
-        attention, ffn, shortcut, stem = rule
+        """The nearest indices of width, head dim and ratio that are valid together; -1 for those that are fixed.
+
+        Of equally near ones, those that move the ratio least, then the head dim; then those with lower indices.
+        """
+        widths, head_dims, ratios = (
+            tuple(self.genes[self._place[field, (branch,)]].choices) if index >= 0 else (value,)
+            for field, index, value in zip(TOGETHER, now, fixed, strict=True)
+        )
+        start, start_dim, start_ratio = (max(0, index) for index in now)
         opens = self.base.topology == "pyramid" and branch == 0  # its width must also be valid for the stem
-
-        def accepts(width: int, head_dim: int, ratio: float) -> bool:
-            judge = HRViTConfig.model_construct(  # type: ignore[call-arg]  # the rule reads these fields alone
-                topology="pyramid" if opens else "parallel", attention=(attention,), ffn=(ffn,), shortcut=shortcut,
-                stem=stem, head_dims=(head_dim,), mlp_ratios=(ratio,),
-            )  # fmt: skip
-            return judge.width_accepts(0)(width)
-
-        if accepts(*(choices[max(0, index)][1] for choices, index in zip(options, now, strict=True))):
-            return now
-
-        def away(combination: tuple[tuple[int, Any], ...]) -> tuple[int, ...]:
-            steps = [abs(choice - index) for (choice, _), index in zip(combination, now, strict=True)]
-            return (sum(steps), *steps[::-1])
-
-        for combination in sorted(itertools.product(*options), key=away):
-            width, head_dim, ratio = (value for _, value in combination)
-            if accepts(width, head_dim, ratio):
-                return tuple(choice for choice, _ in combination)
+        nearest: tuple[int, ...] | None = None
+        for steps, dim, ratio in _pairs_by_distance(start_dim, start_ratio, len(head_dims), len(ratios)):
+            if nearest and steps > nearest[0]:
+                break
+            for width in _around(self._valid_widths((opens, *rule), widths, head_dims[dim], ratios[ratio]), start):
+                away = abs(width - start)
+                found = (steps + away, abs(ratio - start_ratio), abs(dim - start_dim), away, width, dim, ratio)
+                nearest = min(nearest or found, found)
+        if nearest:
+            return tuple(choice if index >= 0 else -1 for choice, index in zip(nearest[-3:], now, strict=True))
+        attention, ffn, shortcut, _ = rule
         shared = [f"{name} {value}" for name, value in zip(TOGETHER, fixed, strict=True) if value is not None]
         raise ConfigError(
             f"space: branch {branch} has no valid width with attention {attention}, ffn {ffn}, shortcut {shortcut}"
             f"{''.join(f', {text}' for text in shared)}; give other choices of widths, head_dims or mlp_ratios"
         )
+
+    def _check_together(self) -> None:
+        for branch in range(MAX_BRANCHES):
+            own = [self.genes[self._place[field, (branch,)]] for field in TOGETHER if (field, (branch,)) in self._place]
+            if (number := math.prod(len(gene.choices) for gene in own)) > MAX_TOGETHER:
+                raise ConfigError(
+                    f"space: {number:,} combinations of {', '.join(gene.field for gene in own)} in branch {branch}; "
+                    f"use at most {MAX_TOGETHER:,}, for example by larger steps"
+                )
 
     def _check(self) -> None:
         """Check that every combination of parts, and of values that all branches share, has a valid network.
@@ -275,6 +282,35 @@ class Space:
                 for index, choice in zip(varied, combination, strict=True):
                     genome[index] = choice
                 self.config(self.repaired(genome))
+
+
+def _pairs_by_distance(row: int, column: int, rows: int, columns: int) -> Iterator[tuple[int, int, int]]:
+    """The cells of a table by growing number of steps from a cell: (steps, row, column)."""
+    for steps in range(rows + columns - 1):
+        for down in range(max(-row, -steps), min(rows - 1 - row, steps) + 1):
+            rest = steps - abs(down)
+            for across in dict.fromkeys((-rest, rest)):
+                if 0 <= column + across < columns:
+                    yield steps, row + down, column + across
+
+
+def _around(ascending: Sequence[int], number: int) -> Sequence[int]:
+    """The number itself if it is there, or else its neighbours."""
+    place = bisect_left(ascending, number)
+    if place < len(ascending) and ascending[place] == number:
+        return (number,)
+    return ascending[max(0, place - 1) : place + 1]
+
+
+def _valid_widths(rule: tuple[Any, ...], widths: tuple[int, ...], head_dim: int, ratio: float) -> Sequence[int]:
+    """Indices of the widths that are valid with a head dim, a ratio and the parts of a branch."""
+    opens, attention, ffn, shortcut, stem = rule
+    judge = HRViTConfig.model_construct(  # type: ignore[call-arg]  # the rule reads these fields alone
+        topology="pyramid" if opens else "parallel", attention=(attention,), ffn=(ffn,), shortcut=shortcut,
+        stem=stem, head_dims=(head_dim,), mlp_ratios=(ratio,),
+    )  # fmt: skip
+    accepts = judge.width_accepts(0)
+    return [index for index, width in enumerate(widths) if accepts(width)]
 
 
 def _genes(spec: SearchSpec, largest: HRViTConfig) -> Iterator[Gene]:
