@@ -1,6 +1,7 @@
 """Probes for jobs of Slurm in tests, and a study with them: ``python -m slurm_probes NAME …``.
 
-A job imports this module with the probes, and then its workers load no torch.
+A job imports this module with the probes, and then its workers load no torch. If the folder ``LIGHT_MARKS`` has a file
+``unwarned-N``, the next job N of an array blocks SIGUSR2, Slurm's warning that the time limit is near.
 """
 
 import os
@@ -18,6 +19,17 @@ from hrvit_lab.study.groups import ProbeInput
 
 if "SUBMITIT_EXECUTOR" in os.environ:  # in a job, not in the tests that import this module
     worker.main = light_worker.main
+    mark = Path(os.environ.get("LIGHT_MARKS", "")) / f"unwarned-{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    if mark.exists():
+        mark.unlink()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+
+def job_name() -> str:
+    """The job's id as ``squeue`` shows it. Slurm 22.05 cancels no job of an array by its SLURM_JOB_ID, and ``scancel``
+    does not say so."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
 
 
 def accuracy(asked: ProbeInput) -> dict[str, Any]:
@@ -26,7 +38,7 @@ def accuracy(asked: ProbeInput) -> dict[str, Any]:
     folder = Path(os.environ["LIGHT_MARKS"])
     name = f"{asked.seed}-{asked.config.id}"
     with open(folder / f"{name}.started", "a") as file:
-        file.write(f"{os.environ.get('SLURM_JOB_ID', '')}\n")
+        file.write(f"{job_name()}\n")
     for path in (folder / name, folder / str(asked.seed)):
         act = path.read_text() if path.exists() else ""
         if act in ("once", "hang"):

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import real_slurm
@@ -97,51 +98,69 @@ def test_a_training_by_two_processes_equals_the_local_one(cluster: RealSlurm, tm
 
 
 def test_everything_ends_whatever_happens(cluster: RealSlurm, tmp_path: Path) -> None:
-    """Seed 0 always kills its job with kill -9, seed 1 once; seed 2 exceeds its job's time limit once; the first job of
-    seed 3 is cancelled; slurmctld is restarted, and the coordinator is killed twice."""
+    """Seed 0 always kills its job with kill -9, seed 1 once. The first jobs of seeds 2, 3 and 4 would not end: one is
+    warned of its time limit, one is cancelled, and one is not warned. slurmctld is restarted, and the coordinator is
+    killed twice. The end of each job is the reason in its trial's record until the next outcome."""
     (tmp_path / "chaos.yaml").write_text(
         STUDY.replace("BRANCHES", "1").replace("SEEDS", ", ".join(map(str, range(TRIALS))))
     )
-    for seed, act in {0: "kill", 1: "once", 2: "hang", 3: "hang"}.items():
+    for seed, act in {0: "kill", 1: "once", 2: "hang", 3: "hang", 4: "hang"}.items():
         (tmp_path / str(seed)).write_text(act)
+    (tmp_path / "unwarned-4").touch()
     out = tmp_path / "out"
     command = ("slurm_probes", "chaos.yaml", "--out", "out", "--executor", "slurm", "--time", "1",
                "--array-parallelism", "3", "--partition", "test")  # fmt: skip
+    reasons: dict[int, set[str]] = {seed: set() for seed in range(TRIALS)}
 
-    def records() -> list[Path]:
-        return [path for path in (out / "trials").glob("*.json") if '"status": "ok"' in path.read_text()]
+    def records() -> list[dict[str, Any]]:
+        """All records, which may be of interruptions; their reasons are kept."""
+        found = [json.loads(path.read_text()) for path in (out / "trials").glob("*.json")]
+        for record in found:
+            reasons[record["seed"]] |= {record["reason"]} - {""}
+        return found
 
     def jobs_of(seed: int) -> list[str]:
-        return [job for path in tmp_path.glob(f"{seed}-*.started") for job in path.read_text().split()]
+        return [job for path in tmp_path.glob(f"{seed}-*.started") for job in path.read_text().splitlines()]
 
     coordinator = start(cluster, tmp_path, *command)
     wait_until("jobs are submitted", lambda: cluster.output("squeue", "--noheader"))
     coordinator.send_signal(signal.SIGKILL)
     coordinator.communicate()
     coordinator = start(cluster, tmp_path, *command)
-    wait_until("seed 3 has started", lambda: jobs_of(3))
-    subprocess.run(["scancel", *jobs_of(3)[:1]], env=os.environ | cluster.variables, check=True)
+    wait_until("seed 3 has started", lambda: records() and jobs_of(3))
+    subprocess.run(["scancel", *jobs_of(3)], env=os.environ | cluster.variables, check=True)
+    wait_until("the coordinator knows it", lambda: records() and reasons[3])
     cluster.stop("slurmctld")
     time.sleep(3)
     cluster.start_controller()
-    wait_until("some trials are done", lambda: len(records()) >= 3)
+    wait_until("some trials are done", lambda: sum(record["status"] == "ok" for record in records()) >= 3)
     coordinator.send_signal(signal.SIGKILL)
     coordinator.communicate()
     coordinator = start(cluster, tmp_path, *command)
-    output, _ = coordinator.communicate(timeout=900)
+    wait_until("the study has ended", lambda: records() and coordinator.poll() is not None, 900)
+    output, _ = coordinator.communicate()
     assert coordinator.returncode == 1, output
 
-    found = [json.loads(path.read_text()) for path in (out / "trials").glob("*.json")]
+    found = records()
     assert {record["seed"]: record["status"] for record in found} == {
         seed: "failed" if seed == 0 else "ok" for seed in range(TRIALS)
     }, output
+    jobs = [jobs_of(seed) for seed in range(TRIALS)]
+    assert list(map(len, jobs)) == [3, 2, 2, 2, 2, *[1] * (TRIALS - 5)]
     [reason] = [record["reason"] for record in found if record["status"] == "failed"]
-    said = re.fullmatch(r"Slurm job [\d_]+ ended as FAILED; its log is (\S+) \(3 times\)", reason)
-    assert said is not None and (out / said[1]).is_file()
+    assert reason in reasons[0] and reason.endswith(" (3 times)")
+    told = r"(?: \(it was told to end\))?"  # if it had the time to write that
+    ends = ("FAILED", "FAILED", r"FAILED \(its time limit was near\)", f"CANCELLED{told}", f"TIMEOUT{told}")
+    for seed, end in enumerate(ends):
+        ended = jobs[seed] if seed == 0 else jobs[seed][:1]
+        pattern = rf"Slurm job (\w+) ended as {end}; its log is (\S+)(?: \(3 times\))?"
+        matches = {each: re.fullmatch(pattern, each) for each in reasons[seed]}
+        assert sorted(match[1] for match in matches.values() if match) == sorted(ended), reasons
+        assert all(match and (out / match[2]).is_file() for match in matches.values()), reasons
+    assert not any(reasons[seed] for seed in range(len(ends), TRIALS)), reasons
     events = [json.loads(line) for line in (out / "trials" / "journal.jsonl").read_text().splitlines()]
     finished = Counter(event["key"] for event in events if event["event"] == "finished")
     assert finished == Counter({record["key"]: 1 for record in found})
-    assert [len(jobs_of(seed)) for seed in range(TRIALS)] == [3, 2, 2, 2, *[1] * (TRIALS - 4)]
     assert cluster.output("squeue", "--noheader") == ""
     left = [path.name for path in (out / "trials").rglob("*") if ".claim" in path.name or path.suffix == ".tmp"]
     assert left == [] and list((out / "trials" / "slurm").glob("*.json")) == []
