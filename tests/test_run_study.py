@@ -201,6 +201,37 @@ def test_ctrl_c_raises_after_finished_trials_were_kept(
     assert results.table["peak_memory_mib"].tolist() == [1, 2, 3] and not results.failed
 
 
+@pytest.mark.usefixtures("blank_figures")
+def test_an_executor_of_the_table_is_chosen_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[int] = []
+
+    def execute(work: Work) -> None:
+        run.append(len(work.trials))
+        for trial in work.trials:
+            record = trial.head() | attempt(lambda _: {"peak_memory_mib": 1.0}, trial.inputs)
+            work.store.save(record | {"beside": 0, "disturbed": {}, "environment": dict(work.environment)})
+
+    monkeypatch.setitem(executors.EXECUTORS, "mine", execute)
+    path = write(tmp_path / "measured.yaml", MEASURED)
+    assert main([str(path), "--out", str(tmp_path / "command"), "--executor", "mine"]) == 0
+    assert not run_study(MEASURED, out=tmp_path / "python", executor="mine").failed
+    assert run == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"executor": "lokal"}, "unknown executor 'lokal'; did you mean 'local'?"),
+        ({"executor": "local", "slurm": {}}, "options of Slurm are for the executor 'slurm', not for 'local'"),
+        ({"jobs": 0, "slurm": {}}, "jobs = 0 is for the executor 'inline', not for 'slurm'"),
+    ],
+)
+def test_options_of_another_executor_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_study(MEASURED, out=tmp_path, **options)
+    assert str(caught.value).startswith(said)
+
+
 def test_failures_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from hrvit_lab.search.outer import read_outer
 from hrvit_lab.search.spec import search_from
 from hrvit_lab.study import runner
 from hrvit_lab.study.cluster.options import SlurmOptions
+from hrvit_lab.study.executors import EXECUTORS
 from hrvit_lab.study.groups import PROBES
 
 __all__ = ["cluster"]
@@ -84,16 +85,17 @@ def test_the_device_of_the_file_or_the_command_line_is_that_of_the_trainings(tmp
 def test_the_device_of_the_command_line_replaces_that_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several GPUs have a worker each, as in a study."""
+    """Several GPUs have a worker each, as in a study. The executor is any of the table."""
     asked: list[Any] = []
 
     def choose(spec: Any, variants: Any, out: Path, jobs: int | None, **options: Any) -> None:
-        asked.append((spec.device, list(options["devices"])))
+        asked.append((spec.device, list(options["devices"]), options["executor"]))
 
     monkeypatch.setattr("hrvit_lab.search.outer.choose_engine", choose)
-    assert command(SHORT, tmp_path, "--device", "cuda:1", "--dry-run") == 0
+    monkeypatch.setitem(EXECUTORS, "mine", EXECUTORS["local"])
+    assert command(SHORT, tmp_path, "--device", "cuda:1", "--executor", "mine", "--dry-run") == 0
     assert command(SHORT, tmp_path, "--device", "cuda:0,cuda:1", "--dry-run") == 0
-    assert asked == [("cuda:1", []), ("cuda", ["cuda:0", "cuda:1"])]
+    assert asked == [("cuda:1", [], "mine"), ("cuda", ["cuda:0", "cuda:1"], "local")]
 
 
 @pytest.mark.parametrize(

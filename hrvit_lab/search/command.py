@@ -128,8 +128,9 @@ def _on_device(spec: SearchSpec, options: argparse.Namespace) -> SearchSpec:
     Raises:
         ConfigError: if device or executor do not fit a search without trainings, or an option is invalid.
     """
-    device, slurm = device_of(options), slurm_of(options)
-    if spec.trainings is None and (device or slurm):
+    device = device_of(options)
+    slurm_of(options)  # which checks the options of jobs
+    if spec.trainings is None and (device or options.executor != "local"):
         raise ConfigError(
             f"--{'device' if device else 'executor'} is for searches with trainings; remove it, since this search "
             "computes on the CPU of this machine"

@@ -35,8 +35,9 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
     )
     check(asked)
     engine = engine_of(
-        asked, options.jobs, devices=devices_of(options), slurm=slurm_of(options), ask=not options.dry_run
-    )
+        asked, options.jobs, executor=options.executor, devices=devices_of(options), slurm=slurm_of(options),
+        ask=not options.dry_run,
+    )  # fmt: skip
     if options.dry_run:
         return 0
     with begun(asked) as hold:

@@ -29,8 +29,8 @@ def sweep(options: argparse.Namespace, console: Console) -> int:
     spec = load_study(path, _settings(options))
     again = options.again or ()
     sweep = prepare(
-        study_name(path), spec, study_file(path), options.out, options.jobs, again, devices=devices_of(options),
-        slurm=slurm_of(options), ask=not options.dry_run,
+        study_name(path), spec, study_file(path), options.out, options.jobs, again, executor=options.executor,
+        devices=devices_of(options), slurm=slurm_of(options), ask=not options.dry_run,
     )  # fmt: skip
     show_folder(sweep, console)
     show_dropped(sweep.expansion, console)

@@ -7,11 +7,12 @@ from typing import Any
 
 from hrvit_lab import cli
 from hrvit_lab.environment import environment
-from hrvit_lab.errors import ConfigError
+from hrvit_lab.errors import ConfigError, suggest
 from hrvit_lab.study import runner
 from hrvit_lab.study.cluster.commands import check_slurm
 from hrvit_lab.study.cluster.node import on_node
 from hrvit_lab.study.cluster.options import SlurmOptions
+from hrvit_lab.study.executors import EXECUTORS
 from hrvit_lab.study.executors.host import choose_jobs
 from hrvit_lab.study.requirements import check_devices, check_gpus, check_requirements, depends_on_hardware, trains
 from hrvit_lab.study.space import Variant
@@ -66,6 +67,7 @@ def choose_engine(
     out: Path,
     jobs: int | None = None,
     *,
+    executor: str | None = None,
     devices: Sequence[str] = (),
     slurm: SlurmOptions | None = None,
     ask: bool = True,
@@ -77,16 +79,20 @@ def choose_engine(
         variants: the networks.
         out: folder of all results.
         jobs: number of trials at the same time; None: as many as fit; 0: in this process, without workers.
+        executor: a key of `EXECUTORS`; None: ``slurm`` if there are options of jobs, ``inline`` if ``jobs`` is 0, else
+            ``local``.
         devices: GPUs of this machine that share the trials.
-        slurm: options of jobs; None: the trials run on this machine.
+        slurm: options of jobs, for the executor ``slurm`` only.
         ask: whether such a job may be submitted.
     Raises:
         ConfigError: if they cannot run there.
     """
     if jobs is not None and jobs < 0:
         raise ConfigError(f"jobs = {jobs} is out of range; use 0 or more")
-    executor = "inline" if jobs == 0 else "local" if slurm is None else "slurm"
-    most, fewer = (1, "") if jobs == 0 else choose_jobs(jobs, spec.device, spec.processes)
+    executor = _name(executor, jobs, slurm)
+    if executor == "slurm":
+        slurm = slurm or SlurmOptions()
+    most, fewer = (1, "") if executor == "inline" else choose_jobs(jobs, spec.device, spec.processes)
     if devices:
         most = len(devices)
     check_requirements(spec, variants, here=slurm is None)
@@ -100,6 +106,18 @@ def choose_engine(
         most = slurm.array_parallelism
         conditions, slurm = _on_cluster(spec, out, slurm, ask)
     return Engine({**conditions, "data_files": data_files}, most, fewer, executor, tuple(devices), slurm)
+
+
+def _name(executor: str | None, jobs: int | None, slurm: SlurmOptions | None) -> str:
+    """The executor's name, if the other arguments are for it."""
+    name = executor or ("slurm" if slurm is not None else "inline" if jobs == 0 else "local")
+    if name not in EXECUTORS:
+        raise ConfigError(f"unknown executor {name!r:.40}; {suggest(name, EXECUTORS)}")
+    if slurm is not None and name != "slurm":
+        raise ConfigError(f"options of Slurm are for the executor 'slurm', not for {name!r}; remove one of them")
+    if jobs == 0 and name != "inline":
+        raise ConfigError(f"jobs = 0 is for the executor 'inline', not for {name!r}; remove one of them")
+    return name
 
 
 def _on_cluster(spec: Spec, out: Path, slurm: SlurmOptions, ask: bool) -> tuple[Mapping[str, Any], SlurmOptions]:

@@ -27,9 +27,9 @@ def add_device(parser: cli.Parser, what: str, default: str) -> None:
 def add_executor(parser: cli.Parser) -> None:
     """Add ``--executor`` and the options of jobs."""
     parser.add_argument(
-        "--executor", type=cli.one_of(("local", "slurm"), "executor"), default="local", metavar="NAME",
-        help="local: processes of this machine; slurm: jobs of a cluster, submitted from its login node "
-        "(default: local)",
+        "--executor", type=_executor, default="local", metavar="NAME",
+        help="local: processes of this machine; slurm: jobs of a cluster, submitted from its login node; inline: one "
+        "trial after another in this process, without a time limit (default: local)",
     )  # fmt: skip
     slurm = parser.add_argument_group("jobs of Slurm")
     slurm.add_argument("--partition", metavar="NAME", help="partition of the jobs (default: the cluster's)")
@@ -44,6 +44,12 @@ def add_executor(parser: cli.Parser) -> None:
         "--slurm", action="append", default=[], metavar="KEY=VALUE",
         help="any other option of sbatch, such as constraint=a100; can be repeated (default: none)",
     )  # fmt: skip
+
+
+def _executor(text: str) -> str:
+    from hrvit_lab.study.executors import EXECUTORS  # here, so that --help is fast
+
+    return cli.one_of(EXECUTORS, "executor")(text)
 
 
 def device_of(options: argparse.Namespace) -> str | None:
@@ -67,17 +73,18 @@ def devices_of(options: argparse.Namespace) -> Sequence[str]:
 
 
 def slurm_of(options: argparse.Namespace) -> SlurmOptions | None:
-    """The options of jobs; None for the local executor.
+    """The options of jobs; None if the executor is not ``slurm``.
 
     Raises:
-        ConfigError: if an option is invalid, or belongs to the other executor.
+        ConfigError: if an option is invalid, or belongs to another executor.
     """
     given = {name: getattr(options, name) for name in SLURM_OPTIONS}
-    if options.executor == "slurm":
+    if options.executor != "local":
         if options.jobs is not None:
             raise ConfigError("--jobs is for --executor local; use --array-parallelism with slurm")
         if devices_of(options):
             raise ConfigError("several devices are for --executor local; use --device cuda --gres gpu:1 with slurm")
+    if options.executor == "slurm":
         return slurm_options(**given)
     for name, value in given.items():
         if value:

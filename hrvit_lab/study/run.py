@@ -34,6 +34,7 @@ def run_study(
     jobs: int | None = None,
     retry_failed: bool = False,
     again: Sequence[str] = (),
+    executor: str | None = None,
     slurm: Mapping[str, Any] | None = None,
 ) -> Results:
     """Run a study like ``hrvit-lab study``, with the same records and files; it can be interrupted and resumed.
@@ -50,6 +51,8 @@ def run_study(
         retry_failed: run failed trials again.
         again: groups to measure again even if records exist: ``"latency"``, ``"memory"``, ``"accuracy"``,
             ``"segmentation"``.
+        executor: name of what runs the trials, from `hrvit_lab.study.executors`. Default: ``"local"``, or the one that
+            ``jobs`` or ``slurm`` need.
         slurm: run the trials as jobs of Slurm, with these options: ``{"partition": "gpu", "time": "2:00:00", …}``, see
             `slurm_options`; on a login node of a cluster.
     Returns:
@@ -74,7 +77,7 @@ def run_study(
     check_name(name)
     console = cli.console()
     cluster = None if slurm is None else slurm_options(**_known(slurm))
-    sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again, slurm=cluster)
+    sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again, executor=executor, slurm=cluster)
     show_folder(sweep, console)
     begin(sweep)
     run(sweep, console, retry_failed, again)

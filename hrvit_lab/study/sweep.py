@@ -78,6 +78,7 @@ def prepare(
     jobs: int | None = None,
     again: Collection[str] = (),
     *,
+    executor: str | None = None,
     devices: Sequence[str] = (),
     slurm: SlurmOptions | None = None,
     ask: bool = True,
@@ -86,7 +87,7 @@ def prepare(
     for its hardware.
 
     Args:
-        jobs, devices, slurm, ask: as in `choose_engine`.
+        jobs, executor, devices, slurm, ask: as in `choose_engine`.
     Raises:
         ConfigError: if it cannot run here, does not measure a group of ``again``, or if the folder of its name holds
             the results of another study.
@@ -94,7 +95,9 @@ def prepare(
     from hrvit_lab.study.folder import choose_folder
 
     expansion = expand(spec)
-    engine = choose_engine(spec, expansion.variants, out, jobs, devices=devices, slurm=slurm, ask=ask)
+    engine = choose_engine(
+        spec, expansion.variants, out, jobs, executor=executor, devices=devices, slurm=slurm, ask=ask
+    )
     planned = plan_under(engine.conditions, spec, expansion)
     folder = choose_folder(out, name, origin, spec, planned)
     sweep = Sweep(name, spec, origin, out, folder, expansion, planned, engine)
