@@ -5,7 +5,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from hrvit_lab.network.blocks.attention import ServedAttention
 from hrvit_lab.network.blocks.packed import PackedConv, PackedLinear
 
 
@@ -13,7 +12,7 @@ def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
     """A copy of a deployed network for inference on a CPU, with the same inputs and, up to rounding, the same outputs.
 
     Modules with a method ``packed(shape)`` are replaced by its result, and all other convolutions and linears that run
-    by packed ones. The linears of attention are not packed, because this does not make them faster.
+    by packed ones.
 
     Args:
         served: a network returned by ``deploy``, on the CPU, in float32 or bfloat16.
@@ -31,7 +30,7 @@ def pack(served: nn.Module, images_BCHW: Tensor) -> nn.Module:
     if reason := refusal(images_BCHW.dtype):
         raise ValueError(reason)
     packed = copy.deepcopy(served).eval()
-    _pack_inside(packed, _input_shapes(packed, images_BCHW), linears=True)
+    _pack_inside(packed, _input_shapes(packed, images_BCHW))
     return packed
 
 
@@ -64,14 +63,14 @@ def _input_shapes(network: nn.Module, images_BCHW: Tensor) -> dict[nn.Module, to
     return shapes
 
 
-def _pack_inside(part: nn.Module, shapes: dict[nn.Module, torch.Size], *, linears: bool) -> None:
+def _pack_inside(part: nn.Module, shapes: dict[nn.Module, torch.Size]) -> None:
     for name, child in part.named_children():
         shape = shapes.get(child)
         if shape is not None and hasattr(child, "packed"):
             setattr(part, name, child.packed(shape))  # type: ignore[operator]
         elif shape is not None and isinstance(child, nn.Conv2d):
             setattr(part, name, PackedConv(child, shape))
-        elif shape is not None and isinstance(child, nn.Linear) and linears:
+        elif shape is not None and isinstance(child, nn.Linear):
             setattr(part, name, PackedLinear(child.weight, child.bias, shape))
         else:
-            _pack_inside(child, shapes, linears=linears and not isinstance(child, ServedAttention))
+            _pack_inside(child, shapes)

@@ -1,25 +1,30 @@
 """Linears and convolutions with weights in oneDNN's packed layout, for inputs of one size on a CPU.
 
 Without packing, oneDNN reorders the weights at every call, and PyTorch uses MKL for float32 matrix products. The packed
-modules call the operators that ``torch.compile`` uses for frozen weights. They have no gradient, and cannot be moved to
-another device. A copy, or a module that is loaded from a file, packs its weights again: on another processor, their
-layout is another.
+modules call the operators that ``torch.compile`` uses for frozen weights. A small product takes less time than such an
+operator needs to start, so its weight is not packed. The modules have no gradient, and cannot be moved to another
+device. A copy, or a module that is loaded from a file, packs its weights again: on another processor, their layout is
+another.
 """
 
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["none", "gelu"]
+FEWEST_MACS: dict[Activation, int] = {"none": 4_000_000, "gelu": 1_000_000}
+"""Products of at least so many multiply-accumulates are faster with packed weights, in float32, by the activation that
+follows (``tests/bench_pack.py``). In bfloat16 all are."""
 
 
 class Packed(nn.Module, ABC):
     """A module with a weight in oneDNN's layout, which is unpacked to copy or save the module.
 
     Attributes:
-        weight: packed.
+        weight: packed, or plain if that is faster.
         bias: or None.
         shape: of the inputs that the layout is optimized for.
     """
@@ -30,7 +35,7 @@ class Packed(nn.Module, ABC):
 
     @abstractmethod
     def layout_of(self, plain: Tensor) -> Tensor:
-        """The weight in oneDNN's layout."""
+        """The weight in oneDNN's layout if that is faster."""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"weight": self.weight.to_dense()}
@@ -66,19 +71,27 @@ class PackedLinear(Packed):
     def __init__(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, activation: Activation = "none") -> None:
         super().__init__()
         self.shape = shape
+        self.activation = activation
         self.weight = self.layout_of(weight.detach().contiguous())
         self.bias = None if bias is None else bias.detach().contiguous()
-        self.activation = activation
 
     def layout_of(self, plain: Tensor) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(plain, self.shape[:-1].numel())
+        rows = self.shape[:-1].numel()
+        if _small(rows * plain.numel(), plain.dtype, self.activation):
+            return plain
+        return torch.ops.mkldnn._reorder_linear_weight(plain, rows)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.weight.is_mkldnn:
+            return _activated(F.linear(x, self.weight, self.bias), self.activation)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "none")
 
     def onto(self, x: Tensor, y: Tensor) -> Tensor:
         """y + linear(x), without activation; y has shape (…, C)."""
         assert self.activation == "none"
+        if not self.weight.is_mkldnn:
+            y = y if self.bias is None else y + self.bias
+            return torch.addmm(y.flatten(0, -2), x.flatten(0, -2), self.weight.t()).view(y.shape)
         return torch.ops.mkldnn._linear_pointwise(x, y, self.weight, self.bias, "add")
 
 
@@ -96,15 +109,32 @@ class PackedConv(Packed):
         assert not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
         self.layout = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
         self.shape = shape
+        self.activation = activation
         self.weight = self.layout_of(conv.weight.detach())
         self.bias = None if conv.bias is None else conv.bias.detach()
-        self.activation = activation
 
     def layout_of(self, plain: Tensor) -> Tensor:
+        padding, stride, dilation, groups = self.layout
+        # Grouped, strided and dilated convolutions run in oneDNN in any case.
+        dense = groups == 1 and set(stride) == set(dilation) == {1}
+        if dense and _small(self.shape[0] * self.shape[2:].numel() * plain.numel(), plain.dtype, self.activation):
+            return plain.contiguous(memory_format=torch.channels_last)
         weight = plain.to_mkldnn()
         return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self.layout, self.shape)  # type: ignore[call-arg]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if not self.weight.is_mkldnn:
+            padding, stride, dilation, groups = self.layout
+            y_BCHW = F.conv2d(x_BCHW, self.weight, self.bias, stride, padding, dilation, groups)
+            return _activated(y_BCHW, self.activation)
         return torch.ops.mkldnn._convolution_pointwise(
             x_BCHW, self.weight, self.bias, *self.layout, self.activation, [], "none"
         )
+
+
+def _small(macs: int, dtype: torch.dtype, activation: Activation) -> bool:
+    return dtype == torch.float32 and macs < FEWEST_MACS[activation]
+
+
+def _activated(x: Tensor, activation: Activation) -> Tensor:
+    return torch.ops.aten.gelu_(x) if activation == "gelu" else x
