@@ -132,7 +132,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if found.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"it is larger than {max_bytes / MIB:g} MiB", str(path))
+            limit = f"{max_bytes / MIB:g} MiB" if max_bytes >= MIB else f"{max_bytes // 1024} KiB"
+            raise OSError(errno.EFBIG, f"it is larger than {limit}", str(path))
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(max_bytes)
     finally:

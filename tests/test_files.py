@@ -65,6 +65,7 @@ def test_a_read_is_bounded_and_never_waits(tmp_path: Path) -> None:
     for name, limit, said in [
         ("a", 7, "larger than"),
         ("huge", 2**20, "larger than 1 MiB"),
+        ("huge", 2**16, "larger than 64 KiB"),
         ("fifo", 8, "not a regular file"),
         (".", 8, "not a regular file"),
         ("absent", 8, "No such file"),

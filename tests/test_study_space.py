@@ -36,6 +36,19 @@ def written(folder: Path, fields: dict[str, Any] | str) -> Path:
     return path
 
 
+def test_a_study_of_many_networks_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """As the Pareto set of a search, whose networks differ in every block; other YAML may have 64 KiB."""
+    depths = preset("hrvit_b1").model_dump(mode="json")["depths"]
+    variants = [{"name": f"found {i}", "set": {"depths": depths, "widths": [8, 16, 32, 64 + i]}} for i in range(300)]
+    study = spec(variants=variants, question="q" * 4000)
+    path = written(tmp_path, study.to_yaml())
+    assert 64 * 1024 < path.stat().st_size < 4 * 2**20
+    assert load_study(path) == study
+    path.write_bytes(b"#" * (4 * 2**20 + 1))
+    with pytest.raises(ConfigError, match=r"mine\.yaml cannot be read: it is larger than 4 MiB; give a YAML file"):
+        load_study(path)
+
+
 def test_grid_is_every_combination() -> None:
     variants, dropped = expand(spec(grid={"branches": [2, 3], "window_sizes": [1, 7]}))
     assert not dropped

@@ -89,15 +89,15 @@ _register(
 )
 
 
-def read_yaml(text: str, what: str) -> Any:
-    """Parse YAML of at most 64 KiB: plain data without duplicate keys and aliases.
+def read_yaml(text: str, what: str, max_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """Parse YAML of limited size: plain data without duplicate keys and aliases.
 
     Args:
         what: name of the text in errors.
     Raises:
         ConfigError: for text that is too long or not valid YAML, with the line.
     """
-    _check_length(text, what)
+    _check_length(text, what, max_bytes)
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -120,7 +120,7 @@ def read_json(text: str, what: str) -> Any:
     Raises:
         ConfigError: for text that is too long or not valid JSON, with the line.
     """
-    _check_length(text, what)
+    _check_length(text, what, MAX_TEXT_BYTES)
     try:
         return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
@@ -131,14 +131,14 @@ def read_json(text: str, what: str) -> Any:
         raise ConfigError(f"{what} is nested too deeply or has a number with too many digits; simplify it") from None
 
 
-def read_text(path: Path, what: str) -> str:
-    """The text of a file of at most 64 KiB.
+def read_text(path: Path, what: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """The text of a file of limited size.
 
     Raises:
         ConfigError: if it cannot be read, is not a regular file, is too large, or is not UTF-8.
     """
     try:
-        return read_bounded(path, MAX_TEXT_BYTES).decode("utf-8")
+        return read_bounded(path, max_bytes).decode("utf-8")
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be read: {error.strerror}; give a YAML file") from None
     except UnicodeDecodeError:
@@ -154,6 +154,6 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _check_length(text: str, what: str) -> None:
-    if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
-        raise ConfigError(f"{what} is larger than {MAX_TEXT_BYTES // 1024} KiB; give a smaller file")
+def _check_length(text: str, what: str, max_bytes: int) -> None:
+    if len(text.encode(errors="replace")) > max_bytes:
+        raise ConfigError(f"{what} is larger than {max_bytes // 1024:,} KiB; give a smaller file")

@@ -18,7 +18,8 @@ from hrvit_lab.study.spec import Spec
 
 RESERVED_NAMES = ("report", "trials")
 MAX_NAME = 100
-MAX_FILE_BYTES = MIB
+MAX_FILE_BYTES = 4 * MIB
+"""Enough for the longest study, which lists 10,000 networks."""
 SUFFIXES = (".yaml", ".yml")
 # Separators, characters that Windows does not allow, and control characters; dots and spaces at the ends (such as
 # "..").
@@ -121,7 +122,7 @@ def load_study(path: Path, settings: Sequence[tuple[str, Any]] = ()) -> Spec:
     Raises:
         ConfigError: one sentence with the file (or ``--set``), the key and the remedy.
     """
-    text = read_text(path, "the study file")
+    text = read_text(path, "the study file", MAX_FILE_BYTES)
     return spec_from(_parse(text, path), settings, str(path))
 
 
@@ -149,7 +150,7 @@ def spec_from(fields: Mapping[str, Any], settings: Sequence[tuple[str, Any]] = (
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
-    raw = read_yaml(text, f"study file {path}")
+    raw = read_yaml(text, f"study file {path}", MAX_FILE_BYTES)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping with title, question, base and an axis; see --help")
     return raw
