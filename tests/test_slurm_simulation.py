@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import pickle
 import random
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from hrvit_lab import files
 from hrvit_lab.config import preset
+from hrvit_lab.study.cluster.chunks import ROUNDS
 from hrvit_lab.study.cluster.commands import Busy, State
 from hrvit_lab.study.cluster.options import SlurmOptions
 from hrvit_lab.study.executors import slurm
@@ -72,6 +74,8 @@ class SimulatedCluster(Clock):
         self.starts: Counter[str] = Counter()
         self.completions: Counter[str] = Counter()
         self.fates: Counter[str] = Counter()
+        self.lost: set[str] = set()
+        self.questions = 0
         self.outside_s = 0.0
         self.deaths = 0
         self.dies_at = [self.time + 10.0 * number**2 for number in range(1, 9)]
@@ -118,6 +122,7 @@ class SimulatedCluster(Clock):
         return None if self.chance.random() < 0.1 else self.names.get(name, [])
 
     def states(self, ids: Iterable[str]) -> dict[str, State] | None:
+        self.questions += 1
         return None if self.chance.random() < 0.05 else {job: State(self.state[job]) for job in ids}
 
     def cancel(self, ids: Iterable[str]) -> None: ...
@@ -147,12 +152,14 @@ class SimulatedCluster(Clock):
         fate = self.chance.random()
         ends = ("FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "CANCELLED", "OUT_OF_MEMORY", "GONE")
         if trial.key in self.poison or fate < 0.02:
+            self.lost.add(trial.key)
             self._end(job, self.chance.choice(ends))
             return
         values = {"top1": 50.0, "train_loss": 0.5, "val_loss": 0.5, "train_seconds": 1.0}
         outcome = {"status": "ok", "reason": "", "values": values, "started": self.time, "seconds": 70.0}
         self.store.save(trial.head() | outcome)
         self.completions[trial.key] += 1
+        self.lost.discard(trial.key)
         self._start_next(job)
 
     def _end(self, job: str, state: str) -> None:
@@ -160,6 +167,31 @@ class SimulatedCluster(Clock):
         self.fates[state] += 1
         self.running.pop(job, None)
         self._fill()
+
+
+class CountedStore(Store):
+    """A coordinator's store. It counts looks, each with one listing of the folder, and the records that are read.
+
+    Attributes:
+        lost: number of trials without an outcome whose job was lost, summed over the looks.
+    """
+
+    def __init__(self, out: Path, cluster: SimulatedCluster) -> None:
+        super().__init__(out)
+        self.cluster = cluster
+        self.looks = self.reads = self.lost = 0
+
+    def absolute(self) -> Store:  # type: ignore[override]  # jobs have the cluster's store
+        return self.cluster.store
+
+    def names(self) -> set[str]:
+        self.looks += 1
+        self.lost += len(self.cluster.lost)
+        return super().names()
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        self.reads += 1
+        return super()._read(key)
 
 
 @pytest.fixture
@@ -178,11 +210,13 @@ def test_nothing_is_lost_or_done_twice(tmp_path: Path, monkeypatch: pytest.Monke
         Trial("accuracy", ProbeInput(NANO, (64, 64), seed=seed), f"trial {seed}", "chip") for seed in range(number)
     ]
     cluster = SimulatedCluster(store, trials, seed=number)
+    counted, finished_before = CountedStore(tmp_path, cluster), 0
     began, began_s, deaths = cluster.now(), time.process_time(), 0
     options = SlurmOptions(minutes=60, array_parallelism=WORKERS)
     while True:
         missing = tuple(trial for trial in trials if store.load(trial.key) is None)
-        work = Work(missing, store, {}, watcher, {}, 1, 3600.0, {}, slurm=options)
+        finished_before += number - len(missing)
+        work = Work(missing, counted, {}, watcher, {}, 1, 3600.0, {}, slurm=options)
         try:
             Coordinator(work, cluster, clock=cluster).run()
             break
@@ -206,6 +240,13 @@ def test_nothing_is_lost_or_done_twice(tmp_path: Path, monkeypatch: pytest.Monke
     assert sum(watcher.finishes.values()) <= number and set(watcher.finishes.values()) == {1}
     assert deaths >= 3 and died > POISON * 3 - 1
     assert sorted(path.suffix for path in (tmp_path / "trials" / "slurm").iterdir() if path.is_file()) == []
+    # A look reads the new outcomes and the records of interrupted trials; for each lost job those of its trials, and
+    # twice more the first of them; and a new coordinator what was finished before. A look asks for states at most once.
+    of_a_job = math.ceil(number / (ROUNDS * WORKERS))
+    most = number + counted.lost + died * (of_a_job + 2) + finished_before
+    assert counted.reads <= most
+    assert cluster.questions <= counted.looks
     if number >= 10_000:
         assert worked_s < 0.02 * lasted_s, (worked_s, lasted_s)
+    print(f"{counted.looks} looks read {counted.reads} records, at most {most}.")
     print(f"{number} trials, {died} deaths of jobs, {deaths} of coordinators: {worked_s:.1f} s of {lasted_s:.0f} s")
