@@ -16,6 +16,7 @@ from bench_predict import seconds_per_prediction
 from fake_clock import FakeClock
 from test_predictors import TINY
 
+from hrvit_lab import load_results, run_study
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.config.plan import Part, Size, plan
 from hrvit_lab.files import try_lock
@@ -588,7 +589,24 @@ def test_the_commands_measure_and_check_a_profile(
     again = ["check", out, "--search", str(space_file), "--resolution", "32", "--networks", "8"]
     of_old_code = {key: [1.0, 0.5, 2.0, *row, 1000] for key, row in kept["networks"].items()}
     (tmp_path / "device.check.json").write_text(json.dumps(kept | {"networks": of_old_code}))
-    assert main(again) == 0 and capsys.readouterr().out == output.split("checked.\n")[-1], "predicted by today's code"
+    assert main(again) == 0
+    table = capsys.readouterr().out
+    assert "are checked" not in table and output.endswith(table), "predicted by today's code"
+
+    study = {"title": "t", "question": "q?", "base": TINY.to_dict(), "resolution": 32}
+    grid = {"stem_width": [4, 8, 12, 16], "mlp_ratios": [2, 3]}
+    run_study(study | {"grid": grid, "metrics": ["params", "macs"]}, name="eight", out=tmp_path / "results", jobs=0)
+    calls.clear()
+    of_study = ["check", out, "--study", str(tmp_path / "results" / "eight"), "--out", str(tmp_path / "eight.json")]
+    assert main([*of_study, "--networks", "5"]) == 0
+    output = capsys.readouterr().out
+    assert "4 of 5 networks are checked, 0 s left." in output and "5 of 5 networks are checked.\n" in output
+    assert "Predicted latency of 5 networks" in output
+    configs = load_results(tmp_path / "results" / "eight").configs
+    keys = [f"{HRViTConfig.from_dict(configs[name]).id} 32x32" for name in configs]
+    assert len(calls) == 5 < len(keys) and set(calls) < set(keys) and calls != keys[:5], "drawn, not the first ones"
+    assert main(of_study) == 0 and sorted(calls) == sorted(keys), "those that are measured are not measured again"
+    capsys.readouterr()
 
     computing = timing_lock(exclusive=False)
     assert computing is not None

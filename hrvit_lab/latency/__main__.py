@@ -174,7 +174,7 @@ def check_parser() -> cli.Parser:
     parser.add_argument("--search", metavar="NAME|FILE.yaml", help="check random networks of this search's space")
     parser.add_argument("--study", metavar="DIR", help="check the networks of these results, as of a search")
     parser.add_argument("--out", type=cli.path, metavar="FILE", help="file of the check (default: DEVICE.check.json)")
-    _add_networks(parser, "random networks to check", 200)
+    _add_networks(parser, "networks to check, drawn at random", 200)
     return parser
 
 

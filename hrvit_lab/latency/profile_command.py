@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -71,9 +72,11 @@ def profile(options: argparse.Namespace) -> int:
             with alone(console):
                 return measure_network(config, resolution, conditions)
 
+        pace = Pace(console, "measured", options.networks)
+
         def save(so_far: Profile) -> None:
             write_profile(options.out, so_far)
-            console.print(f"{len(so_far.networks)} of {options.networks} networks are measured.")
+            pace.say(len(so_far.networks))
 
         measured = extend(found, _draws(space, options, 0), options.networks, measure, save)
     _describe(measured, options.out, console)
@@ -95,18 +98,40 @@ def check(options: argparse.Namespace) -> int:
     rows: list[Checked] = []
     with _only_writer(path):
         known = _read_measured(path, digest)
-        for config, resolution in _networks_to_check(options):
+        networks = list(_networks_to_check(options))
+        pace = Pace(console, "checked", len(networks))
+        for config, resolution in networks:
             key = f"{config.id} {resolution[0]}x{resolution[1]}"
             if key not in known:
                 with alone(console):
                     known[key] = measure_twice(found, config, resolution, here)
                 write_atomically(path, json.dumps({"profile": digest, "networks": known}))
-                console.print(f"{len(rows) + 1} networks are checked.")
+                pace.say(len(rows) + 1)
             rows.append(check_network(found, config, resolution, known[key]))
     for line in said(found, rows):
         console.print(line)
     console.print(f"{'check':<12} {path}", soft_wrap=True)
     return 0
+
+
+class Pace:
+    """Says how many networks are done, and how long the others will take.
+
+    Args:
+        done: what they are then, as ``"measured"``.
+        total: number of networks.
+    """
+
+    def __init__(self, console: Console, done: str, total: int) -> None:
+        self.console, self.done, self.total = console, done, total
+        self.began, self.steps = time.monotonic(), 0
+
+    def say(self, number: int) -> None:
+        """After each network: ``number`` are done, earlier runs included."""
+        self.steps += 1
+        left_s = (self.total - number) * (time.monotonic() - self.began) / self.steps
+        left = f", {cli.rough_duration(left_s)} left" if number < self.total else ""
+        self.console.print(f"{number} of {self.total} networks are {self.done}{left}.")
 
 
 @contextmanager
@@ -177,10 +202,11 @@ def _networks_to_check(options: argparse.Namespace) -> Iterator[tuple[HRViTConfi
         raise ConfigError("--search and --study exclude each other; give one of them")
     if options.study is not None:
         results = load_results(options.study)
-        for variant in results.table["variant"]:
-            fields = results.configs.get(variant)
-            if isinstance(fields, dict) and "model" not in fields:
-                yield HRViTConfig.from_dict(fields), results.spec.resolution
+        known = [results.configs.get(variant) for variant in results.table["variant"]]
+        ours = [fields for fields in known if isinstance(fields, dict) and "model" not in fields]
+        # In random order, so that the first ones stand for all of them.
+        for index in np.random.default_rng([options.seed, CHECK_STREAM]).permutation(len(ours))[: options.networks]:
+            yield HRViTConfig.from_dict(ours[index]), results.spec.resolution
         return
     if options.search is None:
         raise ConfigError(
