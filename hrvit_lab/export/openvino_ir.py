@@ -13,6 +13,7 @@ from hrvit_lab.export import onnx_graph
 from hrvit_lab.export.format import Runner
 from hrvit_lab.export.graph import exported_program
 from hrvit_lab.export.request import Request
+from hrvit_lab.export.slim_ir import share_constants, shorten
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """The number format of the arithmetic (in int8: of what is not quantized) is a setting at loading. Without it, OpenVINO
@@ -30,7 +31,9 @@ def write(served: nn.Module, request: Request, path: Path) -> None:
     else:
         converted = openvino.convert_model(exported_program(served, replace(request, dtype="float32")))
     converted.reshape(list(request.open_shape))  # the converter forgets which axes are fixed
+    share_constants(converted)
     openvino.save_model(converted, path, compress_to_fp16=request.dtype == "float16")
+    shorten(path)
 
 
 def load(path: Path, request: Request) -> Runner:
