@@ -224,8 +224,8 @@ def test_int8_is_not_held_against_the_ceiling_of_float32(kept: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, backend in BACKENDS.items() if backend.arithmetic == "int8"])
 def test_int8_engines_round_and_nothing_else(name: str) -> None:
     """The error is that of rounding: above that of float32, and far below a wrong result's."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("openvino")
+    for package in BACKENDS[name].packages:
+        pytest.importorskip(package)
     torch.manual_seed(0)
     model = Net(16).eval()
     load = prepare(model, 8, batch_size=4, device="cpu")

@@ -726,11 +726,11 @@ def test_int8_calibrated_on_a_folder(small: Path, ceilings: None, name: str) -> 
         ("small.yaml --format pt2 --out .", "already contains"),
         ("small.yaml --format pt2 --out small.yaml/made", "small.yaml"),
         ("small.yaml --format pt2 --max-seconds 0", "'0' is invalid"),
-        ("small.yaml --format pt2 --dtype int8", "format pt2 does not support int8"),
+        ("small.yaml --format torchscript --dtype int8", "format torchscript does not support int8"),
         ("small.yaml --format onnx --dtype int8", "int8 needs images for calibration; give a recipe or a folder"),
         ("small.yaml --format onnx --data .", "--data calibrates int8, but --dtype is float32; remove --data"),
         ("small.yaml --format onnx --dtype int8 --data .", "contains no images (.png, .jpg"),
-        ("small.yaml --format pt2 --dtype int8 --data .", "format pt2 does not support int8"),
+        ("small.yaml --format torchscript --dtype int8 --data .", "format torchscript does not support int8"),
         ("small.yaml --format onnx --dtype int8 --data . --resolution 7", "resolution = 7×7 is too small"),
         ("small.yaml --format onnx --dtype int8 --data absent", "absent"),
         (
@@ -767,6 +767,15 @@ def test_a_format_without_its_package(
     monkeypatch.setattr(formats, "find_spec", lambda wanted: None if wanted == package else real(wanted))
     assert main(["export", "small.yaml", "--format", name]) == 2
     assert capsys.readouterr().err == f"error: format {name} needs {package}; run: pip install {package}\n"
+
+
+@pytest.mark.parametrize(("name", "package"), [("openvino", "onnxscript"), ("pt2", "torchao")])
+def test_int8_without_the_package_that_quantizes(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, package: str
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda wanted: None if wanted == package else object())
+    assert main(["export", "small.yaml", "--format", name, "--dtype", "int8", "--data", "."]) == 2
+    assert capsys.readouterr().err == f"error: format {name} in int8 needs {package}; run: pip install {package}\n"
 
 
 def test_a_full_disk(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,8 @@ def record(
     form = FORMATS[request.format]
     model = network.model
     about: dict[str, Any] = environment()
-    about["versions"] |= {name: version for name in form.packages if (version := package_version(name))}
+    packages = (*form.packages, *(form.quantizer if request.dtype == "int8" else ()))
+    about["versions"] |= {name: version for name in packages if (version := package_version(name))}
     return {
         "model": network.name,
         "weights": network.weights,

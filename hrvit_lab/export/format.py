@@ -25,6 +25,7 @@ class Format:
         dtypes: supported number formats.
         free: axes that can be free.
         packages: required packages that are not dependencies of this project.
+        quantizer: those that write an int8 file.
         beside: names of other files that belong to it.
     """
 
@@ -36,4 +37,5 @@ class Format:
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     free: tuple[str, ...] = ("batch", "size")
     packages: tuple[str, ...] = ()
+    quantizer: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()

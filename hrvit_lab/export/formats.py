@@ -8,20 +8,24 @@ from importlib.util import find_spec
 from torch import nn
 
 from hrvit_lab.errors import ConfigError, suggest
-from hrvit_lab.export import int8, onnx_graph, openvino_ir, pt2, torchscript
+from hrvit_lab.export import int8, onnx_graph, openvino_ir, pt2, pt2_int8, torchscript
 from hrvit_lab.export.format import Format
 from hrvit_lab.export.request import FREE_AXES, Request
 from hrvit_lab.network.model import HRViT
 
 FORMATS: dict[str, Format] = {
-    "pt2": Format("PyTorch (torch.export)", "model.pt2", pt2.write, pt2.load, pt2.lines),
+    "pt2": Format(
+        "PyTorch (torch.export)", "model.pt2", pt2.write, pt2.load, pt2.lines,
+        dtypes=("float32", "bfloat16", "float16", "int8"), quantizer=pt2_int8.PACKAGES,
+    ),
     "onnx": Format(
         "ONNX Runtime", "model.onnx", onnx_graph.write, onnx_graph.load, onnx_graph.lines,
-        dtypes=("float32", "float16", "int8"), packages=int8.PACKAGES,
+        dtypes=("float32", "float16", "int8"), packages=int8.PACKAGES, quantizer=int8.PACKAGES,
     ),
     "openvino": Format(
         "OpenVINO", "model.xml", openvino_ir.write, openvino_ir.load, openvino_ir.lines,
-        dtypes=("float32", "bfloat16", "float16", "int8"), packages=("openvino",), beside=("model.bin",),
+        dtypes=("float32", "bfloat16", "float16", "int8"), packages=("openvino",), quantizer=int8.PACKAGES,
+        beside=("model.bin",),
     ),
     "torchscript": Format(
         "PyTorch (TorchScript)", "model.pt", torchscript.write, torchscript.load, torchscript.lines, free=("batch",)
@@ -69,7 +73,7 @@ def check_request(request: Request, model: nn.Module, name: str, *, images_follo
             "another --format"
         )
     if request.dtype == "int8":
-        check_installed(int8.PACKAGES, "int8")
+        check_installed(form.quantizer, f"format {request.format} in int8")
         if request.calibration is None and not images_follow:
             raise ConfigError("int8 needs images for calibration; give a recipe or a folder of images with --data")
     for axis in request.free:

@@ -46,22 +46,18 @@ def quantize(
     Raises:
         ConfigError: if there are fewer images than one batch.
     """
-    if len(images_BCHW) < batch_size:
-        raise ConfigError(
-            f"calibration needs at least one batch of {batch_size} images, but --data has {len(images_BCHW)}; "
-            "give more images or a smaller --batch-size"
-        )
     quantization = import_module("onnxruntime.quantization")
+    batches = whole_batches(images_BCHW, batch_size)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         """One batch after the other, as ONNX Runtime asks for them."""
 
         def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(images_BCHW.split(batch_size))
+            self.batches = iter(batches)
 
         def get_next(self) -> dict[str, object] | None:
             batch = next(self.batches, None)
-            return None if batch is None or len(batch) < batch_size else {entry: batch.numpy()}
+            return None if batch is None else {entry: batch.numpy()}
 
     with temporary_files_in(path.parent):
         quantization.quantize_static(
@@ -79,6 +75,20 @@ def quantize(
             # Runtimes quantize biases themselves; in the file they would need a scale per channel too.
             extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
         )
+
+
+def whole_batches(images_BCHW: Tensor, batch_size: int) -> list[Tensor]:
+    """Batches of calibration images. Images that do not fill one are left out.
+
+    Raises:
+        ConfigError: if there are fewer images than one batch.
+    """
+    if len(images_BCHW) < batch_size:
+        raise ConfigError(
+            f"calibration needs at least one batch of {batch_size} images, but --data has {len(images_BCHW)}; "
+            "give more images or a smaller --batch-size"
+        )
+    return [batch for batch in images_BCHW.split(batch_size) if len(batch) == batch_size]
 
 
 @contextmanager

@@ -39,6 +39,7 @@ BACKENDS = (
     "compile_cuda_graph",
     "onnxruntime",
     "openvino",
+    "aot_inductor_int8",
     "onnxruntime_int8",
     "openvino_int8",
 )

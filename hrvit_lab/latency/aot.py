@@ -15,6 +15,8 @@ import torch
 
 from hrvit_lab.environment import hardware, versions
 from hrvit_lab.export.folder import unfinished
+from hrvit_lab.export.pt2_int8 import quantized_program
+from hrvit_lab.export.request import Request
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.quiet import quiet
 
@@ -44,13 +46,32 @@ def digest(program: torch.export.ExportedProgram, device: torch.device) -> str:
     return found.hexdigest()[:40]
 
 
-def compiled_ahead(load: Workload) -> tuple[Callable[[], Any], float]:
-    """A function that runs the compiled workload, and the seconds that this took: few if the library was there."""
+def exact(load: Workload) -> torch.export.ExportedProgram:
+    """The graph of a workload."""
+    return torch.export.export(load.model, (load.images_BCHW.clone(),))
+
+
+def in_int8(load: Workload) -> torch.export.ExportedProgram:
+    """The graph of a workload, quantized by torchao. The compiler makes int8 products of it."""
+    batch_size, channels, height, width = load.images_BCHW.shape
+    images_BCHW = load.images_BCHW.clone()
+    request = Request("pt2", (height, width), batch_size, (), "int8", channels, calibration=images_BCHW)
+    return quantized_program(load.model, request)
+
+
+def compiled_ahead(
+    load: Workload, graph: Callable[[Workload], torch.export.ExportedProgram] = exact
+) -> tuple[Callable[[], Any], float]:
+    """A function that runs the compiled workload, and the seconds that this took: few if the library was there.
+
+    Args:
+        graph: `exact` or `in_int8`.
+    """
     from torch._inductor import aoti_load_package  # imported here: it takes a second
 
     began = time.perf_counter()
     with torch.inference_mode(False), torch.no_grad(), quiet():
-        program = torch.export.export(load.model, (load.images_BCHW.clone(),))
+        program = graph(load)
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{digest(program, load.device)}.pt2"

@@ -15,7 +15,8 @@ from torch import nn
 
 from hrvit_lab.config.plan import plan
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.latency.aot import compiled_ahead
+from hrvit_lab.export.pt2_int8 import PACKAGES as QUANTIZER
+from hrvit_lab.latency.aot import compiled_ahead, in_int8
 from hrvit_lab.latency.engines import run_file
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.deploy import deploy
@@ -131,8 +132,17 @@ def aot_inductor(load: Workload) -> Prepared:
         Refused: on the CPU without a C++ compiler.
     """
     _need_cpp_compiler(load.device)
-    run, seconds = compiled_ahead(load)
-    return Prepared(run, seconds)
+    return Prepared(*compiled_ahead(load))
+
+
+def aot_inductor_int8(load: Workload) -> Prepared:
+    """The same, quantized to int8 by torchao before.
+
+    Raises:
+        Refused: without a C++ compiler.
+    """
+    _need_cpp_compiler(load.device)
+    return Prepared(*compiled_ahead(load, in_int8))
 
 
 def packed(load: Workload) -> Prepared:
@@ -234,6 +244,10 @@ BACKENDS: dict[str, Backend] = {
     ),
     "onnxruntime": Backend("ONNX Runtime", onnxruntime, ("cpu",), ("float32",), packages=ONNX, seconds=90.0),
     "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",), seconds=60.0),
+    "aot_inductor_int8": Backend(
+        "AOTInductor in int8", aot_inductor_int8, ("cpu",), ("float32",), packages=QUANTIZER, arithmetic="int8",
+        seconds=600.0,
+    ),
     "onnxruntime_int8": Backend(
         "ONNX Runtime in int8", onnxruntime_int8, ("cpu",), ("float32",), packages=ONNX, arithmetic="int8",
         seconds=150.0,
