@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-PACKAGES = ("hrvit-lab", "timm", "numpy", "triton", "onnxruntime", "openvino", "torchao", "nvidia-ml-py")
+PACKAGES = ("hrvit-lab", "timm", "numpy", "triton", "onnxruntime", "openvino", "nncf", "torchao", "nvidia-ml-py")
 
 # A path from its root (/, ~ or a drive letter) to its last part, wherever it stands in an argument: --out=/a.
 _ROOTED_PATH = re.compile(r"(?<![\w.…/\\])(?:~[^/\\=,]*|[A-Za-z]:)?[/\\](?:[^/\\=,]*[/\\])*([^/\\=,]*)")

@@ -325,7 +325,7 @@ def test_every_number_format(tmp_path: Path, name: str, dtype: str) -> None:
     images = torch.randn(4, 3, 64, 96) if dtype == "int8" else None
     exported = export_network(model, Request(name, (64, 96), 1, (), dtype, calibration=images), tmp_path)
     assert all(check.agrees for check in exported.checks if check.required)
-    assert exported.checks[0].relative_error > {"bfloat16": 1e-3, "float16": 1e-5, "int8": 1e-3}[dtype]
+    assert exported.checks[0].relative_error > {"bfloat16": 1e-3, "float16": 1e-5, "int8": 1e-4}[dtype]
 
 
 @pytest.mark.slow
@@ -472,16 +472,15 @@ def test_required_checks_decide() -> None:
 # -- int8 ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_int8_against_rounding_by_hand(tmp_path: Path, symmetric: bool) -> None:
-    """A linear of pixels. Weights are rounded to 127 steps of their largest absolute value; inputs and outputs too, or
-    to a 255th of the range of all values."""
+def test_int8_against_rounding_by_hand(tmp_path: Path) -> None:
+    """A linear of pixels. Weights are rounded to 127 steps of their largest absolute value, inputs and outputs to a
+    255th of the range of all values."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 1, bias=False).eval().requires_grad_(False)
     images = torch.rand(8, 3, 4, 4) * 3 - 1
     request = Request("onnx", (4, 4), 2, dtype="int8", calibration=images)
     path = tmp_path / "model.onnx"
-    onnx_graph.write(layer, request, path, symmetric=symmetric)
+    onnx_graph.write(layer, request, path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     x, w = images.numpy(), layer.weight.numpy().reshape(4, 3)
 
@@ -493,10 +492,9 @@ def test_int8_against_rounding_by_hand(tmp_path: Path, symmetric: bool) -> None:
         zero = np.round(-values.min() / step)
         return np.asarray((np.clip(np.round(values / step) + zero, 0, 255) - zero) * step)
 
-    seen = signed(x, np.abs(x).max()) if symmetric else spread(x)
-    wanted = np.einsum("oc,nchw->nohw", signed(w, np.abs(w).max(1, keepdims=True)), seen)
+    wanted = np.einsum("oc,nchw->nohw", signed(w, np.abs(w).max(1, keepdims=True)), spread(x))
     outputs = layer(images).numpy()
-    step = np.abs(outputs).max() / 127 if symmetric else np.ptp(outputs) / 255  # of the outputs, which are rounded, too
+    step = np.ptp(outputs) / 255  # of the outputs, which are rounded, too
     load = FORMATS["onnx"].load(path, request)
     found = np.concatenate([load(pair)[0].numpy() for pair in images.split(2)])
     assert np.abs(found - wanted).max() < 1.01 * step
@@ -769,7 +767,7 @@ def test_a_format_without_its_package(
     assert capsys.readouterr().err == f"error: format {name} needs {package}; run: pip install {package}\n"
 
 
-@pytest.mark.parametrize(("name", "package"), [("openvino", "onnxscript"), ("pt2", "torchao")])
+@pytest.mark.parametrize(("name", "package"), [("openvino", "nncf"), ("pt2", "torchao")])
 def test_int8_without_the_package_that_quantizes(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, package: str
 ) -> None:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from torch import nn
 
 from hrvit_lab.errors import ConfigError, suggest
-from hrvit_lab.export import int8, onnx_graph, openvino_ir, pt2, pt2_int8, torchscript
+from hrvit_lab.export import int8, onnx_graph, openvino_int8, openvino_ir, pt2, pt2_int8, torchscript
 from hrvit_lab.export.format import Format
 from hrvit_lab.export.request import FREE_AXES, Request
 from hrvit_lab.network.model import HRViT
@@ -24,7 +24,7 @@ FORMATS: dict[str, Format] = {
     ),
     "openvino": Format(
         "OpenVINO", "model.xml", openvino_ir.write, openvino_ir.load, openvino_ir.lines,
-        dtypes=("float32", "bfloat16", "float16", "int8"), packages=("openvino",), quantizer=int8.PACKAGES,
+        dtypes=("float32", "bfloat16", "float16", "int8"), packages=("openvino",), quantizer=openvino_int8.PACKAGES,
         beside=("model.bin",),
     ),
     "torchscript": Format(

@@ -1,8 +1,8 @@
-"""int8: post-training static quantization by ONNX Runtime.
+"""int8 for ``onnx``: post-training static quantization by ONNX Runtime.
 
 Weights are int8 with one scale per output channel. Inputs and outputs of products have 256 levels, with one scale per
 tensor, from the smallest and largest values on calibration images. The graph holds pairs of quantize and dequantize
-operators (QDQ), which ONNX Runtime and OpenVINO fuse into int8 products. Everything else, biases too, stays float32.
+operators (QDQ), which ONNX Runtime fuses into int8 products. Everything else, biases too, stays float32.
 """
 
 import tempfile
@@ -27,7 +27,6 @@ def quantize(
     images_BCHW: Tensor,
     batch_size: int,
     *,
-    symmetric: bool = False,
     nodes: Sequence[str] = (),
     ranges: Path | None = None,
 ) -> None:
@@ -39,8 +38,6 @@ def quantize(
         entry: name of the graph's input.
         images_BCHW: calibration images, as the network takes them.
         batch_size: images per call of the graph. Images that do not fill a batch are left out.
-        symmetric: levels from −127 to 127 steps, of which 0 is zero, instead of from the smallest value to the largest.
-            ONNX Runtime is slower with them, and OpenVINO needs them for int8 products of two inputs.
         nodes: names of the operators to quantize; none: all of ``PRODUCTS``.
         ranges: a file for the calibrated ranges of all products. It is read if it is there, and written otherwise.
     Raises:
@@ -69,11 +66,11 @@ def quantize(
             nodes_to_quantize=list(nodes),
             calibration_cache_path=ranges,
             per_channel=True,
-            activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
+            activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
             # Runtimes quantize biases themselves; in the file they would need a scale per channel too.
-            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True, "QuantizeBias": False},
+            extra_options={"WeightSymmetric": True, "QuantizeBias": False},
         )
 
 

@@ -22,14 +22,14 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 """The key under which the exporter keeps the names of modules."""
 
 
-def write(served: nn.Module, request: Request, path: Path, *, symmetric: bool = False) -> None:
-    """Write the graph with its weights in one file; for int8, quantized (``symmetric``: see `quantize`)."""
+def write(served: nn.Module, request: Request, path: Path) -> None:
+    """Write the graph with its weights in one file; for int8, quantized."""
     if request.dtype == "int8":
         assert request.calibration is not None, "check_request has checked it"
         with TemporaryDirectory(dir=path.parent) as folder:
             source = Path(folder) / path.name
             write_float(served, replace(request, dtype="float32"), source)
-            quantize(source, path, INPUT, request.calibration, request.batch_size, symmetric=symmetric)
+            quantize(source, path, INPUT, request.calibration, request.batch_size)
     else:
         write_float(served, request, path)
     slim(path)

@@ -3,15 +3,14 @@
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 
-from hrvit_lab.export import onnx_graph
 from hrvit_lab.export.format import Runner
 from hrvit_lab.export.graph import exported_program
+from hrvit_lab.export.openvino_int8 import quantized
 from hrvit_lab.export.request import Request
 from hrvit_lab.export.slim_ir import share_constants, shorten
 
@@ -23,14 +22,11 @@ takes the processor's fastest."""
 def write(served: nn.Module, request: Request, path: Path) -> None:
     """Write the graph (``.xml``) and its weights (``.bin``); the weights are float32, or float16 if that was asked."""
     openvino = import_module("openvino")
-    if request.dtype == "int8":  # OpenVINO reads the quantized graph of ONNX Runtime
-        with TemporaryDirectory(dir=path.parent) as folder:
-            source = Path(folder) / "model.onnx"
-            onnx_graph.write(served, request, source, symmetric=True)
-            converted = openvino.convert_model(source)
-    else:
-        converted = openvino.convert_model(exported_program(served, replace(request, dtype="float32")))
+    converted = openvino.convert_model(exported_program(served, replace(request, dtype="float32")))
     converted.reshape(list(request.open_shape))  # the converter forgets which axes are fixed
+    if request.dtype == "int8":
+        assert request.calibration is not None, "check_request has checked it"
+        converted = quantized(converted, request.calibration, request.batch_size)
     share_constants(converted)
     openvino.save_model(converted, path, compress_to_fp16=request.dtype == "float16")
     shorten(path)

@@ -188,7 +188,7 @@ def onnxruntime_int8(load: Workload) -> Prepared:
 
 
 def openvino_int8(load: Workload) -> Prepared:
-    """Quantized to int8 by ONNX Runtime, converted and run by OpenVINO."""
+    """Quantized to int8 by NNCF and run by OpenVINO."""
     return Prepared(*run_file(load, "openvino", "int8"))
 
 
@@ -253,7 +253,7 @@ BACKENDS: dict[str, Backend] = {
         seconds=150.0,
     ),
     "openvino_int8": Backend(
-        "OpenVINO in int8", openvino_int8, ("cpu",), ("float32",), packages=(*ONNX, "openvino"), arithmetic="int8",
+        "OpenVINO in int8", openvino_int8, ("cpu",), ("float32",), packages=("openvino", "nncf"), arithmetic="int8",
         seconds=150.0,
     ),
 }  # fmt: skip
