@@ -114,7 +114,7 @@ def test_an_interrupted_compilation_leaves_no_library(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["compile_whole", "aot_inductor"])
+@pytest.mark.parametrize("name", ["compile_whole", "aot_inductor", "aot_inductor_int8"])
 def test_without_a_compiler_it_is_refused_in_one_sentence(folder: Path, name: str) -> None:
     from torch._inductor import config, cpp_builder
 
