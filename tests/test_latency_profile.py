@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -427,23 +427,24 @@ def test_the_quality_of_predictions_by_hand() -> None:
     assert covered(rows) == 75
 
 
-def test_the_table_of_the_documentation_is_what_a_check_shows() -> None:
-    """Measurements are those of the committed check, predictions those of today's code. The table is made by hand, so
-    its row of the profile may be older than a small change of the fit: two networks, half a percent, 0.02."""
-    root = Path(__file__).resolve().parent.parent
-    path = root / "studies" / "profiles" / "lighter_b1.json"
-    found = load_profile(path)
-    assert len(found.networks) == 110
-    kept = json.loads(path.with_suffix(".check.json").read_text())
-    assert kept["profile"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    space, resolutions = Space(load_search(find_search("lighter_b1"))), ((160, 160), (224, 224))
+ROOT = Path(__file__).resolve().parent.parent
+PROFILE_OF_B1 = ROOT / "studies" / "profiles" / "lighter_b1.json"
+
+
+def checked(check: Path, networks: Iterable[tuple[HRViTConfig, Size]]) -> list[Checked]:
+    """Measurements are those of a committed check, predictions those of today's code."""
+    found, kept = load_profile(PROFILE_OF_B1), json.loads(check.read_text())
+    assert kept["profile"] == hashlib.sha256(PROFILE_OF_B1.read_bytes()).hexdigest()
     rows = []
-    for index in range(len(kept["networks"])):
-        config = space.config(space.random(np.random.default_rng([0, CHECK_STREAM, index, 0])))
-        height, width = resolutions[index % 2]
+    for config, (height, width) in networks:
         measured = kept["networks"][f"{config.id} {height}x{width}"]
         rows.append(check_network(found, config, (height, width), Twice(*(measured[3:5] or measured))))
-    text = (root / "docs" / "latency.md").read_text(encoding="utf-8")
+    return rows
+
+
+def assert_said(text: str, rows: Sequence[Checked]) -> None:
+    """The table was made by hand, so its rows of the profile may be older than a small change of the fit: two networks,
+    half a percent, 0.02."""
     names = {CONTROL: "a second measurement of the same network"}
     for name, worth in quality(rows).items():
         said = [cell.strip(" %") for cell in text.split(f"\n| {names.get(name, name)} |")[1].split("\n")[0].split("|")]
@@ -454,9 +455,31 @@ def test_the_table_of_the_documentation_is_what_a_check_shows() -> None:
             (points, points, 0.5 * of_fit, 0.02 * of_fit), (0, 0, 1, 3), strict=False,
         ):  # fmt: skip
             assert float(published) == pytest.approx(round(computed, digits), abs=slack + 1e-9), (name, said, worth)
-    assert f"`check` measured {len(rows)} of 200" in " ".join(text.split())
     inside = float(text.split(" % of the latencies were within")[0].rsplit("\n", 1)[1])
     assert inside == pytest.approx(covered(rows), abs=200 / len(rows))
+
+
+def test_the_tables_of_the_documentation_are_what_checks_show() -> None:
+    assert len(load_profile(PROFILE_OF_B1).networks) == 110
+    space, resolutions = Space(load_search(find_search("lighter_b1"))), ((160, 160), (224, 224))
+    fresh = [
+        (space.config(space.random(np.random.default_rng([0, CHECK_STREAM, index, 0]))), resolutions[index % 2])
+        for index in range(200)
+    ]
+    folder = ROOT / "studies" / "searched" / "lighter_b1"
+    results = load_results(folder)
+    configs = [results.configs[variant] for variant in results.table["variant"]]
+    drawn = np.random.default_rng([0, CHECK_STREAM]).permutation(len(configs))[:100]
+    front = [(HRViTConfig.from_dict(configs[index]), (224, 224)) for index in drawn]
+    text = (ROOT / "docs" / "latency.md").read_text(encoding="utf-8")
+    of_fresh, of_front = text.split("The networks that the search `lighter_b1` found")
+    rows = checked(PROFILE_OF_B1.with_suffix(".check.json"), fresh)
+    assert_said(of_fresh, rows)
+    assert f"`check` measured {len(rows)} of 200" in " ".join(of_fresh.split())
+    rows = checked(folder / "check.json", front)
+    assert_said(of_front, rows)
+    off = np.mean([2 * row.predicted_ms / (row.measured_ms + row.again_ms) - 1 for row in rows])
+    assert f"on average {100 * off:.1f} % too high" in " ".join(of_front.split())
 
 
 # -- files and commands ------------------------------------------------------------------------------------------------

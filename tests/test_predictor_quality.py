@@ -189,6 +189,7 @@ def test_the_committed_study_bears_out_the_table_of_the_documentation() -> None:
     labels = {
         "macs": "MACs", "params": "parameters", "az_nas": "AZ-NAS, all its parts", "expressivity": "expressivity",
         "naswot": "NASWOT", "early": "accuracy after half of the epochs", "extrapolated": "extrapolated learning curve",
+        "supernet": "accuracy inherited from the supernet (below)",
     }  # fmt: skip
     for key, label in labels.items():
         row = rows.loc[key]
@@ -196,6 +197,11 @@ def test_the_committed_study_bears_out_the_table_of_the_documentation() -> None:
         if key not in CONTROLS:
             said += f" {row['partial_tau']:.2f} [{row['partial_tau_low']:.2f}, {row['partial_tau_high']:.2f}] |"
         assert said in text, said
+    inherited = pd.read_csv(folder / "supernet" / "networks.csv").set_index("variant")["top1"]
+    assert scores["supernet"].tolist() == inherited[scores["variant"]].tolist()
+    assert f"networks is {inherited.min():.1f} to {inherited.max():.1f} %" in text
+    noise = float(text.split("half of the variance between networks (")[1].split(")")[0])
+    assert f"would have τ {2 / math.pi * math.asin(math.sqrt(1 - noise)):.2f}" in text
 
 
 def test_the_committed_branch_sweep_is_scored_and_judged(
