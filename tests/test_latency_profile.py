@@ -438,25 +438,27 @@ def checked(check: Path, networks: Iterable[tuple[HRViTConfig, Size]]) -> list[C
     rows = []
     for config, (height, width) in networks:
         measured = kept["networks"][f"{config.id} {height}x{width}"]
-        rows.append(check_network(found, config, (height, width), Twice(*(measured[3:5] or measured))))
+        rows.append(check_network(found, config, (height, width), Twice(*measured)))
     return rows
 
 
 def assert_said(text: str, rows: Sequence[Checked]) -> None:
-    """The table was made by hand, so its rows of the profile may be older than a small change of the fit: two networks,
-    half a percent, 0.02."""
+    """The fit may differ in its last digits between processors: one network, a tenth of a percent, 0.003. The goals
+    of a profile: 90 % within ±10 %, and τ = 0.95 for the mean of two measurements."""
+    assert quality(rows)[MEAN].within_10 >= 90 and quality(rows)["profile"].within_10 >= 90
+    assert quality(rows)[MEAN].tau >= 0.95
     names = {CONTROL: "a second measurement of the same network"}
     for name, worth in quality(rows).items():
         said = [cell.strip(" %") for cell in text.split(f"\n| {names.get(name, name)} |")[1].split("\n")[0].split("|")]
         of_fit = float(name in ("profile", MEAN))
-        points = 200 / len(rows) * of_fit
+        points = 100 / len(rows) * of_fit
         for published, computed, slack, digits in zip(
             said, (worth.within_5, worth.within_10, worth.rmspe, worth.tau),
-            (points, points, 0.5 * of_fit, 0.02 * of_fit), (0, 0, 1, 3), strict=False,
+            (points, points, 0.1 * of_fit, 0.003 * of_fit), (0, 0, 1, 3), strict=False,
         ):  # fmt: skip
             assert float(published) == pytest.approx(round(computed, digits), abs=slack + 1e-9), (name, said, worth)
     inside = float(text.split(" % of the latencies were within")[0].rsplit("\n", 1)[1])
-    assert inside == pytest.approx(covered(rows), abs=200 / len(rows))
+    assert inside == pytest.approx(covered(rows), abs=100 / len(rows))
 
 
 def test_the_tables_of_the_documentation_are_what_checks_show() -> None:

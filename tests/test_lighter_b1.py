@@ -48,6 +48,17 @@ def test_hypervolumes(said: str, method: str, name: str) -> None:
     assert numbers(row[-1])[1:] == pytest.approx([values[1], values[3]], abs=5e-4)  # quartiles of five values
 
 
+def test_the_ends_of_the_smaller_search() -> None:
+    """`cpu_nano`: all runs of NSGA-II end at one hypervolume, those of random search near 99 % of it."""
+    folder = FOLDER.parent / "cpu_nano"
+    ends = pd.read_csv(folder / "hypervolume.csv").groupby(["method", "seed"]).hypervolume.last().unstack()
+    truth = ends.loc["nsga2"].max()
+    assert (ends.loc["nsga2"] > 0.999 * truth).all() and ends.loc["random"].median() == pytest.approx(
+        0.992 * truth, rel=2e-3
+    )
+    assert len(pd.read_csv(folder / "pareto.csv")) == 63 + 1  # and the base
+
+
 def test_no_network_of_the_front_is_better_than_another(front: Any) -> None:
     points = [(row.macs, row.predicted_latency_ms, -row.naswot) for row in front.drop("hrvit_b1").itertuples()]
     for one in points:
@@ -72,6 +83,9 @@ def test_found_networks(said: str, front: Any) -> None:
         params, macs, naswot, predicted, measured = cells(said, f"`{name}`")
         config = HRViTConfig.from_dict(results.configs[name])
         assert config.id == front.config_id[name]
+        if name in shown:
+            raced = HRViTConfig.from_yaml((FOLDER / f"{name.replace(' ', '_')}.yaml").read_text())
+            assert raced.id == config.id
         counted = count(config, spec.resolution)
         assert numbers(params) == [round(counted.params / 1e6, 1)]
         own, *change = numbers(macs)
