@@ -14,9 +14,25 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout, UnixFileLock
 
+from hrvit_lab.errors import ConfigError
+
 MIB = 2**20
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _SIGNED = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a user wrote: ``~`` and ``~NAME`` are replaced by home folders.
+
+    Raises:
+        ConfigError: if the home folder is unknown.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"the home folder in {os.fspath(path)!r} does not exist on this machine; give the full path"
+        ) from None
 
 
 @dataclass

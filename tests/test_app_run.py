@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -267,6 +268,12 @@ def test_searches_are_those_whose_files_are_all_there(tmp_path: Path, monkeypatc
     assert (options.search, options.out, options.evaluations) == ("cpu_nano", tmp_path, 500)
     with pytest.raises(ConfigError, match="is not offered"):
         run_choices.search_request("../x", 500, tmp_path)
+    mine = tmp_path / "studies" / "search" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    text = find_search("lighter_b1").read_text()
+    mine.write_text(re.sub("(?m)^profile: .*", "profile: ~nobody-here/x.json", text))
+    monkeypatch.chdir(tmp_path)
+    assert set(run_choices.searches()) == {"cpu_nano", "nano_by_zico", "segmenter_budget"}
 
 
 # -- how far a run is --------------------------------------------------------------------------------------------

@@ -1,17 +1,28 @@
 """Writes are complete or absent, reads are bounded, and a lock has one holder."""
 
 import errno
+import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hrvit_lab.files import read_bounded, try_lock, write_atomically
+from hrvit_lab import load_results
+from hrvit_lab.config import ConfigError
+from hrvit_lab.export.__main__ import main as export
+from hrvit_lab.files import read_bounded, try_lock, user_path, write_atomically
+from hrvit_lab.insight.__main__ import main as insight
+from hrvit_lab.search.__main__ import main as search
+from hrvit_lab.train.__main__ import main as train
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_write_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -122,3 +133,54 @@ def test_without_kernel_locks_a_killed_process_leaves_no_lock(tmp_path: Path) ->
             for process in (first, second):
                 process.kill()
     assert said == [{"True\n", "False\n"}] * 2
+
+
+NOBODY = "~nobody-here/x"
+
+
+def test_a_path_with_an_unknown_home_folder_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert user_path("~/a/b") == Path("/somewhere/a/b")
+    assert user_path(Path("a/~/b")) == Path("a/~/b")
+    with pytest.raises(ConfigError, match=r"home folder in '~nobody-here/x' does not exist on this machine; give"):
+        user_path(NOBODY)
+
+
+def test_paths_of_users_are_expanded_in_one_place() -> None:
+    """The functions of pathlib and os raise an error for an unknown home folder, or leave the name as it is."""
+    calls = re.compile(r"\bexpanduser\(|\bPath\.home\(")
+    files = [ROOT / "app.py", *sorted((ROOT / "hrvit_lab").rglob("*.py"))]
+    found = [str(path.relative_to(ROOT)) for path in files for _ in calls.findall(path.read_text(encoding="utf-8"))]
+    assert found == ["hrvit_lab/files.py"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (search, ["mine.yaml", "--dry-run"]),
+        (search, ["mine.yaml"]),
+        (train, ["recipe.yaml", "--set", f"model.initial_weights={NOBODY}"]),
+        (train, ["recipe.yaml", "--resume", NOBODY]),
+        (export, ["hrvit_nano", "--format", "openvino", "--dtype", "int8", "--data", NOBODY]),
+        (insight, ["hrvit_nano", NOBODY]),
+    ],
+)
+def test_commands_refuse_a_path_with_an_unknown_home_folder(
+    command: Callable[[list[str]], int], arguments: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    space = {"title": "t", "question": "q", "base": "hrvit_nano", "space": {"stem_width": [8, 16]}, "resolution": 64}
+    objectives = {"macs": "lower", "predicted_latency_ms": "lower"}
+    Path("mine.yaml").write_text(json.dumps({**space, "objectives": objectives, "profile": NOBODY}))
+    Path("recipe.yaml").write_text(
+        "title: t\ntask: classification\ndata: {name: digits, resolution_px: 32}\nmodel: {name: hrvit_nano}\n"
+        "optimiser: {learning_rate: 0.001}\nschedule: {epochs: 1}\n"
+    )
+    assert command(arguments) == 2
+    error = capsys.readouterr().err
+    assert "home folder" in error and "nobody-here" in error and "Traceback" not in error
+    assert error.count("error:") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "recipe.yaml"]
+    with pytest.raises(ConfigError, match="nobody-here"):
+        load_results("mine", out="~nobody-here/results")

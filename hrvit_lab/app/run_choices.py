@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hrvit_lab.app.processes import FOLDER, Request
 from hrvit_lab.config import MAX_BRANCHES, PRESETS, TABLES, ConfigError
-from hrvit_lab.files import write_atomically
+from hrvit_lab.files import user_path, write_atomically
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.spec import SearchSpec, load_search
@@ -254,9 +254,10 @@ def searches() -> dict[str, SearchSpec]:
     for name, path in list_searches().items():
         try:
             spec = load_search(path)
+            profile = None if spec.profile is None else user_path(spec.profile)
         except ConfigError:
             continue
-        if spec.profile is None or Path(spec.profile).expanduser().is_file():
+        if profile is None or profile.is_file():
             found[name] = spec
     return found
 

@@ -156,12 +156,12 @@ def path(text: str) -> Path:
     """Parse a path; ``~`` is the home folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; give a file or folder")
+    from hrvit_lab.files import user_path  # imported here to keep --help fast
+
     try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(
-            f"the home folder in {text!r} does not exist on this machine; give the full path"
-        ) from None
+        return user_path(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def listed(parse: Parse[T]) -> Parse[list[T]]:

@@ -17,7 +17,7 @@ from hrvit_lab.export.formats import FORMATS, check_request, find_format
 from hrvit_lab.export.graph import served_form, side_step
 from hrvit_lab.export.request import Request
 from hrvit_lab.export.write import Exported, ExportedFile, export_network
-from hrvit_lab.files import write_atomically
+from hrvit_lab.files import user_path, write_atomically
 from hrvit_lab.latency.compare import Budget
 from hrvit_lab.latency.measurement import Entry, Measurement, Setting
 from hrvit_lab.latency.models import NamedModel, randomize_norms
@@ -103,7 +103,7 @@ def check_used(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None and options.data is None:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} is a number of images of --data, which is not given; remove {option}")
-    if options.test_images is not None and Path(options.data).expanduser().is_dir():
+    if options.test_images is not None and user_path(options.data).is_dir():
         raise ConfigError(
             f"--test-images is for images with labels, but --data {options.data} is a folder; remove --test-images, or "
             "give a recipe"

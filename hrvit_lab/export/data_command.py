@@ -17,7 +17,7 @@ from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
 from hrvit_lab.export.accuracy import Accuracy, compare_accuracy, image_counts
 from hrvit_lab.export.request import Request
-from hrvit_lab.files import MIB
+from hrvit_lab.files import MIB, user_path
 from hrvit_lab.network.named import NamedNetwork
 from hrvit_lab.parts.head import HEAD
 from hrvit_lab.train import assemble
@@ -66,7 +66,7 @@ def open_images(
             f"{network.name} reads images of {request.channels} channels, but those of --data have 3; choose a network "
             "with in_chans = 3"
         )
-    folder = Path(data).expanduser()
+    folder = user_path(data)
     if folder.is_dir():
         return of_folder(folder, network, request, calibration, seed), None
     recipe = recipe_for(data, network, request)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from hrvit_lab import cli
 from hrvit_lab.config import SEGMENTERS, ConfigError
 from hrvit_lab.environment import environment
-from hrvit_lab.files import MIB, read_bounded, write_atomically
+from hrvit_lab.files import MIB, read_bounded, user_path, write_atomically
 from hrvit_lab.insight.locate import token_at
 from hrvit_lab.insight.segments import IGNORED
 from hrvit_lab.insight.views_command import VIEWS, Shown, Subject, show
@@ -157,7 +157,7 @@ def open_picture(name: str) -> Image.Image:
     """
     if name.startswith(PHOTO):
         return read_photograph(plain_name(name.removeprefix(PHOTO)))
-    return open_image(Path(name).expanduser())
+    return open_image(user_path(name))
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

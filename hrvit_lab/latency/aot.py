@@ -17,6 +17,7 @@ from hrvit_lab.environment import hardware, versions
 from hrvit_lab.export.folder import unfinished
 from hrvit_lab.export.pt2_int8 import quantized_program
 from hrvit_lab.export.request import Request
+from hrvit_lab.files import user_path
 from hrvit_lab.latency.workload import Workload
 from hrvit_lab.network.quiet import quiet
 
@@ -26,7 +27,7 @@ CACHE = "HRVIT_LAB_CACHE"
 
 def cache_root() -> Path:
     """The folder of what is kept: that of the variable ``HRVIT_LAB_CACHE``, or ``~/.cache/hrvit_lab``."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "hrvit_lab").expanduser()
+    return user_path(os.environ.get(CACHE) or "~/.cache/hrvit_lab")
 
 
 def cache_folder() -> Path:

@@ -21,6 +21,7 @@ from hrvit_lab.config import (
 )
 from hrvit_lab.config.text import shortened
 from hrvit_lab.errors import suggest
+from hrvit_lab.files import user_path
 from hrvit_lab.network.baselines import TIMM, NetworkConfig, TimmConfig, build_network, network_from_dict
 from hrvit_lab.network.build import create_model
 from hrvit_lab.network.checkpoints import load_checkpoint
@@ -117,7 +118,7 @@ def open_network(name: str, *, seed: int = 0, resolution: tuple[int, int] | None
         ConfigError: if there is no such network, or its files don't fit each other.
     """
     name = own_name(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name in shipped():
         about = shipped()[name]
         return NamedNetwork(

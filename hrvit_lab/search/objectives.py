@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hrvit_lab.config import HRViTConfig
 from hrvit_lab.cost.count import Counts, count
+from hrvit_lab.files import user_path
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.search.predictors import PREDICTORS
 from hrvit_lab.search.predictors.choice import BatchChoice
@@ -91,7 +92,7 @@ class Quantities:
         from hrvit_lab.latency.predict import load_profile  # imported here: costs do not need it
 
         assert self._profile is not None  # checked with the search file
-        return load_profile(Path(self._profile).expanduser())
+        return load_profile(user_path(self._profile))
 
     def _scores(self, config: HRViTConfig) -> Mapping[str, float]:
         if self._kept is None:

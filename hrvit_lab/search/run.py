@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from hrvit_lab.config import ConfigError, write_yaml
-from hrvit_lab.files import MIB, read_bounded, write_atomically, write_csv
+from hrvit_lab.files import MIB, read_bounded, user_path, write_atomically, write_csv
 from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.hold import Hold, held
@@ -84,7 +84,7 @@ class Search:
         if self.spec.profile is None:
             del fields["profile"]
         else:
-            fields["profile"] = hashlib.sha256(Path(self.spec.profile).expanduser().read_bytes()).hexdigest()
+            fields["profile"] = hashlib.sha256(user_path(self.spec.profile).read_bytes()).hexdigest()
         if fields["trainings"] is None:
             del fields["trainings"]
         else:

@@ -3,11 +3,11 @@
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, suggest
+from hrvit_lab.files import user_path
 from hrvit_lab.study.cluster.options import slurm_options
 from hrvit_lab.study.files import (
     check_name,
@@ -77,7 +77,7 @@ def run_study(
     check_name(name)
     console = cli.console()
     cluster = None if slurm is None else slurm_options(**_known(slurm))
-    sweep = prepare(name, spec, origin, Path(out).expanduser(), jobs, again, executor=executor, slurm=cluster)
+    sweep = prepare(name, spec, origin, user_path(out), jobs, again, executor=executor, slurm=cluster)
     show_folder(sweep, console)
     begin(sweep)
     run(sweep, console, retry_failed, again)
@@ -97,8 +97,8 @@ def load_results(study: str | os.PathLike[str], *, out: str | os.PathLike[str] =
     Raises:
         ConfigError: if there are no results, or they can't be read.
     """
-    given = Path(study).expanduser()
-    folders = [Path(out).expanduser() / given, given]
+    given = user_path(study)
+    folders = [user_path(out) / given, given]
     folder = next((folder for folder in folders if (folder / "study.yaml").exists()), None)
     if folder is None:
         raise ConfigError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from hrvit_lab.config import shipped
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import user_path
 from hrvit_lab.network.baselines import NetworkConfig, TimmConfig, build_network
 from hrvit_lab.network.checkpoints import LoadReport, load_checkpoint
 from hrvit_lab.network.seeding import seeded
@@ -44,7 +45,7 @@ def make_model(recipe: AnyRecipe, num_classes: int) -> tuple[nn.Module, LoadRepo
         _timm_model(recipe, num_classes) if name.startswith(TIMM) else new_model(recipe, recipe.network(num_classes))
     )
     if recipe.model.initial_weights is not None:
-        weights = Path(recipe.model.initial_weights).expanduser()
+        weights = user_path(recipe.model.initial_weights)
     elif name in shipped():
         weights = shipped()[name].weights
     else:

@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from hrvit_lab.errors import ConfigError
-from hrvit_lab.files import write_atomically, write_csv
+from hrvit_lab.files import user_path, write_atomically, write_csv
 from hrvit_lab.network.weight_files import RESULT
 from hrvit_lab.train import state as states
 from hrvit_lab.train.run import last_folder, numbered_folder
@@ -105,7 +105,7 @@ def open_folder(out: Path | None, name: str, resume: str | None) -> tuple[RunFol
             is None.
     """
     if resume not in (None, "auto"):
-        path = Path(str(resume)).expanduser()
+        path = user_path(str(resume))
         state: dict[str, Any] | None = states.load(path)
         place = path.resolve().parent
         own = place.parent if place.name == CHECKPOINTS else None

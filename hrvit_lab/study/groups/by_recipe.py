@@ -1,8 +1,7 @@
 """Train the network of a trial by the recipe of its study."""
 
-from pathlib import Path
-
 from hrvit_lab.devices import find_device
+from hrvit_lab.files import user_path
 from hrvit_lab.study.groups.group import ProbeInput
 from hrvit_lab.train.distributed import Ranks
 from hrvit_lab.train.recipe import changed
@@ -16,7 +15,7 @@ def train_by_recipe(inputs: ProbeInput) -> Trained:
     recipe, config, steps = inputs.recipe, inputs.config, inputs.on_step
     if inputs.seed != recipe.run.seed:
         recipe = changed(recipe, [("run.seed", inputs.seed)])
-    root = Path(inputs.data["root"]).expanduser() if "root" in inputs.data else None
+    root = user_path(inputs.data["root"]) if "root" in inputs.data else None
     if inputs.processes > 1:
         return train_in_processes(inputs.processes, recipe, config, device=inputs.device, root=root, on_step=steps)
     return train_network(recipe, config, device=find_device(inputs.device), root=root, ranks=Ranks(), on_step=steps)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hrvit_lab.errors import ConfigError, suggest
-from hrvit_lab.train.data.image_folders import FolderImages, expand, list_images
+from hrvit_lab.files import user_path
+from hrvit_lab.train.data.image_folders import FolderImages, list_images
 from hrvit_lab.train.datasets import IN_MEMORY
 
 MAX_BYTES = 4 * 2**30  # of uint8 pixels; fits into 16 GiB of memory with two workers
@@ -45,7 +46,7 @@ def check_request(
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ConfigError(f"resolution {height}×{width} is out of range; use sides from 1 to {MAX_SIDE} pixels")
-    return (height, width), None if root is None else expand(root)
+    return (height, width), None if root is None else user_path(root)
 
 
 def check_limit(classes: int, train_limit: int | None) -> None:

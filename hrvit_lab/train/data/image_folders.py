@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hrvit_lab.errors import ConfigError
+from hrvit_lab.files import user_path
 from hrvit_lab.train.data.image_files import SUFFIXES
 
 HIDDEN = "hidden"
@@ -46,7 +47,7 @@ def list_images(root: str | Path) -> FolderImages:
     Raises:
         ConfigError: if a folder is missing, unreadable or has no image, or the splits have different classes.
     """
-    root = expand(root)
+    root = user_path(root)
     skipped: Counter[str] = Counter()
     train, val = (_classes(root / split, skipped) for split in SPLITS)
     check_same(root, train, val)
@@ -102,18 +103,6 @@ def show_skipped(console: Console, splits: Iterable[object]) -> None:
         console.print(f"Image folder: {describe_skipped(total)}", soft_wrap=True)
 
 
-def expand(root: str | Path) -> Path:
-    """The path with ``~`` replaced by the home folder.
-
-    Raises:
-        ConfigError: if the home folder is unknown.
-    """
-    try:
-        return Path(root).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"root = {str(root)!r}: this home folder does not exist; give the full path") from None
-
-
 def files_digest(root: str | Path | None) -> str:
     """32 hex digits that change when a file below ``root`` is added, removed or written; "" without a root.
 
@@ -122,7 +111,7 @@ def files_digest(root: str | Path | None) -> str:
     """
     if root is None:
         return ""
-    root = expand(root)
+    root = user_path(root)
     files = _files(root, Counter()) if root.is_dir() else []
     stats = ((path.relative_to(root).as_posix(), path.stat()) for path in files)
     listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

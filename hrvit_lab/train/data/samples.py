@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from hrvit_lab.errors import ConfigError, suggest
+from hrvit_lab.files import user_path
 from hrvit_lab.train.data.broken import BrokenSample
-from hrvit_lab.train.data.image_folders import expand
 from hrvit_lab.train.datasets import DATASETS, Task
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def open_samples(key: str, split: str, /, root: str | Path | None = None, **opti
             TypeAdapter(known[name]).validate_python(value, strict=True)
         except ValidationError:
             raise ConfigError(f"data set {key!r}: {name} = {value!r:.80} is not {_kind(known[name])}") from None
-    samples: Samples = opener(split, None if root is None else expand(root), **options)
+    samples: Samples = opener(split, None if root is None else user_path(root), **options)
     return samples
 
 
