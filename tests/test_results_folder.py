@@ -95,11 +95,13 @@ def test_the_environments_equal_those_of_the_records() -> None:
     planned = plan(spec, expand(spec).variants, "chip")
     [one], [two], [three] = planned.values()
     here = {"cpu": "this", "versions": {"torch": "2"}, "command": "a", "data_files": ""}
-    records = {
+    records: dict[str, dict[str, Any]] = {
         one.key: {"environment": here | {"date_utc": "2026-01-02"}},
-        two.key: {"environment": here | {"cpu": "that", "date_utc": "2025-01-01"}},
+        two.key: {"environment": here | {"cpu": "that", "date_utc": "2025-01-01"}, "host": "", "on_device": ""},
         three.key: {"environment": here | {"date_utc": "2026-01-01", "command": "b"}},
     }
+    for key, host, device in ((one.key, "node7", "cuda:1"), (three.key, "node7", "cuda:1")):
+        records[key] |= {"host": host, "on_device": device}
     assert environments(planned, records) == [
         {
             "trials": {"memory": 2},
@@ -107,6 +109,7 @@ def test_the_environments_equal_those_of_the_records() -> None:
             "last_utc": "2026-01-02",
             "cpu": "this",
             "versions": {"torch": "2"},
+            "trials_on": {"node7, cuda:1": 2},
         },
         {
             "trials": {"memory": 1},
@@ -248,6 +251,7 @@ def test_every_committed_result_is_reported_and_opened(
         measured = json.loads((folder / "measured_in.json").read_text())
         networks = {(network, seed) for network in kept.table["config_id"] for seed in kept.spec.seeds}
         assert sum(where["trials"].get("accuracy", 0) for where in measured) == len(networks)
+        assert not any("trials_on" in where for where in measured), "it names hosts; copy it by study report --into"
     for folder in folders[:number]:
         into = tmp_path / folder.name
         assert main(["report", folder.name, "--out", str(folder.parent), "--into", str(into)]) == 0

@@ -135,8 +135,9 @@ def report_parser() -> cli.Parser:
     parser.add_argument("study", metavar="NAME", help="name of the study")
     _add_out(parser)
     parser.add_argument(
-        "--into", type=cli.path, metavar="DIR", help="folder to write to (default: the folder of the study in --out)"
-    )
+        "--into", type=cli.path, metavar="DIR",
+        help="folder of a copy, without names of hosts (default: the folder of the study in --out)",
+    )  # fmt: skip
     return parser
 
 

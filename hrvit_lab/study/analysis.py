@@ -13,6 +13,7 @@ from hrvit_lab.charts import pareto_front
 from hrvit_lab.metrics import METRICS, SPREAD
 from hrvit_lab.published import by_key
 from hrvit_lab.study.groups import GROUPS
+from hrvit_lab.study.places import TRIALS_ON, places
 from hrvit_lab.study.results import Results
 from hrvit_lab.study.space import Expansion, Variant
 from hrvit_lab.study.spec import Spec
@@ -238,20 +239,24 @@ def curves(variants: Iterable[Variant], planned: Mapping[str, Sequence[Trial]], 
 def environments(planned: Mapping[str, Sequence[Trial]], records: Records) -> list[dict[str, Any]]:
     """The distinct environments of the records, those with most trials first.
 
-    Each has ``trials`` ({group: number}), the dates of its first and last trial, versions, processor, commit, …
+    Each has ``trials`` ({group: number}), the dates of its first and last trial, versions, processor, commit, …, and
+    ``trials_on`` ({host and device: number}) if these are known.
     """
     found: dict[str, dict[str, Any]] = {}
+    there_too: dict[str, list[Mapping[str, Any]]] = {}
     distinct = {trial.key: trial.group for trials in planned.values() for trial in trials}
     for key, group in distinct.items():
         if not (there := records.get(key, {}).get("environment")):
             continue
         lasting = {name: value for name, value in there.items() if name not in OF_A_RUN}
-        date = str(there.get("date_utc", ""))
-        of = found.setdefault(
-            json.dumps(lasting, sort_keys=True), {"trials": Counter(), "first_utc": date, "last_utc": date, **lasting}
-        )
+        date, name = str(there.get("date_utc", "")), json.dumps(lasting, sort_keys=True)
+        of = found.setdefault(name, {"trials": Counter(), "first_utc": date, "last_utc": date, **lasting})
+        there_too.setdefault(name, []).append(records[key])
         of["trials"][group] += 1
         of["first_utc"], of["last_utc"] = min(of["first_utc"], date), max(of["last_utc"], date)
+    for name, of in found.items():
+        on = {place: number for place, number in places(there_too[name]).items() if place}
+        of |= {TRIALS_ON: on} if on else {}
     return sorted(found.values(), key=lambda of: -of["trials"].total())
 
 

@@ -86,7 +86,7 @@ class Record(BaseModel):
         samples: raw measurements.
         disturbed: unreliable metrics, each with the reasons.
         environment: versions and machine.
-        host: name of the host on which it was measured; not part of published results.
+        host: name of the host on which it was measured; not part of results that are published, see `places`.
         on_device: the device there: of several equal GPUs, which one.
     """
 

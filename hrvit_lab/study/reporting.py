@@ -13,6 +13,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.files import MIB, read_bounded
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.files import check_name, load_study, study_name
+from hrvit_lab.study.places import without_places
 from hrvit_lab.study.space import Expansion, expand
 from hrvit_lab.study.spec import Spec
 from hrvit_lab.study.store import Store
@@ -85,6 +86,7 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
 
     Args:
         copy: whether the folder is not the study's own, so that ``study.yaml`` and the other inputs are written too.
+            Copies are for publication, so names of hosts are left out.
     """
     from hrvit_lab.study.folder import write_inputs, write_results
     from hrvit_lab.study.report.differences import differences
@@ -107,6 +109,7 @@ def present(folder: Path, results: "Results", failed: Failures, console: Console
     if failed:
         console.print("Failed trials are not run again by default; use --retry-failed to run them again.")
     if copy:
+        results = without_places(results)
         write_inputs(folder, results)
     for what, where in write_results(folder, results).items():
         console.print(f"{what:<12} {where}", soft_wrap=True)

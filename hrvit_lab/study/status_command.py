@@ -12,6 +12,7 @@ from hrvit_lab.config import ConfigError
 from hrvit_lab.study.cluster.commands import State, ask_states, cancel_jobs, find_jobs
 from hrvit_lab.study.cluster.ledger import Ledger, Submission
 from hrvit_lab.study.files import check_name, study_name
+from hrvit_lab.study.places import places, said
 from hrvit_lab.study.status import Status, read_status
 from hrvit_lab.study.store import Store
 
@@ -41,8 +42,10 @@ def show_status(options: argparse.Namespace, console: Console) -> int:
         "done": status.finished - failed, "failed": failed, "running": len(status.running), "queued": len(waiting),
         "neither queued nor started": left,
     }  # fmt: skip
-    said = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    _print(console, f"{name}: {len(status.trials)} trials: {said}." if status.trials else f"{name}: no trials to run.")
+    shown = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+    _print(console, f"{name}: {len(status.trials)} trials: {shown}." if status.trials else f"{name}: no trials to run.")
+    if there := said(places(record for record in status.records.values() if record["status"] == "ok")):
+        _print(console, f"done: {there}")
     for each in status.running:
         _print(console, f"running  {each.trial.label}: {each.where}, {_since(each.owner.since)}")
     for job, keys, state, submitted in queued:
