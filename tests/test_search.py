@@ -27,6 +27,7 @@ from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.genome import Genome, Space
 from hrvit_lab.search.methods import METHODS
+from hrvit_lab.search.outside import missed_by_most
 from hrvit_lab.search.run import Search, begun, front_of, run, truth_of
 from hrvit_lab.search.spec import SearchSpec, load_search, search_from
 from hrvit_lab.search.state import Evaluator, State, advance, enumerate_all, read_state
@@ -492,6 +493,38 @@ def test_the_search_leaves_its_history_and_the_truth(ran: Path, capsys: pytest.C
     assert truth is not None
     assert f"All {truth.networks:,} valid combinations of the space were enumerated" in output
     assert "NSGA-II: median hypervolume" in output and "random search: median hypervolume" in output
+
+
+@pytest.mark.parametrize("fields", [SMALL, WIDE], ids=["enumerated", "not enumerated"])
+def test_constraints_that_no_network_meets_are_an_error_that_names_the_hardest(
+    fields: Mapping[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bounds = {"macs": {"max": 1e12}, "moved_mib": {"min": 0.001, "max": 0.01}}
+    budget = {"evaluations": 60, "population": 12, "seeds": [0, 1]}
+    fields = {**fields, "constraints": bounds, "budget": budget}
+    (tmp_path / "none.yaml").write_text(json.dumps(fields))
+    arguments = [str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    search = Search("none", search_from(fields), tmp_path / "out" / "none")
+    for _ in range(2):  # results are kept: the second call runs nothing
+        assert main(arguments) == 1
+        printed = capsys.readouterr()
+        assert "reach" not in printed.out and "NSGA-II found" not in printed.out
+        states = search.states()
+        last = [genome for (method, _), state in states.items() if method == "nsga2" for genome in state.population]
+        nearest = min(count(search.space.config(genome), search.spec.resolution).moved_mib for genome in last)
+        error = " ".join(printed.err.split())
+        assert "of the last ones, 24 of 24 miss moved_mib (at least 0.001 and at most 0.01; the nearest one " in error
+        assert f"has {nearest:.4g}); loosen the constraints" in error
+        assert ("none is within the constraints" in printed.out) == (search.space.size <= 300_000)
+    rows = csv.reader((search.own_folder / "pareto.csv").read_text().splitlines())
+    assert [row[0] for row in rows] == ["variant", "hrvit_nano"]
+
+
+def test_scores_that_are_never_finite_are_said() -> None:
+    space = space_of(SMALL)
+    evaluator = Evaluator(space)
+    evaluator.quantities = lambda config: (math.inf, 1.0)  # type: ignore[assignment]
+    assert missed_by_most(evaluator, list(itertools.islice(space.all(), 3))) == "macs is not finite for 3 of 3"
 
 
 def test_more_evaluations_continue_a_search(ran: Path) -> None:

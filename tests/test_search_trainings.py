@@ -417,6 +417,19 @@ def test_a_bad_search_file_is_one_sentence(
     assert not list((tmp_path / "out").glob("**/*.json"))
 
 
+def test_constraints_that_no_network_meets_end_a_search_before_it_trains(
+    tmp_path: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {**FIELDS, "constraints": {"params": {"max": 10}}}
+    (tmp_path / "none.yaml").write_text(json.dumps(fields))
+    assert main([str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
+    space = Space(search_from(fields))
+    least = min(count(space.config(genome), 32).params for genome in space.all())
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"of random ones, 256 of 256 miss params (at most 10; the nearest one has {least})" in error
+    assert not stub.trained
+
+
 def test_workers_that_can_not_start_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

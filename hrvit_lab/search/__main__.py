@@ -25,7 +25,8 @@ file has the section trainings; its networks are then proposed by a sampler of O
 time and started again; more evaluations, seeds or trainings continue it. The result is an ordinary study, which
 'hrvit-lab app' shows.
 
-Exit code: 0 success, 1 a training failed or a worker was killed, 2 invalid request, 130 interrupted.
+Exit code: 0 success, 1 no network is within the constraints, a training failed or a worker was killed, 2 invalid
+request, 130 interrupted.
 """
 
 

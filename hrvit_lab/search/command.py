@@ -13,6 +13,7 @@ from hrvit_lab.plots.search import NAMES, hypervolume_curves
 from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.front import results_of, shown
 from hrvit_lab.search.hold import Hold
+from hrvit_lab.search.outside import REMEDY, missed_by_most
 from hrvit_lab.search.run import (
     Search,
     Truth,
@@ -154,6 +155,16 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
     results, failed = results_of(asked, kept)
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
+    console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, pareto.csv, figure, states of the runs")
+    if not found:
+        if truth is not None:
+            console.print(enumerated(truth), soft_wrap=True)
+        last = [genome for (method, _), state in states.items() if method == "nsga2" for genome in state.population]
+        missed = missed_by_most(evaluator, last)
+        cli.complain(
+            f"error: no network that NSGA-II evaluated is within the constraints: of the last ones, {missed}; {REMEDY}"
+        )
+        return 1
     for sentence in said(history, truth, volume_of(asked, objectives), len(found)):
         console.print(sentence, soft_wrap=True)
     as_good = as_good_as_base(evaluator, objectives)
@@ -166,7 +177,6 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
             "all.",
             soft_wrap=True,
         )
-    console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, pareto.csv, figure, states of the runs")
     return code
 
 
@@ -183,12 +193,16 @@ def said(history: "pd.DataFrame", truth: Truth | None, volume: float, found: int
             f"{int(last['evaluations'].median()):,} networks."
         )
     if truth is not None:
-        reached = 100 * volume / truth.hypervolume if truth.hypervolume else 100.0
-        sentences.append(
-            f"All {truth.networks:,} valid combinations of the space were enumerated: {len(truth.front):,} are on the "
-            f"true Pareto front. The runs together reach {reached:.2f} % of its hypervolume."
-        )
+        sentences.append(enumerated(truth))
+        if truth.hypervolume:
+            sentences.append(f"The runs together reach {100 * volume / truth.hypervolume:.2f} % of its hypervolume.")
     return sentences
+
+
+def enumerated(truth: Truth) -> str:
+    """A sentence on all networks of a small space."""
+    on_front = f"{len(truth.front):,} are on the true Pareto front" if truth.front else "none is within the constraints"
+    return f"All {truth.networks:,} valid combinations of the space were enumerated: {on_front}."
 
 
 def _bar(console: Console) -> Progress:

@@ -3,13 +3,17 @@
 import argparse
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console
 
 from hrvit_lab import cli
+from hrvit_lab.search.archive import SAMPLE
 from hrvit_lab.search.front import results_of
 from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.outer import Outcome, best_of, engine_of, run_trainings, write_trainings
+from hrvit_lab.search.outside import REMEDY, missed_by_most
 from hrvit_lab.search.run import Search, begun, check
+from hrvit_lab.search.state import Evaluator
 from hrvit_lab.study.engine import Engine
 from hrvit_lab.study.engine_options import devices_of, slurm_of
 from hrvit_lab.study.folder import write_inputs
@@ -57,6 +61,13 @@ def _train(asked: Search, hold: Hold, engine: Engine, retry_failed: bool, consol
 
     state = run_trainings(asked, hold, engine, watch, retry_failed)
     write_trainings(asked, state.outcomes)
+    if not state.outcomes:
+        rng = np.random.default_rng(trainings.seed)
+        missed = missed_by_most(
+            Evaluator(asked.space, asked.own_folder), [asked.space.random(rng) for _ in range(SAMPLE)]
+        )
+        cli.complain(f"error: no network within the constraints was found: of random ones, {missed}; {REMEDY}")
+        return 1
     best = best_of(asked, state.outcomes)
     results, failed = results_of(asked, best, engine.conditions)
     write_inputs(asked.folder, results)
