@@ -664,9 +664,10 @@ def test_names_folders_and_states_that_do_not_fit_are_one_sentence(
     arguments = [str(file), "--out", str(out), "--jobs", "1"]
 
     def refused(said: str, given: list[str] = arguments) -> None:
-        assert main(given) == 2
-        error = capsys.readouterr().err
-        assert said in error and "Traceback" not in error
+        for arguments in (given, [*given, "--dry-run"]):
+            assert main(arguments) == 2
+            error = capsys.readouterr().err
+            assert said in error and "Traceback" not in error
 
     refused("unknown search 'cpu_nan'; did you mean", ["cpu_nan"])
     refused("search file 'none.yaml' not found", ["none.yaml"])

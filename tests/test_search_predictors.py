@@ -102,6 +102,28 @@ def test_channels_and_classes_are_those_of_the_images(changes: Mapping[str, Any]
     assert Space(search_from({**FIELDS, **changes, "objectives": costs})).genes
 
 
+@pytest.mark.parametrize(
+    ("predictors", "said"),
+    [
+        ({"batch_size": 8}, "predictors: batch_size = 8 leaves classes without an image; use at least 10"),
+        ({"data": {"name": "fashion_mnist", "root": "nowhere"}}, "nowhere"),
+        ({"data": {"name": "folder", "resolution": 32, "root": "~nobody-here/x"}}, "home folder in '~nobody-here/x'"),
+        ({"data": {"name": "digits", "resolution": 32, "root": "."}}, "has no root; remove root"),
+    ],
+)
+@pytest.mark.parametrize("more", [["--dry-run"], []], ids=["dry run", "run"])
+def test_images_that_can_not_be_loaded_are_refused_by_a_dry_run_as_by_a_run(
+    more: list[str], predictors: Mapping[str, Any], said: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(json.dumps({**FIELDS, "predictors": predictors}))
+    assert main(["small.yaml", "--out", "out", *more]) == 2
+    error = capsys.readouterr().err
+    assert said in " ".join(error.split()) and "Traceback" not in error
+    assert not Path("out").exists()
+
+
 def test_other_images_and_costs_alone_give_other_and_equal_digests() -> None:
     def digest(**changes: Any) -> str:
         return Search("x", search_from({**FIELDS, **changes}), Path()).digest

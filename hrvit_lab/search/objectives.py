@@ -82,6 +82,15 @@ class Quantities:
         if PREDICTED_LATENCY in self.keys:
             self._latency_ms(config)
 
+    def load_images(self) -> None:
+        """Load the images of predictors; nothing without predictors.
+
+        Raises:
+            ConfigError: for missing files, or fewer images than classes.
+        """
+        if self.predictors:
+            _ = self._batch
+
     def _latency_ms(self, config: HRViTConfig) -> float:
         from hrvit_lab.latency.predict import predict
 

@@ -116,10 +116,11 @@ class Truth:
 
 def check(search: Search, build: bool = True) -> None:
     """Check before a search that its quantities can be computed: for the base, and for a network with each number of
-    branches and each part. All quantities of the base and of one network are computed.
+    branches and each part. The images of predictors are loaded, and all quantities of the base and of one network are
+    computed. The search's folder must have no other study or search.
 
     Args:
-        build: False: only quantities for which no network is built.
+        build: False: no network is built.
     Raises:
         ConfigError: with the reason.
     """
@@ -131,10 +132,25 @@ def check(search: Search, build: bool = True) -> None:
             evaluator.quantities.check(search.space.config(genome))
         except ConfigError as error:
             raise ConfigError(f"space: networks with {name} can't be searched: {error}") from None
+    evaluator.quantities.load_images()
+    check_folder(search)
     if not build:
         return
     evaluator.values(search.space.random(np.random.default_rng(0)))
     evaluator.values_of_base()
+
+
+def check_folder(search: Search) -> None:
+    """Check that the search's folder has no other study and no states of another search.
+
+    Raises:
+        ConfigError: if it has.
+    """
+    owned = (search.own_folder / "search.yaml").exists()
+    if not owned and (search.folder / "study.yaml").exists():
+        raise ConfigError(f"{search.folder} holds a study of that name; rename the search file, or change --out")
+    for run in search.runs:
+        read_state(search.state_file(*run), search.digest)
 
 
 @contextmanager
@@ -144,15 +160,12 @@ def begun(search: Search) -> Iterator[Hold]:
     Raises:
         ConfigError: if it can't be written, holds another study or search, or if another process runs this one.
     """
-    owned = (search.own_folder / "search.yaml").exists()
-    if not owned and (search.folder / "study.yaml").exists():
-        raise ConfigError(f"{search.folder} holds a study of that name; rename the search file, or change --out")
+    check_folder(search)
     with ExitStack() as ours:
         try:
             search.own_folder.mkdir(parents=True, exist_ok=True)
             hold = ours.enter_context(held(search.own_folder))
-            for run in search.runs:
-                read_state(search.state_file(*run), search.digest)
+            check_folder(search)  # again: another process may have ended just now
             text = write_yaml(search.spec.model_dump(mode="json"), width=120)
             write_atomically(search.own_folder / "search.yaml", text)
         except OSError as error:
