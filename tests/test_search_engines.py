@@ -1,12 +1,14 @@
 """Searches with trainings on the executors of studies: jobs of a fake Slurm, GPUs, and the options of the command."""
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import slurm_probes
-from test_search_trainings import FIELDS, HALVED, finished, search_in
+from test_search_trainings import FIELDS, HALVED, Stub, finished, search_in, stub
 from test_slurm import cluster, sbatches, trial
 from test_study_runner import Notes
 
@@ -16,11 +18,14 @@ from hrvit_lab.search.halving import STOPPED, HalvedStore
 from hrvit_lab.search.outer import read_outer
 from hrvit_lab.search.spec import search_from
 from hrvit_lab.study import runner
+from hrvit_lab.study.__main__ import main as study_main
+from hrvit_lab.study.claims import host_name
 from hrvit_lab.study.cluster.options import SlurmOptions
-from hrvit_lab.study.executors import EXECUTORS
+from hrvit_lab.study.executors import EXECUTORS, slurm
+from hrvit_lab.study.folder import write_inputs
 from hrvit_lab.study.groups import PROBES
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "stub"]
 
 SHORT = {**FIELDS, "trainings": {**FIELDS["trainings"], "networks": 4, "batch": 4}}
 
@@ -48,6 +53,58 @@ def test_a_search_on_slurm_has_the_outcomes_of_a_local_one(
     assert read_outer(there) == expected and len(expected.outcomes) == 4
     keys = [{path.name for path in (tmp_path / name / "trials").glob("*.json")} for name in ("local", "there")]
     assert keys[0] == keys[1] and len(keys[0]) == 5, "the base as well"
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_status_shows_and_cancels_the_jobs_of_a_search(
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hrvit_lab.search.outer.PROBES", {**PROBES, "accuracy": slurm_probes.accuracy})
+    out, options = tmp_path / "out", ("--executor", "slurm", "--array-parallelism", "1")
+    fields = {**FIELDS, "trainings": {**FIELDS["trainings"], "networks": 6, "batch": 3}}
+    shown: list[str] = []
+
+    def write(folder: Path, results: Any) -> None:
+        """With the second batch the queue stops."""
+        if (folder / "study.yaml").exists():
+            (cluster / "hold").touch()
+        write_inputs(folder, results)
+
+    def look(self: object, seconds: float) -> None:
+        if (cluster / "hold").exists() and not shown:
+            for more in ([], ["--cancel"], []):
+                capsys.readouterr()
+                assert study_main(["status", "trained", "--out", str(out), *more]) == 0
+                shown.append(capsys.readouterr().out)
+        time.sleep(seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hrvit_lab.search.outer.write_inputs", write)
+        patch.setattr(slurm.Clock, "sleep", look)
+        assert command(fields, out, *options) == 1
+    assert "the jobs were cancelled; run the same command again to resume" in capsys.readouterr().err
+    running, cancelled, after = shown
+    assert running.startswith(f"trained: 7 trials: 4 done, 3 queued.\ndone: 4 on {host_name()}, cpu\njob "), (
+        "and the base"
+    )
+    assert running.count(" pending on node1: 1 trials, submitted 20") == 3
+    assert cancelled.startswith("3 jobs of trained are cancelled. Finished trials are kept; run it again to resume.")
+    assert after.startswith("trained: 7 trials: 4 done, 3 neither queued nor started.")
+    (cluster / "hold").unlink()
+    assert command(fields, out, *options) == 0
+    assert "6 networks were proposed: 6 trained" in capsys.readouterr().out
+
+
+def test_the_status_of_a_search_counts_stopped_trainings(
+    tmp_path: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        finished(search_in(tmp_path, HALVED), stop_after=10)
+    kept, stopped = (len(list((tmp_path / folder).glob("*.json"))) for folder in ("trials", "trained/search/stopped"))
+    assert kept > 0 and stopped > 0 and kept + stopped == len({network for network, _ in stub.trained})
+    assert study_main(["status", "trained", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert re.match(rf"trained: \d+ trials: {kept + stopped} done, [12] neither queued nor started.\n", said)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -86,6 +86,11 @@ def train_until(inputs: ProbeInput, limits: Mapping[str, Mapping[int, float]], k
         }
 
 
+def store_of(folder: Path) -> "HalvedStore":
+    """The trials of the search in a results folder."""
+    return HalvedStore(folder.parent, folder / "search" / "stopped")
+
+
 class HalvedStore(Store):
     """A study's store, beside which stopped trainings are kept in another folder.
 

@@ -18,16 +18,19 @@ from hrvit_lab.files import MIB, read_bounded, write_atomically, write_csv
 from hrvit_lab.search.archive import Archive
 from hrvit_lab.search.front import study_of
 from hrvit_lab.search.genome import Genome
-from hrvit_lab.search.halving import STOPPED, Curve, HalvedStore, limits, train_until
+from hrvit_lab.search.halving import STOPPED, Curve, limits, store_of, train_until
 from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.propose import Proposal, Told, propose
 from hrvit_lab.search.run import Search
 from hrvit_lab.search.state import Evaluator
 from hrvit_lab.search.trainings import Trainings
 from hrvit_lab.study.engine import Engine, choose_engine
+from hrvit_lab.study.files import study_in_memory
+from hrvit_lab.study.folder import write_inputs
 from hrvit_lab.study.groups import PROBES
 from hrvit_lab.study.reporting import plan_under
 from hrvit_lab.study.requirements import check_requirements
+from hrvit_lab.study.results import STUDY_FILE, Results
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.trials import Trial, in_order
 
@@ -96,7 +99,7 @@ class _Loop:
         assert search.spec.trainings is not None
         self.search, self.hold, self.engine, self.watch = search, hold, engine, watch
         self.trainings: Trainings = search.spec.trainings
-        self.store = HalvedStore(search.folder.parent, search.own_folder / "stopped")
+        self.store = store_of(search.folder)
         self.evaluator = Evaluator(search.space, search.own_folder)
         self.state = read_outer(search) or Outer()
         self.retry_failed = retry_failed
@@ -159,6 +162,7 @@ class _Loop:
         pending = [trial for trial in in_order(planned) if self._is_missing(trial)]
         self.retried |= {trial.key for trial in pending}
         if pending:
+            self._show(named)
             with self.watch(pending, len(self.state.outcomes)) as watcher:
                 self.engine.run(
                     pending, self.store, self._probes(list(proposals.values())), watcher,
@@ -169,6 +173,20 @@ class _Loop:
             self._outcome(proposal, planned.get(name, []), dropped.get(name, ""))
             for name, proposal in zip(named, proposals.values(), strict=True)
         ]
+
+    def _show(self, named: Mapping[str, Genome]) -> None:
+        """Write the study of all networks so far into the folder: ``study status`` reads it to show and cancel jobs.
+
+        Args:
+            named: networks of the batch, by name.
+        """
+        earlier = {f"network {number}": outcome.genome for number, outcome in enumerate(self.state.outcomes, 1)}
+        spec = study_of(self.search, earlier | dict(named))
+        expansion = expand(spec)
+        about = {**self.engine.conditions, STUDY_FILE: study_in_memory(spec)}
+        configs = {variant.name: variant.config.to_dict() for variant in expansion.variants}
+        self.hold.check()
+        write_inputs(self.search.folder, Results(self.search.folder, spec, about, configs, dict(expansion.dropped)))
 
     def _is_missing(self, trial: Trial) -> bool:
         """Whether a trial has no record, or one of a failure that is retried once."""

@@ -70,11 +70,12 @@ class Status:
         return max(0.0, whole - gone)
 
 
-def read_status(folder: Path) -> Status:
+def read_status(folder: Path, store: Store | None = None) -> Status:
     """The state of the study in a results folder, which may be running.
 
     Args:
         folder: of the study; the records are in the folder above.
+        store: of the records; None: that of studies.
     Raises:
         ConfigError: if the folder has no valid study.
     """
@@ -87,7 +88,7 @@ def read_status(folder: Path) -> Status:
         conditions = None
     if not isinstance(conditions, dict):
         raise ConfigError(f"{folder / 'environment.json'} can't be read; run the study again")
-    expansion, store = expand(spec), Store(folder.parent)
+    expansion, store = expand(spec), store or Store(folder.parent)
     planned = plan_under(conditions, spec, expansion)
     trials = in_order(planned)
     records = store.load_all({trial.key for trial in trials})

@@ -1,9 +1,11 @@
-"""The work of ``hrvit-lab study status``: what of a study is queued, running, done and failed, and where."""
+"""The work of ``hrvit-lab study status``: which trials of a study or search are queued, running, done and failed, and
+where."""
 
 import argparse
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 
@@ -30,7 +32,7 @@ def show_status(options: argparse.Namespace, console: Console) -> int:
     folder = options.out / name
     if not (folder / "study.yaml").exists():
         raise ConfigError(f"no study {name!r} in {options.out}; run it first, or give its folder with --out")
-    status = read_status(folder)
+    status = read_status(folder, _store(folder))
     ledger = Ledger(Store(options.out).folder)
     if options.cancel:
         return _cancel(name, status, ledger, console)
@@ -55,6 +57,15 @@ def show_status(options: argparse.Namespace, console: Console) -> int:
     for label, reason in status.failures:
         _print(console, f"failed   {label}: {reason}")
     return 1 if failed else 0
+
+
+def _store(folder: Path) -> Store:
+    """The trials of a study, or of a search, of which some may be stopped early and kept in its own folder."""
+    if not (folder / "search").is_dir():
+        return Store(folder.parent)
+    from hrvit_lab.search.halving import store_of
+
+    return store_of(folder)
 
 
 def _queued(status: Status, ledger: Ledger) -> Iterator[tuple[str, list[str], State, float]]:
@@ -93,7 +104,7 @@ def _cancel(name: str, status: Status, ledger: Ledger, console: Console) -> int:
         ledger.cancel(submission.name)  # first, so that a running study does not submit the trials again
         ids += [job for job, chunk in zip(_ids(submission), submission.chunks, strict=True) if job and chunk]
     cancel_jobs(ids)
-    _print(console, f"{len(ids)} jobs of {name} are cancelled. Finished trials are kept; run the study to resume.")
+    _print(console, f"{len(ids)} jobs of {name} are cancelled. Finished trials are kept; run it again to resume.")
     return 0
 
 
