@@ -26,7 +26,7 @@ from hrvit_lab.latency import __main__ as cli
 from hrvit_lab.latency import backends, command, single, suite
 from hrvit_lab.latency import race as lab
 from hrvit_lab.latency import roofline as roofline_module
-from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, compiling, find_backend, regions
+from hrvit_lab.latency.backends import BACKENDS, Backend, Prepared, Refused, compiling, find_backend, regions
 from hrvit_lab.latency.compare import Budget, judge
 from hrvit_lab.latency.conditions import NoNvml
 from hrvit_lab.latency.energy import Energy
@@ -455,6 +455,24 @@ def test_onnx_runtime_computes_the_same() -> None:
         prepared = BACKENDS["onnxruntime"].prepare(load)
         assert check(prepared.run(), model(load.images_BCHW), "float32").passed
     assert prepared.compile_seconds is not None and prepared.compile_seconds > 0
+
+
+def test_openvino_computes_in_bfloat16_if_the_processor_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error is that of bfloat16: more than that of float32, which it has elsewhere without a word."""
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 64, 3), nn.Flatten(), nn.Linear(64 * 16, 5)
+    ).eval()
+    load = prepare(model, 8, batch_size=2, device="cpu", dtype="bfloat16")
+    with torch.inference_mode():
+        exact = model(load.images_BCHW.float())
+        if backends.openvino_has_bfloat16():
+            found = BACKENDS["openvino"].prepare(load).run()[0]
+            assert 1e-4 < float((found - exact).abs().max() / exact.abs().max()) < 3e-2
+    monkeypatch.setattr(backends, "openvino_has_bfloat16", lambda: False)
+    with pytest.raises(Refused, match="OpenVINO has no bfloat16 on this processor"):
+        BACKENDS["openvino"].prepare(load)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 To add one, write a function here and add a line to ``BACKENDS``.
 """
 
+import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -178,8 +179,21 @@ def onnxruntime(load: Workload) -> Prepared:
 
 
 def openvino(load: Workload) -> Prepared:
-    """Exported to OpenVINO's format, run by OpenVINO on the CPU with as many threads as torch has."""
-    return Prepared(*run_file(load, "openvino", "float32"))
+    """Exported to OpenVINO's format, run by OpenVINO on the CPU with as many threads as torch has.
+
+    Raises:
+        Refused: in bfloat16, if OpenVINO would compute in float32 on this processor.
+    """
+    dtype = str(load.images_BCHW.dtype).removeprefix("torch.")
+    if dtype == "bfloat16" and not openvino_has_bfloat16():
+        raise Refused("OpenVINO has no bfloat16 on this processor, and would compute in float32; use float32")
+    return Prepared(*run_file(load, "openvino", dtype))
+
+
+def openvino_has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    core: Any = importlib.import_module("openvino").Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def onnxruntime_int8(load: Workload) -> Prepared:
@@ -243,7 +257,7 @@ BACKENDS: dict[str, Backend] = {
         seconds=120.0,
     ),
     "onnxruntime": Backend("ONNX Runtime", onnxruntime, ("cpu",), ("float32",), packages=ONNX, seconds=90.0),
-    "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32",), packages=("openvino",), seconds=60.0),
+    "openvino": Backend("OpenVINO", openvino, ("cpu",), ("float32", "bfloat16"), packages=("openvino",), seconds=60.0),
     "aot_inductor_int8": Backend(
         "AOTInductor in int8", aot_inductor_int8, ("cpu",), ("float32",), packages=QUANTIZER, arithmetic="int8",
         seconds=600.0,
