@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import itertools
 import json
 import math
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrvit_lab import load_results, run_study
+from hrvit_lab import cli, load_results, run_study
 from hrvit_lab.config import ConfigError, HRViTConfig, preset
 from hrvit_lab.cost.count import count
-from hrvit_lab.search import front
+from hrvit_lab.search import front, pace
 from hrvit_lab.search.__main__ import main
 from hrvit_lab.search.archive import Archive, box, hypervolume
 from hrvit_lab.search.files import find_search, list_searches
@@ -683,6 +684,43 @@ def test_names_folders_and_states_that_do_not_fit_are_one_sentence(
     state.write_text(json.dumps({"version": 1, "search": "other"}))
     refused("is the state of another search")
     assert state.read_text() == json.dumps({"version": 1, "search": "other"})
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the rate and the time left, without what earlier calls of the command did."""
+    now = [0.0]
+    monkeypatch.setattr(pace, "monotonic", lambda: now[0])
+    text = io.StringIO()
+    with pace.Watch(cli.console(file=text)) as watch:
+        say = watch.of("networks", "searched", 10_000)
+        for now[0], number in ((1000, 400), (1020, 2400), (1040, 4400), (1060, 5000), (1090, 6400), (1100, 9000)):
+            say(number)
+        say = watch.of("steps", "done", 100)
+        for now[0], number in ((2000, 0), (2100, 0), (2600, 1)):
+            say(number)
+    assert text.getvalue().splitlines() == [
+        "4,400 of 10,000 networks are searched (6,000 a minute, about 56 s left).",
+        "6,400 of 10,000 networks are searched (4,000 a minute, about 54 s left).",
+        "1 of 100 steps are done (0.1 a minute, about 16 h 30 min left).",
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_command_prints_lines_of_progress(
+    jobs: int, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search that goes on counts what was found before, but not in its rate."""
+    monkeypatch.setattr(pace, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("hrvit_lab.search.command.choose_jobs", lambda *_: (jobs, ""))
+    monkeypatch.setattr("hrvit_lab.search.run.POLL_S", 0.01)
+    shutil.copytree(ran / "out", tmp_path / "out")
+    (tmp_path / "out" / "small" / "search" / "truth.json").unlink()
+    assert main([str(ran / "small.yaml"), "--out", str(tmp_path / "out"), "--evaluations", "120"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" left).")]
+    searched, enumerated = ([line for line in lines if word in line] for word in (" searched (", " enumerated ("))
+    numbers = [int(line.split()[0]) for line in searched]
+    assert numbers == sorted(numbers) and numbers[0] > 240 and all("of 480 networks are" in line for line in searched)
+    assert enumerated[-1].startswith("768 of 768 combinations are enumerated (")
 
 
 def test_a_killed_worker_ends_a_search_in_one_sentence(

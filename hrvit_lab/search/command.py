@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hrvit_lab import cli, plots
 from hrvit_lab.config import ConfigError
@@ -14,6 +13,7 @@ from hrvit_lab.search.files import find_search, list_searches
 from hrvit_lab.search.front import results_of, shown
 from hrvit_lab.search.hold import Hold
 from hrvit_lab.search.outside import REMEDY, missed_by_most
+from hrvit_lab.search.pace import Watch
 from hrvit_lab.search.run import (
     Search,
     Truth,
@@ -89,14 +89,13 @@ def _search(asked: Search, hold: Hold, requested: int | None, console: Console) 
     jobs, fewer = choose_jobs(requested, "cpu")
     if fewer:
         cli.complain(fewer)
-    with _bar(console) as bar:
-        searched = bar.add_task("searched", total=asked.spec.budget.evaluations * len(asked.runs))
-        run(asked, hold, jobs, lambda evaluations: bar.update(searched, completed=evaluations))
+    with Watch(console) as watch:
+        run(asked, hold, jobs, watch.of("networks", "searched", asked.spec.budget.evaluations * len(asked.runs)))
         if not is_enumerated(asked):
             return None
-        enumerated = bar.add_task("enumerated", total=asked.space.size)  # of which some are invalid or equal
-        truth = truth_of(asked, lambda networks: bar.update(enumerated, completed=networks))
-        bar.update(enumerated, completed=asked.space.size)
+        say = watch.of("combinations", "enumerated", asked.space.size)  # of which some are invalid or equal
+        truth = truth_of(asked, say)
+        say(asked.space.size)
         return truth
 
 
@@ -203,10 +202,3 @@ def enumerated(truth: Truth) -> str:
     """A sentence on all networks of a small space."""
     on_front = f"{len(truth.front):,} are on the true Pareto front" if truth.front else "none is within the constraints"
     return f"All {truth.networks:,} valid combinations of the space were enumerated: {on_front}."
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-    )  # fmt: skip

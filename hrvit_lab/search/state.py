@@ -195,6 +195,7 @@ def enumerate_all(space: Space, progress: Callable[[int], None] = lambda _: None
     score, archive, number = Evaluator(space), Archive(len(space.spec.objectives)), 0
     best, worst = box(space, score)
     genomes = space.all()
+    progress(0)
     while chunk := list(itertools.islice(genomes, CHUNK)):
         _extend(archive, chunk, score(chunk))
         number += len(chunk)

@@ -8,9 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from hrvit_lab import cli
 from hrvit_lab.config import ConfigError, HRViTConfig
 from hrvit_lab.cost.count import count
@@ -19,6 +16,7 @@ from hrvit_lab.latency.timing import intra_op_threads
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.hold import Hold, held
+from hrvit_lab.search.pace import Watch
 from hrvit_lab.search.spec import load_search
 from hrvit_lab.search.supernet import training as supernets
 from hrvit_lab.search.supernet.family import Family, family_of
@@ -106,9 +104,9 @@ def _run(
     )
     if done < total:
         (folder.path / TABLE).unlink(missing_ok=True)  # of weights that are not the last ones
-    with _bar(console) as bar:
+    with Watch(console) as watch:
         try:
-            _train(training, progress, about, folder, hold, bar)
+            _train(training, progress, about, folder, hold, watch)
         except loop.Interrupted as ended:
             cli.complain(
                 f"interrupted after step {training.engine.step:,} of {total:,}; run the same command to resume"
@@ -117,7 +115,7 @@ def _run(
         except TrainingDiverged as error:
             cli.complain(f"error: {error}")
             return 1
-        rows = _score(training, networks, spec.train_resolution, folder.path, hold, bar)
+        rows = _score(training, networks, spec.train_resolution, folder.path, hold, watch)
     accuracies = [row.top1 for row in rows]
     console.print(
         f"With inherited weights, top-1 of {len(rows)} networks is {min(accuracies):.2f} % to {max(accuracies):.2f} %.",
@@ -134,9 +132,10 @@ def _train(
     about: Mapping[str, Any],
     folder: RunFolder,
     hold: Hold,
-    bar: Progress,
+    watch: Watch,
 ) -> None:
-    task = bar.add_task("trained", total=training.plan.total_steps, completed=training.engine.step)
+    say = watch.of("steps", "done", training.plan.total_steps)
+    say(training.engine.step)
 
     def save(engine: Engine, reached: loop.Progress) -> None:
         hold.check()
@@ -146,7 +145,7 @@ def _train(
         training,
         progress,
         loop.Listener(
-            step=lambda step, loss, rate, seconds: bar.update(task, completed=step),
+            step=lambda step, loss, rate, seconds: say(step),
             row=lambda row, better: folder.write_rows(progress.rows),
             save=save,
         ),
@@ -159,12 +158,13 @@ def _score(
     resolution: tuple[int, int],
     folder: Path,
     hold: Hold,
-    bar: Progress,
+    watch: Watch,
 ) -> list[Row]:
     """Rows of all networks, written after each."""
     known, rows = read_rows(folder), []
-    task = bar.add_task("scored", total=len(networks))
-    for name, config in networks.items():
+    say = watch.of("networks", "scored", len(networks))
+    for number, (name, config) in enumerate(networks.items()):
+        say(number)
         if config.id in known:
             rows.append(known[config.id]._replace(variant=name))
         else:
@@ -172,7 +172,7 @@ def _score(
             rows.append(Row(name, config.id, counts.params, counts.macs, scores["top1"], scores["loss"]))
             hold.check()
             write_rows(folder, rows)
-        bar.advance(task)
+    say(len(networks))
     write_rows(folder, rows)
     return rows
 
@@ -206,10 +206,3 @@ def check_same(about: Mapping[str, Any], state: Mapping[str, Any], folder: Path)
                 raise ConfigError(
                     f"{key} = {now!r:.80}, but the supernet in {folder} has {before!r:.80}; use that, or another --out"
                 )
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
