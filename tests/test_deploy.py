@@ -70,13 +70,14 @@ def test_batches_and_small_maps_agree(plain: HRViT, served: HRViT) -> None:
     [
         (3, 2, 16, torch.float32, True), (3, 1, 60, torch.float32, True), (100, 1, 60, torch.float32, True),
         (112, 1, 60, torch.float32, False), (3, 2, 15, torch.float32, False), (3, 1, 61, torch.float32, False),
-        (3, 2, 16, torch.bfloat16, False),
+        (3, 2, 16, torch.bfloat16, True), (3, 1, 98, torch.bfloat16, True), (3, 1, 99, torch.bfloat16, False),
+        (3, 2, 16, torch.float64, False),
     ],
 )  # fmt: skip
 def test_small_windows_are_two_products(
     windows: int, heads: int, tokens: int, dtype: torch.dtype, two_products: bool
 ) -> None:
-    """Windows of 16 to 60 tokens with at most 400,000 scores, in float32; the others use the fused kernel."""
+    """Windows of 16 to 60 tokens, in bfloat16 to 98, with at most 400,000 scores; the others use the fused kernel."""
     q, v = torch.randn(2, windows, tokens, heads, 8, dtype=dtype).transpose(2, 3)  # as views of a map
     operators = RealOperators()
     with torch.no_grad(), operators:

@@ -52,22 +52,23 @@ def attend_by_head(
     return attention_map(q_Bhnd, k_Bhmd, bias_hnm) @ v_Bhmd
 
 
-FEWEST_TOKENS, MOST_TOKENS, MOST_SCORES = 16, 60, 400_000
-"""Windows whose two products are faster than the fused kernel, in float32 on a CPU (``tests/bench_attention.py``); more
-scores leave the cache."""
+FEWEST_TOKENS, MOST_SCORES = 16, 400_000
+MOST_TOKENS = {torch.float32: 60, torch.bfloat16: 98}
+"""Windows whose two products in float32 are faster on a CPU than the fused kernel in this number format
+(``tests/bench_attention.py``); more scores leave the cache."""
 
 
 def attend_served(q_Bhnd: Tensor, v_Bhmd: Tensor, *, fused: bool = True) -> Tensor:
     """``attend_by_head`` for inference, where keys are the values: small windows by two products if that is faster."""
     B, h, n, d = q_Bhnd.shape
     in_cache = not isinstance(B, int) or B * h * n * n <= MOST_SCORES  # with a free batch, B is a symbol
-    small = FEWEST_TOKENS <= n <= MOST_TOKENS and in_cache
-    if not (fused and small and q_Bhnd.dtype == torch.float32 and q_Bhnd.device.type == "cpu"):
+    small = FEWEST_TOKENS <= n <= MOST_TOKENS.get(q_Bhnd.dtype, 0) and in_cache
+    if not (fused and small and q_Bhnd.device.type == "cpu"):
         return attend_by_head(q_Bhnd, v_Bhmd, v_Bhmd, fused=fused)
-    q_Bnd, v_Bmd = q_Bhnd.reshape(B * h, n, d), v_Bhmd.reshape(B * h, n, d)
+    q_Bnd, v_Bmd = q_Bhnd.reshape(B * h, n, d).float(), v_Bhmd.reshape(B * h, n, d).float()
     nothing = q_Bnd.new_empty(1)  # multiplied by beta, and not read
     scores_Bnm = torch.baddbmm(nothing, q_Bnd, v_Bmd.transpose(1, 2), beta=0, alpha=d**-0.5)
-    return torch.bmm(scores_Bnm.softmax(dim=-1), v_Bmd).view(B, h, n, d)
+    return torch.bmm(scores_Bnm.softmax(dim=-1), v_Bmd).to(q_Bhnd.dtype).view(B, h, n, d)
 
 
 def _slow_backward(q: Tensor) -> bool:
