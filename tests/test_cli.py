@@ -186,6 +186,11 @@ def test_numbers_are_formatted_for_people() -> None:
     assert [cli.duration(seconds) for seconds in (0, 9.96, 59.6, 3599.7, 7170)] == [
         "0.0 s", "10 s", "1 min 0 s", "1 h 0 min", "2 h 0 min",
     ]  # fmt: skip
+    assert (cli.si(243_000, 3), cli.si(999_999)) == ("243\xa0k", "1.000\xa0M")
+    assert [cli.big(number) for number in (0, 243_000, 999_999_999)] == ["0", "243,000", "999,999,999"]
+    assert [cli.big(number) for number in (10**9, 144 * 10**18, 6 * 10**330 - 1)] == [
+        "1.0\xa0·\xa010⁹", "1.4\xa0·\xa010²⁰", "6.0\xa0·\xa010³³⁰",
+    ]  # fmt: skip
     assert (cli.si(999_999, 3), cli.si(12), cli.mib(2**30)) == ("1.00\xa0M", "12", "1024.0\xa0MiB")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from hrvit_lab import cli, load_results, run_study
-from hrvit_lab.config import ConfigError, HRViTConfig, preset
+from hrvit_lab.config import ConfigError, HRViTConfig, preset, with_branches
 from hrvit_lab.cost.count import count
 from hrvit_lab.search import front, pace
 from hrvit_lab.search.__main__ import main
@@ -526,6 +526,34 @@ def test_scores_that_are_never_finite_are_said() -> None:
     evaluator = Evaluator(space)
     evaluator.quantities = lambda config: (math.inf, 1.0)  # type: ignore[assignment]
     assert missed_by_most(evaluator, list(itertools.islice(space.all(), 3))) == "macs is not finite for 3 of 3"
+
+
+RATE = {"from": 0, "to": 0.8999, "step": 0.001}
+LARGEST = {
+    "base": {**with_branches(preset("hrvit_nano"), 5).to_dict(), "depths": [[1] * 5] * 32},
+    "space": {
+        "depths": {"per": "place", "choices": {"from": 1, "to": 64, "step": 1}},
+        "widths": {"per": "branch", "choices": {"from": 8, "to": 4000, "step": 4}},
+        "drop_rate": {"choices": RATE}, "drop_path_rate": {"choices": RATE}, "proj_drop_rate": {"choices": RATE},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"space": {"drop_rate": {"choices": RATE}, "drop_path_rate": {"choices": RATE}}}, "2 choices, 810,000 comb"),
+        (LARGEST, "168 choices, 7.1 · 10³¹² combinations"),
+    ],
+    ids=["small", "more than any float"],
+)
+def test_the_number_of_combinations_is_readable(
+    fields: Mapping[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64¹⁶⁰ · 999⁵ · 900³ = 9.745 · 10²⁸⁸ · 9.950 · 10¹⁴ · 7.29 · 10⁸ = 7.07 · 10³¹²."""
+    (tmp_path / "many.yaml").write_text(json.dumps({**SMALL, **fields}))
+    assert main([str(tmp_path / "many.yaml"), "--dry-run", "--out", str(tmp_path)]) == 0
+    assert said in capsys.readouterr().out.replace("\xa0", " ")
 
 
 def test_more_evaluations_continue_a_search(ran: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import textwrap
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hrvit_lab.metrics import si_scale
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 120
 """Width in columns for files and pipes, unless the variable COLUMNS is set."""
 MIN_WIDTH = 20
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # C0 and C1 control characters except the line feed, line separators, lone surrogates, and controls of the writing
 # direction. With them, a name could recolour, overwrite or reorder printed text.
@@ -76,7 +78,19 @@ def si(value: float, digits: int = 4) -> str:
     ('2.776\\xa0G', '0')
     """
     scale, prefix = si_scale(value)
-    return f"{value / scale:#.{digits}g}\N{NO-BREAK SPACE}{prefix}" if prefix else f"{value:g}"
+    return f"{f'{value / scale:#.{digits}g}'.rstrip('.')}\N{NO-BREAK SPACE}{prefix}" if prefix else f"{value:g}"
+
+
+def big(number: int) -> str:
+    """Format a whole number of any size: in full below 10⁹, else with two digits and a power of ten.
+
+    >>> big(243_000), big(144 * 10**18)
+    ('243,000', '1.4\xa0·\xa010²⁰')
+    """
+    if number < 10**9:
+        return f"{number:,}"
+    digits, _, power = f"{Decimal(number):.1e}".partition("e+")
+    return f"{digits} · 10{power.translate(_SUPERSCRIPT)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def mib(count: float) -> str:

@@ -72,7 +72,7 @@ def _run_and_show(asked: Search, options: argparse.Namespace, console: Console) 
         f"{len(asked.runs)} runs ({', '.join(NAMES.values())}; {len(budget.seeds)} seed{'s' * (len(budget.seeds) > 1)})"
     )
     console.print(
-        f"{len(space.genes)} choices, {cli.si(float(space.size), 3)} combinations. {runs} of "
+        f"{len(space.genes)} choices, {cli.big(space.size)} combinations. {runs} of "
         f"{budget.evaluations:,} networks each.",
         soft_wrap=True,
     )

@@ -32,7 +32,7 @@ def train_networks(asked: Search, options: argparse.Namespace, console: Console)
     assert trainings is not None
     seeds = len(trainings.seeds)
     console.print(
-        f"{len(asked.space.genes)} choices, {cli.si(float(asked.space.size), 3)} combinations. "
+        f"{len(asked.space.genes)} choices, {cli.big(asked.space.size)} combinations. "
         f"{trainings.networks} networks are proposed by {NAMES[trainings.sampler]}, {trainings.batch} at a time, and "
         f"trained with {seeds} seed{'s' * (seeds > 1)}; those that were trained before are not trained again.",
         soft_wrap=True,
