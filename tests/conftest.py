@@ -24,6 +24,7 @@ from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.model import HRViT
 from hrvit_lab.study import report, sweep, worker
 from hrvit_lab.study.executors import process
+from hrvit_lab.study.executors.host import LOCKS
 from hrvit_lab.study.report import figures_of
 from hrvit_lab.study.results import Results
 
@@ -57,11 +58,12 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A temporary folder for each test process. Neither tests nor the processes that they start wait for the timing
-    lock of a study, or of another test process."""
+    """A temporary folder for each test process, also for locks. Neither tests nor the processes that they start wait
+    for the timing lock of a study, or of another test process."""
     folder = str(tmp_path_factory.mktemp("host"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
+        patch.setenv(LOCKS, folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
 

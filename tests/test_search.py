@@ -32,6 +32,7 @@ from hrvit_lab.search.outside import missed_by_most
 from hrvit_lab.search.run import Search, begun, front_of, run, truth_of
 from hrvit_lab.search.spec import SearchSpec, load_search, search_from
 from hrvit_lab.search.state import Evaluator, State, advance, enumerate_all, read_state
+from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.files import study_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -766,6 +767,26 @@ def test_a_killed_worker_ends_a_search_in_one_sentence(
     error = capsys.readouterr().err
     assert error.startswith("error: a worker process of the search was killed") and error.count("\n") == 1, error
     assert not [path for path in (tmp_path / "out/small/search").iterdir() if "claim" in path.name]
+
+
+def test_no_latency_is_measured_while_a_search_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception):
+        pass
+
+    def look(*_: Any) -> None:
+        assert timing_lock(exclusive=True) is None
+        computing = timing_lock(exclusive=False)
+        assert computing is not None, "trials may run"
+        computing.release(unlink=True)
+        raise Stop
+
+    monkeypatch.setattr("hrvit_lab.search.command.run", look)
+    (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
+    with pytest.raises(Stop):
+        main([str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out")])
+    after = timing_lock(exclusive=True)
+    assert after is not None
+    after.release(unlink=True)
 
 
 def test_runs_on_two_processes_equal_runs_on_one(ran: Path, tmp_path: Path) -> None:

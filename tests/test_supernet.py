@@ -31,6 +31,7 @@ from hrvit_lab.search.supernet.model import RANDOM, Supernet, calibrate
 from hrvit_lab.search.supernet.scores import FOLDER, TABLE, Row, read_rows, write_rows
 from hrvit_lab.search.supernet.slices import cut
 from hrvit_lab.search.supernet_command import about_training, check_same, networks_of
+from hrvit_lab.study.executors.host import timing_lock
 from hrvit_lab.study.files import load_study
 from hrvit_lab.study.results import read_results
 from hrvit_lab.train import state as states
@@ -434,6 +435,7 @@ def test_a_training_that_ends_early_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def end(*_: Any) -> None:
+        assert timing_lock(exclusive=True) is None, "a latency could be measured"
         raise ending
 
     monkeypatch.setattr("hrvit_lab.search.supernet.family.DRAWN", 2)

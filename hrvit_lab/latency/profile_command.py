@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
 from hrvit_lab.search.spec import load_search
-from hrvit_lab.study.executors.host import holding_timing_lock
+from hrvit_lab.study.executors.host import in_turn
 from hrvit_lab.study.run import load_results
 
 CHECK_STREAM = 1
@@ -136,14 +135,10 @@ class Pace:
 
 @contextmanager
 def alone(console: Console) -> Iterator[None]:
-    """Context: nothing else of this lab computes on this host. Trials of studies wait until it ends, see `timing_lock`;
-    it begins when those that run now have ended."""
-
-    @cache
-    def say_once() -> None:
-        console.print("Waiting until the trials and measurements that run on this machine have ended.")
-
-    with holding_timing_lock(exclusive=True, waiting=say_once):
+    """Context: no trial of a study, no search and no training of a supernet runs on this host; they wait until it ends,
+    see `in_turn`. It begins when those that run now have ended. Other commands, such as ``hrvit-lab train`` and
+    ``hrvit-lab latency NAME``, do not wait."""
+    with in_turn(exclusive=True, say=console.print):
         yield
 
 

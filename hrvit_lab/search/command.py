@@ -32,7 +32,7 @@ from hrvit_lab.search.spec import SearchSpec, load_search, search_from
 from hrvit_lab.search.state import Evaluator
 from hrvit_lab.study.engine_options import device_of, slurm_of
 from hrvit_lab.study.executors import WorkerUnable
-from hrvit_lab.study.executors.host import choose_jobs
+from hrvit_lab.study.executors.host import choose_jobs, in_turn
 from hrvit_lab.study.files import study_name
 from hrvit_lab.study.folder import write_inputs
 from hrvit_lab.study.reporting import present
@@ -85,11 +85,12 @@ def _run_and_show(asked: Search, options: argparse.Namespace, console: Console) 
 
 
 def _search(asked: Search, hold: Hold, requested: int | None, console: Console) -> Truth | None:
-    """Run what is missing, and enumerate the space if it is small."""
+    """Run what is missing, and enumerate the space if it is small. Latency measurements on this host wait until it has
+    ended, as for the trainings of a study."""
     jobs, fewer = choose_jobs(requested, "cpu")
     if fewer:
         cli.complain(fewer)
-    with Watch(console) as watch:
+    with in_turn(exclusive=False, say=console.print), Watch(console) as watch:
         run(asked, hold, jobs, watch.of("networks", "searched", asked.spec.budget.evaluations * len(asked.runs)))
         if not is_enumerated(asked):
             return None

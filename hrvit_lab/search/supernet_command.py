@@ -22,6 +22,7 @@ from hrvit_lab.search.supernet import training as supernets
 from hrvit_lab.search.supernet.family import Family, family_of
 from hrvit_lab.search.supernet.model import RANDOM
 from hrvit_lab.search.supernet.scores import FOLDER, TABLE, Row, read_rows, write_rows
+from hrvit_lab.study.executors.host import in_turn
 from hrvit_lab.study.files import find_study, load_study, study_name
 from hrvit_lab.study.space import expand
 from hrvit_lab.study.spec import Spec
@@ -57,6 +58,7 @@ def train_supernet(options: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--out {options.out} can't be written: {error.strerror}; choose another folder"
             ) from None
+        ours.enter_context(in_turn(exclusive=False, say=cli.console().print))
         ours.enter_context(intra_op_threads(spec.train.threads))
         return _run(spec, networks, family, data, folder, hold, options)
 

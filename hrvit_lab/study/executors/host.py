@@ -1,7 +1,7 @@
 """Limits and locks that all studies of a user share on one host, so that latency measurements run alone.
 
-Either any number of processes compute, or one process measures latency. The locks are in a per-user folder for
-temporary files, so they apply to all results folders of this host and to no other host.
+Either any number of processes compute, or one process measures latency. The locks are in a per-user folder that is the
+same for all processes of this host, whatever their ``TMPDIR`` is, and for no other host.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from hrvit_lab.environment import available_memory, usable_cores
@@ -20,6 +21,12 @@ from hrvit_lab.files import Lock, try_lock
 
 WORKER_BYTES = 540 * 2**20
 """Memory of a worker that trains a small network, mostly torch and its libraries."""
+
+LOCKS = "HRVIT_LAB_LOCKS"
+"""Variable with another folder for the locks, on a host where the usual ones can't be used."""
+
+TEMPORARY = ("/tmp", "/var/tmp")
+"""Folders for temporary files that every process of a host sees."""
 
 ENTRY_TRIES = 10
 ENTRY_WAIT_S = 0.01
@@ -49,21 +56,35 @@ def host_folder() -> Path:
     """The user's folder for locks on this host; created if absent.
 
     Raises:
-        ConfigError: if it is a link or a file, belongs to another user, or is writable by other users.
+        ConfigError: if it can't be created, is a link or a file, belongs to another user, or others can write to it.
     """
     posix = hasattr(os, "getuid")
-    folder = Path(tempfile.gettempdir()) / f"hrvit-lab-{os.getuid() if posix else getpass.getuser()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
+    folder = _temporary() / f"hrvit-lab-{os.getuid() if posix else getpass.getuser()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} holds the locks of studies, but can't be created ({error.strerror}); set {LOCKS} to a folder of "
+            "this host that you can write to"
+        ) from None
     ours = stat.S_ISDIR(found.st_mode)
     if posix:
         ours = ours and found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not ours:
         raise ConfigError(
             f"{folder} holds the locks of studies, so it must be a folder that only this user can write to; "
-            "remove it, or set TMPDIR to another folder"
+            f"remove it, or set {LOCKS} to another folder of this host"
         )
     return folder
+
+
+def _temporary() -> Path:
+    """The parent of the user's folder. ``TMPDIR`` may differ between jobs, so it counts only if there is no other."""
+    if given := os.environ.get(LOCKS):
+        return Path(given)
+    usual = TEMPORARY if os.name == "posix" else ()
+    return Path(next((path for path in usual if os.access(path, os.W_OK | os.X_OK)), tempfile.gettempdir()))
 
 
 def timing_lock(*, exclusive: bool) -> Lock | None:
@@ -106,6 +127,23 @@ def holding_timing_lock(*, exclusive: bool, waiting: Callable[[], None]) -> Iter
         yield
     finally:
         lock.release(unlink=True)
+
+
+@contextlib.contextmanager
+def in_turn(*, exclusive: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """Context: as `holding_timing_lock`.
+
+    Args:
+        say: called once with a sentence if this process has to wait.
+    """
+
+    @cache
+    def say_once() -> None:
+        others = "trials, searches and measurements" if exclusive else "latency measurements"
+        say(f"Waiting until the {others} that run on this machine have ended.")
+
+    with holding_timing_lock(exclusive=exclusive, waiting=say_once):
+        yield
 
 
 def _enter(gate: Path) -> Lock | None:
