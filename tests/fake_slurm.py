@@ -49,6 +49,8 @@ def sbatch(script: str) -> None:
     if "nowhere" in options.get("partition", ""):
         sys.exit("sbatch: error: invalid partition specified: nowhere\n"
                  "sbatch: error: Batch job submission failed: Invalid partition name specified")  # fmt: skip
+    if "laptop" in options.get("partition", ""):
+        sys.exit("sbatch: fatal: Could not establish a configuration source")
     number = str(100 + len({job.partition("_")[0] for job in jobs()}))
     array = options.get("array", "").strip("'")
     last = int(array.partition("%")[0].partition("-")[2]) if array else None

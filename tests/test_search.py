@@ -481,6 +481,19 @@ def test_all_of_the_pareto_set_and_the_base_are_in_a_table(
     assert 0 < as_good < len(genomes)
 
 
+def test_a_table_of_costs_says_nothing_about_accuracy(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no path is wrapped at 80 columns."""
+    shutil.copytree(ran / "out", tmp_path / "out")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(ran / "small.yaml"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "Δ: difference to 'hrvit_nano'." in " ".join(printed.split()) and "accuracy" not in printed.lower()
+    files = f"search       {tmp_path}/out/small/search: hypervolume.csv, pareto.csv, figure, states of the runs"
+    assert files in printed.splitlines()
+
+
 def test_the_search_leaves_its_history_and_the_truth(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = ran / "out" / "small" / "search"
     assert {"hypervolume.csv", "hypervolume.svg", "hypervolume.png", "search.yaml", "truth.json"} <= {
@@ -645,7 +658,10 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("space.stem_width", {"choices": {"from": 8, "to": math.nan, "step": 8}}, "with ends of at most"),
         ("space.stem_width", {"choices": {"from": 8, "to": 10**400, "step": 8}}, "with ends of at most"),
         ("space.stem_width", [8, 8], "a choice occurs twice"),
-        ("space.stem_width", [-8], "stem_width"),
+        ("space.stem_width", [-8], "space.stem_width = -8"),
+        ("space.widths.choices", [[10**9], [16], [32], [64]], "space.widths[0] = 1000000000: give at most 4096"),
+        ("space.depths", {"per": "place", "choices": [0]}, "space.depths[0][0] = 0"),
+        ("space.mlp_ratios", [None], "space.mlp_ratios = None"),
         ("space.widths.choices", [[8], [16]], "2 lists for 4 branches"),
         ("space.widths.choices", [[8], 16, [32], [64]], "a list for every branch"),
         ("space.stem_width", {"choices": [8], "when": {"ffn": ["mlp"]}}, "'ffn' is not another dimension"),
@@ -664,6 +680,7 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("resolution", 16, "too small"),
         ("budget.population", 100, "population = 100 is more than evaluations = 60"),
         ("budget.seeds", [0, 0], "a seed occurs twice"),
+        ("budget.seeds", [True], "budget.seeds.0 = True"),
         ("extra", 1, "extra"),
         ("objectives.predicted_latency_ms", "lower", "need each other; add profile: DEVICE.json"),
         ("profile", "here.json", "need each other; add predicted_latency_ms to the objectives"),

@@ -440,6 +440,10 @@ def test_options_become_those_of_sbatch() -> None:
         ("--executor slurm --slurm qos=", "is not a value of Slurm"),
         ("--executor slurm --account a\nb", "is not a value of Slurm"),
         ("--executor slurm --partition nowhere", "Slurm refuses the jobs: Invalid partition name specified"),
+        (
+            "--executor slurm --partition laptop",
+            "error: Slurm has no configuration on this machine; run this on a login node of the cluster",
+        ),
         ("--device cpu,cuda:0", "several devices must be GPUs with numbers"),
         ("--device cuda:0,cuda:1 --jobs 2", "--jobs can't be combined with several devices"),
         ("--device cuda:0,cuda:1 --executor slurm", "several devices are for --executor local"),

@@ -95,6 +95,7 @@ class Notes:
     begun: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     waits: list[list[str]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
     steps: list[tuple[str, int, int]] = field(default_factory=list)
     on_wait: Any = None
@@ -111,8 +112,9 @@ class Notes:
     def finished(self, trial: Trial, record: Mapping[str, Any]) -> None:
         self.ended.append(f"{trial.label}: {record['status']}")
 
-    def waiting(self, trials: Sequence[Trial]) -> None:
+    def waiting(self, trials: Sequence[Trial], why: str) -> None:
         self.waits.append([trial.label for trial in trials])
+        self.reasons.append(why)
         if self.on_wait:
             self.on_wait()
             self.on_wait = None
@@ -234,7 +236,7 @@ def test_a_trial_of_another_process_is_waited_for_and_shown(store: Store, tmp_pa
     assert claim
     notes = Notes(on_wait=lambda: finish(store, theirs, claim))
     run(store, [theirs], notes=notes)
-    assert notes.waits[0] == ["fine 0"]
+    assert notes.waits[0] == ["fine 0"] and notes.reasons[0] == "for another process"
     assert notes.begun == []
     assert notes.ended == ["fine 0: ok"]
     assert runs(tmp_path) == []
@@ -319,8 +321,20 @@ def test_without_workers_a_trial_that_another_process_has_claimed_is_left_to_it(
     assert claim is not None
     notes = Notes(on_wait=lambda: store.release(claim))
     run(store, trials, executor="inline", notes=notes)
-    assert notes.waits[0] == [trials[0].label]
+    assert notes.waits[0] == [trials[0].label] and notes.reasons[0] == "for another process"
     assert [line["seed"] for line in runs(tmp_path)] == [1, 0]
+
+
+@light
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_a_trial_says_that_it_waits_for_a_measurement(store: Store, tmp_path: Path, executor: str) -> None:
+    store.create()
+    lock = timing_lock(exclusive=True)
+    assert lock is not None
+    notes = Notes(on_wait=lambda: lock.release(unlink=True))
+    run(store, [trial(tmp_path, 0)], executor=executor, notes=notes)
+    assert notes.reasons[0] == "until the latency measurement that runs on this machine has ended"
+    assert notes.waits[0] == ["fine 0"] == [end.removesuffix(": ok") for end in notes.ended]
 
 
 def timing_lock_is_free() -> bool:

@@ -155,7 +155,9 @@ def _present(asked: Search, truth: Truth | None, console: Console) -> int:
     results, failed = results_of(asked, kept)
     write_inputs(asked.folder, results)
     code = present(asked.folder, results, failed, console)
-    console.print(f"{'search':<12} {asked.own_folder}: hypervolume.csv, pareto.csv, figure, states of the runs")
+    console.print(
+        f"{'search':<12} {asked.own_folder}: hypervolume.csv, pareto.csv, figure, states of the runs", soft_wrap=True
+    )
     if not found:
         if truth is not None:
             console.print(enumerated(truth), soft_wrap=True)

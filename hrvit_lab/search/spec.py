@@ -14,7 +14,7 @@ from hrvit_lab.search.predictors.choice import BatchChoice
 from hrvit_lab.search.trainings import PREDICTED_LATENCY, TRAINED, Trainings
 from hrvit_lab.study.axes import AXES, FIELDS, check_axis
 from hrvit_lab.study.requirements import IMAGE_CHANNELS
-from hrvit_lab.study.spec import Bounds, Prose, Resolution
+from hrvit_lab.study.spec import Bounds, Prose, Resolution, Whole
 
 MAX_CHOICES = 1000
 MAX_END = 10**9
@@ -84,9 +84,9 @@ class Budget(_Section):
         seeds: one run of each method for every seed.
     """
 
-    evaluations: int = Field(10_000, ge=10, le=10_000_000)
-    population: int = Field(100, ge=4, le=10_000)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0, 1, 2, 3, 4), min_length=1, max_length=100)
+    evaluations: Whole = Field(10_000, ge=10, le=10_000_000)
+    population: Whole = Field(100, ge=4, le=10_000)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**32)], ...] = Field((0, 1, 2, 3, 4), min_length=1, max_length=100)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -258,7 +258,12 @@ def _check_dimension(name: str, dimension: Dimension, base: HRViTConfig) -> None
         if len({repr(value) for value in values}) != len(values):
             raise ValueError(f"space.{name}: a choice occurs twice; give each once")
         for value in values:
-            check_axis(name, [[value]] if name == "depths" else value)
+            try:
+                check_axis(name, [[value]] if name == "depths" else value)
+            except ConfigError as error:
+                raise ValueError(
+                    f"space.{error}" if str(error).startswith(name) else f"space.{name}: {error}"
+                ) from None
 
 
 def _check_own(name: str, dimension: Dimension, base: HRViTConfig) -> None:

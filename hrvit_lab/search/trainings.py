@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hrvit_lab.metrics import METRICS
 from hrvit_lab.study.recipe_choice import RecipeChoice
-from hrvit_lab.study.spec import MAX_TRIALS, DataChoice, DeviceName
+from hrvit_lab.study.spec import MAX_TRIALS, DataChoice, DeviceName, Whole
 from hrvit_lab.train.options import TrainOptions
 
 PREDICTED_LATENCY = "predicted_latency_ms"
@@ -30,8 +30,8 @@ class Halving(_Section):
         factor: a training goes on if it is among the best 1/factor of the earlier ones with costs that are not higher.
     """
 
-    first_epoch: int = Field(1, ge=1, le=10_000)
-    factor: int = Field(3, ge=2, le=100)
+    first_epoch: Whole = Field(1, ge=1, le=10_000)
+    factor: Whole = Field(3, ge=2, le=100)
 
     def epochs(self, total: int) -> list[int]:
         """The epochs of the checks, all before the last epoch.
@@ -61,11 +61,11 @@ class Trainings(_Section):
         trial_timeout_s: time limit of a training in seconds.
     """
 
-    networks: int = Field(ge=4, le=10_000)
+    networks: Whole = Field(ge=4, le=10_000)
     sampler: Literal["tpe", "gp", "nsga2"] = "tpe"
-    batch: int = Field(4, ge=1, le=1000)
-    seed: int = Field(0, ge=0, lt=2**32)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=100)
+    batch: Whole = Field(4, ge=1, le=1000)
+    seed: Whole = Field(0, ge=0, lt=2**32)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=100)
     data: DataChoice = DataChoice()
     train: TrainOptions = TrainOptions()
     recipe: RecipeChoice | None = None

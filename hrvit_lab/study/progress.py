@@ -168,8 +168,8 @@ class Display:
         if record["status"] != "ok" or (self.bar is None and not GROUPS[trial.group].quick):
             self._line(trial, record)
 
-    def waiting(self, trials: Sequence[Trial]) -> None:
-        text = f"waiting for another process: {trials[0].label}"
+    def waiting(self, trials: Sequence[Trial], why: str) -> None:
+        text = f"waiting {why}: {trials[0].label}"
         if len(trials) > 1:
             text += f" and {len(trials) - 1} more"
         if self.bar is None and not self.said_waiting:

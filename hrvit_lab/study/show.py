@@ -250,9 +250,9 @@ def _caption(spec: Spec, frame: pd.DataFrame) -> str:
         x, y = (metric_label(key, spec.dataset) for key in spec.axes_of_tradeoff)
         parts.append(f"★: on the Pareto front of {x} and {y} (not dominated by another variant).")
     if spec.compare_to is not None:
-        parts.append(
-            f"Δ: difference to {spec.compare_to!r}; accuracy in points, paired by seed, with its 95 % interval."
-        )
+        trained = any(METRICS[key].per_seed and METRICS[key].better == "higher" for key in spec.metrics)
+        interval = "; accuracy in points, paired by seed, with its 95 % interval" if trained else ""
+        parts.append(f"Δ: difference to {spec.compare_to!r}{interval}.")
     if any(str(name).endswith("_agrees") for name in frame):
         parts.append(f"{AGREES}: equal to the published value when rounded; otherwise, the difference is shown.")
     if (frame["status"] == NOT_BUILT).any():

@@ -23,6 +23,10 @@ from hrvit_lab.train.options import TrainOptions
 MAX_TRIALS = 10_000
 
 
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number; true is none."""
+
+
 Matching = Literal["as is", "equal macs"]
 
 
@@ -198,7 +202,7 @@ class Spec(_Section):
     constraints: dict[str, Bounds] = Field(default_factory=dict, max_length=20)
     metrics: tuple[str, ...] = Field(("params", "macs"), min_length=1, max_length=50)
     tradeoff: tuple[str, str] | None = None
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=1000)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, max_length=1000)
     resolution: Resolution = (224, 224)
     device: DeviceName = "cpu"
     data: DataChoice = DataChoice()

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrvit_lab.study.spec import DataChoice
+from hrvit_lab.study.spec import DataChoice, Whole
 
 
 class BatchChoice(BaseModel):
@@ -17,5 +17,5 @@ class BatchChoice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: DataChoice = DataChoice()
-    batch_size: int = Field(32, ge=4, le=4096)
-    seed: int = Field(0, ge=0, lt=2**32)
+    batch_size: Whole = Field(32, ge=4, le=4096)
+    seed: Whole = Field(0, ge=0, lt=2**32)

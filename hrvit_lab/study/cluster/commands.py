@@ -37,6 +37,10 @@ BUSY = ("Unable to contact slurm controller", "Socket timed out", "Resource temp
 """Words in errors of a controller that is being restarted or has too much to do."""
 
 
+UNCONFIGURED = "Could not establish a configuration source"
+"""Words of Slurm's commands on a machine without ``slurm.conf``."""
+
+
 class State(NamedTuple):
     """The state of a job.
 
@@ -144,6 +148,10 @@ class Slurm:
             text = str(error)
             if any(words in text for words in BUSY):
                 raise Busy(_last_line(text)) from None
+            if UNCONFIGURED in text:
+                raise ConfigError(
+                    "Slurm has no configuration on this machine; run this on a login node of the cluster"
+                ) from None
             raise ConfigError(
                 f"Slurm refuses the jobs: {_last_line(text)}; check --partition, --gres, --time, --mem, --account and "
                 "--slurm"

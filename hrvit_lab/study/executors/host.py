@@ -111,6 +111,13 @@ def timing_lock(*, exclusive: bool) -> Lock | None:
         return gate
 
 
+def until_free(exclusive: bool) -> str:
+    """What a process waits for that does not get the lock of `timing_lock`, after "waiting"."""
+    if exclusive:
+        return "until the trials and measurements that run on this machine have ended"
+    return "until the latency measurement that runs on this machine has ended"
+
+
 @contextlib.contextmanager
 def holding_timing_lock(*, exclusive: bool, waiting: Callable[[], None]) -> Iterator[None]:
     """Context: this process holds the lock of `timing_lock`.

@@ -13,8 +13,8 @@ from functools import partial
 
 from hrvit_lab.environment import usable_cores
 from hrvit_lab.study.claims import host_name
-from hrvit_lab.study.executors.host import POLL_S, holding_timing_lock
-from hrvit_lab.study.executors.work import Work
+from hrvit_lab.study.executors.host import POLL_S, holding_timing_lock, until_free
+from hrvit_lab.study.executors.work import FOR_ANOTHER, Work
 from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
@@ -30,7 +30,7 @@ def run_inline(work: Work) -> None:
 
 
 def _run_together(work: Work, queue: deque[Trial], alone: bool, threads: int) -> None:
-    lock = holding_timing_lock(exclusive=alone, waiting=lambda: work.watcher.waiting(list(queue)))
+    lock = holding_timing_lock(exclusive=alone, waiting=lambda: work.watcher.waiting(list(queue), until_free(alone)))
     with lock, _torch_threads(threads):
         _run(work, queue)
 
@@ -46,7 +46,7 @@ def _run(work: Work, queue: deque[Trial]) -> None:
             claimed_elsewhere += 1
             if claimed_elsewhere >= len(queue):
                 claimed_elsewhere = 0
-                work.watcher.waiting(list(queue))
+                work.watcher.waiting(list(queue), FOR_ANOTHER)
                 time.sleep(POLL_S)
             continue
         try:

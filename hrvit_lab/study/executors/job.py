@@ -62,7 +62,7 @@ class _Log:
     def finished(self, trial: Trial, record: Mapping[str, Any]) -> None:
         print(f"{record['status']}: {trial.label} {record['reason']}".rstrip(), flush=True)
 
-    def waiting(self, trials: Sequence[Trial]) -> None:
+    def waiting(self, trials: Sequence[Trial], why: str) -> None:
         """Nothing: the coordinator shows it."""
 
 

@@ -13,10 +13,10 @@ from multiprocessing.connection import wait
 
 from hrvit_lab.environment import usable_cores
 from hrvit_lab.study.claims import host_name
-from hrvit_lab.study.executors.host import timing_lock
+from hrvit_lab.study.executors.host import timing_lock, until_free
 from hrvit_lab.study.executors.process import KilledAtStart, Worker
 from hrvit_lab.study.executors.signals import noted_signals
-from hrvit_lab.study.executors.work import MAX_INTERRUPTIONS, Outcome, Work, WorkerUnable
+from hrvit_lab.study.executors.work import FOR_ANOTHER, MAX_INTERRUPTIONS, Outcome, Work, WorkerUnable
 from hrvit_lab.study.groups import GROUPS
 from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
@@ -60,14 +60,14 @@ class _Phase:
         if not self.queue:
             return
         while (timing := timing_lock(exclusive=self.exclusive)) is None:
-            self._pause()
+            self._pause(until_free(self.exclusive))
         try:
             while self.queue or self._busy():
                 self.check_end()
                 self._assign()
                 busy = self._busy()
                 if not busy and self.queue:
-                    self._pause()
+                    self._pause(FOR_ANOTHER)
                 wait([w.connection for w in busy], timeout=POLL_S)
                 for w in busy:
                     w.beside = max(w.beside, len(busy) - 1)
@@ -82,8 +82,8 @@ class _Phase:
     def _busy(self) -> list[Worker]:
         return [w for w in self.pool if w.task]
 
-    def _pause(self) -> None:
-        self.work.watcher.waiting(list(self.queue))
+    def _pause(self, why: str) -> None:
+        self.work.watcher.waiting(list(self.queue), why)
         time.sleep(POLL_S)
         self.check_end()
 

@@ -21,7 +21,7 @@ from hrvit_lab.study.cluster.ledger import Ledger, Submission
 from hrvit_lab.study.cluster.node import forget_nodes
 from hrvit_lab.study.executors.job import REFUSED, Job, run_job
 from hrvit_lab.study.executors.signals import noted_signals
-from hrvit_lab.study.executors.work import MAX_INTERRUPTIONS, Outcome, Work, WorkerUnable
+from hrvit_lab.study.executors.work import FOR_ANOTHER, MAX_INTERRUPTIONS, Outcome, Work, WorkerUnable
 from hrvit_lab.study.records import INTERRUPTED
 from hrvit_lab.study.trials import Trial
 
@@ -133,7 +133,7 @@ class Coordinator:
         lock = self.ledger.lock()
         if lock is None:
             if self.pending:
-                self.work.watcher.waiting(list(self.pending.values()))
+                self.work.watcher.waiting(list(self.pending.values()), "for another process that submits jobs")
             return
         try:
             self._look_alone(names)
@@ -150,7 +150,7 @@ class Coordinator:
         free = [trial for key, trial in self.pending.items() if key not in taken]
         claimed = [trial for trial in free if f"{trial.key}.claim" in names and self.work.store.owner(trial.key)]
         if claimed:
-            self.work.watcher.waiting(claimed)
+            self.work.watcher.waiting(claimed, FOR_ANOTHER)
         if states is not None:
             elsewhere = {trial.key for trial in claimed}
             self._submit([trial for trial in free if trial.key not in elsewhere])

@@ -31,6 +31,10 @@ class Ended(KeyboardInterrupt):
         self.signal = signal
 
 
+FOR_ANOTHER = "for another process"
+"""Why trials wait that another process runs."""
+
+
 class Watcher(Protocol):
     """Callbacks for the progress of trials."""
 
@@ -46,8 +50,12 @@ class Watcher(Protocol):
     def finished(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """The trial's record is on disk, written by this process or another."""
 
-    def waiting(self, trials: Sequence[Trial]) -> None:
-        """Nothing to run until another process finishes these trials."""
+    def waiting(self, trials: Sequence[Trial], why: str) -> None:
+        """Nothing to run until another process finishes these trials, or something else.
+
+        Args:
+            why: after "waiting": ``for another process`` or ``until …``.
+        """
 
 
 @dataclass(frozen=True)
