@@ -233,6 +233,16 @@ def test_a_shared_value_without_a_valid_width_in_a_branch_is_refused(fields: dic
         space_of(SMALL, space=fields)
 
 
+def test_a_shared_value_is_refused_also_after_thousands_of_valid_combinations() -> None:
+    """With the first four head dims, all 2,400 combinations are valid; with 12, none in the first branch is."""
+    widths = {"per": "branch", "choices": [[32], [64], [96], [128]]}
+    ratios = [2 + step / 100 for step in range(600)]
+    space = {"head_dims": [2, 4, 8, 16, 12], "mlp_ratios": ratios, "ffn": ["mlp"], "widths": widths}
+    space_of(SMALL, space={**space, "head_dims": [2, 4, 8, 16]})
+    with pytest.raises(ConfigError, match=r"branch 0 has no valid width with .* head_dims 12"):
+        space_of(SMALL, space=space)
+
+
 def test_every_genome_of_a_space_with_shared_values_can_be_repaired() -> None:
     """To networks of the space, which are enumerated without genomes."""
     widths = [[8, 24], [16, 24], [32, 48], [64, 96]]

@@ -22,7 +22,8 @@ from hrvit_lab.study.axes import AXES, apply
 
 Genome = tuple[int, ...]
 MAX_GENES = 300
-MAX_CHECKED = 2000
+MAX_BUILT = 2000
+MAX_CHECKED = 20_000
 MAX_TOGETHER = 1_000_000
 """Combinations of the fields `TOGETHER` in a branch: all are tried before a space is refused."""
 TOGETHER = ("widths", "head_dims", "mlp_ratios")
@@ -266,7 +267,8 @@ class Space:
     def _check(self) -> None:
         """Check that every combination of parts, and of values that all branches share, has a valid network.
 
-        Of more than `MAX_CHECKED` combinations in a branch, the first ones are checked.
+        The first `MAX_CHECKED` combinations in a branch are repaired, and the configs of the first `MAX_BUILT` ones are
+        validated. What is invalid after these is reported in the same sentence when a search meets it.
 
         Raises:
             ConfigError: naming the branch, the parts and the values.
@@ -277,11 +279,13 @@ class Space:
         for branch in range(MAX_BRANCHES):
             varied = shared + [i for i in parts if self.genes[i].place == (branch,)]
             combinations = itertools.product(*(range(len(self.genes[i].choices)) for i in varied))
-            for combination in itertools.islice(combinations, MAX_CHECKED):
+            for number, combination in enumerate(itertools.islice(combinations, MAX_CHECKED)):
                 genome = self._first()
                 for index, choice in zip(varied, combination, strict=True):
                     genome[index] = choice
-                self.config(self.repaired(genome))
+                repaired = self.repaired(genome)
+                if number < MAX_BUILT:
+                    self.config(repaired)
 
 
 def _pairs_by_distance(row: int, column: int, rows: int, columns: int) -> Iterator[tuple[int, int, int]]:
