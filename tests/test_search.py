@@ -243,6 +243,19 @@ def test_a_shared_value_is_refused_also_after_thousands_of_valid_combinations() 
         space_of(SMALL, space=space)
 
 
+def test_a_combination_that_was_not_checked_ends_a_search_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hrvit_lab.search.genome.MAX_CHECKED", 1)
+    widths = {"per": "branch", "choices": [[32], [64], [96], [128]]}
+    fields = {**SMALL, "space": {"head_dims": [8, 12], "mlp_ratios": [2, 3], "widths": widths}}
+    (tmp_path / "s.yaml").write_text(json.dumps(fields))
+    assert main([str(tmp_path / "s.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "branch 0 has no valid width with attention cross_shaped, ffn" in error and "head_dims 12" in error
+    assert error.count("error:") == 1 and "Traceback" not in error
+
+
 def test_every_genome_of_a_space_with_shared_values_can_be_repaired() -> None:
     """To networks of the space, which are enumerated without genomes."""
     widths = [[8, 24], [16, 24], [32, 48], [64, 96]]
