@@ -575,3 +575,25 @@ def ranks(cluster: Path) -> list[psutil.Process]:
             return found
         time.sleep(0.2)
     raise AssertionError("no training has started")
+
+
+def test_submitit_does_not_close_the_handlers_of_other_packages() -> None:
+    """absl's, for example, also closes the stream that it writes to: where NNCF was loaded, standard error."""
+    code = """
+import logging, os, sys
+class Mine(logging.Handler):
+    closed = False
+    def close(self):
+        Mine.closed = True
+        super().close()
+logging.getLogger("mine").addHandler(handler := Mine())
+from hrvit_lab.study.cluster.commands import load_submitit
+assert "submitit" not in sys.modules and load_submitit() is sys.modules["submitit"]
+print(Mine.closed, os.environ.get("SUBMITIT_LOG_LEVEL"))
+Mine.closed = None
+sys.modules["submitit.core.logger"].logging.config.dictConfig(sys.modules["submitit.core.logger"].CONFIG)
+print(Mine.closed)
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "SUBMITIT_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout.split() == ["False", "None", "True"], done.stderr

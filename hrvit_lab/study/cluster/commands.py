@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from hrvit_lab.errors import ConfigError
@@ -107,9 +109,24 @@ def check_slurm() -> None:
                 "node of the cluster, or use --executor local"
             )
     try:
-        import submitit  # noqa: F401
+        load_submitit()
     except ImportError:
         raise ConfigError("--executor slurm needs submitit; install it: pip install 'hrvit-lab[slurm]'") from None
+
+
+def load_submitit() -> ModuleType:
+    """Import submitit without its settings for logs of the whole process, which close the handlers of other packages,
+    and with some of them the standard streams."""
+    variable = "SUBMITIT_LOG_LEVEL"
+    before = os.environ.get(variable)
+    os.environ[variable] = "NOCONFIG"
+    try:
+        return import_module("submitit")
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 class Slurm:
@@ -124,7 +141,7 @@ class Slurm:
         self.call = call
 
     def submit(self, name: str, folder: Path, calls: Sequence[Any], *, alone: bool) -> list[str]:
-        from submitit import SlurmExecutor
+        submitit = load_submitit()
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         minutes = self.options.minutes
@@ -133,7 +150,7 @@ class Slurm:
             more["exclusive"] = True
             if self.options.node:
                 more.setdefault("nodelist", self.options.node)
-        executor = SlurmExecutor(folder.absolute(), max_num_timeout=0)
+        executor = submitit.SlurmExecutor(folder.absolute(), max_num_timeout=0)
         executor.update_parameters(
             job_name=NAME + name,
             time=minutes,
