@@ -580,7 +580,7 @@ def ranks(cluster: Path) -> list[psutil.Process]:
 def test_submitit_does_not_close_the_handlers_of_other_packages() -> None:
     """absl's, for example, also closes the stream that it writes to: where NNCF was loaded, standard error."""
     code = """
-import logging, os, sys
+import logging.config, os, sys
 class Mine(logging.Handler):
     closed = False
     def close(self):
@@ -591,7 +591,9 @@ from hrvit_lab.study.cluster.commands import load_submitit
 assert "submitit" not in sys.modules and load_submitit() is sys.modules["submitit"]
 print(Mine.closed, os.environ.get("SUBMITIT_LOG_LEVEL"))
 Mine.closed = None
-sys.modules["submitit.core.logger"].logging.config.dictConfig(sys.modules["submitit.core.logger"].CONFIG)
+settings = sys.modules["submitit.core.logger"].CONFIG
+settings["loggers"]["submitit"]["level"] = "INFO"
+logging.config.dictConfig(settings)
 print(Mine.closed)
 """
     environment = {key: value for key, value in os.environ.items() if key != "SUBMITIT_LOG_LEVEL"}
