@@ -197,7 +197,7 @@ WRONG = [
     (SHORT.replace("schedule:", "scheduel:"), "unknown key 'scheduel'; did you mean 'schedule'?"),
     (SHORT + "title: twice\n", "duplicate key 'title'"),
     (SHORT + "x: &a [1]\ny: *a\n", "aliases"),
-    (SHORT + f"# {'x' * 70_000}\n", "it is larger than 0.0625 MiB"),
+    (SHORT + f"# {'x' * 70_000}\n", "it is larger than 64 KiB"),
     (SHORT.replace("epochs: 2", "epochs: true"), "schedule.epochs = True: give a whole number"),
     (SHORT.replace("epochs: 2", "epochs: 0"), "schedule.epochs = 0: give at least 1"),
     (SHORT.replace("1e-3", ".nan"), "optimiser.learning_rate = nan: give"),

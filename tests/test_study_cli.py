@@ -395,7 +395,8 @@ def test_seeds_are_a_list(study: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("command", ["status", "report"])
 def test_an_empty_name_is_refused_as_such(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "."]) == 2
-    assert capsys.readouterr().err == "error: the name of the study is empty; give one, such as branch_sweep\n"
+    said = "error: the name of the study is empty; give one, such as branch_sweep, or rename the file\n"
+    assert capsys.readouterr().err == said
 
 
 def test_broken_yaml_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

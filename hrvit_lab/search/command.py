@@ -91,7 +91,9 @@ def _search(asked: Search, hold: Hold, requested: int | None, console: Console) 
     if fewer:
         cli.complain(fewer)
     with in_turn(exclusive=False, say=console.print), Watch(console) as watch:
-        run(asked, hold, jobs, watch.of("networks", "searched", asked.spec.budget.evaluations * len(asked.runs)))
+        say = watch.of("networks", "searched", asked.spec.budget.evaluations * len(asked.runs))
+        say(sum(state.evaluations for state in asked.states().values()))
+        run(asked, hold, jobs, say)
         if not is_enumerated(asked):
             return None
         say = watch.of("combinations", "enumerated", asked.space.size)  # of which some are invalid or equal

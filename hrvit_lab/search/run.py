@@ -184,7 +184,6 @@ def run(search: Search, hold: Hold, jobs: int, progress: Progress) -> None:
         WorkerUnable: if a worker process was killed; the states of finished generations are kept.
     """
     done = {run: state.evaluations for run, state in search.states().items()}
-    progress(sum(done.values()))
     if jobs > 1:
         _run_in_processes(search, hold, jobs, done, progress)
         return

@@ -108,7 +108,7 @@ def check_name(name: str) -> None:
         ConfigError: if it is not.
     """
     if not name:
-        raise ConfigError("the name of the study is empty; give one, such as branch_sweep")
+        raise ConfigError("the name of the study is empty; give one, such as branch_sweep, or rename the file")
     if name in RESERVED_NAMES:
         raise ConfigError(f"study name {name!r} is reserved; rename the file")
     if len(name) > MAX_NAME or _NO_NAME.search(name) or cli.printable(name) != name or "\n" in name:
