@@ -623,9 +623,11 @@ def test_the_commands_measure_and_check_a_profile(
     run_study(study | {"grid": grid, "metrics": ["params", "macs"]}, name="eight", out=tmp_path / "results", jobs=0)
     calls.clear()
     of_study = ["check", out, "--study", str(tmp_path / "results" / "eight"), "--out", str(tmp_path / "eight.json")]
-    assert main([*of_study, "--networks", "5"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("hrvit_lab.search.pace.LINE_EVERY_S", 0.0)
+        assert main([*of_study, "--networks", "5"]) == 0
     output = capsys.readouterr().out
-    assert "4 of 5 networks are checked, 0 s left." in output and "5 of 5 networks are checked.\n" in output
+    assert "4 of 5 networks are checked (" in output and "about 0 s left).\n" in output
     assert "Predicted latency of 5 networks" in output
     configs = load_results(tmp_path / "results" / "eight").configs
     keys = [f"{HRViTConfig.from_dict(configs[name]).id} 32x32" for name in configs]

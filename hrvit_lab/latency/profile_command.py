@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +40,7 @@ from hrvit_lab.latency.profile import (
 from hrvit_lab.latency.workload import find_timed_device
 from hrvit_lab.search.files import find_search
 from hrvit_lab.search.genome import Space
+from hrvit_lab.search.pace import Watch
 from hrvit_lab.search.spec import load_search
 from hrvit_lab.study.executors.host import in_turn
 from hrvit_lab.study.run import load_results
@@ -71,13 +71,14 @@ def profile(options: argparse.Namespace) -> int:
             with alone(console):
                 return measure_network(config, resolution, conditions)
 
-        pace = Pace(console, "measured", options.networks)
-
         def save(so_far: Profile) -> None:
             write_profile(options.out, so_far)
-            pace.say(len(so_far.networks))
+            say(len(so_far.networks))
 
-        measured = extend(found, _draws(space, options, 0), options.networks, measure, save)
+        with Watch(console) as watch:
+            say = watch.of("networks", "measured", options.networks)
+            say(len(found.networks))
+            measured = extend(found, _draws(space, options, 0), options.networks, measure, save)
     _describe(measured, options.out, console)
     return 0
 
@@ -95,17 +96,20 @@ def check(options: argparse.Namespace) -> int:
     path: Path = options.out or options.profile.with_suffix(".check.json")
     here = hardware(found.conditions.device)
     rows: list[Checked] = []
-    with _only_writer(path):
+    with _only_writer(path), Watch(console) as watch:
         known = _read_measured(path, digest)
         networks = list(_networks_to_check(options))
-        pace = Pace(console, "checked", len(networks))
+        say = watch.of("networks", "checked", len(networks))
+        done = sum(_key(*network) in known for network in networks)
+        say(done)
         for config, resolution in networks:
-            key = f"{config.id} {resolution[0]}x{resolution[1]}"
+            key = _key(config, resolution)
             if key not in known:
                 with alone(console):
                     known[key] = measure_twice(found, config, resolution, here)
                 write_atomically(path, json.dumps({"profile": digest, "networks": known}))
-                pace.say(len(rows) + 1)
+                done += 1
+                say(done)
             rows.append(check_network(found, config, resolution, known[key]))
     for line in said(found, rows):
         console.print(line)
@@ -113,24 +117,9 @@ def check(options: argparse.Namespace) -> int:
     return 0
 
 
-class Pace:
-    """Says how many networks are done, and how long the others will take.
-
-    Args:
-        done: what they are then, as ``"measured"``.
-        total: number of networks.
-    """
-
-    def __init__(self, console: Console, done: str, total: int) -> None:
-        self.console, self.done, self.total = console, done, total
-        self.began, self.steps = time.monotonic(), 0
-
-    def say(self, number: int) -> None:
-        """After each network: ``number`` are done, earlier runs included."""
-        self.steps += 1
-        left_s = (self.total - number) * (time.monotonic() - self.began) / self.steps
-        left = f", {cli.rough_duration(left_s)} left" if number < self.total else ""
-        self.console.print(f"{number} of {self.total} networks are {self.done}{left}.")
+def _key(config: HRViTConfig, resolution: Size) -> str:
+    """The name of a network and its input size in the file of a check."""
+    return f"{config.id} {resolution[0]}x{resolution[1]}"
 
 
 @contextmanager

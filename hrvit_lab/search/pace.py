@@ -1,4 +1,4 @@
-"""The progress of a search: a bar in a terminal, otherwise a line now and then."""
+"""The progress of a search or a profile: a bar in a terminal, otherwise a line now and then."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hrvit_lab import cli
 
 LINE_EVERY_S = 30.0
-"""Shorter searches print no line."""
+"""Shorter work prints no line."""
 
 Say = Callable[[int], None]
 """Called with the number that is done: once at the start, with that of earlier calls of the command, then again and

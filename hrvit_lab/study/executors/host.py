@@ -113,9 +113,8 @@ def timing_lock(*, exclusive: bool) -> Lock | None:
 
 def until_free(exclusive: bool) -> str:
     """What a process waits for that does not get the lock of `timing_lock`, after "waiting"."""
-    if exclusive:
-        return "until the trials and measurements that run on this machine have ended"
-    return "until the latency measurement that runs on this machine has ended"
+    others = "trials, searches and measurements" if exclusive else "latency measurements"
+    return f"until the {others} that run on this machine have ended"
 
 
 @contextlib.contextmanager
@@ -146,8 +145,7 @@ def in_turn(*, exclusive: bool, say: Callable[[str], None]) -> Iterator[None]:
 
     @cache
     def say_once() -> None:
-        others = "trials, searches and measurements" if exclusive else "latency measurements"
-        say(f"Waiting until the {others} that run on this machine have ended.")
+        say(f"Waiting {until_free(exclusive)}.")
 
     with holding_timing_lock(exclusive=exclusive, waiting=say_once):
         yield
