@@ -333,7 +333,7 @@ def test_a_trial_says_that_it_waits_for_a_measurement(store: Store, tmp_path: Pa
     assert lock is not None
     notes = Notes(on_wait=lambda: lock.release(unlink=True))
     run(store, [trial(tmp_path, 0)], executor=executor, notes=notes)
-    assert notes.reasons[0] == "until the latency measurement that runs on this machine has ended"
+    assert notes.reasons[0] == "until the latency measurements that run on this machine have ended"
     assert notes.waits[0] == ["fine 0"] == [end.removesuffix(": ok") for end in notes.ended]
 
 
