@@ -1,8 +1,10 @@
 """int8 for ``onnx``: post-training static quantization by ONNX Runtime.
 
 Weights are int8 with one scale per output channel. Inputs and outputs of products have 256 levels, with one scale per
-tensor, from the smallest and largest values on calibration images. The graph holds pairs of quantize and dequantize
-operators (QDQ), which ONNX Runtime fuses into int8 products. Everything else, biases too, stays float32.
+tensor, from the mean of the smallest values of all calibration batches to the mean of the largest ones. The extremes of
+all batches leave fewer levels for common values: `hrvit_nano.composites` lost 1.71 points of mIoU with them, and 0.25
+with the means. The graph holds pairs of quantize and dequantize operators (QDQ), which ONNX Runtime fuses into int8
+products. Everything else, biases too, stays float32.
 """
 
 import tempfile
@@ -18,6 +20,8 @@ from hrvit_lab.errors import ConfigError
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Operators that are quantized."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+RANGES = "mean over batches"
+"""How the range of a tensor is chosen, for results that depend on it."""
 
 
 def quantize(
@@ -69,8 +73,9 @@ def quantize(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            # Runtimes quantize biases themselves; in the file they would need a scale per channel too.
-            extra_options={"WeightSymmetric": True, "QuantizeBias": False},
+            # Runtimes quantize biases themselves; in the file they would need a scale per channel too. With all outputs
+            # in memory, ONNX Runtime's moving average is the mean over batches.
+            extra_options={"WeightSymmetric": True, "QuantizeBias": False, "CalibMovingAverage": True},
         )
 
 

@@ -23,6 +23,7 @@ from hrvit_lab.environment import environment, package_version
 from hrvit_lab.export.data_command import TESTS, drawn, in_memory, open_images, resized
 from hrvit_lab.export.formats import check_request
 from hrvit_lab.export.graph import served_form
+from hrvit_lab.export.int8 import RANGES
 from hrvit_lab.export.request import Request
 from hrvit_lab.export.sensitivity import Cost, Images, Piece, Sensitivity, pieces
 from hrvit_lab.export.write import refusals
@@ -161,6 +162,7 @@ def _settings(options: argparse.Namespace, network: NamedNetwork, request: Reque
         "test images": len(images.pixels),
         "content of the images": digest({"calibration": request.calibration, "test": images.pixels}),
         "seed": options.seed,
+        "choice of ranges": RANGES,
         "version of ONNX Runtime": package_version("onnxruntime"),
     }
 
