@@ -657,21 +657,30 @@ def test_images_that_do_not_fit_are_refused_before_they_are_read(
     assert in_memory(images(), 2, request, "--some").mean((1, 2, 3)).tolist() == [0.0, 1.0]
 
 
-def test_the_last_batch_is_filled_and_counted_once() -> None:
+def test_the_last_batch_is_filled_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five images in batches of two; the file is wrong on one of them."""
 
     def transform(value: Any, target: Any) -> tuple[Tensor, Any]:
         return torch.full((3, 4, 4), value), target
 
-    def plain(images: Tensor) -> Tensor:
-        assert images.shape == (2, 3, 4, 4)
+    sizes: dict[str, list[int]] = {"plain": [], "file": []}
+
+    def plain(images: Tensor, who: str = "plain") -> Tensor:
+        sizes[who].append(len(images))
         value = images.mean((1, 2, 3))
         return torch.stack([2.5 - value, value - 2.5], 1)
 
+    def file(images: Tensor) -> list[Tensor]:
+        return [plain(images - 1, "file")]
+
     samples: Any = Five()
     tests = ImagesWithLabels(samples, (4, 0, 3, 1, 2), transform, "top1")
-    found = measure_accuracy(plain, lambda images: [plain(images - 1)], tests, Request("onnx", (4, 4), 2), 0)
-    assert (found.before, found.after, found.images) == (100.0, 80.0, 5)
+    seen: list[int] = []
+    for at_once in (64, 1, 5 * 16):  # pixels: two of the file's batches, one, two
+        monkeypatch.setattr(data_command, "PIXELS_AT_ONCE", at_once)
+        found = measure_accuracy(plain, file, tests, Request("onnx", (4, 4), 2), 0, seen.append)
+        assert (found.before, found.after, found.images) == (100.0, 80.0, 5)
+    assert sizes == {"plain": [4, 2, 2, 2, 2, 4, 2], "file": [2] * 9} and seen == [4, 1, 2, 2, 1, 4, 1]
 
 
 @pytest.mark.slow

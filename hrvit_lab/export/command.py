@@ -3,10 +3,12 @@
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrvit_lab import cli
 from hrvit_lab.config import SEGMENTERS, ConfigError
@@ -73,7 +75,12 @@ def export(options: argparse.Namespace) -> int:
         accuracy = None
         if tests is not None:
             file = ExportedFile(network.model, exported)
-            accuracy = measure_accuracy(network.model.eval(), file, tests, request, options.seed)
+            columns = (TextColumn("testing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+                task = bar.add_task("testing", total=len(tests.indices))
+                accuracy = measure_accuracy(
+                    network.model.eval(), file, tests, request, options.seed, partial(bar.advance, task)
+                )
             console.print(accuracy.sentence)
         latency = None if options.no_race else as_facts(race_file(network, exported, options, console))
         for sentence in latency_sentences(latency):
