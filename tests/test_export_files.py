@@ -505,7 +505,11 @@ def test_int8_against_rounding_by_hand(tmp_path: Path) -> None:
     found = np.concatenate([load(pair)[0].numpy() for pair in images.split(2)])
     assert np.abs(found - wanted).max() < 1.01 * step
     assert np.abs(found - np.einsum("oc,nchw->nohw", w, x)).max() > 0.1 * step
-    exported = export_network(layer, request, tmp_path)
+    phases: list[str] = []
+    exported = export_network(layer, request, tmp_path, begins=phases.append)
+    assert phases == [
+        "calibrating and writing model.onnx", "loading it by ONNX Runtime", "comparing it with the network"
+    ]  # fmt: skip
     assert all(check.tolerance == 0.5 for check in exported.checks)
     assert [check.images for check in exported.checks if check.required] == ["from calibration"]
 

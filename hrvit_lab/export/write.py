@@ -4,7 +4,7 @@ import copy
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,15 @@ class Exported:
         return sum((self.path.parent / name).stat().st_size for name in (self.path.name, *form.beside))
 
 
-def export_network(model: nn.Module, request: Request, folder: Path, *, name: str = "", seed: int = 0) -> Exported:
+def export_network(
+    model: nn.Module,
+    request: Request,
+    folder: Path,
+    *,
+    name: str = "",
+    seed: int = 0,
+    begins: Callable[[str], object] = lambda phase: None,
+) -> Exported:
     """Export a network in its form for inference.
 
     Args:
@@ -66,6 +74,7 @@ def export_network(model: nn.Module, request: Request, folder: Path, *, name: st
         folder: an existing folder; the file's name is that of the format.
         name: of the network, for errors.
         seed: of the images that are compared.
+        begins: called with each phase in words when it begins.
     Raises:
         ConfigError: for a request that does not fit the network or the format, a network that cannot be exported, or a
             file whose outputs differ from the network's.
@@ -78,8 +87,11 @@ def export_network(model: nn.Module, request: Request, folder: Path, *, name: st
     path = folder / form.file
     check_space(folder, needed_bytes(plain, request.dtype))
     with refusals(plain, request, folder, name), quiet(), torch.no_grad():
+        begins(f"writing {form.file}" if request.calibration is None else f"calibrating and writing {form.file}")
         form.write(served_form(plain), request, path)
+        begins(f"loading it by {form.runtime}")
         run = form.load(path, request)
+        begins("comparing it with the network")
         checks = tuple(compare(plain, run, request, seed))
         shapes = tuple(tuple(output.shape) for output in run(torch.zeros(request.shape)))
     check_agreement(checks, name, request)
