@@ -674,8 +674,10 @@ def test_the_last_batch_is_filled_and_counted_once(monkeypatch: pytest.MonkeyPat
         value = images.mean((1, 2, 3))
         return torch.stack([2.5 - value, value - 2.5], 1)
 
+    outputs = torch.empty(2, 2)
+
     def file(images: Tensor) -> list[Tensor]:
-        return [plain(images - 1, "file")]
+        return [outputs.copy_(plain(images - 1, "file"))]  # overwritten by the next call, as by OpenVINO
 
     samples: Any = Five()
     tests = ImagesWithLabels(samples, (4, 0, 3, 1, 2), transform, "top1")

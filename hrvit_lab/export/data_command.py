@@ -195,11 +195,13 @@ def measure_accuracy(
         missing = -len(images) % size
         images = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
         for run, own_size, kept in ((plain, len(images), counts[0]), (file, size, counts[1])):
-            outputs = [run(batch) for batch in images.split(own_size)]
-            logits = torch.cat([output[0] if isinstance(output, list) else output for output in outputs])
-            kept.extend(
-                image_counts(scores, target, classes) for scores, (_, target) in zip(logits, pairs, strict=False)
-            )
+            for start, batch in zip(range(0, len(images), own_size), images.split(own_size), strict=True):
+                output = run(batch)  # counted before the next call, which may overwrite it
+                logits = output[0] if isinstance(output, list) else output
+                own = pairs[start : start + own_size]
+                kept.extend(
+                    image_counts(scores, target, classes) for scores, (_, target) in zip(logits, own, strict=False)
+                )
         seen(len(pairs))
     before, after = (np.stack(kept) for kept in counts)
     return compare_accuracy(before, after, tests.score, seed)
