@@ -3,7 +3,7 @@
 Nothing here imports torch, and rich is imported with the first table, so that ``--help`` is fast.
 """
 
-from hrvit_lab.cli.display import big, console, duration, mib, printable, rough_duration, si, table, wrapped
+from hrvit_lab.cli.display import big, console, duration, mib, printable, rough_duration, si, table, working, wrapped
 from hrvit_lab.cli.ending import complain, run
 from hrvit_lab.cli.values import (
     DTYPES,
@@ -51,5 +51,6 @@ __all__ = [
     "table",
     "threads",
     "whole",
+    "working",
     "wrapped",
 ]

@@ -4,6 +4,8 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,21 @@ def table(title: str) -> "Table":
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
+
+
+@contextmanager
+def working(console: "Console") -> Iterator[Callable[[str], object]]:
+    """Show what is being done in one line, with the elapsed time; shows nothing in files and pipes.
+
+    Yields:
+        a function of the words to show.
+    """
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda words: bar.update(task, description=words)
 
 
 def wrapped(text: str, width: int) -> str:

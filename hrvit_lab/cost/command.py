@@ -35,12 +35,14 @@ def show(options: argparse.Namespace) -> None:
     """Print the tables that the command line requests."""
     config = changed(named(options.model), options.set)
     counts = count(config, options.resolution)
-    audited = None
+    console, audited = cli.console(), None
     if options.audit:
-        with cli.loading():  # an exception of Ctrl-C in a callback of torch's can abort the process
+        # Loading: an exception of Ctrl-C in a callback of torch's can abort the process.
+        with cli.working(console) as begins, cli.loading():
             from hrvit_lab.cost.audit import audit  # imported here: costs alone do not need torch
             from hrvit_lab.network.build import build
 
+            begins("building the network and counting with other tools")
             audited = audit(build(config), options.resolution, reference_macs=counts.macs)
     if options.csv:
         if audited is not None:
@@ -50,7 +52,6 @@ def show(options: argparse.Namespace) -> None:
         writer.writeheader()
         writer.writerows(counts.sums(options.by, options.dtype))
         return
-    console = cli.console()
     width = min(console.width, MAX_WIDTH)
     console.print(cost_table(config, counts, options.by, options.dtype), crop=False)
     console.print(cli.wrapped(explained(config, counts, options.batch_size, options.dtype), width), style="dim")

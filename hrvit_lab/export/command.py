@@ -2,23 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrvit_lab import cli
 from hrvit_lab.config import SEGMENTERS, ConfigError
@@ -67,7 +57,7 @@ def export(options: argparse.Namespace) -> int:
     request, tests = make_request(options, network), None
     check_request(request, network.model, network.name, images_follow=options.data is not None)
     if options.data is not None:
-        with phases(console) as begins:
+        with cli.working(console) as begins:
             begins("reading images for calibration")
             images, tests = open_images(
                 options.data, network, request, options.calibration_images or CALIBRATION_IMAGES,
@@ -76,7 +66,7 @@ def export(options: argparse.Namespace) -> int:
         request = replace(request, calibration=images)
     place = options.out or FOLDER / plain_name(f"{network.name}-{options.format}")
     with unfinished(place.parent) as folder:
-        with phases(console) as begins:
+        with cli.working(console) as begins:
             exported = export_network(
                 network.model, request, folder, name=network.name, seed=options.seed, begins=begins
             )
@@ -111,15 +101,6 @@ def export(options: argparse.Namespace) -> int:
         console.print(f"{options.out} was written by another program meanwhile, so the folder has another name.")
     console.print(f"Wrote {', '.join(written)} in {place}")
     return 0
-
-
-@contextmanager
-def phases(console: Console) -> Iterator[Callable[[str], object]]:
-    """Show what is being done in one line, with the elapsed time; shows nothing in files and pipes."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda phase: bar.update(task, description=phase)
 
 
 def check_used(options: argparse.Namespace) -> None:
