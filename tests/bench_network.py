@@ -9,7 +9,7 @@ setting gives one JSON line:
 
 The exit code is 1 if the best form misses a goal. It takes about 7 minutes. An argument changes what is timed:
 
-- ``compiled``: the form ``AOTInductor`` too, which takes some minutes to compile.
+- ``compiled``: the form ``AOTInductor`` too, which takes some minutes to compile; of training steps, compiled blocks.
 - ``training``: training steps instead.
 - ``segformer``: the deployed network with SegFormer's decoder, against the decoder as it is published.
 """
@@ -44,6 +44,7 @@ from hrvit_lab.network.checkpoints import load_published
 from hrvit_lab.network.deploy import deploy
 from hrvit_lab.network.heads.layers import concatenate
 from hrvit_lab.network.pack import pack
+from hrvit_lab.train.engine import compile_blocks
 
 NAIVE, GEMM = "naive", "matrix product"
 FORMS = ("ours", "deployed", "packed", "AOTInductor")
@@ -138,6 +139,10 @@ def main() -> int:
             "ours": step(plain, images),
             "ours bfloat16": step(copy.deepcopy(plain).bfloat16(), images.bfloat16()),
         }
+        if "compiled" in sys.argv[1:]:
+            blocks = copy.deepcopy(plain)
+            compile_blocks(blocks)
+            calls["ours, compiled"] = step(blocks, images)
         report({"training": True, "resolution": 224, "batch_size": 8}, race(calls, 120))
         peaks = [measure_peak_memory(m, 224, batch_size=8, training=True) for m in (naive, plain)]
         print(json.dumps({"peak_memory_mib": dict(zip((NAIVE, "ours"), peaks, strict=True))}))
