@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from hrvit_lab.network.named import open_network
 from hrvit_lab.train.assemble import make_transforms
@@ -34,6 +35,7 @@ from hrvit_lab.train.data.composites import (
 )
 from hrvit_lab.train.data.samples import open_samples
 from hrvit_lab.train.recipe import load_recipe
+from hrvit_lab.train.scores import ConfusionMatrix, scores
 
 NETWORKS = ("hrvit_nano.fashion_mnist", "hrvit_micro.fashion_mnist")
 CLASSES = BACKGROUND + 1
@@ -58,16 +60,10 @@ def items_of(scenes: Composites, index: int) -> list[int]:
     return [int(item[0] * len(scenes.items)) for item in placed]
 
 
-def at_a_quarter(labels_HW: np.ndarray) -> np.ndarray:
+def at_a_quarter(labels_HW: Tensor) -> Tensor:
     """Labels after shares in 4 × 4 pixels, bilinearly enlarged."""
-    shares = F.avg_pool2d(F.one_hot(torch.from_numpy(labels_HW).long(), CLASSES).permute(2, 0, 1)[None].float(), 4)
-    return np.asarray(F.interpolate(shares, labels_HW.shape, mode="bilinear")[0].argmax(0).numpy())
-
-
-def miou(confusion: np.ndarray) -> float:
-    """Mean intersection over union in percent, from numbers of pixels by truth and guess."""
-    right = confusion.diagonal()
-    return float(100 * np.mean(right / (confusion.sum(0) + confusion.sum(1) - right)))
+    shares = F.avg_pool2d(F.one_hot(labels_HW, CLASSES).permute(2, 0, 1)[None].float(), 4)
+    return F.interpolate(shares, labels_HW.shape, mode="bilinear")[0].argmax(0)
 
 
 def main() -> None:
@@ -75,15 +71,19 @@ def main() -> None:
     scenes = open_composites("val", None)
     for name in ("truth", *NETWORKS):
         classes = scenes.labels.astype(np.int64) if name == "truth" else classes_by(name)
-        exact, quarter = np.zeros((CLASSES, CLASSES)), np.zeros((CLASSES, CLASSES))
+        exact, quarter = ConfusionMatrix(CLASSES), ConfusionMatrix(CLASSES)
         for index in range(len(scenes)):
             _, labels_HW, numbers_HW = scenes.drawn(index)
-            by_number = np.array([BACKGROUND, *classes[items_of(scenes, index)]])
-            guess_HW = by_number[numbers_HW]
-            for confusion, guess in ((exact, guess_HW), (quarter, at_a_quarter(guess_HW))):
-                np.add.at(confusion, (labels_HW, guess), 1)
-        said = {"classes": name, "top1": round(100 * float((classes == scenes.labels).mean()), 2)}
-        print(json.dumps(said | {"miou": round(miou(exact), 2), "miou_quarter": round(miou(quarter), 2)}), flush=True)
+            by_number = torch.from_numpy(np.array([BACKGROUND, *classes[items_of(scenes, index)]]))
+            truth_HW, guess_HW = torch.from_numpy(labels_HW), by_number[torch.from_numpy(numbers_HW).long()]
+            exact.update(guess_HW, truth_HW)
+            quarter.update(at_a_quarter(guess_HW), truth_HW)
+        shares = {
+            "top1": float((classes == scenes.labels).mean()),
+            "miou": scores(exact).miou,
+            "miou_quarter": scores(quarter).miou,
+        }
+        print(json.dumps({"classes": name, **{key: round(100 * it, 2) for key, it in shares.items()}}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pandas as pd
 from rich.console import Console, Group
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from hrvit_lab.latency.estimate import Estimate
 from hrvit_lab.latency.measurement import Measurement
 from hrvit_lab.latency.parts import PartTimes
 from hrvit_lab.latency.roofline import Ceilings, Roofline
-from hrvit_lab.latency.steps import Report, Step
+from hrvit_lab.latency.steps import Report
 from hrvit_lab.metrics import METRICS, format_value, si_scale
 
 WIDE = 120
@@ -166,14 +165,8 @@ def live(console: Console, doing: str = "", later_seconds: float = 0.0) -> Itera
         later_seconds: upper bound on the time of everything after this race.
     """
 
-    def show(step: Step) -> None:
-        whole = replace(step, seconds_left=step.seconds_left + later_seconds)
-        progress.update(task, description=f"{doing}{whole}")
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("starting", total=None)
-        yield show
+    with cli.working(console) as begins:
+        yield lambda step: begins(f"{doing}{replace(step, seconds_left=step.seconds_left + later_seconds)}")
 
 
 def parts_table(name: str, times: PartTimes) -> Group:
