@@ -682,7 +682,8 @@ def test_the_last_batch_is_filled_and_counted_once(monkeypatch: pytest.MonkeyPat
     samples: Any = Five()
     tests = ImagesWithLabels(samples, (4, 0, 3, 1, 2), transform, "top1")
     seen: list[int] = []
-    for at_once in (64, 1, 5 * 16):  # pixels: two of the file's batches, one, two
+    monkeypatch.setattr(data_command, "IMAGES_AT_ONCE", 4)
+    for at_once in (64, 1, 100 * 16):  # pixels: two of the file's batches, one, two by the other limit
         monkeypatch.setattr(data_command, "PIXELS_AT_ONCE", at_once)
         found = measure_accuracy(plain, file, tests, Request("onnx", (4, 4), 2), 0, seen.append)
         assert (found.before, found.after, found.images) == (100.0, 80.0, 5)

@@ -31,8 +31,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 CALIBRATION, TESTS = "--calibration-images", "--test-images"
 MAX_IMAGE_BYTES = 4096 * MIB
 """Images that are held in memory together."""
-PIXELS_AT_ONCE = 16 * 224 * 224
-"""Of images that the network processes together when its accuracy is measured."""
+IMAGES_AT_ONCE, PIXELS_AT_ONCE = 64, 16 * 224 * 224
+"""Limits of what the network processes together when its accuracy is measured: memory, and time between two signs of
+progress."""
 SCORES = {"classification": "top1", "segmentation": "miou"}
 
 
@@ -187,7 +188,7 @@ def measure_accuracy(
         seen: called with a number of images after they were processed.
     """
     classes, size = len(tests.samples.class_names), request.batch_size
-    at_once = max(1, PIXELS_AT_ONCE // math.prod(request.resolution) // size) * size
+    at_once = max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // math.prod(request.resolution)) // size) * size
     counts: tuple[list[Any], list[Any]] = ([], [])
     for first in range(0, len(tests.indices), at_once):
         pairs = [tests.transform(*tests.samples[i]) for i in tests.indices[first : first + at_once]]
